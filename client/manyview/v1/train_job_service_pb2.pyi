@@ -1,0 +1,207 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from manyview.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TrainJob(_message.Message):
+    __slots__ = ("name", "uid", "dataset", "num_images", "config", "state", "failure", "progress", "create_time", "start_time", "end_time", "attempt", "last_sequence", "latest_checkpoint", "queue_position", "server_version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    NUM_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LATEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    uid: str
+    dataset: str
+    num_images: int
+    config: _struct_pb2.Struct
+    state: _types_pb2.TrainJobState
+    failure: Failure
+    progress: Progress
+    create_time: _timestamp_pb2.Timestamp
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    attempt: int
+    last_sequence: int
+    latest_checkpoint: str
+    queue_position: int
+    server_version: str
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset: _Optional[str] = ..., num_images: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.TrainJobState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., latest_checkpoint: _Optional[str] = ..., queue_position: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("reason", "message", "hint")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    hint: str
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("step", "num_steps", "epoch", "num_epochs", "eta_s")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NUM_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    ETA_S_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    num_steps: int
+    epoch: int
+    num_epochs: int
+    eta_s: float
+    def __init__(self, step: _Optional[int] = ..., num_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., num_epochs: _Optional[int] = ..., eta_s: _Optional[float] = ...) -> None: ...
+
+class CreateTrainJobRequest(_message.Message):
+    __slots__ = ("train_job_id", "dataset", "method", "config", "request_id", "validate_only")
+    TRAIN_JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    train_job_id: str
+    dataset: str
+    method: str
+    config: _struct_pb2.Struct
+    request_id: str
+    validate_only: bool
+    def __init__(self, train_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., method: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: bool = ...) -> None: ...
+
+class CreateTrainJobResponse(_message.Message):
+    __slots__ = ("train_job",)
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    train_job: TrainJob
+    def __init__(self, train_job: _Optional[_Union[TrainJob, _Mapping]] = ...) -> None: ...
+
+class GetTrainJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetTrainJobResponse(_message.Message):
+    __slots__ = ("train_job",)
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    train_job: TrainJob
+    def __init__(self, train_job: _Optional[_Union[TrainJob, _Mapping]] = ...) -> None: ...
+
+class ListTrainJobsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListTrainJobsResponse(_message.Message):
+    __slots__ = ("train_jobs", "next_page_token")
+    TRAIN_JOBS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    train_jobs: _containers.RepeatedCompositeFieldContainer[TrainJob]
+    next_page_token: str
+    def __init__(self, train_jobs: _Optional[_Iterable[_Union[TrainJob, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class DeleteTrainJobRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteTrainJobResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CancelTrainJobRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CancelTrainJobResponse(_message.Message):
+    __slots__ = ("train_job",)
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    train_job: TrainJob
+    def __init__(self, train_job: _Optional[_Union[TrainJob, _Mapping]] = ...) -> None: ...
+
+class ListMethodsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListMethodsResponse(_message.Message):
+    __slots__ = ("methods", "backbones")
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    BACKBONES_FIELD_NUMBER: _ClassVar[int]
+    methods: _containers.RepeatedCompositeFieldContainer[Method]
+    backbones: _containers.RepeatedCompositeFieldContainer[Backbone]
+    def __init__(self, methods: _Optional[_Iterable[_Union[Method, _Mapping]]] = ..., backbones: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ...) -> None: ...
+
+class Method(_message.Message):
+    __slots__ = ("name", "title", "paper", "config_schema_json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    PAPER_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    title: str
+    paper: str
+    config_schema_json: str
+    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., paper: _Optional[str] = ..., config_schema_json: _Optional[str] = ...) -> None: ...
+
+class Backbone(_message.Message):
+    __slots__ = ("name", "feature_dim", "num_parameters")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_DIM_FIELD_NUMBER: _ClassVar[int]
+    NUM_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    feature_dim: int
+    num_parameters: int
+    def __init__(self, name: _Optional[str] = ..., feature_dim: _Optional[int] = ..., num_parameters: _Optional[int] = ...) -> None: ...
+
+class TailLogsRequest(_message.Message):
+    __slots__ = ("train_job", "num_lines", "follow")
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    NUM_LINES_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    train_job: str
+    num_lines: int
+    follow: bool
+    def __init__(self, train_job: _Optional[str] = ..., num_lines: _Optional[int] = ..., follow: bool = ...) -> None: ...
+
+class TailLogsResponse(_message.Message):
+    __slots__ = ("lines", "end")
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[LogLine]
+    end: bool
+    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., end: bool = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("sequence", "time", "log")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    time: _timestamp_pb2.Timestamp
+    log: _types_pb2.Log
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., log: _Optional[_Union[_types_pb2.Log, _Mapping]] = ...) -> None: ...
