@@ -1,0 +1,170 @@
+"""The process boundary: messages as frames over one inherited socketpair.
+
+Frame: u32 header length, u64 length of the blobs together, the header as UTF-8 JSON {"type", "fields", "blobs":
+[lengths]}, then the blobs. Little-endian. Both ends speak it: the worker with `Link`, which blocks, the front with
+`AsyncLink`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import socket
+import struct
+import threading
+import types
+import typing
+from typing import Any
+
+from manyview_server import messages
+from manyview_server.messages import Message
+
+PREFIX = struct.Struct("<IQ")
+MAX_HEADER_BYTES = 16 << 20
+MAX_BLOB_BYTES = 1 << 30
+
+
+class LinkClosed(Exception):
+    """The other end is gone: it closed the socket, or died."""
+
+
+class LinkCorrupt(Exception):
+    """The other end sent what is no frame."""
+
+
+def _message_types() -> dict[str, type[Message]]:
+    found = vars(messages).values()
+    return {t.__name__: t for t in found if isinstance(t, type) and issubclass(t, Message) and t is not Message}
+
+
+MESSAGE_TYPES = _message_types()
+
+
+def encode(message: Message) -> list[bytes]:
+    """The frame's pieces, the blobs uncopied."""
+    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "blobs"}
+    header = {
+        "type": type(message).__name__,
+        "fields": {name: _plain(value) for name, value in fields.items()},
+        "blobs": [len(blob) for blob in message.blobs],
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return [PREFIX.pack(len(text), sum(header["blobs"])) + text, *message.blobs]
+
+
+def decode(header: bytes, body: bytes) -> Message:
+    """The message of a frame's header and blobs."""
+    try:
+        parsed = json.loads(header)
+        kind = MESSAGE_TYPES[parsed["type"]]
+        hints = typing.get_type_hints(kind)
+        fields = {name: _typed(hints[name], value) for name, value in parsed["fields"].items()}
+        view, blobs, offset = memoryview(body), [], 0
+        for length in parsed["blobs"]:
+            blobs.append(bytes(view[offset : offset + length]))
+            offset += length
+        return kind(blobs=tuple(blobs), **fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LinkCorrupt(f"frame of {len(header)} bytes: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """JSON knows no tuples and no dataclasses: put them back as the field's annotation says."""
+    if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
+        item = hint.__args__[0]
+        return tuple(item(**v) if dataclasses.is_dataclass(item) else v for v in value)  # type: ignore[operator]
+    return value
+
+
+def _check(header_bytes: int, blob_bytes: int) -> None:
+    if header_bytes > MAX_HEADER_BYTES or blob_bytes > MAX_BLOB_BYTES:
+        raise LinkCorrupt(f"frame of {header_bytes} + {blob_bytes} bytes is over the limit")
+
+
+class Link:
+    """The worker's end. `send` may be called from any thread, `receive` from one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._send_lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Send one message whole. Raises LinkClosed."""
+        try:
+            with self._send_lock:
+                for piece in encode(message):
+                    self._socket.sendall(piece)
+        except OSError as error:
+            raise LinkClosed(str(error)) from error
+
+    def receive(self) -> Message:
+        """The next message; waits for it. The front's death ends the wait: LinkClosed."""
+        header_bytes, blob_bytes = PREFIX.unpack(self._exactly(PREFIX.size))
+        _check(header_bytes, blob_bytes)
+        header = self._exactly(header_bytes)
+        return decode(header, self._exactly(blob_bytes))
+
+    def _exactly(self, count: int) -> bytes:
+        data = bytearray(count)
+        view, received = memoryview(data), 0
+        while received < count:
+            try:
+                n = self._socket.recv_into(view[received:])
+            except OSError as error:
+                raise LinkClosed(str(error)) from error
+            if n == 0:
+                raise LinkClosed(f"end of stream after {received} of {count} bytes")
+            received += n
+        return bytes(data)
+
+    def close(self) -> None:
+        """Close the socket: the other end sees the end of the stream."""
+        self._socket.close()
+
+
+class AsyncLink:
+    """The front's end, over asyncio streams. `send` waits while the worker's buffer is full."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._send_lock = asyncio.Lock()
+
+    @classmethod
+    async def over(cls, sock: socket.socket) -> AsyncLink:
+        """Take over a connected socket."""
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        return cls(reader, writer)
+
+    async def send(self, message: Message) -> None:
+        """Send one message whole. Raises LinkClosed."""
+        try:
+            async with self._send_lock:
+                self._writer.writelines(encode(message))
+                await self._writer.drain()
+        except OSError as error:
+            raise LinkClosed(str(error)) from error
+
+    async def receive(self) -> Message:
+        """The next message. Raises LinkClosed at the end of the stream, LinkCorrupt for what is no frame."""
+        try:
+            header_bytes, blob_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
+            _check(header_bytes, blob_bytes)
+            header = await self._reader.readexactly(header_bytes)
+            return decode(header, await self._reader.readexactly(blob_bytes))
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise LinkClosed(str(error)) from error
+
+    def close(self) -> None:
+        """Close the socket: the worker sees the end of the stream and exits."""
+        self._writer.close()

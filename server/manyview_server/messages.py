@@ -1,0 +1,211 @@
+"""What crosses the process boundary between the front and its workers: frozen dataclasses, nothing else.
+
+Fields hold JSON values; `blobs` holds bytes that travel beside them untouched. Times are seconds unless the name says
+otherwise. `link.py` carries them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message of either direction."""
+
+    blobs: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+# ---- front -> trainer ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTraining(Message):
+    """Train this job. `blobs[0]` is the data set's snapshot: the bytes of an array of `store.shards.SNAPSHOT_DTYPE`."""
+
+    train_job: str
+    attempt: int
+    settings: dict[str, Json]
+    dataset_dir: str
+    checkpoint_dir: str
+    # The checkpoint's directory to continue from; empty to begin.
+    resume_from: str
+    device: str
+    num_threads: int
+    # For the cache of decoded images.
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopTraining(Message):
+    """Stop at the next step boundary, write a checkpoint, answer TrainingEnded(outcome="stopped")."""
+
+
+# ---- trainer -> front ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Message):
+    """The worker's first message."""
+
+    pid: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStarted(Message):
+    """Model and cache are ready; the first step follows. `resolved` holds what was chosen at start (auto fields)."""
+
+    step: int
+    num_steps: int
+    num_epochs: int
+    resolved: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Message):
+    """Alive, and how far. Sent every 2 seconds, whatever the trainer is doing (`stage`: "decoding", "training", …)."""
+
+    stage: str
+    step: int
+    num_steps: int
+    epoch: int
+    num_epochs: int
+    eta_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalarsLogged(Message):
+    """Scalars of one step."""
+
+    step: int
+    epoch: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogWritten(Message):
+    """A log line for the job's owner. `level`: "info", "warning" or "error"."""
+
+    step: int
+    epoch: int
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRaised(Message):
+    """Something the job's owner should look at. `reason` is UPPER_SNAKE."""
+
+    step: int
+    epoch: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageUnreadable(Message):
+    """A committed image that does not decode."""
+
+    image_id: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWritten(Message):
+    """A checkpoint is durable under `directory`. `model` describes it (see `store.checkpoints.ModelCard`)."""
+
+    step: int
+    epoch: int
+    directory: str
+    num_bytes: int
+    model: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingEnded(Message):
+    """The trainer's last message. `outcome`: "succeeded", "stopped" or "failed"; the rest says why it failed."""
+
+    outcome: str
+    step: int
+    epoch: int
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+# ---- front -> embedder ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedImages(Message):
+    """Embed `blobs`, one encoded image each.
+
+    `checkpoint_dir` is the checkpoint's directory, or empty for the plain backbone `backbone`, whose weights are read
+    from `weights_file` where that is not empty. `time_left_s`: drop the request when so much time has passed; 0 for no
+    limit.
+    """
+
+    request_id: int
+    model: str
+    checkpoint_dir: str
+    backbone: str
+    weights_file: str
+    output: str
+    l2_normalize: bool
+    data_type: str
+    time_left_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelEmbed(Message):
+    """Nobody waits for this request any more: drop it if it is still queued."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetThreads(Message):
+    """Use so many threads from now on: another process wants the cores, or has gone."""
+
+    num_threads: int
+
+
+# ---- embedder -> front ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFailed:
+    """Why one row is NaN."""
+
+    row: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedDone(Message):
+    """`blobs[0]` holds the (N, D) array, little-endian, in the data type asked for."""
+
+    request_id: int
+    shape: tuple[int, int]
+    errors: tuple[RowFailed, ...]
+    queue_ms: float
+    decode_ms: float
+    forward_ms: float
+    batch_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedFailed(Message):
+    """The whole request failed. `code` is a canonical status name, such as "DATA_LOSS" or "RESOURCE_EXHAUSTED"."""
+
+    request_id: int
+    code: str
+    reason: str
+    message: str

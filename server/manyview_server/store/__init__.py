@@ -1,0 +1,1 @@
+"""What must survive: shards, registry and event log, checkpoints. No torch, no gRPC."""
