@@ -1,0 +1,1 @@
+"""Self-supervised learning in plain PyTorch: views, networks, losses, methods, evaluation. Knows of no service."""

@@ -1,0 +1,374 @@
+"""Everything a training job can be told, with defaults, bounds and a sentence each.
+
+`TrainSettings` holds what all methods share; each method has one subclass with its own defaults and fields. `resolve`
+turns a method's name and a nested mapping of overrides into a checked instance, or says all that is wrong with them.
+"""
+
+# ruff: noqa: RUF009 - `setting` and `changed` make dataclass fields, and their defaults are frozen
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from manyview_server.learn import schema
+from manyview_server.learn.backbones import BACKBONES
+from manyview_server.learn.schema import SettingsError, Violation, changed, setting
+
+__all__ = [
+    "METHOD_SETTINGS",
+    "BlurSettings",
+    "ColorJitterSettings",
+    "CropSettings",
+    "EvaluationSettings",
+    "GrayscaleSettings",
+    "HorizontalFlipSettings",
+    "MoCoSettings",
+    "NormalizeSettings",
+    "OptimizerSettings",
+    "SettingsError",
+    "SimCLRSettings",
+    "SolarizeSettings",
+    "TrainSettings",
+    "ViewSettings",
+    "Violation",
+    "from_json",
+    "resolve",
+    "to_json",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropSettings:
+    """Random resized crop: a rectangle of random area and shape, resized to the training size."""
+
+    scale_min: float = setting(0.08, "Smallest share of the image's area in a crop.", exclusive_minimum=0, maximum=1)
+    scale_max: float = setting(1.0, "Largest share of the image's area in a crop.", exclusive_minimum=0, maximum=1)
+    ratio_min: float = setting(3 / 4, "Smallest width over height of a crop.", minimum=0.1, maximum=10)
+    ratio_max: float = setting(4 / 3, "Largest width over height of a crop.", minimum=0.1, maximum=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HorizontalFlipSettings:
+    """Mirror image, left to right."""
+
+    probability: float = setting(0.5, "Share of views that are mirrored.", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorJitterSettings:
+    """Brightness, contrast, saturation and hue by random amounts, in an order drawn for each view."""
+
+    probability: float = setting(0.8, "Share of views whose colors are changed.", minimum=0, maximum=1)
+    brightness: float = setting(
+        0.8,
+        "Brightness is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
+        minimum=0,
+        maximum=4,
+        needs=("probability", "strength"),
+    )
+    contrast: float = setting(
+        0.8,
+        "Contrast is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
+        minimum=0,
+        maximum=4,
+        needs=("probability", "strength"),
+    )
+    saturation: float = setting(
+        0.8,
+        "Saturation is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
+        minimum=0,
+        maximum=4,
+        needs=("probability", "strength"),
+    )
+    hue: float = setting(
+        0.2,
+        "Hue is turned by -x to +x of the color circle; times strength at most 0.5.",
+        minimum=0,
+        maximum=0.5,
+        needs=("probability", "strength"),
+    )
+    strength: float = setting(1.0, "Multiplies all four amounts at once.", minimum=0, maximum=4, needs=("probability",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrayscaleSettings:
+    """Luma in all three channels."""
+
+    probability: float = setting(0.2, "Share of views that lose their colors.", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlurSettings:
+    """Gaussian blur of a random width."""
+
+    probability: float = setting(0.5, "Share of views that are blurred.", minimum=0, maximum=1)
+    sigma_min: float = setting(
+        0.1,
+        "Smallest standard deviation of the blur, in pixels of the view.",
+        exclusive_minimum=0,
+        maximum=16,
+        needs=("probability",),
+    )
+    sigma_max: float = setting(
+        2.0,
+        "Largest standard deviation of the blur, in pixels of the view.",
+        exclusive_minimum=0,
+        maximum=16,
+        needs=("probability",),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolarizeSettings:
+    """Inversion of the bright pixels."""
+
+    probability: float = setting(0.0, "Share of views that are solarized.", minimum=0, maximum=1)
+    threshold: float = setting(
+        128.0, "Values from this one on, of 0 to 255, are inverted.", minimum=0, maximum=255, needs=("probability",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizeSettings:
+    """What is subtracted from, then divides, each channel of 0 to 1; the defaults are ImageNet's statistics."""
+
+    mean: tuple[float, float, float] = setting(
+        (0.485, 0.456, 0.406), "Subtracted from red, green and blue.", minimum=0, maximum=1
+    )
+    std: tuple[float, float, float] = setting(
+        (0.229, 0.224, 0.225), "Divides red, green and blue.", minimum=0.001, maximum=10
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """How a random view is made of an image, in this order; the defaults are SimCLR's (arXiv 2002.05709)."""
+
+    crop: CropSettings = setting(CropSettings(), "Random resized crop.")
+    horizontal_flip: HorizontalFlipSettings = setting(HorizontalFlipSettings(), "Mirror image, left to right.")
+    color_jitter: ColorJitterSettings = setting(ColorJitterSettings(), "Random changes of color.")
+    grayscale: GrayscaleSettings = setting(GrayscaleSettings(), "Loss of color.")
+    blur: BlurSettings = setting(BlurSettings(), "Gaussian blur.")
+    solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
+    normalize: NormalizeSettings = setting(NormalizeSettings(), "Scaling of the channels, in embedding as in training.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Stochastic gradient descent with momentum, a linear warm-up and a cosine decay to zero."""
+
+    name: Literal["sgd"] = setting("sgd", "Optimizer.")
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; null means 0.06 x batch_size / 128.", exclusive_minimum=0, maximum=100
+    )
+    momentum: float = setting(0.9, "Momentum of the gradient.", minimum=0, exclusive_maximum=1)
+    weight_decay: float = setting(5e-4, "Weight decay, not applied to norms and biases.", minimum=0, maximum=1)
+    warmup_epochs: float = setting(0.0, "Epochs of linear warm-up; at most epochs.", minimum=0, maximum=1000)
+
+    def peak_learning_rate(self, batch_size: int) -> float:
+        """`learning_rate`, or by default one that grows linearly with the batch."""
+        return 0.06 * batch_size / 128 if self.learning_rate is None else self.learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Accuracy of nearest neighbors among labelled images, while training."""
+
+    knn_every_epochs: int = setting(
+        1, "Epochs between evaluations; 0 means none, nor is there any without labels.", minimum=0, maximum=100_000
+    )
+    knn_k: int = setting(
+        200,
+        "Neighbors that vote; at most as many as there are.",
+        minimum=1,
+        maximum=10_000,
+        needs=("knn_every_epochs",),
+    )
+    knn_temperature: float = setting(
+        0.1,
+        "Temperature of the votes, exp(cosine / temperature).",
+        minimum=0.01,
+        maximum=100,
+        needs=("knn_every_epochs",),
+    )
+    knn_holdout_fraction: float = setting(
+        0.1,
+        "Share of the labelled images that are held out of training and classified.",
+        exclusive_minimum=0,
+        maximum=0.9,
+        needs=("knn_every_epochs",),
+    )
+    knn_max_bank: int = setting(
+        10_000,
+        "Most labelled training images among which neighbors are looked for.",
+        minimum=1,
+        maximum=10_000_000,
+        needs=("knn_every_epochs",),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What all methods share. Use a method's subclass, or `resolve`.
+
+    Raises:
+        SettingsError: with every violation, of one field or between fields.
+    """
+
+    method: str = setting("", "Self-supervised method.")
+    backbone: str = setting("resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES))
+    backbone_width: float = setting(
+        1.0, "Multiplies the number of channels of the backbone.", exclusive_minimum=0, maximum=8
+    )
+    stem: Literal["auto", "imagenet", "small"] = setting(
+        "auto", "First layers of the backbone; auto means small below 64 pixels and imagenet from there."
+    )
+    image_size: int = setting(224, "Width and height of a view, in pixels.", minimum=8, maximum=1024)
+    decode_size: int | None = setting(
+        None,
+        "Width and height at which decoded images are kept, in pixels; null chooses it from image_size.",
+        minimum=8,
+        maximum=2048,
+    )
+    batch_size: int = setting(256, "Images in a step.", minimum=2, maximum=65_536)
+    epochs: int = setting(100, "Passes over the data set.", minimum=1, maximum=100_000)
+    max_steps: int | None = setting(
+        None, "Steps after which training ends, if the epochs have not ended it before.", minimum=1, maximum=10**9
+    )
+    seed: int = setting(0, "Seed of the weights, the views and the order of images.", minimum=0, maximum=2**53 - 1)
+    temperature: float = setting(0.5, "Temperature of the contrastive loss.", minimum=0.01, maximum=100)
+    projection_hidden_dim: int | None = setting(
+        None,
+        "Width of the projection head's hidden layer; null means the backbone's feature width.",
+        minimum=1,
+        maximum=65_536,
+    )
+    projection_dim: int = setting(128, "Width of the projection in which the loss is taken.", minimum=1, maximum=65_536)
+    memory_bank_size: int | None = setting(
+        0,
+        "Keys of earlier batches that serve as negatives; null chooses it from the data set, 0 means none.",
+        minimum=0,
+        maximum=1_048_576,
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Number format of the networks; auto takes the faster one of the device."
+    )
+    log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
+    checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
+    views: ViewSettings = setting(ViewSettings(), "How random views of an image are made.")
+    optimizer: OptimizerSettings = setting(OptimizerSettings(), "How the weights are updated.")
+    evaluation: EvaluationSettings = setting(EvaluationSettings(), "How progress is measured on labelled images.")
+
+    def __post_init__(self) -> None:
+        if violations := schema.check(self) or self._rules():
+            raise SettingsError(violations)
+
+    def _rules(self) -> list[Violation]:
+        """What is wrong between fields, each of which is right by itself."""
+        found = schema.without_effect(self, type(self))  # a class has its defaults as attributes
+        crop, jitter, blur = self.views.crop, self.views.color_jitter, self.views.blur
+        for name, low, high in (
+            ("views.crop.scale", crop.scale_min, crop.scale_max),
+            ("views.crop.ratio", crop.ratio_min, crop.ratio_max),
+            ("views.blur.sigma", blur.sigma_min, blur.sigma_max),
+        ):
+            if low > high:
+                found.append(Violation(f"{name}_min", low, f"must be at most {name}_max, which is {high:g}"))
+        if jitter.hue * jitter.strength > 0.5:
+            message = f"times strength, which is {jitter.strength:g}, must be at most 0.5"
+            found.append(Violation("views.color_jitter.hue", jitter.hue, message))
+        if self.optimizer.warmup_epochs > self.epochs:
+            message = f"must be at most epochs, which is {self.epochs}"
+            found.append(Violation("optimizer.warmup_epochs", self.optimizer.warmup_epochs, message))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLRSettings(TrainSettings):
+    """SimCLR (arXiv 2002.05709): every other image of the batch is a negative."""
+
+    method: Literal["simclr"] = setting("simclr", "Self-supervised method.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoCoSettings(TrainSettings):
+    """MoCo v2 (arXiv 2003.04297): negatives come from a memory bank of keys made by a slowly moving copy."""
+
+    method: Literal["moco"] = setting("moco", "Self-supervised method.")
+    temperature: float = changed(TrainSettings, "temperature", 0.2)
+    memory_bank_size: int | None = changed(
+        TrainSettings,
+        "memory_bank_size",
+        None,
+        minimum=1,
+        description="Keys of earlier batches that serve as negatives; null chooses it from the data set.",
+    )
+    views: ViewSettings = changed(
+        TrainSettings,
+        "views",
+        ViewSettings(
+            crop=CropSettings(scale_min=0.2),
+            color_jitter=ColorJitterSettings(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+        ),
+    )
+    ema_momentum: float = setting(
+        0.99, "Share of the teacher that stays at each step, the rest being the student.", minimum=0, maximum=1
+    )
+    ema_momentum_end: float | None = setting(
+        None,
+        "Where ema_momentum arrives in the end, along a cosine; null leaves it constant.",
+        minimum=0,
+        maximum=1,
+    )
+    symmetric: bool = setting(
+        True, "Whether each view serves once as query and once as key, at twice the teacher's cost."
+    )
+
+    def _rules(self) -> list[Violation]:
+        found = super()._rules()
+        if self.ema_momentum_end is not None and self.ema_momentum_end < self.ema_momentum:
+            message = f"must be at least ema_momentum, which is {self.ema_momentum:g}"
+            found.append(Violation("ema_momentum_end", self.ema_momentum_end, message))
+        return found
+
+
+METHOD_SETTINGS: dict[str, type[TrainSettings]] = {"simclr": SimCLRSettings, "moco": MoCoSettings}
+
+
+def resolve(method: str, overrides: Mapping[str, object]) -> TrainSettings:
+    """The settings of `method` with `overrides`, nested as the settings are (JSON values), merged over its defaults.
+
+    Raises:
+        SettingsError: with all violations: unknown names (and the nearest known one), wrong types, bounds, rules
+            between fields, and fields that would have no effect.
+    """
+    if method not in METHOD_SETTINGS:
+        known = ", ".join(map(repr, METHOD_SETTINGS))
+        raise SettingsError([Violation("method", method, f"is not known; known: {known}")])
+    found: list[Violation] = []
+    defaults = METHOD_SETTINGS[method]()
+    accepted = schema.merge(defaults, overrides, found)
+    try:
+        settings = dataclasses.replace(defaults, **accepted)
+    except SettingsError as error:
+        refused = {violation.field for violation in found}
+        found += [violation for violation in error.violations if violation.field not in refused]
+    if found:
+        raise SettingsError(found)
+    return settings
+
+
+def to_json(settings: TrainSettings) -> dict[str, Any]:
+    """Every field as a JSON value, nested; `from_json` gives back an equal instance."""
+    return schema.to_json(settings)
+
+
+def from_json(values: Mapping[str, object]) -> TrainSettings:
+    """The settings that `to_json` wrote.
+
+    Raises:
+        SettingsError: as `resolve`.
+    """
+    return resolve(str(values.get("method", "")), values)
