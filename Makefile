@@ -1,0 +1,70 @@
+# One door: `make demo`, `make test`, `make check`, `make serve`, `make bench`, `make proto`. Each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+GENERATOR := .tools/proto
+# Several torch processes on few cores: waiting threads sleep instead of spinning.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help install demo serve test check format proto pins bench clean
+
+help:
+	@echo "make demo           train on real images, watch it learn, get a picture (IMAGES=DIR for your own)"
+	@echo "make test           the test suite"
+	@echo "make check          format, lint, types, import contracts, freshness of the generated stubs"
+	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
+	@echo "make bench          the benchmarks, one after the other"
+
+install: $(INSTALLED)
+
+# uv installs the pinned packages in seconds; uv itself comes from pip, by hash.
+$(INSTALLED): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@echo "Setting up $(VENV): PyTorch and the rest, about 3 GB (under a minute with a fast network)."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "manyview needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/bootstrap.txt requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m examples.demo $(if $(IMAGES),--images "$(IMAGES)") $(DEMO_ARGS)
+
+serve: $(INSTALLED)
+	$(BIN)/manyview-server serve --listen 127.0.0.1:50051 --data data
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(INSTALLED) $(GENERATOR)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/check.py --generator $(GENERATOR)/bin/python
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stubs come from an old generator in an environment of its own: what it writes imports beside protobuf 4.25 to 7.
+$(GENERATOR)/.installed: requirements/proto.txt $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(GENERATOR)
+	$(BIN)/uv pip sync --quiet --python $(GENERATOR)/bin/python --require-hashes requirements/proto.txt \
+	  || echo "the pinned generator does not install on this Python: proto/check.py compares descriptors instead"
+	@touch $@
+
+proto: $(GENERATOR)/.installed
+	PROTO_PYTHON=$(CURDIR)/$(GENERATOR)/bin/python proto/generate
+
+pins: $(INSTALLED)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade requirements/proto.in -o requirements/proto.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --extra dev pyproject.toml -o requirements/dev.txt
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .tools demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
