@@ -1,0 +1,296 @@
+"""What an image's first bytes say: format and size in pixels. Nothing is decoded, and no image library is loaded.
+
+Sources: JPEG, ITU-T T.81 annex B; orientation, EXIF 2.32 tag 0x0112 in a TIFF 6.0 directory; PNG, W3C third edition
+(acTL and eXIf included); WebP, RFC 9649 and RFC 6386 section 9.1; PPM, Netpbm's ppm(5), binary with maximum value 255.
+
+Every reader gets the whole file and never allocates by what the file promises, so a bomb costs as much as any header.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Markers that start a frame, among those that the common decoders read: baseline, extended, progressive, and the
+# arithmetic-coded pair.
+JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+# Lossless, differential and hierarchical frames.
+JPEG_FOREIGN_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
+JPEG_END, JPEG_SCAN, JPEG_APP1 = 0xD9, 0xDA, 0xE1
+# TEM and RST0 to RST7 stand alone, without a length.
+JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_BIT_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
+
+# Segments or chunks that are looked at: far more than any writer makes, and a bound on what a hostile file costs.
+MAX_PARTS = 20_000
+
+PPM = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})\s")
+
+# Only to say what was found instead of what is allowed.
+FOREIGN = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"\x00\x00\x01\x00": "ICO",
+    b"%PDF": "PDF",
+    b"8BPS": "Photoshop",
+    b"\xff\x0a": "JPEG XL",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"<svg": "SVG",
+    b"<?xml": "XML",
+    b"PK\x03\x04": "ZIP",
+    b"\x1f\x8b": "gzip",
+}
+FOREIGN_BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
+
+
+class HeaderRefused(ValueError):
+    """The header rules the image out. `reason` is one of ImageError's, `str()` a sentence for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """`extension` names the format ("jpg", "png", "webp", "ppm"); sizes in pixels, after the file's orientation."""
+
+    extension: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """The header of an encoded image. Raises HeaderRefused: FORMAT_NOT_ALLOWED, ANIMATED or HEADER_CORRUPT."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(data)
+    if data.startswith(PNG_SIGNATURE):
+        return _png(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp(data)
+    if data.startswith(b"P6"):
+        return _ppm(data)
+    raise HeaderRefused("FORMAT_NOT_ALLOWED", f"{_found(data)}; allowed are JPEG, PNG, WebP and binary PPM")
+
+
+def _found(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in FOREIGN_BRANDS:
+        return f"this is {FOREIGN_BRANDS[data[8:12]]}"
+    if re.match(rb"P[1-57Ff]\s", data):
+        return f"this is a Netpbm image of type {data[:2].decode()}"
+    name = next((name for magic, name in FOREIGN.items() if data.startswith(magic)), None)
+    return f"this is {name}" if name else f"the first bytes {data[:8].hex(' ')} belong to no known image format"
+
+
+def _corrupt(message: str) -> HeaderRefused:
+    return HeaderRefused("HEADER_CORRUPT", message)
+
+
+def _too_many_parts() -> HeaderRefused:
+    return _corrupt(f"more than {MAX_PARTS:,} segments or chunks")
+
+
+def _sized(extension: str, width: int, height: int, orientation: int = 1) -> ImageHeader:
+    if width < 1 or height < 1:
+        raise _corrupt(f"{extension} header says {width} x {height} pixels")
+    if orientation >= 5:  # 5 to 8 turn by a quarter
+        width, height = height, width
+    return ImageHeader(extension=extension, width=width, height=height)
+
+
+# ---- JPEG ----
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    orientation: int | None = None
+    for marker, segment in _jpeg_segments(data):
+        if marker in JPEG_FRAMES:
+            return _jpeg_frame(segment, orientation or 1)
+        if marker in JPEG_FOREIGN_FRAMES:
+            raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG of type SOF{marker - 0xC0} (lossless or hierarchical)")
+        if marker in (JPEG_SCAN, JPEG_END):
+            break
+        if marker == JPEG_APP1 and segment[:6] == b"Exif\x00\x00" and orientation is None:
+            orientation = _exif_orientation(segment[6:])
+    raise _corrupt("JPEG ends before its frame header")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, payload) up to the first scan."""
+    at = 2
+    for _ in range(MAX_PARTS):
+        if at + 4 > len(data):
+            return
+        if data[at] != 0xFF:
+            raise _corrupt(f"JPEG has no marker at byte {at}")
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker in JPEG_BARE:
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = data[at + 4 : at + 2 + length]
+        if length < 2 or len(segment) != length - 2:
+            raise _corrupt(f"JPEG segment at byte {at} is cut off")
+        yield marker, segment
+        at += 2 + length
+    raise _too_many_parts()
+
+
+def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
+    if len(segment) < 6:
+        raise _corrupt("JPEG frame header is too short")
+    precision, height, width, num_components = struct.unpack_from(">BHHB", segment)
+    if precision != 8:
+        raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG with {precision} bits a sample; 8 are allowed")
+    if num_components not in (1, 3, 4) or len(segment) != 6 + 3 * num_components:
+        raise _corrupt(f"JPEG frame header of {len(segment)} bytes names {num_components} components")
+    return _sized("jpg", width, height, orientation)
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """1 to 8. Damaged metadata counts as 1: the pixels are fine without it."""
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return 1
+    start = struct.unpack_from(order + "I", tiff, 4)[0]
+    if start + 2 > len(tiff):
+        return 1
+    num_entries = struct.unpack_from(order + "H", tiff, start)[0]
+    for at in range(start + 2, min(start + 2 + 12 * num_entries, len(tiff) - 11), 12):
+        tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, at)
+        if tag == 0x0112:
+            return value if kind == 3 and count == 1 and 1 <= value <= 8 else 1
+    return 1
+
+
+# ---- PNG ----
+
+
+def _png(data: bytes) -> ImageHeader:
+    if data[8:16] != b"\x00\x00\x00\x0dIHDR" or len(data) < 33:
+        raise _corrupt("PNG does not begin with a whole IHDR chunk")
+    if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+        raise _corrupt("PNG header fails its checksum")
+    width, height, depth, color, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
+    if depth not in PNG_BIT_DEPTHS.get(color, ()) or compression or filtering or interlace > 1:
+        raise _corrupt(f"PNG header says colour type {color} with {depth} bits, interlace {interlace}")
+    orientation, has_pixels = 1, False
+    for name, start, length in _png_chunks(data):
+        if name == b"acTL" and not has_pixels:
+            _refuse_animated_png(data[start : start + length])
+        has_pixels = has_pixels or name == b"IDAT"
+        if name == b"eXIf":
+            orientation = _exif_orientation(data[start : start + length])
+    if not has_pixels:
+        raise _corrupt("PNG ends before its pixels")
+    return _sized("png", width, height, orientation)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, length) of the chunks after IHDR; the last may be cut off."""
+    at = 33
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            return
+        length, name = struct.unpack_from(">I4s", data, at)
+        yield name, at + 8, length
+        if name == b"IEND":
+            return
+        at += 12 + length
+    raise _too_many_parts()
+
+
+def _refuse_animated_png(chunk: bytes) -> None:
+    if len(chunk) != 8:
+        raise _corrupt("PNG has a damaged acTL chunk")
+    num_frames = int.from_bytes(chunk[:4], "big")
+    if num_frames > 1:
+        raise HeaderRefused("ANIMATED", f"animated PNG of {num_frames} frames; send each as an image of its own")
+
+
+# ---- WebP ----
+
+
+def _webp(data: bytes) -> ImageHeader:
+    canvas: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    orientation = 1
+    for name, start, length in _webp_chunks(data):
+        payload = data[start : start + min(length, 1 << 16)]
+        if name == b"VP8X":
+            canvas = _webp_canvas(payload)
+        elif name in (b"ANIM", b"ANMF"):
+            raise HeaderRefused("ANIMATED", "animated WebP; send each frame as an image of its own")
+        elif name == b"VP8 " and size is None:
+            size = _webp_lossy(payload)
+        elif name == b"VP8L" and size is None:
+            size = _webp_lossless(payload)
+        elif name == b"EXIF":
+            orientation = _exif_orientation(payload.removeprefix(b"Exif\x00\x00"))
+        if size is not None and canvas is None:
+            break  # the simple file format: one chunk
+    if size is None:
+        raise _corrupt("WebP ends before its pixels")
+    if canvas is not None and canvas != size:
+        raise _corrupt(f"WebP canvas of {canvas[0]} x {canvas[1]} holds an image of {size[0]} x {size[1]} pixels")
+    return _sized("webp", *size, orientation)
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    at = 12
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            return
+        name, length = struct.unpack_from("<4sI", data, at)
+        yield name, at + 8, length
+        at += 8 + length + length % 2
+    raise _too_many_parts()
+
+
+def _webp_canvas(payload: bytes) -> tuple[int, int]:
+    if len(payload) < 10:
+        raise _corrupt("WebP canvas header is cut off")
+    if payload[0] & 0x02:
+        raise HeaderRefused("ANIMATED", "animated WebP; send each frame as an image of its own")
+    return 1 + int.from_bytes(payload[4:7], "little"), 1 + int.from_bytes(payload[7:10], "little")
+
+
+def _webp_lossy(payload: bytes) -> tuple[int, int]:
+    if len(payload) < 10 or payload[0] & 1 or payload[3:6] != b"\x9d\x01\x2a":
+        raise _corrupt("WebP has no VP8 key frame")
+    width, height = struct.unpack_from("<HH", payload, 6)
+    return width & 0x3FFF, height & 0x3FFF  # the upper two bits ask for upscaling, which no decoder does
+
+
+def _webp_lossless(payload: bytes) -> tuple[int, int]:
+    if len(payload) < 5 or payload[0] != 0x2F or payload[4] >> 5:
+        raise _corrupt("WebP has no VP8L header")
+    bits = int.from_bytes(payload[1:5], "little")
+    return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+
+
+# ---- PPM ----
+
+
+def _ppm(data: bytes) -> ImageHeader:
+    match = PPM.match(data)
+    if match is None:
+        raise _corrupt("PPM header is not 'P6 WIDTH HEIGHT 255'")
+    width, height, maximum = (int(field) for field in match.groups())
+    if maximum != 255:
+        raise HeaderRefused("FORMAT_NOT_ALLOWED", f"PPM with maximum value {maximum}; 255 is allowed")
+    header = _sized("ppm", width, height)
+    num_bytes = len(data) - match.end()
+    if num_bytes != 3 * width * height:
+        raise _corrupt(f"PPM of {width} x {height} pixels holds {num_bytes} bytes instead of {3 * width * height}")
+    return header
