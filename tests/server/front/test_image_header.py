@@ -30,6 +30,13 @@ def with_orientation(orientation: int) -> Image.Exif:
     return exif
 
 
+def read_or_reason(data: bytes) -> ImageHeader | str:
+    try:
+        return read_header(data)
+    except HeaderRefused as error:
+        return error.reason
+
+
 def refusal(data: bytes) -> str:
     with pytest.raises(HeaderRefused) as caught:
         read_header(data)
@@ -75,23 +82,19 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(file_format: str, da
     for _ in range(data.draw(st.integers(1, 4))):
         original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(original[: data.draw(st.integers(0, len(original)))])
-    try:
-        header = read_header(cut)
-    except HeaderRefused as error:
-        assert error.reason in {"FORMAT_NOT_ALLOWED", "ANIMATED", "HEADER_CORRUPT"}
+    result = read_or_reason(cut)
+    if isinstance(result, ImageHeader):
+        assert min(result.width, result.height) > 0
     else:
-        assert header.width > 0
-        assert header.height > 0
+        assert result in {"FORMAT_NOT_ALLOWED", "ANIMATED", "HEADER_CORRUPT"}
 
 
-@given(
-    st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"P6", b""])
-)
+MAGICS = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"P6", b""]
+
+
+@given(st.binary(max_size=200), st.sampled_from(MAGICS))
 def test_arbitrary_bytes_behind_a_magic_never_crash(tail: bytes, magic: bytes) -> None:
-    try:
-        read_header(magic + tail)
-    except HeaderRefused as error:
-        assert len(str(error)) < 300
+    assert read_or_reason(magic + tail)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
