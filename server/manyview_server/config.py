@@ -1,0 +1,149 @@
+"""The server's settings and their one reader: flags over MANYVIEW_SERVER_* variables over a TOML file over defaults.
+
+Whatever is unknown is refused, wherever it stands: a misspelt setting is an error and not a silent default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+ENV_PREFIX = "MANYVIEW_SERVER_"
+MIB = 1 << 20
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, missing or out of range; `str()` names it."""
+
+
+class ServeSettings(BaseSettings):
+    """What `manyview-server serve` can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_prog_name="manyview-server serve",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+    )
+
+    listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH to serve on; port 0 takes a free one")
+    data: Path = Field(description="directory of everything that is kept; created where it is missing")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    exit_with_parent: bool = Field(False, description="drain and exit when the process that started this one is gone")
+    tls_cert: Path | None = Field(None, description="certificate chain in PEM; together with --tls-key")
+    tls_key: Path | None = Field(None, description="private key in PEM; together with --tls-cert")
+    token_file: Path | None = Field(None, description="file whose first line is the token that callers must send")
+    log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning or error")
+    drain_s: float = Field(25.0, ge=1, le=600, description="seconds that open calls and jobs get when shutting down")
+    heartbeat_s: float = Field(10.0, gt=0, le=60, description="seconds of silence before a subscription's heartbeat")
+    max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
+    max_image_bytes: int = Field(12 * MIB, ge=1024, description="largest image file; less than --max-message-bytes")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header says")
+    max_image_side: int = Field(16_384, ge=1, le=65_535, description="longest side of an image in pixels")
+    max_batch_images: int = Field(256, ge=1, le=4096, description="most images of a batch")
+    upload_window_batches: int = Field(8, ge=1, le=64, description="batches of an upload that may wait for their ack")
+    upload_window_bytes: int = Field(16 * MIB, ge=MIB, description="bytes of an upload that may wait for their ack")
+    embed_window_batches: int = Field(4, ge=1, le=64, description="batches of an embed stream that may be unanswered")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or neither")
+        if self.max_image_bytes >= self.max_message_bytes:
+            raise ValueError(
+                f"max_image_bytes {self.max_image_bytes:,} is to be less than max_message_bytes "
+                f"{self.max_message_bytes:,}: an image travels inside of a message"
+            )
+        return self
+
+    @classmethod
+    def load(cls, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> ServeSettings:
+        """Settings from the command line, the environment and the file that `--config` or the environment names.
+
+        Raises SettingsError; an unknown flag and --help end the process as argparse does.
+        """
+        environ = dict(os.environ if environment is None else environment)
+        config, flags = _config_file(list(arguments), environ.pop(f"{ENV_PREFIX}CONFIG", ""))
+        _refuse_unknown_variables(environ, cls.model_fields)
+        from_file = _read_file(config) if config else {}
+
+        class Layered(cls):  # type: ignore[valid-type, misc]
+            @classmethod
+            def settings_customise_sources(
+                cls, settings_cls: type[BaseSettings], **_: Any
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return (
+                    CliSettingsSource(settings_cls, cli_parse_args=flags),
+                    _Variables(settings_cls, environ),
+                    InitSettingsSource(settings_cls, init_kwargs=from_file),
+                )
+
+        try:
+            return cls.model_validate(Layered().model_dump())
+        except ValidationError as error:
+            raise SettingsError("; ".join(_sentence(detail) for detail in error.errors())) from error
+
+
+class _Variables(EnvSettingsSource):
+    """The environment as it was handed in."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = {name.lower(): value for name, value in environ.items()}
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._environ
+
+
+def _config_file(arguments: list[str], default: str) -> tuple[str, list[str]]:
+    """The value of --config, and the flags without it."""
+    rest: list[str] = []
+    config = default
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--config":
+            config = next(remaining, "")
+            if not config:
+                raise SettingsError("--config needs the path of a TOML file")
+        elif argument.startswith("--config="):
+            config = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    return config, rest
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    given = "" if detail["type"] in ("missing", "value_error") else f" (given: {detail['input']!r})"
+    return f"{name + ': ' if name else ''}{detail['msg']}{given}"
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str], fields: Mapping[str, object]) -> None:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in fields}
+    unknown = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}")

@@ -1,0 +1,148 @@
+"""What surrounds every call: the token, the refusal while draining, and errors turned into statuses.
+
+Handlers are written as coroutines and async generators that raise `ServiceError`; nothing else of theirs reaches the
+wire. Only this package's services are wrapped: health and reflection speak for themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+
+from manyview_server.errors import InvalidArgument, ServiceError, Unauthenticated
+from manyview_server.front.draining import Draining
+from manyview_server.front.status import public_error, status_code, text_of, trailing_metadata
+
+SERVICE_PREFIX = "/manyview.v1."
+HEALTH_PREFIX = "/grpc.health.v1."
+
+Handler = Any
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Malformed:
+    """Stands for a request whose bytes are no message of its type."""
+
+
+def lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """The library answers unparseable bytes with UNKNOWN and the parser's text: let them through to be refused here."""
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:
+            return Malformed()
+
+    return parse
+
+
+class CheckedRequests:
+    """A stream's requests; a malformed one raises."""
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = requests.__aiter__()
+
+    def __aiter__(self) -> CheckedRequests:
+        return self
+
+    async def __anext__(self) -> Any:
+        return well_formed(await self._requests.__anext__())
+
+
+def well_formed(request: Any) -> Any:
+    """The request, where it was one."""
+    if isinstance(request, Malformed):
+        raise InvalidArgument("MALFORMED_REQUEST", "the request's bytes are no message of this method's type")
+    return request
+
+
+async def abort(context: Context, error: ServiceError) -> None:
+    """End the call with this error's status and details."""
+    await context.abort(status_code(error), text_of(error), trailing_metadata(error))
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+    """Maps what handlers raise to a status, and refuses new calls while the server drains."""
+
+    def __init__(self, draining: Draining) -> None:
+        self._draining = draining
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The method's handler, wrapped."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not str(handler_call_details.method).startswith(SERVICE_PREFIX):
+            return handler
+        return guarded(handler, self._guard)
+
+    @asynccontextmanager
+    async def _guard(self, context: Context) -> AsyncIterator[None]:
+        try:
+            self._draining.check()
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, public_error(error))
+
+
+class TokenInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+    """Asks every call but the health checks for `authorization: Bearer TOKEN`."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The method's handler, or one that refuses in its place."""
+        handler = await continuation(handler_call_details)
+        if handler is None or str(handler_call_details.method).startswith(HEALTH_PREFIX):
+            return handler
+        metadata = handler_call_details.invocation_metadata or ()
+        given = next((value for key, value in metadata if key == "authorization"), "")
+        sent = given if isinstance(given, bytes) else given.encode()
+        return handler if hmac.compare_digest(sent, self._expected) else guarded(handler, _refuse)
+
+
+@asynccontextmanager
+async def _refuse(context: Context) -> AsyncIterator[None]:
+    await abort(context, Unauthenticated("TOKEN_INVALID", "the call carries no valid token"))
+    yield
+
+
+Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[None]]
+
+
+def guarded(handler: Handler, guard: Guard) -> Handler:
+    """The same handler, its call inside of the guard and its requests parsed leniently."""
+    shape = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
+    behaviour = getattr(handler, "_".join(shape))
+    accept = CheckedRequests if handler.request_streaming else well_formed
+
+    async def answer(request: Any, context: Context) -> Any:
+        async with guard(context):
+            return await behaviour(accept(request), context)
+
+    async def stream(request: Any, context: Context) -> None:
+        # Written instead of yielded: a cancelled call closes the generator now, not when it is collected.
+        async with guard(context), aclosing(behaviour(accept(request), context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    make = getattr(grpc, "_".join(shape) + "_rpc_method_handler")
+    return make(
+        stream if handler.response_streaming else answer,
+        lenient(handler.request_deserializer),
+        handler.response_serializer,
+    )

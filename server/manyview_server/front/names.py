@@ -1,0 +1,121 @@
+"""Resource names, ids, page sizes and page tokens of requests, checked; an error names the field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+
+from manyview_server.errors import InvalidArgument, Violation
+
+RESOURCE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,63}")
+BACKBONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+REQUEST_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+STEP = re.compile(r"[0-9]{1,18}")
+
+ID_RULE = "a-z or 0-9 first, then a-z, 0-9, _ and -, at most 63 characters"
+TOKEN_CHECK_BYTES = 6
+
+
+def invalid(field: str, description: str) -> InvalidArgument:
+    """One field that is wrong."""
+    return InvalidArgument.of(Violation(field=field, description=description))
+
+
+def shown(text: str) -> str:
+    """A caller's text as an error may quote it."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelName:
+    """A job's checkpoint (`step` None for its newest), or the plain backbone `backbone`."""
+
+    train_job_id: str = ""
+    step: int | None = None
+    backbone: str = ""
+
+
+def new_id(text: str, field: str) -> str:
+    """An id that the caller chose for a new resource."""
+    if not RESOURCE_ID.fullmatch(text):
+        raise invalid(field, f"{shown(text)} is no id: {ID_RULE}")
+    return text
+
+
+def dataset_id(name: str, field: str = "name") -> str:
+    """The id in "datasets/{dataset_id}"."""
+    return _id(name, "datasets", field)
+
+
+def train_job_id(name: str, field: str = "name") -> str:
+    """The id in "trainJobs/{train_job_id}"."""
+    return _id(name, "trainJobs", field)
+
+
+def upload_id(text: str, field: str) -> str:
+    """An upload's id."""
+    if not UPLOAD_ID.fullmatch(text):
+        raise invalid(field, f"{shown(text)} is no upload id: A-Z, a-z, 0-9, _ and -, 1 to 63 characters")
+    return text
+
+
+def request_id(text: str) -> str:
+    """A UUID in lower case, or empty."""
+    if text and not REQUEST_ID.fullmatch(text):
+        raise invalid("request_id", f"{shown(text)} is no UUID")
+    return text.lower()
+
+
+def model_name(name: str, field: str) -> ModelName:
+    """One of the three ways to name a model."""
+    parts = name.split("/")
+    if parts[0] == "trainJobs" and len(parts) in (2, 4) and RESOURCE_ID.fullmatch(parts[1]):
+        if len(parts) == 2:
+            return ModelName(train_job_id=parts[1])
+        if parts[2] == "checkpoints" and STEP.fullmatch(parts[3]):
+            return ModelName(train_job_id=parts[1], step=int(parts[3]))
+    if parts[0] == "backbones" and len(parts) == 2 and BACKBONE.fullmatch(parts[1]):
+        return ModelName(backbone=parts[1])
+    forms = "trainJobs/{id}, trainJobs/{id}/checkpoints/{step} or backbones/{name}"
+    raise invalid(field, f"{shown(name)} names no model; it is to be {forms}")
+
+
+def page_size(value: int, *, default: int, most: int) -> int:
+    """The page size asked for; 0 takes the default."""
+    if not 0 <= value <= most:
+        raise invalid("page_size", f"{value} is outside of 0 to {most:,}")
+    return value or default
+
+
+def encode_page_token(scope: str, inner: str) -> str:
+    """An opaque token; `scope` says of which query, so that it fits no other. Empty stays empty."""
+    return base64.urlsafe_b64encode(_check(scope, inner) + inner.encode()).decode() if inner else ""
+
+
+def decode_page_token(scope: str, token: str) -> str:
+    """What `encode_page_token` was given."""
+    if not token:
+        return ""
+    try:
+        raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
+        inner = raw[TOKEN_CHECK_BYTES:].decode()
+    except (binascii.Error, UnicodeError):
+        inner, raw = "", b""
+    if not inner or raw[:TOKEN_CHECK_BYTES] != _check(scope, inner):
+        raise invalid("page_token", "is no token of an earlier answer to this query")
+    return inner
+
+
+def _check(scope: str, inner: str) -> bytes:
+    return hashlib.sha256(f"{scope}\0{inner}".encode()).digest()[:TOKEN_CHECK_BYTES]
+
+
+def _id(name: str, collection: str, field: str) -> str:
+    prefix, _, rest = name.partition("/")
+    if prefix != collection or not RESOURCE_ID.fullmatch(rest):
+        raise invalid(field, f"{shown(name)} is not {collection}/ID, the ID {ID_RULE}")
+    return rest
