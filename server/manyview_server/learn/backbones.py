@@ -1,0 +1,180 @@
+"""Residual networks, with the stem that suits the image size.
+
+Shapes: B batch, H and W pixels, D feature width.
+
+He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, in torchvision's form (the stride of a
+bottleneck sits on its 3x3 convolution) and with torchvision's parameter names: the state_dict of ``resnet18`` with the
+``imagenet`` stem loads into ``torchvision.models.resnet18()``, apart from the classifier ``fc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Stem = Literal["imagenet", "small"]
+STEMS: tuple[Stem, ...] = ("imagenet", "small")
+
+SMALLEST_IMAGENET_STEM_PX = 64
+"""From this image size on the stem of the paper leaves at least 2 x 2 positions to the last stage."""
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (paper, figure 2)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _projection_shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return F.relu(y, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up by four, and a shortcut (paper, figure 5)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = _projection_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return F.relu(y, inplace=True)
+
+
+def _projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+class ResNet(nn.Module):
+    """A residual network without classifier: images (B, 3, H, W) to features (B, D) by global average pooling.
+
+    ``stem="small"`` is the paper's CIFAR stem, a 3x3 convolution of stride 1 and no max-pooling; ``"imagenet"`` is the
+    7x7 of stride 2 with max-pooling. Both end in ReLU. Any H and W from 1 pixel on are accepted.
+    """
+
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], width: float, stem: Stem
+    ) -> None:
+        super().__init__()
+        stem_channels, *stage_channels = (_scaled(channels, width) for channels in (64, 64, 128, 256, 512))
+        if stem == "small":
+            self.conv1 = nn.Conv2d(3, stem_channels, 3, 1, padding=1, bias=False)
+            self.maxpool: nn.Module = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(3, stem_channels, 7, 2, padding=3, bias=False)
+            self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+
+        stages = []
+        in_channels = stem_channels
+        for channels, depth, stride in zip(stage_channels, depths, (1, 2, 2, 2), strict=True):
+            blocks = []
+            for index in range(depth):
+                blocks.append(block(in_channels, channels, stride if index == 0 else 1))
+                in_channels = channels * block.expansion
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.feature_dim = in_channels
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        # A plain mean over both axes: on the CPU its backward is faster than adaptive_avg_pool2d's in channels_last.
+        features: Tensor = x.mean(dim=(2, 3))  # (B, D)
+        return features
+
+
+Backbone = ResNet
+
+
+def _initialise(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _scaled(channels: int, width: float) -> int:
+    """Channels times width, to a multiple of 8 (what vector units and tensor cores like), at least 8."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry:
+    """What is known of a backbone before it is built."""
+
+    build: Callable[[float, Stem], Backbone]
+    description: str
+
+
+BACKBONES: dict[str, BackboneEntry] = {
+    "resnet9": BackboneEntry(
+        build=lambda width, stem: ResNet(BasicBlock, (1, 1, 1, 1), width, stem),
+        description="ResNet with one basic block per stage: for small images and for CPUs.",
+    ),
+    "resnet18": BackboneEntry(
+        build=lambda width, stem: ResNet(BasicBlock, (2, 2, 2, 2), width, stem),
+        description="ResNet-18 (arXiv 1512.03385), 11 million parameters.",
+    ),
+    "resnet34": BackboneEntry(
+        build=lambda width, stem: ResNet(BasicBlock, (3, 4, 6, 3), width, stem),
+        description="ResNet-34 (arXiv 1512.03385), 21 million parameters.",
+    ),
+    "resnet50": BackboneEntry(
+        build=lambda width, stem: ResNet(Bottleneck, (3, 4, 6, 3), width, stem),
+        description="ResNet-50 (arXiv 1512.03385), 24 million parameters.",
+    ),
+}
+
+
+def build(name: str, *, width: float = 1.0, stem: Stem = "imagenet") -> Backbone:
+    """The backbone `name`, freshly initialised from torch's global generator.
+
+    `width` multiplies every number of channels (rounded to multiples of 8).
+
+    Raises:
+        ValueError: an unknown name or stem (the known ones are listed), or a width outside (0, 8].
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
+    if stem not in STEMS:
+        raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
+    if not 0 < width <= 8:
+        raise ValueError(f"width must be above 0 and at most 8, not {width}")
+    return BACKBONES[name].build(width, stem)
+
+
+def choose_stem(image_size: int) -> Stem:
+    """The stem for square images of `image_size` pixels: ``small`` below 64, else ``imagenet``.
+
+    With the stem of 7x7 and stride 2, CIFAR-10 ends at 76.5 % where the 3x3 stem reaches 84.7 % (SimCLR, ResNet-18).
+    """
+    return "small" if image_size < SMALLEST_IMAGENET_STEM_PX else "imagenet"

@@ -1,0 +1,87 @@
+"""The memory bank: keys of earlier batches, in a ring, as negatives of the next ones.
+
+Shapes: B batch, P projection, K bank slots.
+
+The queue of MoCo (arXiv 1911.05722, section 3.1), with three differences. A batch that does not fit before the end
+goes on at the beginning. Each key has its image's id beside it, so that an image is not pushed away from itself. And
+slots that were never filled are known: they are not negatives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_DEFAULT_SIZE = 4096
+"""The size usual for data sets of 50,000 images (lightly's examples and CIFAR-10 benchmark)."""
+
+
+class MemoryBank(nn.Module):
+    """A ring of K unit keys. All of its state is in persistent buffers, and nothing in it waits for the device."""
+
+    keys: Tensor  # (K, P)
+    image_ids: Tensor  # (K,) int64, -1 where never filled
+    pointer: Tensor  # 0-d int64, the next slot to be written
+    filled: Tensor  # 0-d int64, the first `filled` slots hold keys
+
+    def __init__(self, size: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
+        """
+        Args:
+            size: K, at least 1.
+            dim: P.
+            dtype: of the stored keys, float32 or bfloat16.
+
+        Raises:
+            ValueError: a size or dim below 1, or a type that is not a float type.
+        """
+        super().__init__()
+        if size < 1 or dim < 1:
+            raise ValueError(f"a memory bank needs at least one slot and one dimension, not {size} x {dim}")
+        if not dtype.is_floating_point:
+            raise ValueError(f"keys are stored as floats, not as {dtype}")
+        self.register_buffer("keys", torch.zeros(size, dim, dtype=dtype))
+        self.register_buffer("image_ids", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def size(self) -> int:
+        return len(self.keys)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, image_ids: Tensor, accept: Tensor | None = None) -> None:
+        """Overwrites the oldest slots with the rows of a batch; of a batch larger than the bank its last K rows stay.
+
+        Call it after the loss of the batch is taken: keys of the current batch are no negatives.
+
+        Args:
+            keys: (B, P), unit vectors.
+            image_ids: (B,) int64, not negative.
+            accept: 0-d bool on the device; where it is false the bank stays as it is, bit for bit.
+        """
+        num_new = len(keys)
+        keys, image_ids = keys[-self.size :], image_ids[-self.size :]
+        first = self.pointer + (num_new - len(keys))
+        slots = (first + torch.arange(len(keys), device=keys.device)) % self.size
+        keys = keys.to(self.keys.dtype)
+        advance = torch.full_like(self.pointer, num_new)
+        if accept is not None:
+            keys = torch.where(accept, keys, self.keys[slots])
+            image_ids = torch.where(accept, image_ids, self.image_ids[slots])
+            advance = torch.where(accept, advance, 0)
+        self.keys.index_copy_(0, slots, keys)
+        self.image_ids.index_copy_(0, slots, image_ids)
+        self.pointer.add_(advance).remainder_(self.size)
+        self.filled.add_(advance).clamp_(max=self.size)
+
+
+def default_size(num_images: int, batch_size: int) -> int:
+    """The number of slots for a data set: a quarter of its images, at most 4096, in whole batches, at least one.
+
+    An epoch passes `num_images` keys through the bank. One that holds all of them holds every image's own earlier key,
+    made by a network not much older: without masking that stalls the loss at ln(K + 1), and with it there is little
+    gained, since negatives an epoch old come from another network. A quarter keeps them fresh, and images' own keys
+    out of it but at the seam of two epochs.
+    """
+    target = min(LARGEST_DEFAULT_SIZE, num_images // 4)
+    return max(1, target // batch_size) * batch_size
