@@ -1,0 +1,191 @@
+"""Parameters of random views, as a pure function of (seed, epoch, image id, view).
+
+Shapes: V views, B images, N = V * B single views (row v * B + b is view v of image b), K numbers drawn for each.
+
+There is no generator and no state: an integer hash (the mixer of SplitMix64, Steele et al., OOPSLA 2014) gives each
+view its own numbers, so that any view can be made again, whatever the batch, the threads or what came before.
+Only exactly rounded arithmetic is used on the way to the parameters, so they are equal on every device, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manyview_server.learn.views.recipe import ColorJitterSettings, CropSettings, ViewSettings
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+"""The four changes of color jitter: columns of `ViewParameters.factors`, values in `ViewParameters.order`."""
+
+CROP_TRIES = 10
+"""As in torchvision's RandomResizedCrop; an image into which none of the tries fits is cropped at its center."""
+
+# Which of a view's K numbers decides what. Append only: another order would change every view of a resumed job.
+_AREA, _RATIO = slice(0, CROP_TRIES), slice(CROP_TRIES, 2 * CROP_TRIES)
+_TOP, _LEFT, _FLIP, _JITTER, _ORDER, _GRAYSCALE, _BLUR, _SIGMA, _SOLARIZE = range(2 * CROP_TRIES, 2 * CROP_TRIES + 9)
+_FACTORS = slice(_SOLARIZE + 1, _SOLARIZE + 5)
+_NUM_DRAWS = _FACTORS.stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParameters:
+    """What is done to make each of N views, in the order of the fields."""
+
+    image: Tensor
+    """(N,) int64: the row of the image."""
+    crop: Tensor
+    """(N, 4) int64: top, left, height, width, in pixels of the cached image."""
+    flip: Tensor
+    """(N,) bool: mirrored left to right."""
+    jitter: Tensor
+    """(N,) bool: whether the factors apply."""
+    factors: Tensor
+    """(N, 4) float32: brightness, contrast, saturation (1 changes nothing), hue (in turns; 0 changes nothing)."""
+    order: Tensor
+    """(N, 4) int64: the columns of `factors` in the order in which they are applied."""
+    grayscale: Tensor
+    """(N,) bool."""
+    sigma: Tensor
+    """(N,) float32: standard deviation of the blur in pixels of the view; 0 is no blur."""
+    solarize_from: Tensor
+    """(N,) float32: values from this one on, of 0 to 1, are inverted; infinity inverts none."""
+
+    def rows(self, rows: Tensor | slice) -> ViewParameters:
+        return self._each(lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device | str) -> ViewParameters:
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> ViewParameters:
+        return ViewParameters(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})
+
+
+def draw(
+    settings: ViewSettings,
+    sizes: Tensor,
+    image_ids: Tensor,
+    *,
+    cache_size: int,
+    seed: int,
+    epoch: int,
+    num_views: int = 2,
+) -> ViewParameters:
+    """Parameters of `num_views` views of each image, N = num_views * B, on the device of `image_ids`.
+
+    Crops are drawn in the geometry of the real image, `sizes` (B, 2) of height and width in pixels, then mapped to the
+    square of `cache_size` pixels to which it was resampled.
+    """
+    u = _uniforms(image_ids, seed=seed, epoch=epoch, num_views=num_views)  # (V, B, K)
+    sizes = sizes.to(device=u.device, dtype=torch.int64)
+    batch = torch.arange(len(image_ids), device=u.device)
+    u, sizes, image = u.flatten(0, 1), sizes.repeat(num_views, 1), batch.repeat(num_views)
+
+    blur, solarize = settings.blur, settings.solarize
+    sigma = blur.sigma_min + u[:, _SIGMA] * (blur.sigma_max - blur.sigma_min)
+    infinity = torch.full_like(sigma, math.inf)
+    permutations = torch.tensor(list(itertools.permutations(range(4))), device=u.device)  # (24, 4)
+    return ViewParameters(
+        image=image,
+        crop=_to_cache(_crop(settings.crop, sizes, u), sizes, cache_size),
+        flip=u[:, _FLIP] < settings.horizontal_flip.probability,
+        jitter=u[:, _JITTER] < settings.color_jitter.probability,
+        factors=_factors(settings.color_jitter, u[:, _FACTORS]),
+        order=permutations[(u[:, _ORDER] * len(permutations)).long()],
+        grayscale=u[:, _GRAYSCALE] < settings.grayscale.probability,
+        sigma=torch.where(u[:, _BLUR] < blur.probability, sigma, 0.0).float(),
+        solarize_from=torch.where(u[:, _SOLARIZE] < solarize.probability, solarize.threshold / 255, infinity).float(),
+    )
+
+
+def _factors(jitter: ColorJitterSettings, u: Tensor) -> Tensor:
+    """(N, 4) factors: uniform in [max(0, 1 - x), 1 + x], hue in [-x, x]."""
+    amounts = [x * jitter.strength for x in (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)]
+    low = torch.tensor([*(max(0.0, 1 - x) for x in amounts[:HUE]), -amounts[HUE]], dtype=u.dtype, device=u.device)
+    high = torch.tensor([*(1 + x for x in amounts[:HUE]), amounts[HUE]], dtype=u.dtype, device=u.device)
+    return (low + u * (high - low)).float()
+
+
+def _crop(crop: CropSettings, sizes: Tensor, u: Tensor) -> Tensor:
+    """(N, 4) top, left, height, width in real pixels: torchvision's RandomResizedCrop, all tries at once."""
+    height, width = sizes[:, :1], sizes[:, 1:]  # (N, 1)
+    area = (height * width) * (crop.scale_min + u[:, _AREA] * (crop.scale_max - crop.scale_min))  # (N, tries)
+    log_low, log_high = math.log(crop.ratio_min), math.log(crop.ratio_max)
+    ratio = _exp(log_low + u[:, _RATIO] * (log_high - log_low))
+    widths = (area * ratio).sqrt().round().long()
+    heights = (area / ratio).sqrt().round().long()
+
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    rank = torch.arange(CROP_TRIES, 0, -1, device=u.device)
+    first = (fits * rank).argmax(1, keepdim=True)  # the ranks differ, so there is no tie
+    any_fits = fits.any(1, keepdim=True)
+    whole_h, whole_w = _centered(crop, height, width)
+    h = torch.where(any_fits, heights.gather(1, first), whole_h)
+    w = torch.where(any_fits, widths.gather(1, first), whole_w)
+    top = torch.where(any_fits, (u[:, _TOP, None] * (height - h + 1)).long(), (height - h) // 2)
+    left = torch.where(any_fits, (u[:, _LEFT, None] * (width - w + 1)).long(), (width - w) // 2)
+    return torch.cat([top, left, h, w], dim=1)
+
+
+def _centered(crop: CropSettings, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest height and width whose ratio is within bounds."""
+    ratio = width.double() / height
+    h = torch.where(ratio < crop.ratio_min, (width / crop.ratio_min).round().long(), height)
+    w = torch.where(ratio > crop.ratio_max, (height * crop.ratio_max).round().long(), width)
+    return torch.minimum(h, height).clamp_min(1), torch.minimum(w, width).clamp_min(1)
+
+
+def _to_cache(crop: Tensor, sizes: Tensor, cache_size: int) -> Tensor:
+    """The rectangles in pixels of a square of `cache_size`: edges at the nearest pixels, at least one apart."""
+    start, length = crop[:, :2], crop[:, 2:]
+    low = (2 * start * cache_size + sizes) // (2 * sizes)
+    high = (2 * (start + length) * cache_size + sizes) // (2 * sizes)
+    low = low.clamp_max(cache_size - 1)
+    return torch.cat([low, (high - low).clamp_min(1)], dim=1)
+
+
+def _uniforms(image_ids: Tensor, *, seed: int, epoch: int, num_views: int) -> Tensor:
+    """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, view, number)."""
+    device = image_ids.device
+    state = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN)
+    state = _mix(state ^ _mix(torch.tensor(epoch, dtype=torch.int64, device=device) + _GOLDEN))
+    state = _mix(state ^ _mix(image_ids.long() + _GOLDEN))  # (B,)
+    view = torch.arange(1, num_views + 1, device=device)[:, None]
+    number = torch.arange(1, _NUM_DRAWS + 1, device=device)
+    bits = _mix(_mix(state + view * _GOLDEN)[..., None] + number * _GOLDEN)
+    return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's mixer, a bijection of 64-bit integers; products wrap around."""
+    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """A logical shift; that of signed integers would repeat the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >= 1 << 63 else x
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: SplitMix64's step
+
+
+def _exp(x: Tensor) -> Tensor:
+    """e to the x by a Taylor series, for |x| < 3 to 1e-13: unlike torch.exp it has the same last bit everywhere."""
+    x = x / 16
+    series = torch.ones_like(x)
+    for n in range(11, 0, -1):
+        series = 1 + x / n * series
+    for _ in range(4):
+        series = series * series
+    return series

@@ -1,0 +1,106 @@
+"""Views from cached images and parameters: crop, mirror, color jitter, grayscale, blur, solarize, normalize.
+
+Shapes: B images, N views, S pixels on a side of a cached image, o pixels on a side of a view.
+
+Views go through all of it in chunks that stay in the processor's cache. A chunk holds views whose hue is turned at the
+same place of their order of changes, so nothing is computed in vain; that grouping is made on the host, from parameters
+that are there, and a device is never waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from manyview_server.learn.views import blur, color, crop
+from manyview_server.learn.views.draw import HUE, ViewParameters
+from manyview_server.learn.views.recipe import NormalizeSettings
+
+CPU_CHUNK_PIXELS = 32 * 32 * 32
+CUDA_CHUNK_PIXELS = 1 << 26
+LARGEST_MATMUL_PX = 96
+"""On a CPU, cached images above this many pixels on a side are resized one by one."""
+
+UNCHANGED = 4
+"""The group of views without color jitter; those of groups 0 to 3 have their hue at that place of the order."""
+
+
+def apply(
+    images: Tensor,
+    parameters: ViewParameters,
+    *,
+    size: int,
+    normalize: NormalizeSettings | None = None,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Views (N, 3, o, o), o = `size`, of uint8 `images` (B, 3, S, S), on their device; in [0, 1] unless normalized.
+
+    The `parameters` stay on the CPU, whatever the device of the images.
+
+    Raises:
+        ValueError: images that are not uint8 (B, 3, S, S).
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be uint8 (B, 3, S, S), not {images.dtype} {tuple(images.shape)}")
+    rows, counts = _grouped(parameters)
+    host = parameters.rows(rows)
+    here = host.to(images.device)
+    jitter = color.Jitter.of(here.factors, here.order)
+    views = torch.empty(len(rows), 3, size, size, dtype=dtype, device=images.device, memory_format=memory_format)
+    for group, chunk in _chunks(counts, size, images.device):
+        planes = _cropped(images, host.rows(chunk), here.rows(chunk), size)
+        if group != UNCHANGED:
+            color.jitter_(planes, jitter.rows(chunk), hue_at=group)
+        _rare_changes_(planes, host.rows(chunk), here.rows(chunk))
+        for channel, plane in enumerate(planes):
+            if normalize is not None:
+                plane.sub_(normalize.mean[channel]).mul_(1 / normalize.std[channel])
+            views[chunk, channel] = plane
+    return _back_in_order(views, rows)
+
+
+def _grouped(parameters: ViewParameters) -> tuple[Tensor, list[int]]:
+    """The rows, group by group and gray ones last in each, and the size of each group."""
+    hue_at = (parameters.order == HUE).int().argmax(1)
+    group = torch.where(parameters.jitter, hue_at, UNCHANGED)
+    rows = (2 * group + parameters.grayscale).argsort(stable=True)
+    return rows, group.bincount(minlength=UNCHANGED + 1).tolist()
+
+
+def _chunks(counts: list[int], size: int, device: torch.device) -> Iterator[tuple[int, slice]]:
+    """(group, rows), of one group each and small enough for the cache."""
+    length = max(1, (CPU_CHUNK_PIXELS if device.type == "cpu" else CUDA_CHUNK_PIXELS) // size**2)
+    end = 0
+    for group, count in enumerate(counts):
+        start, end = end, end + count
+        for first in range(start, end, length):
+            yield group, slice(first, min(first + length, end))
+
+
+def _cropped(images: Tensor, host: ViewParameters, here: ViewParameters, size: int) -> Tensor:
+    if images.device.type == "cpu" and images.shape[-1] > LARGEST_MATMUL_PX:
+        return crop.resize_one_by_one(images, host.image.tolist(), host.crop.tolist(), host.flip, size)
+    return crop.resize_by_matmul(images.index_select(0, here.image), here.crop, here.flip, size)
+
+
+def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters) -> None:
+    """Grayscale, blur and solarization, only of the views that have them."""
+    first_gray = len(host.image) - int(host.grayscale.sum())
+    planes[:, first_gray:] = color.luma(planes[:, first_gray:])
+    if len(blurred := host.sigma.nonzero()[:, 0]):
+        at = blurred.to(planes.device)
+        planes[:, at] = blur.blur(planes[:, at], here.sigma[at], float(host.sigma.max()))
+    if len(solarized := host.solarize_from.isfinite().nonzero()[:, 0]):
+        at = solarized.to(planes.device)
+        planes[:, at] = color.solarize(planes[:, at], here.solarize_from[at, None, None])
+
+
+def _back_in_order(views: Tensor, rows: Tensor) -> Tensor:
+    """Row rows[i] of the result is row i of `views`, in the same memory format."""
+    where = rows.argsort().to(views.device)
+    if views.is_contiguous():
+        return views.index_select(0, where)
+    return views.permute(0, 2, 3, 1).index_select(0, where).permute(0, 3, 1, 2)
