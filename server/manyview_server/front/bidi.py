@@ -7,7 +7,7 @@ rest of the requests is read and dropped for a while, and only then is the statu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,15 +17,16 @@ from manyview_server.front.status import public_error, stream_error
 DROP_REST_S = 5.0
 
 
-class Sized(Protocol):
-    """A protobuf message."""
+class Measured(Protocol):
+    """Something taken from a stream, with its size on the wire."""
 
-    def ByteSize(self) -> int:  # noqa: N802
-        """Its size on the wire."""
+    @property
+    def num_bytes(self) -> int:
+        """Counts against the window."""
 
 
 Request = TypeVar("Request")
-Taken = TypeVar("Taken", bound=Sized)
+Taken = TypeVar("Taken", bound=Measured)
 Response = TypeVar("Response")
 
 
@@ -102,10 +103,11 @@ async def in_order(
     take: Callable[[], Awaitable[Taken | None]],
     work: Callable[[Taken], Coroutine[Any, Any, Response]],
     window: Window,
-) -> AsyncIterator[Response]:
+) -> AsyncGenerator[Response, None]:
     """Work on several requests at once and yield the answers in the order of the requests.
 
-    Ends when `take` returns None. What `take` or `work` raises comes after the answers to everything before it.
+    The work on each is begun in that order too. Ends when `take` returns None. What `take` or `work` raises comes after
+    the answers to everything before it.
     """
     pending: asyncio.Queue[tuple[asyncio.Task[Response], int] | Exception | None] = asyncio.Queue()
     tasks: set[asyncio.Task[Response]] = set()
@@ -113,11 +115,10 @@ async def in_order(
     async def accept() -> None:
         try:
             while (request := await take()) is not None:
-                num_bytes = request.ByteSize()
-                await window.enter(num_bytes)
+                await window.enter(request.num_bytes)
                 task = asyncio.create_task(work(request))
                 tasks.add(task)
-                pending.put_nowait((task, num_bytes))
+                pending.put_nowait((task, request.num_bytes))
             pending.put_nowait(None)
         except Exception as error:
             pending.put_nowait(error)
@@ -139,13 +140,13 @@ async def in_order(
 
 
 async def ending_in_band(
-    responses: AsyncIterator[Response],
+    responses: AsyncGenerator[Response, None],
     reader: RequestReader[Any],
     wrap: Callable[[types_pb2.StreamError], Response],
 ) -> AsyncIterator[Response]:
     """The responses; an error is sent as the last of them and raised when the client has half-closed, or 5 s later."""
     try:
-        async with aclosing(responses) as answers:  # type: ignore[type-var]
+        async with aclosing(responses) as answers:
             async for response in answers:
                 yield response
     except Exception as error:

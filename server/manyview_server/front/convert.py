@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from manyview.v1 import (
     dataset_service_pb2,
     embed_service_pb2,
-    metrics_service_pb2,
     model_service_pb2,
-    train_job_service_pb2,
     types_pb2,
 )
 from manyview_server.errors import InvalidArgument
 from manyview_server.front.names import invalid
 from manyview_server.messages import EmbedDone, RowFailed
-from manyview_server.store.records import Checkpoint, Dataset, Event, ImageOutcome, ImageRecord, Job, Upload
+from manyview_server.store.records import Checkpoint, Dataset, ImageOutcome, ImageRecord, Upload
 
 DATA_TYPES = {
     types_pb2.Tensor.DATA_TYPE_UNSPECIFIED: "float32",
@@ -33,10 +25,6 @@ OUTPUTS = {
     embed_service_pb2.EmbedOptions.OUTPUT_UNSPECIFIED: "backbone",
     embed_service_pb2.EmbedOptions.OUTPUT_BACKBONE: "backbone",
     embed_service_pb2.EmbedOptions.OUTPUT_PROJECTION: "projection",
-}
-EVENT_KINDS = {
-    name: metrics_service_pb2.MetricsEvent.Kind.Value(f"KIND_{name.upper()}")
-    for name in ("scalars", "state", "checkpoint", "rollback", "alert", "log")
 }
 
 
@@ -52,16 +40,6 @@ def timestamp(seconds: float) -> Timestamp | None:
 def image_id(value: int) -> str:
     """16 hexadecimal digits; empty for the 0 of a refused image."""
     return f"{value:016x}" if value else ""
-
-
-def state(name: str) -> types_pb2.TrainJobState:
-    """A job's state by the store's name for it."""
-    return types_pb2.TrainJobState.Value(f"TRAIN_JOB_STATE_{name}" if name else "TRAIN_JOB_STATE_UNSPECIFIED")
-
-
-def checkpoint_name(train_job_id: str, step: int) -> str:
-    """The resource name of a job's checkpoint."""
-    return f"trainJobs/{train_job_id}/checkpoints/{step}"
 
 
 # ---- images in ----
@@ -100,7 +78,7 @@ def upload(record: Upload) -> dataset_service_pb2.Upload:
 def image_result(outcome: ImageOutcome) -> dataset_service_pb2.ImageResult:
     """What became of one image of a batch."""
     return dataset_service_pb2.ImageResult(
-        outcome=dataset_service_pb2.ImageResult.Outcome.Value(f"OUTCOME_{outcome.outcome}"),
+        outcome=f"OUTCOME_{outcome.outcome}",
         image_id=image_id(outcome.image_id),
         first_key=outcome.first_key,
         first_label=outcome.first_label,
@@ -120,135 +98,11 @@ def stored_image(record: ImageRecord) -> dataset_service_pb2.StoredImage:
         image_id=image_id(record.image_id),
         key=record.key,
         label=record.label,
-        status=dataset_service_pb2.StoredImage.Status.Value(f"STATUS_{record.status}"),
+        status=f"STATUS_{record.status}",
         error=image_error(record.reason, record.message),
         num_bytes=record.num_bytes,
         width=record.width,
         height=record.height,
-    )
-
-
-# ---- training ----
-
-
-def train_job(record: Job) -> train_job_service_pb2.TrainJob:
-    """A train job; the method is part of its configuration."""
-    failure, progress = record.failure, record.progress
-    return train_job_service_pb2.TrainJob(
-        name=f"trainJobs/{record.train_job_id}",
-        uid=record.uid,
-        dataset=f"datasets/{record.dataset_id}",
-        num_images=record.num_images,
-        config=struct({"method": record.method, **record.settings}),
-        state=state(record.state),
-        failure=failure
-        and train_job_service_pb2.Failure(reason=failure.reason, message=failure.message, hint=failure.hint),
-        progress=train_job_service_pb2.Progress(
-            step=progress.step,
-            num_steps=progress.num_steps,
-            epoch=progress.epoch,
-            num_epochs=progress.num_epochs,
-            eta_s=progress.eta_s,
-        ),
-        create_time=timestamp(record.create_time),
-        start_time=timestamp(record.start_time),
-        end_time=timestamp(record.end_time),
-        attempt=record.attempt,
-        last_sequence=record.last_sequence,
-        latest_checkpoint=checkpoint_name(record.train_job_id, record.latest_checkpoint)
-        if record.latest_checkpoint >= 0
-        else "",
-        queue_position=record.queue_position,
-        server_version=record.server_version,
-    )
-
-
-def struct(values: Mapping[str, Any]) -> Struct:
-    """A JSON object; numbers become doubles on the way."""
-    return json_format.ParseDict(dict(values), Struct())
-
-
-def plain(config: Struct, field: str = "config") -> dict[str, Any]:
-    """A configuration as JSON values: whole numbers become int again. Raises InvalidArgument for NaN and infinities."""
-    return {key: _plain_value(value, f"{field}.{key}") for key, value in config.fields.items()}
-
-
-def _plain_value(value: Value, field: str) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "number_value":
-        return _plain_number(value.number_value, field)
-    if kind == "struct_value":
-        return plain(value.struct_value, field)
-    if kind == "list_value":
-        return [_plain_value(item, f"{field}[{i}]") for i, item in enumerate(value.list_value.values)]
-    if kind == "null_value" or kind is None:
-        return None
-    return getattr(value, kind)
-
-
-def _plain_number(number: float, field: str) -> int | float:
-    if not math.isfinite(number):
-        raise invalid(field, f"{number} is no finite number")
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
-
-
-# ---- events ----
-
-
-def event(train_job_id: str, record: Event) -> metrics_service_pb2.MetricsEvent:
-    """A logged event with the payload of its kind."""
-    message = metrics_service_pb2.MetricsEvent(
-        sequence=record.sequence,
-        time=timestamp(record.time),
-        attempt=record.attempt,
-        step=record.step,
-        epoch=record.epoch,
-        kind=EVENT_KINDS[record.kind],
-    )
-    _fill_payload(message, train_job_id, record)
-    return message
-
-
-def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, record: Event) -> None:
-    payload = record.payload
-    match record.kind:
-        case "scalars":
-            message.scalars.values.update(payload)
-        case "state":
-            change = metrics_service_pb2.StateChange(
-                to=state(payload["to"]), reason=payload["reason"], message=payload["message"]
-            )
-            setattr(change, "from", state(payload["from"]))
-            message.state_change.CopyFrom(change)
-        case "checkpoint":
-            message.checkpoint.name = checkpoint_name(train_job_id, payload["step"])
-            message.checkpoint.num_bytes = payload["num_bytes"]
-        case "rollback":
-            message.rollback.to_step = payload["to_step"]
-            message.rollback.superseded_after_sequence = payload["superseded_after_sequence"]
-        case "alert":
-            message.alert.reason = payload["reason"]
-            message.alert.message = payload["message"]
-        case "log":
-            message.log.CopyFrom(log_text(record))
-
-
-def log_text(record: Event) -> types_pb2.Log:
-    """A log event's line."""
-    return types_pb2.Log(
-        level=types_pb2.Log.Level.Value(f"LEVEL_{record.payload['level'].upper()}"), text=record.payload["text"]
-    )
-
-
-def metrics_row(record: Event) -> metrics_service_pb2.MetricsRow:
-    """A scalars event as a row of the table."""
-    return metrics_service_pb2.MetricsRow(
-        sequence=record.sequence,
-        time=timestamp(record.time),
-        attempt=record.attempt,
-        step=record.step,
-        epoch=record.epoch,
-        values=record.payload,
     )
 
 

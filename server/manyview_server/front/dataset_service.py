@@ -1,0 +1,102 @@
+"""DatasetService: data sets and their listings. The upload stream is in `upload_stream`."""
+# ruff: noqa: N802 (the contract names the methods)
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from manyview.v1 import dataset_service_pb2 as pb
+from manyview.v1 import dataset_service_pb2_grpc
+from manyview_server.front import convert, names
+from manyview_server.front.bidi import RequestReader, ending_in_band
+from manyview_server.front.draining import Draining
+from manyview_server.front.idempotency import once
+from manyview_server.front.limits import Limits
+from manyview_server.front.upload_stream import UploadStream
+from manyview_server.store.store import Store
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+STATUSES = {
+    pb.StoredImage.STATUS_STORED: "STORED",
+    pb.StoredImage.STATUS_REJECTED: "REJECTED",
+    pb.StoredImage.STATUS_UNREADABLE: "UNREADABLE",
+}
+COMMITTED = ("STORED", "UNREADABLE")
+
+
+class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
+    """Images in."""
+
+    def __init__(self, store: Store, limits: Limits, draining: Draining) -> None:
+        self._store = store
+        self._limits = limits
+        self._draining = draining
+
+    async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Context) -> pb.CreateDatasetResponse:
+        """Register an empty data set."""
+        dataset_id = names.new_id(request.dataset_id, "dataset_id")
+
+        async def create() -> pb.CreateDatasetResponse:
+            return pb.CreateDatasetResponse(dataset=convert.dataset(await self._store.datasets.create(dataset_id)))
+
+        return await once(self._store.requests, request, request.request_id, create, pb.CreateDatasetResponse)
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
+        """One data set."""
+        record = await self._store.datasets.get(names.dataset_id(request.name))
+        return pb.GetDatasetResponse(dataset=convert.dataset(record))
+
+    async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
+        """A page of data sets."""
+        size = names.page_size(request.page_size, default=100, most=1000)
+        token = names.decode_page_token("datasets", request.page_token)
+        records, following = await self._store.datasets.list(size, token)
+        return pb.ListDatasetsResponse(
+            datasets=[convert.dataset(record) for record in records],
+            next_page_token=names.encode_page_token("datasets", following),
+        )
+
+    async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
+        """Remove a data set with its images."""
+        dataset_id = names.dataset_id(request.name)
+
+        async def delete() -> pb.DeleteDatasetResponse:
+            await self._store.datasets.delete(dataset_id)
+            return pb.DeleteDatasetResponse()
+
+        return await once(self._store.requests, request, request.request_id, delete, pb.DeleteDatasetResponse)
+
+    async def UploadImages(
+        self, requests: AsyncIterator[pb.UploadImagesRequest], context: Context
+    ) -> AsyncIterator[pb.UploadImagesResponse]:
+        """The upload stream."""
+        reader = RequestReader(requests)
+        stream = UploadStream(self._store.uploads, self._limits, self._draining, reader)
+        async for response in ending_in_band(stream.responses(), reader, lambda e: pb.UploadImagesResponse(error=e)):
+            yield response
+
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
+        """Where an upload stands."""
+        dataset_id = names.dataset_id(request.dataset, "dataset")
+        upload_id = names.upload_id(request.upload_id, "upload_id")
+        return pb.GetUploadResponse(upload=convert.upload(await self._store.uploads.get(dataset_id, upload_id)))
+
+    async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
+        """A page of a data set's images."""
+        dataset_id = names.dataset_id(request.dataset, "dataset")
+        size = names.page_size(request.page_size, default=1000, most=10_000)
+        unknown = [status for status in request.statuses if status not in STATUSES]
+        if unknown:
+            raise names.invalid("statuses", f"{unknown[0]} is no status to ask for")
+        statuses = sorted({STATUSES[status] for status in request.statuses}) or list(COMMITTED)
+        scope = f"images/{dataset_id}/{statuses}"
+        token = names.decode_page_token(scope, request.page_token)
+        records, following = await self._store.datasets.images(dataset_id, statuses, size, token)
+        return pb.ListImagesResponse(
+            images=[convert.stored_image(record) for record in records],
+            next_page_token=names.encode_page_token(scope, following),
+        )

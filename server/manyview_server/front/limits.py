@@ -1,0 +1,59 @@
+"""What a caller may send: the settings' limits as the services use and advertise them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manyview.v1 import model_service_pb2, types_pb2
+from manyview_server.config import ServeSettings
+from manyview_server.front.image_check import ImageLimits
+from manyview_server.front.names import invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of messages, images, batches and windows."""
+
+    max_message_bytes: int
+    image: ImageLimits
+    max_batch_images: int
+    upload_window_batches: int
+    upload_window_bytes: int
+    embed_window_batches: int
+
+    @classmethod
+    def of(cls, settings: ServeSettings) -> Limits:
+        """The limits that the settings ask for."""
+        return cls(
+            max_message_bytes=settings.max_message_bytes,
+            image=ImageLimits(
+                max_bytes=settings.max_image_bytes,
+                max_pixels=settings.max_image_pixels,
+                max_side=settings.max_image_side,
+            ),
+            max_batch_images=settings.max_batch_images,
+            upload_window_batches=settings.upload_window_batches,
+            upload_window_bytes=settings.upload_window_bytes,
+            embed_window_batches=settings.embed_window_batches,
+        )
+
+    def message(self) -> model_service_pb2.Limits:
+        """What GetServerInfo advertises."""
+        return model_service_pb2.Limits(
+            max_message_bytes=self.max_message_bytes,
+            max_image_bytes=self.image.max_bytes,
+            max_image_pixels=self.image.max_pixels,
+            max_image_side=self.image.max_side,
+            max_batch_images=self.max_batch_images,
+        )
+
+    def check_batch(self, batch: types_pb2.ImageBatch) -> None:
+        """Raise InvalidArgument for a batch without a number, without images, or with too many."""
+        if batch.number < 1:
+            raise invalid("batch.number", f"{batch.number} is no batch number: batches are numbered from 1")
+        self.check_count(len(batch.images), "batch.images")
+
+    def check_count(self, num_images: int, field: str) -> None:
+        """Raise InvalidArgument for no images, or too many."""
+        if not 1 <= num_images <= self.max_batch_images:
+            raise invalid(field, f"{num_images} images; a batch has 1 to {self.max_batch_images}")

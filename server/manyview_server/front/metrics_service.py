@@ -1,0 +1,142 @@
+"""MetricsService: a job's event log, live and as a table. A subscriber is a cursor: one that is slow costs nothing."""
+# ruff: noqa: N802 (the contract names the methods)
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+
+from manyview.v1 import metrics_service_pb2 as pb
+from manyview.v1 import metrics_service_pb2_grpc
+from manyview_server.errors import NotFound, Unavailable
+from manyview_server.front import convert_jobs, names
+from manyview_server.front.draining import Draining
+from manyview_server.store.records import Event
+from manyview_server.store.store import Store
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+PAGE_EVENTS = 500
+# A message's aim: pages of long log lines are split.
+PAGE_BYTES = 1 << 20
+
+KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.MetricsEvent.Kind.items() if kind}
+
+
+class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """What a job does."""
+
+    def __init__(self, store: Store, draining: Draining, heartbeat_s: float) -> None:
+        self._store = store
+        self._draining = draining
+        self._heartbeat_s = heartbeat_s
+
+    async def SubscribeMetrics(
+        self, request: pb.SubscribeMetricsRequest, context: Context
+    ) -> AsyncIterator[pb.SubscribeMetricsResponse]:
+        """Replay, follow, and an explicit end."""
+        job_id = names.train_job_id(request.train_job, "train_job")
+        kinds = _kinds(request.kinds)
+        if request.after_sequence < 0:
+            raise names.invalid("after_sequence", f"{request.after_sequence} is less than 0")
+        cursor = request.after_sequence
+        state = (await self._store.jobs.get(job_id)).state
+        try:
+            while True:
+                # The state before the events: a job that is terminal now has no event after those read below.
+                job = await self._store.jobs.get(job_id)
+                state = job.state
+                events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
+                for message in pages(job_id, events, kinds):
+                    cursor = message.cursor
+                    yield message
+                if events:
+                    continue
+                if job.terminal:
+                    yield _end(cursor, pb.EndOfStream.REASON_JOB_TERMINAL, state)
+                    return
+                if not request.follow:
+                    yield _end(cursor, pb.EndOfStream.REASON_CAUGHT_UP, state)
+                    return
+                if not await self._draining.interrupting(self._store.events.wait(job_id, cursor, self._heartbeat_s)):
+                    yield pb.SubscribeMetricsResponse(cursor=cursor)
+        except NotFound:
+            yield _end(cursor, pb.EndOfStream.REASON_DELETED, state)
+        except Unavailable:
+            yield _end(cursor, pb.EndOfStream.REASON_DRAINING, state)
+
+    async def QueryMetrics(self, request: pb.QueryMetricsRequest, context: Context) -> pb.QueryMetricsResponse:
+        """A page of the table of scalars."""
+        job_id = names.train_job_id(request.train_job, "train_job")
+        size = names.page_size(request.page_size, default=1000, most=10_000)
+        if request.max_rows < 0 or request.max_rows == 1:
+            raise names.invalid("max_rows", f"{request.max_rows} is neither 0 nor at least 2")
+        metric_names = sorted(set(request.metric_names))
+        scope = f"metrics/{job_id}/{metric_names}/{request.max_rows}"
+        after, upto = _span(names.decode_page_token(scope, request.page_token))
+        rows = await self._store.events.scalar_rows(job_id, metric_names)
+        # Later pages thin out the same rows as the first one did, however the job goes on.
+        upto = upto or (rows[-1].sequence if rows else 0)
+        held = thinned([row for row in rows if row.sequence <= upto], request.max_rows)
+        rest = [row for row in held if row.sequence > after]
+        page = rest[:size]
+        following = f"{page[-1].sequence},{upto}" if len(rest) > size else ""
+        return pb.QueryMetricsResponse(
+            rows=[convert_jobs.metrics_row(row) for row in page],
+            next_page_token=names.encode_page_token(scope, following),
+        )
+
+
+def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> list[pb.SubscribeMetricsResponse]:
+    """The events in messages of about `PAGE_BYTES`; what was not asked for moves the cursor alone."""
+    messages: list[pb.SubscribeMetricsResponse] = []
+    message, num_bytes = pb.SubscribeMetricsResponse(), 0
+    for event in events:
+        message.cursor = event.sequence
+        if kinds and event.kind not in kinds:
+            continue
+        converted = convert_jobs.event(job_id, event)
+        message.events.append(converted)
+        num_bytes += converted.ByteSize()
+        if num_bytes >= PAGE_BYTES:
+            messages.append(message)
+            message, num_bytes = pb.SubscribeMetricsResponse(), 0
+    return [*messages, message] if message.cursor else messages
+
+
+def thinned(rows: Sequence[Event], max_rows: int) -> Sequence[Event]:
+    """At most `max_rows` rows (at least 2), evenly spaced over the steps, the first and the last among them; 0 keeps all.
+
+    For each of `max_rows` evenly spaced steps the nearest row at or after it is taken.
+    """
+    if max_rows == 0 or len(rows) <= max_rows:
+        return rows
+    first, last = rows[0].step, rows[-1].step
+    chosen: list[Event] = []
+    index = 0
+    for i in range(max_rows - 1):
+        wanted = first + (last - first) * i / (max_rows - 1)
+        while rows[index].step < wanted:
+            index += 1
+        if not chosen or rows[index] is not chosen[-1]:
+            chosen.append(rows[index])
+    return chosen if chosen[-1] is rows[-1] else [*chosen, rows[-1]]
+
+
+def _kinds(asked: Sequence[pb.MetricsEvent.Kind]) -> frozenset[str]:
+    unknown = [kind for kind in asked if kind not in KIND_NAMES]
+    if unknown:
+        raise names.invalid("kinds", f"{unknown[0]} is no kind of event")
+    return frozenset(KIND_NAMES[kind] for kind in asked)
+
+
+def _span(token: str) -> tuple[int, int]:
+    after, _, upto = token.partition(",")
+    return int(after or 0), int(upto or 0)
+
+
+def _end(cursor: int, reason: pb.EndOfStream.Reason, state: str) -> pb.SubscribeMetricsResponse:
+    end = pb.EndOfStream(reason=reason, state=convert_jobs.state(state))
+    return pb.SubscribeMetricsResponse(cursor=cursor, end=end)

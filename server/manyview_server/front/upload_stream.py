@@ -1,0 +1,92 @@
+"""One upload stream: header, numbered batches, finish; acks in order, each after its batch is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from manyview.v1 import dataset_service_pb2 as pb
+from manyview_server.front import convert, names
+from manyview_server.front.bidi import RequestReader, Window, in_order
+from manyview_server.front.draining import Draining
+from manyview_server.front.image_check import check_upload
+from manyview_server.front.limits import Limits
+from manyview_server.store.records import CheckedImage, RejectedImage
+from manyview_server.store.uploads import UploadSession, UploadStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedBatch:
+    """A batch whose images were checked."""
+
+    number: int
+    images: list[CheckedImage | RejectedImage] = field(repr=False)
+    num_bytes: int
+
+
+class UploadStream:
+    """Batches are checked one after the other and committed several at once, so that they share the store's syncs."""
+
+    def __init__(
+        self, uploads: UploadStore, limits: Limits, draining: Draining, reader: RequestReader[pb.UploadImagesRequest]
+    ) -> None:
+        self._uploads = uploads
+        self._limits = limits
+        self._draining = draining
+        self._reader = reader
+        self._finish: pb.UploadFinish | None = None
+
+    async def responses(self) -> AsyncGenerator[pb.UploadImagesResponse, None]:
+        """Opened, an ack for each batch, finished. A half-close without a finish ends them and completes nothing."""
+        session = await self._open()
+        opened = pb.UploadOpened(
+            upload=convert.upload(session.upload),
+            max_unacked_batches=self._limits.upload_window_batches,
+            max_unacked_bytes=self._limits.upload_window_bytes,
+        )
+        yield pb.UploadImagesResponse(opened=opened)
+
+        async def commit(batch: CheckedBatch) -> pb.BatchAck:
+            outcomes = await session.append(batch.number, batch.images)
+            return pb.BatchAck(number=batch.number, results=map(convert.image_result, outcomes))
+
+        window = Window(self._limits.upload_window_batches, self._limits.upload_window_bytes)
+        async with aclosing(in_order(self._take, commit, window)) as acks:
+            async for ack in acks:
+                yield pb.UploadImagesResponse(ack=ack)
+        if self._finish is not None:
+            upload, dataset = await session.finish(self._finish.num_images)
+            finished = pb.UploadFinished(upload=convert.upload(upload), dataset=convert.dataset(dataset))
+            yield pb.UploadImagesResponse(finished=finished)
+
+    async def _open(self) -> UploadSession:
+        request = await self._draining.interrupting(self._reader.next())
+        if request is None or request.WhichOneof("payload") != "header":
+            raise names.invalid("header", "the stream's first message is to be a header")
+        header = request.header
+        dataset_id = names.dataset_id(header.dataset, "header.dataset")
+        upload_id = names.upload_id(header.upload_id, "header.upload_id")
+        if len(header.resume_digest) not in (0, 32):
+            raise names.invalid("header.resume_digest", f"{len(header.resume_digest)} bytes; a digest has 32, or none")
+        return await self._uploads.open(dataset_id, upload_id, header.resume_digest)
+
+    async def _take(self) -> CheckedBatch | None:
+        """The next batch; None at the finish, which is kept, and at the half-close."""
+        request = await self._draining.interrupting(self._reader.next())
+        if request is None:
+            return None
+        match request.WhichOneof("payload"):
+            case "batch":
+                batch = request.batch
+                self._limits.check_batch(batch)
+                images = await asyncio.to_thread(check_upload, batch.images, self._limits.image)
+                return CheckedBatch(number=batch.number, images=images, num_bytes=request.ByteSize())
+            case "finish":
+                self._finish = request.finish
+                return None
+            case "header":
+                raise names.invalid("header", "a stream has one header")
+            case _:
+                raise names.invalid("payload", "is to be a batch or a finish")
