@@ -1,0 +1,187 @@
+"""Checkpoints on disk: a directory of files with a manifest of their sizes and hashes, whole or not there at all.
+
+A job's checkpoints lie beside each other as ``<step:09d>-<attempt>``. Each is written to a directory of another name,
+synced, then renamed: what bears the name of a checkpoint was written to its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "MANIFEST.json"
+BACKBONE = "backbone.safetensors"
+"""The backbone's weights, exactly as they are exported."""
+STATE = "state.safetensors"
+"""Every other tensor of the training run."""
+STATE_JSON = "state.json"
+"""Everything that is no tensor, the model card included."""
+
+NAME = re.compile(r"(\d{9,})-(\d+)")
+TEMPORARY_PREFIX = ".tmp-"
+
+
+class CheckpointCorrupt(Exception):
+    """A checkpoint is not what its manifest says, or has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a checkpoint's model is, and how an image becomes its input."""
+
+    train_job: str
+    step: int
+    epoch: int
+    method: str
+    backbone: str
+    backbone_width: float
+    stem: str
+    feature_dim: int
+    projection_dim: int
+    # Side in pixels that an image is resized to, and the channels' normalisation after scaling to 0..1.
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ModelCard:
+        """What `to_json` gave. Raises ValueError for missing or unknown fields."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"model card: fields {sorted(set(values) ^ names)} are missing or unknown")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def name(step: int, attempt: int) -> str:
+    """The directory's name of the checkpoint that `attempt` wrote at `step`."""
+    return f"{step:09d}-{attempt}"
+
+
+def parse_name(directory: Path) -> tuple[int, int] | None:
+    """(step, attempt) of a checkpoint's directory, None for anything else."""
+    match = NAME.fullmatch(directory.name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def write(directory: Path, files: Mapping[str, Callable[[Path], None] | bytes]) -> dict[str, Any]:
+    """Write a checkpoint durably and give back its manifest: {"files": {name: {"size", "sha256"}}}.
+
+    Each file is its bytes, or a function that writes it to the path given. An unfinished write leaves nothing under
+    the name `directory`; a directory that is already there is replaced.
+
+    Raises:
+        OSError: the disk is full or failing.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.parent / f"{TEMPORARY_PREFIX}{directory.name}-{secrets.token_hex(4)}"
+    temporary.mkdir()
+    try:
+        manifest = {"files": {name: _write_file(temporary / name, content) for name, content in files.items()}}
+        _write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _sync(temporary)
+        if directory.exists():
+            shutil.rmtree(directory)
+        temporary.rename(directory)
+        _sync(directory.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return manifest
+
+
+def num_bytes(manifest: Mapping[str, Any]) -> int:
+    """Bytes of all files of a manifest."""
+    return sum(entry["size"] for entry in manifest["files"].values())
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Read every file and compare; gives the manifest.
+
+    Raises:
+        CheckpointCorrupt: a file is missing, has another size or hash, or there is no readable manifest.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
+        for file, expected in manifest["files"].items():
+            found = _describe(directory / file)
+            if found != expected:
+                raise CheckpointCorrupt(f"{directory.name}/{file}: {found} instead of {expected}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointCorrupt(f"{directory.name}: {error}") from error
+    return manifest
+
+
+def newest_first(directory: Path) -> list[Path]:
+    """The checkpoints below `directory`, unverified: the last attempt's highest step first."""
+    if not directory.is_dir():
+        return []
+    found = [(parse_name(path), path) for path in directory.iterdir() if path.is_dir()]
+    keyed = [((attempt_step[1], attempt_step[0]), path) for attempt_step, path in found if attempt_step]
+    return [path for _, path in sorted(keyed, reverse=True)]
+
+
+def newest_good(directory: Path) -> Path | None:
+    """The newest checkpoint below `directory` that passes `verify`; None when there is none."""
+    return next(_good(newest_first(directory)), None)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what writers that died left behind. Only while no writer is alive."""
+    for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The checkpoint's `state.json`, unverified."""
+    state: dict[str, Any] = json.loads((directory / STATE_JSON).read_bytes())
+    return state
+
+
+def read_model_card(directory: Path) -> ModelCard:
+    """The checkpoint's model card, unverified. Raises OSError or ValueError."""
+    return ModelCard.from_json(read_state(directory)["model"])
+
+
+def _good(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        try:
+            verify(path)
+        except CheckpointCorrupt:
+            continue
+        yield path
+
+
+def _write_file(path: Path, content: Callable[[Path], None] | bytes) -> dict[str, Any]:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content(path)
+    _sync(path)
+    return _describe(path)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": digest}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

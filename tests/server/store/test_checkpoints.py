@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from manyview_server.store import checkpoints
+from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
+
+CARD = ModelCard(
+    train_job="job",
+    step=7,
+    epoch=1,
+    method="simclr",
+    backbone="resnet9",
+    backbone_width=0.5,
+    stem="small",
+    feature_dim=256,
+    projection_dim=64,
+    image_size=32,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.2, 0.1),
+)
+
+
+def write(directory: Path, step: int, attempt: int) -> Path:
+    path = directory / checkpoints.name(step, attempt)
+    checkpoints.write(path, {"a.bin": b"abc", "b.bin": lambda p: p.write_bytes(b"d" * 1000) and None})
+    return path
+
+
+def test_what_was_written_verifies_and_its_size_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "jobs" / checkpoints.name(12, 1)
+    manifest = checkpoints.write(path, {"a.bin": b"abc"})
+    assert checkpoints.verify(path) == manifest
+    assert checkpoints.num_bytes(manifest) == 3
+    assert (path / "a.bin").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "a.bin").write_bytes(b"abd"),
+        lambda path: (path / "b.bin").write_bytes(b"d" * 999),
+        lambda path: (path / "a.bin").unlink(),
+        lambda path: (path / checkpoints.MANIFEST).unlink(),
+        lambda path: (path / checkpoints.MANIFEST).write_bytes(b"[]"),
+        lambda path: (path / checkpoints.MANIFEST).write_bytes(b"\xff"),
+    ],
+)
+def test_any_damage_is_found_and_the_checkpoint_before_is_the_newest_good_one(tmp_path: Path, damage) -> None:
+    older, newer = write(tmp_path, 10, 1), write(tmp_path, 20, 1)
+    assert checkpoints.newest_good(tmp_path) == newer
+    damage(newer)
+    with pytest.raises(CheckpointCorrupt):
+        checkpoints.verify(newer)
+    assert checkpoints.newest_good(tmp_path) == older
+
+
+def test_a_later_attempt_is_newer_even_at_a_lower_step(tmp_path: Path) -> None:
+    superseded, current = write(tmp_path, 30, 1), write(tmp_path, 20, 2)
+    assert checkpoints.newest_first(tmp_path) == [current, superseded]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.write(tmp_path / checkpoints.name(1, 1), {"a.bin": b"a", "b.bin": fail})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remains_of_a_killed_writer_are_no_checkpoints_and_can_be_removed(tmp_path: Path) -> None:
+    remains = tmp_path / f"{checkpoints.TEMPORARY_PREFIX}{checkpoints.name(5, 1)}-0badcafe"
+    remains.mkdir()
+    (tmp_path / "scratch").mkdir()
+    good = write(tmp_path, 4, 1)
+    assert checkpoints.newest_first(tmp_path) == [good]
+    checkpoints.remove_unfinished(tmp_path)
+    assert not remains.exists()
+    assert good.exists()
+
+
+def test_the_same_name_again_replaces_what_was_there(tmp_path: Path) -> None:
+    path = write(tmp_path, 4, 1)
+    checkpoints.write(path, {"a.bin": b"other"})
+    assert list(checkpoints.verify(path)["files"]) == ["a.bin"]
+
+
+def test_no_directory_means_no_checkpoint(tmp_path: Path) -> None:
+    assert checkpoints.newest_good(tmp_path / "missing") is None
+
+
+def test_a_model_card_survives_json_and_refuses_other_fields() -> None:
+    values = CARD.to_json()
+    assert ModelCard.from_json(values) == CARD
+    assert set(values) == {field.name for field in dataclasses.fields(ModelCard)}
+    with pytest.raises(ValueError, match="color"):
+        ModelCard.from_json({**values, "color": "red"})
+    with pytest.raises(ValueError, match="stem"):
+        ModelCard.from_json({k: v for k, v in values.items() if k != "stem"})
