@@ -107,7 +107,7 @@ def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> list[p
 
 
 def thinned(rows: Sequence[Event], max_rows: int) -> Sequence[Event]:
-    """At most `max_rows` rows (at least 2), evenly spaced over the steps, the first and the last among them; 0 keeps all.
+    """At most `max_rows` rows (2 or more), evenly spaced over the steps, the first and the last too; 0 keeps all.
 
     For each of `max_rows` evenly spaced steps the nearest row at or after it is taken.
     """

@@ -1,0 +1,160 @@
+"""EmbedService: one batch, or many in order. Images are checked by their headers before a worker sees them."""
+# ruff: noqa: N802 (the contract names the methods)
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from manyview.v1 import embed_service_pb2 as pb
+from manyview.v1 import embed_service_pb2_grpc, types_pb2
+from manyview_server.errors import Aborted, FailedPrecondition
+from manyview_server.front import convert, names
+from manyview_server.front.bidi import RequestReader, Window, ending_in_band, in_order
+from manyview_server.front.draining import Draining
+from manyview_server.front.image_check import check_embed
+from manyview_server.front.limits import Limits
+from manyview_server.front.models import Models, ResolvedModel
+from manyview_server.messages import EmbedDone, RowFailed
+from manyview_server.supervise.embedder import EmbedderSupervisor
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is asked of each image."""
+
+    model: ResolvedModel
+    output: str
+    l2_normalize: bool
+    data_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberedBatch:
+    """A batch of a stream."""
+
+    number: int
+    images: Sequence[types_pb2.Image] = field(repr=False)
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A batch's answer, as both methods send it."""
+
+    embeddings: types_pb2.Tensor
+    errors: list[pb.RowError]
+    timing: pb.EmbedTiming
+
+
+class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
+    """Embeddings out."""
+
+    def __init__(self, models: Models, embedder: EmbedderSupervisor, limits: Limits, draining: Draining) -> None:
+        self._models = models
+        self._embedder = embedder
+        self._limits = limits
+        self._draining = draining
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        """One batch. A caller that goes away takes its queued work with it."""
+        self._limits.check_count(len(request.images), "images")
+        recipe = await self._recipe(request.model, request.options, "model")
+        # None for a call without a deadline; the worker's 0 means the same.
+        time_left_s = context.time_remaining() or 0.0
+        done = await self._embed(recipe, request.images, time_left_s)
+        return pb.EmbedResponse(
+            checkpoint=recipe.model.name, embeddings=done.embeddings, errors=done.errors, timing=done.timing
+        )
+
+    async def EmbedStream(
+        self, requests: AsyncIterator[pb.EmbedStreamRequest], context: Context
+    ) -> AsyncIterator[pb.EmbedStreamResponse]:
+        """Numbered batches, all with the checkpoint that the header meant."""
+        reader = RequestReader(requests)
+        responses = self._stream(reader)
+        async for response in ending_in_band(responses, reader, lambda e: pb.EmbedStreamResponse(error=e)):
+            yield response
+
+    async def _stream(
+        self, reader: RequestReader[pb.EmbedStreamRequest]
+    ) -> AsyncGenerator[pb.EmbedStreamResponse, None]:
+        first = await self._draining.interrupting(reader.next())
+        if first is None or first.WhichOneof("payload") != "header":
+            raise names.invalid("header", "the stream's first message is to be a header")
+        recipe = await self._recipe(first.header.model, first.header.options, "header.model")
+        window = self._limits.embed_window_batches
+        opened = pb.EmbedOpened(checkpoint=recipe.model.name, max_unanswered_batches=window)
+        yield pb.EmbedStreamResponse(opened=opened)
+        expected = 0
+
+        async def take() -> NumberedBatch | None:
+            nonlocal expected
+            expected += 1
+            return await self._take(reader, expected)
+
+        async def work(batch: NumberedBatch) -> pb.EmbedResult:
+            done = await self._embed(recipe, batch.images, 0.0)
+            return pb.EmbedResult(
+                number=batch.number, embeddings=done.embeddings, errors=done.errors, timing=done.timing
+            )
+
+        bounds = Window(window, window * self._limits.max_message_bytes)
+        async with aclosing(in_order(take, work, bounds)) as results:
+            async for result in results:
+                yield pb.EmbedStreamResponse(result=result)
+
+    async def _take(self, reader: RequestReader[pb.EmbedStreamRequest], expected: int) -> NumberedBatch | None:
+        request = await self._draining.interrupting(reader.next())
+        if request is None:
+            return None
+        if request.WhichOneof("payload") != "batch":
+            raise names.invalid("payload", "is to be a batch after the header")
+        batch = request.batch
+        self._limits.check_batch(batch)
+        if batch.number != expected:
+            message = f"batch {batch.number} came where {expected} was expected"
+            raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(expected)})
+        return NumberedBatch(number=batch.number, images=batch.images, num_bytes=request.ByteSize())
+
+    async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> Recipe:
+        output, data_type = convert.output(options.output), convert.data_type(options.data_type)
+        resolved = await self._models.resolve_kept(names.model_name(model, field))
+        if output == "projection" and resolved.message.projection_dim == 0:
+            message = f"{resolved.name} has no projection head; its output is the backbone's"
+            raise FailedPrecondition("NO_PROJECTION_HEAD", message)
+        return Recipe(model=resolved, output=output, l2_normalize=options.l2_normalize, data_type=data_type)
+
+    async def _embed(self, recipe: Recipe, images: Sequence[types_pb2.Image], time_left_s: float) -> Embedded:
+        """Refused images travel on as empty ones, so that the worker's rows stay those of the caller."""
+        refused = await asyncio.to_thread(self._refused, images)
+        blobs = tuple(b"" if row in refused else image.data for row, image in enumerate(images))
+        checkpoint, weights = recipe.model.checkpoint, recipe.model.weights_file
+        done: EmbedDone = await self._embedder.embed(
+            model=recipe.model.name,
+            checkpoint_dir=checkpoint.directory if checkpoint else "",
+            backbone=recipe.model.message.backbone,
+            weights_file=str(weights) if weights else "",
+            output=recipe.output,
+            l2_normalize=recipe.l2_normalize,
+            data_type=recipe.data_type,
+            time_left_s=time_left_s,
+            images=blobs,
+        )
+        failed = {**{error.row: error for error in done.errors}, **refused}
+        return Embedded(
+            embeddings=convert.tensor(done, recipe.data_type),
+            errors=[convert.row_error(failed[row]) for row in sorted(failed)],
+            timing=convert.timing(done),
+        )
+
+    def _refused(self, images: Sequence[types_pb2.Image]) -> dict[int, RowFailed]:
+        checked = ((row, check_embed(image, self._limits.image)) for row, image in enumerate(images))
+        return {row: RowFailed(row=row, reason=r.reason, message=r.message) for row, r in checked if r is not None}

@@ -1,0 +1,163 @@
+"""The gRPC server: options, services, health, reflection, TLS and token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from manyview.v1 import (
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    embed_service_pb2,
+    embed_service_pb2_grpc,
+    metrics_service_pb2,
+    metrics_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    train_job_service_pb2,
+    train_job_service_pb2_grpc,
+)
+from manyview_server.config import ServeSettings, SettingsError
+from manyview_server.front.dataset_service import DatasetService
+from manyview_server.front.draining import Draining
+from manyview_server.front.embed_service import EmbedService
+from manyview_server.front.interceptors import ErrorInterceptor, TokenInterceptor
+from manyview_server.front.limits import Limits
+from manyview_server.front.metrics_service import MetricsService
+from manyview_server.front.model_service import ModelService
+from manyview_server.front.models import Models
+from manyview_server.front.train_job_service import TrainJobService
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue import Catalogue
+from manyview_server.supervise.embedder import EmbedderSupervisor
+from manyview_server.supervise.jobs import JobSupervisor
+
+PROTO_FILES = (
+    dataset_service_pb2,
+    train_job_service_pb2,
+    embed_service_pb2,
+    metrics_service_pb2,
+    model_service_pb2,
+)
+SERVICE_NAMES = tuple(
+    service.full_name for file in PROTO_FILES for service in file.DESCRIPTOR.services_by_name.values()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What the services speak to."""
+
+    store: Store
+    catalogue: Catalogue
+    jobs: JobSupervisor
+    embedder: EmbedderSupervisor
+
+
+class Server:
+    """The listening side. `start` binds, `stop` ends every call."""
+
+    def __init__(self, settings: ServeSettings, backend: Backend, version: str, start_time: float) -> None:
+        self._settings = settings
+        self._draining = Draining()
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(interceptors=self._interceptors(), options=channel_options(settings))
+        self._add_services(backend, version, start_time)
+        self.address = ""
+
+    def _interceptors(self) -> list[grpc.aio.ServerInterceptor[Any, Any]]:
+        # The first is the outermost: it maps what the token's interceptor raises too.
+        found: list[grpc.aio.ServerInterceptor[Any, Any]] = [ErrorInterceptor(self._draining)]
+        if self._settings.token_file is not None:
+            found.append(TokenInterceptor(read_token(self._settings.token_file)))
+        return found
+
+    def _add_services(self, backend: Backend, version: str, start_time: float) -> None:
+        limits, server, draining = Limits.of(self._settings), self._server, self._draining
+        models = Models(backend.store, backend.catalogue)
+        datasets = DatasetService(backend.store, limits, draining)
+        jobs = TrainJobService(backend.store, backend.catalogue, backend.jobs, draining, version)
+        embed = EmbedService(models, backend.embedder, limits, draining)
+        metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
+        model = ModelService(models, backend.catalogue, limits, version, start_time)
+        dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
+        train_job_service_pb2_grpc.add_TrainJobServiceServicer_to_server(jobs, server)
+        embed_service_pb2_grpc.add_EmbedServiceServicer_to_server(embed, server)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(model, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*SERVICE_NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            server,
+        )
+
+    async def start(self) -> str:
+        """Bind and serve; gives the address with the port that was bound. Raises SettingsError where it is taken."""
+        listen = self._settings.listen
+        try:
+            if self._settings.tls_cert is not None and self._settings.tls_key is not None:
+                credentials = _credentials(self._settings.tls_cert, self._settings.tls_key)
+                port = self._server.add_secure_port(listen, credentials)
+            else:
+                port = self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise SettingsError(f"cannot listen on {listen}: {error}") from error
+        self.address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+        await self._server.start()
+        for name in SERVICE_NAMES:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return self.address
+
+    async def begin_drain(self) -> None:
+        """Health says NOT_SERVING, new calls are refused, streams end and say why."""
+        await self._health.enter_graceful_shutdown()
+        self._draining.begin()
+
+    async def stop(self, grace_s: float) -> None:
+        """Wait for the calls that are open, then cut them."""
+        await self._server.stop(grace_s)
+
+
+def channel_options(settings: ServeSettings) -> list[tuple[str, int]]:
+    """Options of the channel.
+
+    Two servers on one port would share its calls silently: no SO_REUSEPORT. Without a bound on streams one connection
+    can starve the others. Half-open connections are found by pings; clients may ping every 10 s themselves.
+    """
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.server_handshake_timeout_ms", 3_000),
+        ("grpc.max_connection_idle_ms", 600_000),
+    ]
+
+
+def read_token(path: Path) -> str:
+    """The first line of the token file. Raises SettingsError where there is none, or no printable ASCII."""
+    try:
+        token = next(iter(path.read_text().splitlines()), "").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"token_file: {error}") from error
+    if not token or not token.isascii() or not token.isprintable():
+        raise SettingsError(f"token_file: the first line of {path} is to be a token of printable ASCII")
+    return token
+
+
+def _credentials(cert: Path, key: Path) -> grpc.ServerCredentials:
+    try:
+        return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
+    except OSError as error:
+        raise SettingsError(f"TLS: {error}") from error

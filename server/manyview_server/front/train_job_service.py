@@ -1,0 +1,149 @@
+"""TrainJobService: jobs and what can be asked of them."""
+# ruff: noqa: N802 (the contract names the methods)
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from manyview.v1 import train_job_service_pb2 as pb
+from manyview.v1 import train_job_service_pb2_grpc
+from manyview_server.front import convert, convert_jobs, names
+from manyview_server.front.draining import Draining
+from manyview_server.front.idempotency import once
+from manyview_server.store.records import Event
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue import Catalogue
+from manyview_server.supervise.jobs import JobSupervisor
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+PAGE_EVENTS = 1000
+MAX_LOG_LINES = 10_000
+# Lines of a message: the store bounds each line, and so this bounds the message.
+LINES_PER_MESSAGE = 200
+QUIET_S = 10.0
+
+
+class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
+    """Training."""
+
+    def __init__(
+        self, store: Store, catalogue: Catalogue, supervisor: JobSupervisor, draining: Draining, version: str
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._supervisor = supervisor
+        self._draining = draining
+        self._version = version
+
+    async def CreateTrainJob(self, request: pb.CreateTrainJobRequest, context: Context) -> pb.CreateTrainJobResponse:
+        """Queue a job, or only check it."""
+        job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
+        dataset_id = names.dataset_id(request.dataset, "dataset")
+        settings = self._catalogue.resolve(request.method, convert_jobs.plain(request.config))
+        if request.validate_only:
+            return await self._preview(request, job_id, dataset_id, settings)
+
+        async def create() -> pb.CreateTrainJobResponse:
+            job = await self._store.jobs.create(job_id, dataset_id, request.method, settings, self._version)
+            self._supervisor.wake()
+            return pb.CreateTrainJobResponse(train_job=convert_jobs.train_job(job))
+
+        return await once(self._store.requests, request, request.request_id, create, pb.CreateTrainJobResponse)
+
+    async def _preview(
+        self, request: pb.CreateTrainJobRequest, job_id: str, dataset_id: str, settings: dict[str, Any]
+    ) -> pb.CreateTrainJobResponse:
+        dataset = await self._store.datasets.get(dataset_id)
+        job = pb.TrainJob(
+            name=f"trainJobs/{job_id}" if job_id else "",
+            dataset=request.dataset,
+            num_images=dataset.num_images,
+            config=convert_jobs.struct({**settings, "method": request.method}),
+            server_version=self._version,
+        )
+        return pb.CreateTrainJobResponse(train_job=job)
+
+    async def GetTrainJob(self, request: pb.GetTrainJobRequest, context: Context) -> pb.GetTrainJobResponse:
+        """One job."""
+        job = await self._store.jobs.get(names.train_job_id(request.name))
+        return pb.GetTrainJobResponse(train_job=convert_jobs.train_job(job))
+
+    async def ListTrainJobs(self, request: pb.ListTrainJobsRequest, context: Context) -> pb.ListTrainJobsResponse:
+        """A page of jobs, newest first."""
+        size = names.page_size(request.page_size, default=100, most=1000)
+        jobs, following = await self._store.jobs.list(size, names.decode_page_token("trainJobs", request.page_token))
+        return pb.ListTrainJobsResponse(
+            train_jobs=[convert_jobs.train_job(job) for job in jobs],
+            next_page_token=names.encode_page_token("trainJobs", following),
+        )
+
+    async def DeleteTrainJob(self, request: pb.DeleteTrainJobRequest, context: Context) -> pb.DeleteTrainJobResponse:
+        """Remove a terminal job with its events and checkpoints."""
+        job_id = names.train_job_id(request.name)
+
+        async def delete() -> pb.DeleteTrainJobResponse:
+            await self._store.jobs.delete(job_id)
+            return pb.DeleteTrainJobResponse()
+
+        return await once(self._store.requests, request, request.request_id, delete, pb.DeleteTrainJobResponse)
+
+    async def CancelTrainJob(self, request: pb.CancelTrainJobRequest, context: Context) -> pb.CancelTrainJobResponse:
+        """Ask a job to stop."""
+        job_id = names.train_job_id(request.name)
+
+        async def cancel() -> pb.CancelTrainJobResponse:
+            job = await self._store.jobs.request_cancel(job_id)
+            self._supervisor.wake()
+            return pb.CancelTrainJobResponse(train_job=convert_jobs.train_job(job))
+
+        return await once(self._store.requests, request, request.request_id, cancel, pb.CancelTrainJobResponse)
+
+    async def ListMethods(self, request: pb.ListMethodsRequest, context: Context) -> pb.ListMethodsResponse:
+        """What can be trained here."""
+        methods = [
+            pb.Method(name=m.name, title=m.title, paper=m.paper, config_schema_json=json.dumps(m.schema))
+            for m in self._catalogue.methods
+        ]
+        backbones = [
+            pb.Backbone(name=b.name, feature_dim=b.feature_dim, num_parameters=b.num_parameters)
+            for b in self._catalogue.backbones
+        ]
+        return pb.ListMethodsResponse(methods=methods, backbones=backbones)
+
+    async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
+        """The newest lines, then the new ones until the job is terminal."""
+        job_id = names.train_job_id(request.train_job, "train_job")
+        if not 0 <= request.num_lines <= MAX_LOG_LINES:
+            raise names.invalid("num_lines", f"{request.num_lines} is outside of 0 to {MAX_LOG_LINES:,}")
+        job = await self._store.jobs.get(job_id)
+        # What comes after this is read as it comes; what is newer than this among the newest lines is left to that.
+        cursor = job.last_sequence
+        newest = await self._store.events.tail_logs(job_id, request.num_lines or 100)
+        for message in _messages([event for event in newest if event.sequence <= cursor]):
+            yield message
+        while request.follow:
+            job = await self._store.jobs.get(job_id)
+            events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
+            for message in _messages([event for event in events if event.kind == "log"]):
+                yield message
+            if events:
+                cursor = events[-1].sequence
+            elif job.terminal:
+                break
+            else:
+                await self._draining.interrupting(self._store.events.wait(job_id, cursor, QUIET_S))
+        yield pb.TailLogsResponse(end=True)
+
+
+def _messages(events: list[Event]) -> list[pb.TailLogsResponse]:
+    lines = [
+        pb.LogLine(sequence=event.sequence, time=convert.timestamp(event.time), log=convert_jobs.log_text(event))
+        for event in events
+    ]
+    starts = range(0, len(lines), LINES_PER_MESSAGE)
+    return [pb.TailLogsResponse(lines=lines[start : start + LINES_PER_MESSAGE]) for start in starts]
