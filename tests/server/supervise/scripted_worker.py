@@ -1,0 +1,215 @@
+"""A worker of a few lines for the tests of supervise: `scripted_worker.py SCRIPT KIND --link-fd N`.
+
+SCRIPT is a JSON object: {"trainer": BEHAVIOUR, "embedder": BEHAVIOUR, "describe": TEXT, "once_file": PATH}. With
+`once_file`, the behaviour is a list of which each start takes the next one, the last one for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from manyview_server import messages as m
+from manyview_server.link import Link, LinkClosed
+from manyview_server.store import checkpoints
+
+
+def main() -> None:
+    script = json.loads(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind")
+    parser.add_argument("--link-fd", type=int)
+    parsed, _ = parser.parse_known_args(sys.argv[2:])
+    behaviour = script.get(parsed.kind, "normal")
+    if isinstance(behaviour, list):
+        behaviour = behaviour[min(starts(Path(script["once_file"])), len(behaviour) - 1)]
+    link = Link(socket.socket(fileno=parsed.link_fd))
+    try:
+        if parsed.kind == "describe":
+            print(behaviour)
+        elif parsed.kind == "trainer":
+            Trainer(link, behaviour).run()
+        else:
+            Embedder(link, behaviour).run()
+    except LinkClosed:
+        os._exit(3)
+
+
+def starts(path: Path) -> int:
+    """How many starts there were before; counts this one."""
+    before = len(path.read_text()) if path.exists() else 0
+    path.write_text("x" * (before + 1))
+    return before
+
+
+def hello(link: Link) -> None:
+    link.send(m.Hello(pid=os.getpid(), versions={"worker": "scripted"}))
+
+
+def rest_of_the_day() -> None:
+    while True:
+        time.sleep(3600)
+
+
+class Trainer:
+    """Behaviours: "normal" or {"steps", "step_s", "die_at", "silent_at", "stuck_at", "checkpoint_every", "fail", …}."""
+
+    def __init__(self, link: Link, behaviour: Any) -> None:
+        self.link = link
+        self.plan: dict[str, Any] = {} if behaviour == "normal" else behaviour
+        self.stop = threading.Event()
+        self.step = 0
+        self.num_steps = int(self.plan.get("steps", 4))
+
+    def run(self) -> None:
+        if self.plan.get("die") == "at once":
+            print("no such library", file=sys.stderr)
+            os._exit(1)
+        if self.plan.get("no_hello"):
+            rest_of_the_day()
+        hello(self.link)
+        self.start = self.link.receive()
+        assert isinstance(self.start, m.StartTraining)
+        self.step = self.resumed_step(self.start.resume_from)
+        threading.Thread(target=self.listen, daemon=True).start()
+        if "before_start_s" in self.plan:
+            time.sleep(self.plan["before_start_s"])
+        resolved = self.plan.get("resolved", {})
+        self.link.send(m.TrainingStarted(step=self.step, num_steps=self.num_steps, num_epochs=1, resolved=resolved))
+        self.end(*self.train())
+
+    @staticmethod
+    def resumed_step(directory: str) -> int:
+        if not directory:
+            return 0
+        checkpoints.verify(Path(directory))
+        return int(json.loads((Path(directory) / "state.json").read_text())["step"])
+
+    def listen(self) -> None:
+        try:
+            while True:
+                if isinstance(self.link.receive(), m.StopTraining) and not self.plan.get("ignore_stop"):
+                    self.stop.set()
+        except LinkClosed:
+            os._exit(3)
+
+    def train(self) -> tuple[str, str]:
+        while self.step < self.num_steps:
+            self.misbehave()
+            if self.stop.wait(self.plan.get("step_s", 0.0)):
+                self.checkpoint()
+                return "stopped", ""
+            self.step += 1
+            self.heartbeat()
+            self.link.send(m.ScalarsLogged(step=self.step, epoch=0, values={"loss": 1.0 / self.step}))
+            if self.step % int(self.plan.get("checkpoint_every", 1000)) == 0:
+                self.checkpoint()
+        if reason := self.plan.get("fail"):
+            return "failed", reason
+        self.checkpoint()
+        return "succeeded", ""
+
+    def misbehave(self) -> None:
+        here = self.step
+        if here == self.plan.get("die_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if here == self.plan.get("silent_at"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if here == self.plan.get("garbage_at"):
+            os.write(self.link._socket.fileno(), bytes.fromhex(self.plan["garbage"]))
+            rest_of_the_day()
+        if here == self.plan.get("unreadable_at"):
+            self.link.send(m.ImageUnreadable(image_id=self.plan["image_id"], reason="DECODE_FAILED", message="broken"))
+        while here == self.plan.get("stuck_at"):
+            self.heartbeat()
+            time.sleep(0.05)
+
+    def heartbeat(self) -> None:
+        fields = {"step": self.step, "num_steps": self.num_steps, "epoch": 0, "num_epochs": 1}
+        self.link.send(m.Heartbeat(stage="training", eta_s=1.0, rss_bytes=1, **fields))
+
+    def checkpoint(self) -> None:
+        directory = Path(self.start.checkpoint_dir) / checkpoints.name(self.step, self.start.attempt)
+        manifest = checkpoints.write(
+            directory,
+            {
+                checkpoints.BACKBONE: b"backbone",
+                checkpoints.STATE: b"state",
+                checkpoints.STATE_JSON: json.dumps({"step": self.step}).encode(),
+            },
+        )
+        size = checkpoints.num_bytes(manifest)
+        self.link.send(
+            m.CheckpointWritten(step=self.step, epoch=0, directory=str(directory), num_bytes=size, model={"made": "up"})
+        )
+
+    def end(self, outcome: str, reason: str) -> None:
+        message, hint = ("it is said", "do otherwise") if reason else ("", "")
+        self.link.send(
+            m.TrainingEnded(outcome=outcome, step=self.step, epoch=0, reason=reason, message=message, hint=hint)
+        )
+        if self.plan.get("stay"):
+            rest_of_the_day()
+
+
+class Embedder:
+    """Each image is embedded as its length; images that begin with b"die", b"slow" or b"hang" do so."""
+
+    def __init__(self, link: Link, behaviour: Any) -> None:
+        self.link = link
+        self.plan: dict[str, Any] = {} if behaviour == "normal" else behaviour
+        self.num_threads = 0
+        self.cancelled = 0
+
+    def run(self) -> None:
+        if self.plan.get("die") == "at once":
+            print("no such library", file=sys.stderr)
+            os._exit(1)
+        hello(self.link)
+        while True:
+            match self.link.receive():
+                case m.SetThreads(num_threads=num_threads):
+                    self.num_threads = num_threads
+                case m.CancelEmbed():
+                    self.cancelled += 1
+                case m.EmbedImages() as request:
+                    threading.Thread(target=self.embed, args=(request,), daemon=True).start()
+
+    def embed(self, request: m.EmbedImages) -> None:
+        first = request.blobs[0]
+        if first.startswith(b"die"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if first.startswith(b"hang"):
+            rest_of_the_day()
+        if first.startswith(b"slow"):
+            time.sleep(0.3)
+        if first.startswith(b"corrupt"):
+            failed = {"code": "DATA_LOSS", "reason": "CHECKPOINT_CORRUPT", "message": "its hash differs"}
+            self.link.send(m.EmbedFailed(request_id=request.request_id, **failed))
+            return
+        told = {b"threads": self.num_threads, b"cancelled": self.cancelled, b"pid": os.getpid()}
+        numbers = bytes(told.get(first, len(first)).to_bytes(4, "little"))
+        self.link.send(
+            m.EmbedDone(
+                request_id=request.request_id,
+                shape=(len(request.blobs), 1),
+                errors=(),
+                queue_ms=0.0,
+                decode_ms=0.0,
+                forward_ms=0.0,
+                batch_images=len(request.blobs),
+                blobs=(numbers,),
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

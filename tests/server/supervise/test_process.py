@@ -1,0 +1,148 @@
+"""A worker process starts, talks, dies as told, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from manyview_server import messages as m
+from manyview_server.link import LinkClosed
+from manyview_server.supervise.process import WorkerProcess, describe_exit
+
+SHELL = (sys.executable, "-S", "-c")
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+async def test_a_worker_says_hello_and_exits_when_its_link_is_closed(scripted):
+    process = await WorkerProcess.start("embedder", num_threads=1, command=scripted())
+    async with asyncio.timeout(10):
+        first = await process.link.receive()
+    assert isinstance(first, m.Hello)
+    assert first.pid == process.pid
+    assert process.running
+    assert await process.stop(grace_s=10) == 3
+    assert not process.running
+
+
+async def test_a_worker_that_does_not_go_is_killed_with_its_children():
+    program = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); print(p.pid); time.sleep(600)"
+    process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
+    while not process.stdout.strip():
+        await asyncio.sleep(0.01)
+    grandchild = int(process.stdout)
+    assert await process.stop(grace_s=0.05) == -signal.SIGKILL
+    await gone(grandchild)
+
+
+async def test_children_of_a_worker_that_died_by_itself_are_killed():
+    program = "import subprocess, os; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); os._exit(7)"
+    process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
+    assert await process.wait() == 7
+    await gone(int(process.stdout))
+    await process.stop()
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process that we did not start is dead; where no init reaps it, it stays a zombie."""
+    async with asyncio.timeout(5):
+        while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+            await asyncio.sleep(0.01)
+
+
+async def test_the_last_64_kb_that_a_worker_printed_are_kept():
+    program = "import sys; sys.stderr.write('a' * 200_000 + 'the end'); sys.stdout.write('out')"
+    process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program))
+    assert await process.wait() == 0
+    assert len(process.stderr_tail) == 64 << 10
+    assert process.stderr_tail.endswith("the endout")
+    await process.stop()
+
+
+async def test_messages_sent_before_death_are_still_received(scripted):
+    process = await WorkerProcess.start("trainer", num_threads=1, command=scripted(trainer={"steps": 0}))
+    async with asyncio.timeout(10):
+        await process.link.receive()
+        await process.link.send(
+            m.StartTraining(
+                train_job="j",
+                attempt=1,
+                settings={},
+                dataset_dir="",
+                checkpoint_dir="/dev/null/no-folder",
+                resume_from="",
+                device="cpu",
+                num_threads=1,
+                cache_bytes=0,
+            )
+        )
+        await process.wait()
+        assert isinstance(await process.link.receive(), m.TrainingStarted)
+        with pytest.raises(LinkClosed):
+            await process.link.receive()
+    assert "NotADirectoryError" in process.stderr_tail
+    await process.stop()
+
+
+async def test_a_program_that_is_missing_is_an_oserror_and_leaks_nothing():
+    before = open_fds()
+    with pytest.raises(OSError, match="no-such-program"):
+        await WorkerProcess.start("x", num_threads=1, command=("/no-such-program",))
+    await asyncio.sleep(0.01)
+    assert open_fds() == before
+
+
+async def test_a_worker_inherits_its_link_and_nothing_else():
+    program = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[3:])"
+    process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
+    await process.wait()
+    fds = eval(process.stdout)
+    assert len(fds) == 2, "the link, and the listing of the folder itself"
+    await process.stop()
+
+
+async def test_threads_are_told_through_the_environment():
+    program = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])"
+    process = await WorkerProcess.start("x", num_threads=3, command=(*SHELL, program), capture_stdout=True)
+    await process.wait()
+    assert process.stdout.split() == ["3", "passive"]
+    await process.stop()
+
+
+async def test_fifty_starts_and_kills_leave_no_zombie_descriptor_or_thread():
+    command = (*SHELL, "import time; time.sleep(600)")
+    await (await WorkerProcess.start("x", num_threads=1, command=command)).stop()
+    await asyncio.sleep(0.01)
+    before = open_fds(), threading.active_count(), children()
+    for i in range(50):
+        process = await WorkerProcess.start("x", num_threads=1, command=command)
+        if i % 2:
+            process.kill()
+        await process.stop()
+    await asyncio.sleep(0.01)
+    assert (open_fds(), threading.active_count(), children()) == before
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "exit status 0"),
+        (74, "exit status 74"),
+        (-11, "SIGSEGV"),
+        (-9, "SIGKILL (often: the machine ran out of memory)"),
+    ],
+)
+def test_an_exit_is_described_in_words(status, words):
+    assert describe_exit(status) == words
