@@ -1,0 +1,186 @@
+"""manyview: stream unlabelled images in, watch a model learn live, get embeddings out.
+
+    with manyview.Client("gpu-box:50051") as client:
+        dataset = client.upload("images/", dataset="clothing")
+        job = client.train(dataset, method="simclr", epochs=50)
+        job.wait()
+        vectors = client.embed(["a.jpg", "b.jpg"], model=job).array
+
+Names load on first use, so that `import manyview` costs next to nothing: neither gRPC, protobuf nor numpy is imported
+before they are needed, and torch never is.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from manyview._channel import Deadlines, TLSOptions
+    from manyview._client import Client
+    from manyview._embeddings import Embeddings
+    from manyview._errors import (
+        Aborted,
+        AlreadyExists,
+        Cancelled,
+        DataLoss,
+        DeadlineExceeded,
+        FailedPrecondition,
+        Internal,
+        InvalidArgument,
+        ManyviewError,
+        NotFound,
+        OutOfRange,
+        PermissionDenied,
+        ResourceExhausted,
+        TrainJobCancelled,
+        TrainJobFailed,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+        Unknown,
+        UploadChanged,
+        UploadRejected,
+        Violation,
+    )
+    from manyview._jobs import Job
+    from manyview._local import local
+    from manyview._metrics import Event, History
+    from manyview._types import (
+        Backbone,
+        Dataset,
+        Device,
+        EmbedTiming,
+        Failure,
+        ImageError,
+        LabelConflict,
+        Limits,
+        LogLine,
+        Method,
+        Methods,
+        Model,
+        Progress,
+        RejectedImage,
+        ServerInfo,
+        StoredImage,
+        TrainJobInfo,
+        UploadReport,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "_channel": ("Deadlines", "TLSOptions"),
+    "_client": ("Client",),
+    "_embeddings": ("Embeddings",),
+    "_errors": (
+        "Aborted",
+        "AlreadyExists",
+        "Cancelled",
+        "DataLoss",
+        "DeadlineExceeded",
+        "FailedPrecondition",
+        "Internal",
+        "InvalidArgument",
+        "ManyviewError",
+        "NotFound",
+        "OutOfRange",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "TrainJobCancelled",
+        "TrainJobFailed",
+        "Unauthenticated",
+        "Unavailable",
+        "Unimplemented",
+        "Unknown",
+        "UploadChanged",
+        "UploadRejected",
+        "Violation",
+    ),
+    "_jobs": ("Job",),
+    "_local": ("local",),
+    "_metrics": ("Event", "History"),
+    "_types": (
+        "Backbone",
+        "Dataset",
+        "Device",
+        "EmbedTiming",
+        "Failure",
+        "ImageError",
+        "LabelConflict",
+        "Limits",
+        "LogLine",
+        "Method",
+        "Methods",
+        "Model",
+        "Progress",
+        "RejectedImage",
+        "ServerInfo",
+        "StoredImage",
+        "TrainJobInfo",
+        "UploadReport",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (the entry points first)
+    "Client",
+    "local",
+    "Job",
+    "Event",
+    "History",
+    "Embeddings",
+    "Deadlines",
+    "TLSOptions",
+    "Aborted",
+    "AlreadyExists",
+    "Backbone",
+    "Cancelled",
+    "DataLoss",
+    "Dataset",
+    "DeadlineExceeded",
+    "Device",
+    "EmbedTiming",
+    "FailedPrecondition",
+    "Failure",
+    "ImageError",
+    "Internal",
+    "InvalidArgument",
+    "LabelConflict",
+    "Limits",
+    "LogLine",
+    "ManyviewError",
+    "Method",
+    "Methods",
+    "Model",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "Progress",
+    "RejectedImage",
+    "ResourceExhausted",
+    "ServerInfo",
+    "StoredImage",
+    "TrainJobCancelled",
+    "TrainJobFailed",
+    "TrainJobInfo",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "UploadChanged",
+    "UploadRejected",
+    "UploadReport",
+    "Violation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'manyview' has no attribute {name!r}")
+    value = getattr(import_module(f"manyview.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

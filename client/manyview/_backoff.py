@@ -1,0 +1,55 @@
+"""When to try again: full jitter, growing from attempt to attempt, until too many attempts or too much time failed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from manyview._errors import ManyviewError
+
+_FIRST_S = 0.1
+_MOST_S = 5.0
+
+
+class Backoff:
+    """Counts failures in a row; `wait` sleeps before the next attempt, or raises the failure when it is time to give
+    up.
+
+    Delays are drawn evenly from [0, 0.1 s * 2^attempt], at most 5 s; a server's `retry_after_s` is waited for on top.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_attempts: int | None = None,
+        give_up_after_s: float | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_attempts = max_attempts
+        self._give_up_after_s = give_up_after_s
+        self._sleep = sleep
+        self._clock = clock
+        self._failures = 0
+        self._failing_since = 0.0
+
+    def succeeded(self) -> None:
+        """The connection works again: count from the beginning."""
+        self._failures = 0
+
+    def wait(self, error: ManyviewError, *, at_most_s: float | None = None) -> None:
+        """Sleep before the next attempt. Raises `error` when attempts or time are used up, or the wait would not
+        fit."""
+        if self._failures == 0:
+            self._failing_since = self._clock()
+        self._failures += 1
+        delay_s = random.uniform(0, min(_MOST_S, _FIRST_S * 2**self._failures)) + (error.retry_after_s or 0.0)
+        failed_s = self._clock() - self._failing_since
+        if self._max_attempts is not None and self._failures >= self._max_attempts:
+            raise error
+        if self._give_up_after_s is not None and failed_s + delay_s > self._give_up_after_s:
+            raise error
+        if at_most_s is not None and delay_s >= at_most_s:
+            raise error
+        self._sleep(delay_s)

@@ -1,0 +1,185 @@
+"""The connection to a server: options, credentials, and the rules every call runs under.
+
+Each unary call has a deadline and is tried again when the server was unavailable, which is safe: calls either only
+read, or carry a `request_id` that the server recognises. Streams have no deadline but an idle limit, and whoever
+opened one resumes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from manyview import __version__
+from manyview._backoff import Backoff
+from manyview._errors import from_rpc_error, is_transient
+from manyview._stream import Stream
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_LOG = logging.getLogger("manyview")
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_MAX_ATTEMPTS = 5
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # Notices a dead peer within 80 s; pings without calls would be answered with "too_many_pings".
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # The default of 20 s and more would outlast a server's restart.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Retries of the library's own hide attempts and cannot resend a stream.
+    ("grpc.enable_retries", 0),
+    ("grpc.primary_user_agent", f"manyview/{__version__}"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSOptions:
+    """Files in PEM form. Without `ca` the roots that gRPC brings are trusted; `cert` and `key` are for mutual TLS."""
+
+    ca: str | PathLike[str] | None = None
+    cert: str | PathLike[str] | None = None
+    key: str | PathLike[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long to wait for what, in seconds."""
+
+    # A call with one answer.
+    unary_s: float = 30.0
+    # A batch of embeddings, in a call or in a stream.
+    embed_s: float = 60.0
+    # The silence after which a stream counts as broken.
+    idle_s: float = 45.0
+    # Continuous failure after which a stream is no longer opened again.
+    reconnect_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
+
+
+class Channel:
+    """A lazily opened gRPC channel; safe to share between threads."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: str | None,
+        tls: bool | str | PathLike[str] | TLSOptions | None,
+        deadlines: Deadlines,
+    ) -> None:
+        self.target = target
+        self.deadlines = deadlines
+        self._tls = tls
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._lock = threading.Lock()
+        self._grpc: grpc.Channel | None = None
+        self._closed = False
+
+    def unary(self, method: str, request: Message, reply: type[R], *, timeout_s: float | None = None) -> R:
+        """Call `method` ("/package.Service/Method") and wait for its reply, within `timeout_s` over all attempts."""
+        call = self._connect().unary_unary(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
+        )
+        ends = time.monotonic() + (timeout_s or self.deadlines.unary_s)
+        backoff = Backoff(max_attempts=_MAX_ATTEMPTS)
+        while True:
+            left_s = max(0.0, ends - time.monotonic())
+            try:
+                answer: R = call(request, timeout=left_s, metadata=self._metadata)
+                return answer
+            except grpc.RpcError as cause:
+                error = from_rpc_error(cause, self.target)
+                if not is_transient(error):
+                    raise error from cause
+                error.__cause__ = cause
+                backoff.wait(error, at_most_s=ends - time.monotonic())
+
+    def server_stream(self, method: str, request: Q, reply: type[R]) -> Stream[Q, R]:
+        """Open a stream of replies to one request."""
+        call: Any = self._connect().unary_stream(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
+        )
+
+        def start(_: Iterator[Q]) -> Any:
+            return call(request, metadata=self._metadata)
+
+        return Stream(start, target=self.target, idle_s=self.deadlines.idle_s)
+
+    def bidi_stream(
+        self, method: str, request: type[Q], reply: type[R], *, idle_s: float | None = None
+    ) -> Stream[Q, R]:
+        """Open a stream of requests and replies."""
+        call: Any = self._connect().stream_stream(
+            method, request_serializer=request.SerializeToString, response_deserializer=reply.FromString
+        )
+
+        def start(requests: Iterator[Q]) -> Any:
+            return call(requests, metadata=self._metadata)
+
+        return Stream(start, target=self.target, idle_s=idle_s or self.deadlines.idle_s)
+
+    def health(self) -> str:
+        """`grpc.health.v1` in raw bytes, so that no further package is needed: an empty request asks for the whole
+        server, the reply is one field, 08 and the status."""
+        call: Any = self._connect().unary_unary("/grpc.health.v1.Health/Check", None, None)
+        try:
+            reply: bytes = call(b"", timeout=self.deadlines.unary_s, metadata=self._metadata)
+        except grpc.RpcError as cause:
+            raise from_rpc_error(cause, self.target) from cause
+        status = reply[1] if len(reply) > 1 else 0
+        return ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")[status]
+
+    def close(self) -> None:
+        """Close the connection; calls on their way are cancelled. Calling it twice does nothing."""
+        with self._lock:
+            self._closed = True
+            if self._grpc is not None:
+                self._grpc.close()
+                self._grpc = None
+
+    def _connect(self) -> grpc.Channel:
+        with self._lock:
+            if self._closed:
+                raise ValueError("this client is closed")
+            if self._grpc is None:
+                self._grpc = self._open()
+            return self._grpc
+
+    def _open(self) -> grpc.Channel:
+        if self._tls in (None, False):
+            if self._metadata and not _is_local(self.target):
+                _LOG.warning("the token travels to %s without encryption; use tls=", self.target)
+            return grpc.insecure_channel(self.target, options=_OPTIONS)
+        return grpc.secure_channel(self.target, _credentials(self._tls), options=_OPTIONS)
+
+
+def _credentials(tls: bool | str | PathLike[str] | TLSOptions | None) -> grpc.ChannelCredentials:
+    options = tls if isinstance(tls, TLSOptions) else TLSOptions(ca=None if isinstance(tls, bool) else tls)
+    if (options.cert is None) != (options.key is None):
+        raise ValueError("TLSOptions: cert and key belong together, one of them is missing")
+    ca, key, cert = (
+        None if path is None else Path(path).read_bytes() for path in (options.ca, options.key, options.cert)
+    )
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def _is_local(target: str) -> bool:
+    return target.startswith(("localhost:", "127.", "[::1]", "unix:", "dns:///localhost"))

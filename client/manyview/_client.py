@@ -1,0 +1,323 @@
+"""The client: one object for one server. Each method is one thing a user wants done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from manyview import _convert, _embeddings, _export, _images, _models
+from manyview._channel import Channel, Deadlines, TLSOptions
+from manyview._embeddings import Embeddings, EmbedRun
+from manyview._errors import AlreadyExists, NotFound, UploadChanged, UploadRejected
+from manyview._jobs import Job
+from manyview._progress import ProgressOption, reporter
+from manyview._rpcs import Rpcs
+from manyview._types import Dataset, Methods, Model, ServerInfo, StoredImage, UploadReport
+from manyview._upload import Upload
+from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
+
+_DEFAULT_TARGET = "localhost:50051"
+_PAGE = 1000
+
+
+class Client:
+    """A connection to a manyview server; safe to share between threads. Use it in a `with` block, or `close` it.
+
+    `target` is host:port or unix:/path ($MANYVIEW_TARGET, else localhost:50051), `token` a bearer token
+    ($MANYVIEW_TOKEN), `tls` True, the path of a CA file, or `TLSOptions`. `timeout_s` is how long a call with one
+    answer may take over all its attempts; `deadlines` sets every kind of wait. Nothing is connected before the first
+    call.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        token: str | None = None,
+        tls: bool | str | PathLike[str] | TLSOptions | None = None,
+        timeout_s: float = 30.0,
+        deadlines: Deadlines | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.target = target or os.environ.get("MANYVIEW_TARGET") or _DEFAULT_TARGET
+        self._channel = Channel(
+            self.target,
+            token=token or os.environ.get("MANYVIEW_TOKEN"),
+            tls=tls,
+            deadlines=deadlines or Deadlines(unary_s=timeout_s),
+        )
+        self._rpcs = Rpcs(self._channel)
+        self._on_close = on_close
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<manyview.Client {self.target}>"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+        if self._on_close is not None:
+            self._on_close()
+
+    # --- images in
+
+    def upload(
+        self,
+        images: Any,
+        dataset: Dataset | str,
+        *,
+        labels: _images.Labels | None = None,
+        upload_id: str | None = None,
+        progress: ProgressOption = None,
+        on_rejected: Literal["report", "raise"] = "report",
+    ) -> Dataset:
+        """Send images into a data set, which is created if need be, and return it with `.upload`, the report.
+
+        `images`: a folder (class subfolders become labels), WebDataset shards, paths, bytes, PIL images, uint8 arrays
+        (H, W, 3), or any iterable of those or of (image, label) pairs, which is pulled as fast as the server takes
+        them. `labels` gives labels in the same order, or by key. A dropped connection is bridged; after a crash the
+        same call goes on where it stopped, for folders and paths by itself and for iterators when `upload_id` is
+        given.
+
+        Raises UploadChanged when the images differ from those sent before under this id, UploadRejected with
+        `on_rejected="raise"` when some were refused, FileNotFoundError, ValueError and TypeError for what are no
+        images.
+        """
+        if on_rejected not in ("report", "raise"):
+            raise ValueError(f"on_rejected must be 'report' or 'raise', not {on_rejected!r}")
+        name = _models.dataset_name(dataset)
+        limits = self._info.limits
+        source = _images.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
+        self._create_dataset_if_missing(name)
+        report = self._upload(source, name, upload_id or _upload_id(name, source), progress, own_id=upload_id is None)
+        if report.num_rejected and on_rejected == "raise":
+            raise UploadRejected(report)
+        return replace(self.dataset(name), upload=report)
+
+    def _upload(
+        self, source: _images.ImageSource, name: str, upload_id: str, progress: ProgressOption, *, own_id: bool
+    ) -> UploadReport:
+        with reporter(progress, f"upload to {name}", source.total) as advance:
+            upload = Upload(self._rpcs, source, name, upload_id, self._info.limits, advance)
+            try:
+                return upload.run()
+            except UploadChanged:
+                # The same files, finished before and changed since, are a new upload; the server keeps what it has.
+                if not own_id or source.identity is None or not upload.was_finished:
+                    raise
+        return self._upload(source, name, uuid.uuid4().hex, progress, own_id=False)
+
+    def _create_dataset_if_missing(self, name: str) -> None:
+        try:
+            self.dataset(name)
+        except NotFound:
+            request = dataset_service_pb2.CreateDatasetRequest(dataset_id=name.removeprefix("datasets/"))
+            try:
+                self._rpcs.create_dataset(request)
+            except AlreadyExists:
+                return
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set by name or id."""
+        request = dataset_service_pb2.GetDatasetRequest(name=_models.dataset_name(name))
+        return _convert.dataset(self._rpcs.get_dataset(request).dataset)
+
+    def datasets(self) -> list[Dataset]:
+        """All data sets."""
+        found: list[Dataset] = []
+        token = ""
+        while True:
+            request = dataset_service_pb2.ListDatasetsRequest(page_size=_PAGE, page_token=token)
+            reply = self._rpcs.list_datasets(request)
+            found += map(_convert.dataset, reply.datasets)
+            token = reply.next_page_token
+            if not token:
+                return found
+
+    def delete_dataset(self, dataset: Dataset | str) -> None:
+        """Remove a data set and its images. Raises FailedPrecondition DATASET_IN_USE while a job reads it."""
+        self._rpcs.delete_dataset(dataset_service_pb2.DeleteDatasetRequest(name=_models.dataset_name(dataset)))
+
+    def images(self, dataset: Dataset | str, statuses: Iterable[str] | None = None) -> Iterator[StoredImage]:
+        """The images of a data set in the order of their commit, fetched page by page. `statuses`: any of STORED,
+        REJECTED, UNREADABLE; by default the first and the last."""
+        known = dataset_service_pb2.StoredImage.Status.keys()[1:]
+        names = [f"STATUS_{name.upper()}" for name in statuses or ()]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown status {name.removeprefix('STATUS_')}: STORED, REJECTED or UNREADABLE")
+        return self._list_images(_models.dataset_name(dataset), names)
+
+    def _list_images(self, name: str, statuses: list[str]) -> Iterator[StoredImage]:
+        token = ""
+        while True:
+            reply = self._rpcs.list_images(
+                dataset_service_pb2.ListImagesRequest(dataset=name, page_token=token, statuses=statuses)
+            )
+            yield from map(_convert.stored_image, reply.images)
+            token = reply.next_page_token
+            if not token:
+                return
+
+    # --- training
+
+    def train(
+        self,
+        dataset: Dataset | str,
+        method: str = "simclr",
+        *,
+        backbone: str | None = None,
+        epochs: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        job_id: str | None = None,
+    ) -> Job:
+        """Queue a job over the images that the data set holds now. `config` names only what differs from the method's
+        defaults (see `methods`). Raises InvalidArgument with every violation named, AlreadyExists when `job_id` is
+        taken."""
+        request = _train_request(dataset, method, backbone, epochs, config)
+        request.train_job_id = job_id or ""
+        return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
+
+    def resolve_config(
+        self,
+        dataset: Dataset | str,
+        method: str = "simclr",
+        *,
+        backbone: str | None = None,
+        epochs: int | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The whole configuration that `train` would run with, checked as there; nothing is created."""
+        request = _train_request(dataset, method, backbone, epochs, config)
+        request.validate_only = True
+        return _convert.config(self._rpcs.create_train_job(request).train_job.config)
+
+    def job(self, name: str) -> Job:
+        """A job by name or id."""
+        request = train_job_service_pb2.GetTrainJobRequest(name=_models.job_name(name))
+        return Job(self._rpcs, _convert.train_job(self._rpcs.get_train_job(request).train_job))
+
+    def jobs(self) -> list[Job]:
+        """All jobs, newest first."""
+        found: list[Job] = []
+        token = ""
+        while True:
+            request = train_job_service_pb2.ListTrainJobsRequest(page_size=_PAGE, page_token=token)
+            reply = self._rpcs.list_train_jobs(request)
+            found += (Job(self._rpcs, _convert.train_job(job)) for job in reply.train_jobs)
+            token = reply.next_page_token
+            if not token:
+                return found
+
+    def methods(self) -> Methods:
+        """The methods and backbones that can be trained on this server, with every parameter's default and bounds."""
+        return _convert.methods(self._rpcs.list_methods(train_job_service_pb2.ListMethodsRequest()))
+
+    # --- embeddings and weights out
+
+    def embed(
+        self,
+        images: Any,
+        model: Job | Model | str,
+        *,
+        output: str = "backbone",
+        l2_normalize: bool = False,
+        dtype: str = "float32",
+        batch_size: int = 64,
+        progress: ProgressOption = None,
+    ) -> Embeddings:
+        """Embed images (whatever `upload` takes) with a job's newest checkpoint, a checkpoint, or "backbones/NAME".
+
+        Returns rows in the order of the images; the row of an image that cannot be decoded is NaN and has an entry in
+        `.errors`. `output` is "backbone" or "projection", `dtype` "float32" or "float16".
+        """
+        how = _embeddings.options(output, l2_normalize, dtype)
+        source = _images.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
+        chunks = []
+        with reporter(progress, "embed", source.total) as advance:
+            for chunk in self._embed(source, model, how, batch_size):
+                chunks.append(chunk)
+                advance(len(chunk))
+        return _embeddings.joined(chunks)
+
+    def embed_iter(
+        self,
+        images: Any,
+        model: Job | Model | str,
+        *,
+        output: str = "backbone",
+        l2_normalize: bool = False,
+        dtype: str = "float32",
+        batch_size: int = 64,
+    ) -> Iterator[Embeddings]:
+        """As `embed`, but in chunks as they come, with bounded memory: for images without end."""
+        how = _embeddings.options(output, l2_normalize, dtype)
+        source = _images.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
+        return self._embed(source, model, how, batch_size)
+
+    def _embed(
+        self, source: _images.ImageSource, model: Job | Model | str, how: Any, batch_size: int
+    ) -> Iterator[Embeddings]:
+        made = _embeddings.batches(iter(source), batch_size, self._info.limits)
+        return EmbedRun(self._rpcs, _models.model_name(model), how).run(made)
+
+    def models(self, job: Job | str | None = None) -> list[Model]:
+        """What can embed: the checkpoints of one job, or of all jobs and then the plain backbones."""
+        return list(_models.list_models(self._rpcs, "" if job is None else _models.job_name(job)))
+
+    def model(self, model: Job | str) -> Model:
+        """A model by name; a job means its newest checkpoint."""
+        request = model_service_pb2.GetModelRequest(name=_models.model_name(model))
+        return _convert.model(self._rpcs.get_model(request).model)
+
+    def export(self, model: Job | Model | str, path: str | PathLike[str]) -> Path:
+        """Write a model's backbone to `path` as a safetensors file, which torchvision loads as it is. The file
+        appears when it is complete and its SHA-256 is right."""
+        return _export.export(self._rpcs, _models.model_name(model), Path(path))
+
+    # --- the server
+
+    def server_info(self) -> ServerInfo:
+        """The server's version, limits and devices."""
+        reply = self._rpcs.get_server_info(model_service_pb2.GetServerInfoRequest())
+        return _convert.server_info(reply)
+
+    def health(self) -> str:
+        """ "SERVING", or "NOT_SERVING" while the server starts or drains. Raises Unavailable when it cannot be
+        reached."""
+        return self._channel.health()
+
+    @cached_property
+    def _info(self) -> ServerInfo:
+        return self.server_info()
+
+
+def _train_request(
+    dataset: Dataset | str, method: str, backbone: str | None, epochs: int | None, config: Mapping[str, Any] | None
+) -> train_job_service_pb2.CreateTrainJobRequest:
+    given = {name: value for name, value in (("backbone", backbone), ("epochs", epochs)) if value is not None}
+    for name in given.keys() & (config or {}).keys():
+        raise ValueError(f"{name} is given twice, as an argument and in config")
+    return train_job_service_pb2.CreateTrainJobRequest(
+        dataset=_models.dataset_name(dataset), method=method, config=_convert.config_struct({**(config or {}), **given})
+    )
+
+
+def _upload_id(dataset: str, source: _images.ImageSource) -> str:
+    """The same for the same names in the same data set, so that a second run finds the first; random for iterators."""
+    if source.identity is None:
+        return uuid.uuid4().hex
+    names = hashlib.sha256("\n".join([dataset, *source.identity]).encode("utf-8", "surrogateescape"))
+    return f"auto-{names.hexdigest()[:32]}"

@@ -1,0 +1,186 @@
+"""Generated messages into the SDK's own values: the edge where protobuf stops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format, struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from manyview import _types as types
+from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2, types_pb2
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def time(value: Timestamp) -> datetime | None:
+    """A moment, or None where the message has none."""
+    return value.ToDatetime(tzinfo=UTC) if value.seconds or value.nanos else None
+
+
+def state(value: types_pb2.TrainJobState) -> str:
+    return types_pb2.TrainJobState.Name(value).removeprefix("TRAIN_JOB_STATE_")
+
+
+def image_error(value: types_pb2.ImageError) -> types.ImageError:
+    return types.ImageError(reason=value.reason, message=value.message)
+
+
+def dataset(value: dataset_service_pb2.Dataset, upload: types.UploadReport | None = None) -> types.Dataset:
+    return types.Dataset(
+        name=value.name,
+        uid=value.uid,
+        create_time=time(value.create_time),
+        num_images=value.num_images,
+        num_bytes=value.num_bytes,
+        num_labels=value.num_labels,
+        num_labelled=value.num_labelled,
+        num_rejected=value.num_rejected,
+        num_unreadable=value.num_unreadable,
+        upload=upload,
+    )
+
+
+def stored_image(value: dataset_service_pb2.StoredImage) -> types.StoredImage:
+    status = dataset_service_pb2.StoredImage.Status.Name(value.status).removeprefix("STATUS_")
+    return types.StoredImage(
+        image_id=value.image_id,
+        key=value.key,
+        label=value.label,
+        status=status,
+        error=image_error(value.error) if value.HasField("error") else None,
+        num_bytes=value.num_bytes,
+        width=value.width,
+        height=value.height,
+    )
+
+
+def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
+    failure, progress = value.failure, value.progress
+    return types.TrainJobInfo(
+        name=value.name,
+        uid=value.uid,
+        dataset=value.dataset,
+        num_images=value.num_images,
+        config=config(value.config),
+        state=state(value.state),
+        failure=types.Failure(reason=failure.reason, message=failure.message, hint=failure.hint)
+        if value.HasField("failure")
+        else None,
+        progress=types.Progress(
+            step=progress.step,
+            num_steps=progress.num_steps,
+            epoch=progress.epoch,
+            num_epochs=progress.num_epochs,
+            eta_s=progress.eta_s,
+        ),
+        create_time=time(value.create_time),
+        start_time=time(value.start_time),
+        end_time=time(value.end_time),
+        attempt=value.attempt,
+        last_sequence=value.last_sequence,
+        latest_checkpoint=value.latest_checkpoint,
+        queue_position=value.queue_position,
+        server_version=value.server_version,
+    )
+
+
+def config(value: struct_pb2.Struct) -> dict[str, Any]:
+    """A Struct as a dict; whole numbers become int again, since a Struct knows only doubles."""
+    plain: dict[str, Any] = _whole(json_format.MessageToDict(value))
+    return plain
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def config_struct(value: Mapping[str, Any]) -> struct_pb2.Struct:
+    """A configuration as a Struct. Raises ValueError for what JSON has no word for."""
+    try:
+        return json_format.ParseDict(json.loads(json.dumps(dict(value), allow_nan=False)), struct_pb2.Struct())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config holds what JSON cannot say: {error}") from error
+
+
+def log_line(value: train_job_service_pb2.LogLine) -> types.LogLine:
+    return types.LogLine(sequence=value.sequence, time=time(value.time), level=level(value.log), text=value.log.text)
+
+
+def level(value: types_pb2.Log) -> str:
+    return types_pb2.Log.Level.Name(value.level).removeprefix("LEVEL_")
+
+
+def methods(value: train_job_service_pb2.ListMethodsResponse) -> types.Methods:
+    return types.Methods(
+        methods=tuple(
+            types.Method(
+                name=method.name,
+                title=method.title,
+                paper=method.paper,
+                config_schema=json.loads(method.config_schema_json or "{}"),
+            )
+            for method in value.methods
+        ),
+        backbones=tuple(
+            types.Backbone(name=item.name, feature_dim=item.feature_dim, num_parameters=item.num_parameters)
+            for item in value.backbones
+        ),
+    )
+
+
+def model(value: model_service_pb2.Model) -> types.Model:
+    return types.Model(
+        name=value.name,
+        train_job=value.train_job,
+        step=value.step,
+        epoch=value.epoch,
+        method=value.method,
+        backbone=value.backbone,
+        feature_dim=value.feature_dim,
+        projection_dim=value.projection_dim,
+        image_size=value.image_size,
+        create_time=time(value.create_time),
+        num_bytes=value.num_bytes,
+        weights=value.weights,
+    )
+
+
+def server_info(value: model_service_pb2.GetServerInfoResponse) -> types.ServerInfo:
+    limits = value.limits
+    return types.ServerInfo(
+        version=value.version,
+        limits=types.Limits(
+            max_message_bytes=limits.max_message_bytes,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_image_side=limits.max_image_side,
+            max_batch_images=limits.max_batch_images,
+        ),
+        devices=tuple(
+            types.Device(name=device.name, description=device.description, memory_bytes=device.memory_bytes)
+            for device in value.devices
+        ),
+        start_time=time(value.start_time),
+    )
+
+
+def timing(value: embed_service_pb2.EmbedTiming) -> types.EmbedTiming:
+    return types.EmbedTiming(queue_ms=value.queue_ms, decode_ms=value.decode_ms, forward_ms=value.forward_ms)
+
+
+def tensor(value: types_pb2.Tensor) -> NDArray[np.float32 | np.float16]:
+    """A read-only array over the message's bytes, without a copy. Raises ValueError when shape and bytes disagree."""
+    import numpy as np
+
+    half = value.data_type == types_pb2.Tensor.DATA_TYPE_FLOAT16
+    return np.frombuffer(value.data, dtype="<f2" if half else "<f4").reshape(tuple(value.shape))

@@ -1,0 +1,286 @@
+"""What can go wrong, as one tree. `grpc.RpcError` never leaves the SDK; it is the `__cause__` of what does.
+
+    ManyviewError            code, reason, message, metadata, retry_after_s, violations
+    ├── one class for each canonical status code: InvalidArgument, NotFound, Unavailable, …
+    │   ├── DeadlineExceeded     also a TimeoutError
+    │   └── FailedPrecondition
+    │       └── UploadChanged    the images are not those that were acknowledged before
+    ├── TrainJobFailed           reason, message and a hint what to do
+    ├── TrainJobCancelled
+    └── UploadRejected           some images were refused and the caller asked for an error
+
+Branch on the class or on `reason` (UPPER_SNAKE); `message` is for people and may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+if TYPE_CHECKING:
+    from manyview._types import UploadReport
+    from manyview.v1 import types_pb2
+
+_DETAILS_TRAILER = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field of a request that was refused, and why."""
+
+    field: str
+    description: str
+
+
+class ManyviewError(Exception):
+    """Base of everything that a call to a manyview server raises.
+
+    `code` is the canonical gRPC status ("NOT_FOUND"), `reason` the server's UPPER_SNAKE reason or "", `metadata` its
+    details, `retry_after_s` how long to wait before trying again (None where trying again does not help),
+    `violations` every field that was refused.
+    """
+
+    code = "UNKNOWN"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+        violations: tuple[Violation, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.retry_after_s = retry_after_s
+        self.violations = violations
+
+    def __str__(self) -> str:
+        text = f"{self.message} [{self.reason or self.code}]"
+        for violation in self.violations:
+            text += f"\n  {violation.field}: {violation.description}"
+        return text
+
+
+class Cancelled(ManyviewError):
+    """The call was cancelled."""
+
+    code = "CANCELLED"
+
+
+class Unknown(ManyviewError):
+    """The server gave no usable status."""
+
+    code = "UNKNOWN"
+
+
+class InvalidArgument(ManyviewError):
+    """The request is wrong whatever the server's state; `violations` names every field."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class DeadlineExceeded(ManyviewError, TimeoutError):
+    """No answer within the call's deadline."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class NotFound(ManyviewError):
+    """No such data set, job or model."""
+
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(ManyviewError):
+    """The id is taken."""
+
+    code = "ALREADY_EXISTS"
+
+
+class PermissionDenied(ManyviewError):
+    """The token is valid, but its role does not allow this."""
+
+    code = "PERMISSION_DENIED"
+
+
+class ResourceExhausted(ManyviewError):
+    """A limit, a quota or the disk is full."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class FailedPrecondition(ManyviewError):
+    """The server's state does not allow this now."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class Aborted(ManyviewError):
+    """Another call won: a second stream on the same upload, for one."""
+
+    code = "ABORTED"
+
+
+class OutOfRange(ManyviewError):
+    """A cursor is older than what is held, or beyond the newest event."""
+
+    code = "OUT_OF_RANGE"
+
+
+class Unimplemented(ManyviewError):
+    """The server does not know this call: it is probably older than the client."""
+
+    code = "UNIMPLEMENTED"
+
+
+class Internal(ManyviewError):
+    """A fault of the server; `metadata["error_id"]` finds the story in its log."""
+
+    code = "INTERNAL"
+
+
+class Unavailable(ManyviewError):
+    """The server cannot be reached, or is not ready."""
+
+    code = "UNAVAILABLE"
+
+
+class DataLoss(ManyviewError):
+    """Stored or transferred bytes do not match their checksum."""
+
+    code = "DATA_LOSS"
+
+
+class Unauthenticated(ManyviewError):
+    """The token is missing or wrong."""
+
+    code = "UNAUTHENTICATED"
+
+
+class UploadChanged(FailedPrecondition):
+    """An upload cannot be resumed: the images differ from those that were acknowledged under its id."""
+
+
+class TrainJobFailed(ManyviewError):
+    """A train job ended FAILED: `job` is its name, `reason` and `message` say why, `hint` what to do about it."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, job: str, *, reason: str, message: str, hint: str) -> None:
+        super().__init__(f"{job} failed: {message}", reason=reason)
+        self.job = job
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n  {self.hint}" if self.hint else super().__str__()
+
+
+class TrainJobCancelled(ManyviewError):
+    """A train job that was waited for ended CANCELLED."""
+
+    code = "CANCELLED"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"{job} was cancelled", reason="TRAIN_JOB_CANCELLED")
+        self.job = job
+
+
+class UploadRejected(ManyviewError):
+    """Images of an upload were refused; `report` names each of them. The others are stored."""
+
+    code = "INVALID_ARGUMENT"
+
+    def __init__(self, report: UploadReport) -> None:
+        first = "; ".join(f"{image.key}: {image.error.reason}" for image in report.rejected[:3])
+        super().__init__(f"{report.num_rejected} images were refused ({first})", reason="IMAGES_REJECTED")
+        self.report = report
+
+
+_BY_CODE: dict[str, type[ManyviewError]] = {
+    error.code: error
+    for error in (
+        Cancelled,
+        Unknown,
+        InvalidArgument,
+        DeadlineExceeded,
+        NotFound,
+        AlreadyExists,
+        PermissionDenied,
+        ResourceExhausted,
+        FailedPrecondition,
+        Aborted,
+        OutOfRange,
+        Unimplemented,
+        Internal,
+        Unavailable,
+        DataLoss,
+        Unauthenticated,
+    )
+}
+_BY_REASON: dict[str, type[ManyviewError]] = {"UPLOAD_CHANGED": UploadChanged}
+_CODE_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def from_rpc_error(error: grpc.RpcError, target: str = "") -> ManyviewError:
+    """The SDK's error for a failed call, with the `google.rpc` details of its trailer. `target` names the
+    unreachable."""
+    status = error.code()
+    code = status.name if status is not None else "UNKNOWN"
+    message = error.details() or code
+    trailers: Any = error.trailing_metadata() or ()
+    trailer = next((value for key, value in trailers if key == _DETAILS_TRAILER), None)
+    if trailer is not None:
+        return _from_details(code, message, trailer)
+    if code == "UNAVAILABLE" and target:
+        message = f"no answer from a manyview server at {target}: {message}"
+    return _BY_CODE.get(code, Unknown)(message, code=code)
+
+
+def _from_details(code: str, message: str, trailer: bytes) -> ManyviewError:
+    from google.rpc import error_details_pb2, status_pb2
+
+    reason, metadata, retry_after_s, violations = "", {}, None, []
+    info, retry, bad = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
+    for detail in status_pb2.Status.FromString(trailer).details:
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+        elif detail.Unpack(bad):
+            violations += [Violation(field.field, field.description) for field in bad.field_violations]
+    kind = _BY_REASON.get(reason) or _BY_CODE.get(code, Unknown)
+    return kind(
+        message,
+        code=code,
+        reason=reason,
+        metadata=metadata,
+        retry_after_s=retry_after_s,
+        violations=tuple(violations),
+    )
+
+
+def from_stream_error(error: types_pb2.StreamError) -> ManyviewError:
+    """The SDK's error for one that came within a stream, ahead of its status."""
+    code = _CODE_NAMES.get(error.code, "UNKNOWN")
+    kind = _BY_REASON.get(error.reason) or _BY_CODE.get(code, Unknown)
+    return kind(
+        error.message,
+        code=code,
+        reason=error.reason,
+        metadata=dict(error.metadata),
+        retry_after_s=error.retry_after_ms / 1000 if error.retry_after_ms else None,
+    )
+
+
+def is_transient(error: ManyviewError) -> bool:
+    """Whether the same call may succeed when it is made again: unavailable, or exhausted with a time to come back."""
+    return isinstance(error, Unavailable) or (isinstance(error, ResourceExhausted) and error.retry_after_s is not None)

@@ -1,0 +1,128 @@
+"""A train job as a handle: watch it, wait for it, stop it, take its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+
+from manyview import _convert, _export, _metrics, _models
+from manyview._errors import TrainJobCancelled, TrainJobFailed
+from manyview._metrics import Event, History
+from manyview._rpcs import Rpcs
+from manyview._stream import Stream
+from manyview._types import LogLine, Model, TrainJobInfo
+from manyview.v1 import train_job_service_pb2 as pb
+
+_MAX_LOG_LINES = 10_000
+
+
+class Job:
+    """A train job on the server. `info` and `state` are as of the last look; `refresh` looks again."""
+
+    def __init__(self, rpcs: Rpcs, info: TrainJobInfo) -> None:
+        self._rpcs = rpcs
+        self._info = info
+
+    def __repr__(self) -> str:
+        return f"<manyview.Job {self.name} {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """ "trainJobs/{id}"."""
+        return self._info.name
+
+    @property
+    def id(self) -> str:
+        return self._info.id
+
+    @property
+    def info(self) -> TrainJobInfo:
+        return self._info
+
+    @property
+    def state(self) -> str:
+        return self._info.state
+
+    def refresh(self) -> TrainJobInfo:
+        """Ask the server how the job stands."""
+        self._info = _convert.train_job(self._rpcs.get_train_job(pb.GetTrainJobRequest(name=self.name)).train_job)
+        return self._info
+
+    def metrics(
+        self,
+        after: int = 0,
+        *,
+        follow: bool = True,
+        kinds: Iterable[str] | None = None,
+        reconnect_timeout_s: float | None = None,
+    ) -> Iterator[Event]:
+        """Every event after sequence number `after`, in order and each once: those that were, then, with `follow`,
+        those to come until the job is terminal.
+
+        A dropped connection or a server's restart is bridged; the error surfaces only after `reconnect_timeout_s`
+        (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log. Raises
+        OutOfRange SEQUENCE_EXPIRED, with the oldest one held in `metadata`, when `after` is too old.
+        """
+        reconnect_s = reconnect_timeout_s or self._rpcs.channel.deadlines.reconnect_s
+        return _metrics.follow(self._rpcs, self.name, after=after, live=follow, kinds=kinds, reconnect_s=reconnect_s)
+
+    def history(self, names: Sequence[str] | None = None, *, max_rows: int = 0) -> History:
+        """The scalars so far as a table, without superseded rows; thinned to about `max_rows` where that is above 0."""
+        return _metrics.query(self._rpcs, self.name, names=names, max_rows=max_rows)
+
+    def logs(self, lines: int = 100, *, follow: bool = False) -> Iterator[LogLine]:
+        """The newest `lines` of the job's log, oldest first, and with `follow` those to come until the job is
+        terminal."""
+        seen = 0
+
+        def reopen() -> Stream[pb.TailLogsRequest, pb.TailLogsResponse]:
+            wanted = min(lines if seen == 0 else _MAX_LOG_LINES, _MAX_LOG_LINES)
+            return self._rpcs.tail_logs(pb.TailLogsRequest(train_job=self.name, num_lines=wanted, follow=follow))
+
+        reconnect_s = self._rpcs.channel.deadlines.reconnect_s
+        for message in _metrics.messages(
+            reopen, reconnect_s=reconnect_s, is_end=lambda reply: reply.end, quiet_is_normal=True
+        ):
+            for line in message.lines:
+                if line.sequence > seen:
+                    seen = line.sequence
+                    yield _convert.log_line(line)
+
+    def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
+        """Wait until the job has succeeded. Raises TrainJobFailed with reason and hint, TrainJobCancelled, or
+        DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then."""
+        info = self.refresh()
+        if not info.is_terminal:
+            reconnect_s = self._rpcs.channel.deadlines.reconnect_s
+            after = info.last_sequence
+            for _ in _metrics.follow(
+                self._rpcs, self.name, after=after, kinds=["state"], reconnect_s=reconnect_s, timeout_s=timeout_s
+            ):
+                pass
+            info = self.refresh()
+        if info.state == "CANCELLED":
+            raise TrainJobCancelled(self.name)
+        if info.state == "FAILED":
+            failure = info.failure
+            reason, message, hint = (failure.reason, failure.message, failure.hint) if failure else ("INTERNAL", "", "")
+            raise TrainJobFailed(self.name, reason=reason, message=message, hint=hint)
+        return info
+
+    def cancel(self) -> TrainJobInfo:
+        """Stop at the next step, with a checkpoint. Cancelling a cancelled job does nothing."""
+        reply = self._rpcs.cancel_train_job(pb.CancelTrainJobRequest(name=self.name))
+        self._info = _convert.train_job(reply.train_job)
+        return self._info
+
+    def delete(self) -> None:
+        """Remove the job, its events and its checkpoints. Raises FailedPrecondition while it still runs."""
+        self._rpcs.delete_train_job(pb.DeleteTrainJobRequest(name=self.name))
+
+    def checkpoints(self) -> list[Model]:
+        """The checkpoints that the server keeps of this job, newest first."""
+        return list(_models.list_models(self._rpcs, self.name))
+
+    def export(self, path: str | PathLike[str]) -> Path:
+        """Write the newest checkpoint's backbone as a safetensors file; see `Client.export`."""
+        return _export.export(self._rpcs, self.name, Path(path))

@@ -1,0 +1,126 @@
+"""A private server as a child process: it listens on a loopback port of its own and dies with this process."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+from manyview._client import Client
+from manyview._errors import ManyviewError, Unavailable
+
+_STOP_S = 30.0
+_LOG_LINES = 15
+
+
+def local(
+    data_dir: str | PathLike[str] | None = None,
+    *,
+    start_timeout_s: float = 120.0,
+    env: Mapping[str, str] | None = None,
+    **client_options: Any,
+) -> Client:
+    """Start a server and return a client of it; leaving the client's `with` block stops the server.
+
+    Everything is kept in `data_dir`, or in a temporary folder that is deleted at the end. `env` is the child's
+    environment (this process's by default), `client_options` go to `Client`. Raises Unavailable LOCAL_SERVER_FAILED
+    with the server's last words when it does not start, as without the extra: `pip install "manyview[server]"`.
+    """
+    server = LocalServer(data_dir, start_timeout_s=start_timeout_s, env=env)
+    try:
+        return Client(server.address, on_close=server.stop, **client_options)
+    except BaseException:
+        server.stop()
+        raise
+
+
+class LocalServer:
+    """The child process. It watches its stdin, whose end it sees when this process goes, however that happens."""
+
+    def __init__(
+        self, data_dir: str | PathLike[str] | None, *, start_timeout_s: float, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="manyview-") if data_dir is None else None
+        folder = Path(self._temporary.name if self._temporary else data_dir or "")
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the server)
+        command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", str(folder)]
+        self._process = subprocess.Popen(
+            [*command, "--exit-with-parent"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=None if env is None else dict(env),
+        )
+        try:
+            self.address = self._await_address(start_timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server and, if it was temporary, its data. Calling it twice does nothing."""
+        process = self._process
+        if process.stdin is not None and not process.stdin.closed:
+            process.stdin.close()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+            self._log.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _await_address(self, timeout_s: float) -> str:
+        """Read the one line that says where the server listens."""
+        lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        output = self._process.stdout
+        assert output is not None
+        threading.Thread(target=lambda: lines.put(output.readline()), name="manyview-local", daemon=True).start()
+        ends = time.monotonic() + timeout_s
+        try:
+            line = lines.get(timeout=timeout_s)
+            self._wait_serving(address := str(json.loads(line)["address"]), ends)
+        except queue.Empty:
+            raise self._failure(f"did not start within {timeout_s:g} s") from None
+        except (ValueError, KeyError):
+            self._reap()
+            raise self._failure(f"ended with exit status {self._process.poll()} before it served") from None
+        return address
+
+    def _wait_serving(self, address: str, ends: float) -> None:
+        with Client(address) as client:
+            while True:
+                try:
+                    if client.health() == "SERVING":
+                        return
+                except ManyviewError:
+                    if self._process.poll() is not None:
+                        raise self._failure("ended before it served") from None
+                if time.monotonic() > ends:
+                    raise self._failure("did not become healthy")
+                time.sleep(0.05)
+
+    def _reap(self) -> None:
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return
+
+    def _failure(self, what: str) -> Unavailable:
+        self._log.seek(0)
+        last = self._log.read().decode("utf-8", "replace").strip().splitlines()[-_LOG_LINES:]
+        missing = any("No module named" in line for line in last)
+        hint = '\nIs the server installed? pip install "manyview[server]"' if missing else ""
+        told = "\n".join(["its last words:", *last]) if last else "it said nothing"
+        return Unavailable(f"the local server {what}; {told}{hint}", reason="LOCAL_SERVER_FAILED")

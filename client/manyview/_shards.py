@@ -1,0 +1,70 @@
+"""WebDataset shards: tar files in which the members of one sample follow each other and share a name up to its first
+dot."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "ppm"})
+_LABELS = frozenset({"cls", "txt", "json"})
+
+
+@dataclass
+class Sample:
+    """One image of a shard. `key` is the sample's name, unless its JSON has another; the label is from cls, JSON or
+    txt."""
+
+    key: str
+    data: bytes = b""
+    label: str = ""
+
+
+def samples(path: Path) -> Iterator[Sample]:
+    """The images of a shard in its order, read as a stream. Samples without an image are passed over.
+
+    Raises ValueError when the file is not a tar file.
+    """
+    found = 0
+    try:
+        for sample in _samples(path):
+            if sample.data:
+                found += 1
+                yield sample
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is not a readable tar file: {error}") from error
+    if not found:
+        raise ValueError(f"no images in the shard {path}: expected members named *.jpg, *.png or *.webp")
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    name, sample = "", Sample("")
+    with tarfile.open(path, "r|*") as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            folder, _, file = member.name.rpartition("/")
+            stem, _, suffix = file.partition(".")
+            base = f"{folder}/{stem}" if folder else stem
+            if base != name:
+                yield sample
+                name, sample = base, Sample(base)
+            if suffix.lower() in _IMAGES | _LABELS and (content := tar.extractfile(member)) is not None:
+                _add(sample, suffix.lower(), content.read())
+        yield sample
+
+
+def _add(sample: Sample, suffix: str, content: bytes) -> None:
+    if suffix in _IMAGES:
+        sample.data = content
+    elif suffix != "json":
+        sample.label = sample.label or content.decode("utf-8", "replace").strip()
+    else:
+        fields = json.loads(content)
+        if isinstance(fields, dict):
+            label = next((fields[name] for name in ("label", "cls", "class") if fields.get(name) is not None), "")
+            sample.label = sample.label or str(label)
+            sample.key = str(fields.get("key") or sample.key)

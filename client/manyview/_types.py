@@ -1,0 +1,233 @@
+"""What the SDK hands out: plain frozen values. Times are in UTC, sizes in bytes, names are resource names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+TERMINAL_STATES = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageError:
+    """Why one image was refused; `reason` is UPPER_SNAKE, such as FORMAT_NOT_ALLOWED."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectedImage:
+    """An image of an upload that was not stored."""
+
+    key: str
+    error: ImageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConflict:
+    """A second copy of an image that came with another label: `first_label` counts."""
+
+    key: str
+    label: str
+    first_key: str
+    first_label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadReport:
+    """What became of the images of an upload, over all its runs; the lists hold those of this run.
+
+    `num_sent` = stored + duplicates + refused by the server; `num_rejected` also counts what was too large to send.
+    `resumed_from` images were acknowledged in an earlier run and not sent again.
+    """
+
+    upload_id: str
+    num_sent: int
+    num_stored: int
+    num_duplicates: int
+    num_rejected: int
+    rejected: tuple[RejectedImage, ...] = ()
+    label_conflicts: tuple[LabelConflict, ...] = ()
+    resumed_from: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set as it was when asked for; `num_images` is also its version. `upload` is set by `Client.upload`."""
+
+    name: str
+    uid: str
+    create_time: datetime | None
+    num_images: int
+    num_bytes: int
+    num_labels: int
+    num_labelled: int
+    num_rejected: int
+    num_unreadable: int
+    upload: UploadReport | None = None
+
+    @property
+    def id(self) -> str:
+        return self.name.removeprefix("datasets/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """An image of a data set; `status` is STORED, REJECTED or UNREADABLE, `error` says why for the last two."""
+
+    image_id: str
+    key: str
+    label: str
+    status: str
+    error: ImageError | None
+    num_bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a job failed, and what to do about it."""
+
+    reason: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is; `eta_s` is 0 while unknown."""
+
+    step: int
+    num_steps: int
+    epoch: int
+    num_epochs: int
+    eta_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJobInfo:
+    """A train job as it was when asked for. `state` is QUEUED, STARTING, RUNNING, RECOVERING, CANCELLING, CANCELLED,
+    SUCCEEDED or FAILED; `config` is resolved: every parameter, the defaults too."""
+
+    name: str
+    uid: str
+    dataset: str
+    num_images: int
+    config: Mapping[str, Any]
+    state: str
+    failure: Failure | None
+    progress: Progress
+    create_time: datetime | None
+    start_time: datetime | None
+    end_time: datetime | None
+    attempt: int
+    last_sequence: int
+    latest_checkpoint: str
+    queue_position: int
+    server_version: str
+
+    @property
+    def id(self) -> str:
+        return self.name.removeprefix("trainJobs/")
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """A line of a job's log; `level` is INFO, WARNING or ERROR."""
+
+    sequence: int
+    time: datetime | None
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to train; `config_schema` is a JSON Schema with type, default, bounds and a sentence for each field."""
+
+    name: str
+    title: str
+    paper: str
+    config_schema: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A network that methods train and that can embed by itself."""
+
+    name: str
+    feature_dim: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods:
+    """What can be trained on a server."""
+
+    methods: tuple[Method, ...]
+    backbones: tuple[Backbone, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A checkpoint or a plain backbone. `weights` is "trained", "file" or "random"; `projection_dim` 0 means none."""
+
+    name: str
+    train_job: str
+    step: int
+    epoch: int
+    method: str
+    backbone: str
+    feature_dim: int
+    projection_dim: int
+    image_size: int
+    create_time: datetime | None
+    num_bytes: int
+    weights: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one message and one image may hold at most."""
+
+    max_message_bytes: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_image_side: int
+    max_batch_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device that the server computes on: "cpu", "cuda:0"."""
+
+    name: str
+    description: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerInfo:
+    """A server's version, limits and devices."""
+
+    version: str
+    limits: Limits
+    devices: tuple[Device, ...]
+    start_time: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedTiming:
+    """Where the server's time went, summed over the batches, in milliseconds."""
+
+    queue_ms: float = 0.0
+    decode_ms: float = 0.0
+    forward_ms: float = 0.0
