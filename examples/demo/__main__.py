@@ -1,7 +1,7 @@
 """manyview from end to end: upload real images, watch a model learn what they have in common, look at what it found.
 
-Without arguments it works offline on real handwriting. With --images DIR it takes any folder; subfolders are class labels,
-which training never sees and the kNN figure is measured with.
+Without arguments it works offline on real handwriting. With --images DIR it takes any folder; subfolders are class
+labels, which training never sees and the kNN figure is measured with.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from examples.demo import handwriting, picture
 
 import manyview
-from examples.demo import handwriting, picture
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -120,9 +120,8 @@ def train(client: manyview.Client, folder: Path, plan: Plan, seed: int) -> pictu
     paths = image_files(folder)
     with step(f"Uploading {len(paths):,} images"):
         dataset = client.upload(folder, dataset="demo")
-    print(
-        f"   {dataset.num_images:,} stored, {dataset.upload.num_duplicates} duplicates, {dataset.upload.num_rejected} refused"
-    )
+    sent = dataset.upload
+    print(f"   {dataset.num_images:,} stored, {sent.num_duplicates} duplicates, {sent.num_rejected} refused")
     job = client.train(dataset, method=plan.method, config=plan.config)
     with step(f"Training {plan.title}: {plan.config['epochs']} epochs"):
         print()

@@ -1,8 +1,8 @@
 """Real handwriting as image files: scikit-learn's scans of digits, at varying place and size.
 
-The 1,797 scans (8 x 8, 16 grey levels, from the test set of UCI's optical recognition of handwritten digits) are enlarged
-to 12 to 28 px and laid anywhere on a plain dark 32 px ground. Centred, they would be no test: the pixels alone say which
-digit it is. Moved and scaled, pixels are a poor measure of likeness, and a backbone has something to learn.
+The 1,797 scans (8 x 8, 16 grey levels, from the test set of UCI's optical recognition of handwritten digits) are
+enlarged to 12 to 28 px and laid anywhere on a plain dark 32 px ground. Centred, they would be no test: the pixels alone
+say which digit it is. Moved and scaled, pixels are a poor measure of likeness, and a backbone has something to learn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUND = 24
 
 
 def write_images(folder: Path, seed: int = 0) -> int:
-    """Write `folder/DIGIT/NNNN.jpg`, one file for each scan, and return how many. The same seed writes the same bytes."""
+    """Write `folder/DIGIT/NNNN.jpg` for each scan and return how many. The same seed writes the same bytes."""
     scans = load_digits()
     random = np.random.default_rng(seed)
     for index, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):
