@@ -1,0 +1,46 @@
+"""The worker's end of the link. A worker whose front is gone has nobody to work for, and ends at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from manyview_server.link import Link, LinkClosed, LinkCorrupt
+from manyview_server.messages import Message
+
+EXIT_ORPHANED = 75
+
+
+class Channel:
+    """Sends from any thread; hears in a thread of its own."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def send(self, message: Message) -> None:
+        """Send one message. Does not return when the front is gone."""
+        try:
+            self._link.send(message)
+        except LinkClosed:
+            os._exit(EXIT_ORPHANED)
+
+    def receive(self) -> Message:
+        """The next message. Does not return when the front is gone."""
+        try:
+            return self._link.receive()
+        except LinkClosed:
+            os._exit(EXIT_ORPHANED)
+        except LinkCorrupt as error:
+            print(f"link: {error}", file=sys.stderr, flush=True)
+            os._exit(EXIT_ORPHANED)
+
+    def listen(self, handle: Callable[[Message], None]) -> None:
+        """From now on give each message to `handle`, in a thread."""
+
+        def hear() -> None:
+            while True:
+                handle(self.receive())
+
+        threading.Thread(target=hear, name="link", daemon=True).start()

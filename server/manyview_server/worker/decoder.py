@@ -1,0 +1,167 @@
+"""Encoded image -> pixels: the one place where untrusted bytes meet an image library.
+
+JPEG by libjpeg-turbo (simplejpeg: 1.0 ms for 400 x 533 pixels on one core where Pillow takes 1.9), what it refuses and
+PNG and WebP by Pillow, binary PPM by hand. Both libraries release the interpreter's lock. Resizing is torch's uint8
+kernel: 0.7 ms from there to 224 pixels where Pillow takes 2.4, at most 1/255 apart.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 16_384
+FORMATS = ("JPEG", "PNG", "WEBP")
+
+JPEG_MAGIC = b"\xff\xd8\xff"
+PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++255\s")
+ORIENTATION_TAG = 0x0112
+JPEG_APP1, JPEG_SCAN = 0xE1, 0xDA
+
+
+class DecodeError(ValueError):
+    """The image cannot be read. `reason` is one of ImageError's, `str()` a sentence for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def decode(data: bytes) -> Pixels:
+    """RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
+
+    Raises:
+        DecodeError: damaged or truncated, of another format, or too large.
+    """
+    if not data:
+        raise DecodeError("IMAGE_EMPTY", "the image has 0 bytes")
+    if data.startswith(JPEG_MAGIC):
+        pixels = _decode_jpeg(data)
+        return upright(pixels, _jpeg_orientation(data)) if pixels is not None else _decode_pillow(data)
+    return _decode_ppm(data) if data.startswith(b"P6") else _decode_pillow(data)
+
+
+def resize(pixels: Pixels, size: int) -> Tensor:
+    """The whole of the image (H, W, 3) resampled to (3, size, size) uint8: antialiased, bilinear, both axes alike."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if image.shape[1:] == (size, size):
+        return image
+    return interpolate(image[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """`pixels` turned and mirrored as the EXIF orientation, 1 to 8, asks for; other values change nothing."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _decode_jpeg(data: bytes) -> Pixels | None:
+    """None for what libjpeg-turbo warns of or cannot convert: Pillow is then asked, which knows CMYK."""
+    try:
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height)
+        if color_space not in ("YCbCr", "RGB", "Gray"):
+            return None
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+    except DecodeError:
+        raise
+    except ValueError:
+        return None
+    return pixels
+
+
+def _decode_pillow(data: bytes) -> Pixels:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(*image.size)
+                orientation = image.getexif().get(ORIENTATION_TAG, 1)
+                return upright(np.asarray(_to_rgb(image)), orientation)
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DecodeError("TOO_MANY_PIXELS", f"more than {MAX_PIXELS} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise DecodeError("FORMAT_NOT_ALLOWED", "neither JPEG, PNG, WebP nor binary PPM") from error
+    # Pillow's readers raise nearly anything for damaged files.
+    except Exception as error:
+        raise DecodeError("DECODE_FAILED", f"{type(error).__name__}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 255
+        values = np.asarray(image, dtype=np.uint32)
+        return Image.fromarray((values >> 8).clip(max=255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P":  # through RGBA, since a palette's transparency may be one of its colors
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _decode_ppm(data: bytes) -> Pixels:
+    header = PPM_HEADER.match(data)
+    if not header:
+        raise DecodeError("HEADER_CORRUPT", "a PPM must be binary (P6) with maximum value 255")
+    width, height = int(header[1]), int(header[2])
+    _check_size(width, height)
+    length = width * height * 3
+    if len(data) - header.end() < length:
+        raise DecodeError("DECODE_FAILED", f"truncated: {len(data) - header.end()} of {length} bytes of pixels")
+    pixels = np.frombuffer(data, np.uint8, length, header.end()).reshape(height, width, 3)
+    return pixels.copy()  # torch wants memory that may be written
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise DecodeError("HEADER_CORRUPT", f"{width} x {height} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise DecodeError("SIDE_TOO_LONG", f"{width} x {height} pixels; a side may have {MAX_SIDE}")
+    if width * height > MAX_PIXELS:
+        raise DecodeError("TOO_MANY_PIXELS", f"{width} x {height} pixels; at most {MAX_PIXELS} are allowed")
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG whose pixels decoded, 1 where there is none."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == JPEG_SCAN or length < 2:
+            return 1
+        if marker == JPEG_APP1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return _tiff_orientation(data[at + 10 : at + 2 + length])
+        at += 2 + length
+    return 1
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * entry)
+            if tag == ORIENTATION_TAG and kind == 3:
+                return int(value)
+    except struct.error:
+        pass  # a damaged EXIF block turns nothing
+    return 1

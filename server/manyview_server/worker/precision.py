@@ -1,0 +1,107 @@
+"""Which number format and memory layout a job computes in: measured once, at the job's first start.
+
+The choice is part of the checkpoint, since another one would round differently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manyview_server.learn import optimizers
+from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.step import Precision, train_step
+
+CPU_TRIAL_IMAGES = 8
+CUDA_TRIAL_IMAGES = 128
+TRIAL_STEPS = 2
+CLEAR_GAIN = 1.1
+"""Another format or layout than float32 in channels_last has to be so much faster to be chosen: timings are noisy."""
+
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """How a job computes."""
+
+    precision: Precision
+    channels_last: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the views; weights stay float32 under autocast."""
+        return DTYPES[self.precision]
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def choose(settings: TrainSettings, device: torch.device) -> Numerics:
+    """The fastest of what `settings.precision` leaves open, by two timed steps of each on a model of its own."""
+    candidates = list(_candidates(settings, device))
+    times = [_seconds_per_step(settings, device, numerics) for numerics in candidates]
+    best = min(range(len(candidates)), key=times.__getitem__)
+    return candidates[best] if times[best] * CLEAR_GAIN < times[0] else candidates[0]
+
+
+def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numerics]:
+    """The one to beat first."""
+    precisions: list[Precision] = ["float32"]
+    if settings.precision != "auto":
+        precisions = [settings.precision]
+    elif has_fast_bfloat16(device):
+        precisions.append("bfloat16")
+    for precision, channels_last in itertools.product(precisions, (True, False)):
+        yield Numerics(precision=precision, channels_last=channels_last)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself: a CPU that emulates it takes twice as long as in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
+    num_images = min(settings.batch_size, CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES)
+    method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)
+    groups = optimizers.parameter_groups(method, settings.optimizer.weight_decay)
+    optimizer = optimizers.build(settings.optimizer, groups, 1e-6)
+    shape = (method.num_views * num_images, 3, settings.image_size, settings.image_size)
+    views = torch.linspace(-2, 2, shape[0] * shape[1] * shape[2] * shape[3], device=device).view(shape)
+    views = views.to(numerics.dtype, memory_format=numerics.memory_format).unflatten(0, (method.num_views, num_images))
+    image_ids = torch.arange(num_images, device=device)
+    return min(_timed(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
+
+
+def _timed(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    views: Tensor,
+    image_ids: Tensor,
+    step: int,
+    numerics: Numerics,
+) -> float:
+    start = time.perf_counter()
+    train_step(method, optimizer, views, image_ids, step, 1 + TRIAL_STEPS, precision=numerics.precision)
+    if views.is_cuda:
+        torch.cuda.synchronize(views.device)
+    return time.perf_counter() - start

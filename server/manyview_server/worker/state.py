@@ -1,0 +1,105 @@
+"""All of a training run as safetensors and JSON, and back: nothing is pickled.
+
+`backbone.safetensors` is what users export. `state.safetensors` holds every other tensor: the rest of the method
+(heads, teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``. Learning rates and orders are
+functions of the step and are not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from manyview_server.learn.methods import Method
+from manyview_server.store import checkpoints
+
+BACKBONE_PREFIX = "backbone."
+METHOD_PREFIX = "method."
+OPTIMIZER_PREFIX = "optimizer."
+
+
+def capture(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
+    backbone, state = {}, {}
+    for name, tensor in method.state_dict().items():
+        if name.startswith(BACKBONE_PREFIX):
+            backbone[name.removeprefix(BACKBONE_PREFIX)] = _copy(tensor)
+        else:
+            state[METHOD_PREFIX + name] = _copy(tensor)
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state[parameter].items():
+            state[f"{OPTIMIZER_PREFIX}{index}.{name}"] = _copy(torch.as_tensor(value))
+    return {checkpoints.BACKBONE: backbone, checkpoints.STATE: state}
+
+
+def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_json: bytes) -> dict[str, Any]:
+    """Write what `capture` gave as a checkpoint; gives its manifest. Raises OSError."""
+
+    def writer(named: Mapping[str, Tensor]) -> Any:
+        return lambda path: save_file(dict(named), path, metadata={"format": "pt"})
+
+    files = {file: writer(named) for file, named in tensors.items()}
+    return checkpoints.write(directory, {**files, checkpoints.STATE_JSON: state_json})
+
+
+def restore(directory: Path, method: Method, optimizer: torch.optim.Optimizer) -> None:
+    """Put the checkpoint's tensors into a method and an optimizer that were built with the same settings.
+
+    Raises:
+        ValueError: the checkpoint is of another model.
+    """
+    state = load_file(directory / checkpoints.STATE)
+    restore_method(directory, method, state)
+    parameters = _parameters(optimizer)
+    for name, value in state.items():
+        if name.startswith(OPTIMIZER_PREFIX):
+            index, key = name.removeprefix(OPTIMIZER_PREFIX).split(".", 1)
+            _put(optimizer.state[parameters[int(index)]], key, value, parameters[int(index)])
+
+
+def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:
+    """Put the checkpoint's weights, teacher and bank into `method`.
+
+    Raises:
+        ValueError: the checkpoint is of another model.
+    """
+    state = load_file(directory / checkpoints.STATE) if state is None else state
+    tensors = {BACKBONE_PREFIX + k: v for k, v in load_file(directory / checkpoints.BACKBONE).items()}
+    tensors |= {k.removeprefix(METHOD_PREFIX): v for k, v in state.items() if k.startswith(METHOD_PREFIX)}
+    try:
+        method.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{directory.name} does not fit the model: {error}") from error
+
+
+def restore_backbone(file: Path, backbone: nn.Module) -> None:
+    """Load exported weights, a classifier's ``fc`` left aside.
+
+    Raises:
+        ValueError: they are of another network, or the file is no safetensors file.
+    """
+    try:
+        weights = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("fc.")}
+        backbone.load_state_dict(weights)
+    except Exception as error:  # safetensors raises classes of its own, load_state_dict RuntimeError
+        raise ValueError(f"{file.name} does not fit the backbone: {error}") from error
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _put(state: dict[str, Any], name: str, value: Tensor, parameter: Tensor) -> None:
+    """Into the tensor that is there, which keeps its memory layout: fused optimizers need that of the parameter."""
+    if name not in state:
+        state[name] = torch.empty_like(parameter) if value.shape == parameter.shape else value.to(parameter.device)
+    state[name].copy_(value)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
