@@ -6,50 +6,123 @@
     data_dir/jobs/<uid>/checkpoints/     the checkpoints
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones
 
-All of it is asynchronous on the surface and runs on one database thread beneath.
-
-The signatures:
-
-    Store.open(data_dir, *, reserve_bytes=...) -> Store                    StoreLocked, StoreTooNew, StoreCorrupt
-    await store.close()
-    store.weights_dir -> Path
-
-    datasets  create(dataset_id) -> Dataset                                AlreadyExists DATASET_EXISTS
-              get(dataset_id) -> Dataset                                   NotFound DATASET_NOT_FOUND
-              list(page_size, page_token) -> (list[Dataset], next_token)   tokens: opaque text, "" = first, none left
-              delete(dataset_id) -> None                                   FailedPrecondition DATASET_IN_USE; unlinks
-              images(dataset_id, statuses, page_size, page_token) -> (list[ImageRecord], next_token)
-              snapshot(dataset_id, version=None) -> Snapshot
-              directory(uid) -> Path                                       not a coroutine
-              mark_unreadable(uid, image_id, reason, message) -> bool      False where it was marked before
-    uploads   get(dataset_id, upload_id) -> Upload                         NotFound UPLOAD_NOT_FOUND
-              open(dataset_id, upload_id, resume_digest) -> UploadSession  FailedPrecondition UPLOAD_CHANGED
-              session.upload -> Upload                                     as opened
-              session.append(number, images) -> list[ImageOutcome]         durable on return; may be called again before
-                                                                           it returns, in order of the numbers
-              session.finish(num_images) -> (Upload, Dataset)              FailedPrecondition FINISH_MISMATCH
-    jobs      create(train_job_id, dataset_id, method, settings, server_version) -> Job     "" = the store names it
-              get(train_job_id) -> Job                                     NotFound TRAIN_JOB_NOT_FOUND
-              list(page_size, page_token) -> (list[Job], next_token)       newest first
-              delete(train_job_id) -> None                                 FailedPrecondition STATE_CONFLICT; unlinks
-              request_cancel(train_job_id) -> Job                          QUEUED -> CANCELLED, else -> CANCELLING
-              transition(train_job_id, expected, to, *, reason, message, hint, attempt, restarts) -> Job    Aborted STATE_CONFLICT
-              set_resolved(train_job_id, settings) -> None
-              report_progress(train_job_id, Progress) -> None              not a coroutine; written with the next event
-              next_queued() -> Job | None                                  the oldest QUEUED one
-              unfinished() -> list[Job]                                    all that are not terminal, oldest first
-              add_checkpoint(train_job_id, step=, epoch=, attempt=, directory=, num_bytes=, model=) -> Checkpoint
-              checkpoints(train_job_id | None) -> list[Checkpoint]         newest first
-              checkpoint(train_job_id, step | None) -> Checkpoint          None: the newest; NotFound MODEL_NOT_FOUND
-              pin_checkpoint(train_job_id, step) -> None
-              drop_checkpoint(train_job_id, step) -> None                  the row, then the directory
-              checkpoint_directory(uid) -> Path                            not a coroutine; jobs/<uid>/checkpoints
-    events    append(train_job_id, list[NewEvent]) -> None                 scalars alone: returns at once
-              read(train_job_id, after, limit) -> list[Event]              OutOfRange SEQUENCE_EXPIRED, SEQUENCE_AHEAD
-              wait(train_job_id, after, timeout_s) -> bool                 True where something newer than `after` is there
-              last_sequence(train_job_id) -> int;  oldest(train_job_id) -> int
-              rollback(train_job_id, to_step, attempt) -> Event
-              scalar_rows(train_job_id, names) -> list[Event]              without those that a rollback superseded
-              tail_logs(train_job_id, num_lines) -> list[Event]            the newest log events, in order
-    requests  once(request_id, method, body_hash, fn) -> bytes             AlreadyExists REQUEST_ID_REUSED
+Asynchronous on the surface; beneath, all of it runs on one database thread. `datasets`, `uploads`, `jobs`, `events` and
+`requests` document their methods.
 """
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from manyview_server.store.database import Database, StoreLocked
+from manyview_server.store.datasets import DatasetStore
+from manyview_server.store.events import EventLog
+from manyview_server.store.ingest import Ingest
+from manyview_server.store.jobs import JobStore
+from manyview_server.store.requests import RequestLog
+from manyview_server.store.shards import Position, recover
+from manyview_server.store.trash import Trash
+from manyview_server.store.uploads import UploadStore
+from manyview_server.store.writers import ShardWriters
+
+log = logging.getLogger(__name__)
+
+# Uploads stop this far from a full disk, or at a twentieth of a small one.
+RESERVE_BYTES = 512 << 20
+RESERVE_FRACTION = 0.05
+
+
+class Store:
+    """An open data directory."""
+
+    def __init__(self, data_dir: Path, lock_fd: int, reserve_bytes: int, clock: Callable[[], float]) -> None:
+        self._data_dir = data_dir
+        self._lock_fd = lock_fd
+        self._database = Database(data_dir / "manyview.sqlite")
+        self._writers = ShardWriters(self.datasets_dir)
+        self._trash = Trash(self._database, data_dir)
+        self.events = EventLog(self._database, clock=clock)
+        self.datasets = DatasetStore(self._database, self.datasets_dir, self._writers, self._trash, clock)
+        self.uploads = UploadStore(self._database, Ingest(self._database, self._writers, data_dir, reserve_bytes))
+        self.jobs = JobStore(self._database, self.events, self.jobs_dir, self._trash, clock)
+        self.requests = RequestLog(self._database, clock)
+
+    @classmethod
+    def open(cls, data_dir: Path, *, reserve_bytes: int | None = None, clock: Callable[[], float] = time.time) -> Store:
+        """Open or create a data directory and recover what a crash left: it looks at tails only, whatever the size.
+
+        `reserve_bytes` of the disk are kept free of uploads. Raises StoreLocked, StoreTooNew, StoreCorrupt.
+        """
+        data_dir = data_dir.resolve()
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_fd = _lock(data_dir / "LOCK")
+        try:
+            if reserve_bytes is None:
+                disk = os.statvfs(data_dir)
+                reserve_bytes = min(RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * RESERVE_FRACTION))
+            store = cls(data_dir, lock_fd, reserve_bytes, clock)
+            store._start()
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return store
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Holds a directory for each data set, by its uid."""
+        return self._data_dir / "datasets"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Holds a directory for each job, by its uid."""
+        return self._data_dir / "jobs"
+
+    @property
+    def weights_dir(self) -> Path:
+        """Holds the operator's own weights for plain backbones."""
+        return self._data_dir / "weights"
+
+    async def close(self) -> None:
+        """Make durable what waits, close the database, release the directory."""
+        await self.uploads.close()
+        await self.events.close()
+        await self._database.call(self._writers.close)
+        self._database.close()
+        os.close(self._lock_fd)
+
+    def _start(self) -> None:
+        for directory in (self.datasets_dir, self.jobs_dir, self.weights_dir):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._database.open()
+        try:
+            self._database.run(self._trash.sweep_at_start)
+            self._database.run(lambda: self._database.transact(self._recover_shards))
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _recover_shards(self, connection: sqlite3.Connection) -> None:
+        for pk, uid, shard, end in connection.execute("SELECT pk, uid, shard, shard_bytes FROM dataset").fetchall():
+            committed = Position(shard, end)
+            resumed = recover(self.datasets_dir / uid, committed)
+            if resumed != committed:
+                log.error("shard %d of data set %s is shorter than what was committed: images are lost", shard, uid)
+                sql = "UPDATE dataset SET shard = ?, shard_bytes = ? WHERE pk = ?"
+                connection.execute(sql, (*resumed, pk))
+
+
+def _lock(path: Path) -> int:
+    """The lock, held until the file descriptor is closed or the process ends."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise StoreLocked(f"{path.parent} is in use by another server") from error
+    return fd

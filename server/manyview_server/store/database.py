@@ -1,0 +1,174 @@
+"""SQLite on one thread: one process, one connection, WAL, `synchronous=FULL`.
+
+FULL, because an acknowledgement depends on the commit: NORMAL survives a kill but loses commits to a power cut. One
+connection in exclusive mode, because SQLite before 3.51.3 can corrupt a WAL that two connections share.
+
+StoreUnusable: the server cannot start on this data directory
+├── StoreLocked       another server has it
+├── StoreTooNew       a newer release wrote it
+└── StoreCorrupt      the database does not read
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable
+from manyview_server.store.schema import MIGRATIONS
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# sysexits.h EX_IOERR: after a failed sync nothing in memory can be trusted to be on disk, and a second try would lie.
+EXIT_SYNC_FAILED = 74
+SYNC_ERRORS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
+
+
+class StoreUnusable(Exception):
+    """The server cannot start on this data directory."""
+
+
+class StoreLocked(StoreUnusable):
+    """Another process holds the data directory."""
+
+
+class StoreTooNew(StoreUnusable):
+    """A newer release wrote the database."""
+
+
+class StoreCorrupt(StoreUnusable):
+    """The database does not read."""
+
+
+def die_unsynced(what: str, error: Exception) -> NoReturn:
+    """End the process at once: the disk refused a sync, so recovery must start from what it really holds."""
+    log.critical("sync failed, exiting: %s", what, exc_info=error)
+    logging.shutdown()
+    os._exit(EXIT_SYNC_FAILED)
+
+
+def disk_full(error: Exception | None = None) -> ResourceExhausted:
+    """The error for a full disk: room may come back, so it says when to try again."""
+    if error is not None:
+        log.error("disk full", exc_info=error)
+    return ResourceExhausted("DISK_FULL", "the server's disk is full", retry_after_s=30.0)
+
+
+def translated(error: sqlite3.Error) -> ServiceError | None:
+    """What a caller may see of a database error; None where it is a bug of ours."""
+    # The module raises a few errors of its own, without a code.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code in SYNC_ERRORS:
+        die_unsynced("database", error)
+    primary = code & 0xFF
+    if primary == sqlite3.SQLITE_FULL:
+        return disk_full(error)
+    if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
+        log.error("database unavailable", exc_info=error)
+        return Unavailable("STORE_UNAVAILABLE", "the server's store cannot be used now", retry_after_s=5.0)
+    return None
+
+
+class Database:
+    """The connection and its thread. Functions given to `read` and `write` run there, one at a time, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Open or create the file and bring its tables up to date. Raises StoreUnusable."""
+        try:
+            self.run(self._open)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, fn: Callable[[], T]) -> T:
+        """`fn()` on the database thread; waits for it. For start-up, before there is an event loop."""
+        return self._executor.submit(fn).result()
+
+    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """The answer of `fn(connection)`. Keep it short: commits wait behind it."""
+        return await self.call(lambda: self._guarded(fn))
+
+    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """`fn(connection)` within one transaction: durable when this returns, without effect when it raises."""
+        return await self.call(lambda: self.transact(fn))
+
+    def transact(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """What `write` does, for callers that are on the database thread already or have no event loop yet."""
+        return self._guarded(lambda connection: _in_transaction(connection, fn))
+
+    def close(self) -> None:
+        """Finish what is queued, then close."""
+        self._executor.submit(self._close).result()
+        self._executor.shutdown()
+
+    async def call(self, fn: Callable[[], T]) -> T:
+        """`fn()` on the database thread, for what is more than one transaction."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, fn)
+
+    def _guarded(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        assert self._connection is not None
+        try:
+            return fn(self._connection)
+        except sqlite3.Error as error:
+            if (visible := translated(error)) is not None:
+                raise visible from error
+            raise
+
+    def _open(self) -> None:
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self._connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
+        try:
+            _configure(self._connection)
+            _migrate(self._connection)
+        except sqlite3.DatabaseError as error:
+            raise StoreCorrupt(f"{self._path} does not read: {error}") from error
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _in_transaction(connection: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = fn(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite itself rolls back after some errors, a full disk for one.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA mmap_size=0")
+    # The index of image ids is hit at random: 64 MiB hold that of two million images.
+    connection.execute("PRAGMA cache_size=-65536")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreTooNew(f"the database has version {version}, this release knows up to {len(MIGRATIONS)}")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        # executescript would commit each statement by itself: one transaction makes a kill in between harmless.
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")

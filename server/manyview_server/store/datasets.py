@@ -1,0 +1,275 @@
+"""Data sets: their registry, their listing, and the snapshots that training reads."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from manyview_server.errors import AlreadyExists, FailedPrecondition, NotFound
+from manyview_server.store.database import Database
+from manyview_server.store.records import Dataset, ImageRecord, Snapshot
+from manyview_server.store.shards import SNAPSHOT_DTYPE, sync_directory
+from manyview_server.store.trash import Trash
+from manyview_server.store.writers import ShardWriters
+
+COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_labelled, num_rejected, num_unreadable"
+# A page, and the token of the next one: "" where there is none.
+DatasetPage = tuple[list[Dataset], str]
+ImagePage = tuple[list[ImageRecord], str]
+
+# Rows that one visit to the database thread reads: a snapshot of millions lets commits in between.
+SNAPSHOT_CHUNK_ROWS = 50_000
+
+STORED_PAGE = """
+    SELECT image.position, image_id, key, coalesce(label.name, ''), length, width, height,
+           coalesce(reason, ''), coalesce(message, ''), reason IS NOT NULL
+    FROM image
+    LEFT JOIN label ON label.dataset = image.dataset AND label.ordinal = image.label
+    LEFT JOIN unreadable ON unreadable.dataset = image.dataset AND unreadable.position = image.position
+    WHERE image.dataset = ? AND image.position > ?
+    ORDER BY image.position LIMIT ?
+"""
+UNREADABLE_PAGE = """
+    SELECT image.position, image_id, key, coalesce(label.name, ''), length, width, height, reason, message, 1
+    FROM unreadable
+    JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
+    LEFT JOIN label ON label.dataset = image.dataset AND label.ordinal = image.label
+    WHERE unreadable.dataset = ? AND unreadable.position > ?
+    ORDER BY unreadable.position LIMIT ?
+"""
+REJECTED_PAGE = """
+    SELECT ordinal, key, label, num_bytes, reason, message FROM rejected
+    WHERE dataset = ? AND ordinal > ? ORDER BY ordinal LIMIT ?
+"""
+
+
+def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
+    """The data set's row. Raises NotFound."""
+    row = connection.execute("SELECT pk FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if row is None:
+        raise NotFound("DATASET_NOT_FOUND", f"no data set {dataset_id!r}", metadata={"dataset": dataset_id})
+    return int(row[0])
+
+
+def read_dataset(connection: sqlite3.Connection, pk: int) -> Dataset:
+    """The record of the data set in row `pk`."""
+    row = connection.execute(f"SELECT {COLUMNS} FROM dataset WHERE pk = ?", (pk,)).fetchone()
+    return _dataset(row)
+
+
+def _dataset(row: tuple[object, ...]) -> Dataset:
+    names = COLUMNS.split(", ")
+    return Dataset(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
+
+
+class DatasetStore:
+    """The data sets of a data directory."""
+
+    def __init__(
+        self,
+        database: Database,
+        datasets_dir: Path,
+        writers: ShardWriters,
+        trash: Trash,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._datasets_dir = datasets_dir
+        self._writers = writers
+        self._trash = trash
+        self._clock = clock
+
+    def directory(self, uid: str) -> Path:
+        """Where the data set's shards lie."""
+        return self._datasets_dir / uid
+
+    async def create(self, dataset_id: str) -> Dataset:
+        """A new, empty data set. Raises AlreadyExists DATASET_EXISTS."""
+        uid = uuid.uuid4().hex
+
+        def run(connection: sqlite3.Connection) -> Dataset:
+            if connection.execute("SELECT 1 FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone():
+                raise AlreadyExists("DATASET_EXISTS", f"there is a data set {dataset_id!r} already")
+            # A directory without a row, after a crash, is empty and harmless; a row without a directory is not.
+            self.directory(uid).mkdir(mode=0o700)
+            sync_directory(self._datasets_dir)
+            insert = "INSERT INTO dataset (dataset_id, uid, create_time) VALUES (?, ?, ?)"
+            cursor = connection.execute(insert, (dataset_id, uid, self._clock()))
+            assert cursor.lastrowid is not None
+            return read_dataset(connection, cursor.lastrowid)
+
+        return await self._database.write(run)
+
+    async def get(self, dataset_id: str) -> Dataset:
+        """The data set. Raises NotFound DATASET_NOT_FOUND."""
+        return await self._database.read(lambda c: read_dataset(c, dataset_pk(c, dataset_id)))
+
+    async def list(self, page_size: int, page_token: str = "") -> DatasetPage:
+        """Data sets by their id, and the token of the next page; "" when there is none."""
+        sql = f"SELECT {COLUMNS} FROM dataset WHERE dataset_id > ? ORDER BY dataset_id LIMIT ?"
+
+        def run(connection: sqlite3.Connection) -> DatasetPage:
+            found = [_dataset(row) for row in connection.execute(sql, (page_token, page_size + 1))]
+            return found[:page_size], found[page_size - 1].dataset_id if len(found) > page_size else ""
+
+        return await self._database.read(run)
+
+    async def delete(self, dataset_id: str) -> None:
+        """Remove the data set and its images; uploads that run are fenced.
+
+        Raises FailedPrecondition DATASET_IN_USE while a job that is not terminal trains on it.
+        """
+
+        def run(connection: sqlite3.Connection) -> None:
+            pk = dataset_pk(connection, dataset_id)
+            uid = read_dataset(connection, pk).uid
+            _refuse_in_use(connection, dataset_id, uid)
+            connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
+            connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
+            self._trash.put(connection, self.directory(uid), dataset=pk)
+            self._writers.forget(pk)
+
+        await self._database.write(run)
+        await self._trash.sweep()
+
+    async def images(
+        self, dataset_id: str, statuses: Collection[str], page_size: int, page_token: str = ""
+    ) -> ImagePage:
+        """Images of these statuses, and the next page's token: committed ones in their order, then refused ones.
+
+        No status means STORED and UNREADABLE. A token belongs to the statuses that it was given for.
+        """
+        wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
+
+        def run(connection: sqlite3.Connection) -> ImagePage:
+            return _images_page(connection, dataset_pk(connection, dataset_id), wanted, page_size, page_token)
+
+        return await self._database.read(run)
+
+    async def snapshot(self, dataset_id: str, version: int | None = None) -> Snapshot:
+        """The first `version` images, by default all. The same version is the same snapshot, whenever it is taken."""
+
+        def head(connection: sqlite3.Connection) -> tuple[int, Dataset, dict[int, str]]:
+            pk = dataset_pk(connection, dataset_id)
+            names = connection.execute("SELECT ordinal, name FROM label WHERE dataset = ?", (pk,)).fetchall()
+            return pk, read_dataset(connection, pk), dict(names)
+
+        pk, dataset, names = await self._database.read(head)
+        size = dataset.num_images if version is None else version
+        if not 0 <= size <= dataset.num_images:
+            raise ValueError(f"version {size} of a data set that has {dataset.num_images} images")
+        array = np.empty(size, SNAPSHOT_DTYPE)
+        for first in range(0, size, SNAPSHOT_CHUNK_ROWS):
+            last = min(first + SNAPSHOT_CHUNK_ROWS, size)
+            array[first:last] = await self._database.read(partial(_snapshot_rows, pk=pk, first=first, last=last))
+        return Snapshot(dataset=dataset, version=size, array=array, labels=_sort_labels(array, names))
+
+    async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
+        """Note that a committed image does not decode. False where that was known, or the data set is gone."""
+
+        def run(connection: sqlite3.Connection) -> bool:
+            sql = """
+                INSERT OR IGNORE INTO unreadable (dataset, position, reason, message)
+                SELECT dataset, position, ?, ? FROM image JOIN dataset ON dataset.pk = image.dataset
+                WHERE uid = ? AND image_id = ?
+            """
+            fresh = connection.execute(sql, (reason, message, uid, image_id)).rowcount > 0
+            if fresh:
+                connection.execute("UPDATE dataset SET num_unreadable = num_unreadable + 1 WHERE uid = ?", (uid,))
+            return fresh
+
+        return await self._database.write(run)
+
+
+def _refuse_in_use(connection: sqlite3.Connection, dataset_id: str, uid: str) -> None:
+    sql = """
+        SELECT train_job_id FROM job
+        WHERE dataset_uid = ? AND state NOT IN ('CANCELLED', 'SUCCEEDED', 'FAILED') ORDER BY pk LIMIT 1
+    """
+    row = connection.execute(sql, (uid,)).fetchone()
+    if row is not None:
+        message = f"train job {row[0]!r} reads the data set {dataset_id!r}: cancel it first"
+        raise FailedPrecondition("DATASET_IN_USE", message, metadata={"train_job": row[0]})
+
+
+def _images_page(
+    connection: sqlite3.Connection, pk: int, wanted: frozenset[str], page_size: int, page_token: str
+) -> ImagePage:
+    """A token is "i" or "r", for images and refused ones, and the last position or ordinal that was shown."""
+    table, after = page_token[:1] or "i", int(page_token[1:] or 0)
+    committed = wanted & {"STORED", "UNREADABLE"}
+    if table == "i" and committed:
+        found = _committed(connection, pk, committed, after, page_size + 1)
+        if len(found) > page_size:
+            return [record for _, record in found[:page_size]], f"i{found[page_size - 1][0]}"
+        if "REJECTED" not in wanted:
+            return [record for _, record in found], ""
+        if len(found) == page_size:
+            return [record for _, record in found], "r0"
+    else:
+        found = []
+    refused = _refused(connection, pk, after if table == "r" else 0, page_size - len(found) + 1)
+    room = page_size - len(found)
+    records = [record for _, record in found + refused[:room]]
+    return records, f"r{refused[room - 1][0]}" if len(refused) > room else ""
+
+
+def _committed(
+    connection: sqlite3.Connection, pk: int, wanted: Collection[str], after: int, limit: int
+) -> list[tuple[int, ImageRecord]]:
+    sql = UNREADABLE_PAGE if wanted == {"UNREADABLE"} else STORED_PAGE
+    if wanted == {"STORED"}:
+        sql = sql.replace("ORDER BY", "AND reason IS NULL ORDER BY")
+    return [(row[0], _committed_record(row)) for row in connection.execute(sql, (pk, after, limit))]
+
+
+def _committed_record(row: tuple[int, int, str, str, int, int, int, str, str, int]) -> ImageRecord:
+    _, image_id, key, label, length, width, height, reason, message, unreadable = row
+    return ImageRecord(
+        image_id=image_id,
+        key=key,
+        label=label,
+        status="UNREADABLE" if unreadable else "STORED",
+        num_bytes=length,
+        width=width,
+        height=height,
+        reason=reason,
+        message=message,
+    )
+
+
+def _refused(connection: sqlite3.Connection, pk: int, after: int, limit: int) -> list[tuple[int, ImageRecord]]:
+    return [
+        (ordinal, ImageRecord(image_id=0, key=key, label=label, status="REJECTED", num_bytes=num_bytes, width=0,
+                              height=0, reason=reason, message=message))
+        for ordinal, key, label, num_bytes, reason, message in connection.execute(REJECTED_PAGE, (pk, after, limit))
+    ]  # fmt: skip
+
+
+def _snapshot_rows(connection: sqlite3.Connection, pk: int, first: int, last: int) -> npt.NDArray[np.void]:
+    """Images `first` to `last` of the prefix, with labels as the ordinals of their first appearance."""
+    sql = """
+        SELECT image_id, shard, offset, length, label, width, height FROM image
+        WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position
+    """
+    return np.array(connection.execute(sql, (pk, first, last)).fetchall(), SNAPSHOT_DTYPE)
+
+
+def _sort_labels(array: npt.NDArray[np.void], names: dict[int, str]) -> tuple[str, ...]:
+    """Renumber the array's labels, in place, by the sorted names of those that occur in it; returns these."""
+    ordinals = [int(ordinal) for ordinal in np.unique(array["label"]) if ordinal >= 0]
+    labels = sorted(names[ordinal] for ordinal in ordinals)
+    number = {name: i for i, name in enumerate(labels)}
+    # One slot more at the end: ordinal -1 finds -1 there.
+    renumber = np.full(max(ordinals, default=-1) + 2, -1, np.int32)
+    for ordinal in ordinals:
+        renumber[ordinal] = number[names[ordinal]]
+    array["label"] = renumber[array["label"]]
+    return tuple(labels)

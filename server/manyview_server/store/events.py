@@ -1,0 +1,393 @@
+"""The event log: one for each job, ordered, durable before anyone sees it.
+
+Scalars are committed in groups, other events at once and after the scalars that came before them. Live readers are
+served from a short tail in memory; older events are read in pages. A reader is a cursor: a slow one costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
+from manyview_server.store.database import Database
+from manyview_server.store.records import Event, NewEvent
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# Scalars wait so long for company.
+GROUP_S = 0.1
+# Scalars that wait while the disk refuses them; more are refused.
+MAX_PENDING = 10_000
+TAIL_EVENTS = 1024
+MAX_EVENTS = 1_000_000
+# Events that one visit to the database thread reads.
+CHUNK_EVENTS = 5_000
+
+COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
+
+# An event, and when it came.
+Pending = tuple[float, NewEvent]
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What live readers need of a job's log."""
+
+    oldest: int
+    last: int
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=TAIL_EVENTS))
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
+    """The job's row. Raises NotFound."""
+    row = connection.execute("SELECT pk FROM job WHERE train_job_id = ?", (train_job_id,)).fetchone()
+    if row is None:
+        raise NotFound("TRAIN_JOB_NOT_FOUND", f"no train job {train_job_id!r}", metadata={"train_job": train_job_id})
+    return int(row[0])
+
+
+class EventLog:
+    """The event logs of all jobs."""
+
+    def __init__(
+        self, database: Database, *, max_events: int = MAX_EVENTS, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._max_events = max_events
+        self._clock = clock
+        self._pending: dict[str, list[Pending]] = {}
+        self._tails: dict[str, _Tail] = {}
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def append(self, train_job_id: str, events: Sequence[NewEvent]) -> None:
+        """Log events. Scalars alone return at once and are committed within 100 ms; others are durable on return.
+
+        Raises NotFound, and ResourceExhausted DISK_FULL where too many wait for room.
+        """
+        pending = self._pending.setdefault(train_job_id, [])
+        if len(pending) + len(events) > MAX_PENDING:
+            raise ResourceExhausted("DISK_FULL", "the event log cannot be written", retry_after_s=30.0)
+        now = self._clock()
+        pending += [(now, event) for event in events]
+        if any(event.kind != "scalars" for event in events):
+            await self.flush(train_job_id)
+        elif self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush_soon())
+
+    async def flush(self, train_job_id: str) -> None:
+        """Commit what waits."""
+        await self.record(train_job_id, lambda _connection, _pk: (None, []))
+
+    async def record(
+        self, train_job_id: str, change: Callable[[sqlite3.Connection, int], tuple[T, list[NewEvent]]]
+    ) -> T:
+        """A change of the job and the events that tell of it, in one transaction, after the scalars that wait.
+
+        `change(connection, job's row)` returns its answer and the events. Raises NotFound.
+        """
+        loop = asyncio.get_running_loop()
+        pending = self._pending.pop(train_job_id, [])
+
+        def run(connection: sqlite3.Connection) -> tuple[T, _Committed]:
+            pk = job_pk(connection, train_job_id)
+            # The scalars came first; `change` may look at the log, so they go in before it runs.
+            before = self.insert(connection, pk, pending)
+            answer, events = change(connection, pk)
+            now = self._clock()
+            after = self.insert(connection, pk, [(now, event) for event in events])
+            return answer, _Committed(events=before + after, oldest=_trim(connection, pk, self._max_events))
+
+        def commit() -> T:
+            try:
+                answer, committed = self._database.transact(run)
+            except NotFound:
+                raise
+            except BaseException:
+                loop.call_soon_threadsafe(self._restore, train_job_id, pending)
+                raise
+            # From here and not from the coroutine: in the order of the commits, and even if the caller is gone.
+            loop.call_soon_threadsafe(self._publish, train_job_id, committed)
+            return answer
+
+        return await self._database.call(commit)
+
+    async def read(self, train_job_id: str, after: int, limit: int) -> list[Event]:
+        """The events after a cursor, at most `limit`.
+
+        Raises OutOfRange SEQUENCE_EXPIRED (metadata `oldest`) or SEQUENCE_AHEAD (metadata `newest`).
+        """
+        tail = await self._tail(train_job_id)
+        if after < tail.oldest - 1:
+            message = f"events up to {tail.oldest - 1} are no longer held"
+            raise OutOfRange("SEQUENCE_EXPIRED", message, metadata={"oldest": str(tail.oldest)})
+        if after > tail.last:
+            message = f"the newest event is {tail.last}, the cursor is {after}"
+            raise OutOfRange("SEQUENCE_AHEAD", message, metadata={"newest": str(tail.last)})
+        if after == tail.last:
+            return []
+        if tail.events and after + 1 >= tail.events[0].sequence:
+            skip = after + 1 - tail.events[0].sequence
+            return list(islice(tail.events, skip, skip + limit))
+        sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+        # No further than `last`: what is committed but not yet published is left to the tail.
+        last, count = tail.last, min(limit, CHUNK_EVENTS)
+
+        def run(connection: sqlite3.Connection) -> list[Event]:
+            pk = job_pk(connection, train_job_id)
+            return [_event(row) for row in connection.execute(sql, (pk, after, last, count))]
+
+        return await self._database.read(run)
+
+    async def wait(self, train_job_id: str, after: int, timeout_s: float) -> bool:
+        """Whether there is something newer than `after`; waits for it for up to `timeout_s`.
+
+        True also when the job is deleted meanwhile: the next read raises NotFound.
+        """
+        tail = await self._tail(train_job_id)
+        if tail.last > after:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await tail.news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def last_sequence(self, train_job_id: str) -> int:
+        """The newest event that may be read; 0 for none."""
+        return (await self._tail(train_job_id)).last
+
+    async def oldest(self, train_job_id: str) -> int:
+        """The oldest event held."""
+        return (await self._tail(train_job_id)).oldest
+
+    async def rollback(self, train_job_id: str, to_step: int, attempt: int) -> Event:
+        """Log that a new attempt goes on from `to_step`, 0 for the beginning: later scalars no longer count."""
+
+        def change(connection: sqlite3.Connection, pk: int) -> tuple[None, list[NewEvent]]:
+            payload = {"to_step": to_step, "superseded_after_sequence": _last_kept(connection, pk, to_step)}
+            return None, [NewEvent(kind="rollback", payload=payload, step=to_step, attempt=attempt)]
+
+        def newest(connection: sqlite3.Connection) -> Event:
+            sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence DESC LIMIT 1"
+            return _event(connection.execute(sql, (job_pk(connection, train_job_id),)).fetchone())
+
+        await self.record(train_job_id, change)
+        return await self._database.read(newest)
+
+    async def scalar_rows(
+        self, train_job_id: str, names: Collection[str] = (), *, after: int = 0, limit: int | None = None
+    ) -> list[Event]:
+        """The scalars after a cursor, without those that a rollback superseded.
+
+        With `names`, rows hold only these scalars, and those that have none of them are left out.
+        """
+        wanted = frozenset(names)
+        ranges = await self._superseded(train_job_id)
+        rows: list[Event] = []
+        while limit is None or len(rows) < limit:
+            page = await self.read_scalars(train_job_id, after)
+            if not page:
+                break
+            after = page[-1].sequence
+            kept = (e for e in page if not any(first < e.sequence < end for first, end in ranges))
+            rows += [row for event in kept if (row := _only(event, wanted)) is not None]
+        return rows if limit is None else rows[:limit]
+
+    async def read_scalars(self, train_job_id: str, after: int) -> list[Event]:
+        """One page of the scalars after a cursor, superseded ones too."""
+        sql = (
+            f"SELECT {COLUMNS} FROM event WHERE job = ? AND sequence > ? AND kind = 'scalars' ORDER BY sequence LIMIT ?"
+        )
+        tail = await self._tail(train_job_id)
+
+        def run(connection: sqlite3.Connection) -> list[Event]:
+            pk = job_pk(connection, train_job_id)
+            return [_event(row) for row in connection.execute(sql, (pk, after, CHUNK_EVENTS))]
+
+        return [event for event in await self._database.read(run) if event.sequence <= tail.last]
+
+    async def tail_logs(self, train_job_id: str, num_lines: int) -> list[Event]:
+        """The newest log events, oldest first."""
+        sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND kind = 'log' ORDER BY sequence DESC LIMIT ?"
+
+        def run(connection: sqlite3.Connection) -> list[Event]:
+            pk = job_pk(connection, train_job_id)
+            return [_event(row) for row in connection.execute(sql, (pk, num_lines))][::-1]
+
+        return await self._database.read(run)
+
+    def forget(self, train_job_id: str) -> None:
+        """The job was deleted: wake those who wait for it."""
+        self._pending.pop(train_job_id, None)
+        tail = self._tails.pop(train_job_id, None)
+        if tail is not None:
+            tail.news.set()
+
+    async def close(self) -> None:
+        """Commit what waits."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.wait([self._flusher])
+        for train_job_id in list(self._pending):
+            await self._flush_quietly(train_job_id)
+
+    async def _flush_soon(self) -> None:
+        while self._pending:
+            await asyncio.sleep(GROUP_S)
+            for train_job_id in list(self._pending):
+                await self._flush_quietly(train_job_id)
+        self._flusher = None
+
+    async def _flush_quietly(self, train_job_id: str) -> None:
+        """Scalars of a job that is gone are dropped; where the disk is full, they wait for the next round."""
+        try:
+            await self.flush(train_job_id)
+        except NotFound:
+            self._pending.pop(train_job_id, None)
+        except Exception:
+            log.exception("scalars of %s could not be committed", train_job_id)
+
+    def insert(self, connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) -> list[Event]:
+        """Within a transaction: give events their sequences and write them."""
+        if not pending:
+            return []
+        (last,) = connection.execute("SELECT last_sequence FROM job WHERE pk = ?", (pk,)).fetchone()
+        events = [
+            Event(
+                sequence=sequence,
+                time=at,
+                attempt=new.attempt,
+                step=new.step,
+                epoch=new.epoch,
+                kind=new.kind,
+                payload=new.payload,
+            )
+            for sequence, (at, new) in enumerate(pending, start=last + 1)
+        ]
+        connection.executemany(
+            "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(pk, e.sequence, e.time, e.attempt, e.step, e.epoch, e.kind, json.dumps(e.payload)) for e in events],
+        )
+        connection.execute("UPDATE job SET last_sequence = ? WHERE pk = ?", (last + len(events), pk))
+        return events
+
+    def _publish(self, train_job_id: str, committed: _Committed) -> None:
+        tail = self._tails.get(train_job_id)
+        if tail is None or not committed.events:
+            return
+        tail.oldest = committed.oldest
+        for event in committed.events:
+            # A tail that was loaded after this commit has it already.
+            if event.sequence == tail.last + 1:
+                tail.events.append(event)
+                tail.last = event.sequence
+        # Those who wait have the old event in hand; later ones wait for the next news.
+        tail.news.set()
+        tail.news = asyncio.Event()
+
+    def _restore(self, train_job_id: str, pending: list[Pending]) -> None:
+        """A failed commit: its scalars wait for the next one, before those that came since.
+
+        Whoever sent other events was told of the failure.
+        """
+        pending = [(at, event) for at, event in pending if event.kind == "scalars"]
+        if not pending:
+            return
+        self._pending[train_job_id] = pending + self._pending.get(train_job_id, [])
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush_soon())
+
+    async def _tail(self, train_job_id: str) -> _Tail:
+        if (tail := self._tails.get(train_job_id)) is not None:
+            return tail
+        sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[_Tail] = loop.create_future()
+
+        def place(oldest: int, last: int) -> None:
+            loaded.set_result(self._tails.setdefault(train_job_id, _Tail(oldest, last)))
+
+        def run(connection: sqlite3.Connection) -> None:
+            row = connection.execute(sql, (job_pk(connection, train_job_id),)).fetchone()
+            # Placed by the loop in turn with the commits: none of those that follow is missed.
+            loop.call_soon_threadsafe(place, *row)
+
+        await self._database.read(run)
+        return await loaded
+
+    async def _superseded(self, train_job_id: str) -> list[tuple[int, int]]:
+        """Ranges of sequences, both ends excluded, whose scalars no longer count."""
+        sql = "SELECT sequence, payload FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence"
+
+        def run(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+            rows = connection.execute(sql, (job_pk(connection, train_job_id),)).fetchall()
+            return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
+
+        return await self._database.read(run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Committed:
+    events: list[Event]
+    oldest: int
+
+
+def _event(row: tuple[int, float, int, int, int, str, str]) -> Event:
+    sequence, at, attempt, step, epoch, kind, payload = row
+    return Event(
+        sequence=sequence, time=at, attempt=attempt, step=step, epoch=epoch, kind=kind, payload=json.loads(payload)
+    )
+
+
+def _only(event: Event, names: frozenset[str]) -> Event | None:
+    if not names:
+        return event
+    values = {name: value for name, value in event.payload.items() if name in names}
+    if not values:
+        return None
+    return Event(
+        sequence=event.sequence,
+        time=event.time,
+        attempt=event.attempt,
+        step=event.step,
+        epoch=event.epoch,
+        kind=event.kind,
+        payload=values,
+    )
+
+
+def _last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
+    """The last event that a rollback to `to_step` keeps.
+
+    Scalars are logged a little after their step, so those of the checkpoint's step may follow its event: they count.
+    From the beginning, step 0 is done again: nothing is kept.
+    """
+    if to_step == 0:
+        return 0
+    sql = "SELECT max(sequence) FROM event WHERE job = ? AND step <= ? AND kind IN ('scalars', 'checkpoint')"
+    return connection.execute(sql, (pk, to_step)).fetchone()[0] or 0
+
+
+def _trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:
+    """Keep the log within bounds, an eighth at a time; returns the oldest sequence held."""
+    sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
+    oldest, last = connection.execute(sql, (pk,)).fetchone()
+    if last - oldest < max_events:
+        return int(oldest)
+    oldest = last - max_events + max_events // 8
+    connection.execute("DELETE FROM event WHERE job = ? AND sequence < ?", (pk, oldest))
+    connection.execute("UPDATE job SET oldest_sequence = ? WHERE pk = ?", (oldest, pk))
+    return int(oldest)
