@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from manyview_server.learn.collapse import healthy_std, representation_std
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import torch
-from manyview_server.learn.ema import make_teacher, update_teacher
 from torch import nn
+
+from manyview_server.learn.ema import make_teacher, update_teacher
 
 
 def pair() -> tuple[nn.Module, nn.Module]:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from manyview_server.learn import evaluation
 from manyview_server.learn.evaluation import knn_predict, knn_top1, raw_pixel_features
-from torch import Tensor
 
 
 def waves(rows: int, columns: int, phase: float) -> Tensor:

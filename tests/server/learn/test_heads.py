@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import torch
-from manyview_server.learn import heads
 from torch import nn
+
+from manyview_server.learn import heads
 
 
 def test_simclr_norms_the_hidden_layer_and_the_output() -> None:

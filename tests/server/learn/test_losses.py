@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from manyview_server.learn import losses
-from manyview_server.learn.losses import info_nce, nt_xent
 from torch import Tensor
 from torch.nn import functional as F
+
+from manyview_server.learn import losses
+from manyview_server.learn.losses import info_nce, nt_xent
 
 
 def waves(rows: int, columns: int, phase: float) -> Tensor:

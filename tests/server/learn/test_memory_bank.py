@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from manyview_server.learn.memory_bank import MemoryBank, default_size
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from manyview_server.learn.schedules import cosine, warmup_cosine
 
 

@@ -1,0 +1,107 @@
+"""One step of training: the part that a trainer and a notebook share.
+
+Shapes: V views, B batch, D feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from manyview_server.learn.methods.method import Method
+from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.schedules import warmup_cosine
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step gives. The tensors stay on the device: reading one waits for it, so read them a step later."""
+
+    loss: Tensor
+    """0-d float."""
+    accepted: Tensor
+    """0-d bool: false where the loss or a gradient was not finite. Nothing of such a step remains."""
+    gradient_norm: Tensor
+    """0-d float, over all trained parameters."""
+    learning_rate: float
+    """Of this step."""
+    representation: Tensor
+    """(V'B, D) backbone features, detached."""
+    scalars: dict[str, Tensor]
+    """What else the method reports."""
+
+
+def train_step(
+    method: Method,
+    optimizer: Sgd,
+    views: Tensor,
+    image_ids: Tensor,
+    step: int,
+    total_steps: int,
+    *,
+    warmup_steps: int = 0,
+    precision: Precision = "float32",
+) -> StepResult:
+    """Forward, backward, update, and what the method does after it. Never waits for the device.
+
+    A loss or gradient that is not finite reaches neither weights, momentum, batch norm statistics, teacher nor bank.
+
+    Args:
+        method: in training mode.
+        optimizer: made by `optimizers.build` for `method`.
+        views: (V, B, 3, H, W), normalised.
+        image_ids: (B,) int64.
+        step: of `total_steps`, from 0. The learning rate rises over `warmup_steps`, then falls along a cosine to 0.
+    """
+    optimizer.set_learning_rate(warmup_cosine(step, total_steps, warmup_steps))
+    optimizer.zero_grad()
+    statistics = _NormStatistics(method)
+
+    with torch.autocast(views.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        output = method.forward_loss(views, image_ids)
+    torch.autograd.backward(output.loss)
+
+    gradient_norm = torch.nn.utils.get_total_norm(
+        parameter.grad for parameter in method.parameters() if parameter.grad is not None
+    )
+    accepted = torch.isfinite(output.loss.detach()) & torch.isfinite(gradient_norm)
+    optimizer.step(accepted)
+    statistics.restore_unless(accepted)
+    method.after_step(step, total_steps, accepted)
+    return StepResult(
+        loss=output.loss.detach(),
+        accepted=accepted,
+        gradient_norm=gradient_norm,
+        learning_rate=optimizer.learning_rate,
+        representation=output.representation,
+        scalars=output.scalars,
+    )
+
+
+class _NormStatistics:
+    """The batch norms' running statistics before a step, which the forward pass changes before the loss is known."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = [
+            buffer
+            for norm in module.modules()
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm)
+            for buffer in (norm.running_mean, norm.running_var)
+            if buffer is not None
+        ]
+        self._before = self._flat()
+
+    @torch.no_grad()
+    def restore_unless(self, accepted: Tensor) -> None:
+        if self._buffers:
+            kept = torch.where(accepted, self._flat(), self._before)
+            torch._foreach_copy_(self._buffers, list(torch.split(kept, [buffer.numel() for buffer in self._buffers])))
+
+    def _flat(self) -> Tensor:
+        """All of them in one tensor, so that saving and choosing are one kernel each and not one per layer."""
+        return torch.cat(self._buffers) if self._buffers else torch.empty(0)
