@@ -17,7 +17,7 @@ from manyview_server.supervise.catalogue import BackboneInfo, Catalogue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel:
-    """A model and where it lies: a checkpoint's directory, or a plain backbone with its weights file, or neither file."""
+    """A model and where it lies: a checkpoint's directory, or a plain backbone with or without a file."""
 
     message: pb.Model
     checkpoint: Checkpoint | None = None

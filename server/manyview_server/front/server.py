@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 
 from manyview.v1 import (
@@ -86,11 +87,15 @@ class Server:
         embed = EmbedService(models, backend.embedder, limits, draining)
         metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
         model = ModelService(models, backend.catalogue, limits, version, start_time)
-        dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
-        train_job_service_pb2_grpc.add_TrainJobServiceServicer_to_server(jobs, server)
-        embed_service_pb2_grpc.add_EmbedServiceServicer_to_server(embed, server)
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(model, server)
+        add: list[tuple[Callable[[Any, grpc.aio.Server], None], object]] = [
+            (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),
+            (train_job_service_pb2_grpc.add_TrainJobServiceServicer_to_server, jobs),
+            (embed_service_pb2_grpc.add_EmbedServiceServicer_to_server, embed),
+            (metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server, metrics),
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, model),
+        ]
+        for add_to_server, servicer in add:
+            add_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*SERVICE_NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),

@@ -1,0 +1,203 @@
+"""The link over a real socket pair: what goes in comes out, and every way to end it is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyview_server import messages
+from manyview_server.link import (
+    MAX_BLOB_BYTES,
+    MAX_HEADER_BYTES,
+    MESSAGE_TYPES,
+    PREFIX,
+    AsyncLink,
+    Link,
+    LinkClosed,
+    LinkCorrupt,
+    decode,
+    encode,
+)
+from manyview_server.messages import CancelEmbed, EmbedDone, Message, RowFailed, ScalarsLogged, StopTraining
+
+DONE = EmbedDone(
+    request_id=7,
+    shape=(2, 3),
+    errors=(RowFailed(row=1, reason="DECODE_FAILED", message="cut off"),),
+    queue_ms=0.5,
+    decode_ms=1.25,
+    forward_ms=2.0,
+    batch_images=2,
+    blobs=(b"\0" * 24,),
+)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    theirs.settimeout(10)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def round_trip(message: Message) -> Message:
+    frame = b"".join(encode(message))
+    header_bytes, blob_bytes = PREFIX.unpack(frame[: PREFIX.size])
+    body = frame[PREFIX.size :]
+    assert len(body) == header_bytes + blob_bytes
+    return decode(body[:header_bytes], body[header_bytes:])
+
+
+def test_every_message_class_can_travel() -> None:
+    declared = {name for name, kind in vars(messages).items() if isinstance(kind, type) and issubclass(kind, Message)}
+    assert set(MESSAGE_TYPES) == declared - {"Message"}
+
+
+def test_tuples_and_nested_dataclasses_come_back_as_they_were() -> None:
+    assert round_trip(DONE) == DONE
+
+
+@given(
+    st.dictionaries(st.text(), st.floats(allow_nan=False)),
+    st.integers(0, 2**62),
+    st.lists(st.binary(max_size=50), max_size=4),
+)
+def test_values_and_blobs_survive_untouched(values: dict[str, float], step: int, blobs: list[bytes]) -> None:
+    message = ScalarsLogged(step=step, epoch=1, values=values, blobs=tuple(blobs))
+    assert round_trip(message) == message
+
+
+def test_messages_arrive_in_order_however_large(pair: tuple[socket.socket, socket.socket]) -> None:
+    sender, receiver = Link(pair[0]), Link(pair[1])
+    large = ScalarsLogged(step=1, epoch=0, values={}, blobs=(b"x" * 3_000_000, b"", b"y"))
+    sent = [large, StopTraining(), DONE]
+    thread = threading.Thread(target=lambda: [sender.send(message) for message in sent])
+    thread.start()
+    assert [receiver.receive() for _ in sent] == sent
+    thread.join(10)
+
+
+def test_threads_may_send_at_once_without_mixing_frames(pair: tuple[socket.socket, socket.socket]) -> None:
+    sender, receiver = Link(pair[0]), Link(pair[1])
+
+    def send(first: int) -> None:
+        for i in range(20):
+            sender.send(ScalarsLogged(step=first + i, epoch=0, values={}, blobs=(b"z" * 10_000, bytes(first))))
+
+    threads = [threading.Thread(target=send, args=(100 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    steps = [
+        received.step for received in (receiver.receive() for _ in range(80)) if isinstance(received, ScalarsLogged)
+    ]
+    for thread in threads:
+        thread.join(10)
+    assert sorted(steps) == sorted(100 * n + i for n in range(4) for i in range(20))
+
+
+def test_closing_is_seen_as_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    Link(pair[0]).close()
+    with pytest.raises(LinkClosed):
+        Link(pair[1]).receive()
+
+
+def test_an_end_within_a_frame_is_seen_as_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    frame = b"".join(encode(DONE))
+    pair[0].sendall(frame[:-5])
+    pair[0].close()
+    with pytest.raises(LinkClosed, match="of 24 bytes"):
+        Link(pair[1]).receive()
+
+
+def test_sending_to_a_closed_end_raises(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[1].close()
+    with pytest.raises(LinkClosed):
+        Link(pair[0]).send(StopTraining())
+
+
+def frame_of(header: bytes, blobs: bytes = b"") -> bytes:
+    return struct.pack("<IQ", len(header), len(blobs)) + header + blobs
+
+
+CORRUPT = {
+    "no JSON": frame_of(b"\xff\xfe"),
+    "unknown type": frame_of(json.dumps({"type": "Nothing", "fields": {}, "blobs": []}).encode()),
+    "unknown field": frame_of(json.dumps({"type": "CancelEmbed", "fields": {"x": 1}, "blobs": []}).encode()),
+    "missing field": frame_of(json.dumps({"type": "CancelEmbed", "fields": {}, "blobs": []}).encode()),
+    "no object": frame_of(b"[]"),
+    "header over the limit": struct.pack("<IQ", MAX_HEADER_BYTES + 1, 0),
+    "blobs over the limit": struct.pack("<IQ", 2, MAX_BLOB_BYTES + 1) + b"{}",
+}
+
+
+@pytest.mark.parametrize("frame", CORRUPT.values(), ids=CORRUPT.keys())
+def test_what_is_no_frame_is_corrupt(frame: bytes, pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[0].sendall(frame)
+    with pytest.raises(LinkCorrupt):
+        Link(pair[1]).receive()
+
+
+@pytest.mark.parametrize("frame", CORRUPT.values(), ids=CORRUPT.keys())
+async def test_the_front_sees_a_corrupt_frame_too(frame: bytes, pair: tuple[socket.socket, socket.socket]) -> None:
+    link = await AsyncLink.over(pair[1])
+    pair[0].sendall(frame)
+    with pytest.raises(LinkCorrupt):
+        await link.receive()
+    link.close()
+    await asyncio.sleep(0)
+
+
+async def test_both_ends_speak_to_each_other(pair: tuple[socket.socket, socket.socket]) -> None:
+    front, worker = await AsyncLink.over(pair[0]), Link(pair[1])
+    echo = asyncio.create_task(asyncio.to_thread(lambda: worker.send(worker.receive())))
+    await front.send(DONE)
+    async with asyncio.timeout(10):
+        assert await front.receive() == DONE
+    await echo
+    front.close()
+    await asyncio.sleep(0)
+
+
+async def test_many_tasks_may_send_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    front, worker = await AsyncLink.over(pair[0]), Link(pair[1])
+    receiving = asyncio.to_thread(lambda: [worker.receive() for _ in range(20)])
+    sending = (front.send(CancelEmbed(request_id=i, blobs=(b"b" * 200_000,))) for i in range(20))
+    received, *_ = await asyncio.gather(receiving, *sending)
+    assert sorted(m.request_id for m in received if isinstance(m, CancelEmbed)) == list(range(20))
+    front.close()
+    await asyncio.sleep(0)
+
+
+async def test_the_front_sees_a_workers_death(pair: tuple[socket.socket, socket.socket]) -> None:
+    front = await AsyncLink.over(pair[0])
+    pair[1].sendall(b"".join(encode(DONE))[:10])
+    pair[1].close()
+    with pytest.raises(LinkClosed):
+        await front.receive()
+
+    async def send_on() -> None:
+        for _ in range(100):
+            await front.send(DONE)
+
+    with pytest.raises(LinkClosed):
+        await send_on()
+    front.close()
+    await asyncio.sleep(0)
+
+
+async def test_a_worker_that_ends_between_frames_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    front = await AsyncLink.over(pair[0])
+    pair[1].close()
+    with pytest.raises(LinkClosed):
+        await front.receive()
+    front.close()
+    await asyncio.sleep(0)
