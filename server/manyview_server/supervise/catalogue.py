@@ -1,0 +1,155 @@
+"""What the torch side offers - methods, backbones, devices - and the check of a job's configuration against it.
+
+The front has no torch: a short-lived `describe` worker prints the catalogue as one JSON document at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manyview_server.errors import InvalidArgument, Violation
+from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
+from manyview_server.supervise.violations import not_finite, refused, types_of, unknown
+
+Json = Any
+
+
+class CatalogueError(Exception):
+    """The catalogue cannot be had, or lacks the device asked for. For the operator: the server does not start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Something to train on: "cpu" or "cuda:0"."""
+
+    name: str
+    description: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A way to train. `schema` is the JSON Schema of its configuration, each field with its default."""
+
+    name: str
+    title: str
+    paper: str
+    schema: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """A network to train or to embed with."""
+
+    name: str
+    feature_dim: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All of it. `versions` names the libraries of the torch side."""
+
+    versions: dict[str, str]
+    devices: tuple[Device, ...]
+    methods: tuple[Method, ...]
+    backbones: tuple[Backbone, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Catalogue:
+        """The catalogue of `describe`'s output. Raises CatalogueError."""
+        try:
+            document = json.loads(text)
+            return cls(
+                versions=dict(document["versions"]),
+                devices=tuple(Device(**device) for device in document["devices"]),
+                methods=tuple(Method(**method) for method in document["methods"]),
+                backbones=tuple(Backbone(**backbone) for backbone in document["backbones"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise CatalogueError(f"the worker's description is not as expected: {error!r}") from error
+
+    def method(self, name: str) -> Method:
+        """The method of that name.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID for field "method", with the nearest known one.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise InvalidArgument.of(unknown("method", name, [method.name for method in self.methods]))
+
+    def choose_devices(self, wanted: str) -> tuple[str, ...]:
+        """The devices to train on: "auto" is every GPU, or the CPU where there is none; "cuda" every GPU.
+
+        Raises:
+            CatalogueError: there is no such device.
+        """
+        names = tuple(device.name for device in self.devices)
+        gpus = tuple(name for name in names if name.startswith("cuda"))
+        found = {"auto": gpus or names[:1], "cuda": gpus}.get(wanted, tuple(n for n in names if n == wanted))
+        if not found:
+            raise CatalogueError(f"there is no device {wanted!r}; there is {', '.join(names) or 'none at all'}")
+        return found
+
+    def resolve(self, method: str, overrides: Mapping[str, Json], *, prefix: str = "config.") -> dict[str, Json]:
+        """The whole configuration: `overrides`, nested, over the defaults of `method`. Whole floats become integers.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID with every violation; `prefix` goes before each field's dotted path.
+        """
+        schema = self.method(method).schema
+        found = {v.field: v for v in (*refused(schema, overrides), *not_finite(overrides))}
+        if found:
+            fields = sorted(found)
+            raise InvalidArgument.of(*(Violation(field=prefix + f, description=found[f].description) for f in fields))
+        resolved: dict[str, Json] = _resolve(schema, overrides)
+        return resolved
+
+
+async def describe(command: Sequence[str] = WORKER_COMMAND, *, deadline_s: float = 120.0) -> Catalogue:
+    """Run `describe` and read what it prints.
+
+    Raises:
+        CatalogueError: it failed or took longer than `deadline_s`; the message holds the end of what it printed.
+    """
+    try:
+        process = await WorkerProcess.start("describe", num_threads=1, command=command, capture_stdout=True)
+    except OSError as error:
+        raise CatalogueError(f"the worker cannot be started: {error}") from error
+    try:
+        status = await _exit_status(process, deadline_s)
+        if status != 0:
+            raise CatalogueError(f"describing failed with {describe_exit(status)}:\n{process.stderr_tail.strip()}")
+        return Catalogue.parse(process.stdout)
+    finally:
+        await process.stop()
+
+
+async def _exit_status(process: WorkerProcess, deadline_s: float) -> int:
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await process.wait()
+    except TimeoutError as error:
+        message = f"describing took longer than {deadline_s:g} seconds:\n{process.stderr_tail.strip()}"
+        raise CatalogueError(message) from error
+
+
+def _resolve(schema: Mapping[str, Json], value: Json) -> Json:
+    """`value` with every field that it lacks, of the types that the schema names."""
+    if "properties" in schema and (value is not None or "null" not in types_of(schema)):
+        given = value or {}
+        return {
+            name: _resolve(field, given.get(name, copy.deepcopy(field.get("default"))))
+            for name, field in schema["properties"].items()
+        }
+    if isinstance(value, list):
+        return [_resolve(schema.get("items", {}), item) for item in value]
+    whole = isinstance(value, float) and value.is_integer()
+    return int(value) if whole and "integer" in types_of(schema) and "number" not in types_of(schema) else value

@@ -1,0 +1,201 @@
+"""The catalogue is read from a worker, and configurations are completed or refused with every reason."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from manyview_server.errors import InvalidArgument
+from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device, describe
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "batch_size": {"type": "integer", "default": 256, "minimum": 2, "maximum": 65536},
+        "temperature": {"type": "number", "default": 0.5, "exclusiveMinimum": 0},
+        "decode_size": {"type": ["integer", "null"], "default": None, "minimum": 8},
+        "stem": {"type": "string", "default": "auto", "enum": ["auto", "imagenet", "small"]},
+        "symmetric": {"type": "boolean", "default": True},
+        "views": {
+            "type": "object",
+            "properties": {
+                "blur": {
+                    "type": "object",
+                    "properties": {"probability": {"type": "number", "default": 0.5, "minimum": 0, "maximum": 1}},
+                    "additionalProperties": False,
+                },
+                "mean": {
+                    "type": "array",
+                    "items": {"type": "number", "minimum": 0, "maximum": 1},
+                    "default": [0.5, 0.4, 0.3],
+                    "minItems": 3,
+                    "maxItems": 3,
+                },
+            },
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+DOCUMENT: dict[str, Any] = {
+    "versions": {"torch": "2"},
+    "devices": [
+        {"name": "cpu", "description": "a CPU", "memory_bytes": 1},
+        {"name": "cuda:0", "description": "a GPU", "memory_bytes": 2},
+        {"name": "cuda:1", "description": "a GPU", "memory_bytes": 2},
+    ],
+    "methods": [{"name": "moco", "title": "MoCo", "paper": "https://arxiv.org/abs/2003.04297", "schema": SCHEMA}],
+    "backbones": [{"name": "resnet18", "feature_dim": 512, "num_parameters": 11}],
+}
+DEFAULTS = {
+    "batch_size": 256,
+    "temperature": 0.5,
+    "decode_size": None,
+    "stem": "auto",
+    "symmetric": True,
+    "views": {"blur": {"probability": 0.5}, "mean": [0.5, 0.4, 0.3]},
+}
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return Catalogue.parse(json.dumps(DOCUMENT))
+
+
+def violations(catalogue: Catalogue, overrides: dict[str, Any], method: str = "moco") -> dict[str, str]:
+    with pytest.raises(InvalidArgument) as caught:
+        catalogue.resolve(method, overrides)
+    assert caught.value.reason == "FIELD_INVALID"
+    return {v.field: v.description for v in caught.value.violations}
+
+
+def test_nothing_given_is_the_defaults(catalogue):
+    assert catalogue.resolve("moco", {}) == DEFAULTS
+
+
+def test_overrides_go_over_the_defaults_however_deep(catalogue):
+    resolved = catalogue.resolve("moco", {"batch_size": 64, "views": {"blur": {"probability": 0}}})
+    assert resolved == DEFAULTS | {"batch_size": 64, "views": {"blur": {"probability": 0}, "mean": [0.5, 0.4, 0.3]}}
+
+
+def test_whole_floats_become_integers_only_where_integers_are_wanted(catalogue):
+    resolved = catalogue.resolve("moco", {"batch_size": 64.0, "decode_size": 32.0, "temperature": 1.0})
+    assert [type(resolved[name]) for name in ("batch_size", "decode_size", "temperature")] == [int, int, float]
+
+
+def test_a_resolved_configuration_shares_nothing_with_the_defaults(catalogue):
+    catalogue.resolve("moco", {})["views"]["mean"][0] = 9.0
+    assert catalogue.resolve("moco", {}) == DEFAULTS
+
+
+def test_a_resolved_configuration_is_accepted_and_stays_the_same(catalogue):
+    once = catalogue.resolve("moco", {"temperature": 0.1, "views": {"mean": [0, 0, 0]}})
+    assert catalogue.resolve("moco", once) == once
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "description"),
+    [
+        ({"batch_size": 1}, "batch_size", "must be an integer, at least 2 and at most 65,536 (got 1)"),
+        ({"batch_size": 2.5}, "batch_size", "must be an integer, at least 2 and at most 65,536 (got 2.5)"),
+        ({"batch_size": True}, "batch_size", "must be an integer, at least 2 and at most 65,536 (got true)"),
+        ({"batch_size": None}, "batch_size", "must be an integer, at least 2 and at most 65,536 (got null)"),
+        ({"decode_size": 7.0}, "decode_size", "must be an integer, at least 8, or null (got 7)"),
+        ({"temperature": 0}, "temperature", "must be a number, above 0 (got 0)"),
+        ({"temperature": float("nan")}, "temperature", "must be a finite number (got nan)"),
+        ({"temperature": float("inf")}, "temperature", "must be a finite number (got inf)"),
+        ({"symmetric": 1}, "symmetric", "must be true or false (got 1)"),
+        ({"views": 4}, "views", "must be an object (got 4)"),
+        ({"bach_size": 4}, "bach_size", "'bach_size' is not known; did you mean 'batch_size'?"),
+        ({"views": {"blurr": {}}}, "views.blurr", "'blurr' is not known; did you mean 'blur'?"),
+        ({"probability": 1}, "probability", "'probability' is not known; did you mean 'views.blur.probability'?"),
+        ({"views": {"zzz": 1}}, "views.zzz", "'zzz' is not known; known: blur, mean"),
+        (
+            {"stem": "smal"},
+            "stem",
+            "must be one of 'auto', 'imagenet', 'small' (got 'smal'); did you mean 'small'?",
+        ),
+        (
+            {"views": {"blur": {"probability": 1.5}}},
+            "views.blur.probability",
+            "must be a number, at least 0 and at most 1 (got 1.5)",
+        ),
+        (
+            {"views": {"mean": [1, 2, 0]}},
+            "views.mean[1]",
+            "must be a number, at least 0 and at most 1 (got 2)",
+        ),
+        (
+            {"views": {"mean": [1]}},
+            "views.mean",
+            "must be a list of exactly 3, each a number, at least 0 and at most 1 (got [1])",
+        ),
+    ],
+)
+def test_a_violation_names_field_value_and_what_is_allowed(catalogue, overrides, field, description):
+    assert violations(catalogue, overrides) == {f"config.{field}": description}
+
+
+def test_all_violations_are_told_at_once(catalogue):
+    wrong = {"batch_size": 1, "temperature": float("nan"), "sead": 1, "views": {"blur": {"probability": -1}}}
+    assert list(violations(catalogue, wrong)) == [
+        "config.batch_size",
+        "config.sead",
+        "config.temperature",
+        "config.views.blur.probability",
+    ]
+
+
+def test_a_long_value_is_shortened(catalogue):
+    assert len(violations(catalogue, {"stem": "x" * 10_000})["config.stem"]) < 200
+
+
+def test_an_unknown_method_is_told_with_the_nearest_one(catalogue):
+    assert violations(catalogue, {}, "mocco") == {"method": "'mocco' is not known; did you mean 'moco'?"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [("auto", ("cuda:0", "cuda:1")), ("cpu", ("cpu",)), ("cuda", ("cuda:0", "cuda:1")), ("cuda:1", ("cuda:1",))],
+)
+def test_devices_are_chosen_by_name(catalogue, wanted, chosen):
+    assert catalogue.choose_devices(wanted) == chosen
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu():
+    cpu = Device(name="cpu", description="", memory_bytes=1)
+    assert Catalogue(versions={}, devices=(cpu,), methods=(), backbones=()).choose_devices("auto") == ("cpu",)
+    with pytest.raises(CatalogueError, match="no device 'cuda'; there is cpu"):
+        Catalogue(versions={}, devices=(cpu,), methods=(), backbones=()).choose_devices("cuda")
+
+
+async def test_the_catalogue_is_what_the_worker_prints(scripted, catalogue):
+    assert await describe(scripted(describe=json.dumps(DOCUMENT))) == catalogue
+
+
+async def test_a_worker_that_fails_to_describe_is_told_with_what_it_printed():
+    command = (sys.executable, "-S", "-c", "raise SystemExit('libcuda is broken')")
+    with pytest.raises(CatalogueError, match=r"exit status 1(?s:.*)libcuda is broken"):
+        await describe(command)
+
+
+async def test_a_worker_that_takes_too_long_to_describe_is_ended():
+    started = time.monotonic()
+    with pytest.raises(CatalogueError, match=r"longer than 0\.2 seconds"):
+        await describe((sys.executable, "-S", "-c", "import time; time.sleep(600)"), deadline_s=0.2)
+    assert time.monotonic() - started < 10
+
+
+async def test_a_missing_program_is_a_catalogue_error():
+    with pytest.raises(CatalogueError, match="no-such-program"):
+        await describe(("/no-such-program",))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"versions": {}, "devices": [{}], "methods": [], "backbones": []}'])
+def test_a_description_of_another_shape_is_refused(text):
+    with pytest.raises(CatalogueError, match="not as expected"):
+        Catalogue.parse(text)
