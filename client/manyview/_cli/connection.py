@@ -1,0 +1,79 @@
+"""What every command shares: the three options, the client they make, and how values are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from manyview import Client, NotFound
+
+Target = Annotated[
+    str | None,
+    typer.Option("--target", envvar="MANYVIEW_TARGET", help="Server, host:port.", show_default="localhost:50051"),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="MANYVIEW_TOKEN", help="Bearer token.", show_envvar=True, show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def connect(target: str | None, token: str | None) -> Iterator[Client]:
+    """A client for one command. A name that does not exist is reported with those that do."""
+    from manyview import Client, NotFound
+
+    with Client(target, token=token) as client:
+        try:
+            yield client
+        except NotFound as error:
+            known = _known(client, error)
+            if known:
+                error.add_note("there are: " + ", ".join(known[:20]))
+            raise
+
+
+def _known(client: Client, error: NotFound) -> list[str]:
+    from manyview import ManyviewError
+
+    try:
+        if "DATASET" in error.reason:
+            return [dataset.id for dataset in client.datasets()]
+        if "JOB" in error.reason:
+            return [job.id for job in client.jobs()]
+        if "MODEL" in error.reason or "BACKBONE" in error.reason:
+            return [model.name for model in client.models()]
+    except ManyviewError:
+        return []  # the first error is the one to tell
+    return []
+
+
+def print_json(value: Any) -> None:
+    """Print a value of the SDK as indented JSON; times become ISO text."""
+    typer.echo(json.dumps(plain(value), indent=2, default=str))
+
+
+def plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in aligned columns, plain enough to be cut and sorted by other tools."""
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,81 @@
+"""Images in: upload, images, datasets."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
+
+
+def upload(
+    sources: Annotated[list[str], typer.Argument(help="Folders, image files or WebDataset .tar shards.")],
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set to add to; created if missing.")],
+    upload_id: Annotated[str | None, typer.Option(help="Name of this upload, to resume it by.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when an image is refused.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Send images into a data set. Run it again after a crash: it goes on where it stopped."""
+    with connect(target, token) as client:
+        found = client.upload(
+            sources if len(sources) > 1 else sources[0],
+            dataset,
+            upload_id=upload_id,
+            progress=False if quiet else None,
+        )
+    report = found.upload
+    assert report is not None
+    if as_json:
+        print_json(found)
+    else:
+        before = f", {report.resumed_from} sent before" if report.resumed_from else ""
+        counts = f"{report.num_stored} stored, {report.num_duplicates} duplicates, {report.num_rejected} refused"
+        typer.echo(f"{found.name}: {counts}{before}; {found.num_images} images in all")
+        for image in report.rejected[:20]:
+            typer.echo(f"  refused {image.key}: {image.error.reason} {image.error.message}", err=True)
+        for conflict in report.label_conflicts[:20]:
+            kept = f"{conflict.first_key} is {conflict.first_label!r}, which counts"
+            typer.echo(f"  {conflict.key} is labelled {conflict.label!r}, but its first copy {kept}", err=True)
+    if strict and report.num_rejected:
+        raise typer.Exit(1)
+
+
+def images(
+    dataset: Annotated[str, typer.Argument(help="Data set.")],
+    status: Annotated[list[str] | None, typer.Option(help="STORED, REJECTED or UNREADABLE; repeatable.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.", min=0)] = 100,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """List the images of a data set, and those that were refused."""
+    with connect(target, token) as client:
+        found = list(islice(client.images(dataset, status), limit or None))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (image.image_id or "-", image.status, f"{image.width}x{image.height}", image.label or "-", image.key)
+        + ((image.error.reason,) if image.error else ("",))
+        for image in found
+    ]
+    print_table(("IMAGE", "STATUS", "SIZE", "LABEL", "KEY", "ERROR"), rows)
+
+
+def datasets(target: Target = None, token: Token = None, as_json: Json = False) -> None:
+    """List the data sets."""
+    with connect(target, token) as client:
+        found = client.datasets()
+    if as_json:
+        print_json(plain(found))
+        return
+    rows = [
+        (item.id, item.num_images, megabytes(item.num_bytes), item.num_labels, item.num_rejected, item.num_unreadable)
+        for item in found
+    ]
+    print_table(("DATASET", "IMAGES", "SIZE", "LABELS", "REFUSED", "UNREADABLE"), rows)

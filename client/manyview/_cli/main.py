@@ -1,0 +1,86 @@
+"""`manyview`: upload images, train, watch, embed, from a shell. Errors are one line on stderr; exit status 1, or 2
+for usage."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from manyview._cli import images, jobs, models, server, watch
+
+_HINTS = {
+    "UNAVAILABLE": "is the server running there? set --target or $MANYVIEW_TARGET",
+    "UNAUTHENTICATED": "set --token or $MANYVIEW_TOKEN",
+}
+
+
+class ErrorsInOneLine(TyperGroup):
+    """Prints what a user can act on, without a traceback; a fault of our own still shows one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from manyview import ManyviewError
+
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader, such as `head`, has had enough
+            raise typer.Exit(0) from None
+        except (ManyviewError, OSError, ValueError, TypeError) as error:
+            if not isinstance(error, ManyviewError) and not _is_about_input(error):
+                raise
+            report(error)
+            raise typer.Exit(1) from None
+
+
+def _is_about_input(error: BaseException) -> bool:
+    """Whether a built-in exception was raised by the SDK itself, which words it for users, or by the operating
+    system."""
+    if isinstance(error, OSError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("manyview")
+
+
+def report(error: BaseException) -> None:
+    """Write `error: …` to stderr, red on a terminal, with what may help below it."""
+    typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    hints = [*getattr(error, "__notes__", ()), _HINTS.get(getattr(error, "code", ""), "")]
+    for hint in filter(None, hints):
+        typer.echo(f"  {hint}", err=True)
+
+
+app = typer.Typer(
+    name="manyview",
+    help="Stream unlabelled images in, watch a model learn live, get embeddings out.",
+    cls=ErrorsInOneLine,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    images.upload,
+    images.images,
+    images.datasets,
+    jobs.train,
+    jobs.jobs,
+    watch.watch,
+    jobs.logs,
+    jobs.cancel,
+    models.embed,
+    models.export,
+    models.models,
+    models.methods,
+    server.info,
+    server.health,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    app()

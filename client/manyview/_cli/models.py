@@ -1,0 +1,171 @@
+"""Embeddings and weights out: embed, export, models, methods."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
+
+if TYPE_CHECKING:
+    from manyview import Embeddings, Methods
+
+
+def embed(
+    sources: Annotated[list[str], typer.Argument(help="Folders, image files or WebDataset .tar shards.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npy (with a .json beside it) or .csv.")],
+    output: Annotated[str, typer.Option(help="backbone or projection.")] = "backbone",
+    l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale rows to length 1.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Embed images into a file, one row each, in their order. Exit status 1 when an image could not be embedded."""
+    if out.suffix not in (".npy", ".csv"):
+        raise ValueError(f"--out {out}: expected a .npy or .csv file")
+    with connect(target, token) as client:
+        found = client.embed(
+            sources if len(sources) > 1 else sources[0],
+            model,
+            output=output,
+            l2_normalize=l2_normalize,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
+    summary = _summary(found)
+    write_csv(found, out) if out.suffix == ".csv" else write_npy(found, summary, out)
+    if as_json:
+        print_json(summary)
+    else:
+        rows, features = found.array.shape
+        typer.echo(f"{out}: {rows} rows of {features} from {found.checkpoint}, std {found.std():.4f}")
+        for row, error in found.errors.items():
+            typer.echo(f"  {found.keys[row]}: {error.reason} {error.message}", err=True)
+    if found.errors:
+        raise typer.Exit(1)
+
+
+def _summary(found: Embeddings) -> dict[str, Any]:
+    errors = [
+        {"row": row, "key": found.keys[row], "reason": error.reason, "message": error.message}
+        for row, error in found.errors.items()
+    ]
+    return {
+        "checkpoint": found.checkpoint,
+        "shape": list(found.array.shape),
+        "keys": list(found.keys),
+        "labels": list(found.labels),
+        "errors": errors,
+    }
+
+
+def write_npy(found: Embeddings, summary: dict[str, Any], path: Path) -> None:
+    """Rows as .npy, and keys, checkpoint and errors as .json beside it."""
+    import numpy as np
+
+    np.save(path, found.array)
+    path.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def write_csv(found: Embeddings, path: Path) -> None:
+    """One line for each image: key, label, then the features."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["key", "label", *(f"f{i}" for i in range(found.array.shape[1]))])
+        for key, label, row in zip(found.keys, found.labels, found.array.tolist(), strict=True):
+            writer.writerow([key, label, *row])
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
+    path: Annotated[Path, typer.Argument(help="File to write, as safetensors.")],
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model's backbone as a safetensors file."""
+    with connect(target, token) as client:
+        written = client.export(model, path)
+    num_bytes = written.stat().st_size
+    if as_json:
+        print_json({"path": str(written), "num_bytes": num_bytes})
+    else:
+        typer.echo(f"{written}: {num_bytes} bytes")
+
+
+def models(
+    job: Annotated[str | None, typer.Argument(help="Only this job's checkpoints.")] = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """List what can embed."""
+    with connect(target, token) as client:
+        found = client.models(job)
+    if as_json:
+        print_json(found)
+        return
+    rows = [(m.name, m.method or "-", m.backbone, m.feature_dim, m.projection_dim or "-", m.weights) for m in found]
+    print_table(("MODEL", "METHOD", "BACKBONE", "FEATURES", "PROJECTION", "WEIGHTS"), rows)
+
+
+def methods(
+    method: Annotated[str | None, typer.Argument(help="Show this method's parameters.")] = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """List methods and backbones, or every parameter of one method."""
+    with connect(target, token) as client:
+        found = client.methods()
+    if method is not None:
+        _print_parameters(found, method, as_json=as_json)
+    elif as_json:
+        print_json(found)
+    else:
+        print_table(("METHOD", "TITLE", "PAPER"), [(item.name, item.title, item.paper) for item in found.methods])
+        typer.echo()
+        rows = [(item.name, item.feature_dim, item.num_parameters) for item in found.backbones]
+        print_table(("BACKBONE", "FEATURES", "PARAMETERS"), rows)
+
+
+def _print_parameters(found: Methods, name: str, *, as_json: bool) -> None:
+    schemas = {item.name: item.config_schema for item in found.methods}
+    if name not in schemas:
+        raise ValueError(f"no method {name}; there are {', '.join(schemas)}")
+    if as_json:
+        print_json(schemas[name])
+        return
+    schema = schemas[name]
+    print_table(("PARAMETER", "DEFAULT", "ALLOWED", "MEANING"), list(parameters(schema, schema)))
+
+
+def parameters(schema: Any, root: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """The leaves of a JSON Schema as (dotted name, default, what is allowed, meaning)."""
+    rows: list[tuple[str, str, str, str]] = []
+    for name, field in schema.get("properties", {}).items():
+        reference = str(field.get("$ref", "")).removeprefix("#/$defs/")
+        inner = root.get("$defs", {}).get(reference, field)
+        if "properties" in inner:
+            rows += parameters(inner, root, f"{prefix}{name}.")
+        else:
+            default = json.dumps(field["default"]) if "default" in field else "-"
+            rows.append((prefix + name, default, _allowed(inner), field.get("description", "")))
+    return rows
+
+
+def _allowed(field: Any) -> str:
+    if "enum" in field:
+        return "|".join(map(str, field["enum"]))
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    high = field.get("maximum", field.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return str(field.get("type", ""))
+    return f"{'' if low is None else low}..{'' if high is None else high}"

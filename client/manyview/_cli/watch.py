@@ -1,0 +1,124 @@
+"""Watching a job live: a table that redraws itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manyview._cli.connection import Json, Target, Token, connect
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from manyview import Event, Job
+
+_BARS = "▁▂▃▄▅▆▇█"
+_POINTS = 40
+_REFRESH_S = 2.0
+
+
+def watch(
+    job: Annotated[str, typer.Argument(help="Train job.")],
+    after: Annotated[int, typer.Option(help="Only events after this sequence number.", min=0)] = 0,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Watch a job until it ends: state, progress, scalars, log. Exit status 1 unless it succeeds."""
+    with connect(target, token) as client:
+        show(client.job(job), after=after, as_json=as_json)
+
+
+def show(job: Job, *, after: int = 0, as_json: bool = False) -> None:
+    """Follow the job's events to their end. Raises TrainJobFailed or TrainJobCancelled at the end."""
+    if as_json or not sys.stdout.isatty():
+        for event in job.metrics(after):
+            typer.echo(json.dumps(asdict(event), default=str) if as_json else line(event))
+    else:
+        _show_live(job, after)
+    job.wait(timeout_s=_REFRESH_S)
+
+
+def line(event: Event) -> str:
+    """An event as one line of text."""
+    values = event.values
+    match event.kind:
+        case "scalars":
+            text = "  ".join(f"{name} {value:.6g}" for name, value in sorted(values.items()))
+        case "state":
+            text = " ".join(filter(None, (values["to"], values["reason"], values["message"])))
+        case _:
+            text = "  ".join(str(value) for value in values.values() if value != "")
+    return f"#{event.sequence} step {event.step} epoch {event.epoch} {event.kind}: {text}"
+
+
+def sparkline(values: deque[float]) -> str:
+    """The values as a row of bars between their least and their greatest; a blank where one is not finite."""
+    finite = [value for value in values if abs(value) < float("inf")]
+    if not finite:
+        return ""
+    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    bars = (_BARS[int((value - low) / span * 7)] if abs(value) < float("inf") else " " for value in values)
+    return "".join(bars)
+
+
+class Board:
+    """What is on the screen; rich asks it for its look several times a second."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._looked = time.monotonic()
+        self._scalars: dict[str, deque[float]] = {}
+        self._notes: deque[str] = deque(maxlen=6)
+
+    def add(self, event: Event) -> None:
+        """Take an event in; asks for the job's progress every two seconds."""
+        if event.kind == "scalars":
+            for name, value in event.values.items():
+                self._scalars.setdefault(name, deque(maxlen=_POINTS)).append(value)
+        else:
+            self._notes.append(line(event))
+        if event.kind == "state" or time.monotonic() - self._looked > _REFRESH_S:
+            self._looked = time.monotonic()
+            self._job.refresh()
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        info = self._job.info
+        done = info.progress
+        eta = f"  ETA {_duration(done.eta_s)}" if done.eta_s and not info.is_terminal else ""
+        queue = f"  {info.queue_position} in front" if info.state == "QUEUED" else ""
+        head = f"{info.name}  {info.state}{queue}  step {done.step}/{done.num_steps}  epoch {done.epoch}{eta}"
+        table = Table(box=None, pad_edge=False)
+        for column in ("scalar", "newest", "so far"):
+            table.add_column(column)
+        for name, values in sorted(self._scalars.items()):
+            table.add_row(name, f"{values[-1]:.6g}", sparkline(values))
+        parts: list[Any] = [Text(head, style="bold"), ProgressBar(total=max(1, done.num_steps), completed=done.step)]
+        return Group(*parts, table, *(Text(note, style="dim") for note in self._notes))
+
+
+def _show_live(job: Job, after: int) -> None:
+    from rich.live import Live
+
+    board = Board(job)
+    with Live(board, refresh_per_second=4):
+        for event in job.metrics(after):
+            board.add(event)
+        job.refresh()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
