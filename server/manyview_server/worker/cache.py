@@ -88,14 +88,12 @@ def decode_all(
     scratch_dir: Path,
     num_threads: int,
     stopped: Callable[[], bool],
-    progress: Callable[[int], None],
 ) -> ImageCache:
     """Read, check and decode every image of `snapshot`.
 
     Args:
         cache_bytes: the largest cache that may lie on `device`.
         stopped: asked between chunks; once it says yes, the rest stays unread.
-        progress: called with the number of images done, from any thread.
     """
     num_images = len(snapshot)
     pixels, location = _allocate((num_images, 3, size, size), device, cache_bytes, scratch_dir)
@@ -104,10 +102,8 @@ def decode_all(
     unreadable: list[Unreadable] = []
     reader = ShardReader(dataset_dir)
     lock = threading.Lock()
-    num_done = 0
 
     def decode_rows(rows: range) -> None:
-        nonlocal num_done
         if stopped():
             return
         # On the host the rows are written where they stay; for another device they are collected first.
@@ -123,9 +119,6 @@ def decode_all(
                     unreadable.append(_unreadable(snapshot[row], error))
         if target.device != pixels.device:
             pixels[rows.start : rows.stop] = target
-        with lock:
-            num_done += len(rows)
-        progress(num_done)
 
     chunks = (range(at, min(at + CHUNK_IMAGES, num_images)) for at in range(0, num_images, CHUNK_IMAGES))
     with _single_threaded_kernels(), ThreadPoolExecutor(max(1, num_threads), "decode") as pool:

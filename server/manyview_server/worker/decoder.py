@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -27,6 +27,7 @@ MAX_SIDE = 16_384
 FORMATS = ("JPEG", "PNG", "WEBP")
 
 JPEG_MAGIC = b"\xff\xd8\xff"
+MAGICS = (JPEG_MAGIC, b"\x89PNG\r\n\x1a\n", b"RIFF")
 PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++255\s")
 ORIENTATION_TAG = 0x0112
 JPEG_APP1, JPEG_SCAN = 0xE1, 0xDA
@@ -95,12 +96,14 @@ def _decode_pillow(data: bytes) -> Pixels:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
                 orientation = image.getexif().get(ORIENTATION_TAG, 1)
-                return upright(np.asarray(_to_rgb(image)), orientation)
+                return upright(np.array(_to_rgb(image)), orientation)
     except DecodeError:
         raise
     except Image.DecompressionBombError as error:
         raise DecodeError("TOO_MANY_PIXELS", f"more than {MAX_PIXELS} pixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
+        if data.startswith(MAGICS):
+            raise DecodeError("DECODE_FAILED", "the file begins like an image, but its header is damaged") from error
         raise DecodeError("FORMAT_NOT_ALLOWED", "neither JPEG, PNG, WebP nor binary PPM") from error
     # Pillow's readers raise nearly anything for damaged files.
     except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ class Feed:
         self._device = device
         self.steps_per_epoch = len(rows) // batch_size
 
-    def batches(self, first_step: int, num_steps: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, num_steps: int) -> Generator[Batch, None, None]:
         """The batches of the steps from `first_step` up to `num_steps`. Close the iterator when done with it."""
         batches = (self._gather(step, rows) for step, rows in self._steps(first_step, num_steps))
         if self._cache.pixels.device == self._device and self._cache.location == "device":
@@ -94,7 +94,7 @@ class Feed:
         )
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     """The same batches, gathered by a thread before they are asked for."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
     closed = threading.Event()

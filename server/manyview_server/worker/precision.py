@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from manyview_server.learn import optimizers
 from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import Precision, train_step
 
@@ -72,7 +74,7 @@ def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numer
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself: a CPU that emulates it takes twice as long as in float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -83,18 +85,19 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
     num_images = min(settings.batch_size, CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES)
     method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)
-    groups = optimizers.parameter_groups(method, settings.optimizer.weight_decay)
-    optimizer = optimizers.build(settings.optimizer, groups, 1e-6)
+    optimizer = optimizers.build(settings.optimizer, method, num_images)
     shape = (method.num_views * num_images, 3, settings.image_size, settings.image_size)
     views = torch.linspace(-2, 2, shape[0] * shape[1] * shape[2] * shape[3], device=device).view(shape)
-    views = views.to(numerics.dtype, memory_format=numerics.memory_format).unflatten(0, (method.num_views, num_images))
+    views = views.to(numerics.dtype, memory_format=numerics.memory_format).view(
+        method.num_views, num_images, *shape[1:]
+    )
     image_ids = torch.arange(num_images, device=device)
     return min(_timed(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
 
 
 def _timed(
     method: Method,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Sgd,
     views: Tensor,
     image_ids: Tensor,
     step: int,

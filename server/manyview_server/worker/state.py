@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from manyview_server.learn.methods import Method
+from manyview_server.learn.optimizers import Sgd
 from manyview_server.store import checkpoints
 
 BACKBONE_PREFIX = "backbone."
@@ -23,7 +23,7 @@ METHOD_PREFIX = "method."
 OPTIMIZER_PREFIX = "optimizer."
 
 
-def capture(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+def capture(method: Method, optimizer: Sgd) -> dict[str, dict[str, Tensor]]:
     """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
     backbone, state = {}, {}
     for name, tensor in method.state_dict().items():
@@ -31,9 +31,9 @@ def capture(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, dict[
             backbone[name.removeprefix(BACKBONE_PREFIX)] = _copy(tensor)
         else:
             state[METHOD_PREFIX + name] = _copy(tensor)
-    for index, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state[parameter].items():
-            state[f"{OPTIMIZER_PREFIX}{index}.{name}"] = _copy(torch.as_tensor(value))
+    for index, parameter in enumerate(optimizer.parameters):
+        for name, tensor in optimizer.state.get(parameter, {}).items():
+            state[f"{OPTIMIZER_PREFIX}{index}.{name}"] = _copy(tensor)
     return {checkpoints.BACKBONE: backbone, checkpoints.STATE: state}
 
 
@@ -47,19 +47,21 @@ def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_js
     return checkpoints.write(directory, {**files, checkpoints.STATE_JSON: state_json})
 
 
-def restore(directory: Path, method: Method, optimizer: torch.optim.Optimizer) -> None:
+def restore(directory: Path, method: Method, optimizer: Sgd) -> None:
     """Put the checkpoint's tensors into a method and an optimizer that were built with the same settings.
 
     Raises:
-        ValueError: the checkpoint is of another model.
+        ValueError: the checkpoint is of another model, or of another optimizer.
     """
     state = load_file(directory / checkpoints.STATE)
     restore_method(directory, method, state)
-    parameters = _parameters(optimizer)
-    for name, value in state.items():
-        if name.startswith(OPTIMIZER_PREFIX):
-            index, key = name.removeprefix(OPTIMIZER_PREFIX).split(".", 1)
-            _put(optimizer.state[parameters[int(index)]], key, value, parameters[int(index)])
+    for index, parameter in enumerate(optimizer.parameters):
+        for name, tensor in optimizer.state.get(parameter, {}).items():
+            # Into the tensor that is there: it has the parameter's memory layout, which the fused update needs.
+            saved = state.get(f"{OPTIMIZER_PREFIX}{index}.{name}")
+            if saved is None or saved.shape != tensor.shape:
+                raise ValueError(f"{directory.name} lacks the optimizer's {name} of parameter {index}")
+            tensor.copy_(saved)
 
 
 def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:
@@ -88,17 +90,6 @@ def restore_backbone(file: Path, backbone: nn.Module) -> None:
         backbone.load_state_dict(weights)
     except Exception as error:  # safetensors raises classes of its own, load_state_dict RuntimeError
         raise ValueError(f"{file.name} does not fit the backbone: {error}") from error
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _put(state: dict[str, Any], name: str, value: Tensor, parameter: Tensor) -> None:
-    """Into the tensor that is there, which keeps its memory layout: fused optimizers need that of the parameter."""
-    if name not in state:
-        state[name] = torch.empty_like(parameter) if value.shape == parameter.shape else value.to(parameter.device)
-    state[name].copy_(value)
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""`python -m manyview_server.worker trainer|embedder --link-fd N`, or `describe`, which prints JSON and ends."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+
+from manyview_server.link import Link
+from manyview_server.messages import Hello
+from manyview_server.worker import describe, embedder, trainer
+from manyview_server.worker.channel import EXIT_ORPHANED, Channel
+from manyview_server.worker.versions import versions
+
+EXIT_THREAD_FAILED = 70
+PR_SET_PDEATHSIG = 1
+RUN = {"trainer": trainer.run, "embedder": embedder.run}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="manyview_server.worker", description=__doc__)
+    parser.add_argument("kind", choices=[*RUN, "describe"])
+    parser.add_argument("--link-fd", type=int, help="inherited end of the socketpair to the front")
+    arguments = parser.parse_args()
+    _die_with_parent()
+    if arguments.kind == "describe":
+        print(json.dumps(describe.describe()))
+        return
+    if arguments.link_fd is None:
+        parser.error(f"{arguments.kind} needs --link-fd")
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # a stack of every thread, for whoever looks into a hang
+    threading.excepthook = _end_process
+    channel = Channel(Link(socket.socket(fileno=arguments.link_fd)))
+    channel.send(Hello(pid=os.getpid(), versions=versions()))
+    RUN[arguments.kind](channel)
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(EXIT_ORPHANED)
+
+
+def _end_process(failure: threading.ExceptHookArgs) -> None:
+    """A thread that fails takes the process with it: without one of its threads a worker would only hang."""
+    traceback.print_exception(failure.exc_value)
+    sys.stderr.flush()
+    os._exit(EXIT_THREAD_FAILED)
+
+
+if __name__ == "__main__":
+    main()

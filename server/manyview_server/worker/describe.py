@@ -1,0 +1,55 @@
+"""The catalogue of the torch side: devices, methods with their settings' schemas, backbones. Printed as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import torch
+
+from manyview_server.learn import backbones, schema
+from manyview_server.learn.methods import METHODS
+from manyview_server.learn.settings import METHOD_SETTINGS
+from manyview_server.worker.versions import versions
+
+TITLES = {
+    "simclr": ("SimCLR", "https://arxiv.org/abs/2002.05709"),
+    "moco": ("MoCo v2", "https://arxiv.org/abs/2003.04297"),
+}
+
+
+def describe() -> dict[str, Any]:
+    """{"versions", "devices", "methods", "backbones"}, all JSON values."""
+    return {
+        "versions": versions(),
+        "devices": _devices(),
+        "methods": [_method(name) for name in METHODS],
+        "backbones": [_backbone(name) for name in backbones.BACKBONES],
+    }
+
+
+def _devices() -> list[dict[str, Any]]:
+    cuda = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    devices = [
+        {"name": f"cuda:{index}", "description": device.name, "memory_bytes": device.total_memory}
+        for index, device in enumerate(cuda)
+    ]
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    cores = len(os.sched_getaffinity(0))
+    return [
+        *devices,
+        {"name": "cpu", "description": f"{platform.machine()}, {cores} cores", "memory_bytes": memory_bytes},
+    ]
+
+
+def _method(name: str) -> dict[str, Any]:
+    title, paper = TITLES[name]
+    return {"name": name, "title": title, "paper": paper, "schema": schema.json_schema(METHOD_SETTINGS[name])}
+
+
+def _backbone(name: str) -> dict[str, Any]:
+    with torch.device("meta"):  # shapes without memory
+        network = backbones.build(name)
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters}

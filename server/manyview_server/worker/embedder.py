@@ -1,0 +1,165 @@
+"""The embedder: one process per device that turns images into rows, for everybody who asks.
+
+On a CPU each of n threads decodes and embeds, its kernels single-threaded: no thread waits for another at the end of
+each layer, which keeps the rate where other processes take part of the cores (two OpenMP threads then fall to a half).
+With a GPU all threads decode, and two more take turns in feeding it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from manyview_server.messages import CancelEmbed, EmbedImages, Message, RowFailed, SetThreads
+from manyview_server.worker import decoder
+from manyview_server.worker.channel import Channel
+from manyview_server.worker.decoder import DecodeError
+from manyview_server.worker.models import EmbeddingModel, ModelCache, ModelUnavailable
+from manyview_server.worker.requests import DecodedRow, Request
+from manyview_server.worker.scheduler import DecodeTask, ForwardTask, Scheduler
+
+CPU_MAX_BATCH = 16
+"""ResNet-18 at 224 px gains nothing above: larger activations leave the cache."""
+CUDA_MAX_BATCH = 128
+CPU_SMALLEST_SHARE = 4
+"""Rows that a thread does not leave to the others."""
+CUDA_LANES = 2
+
+Rows = npt.NDArray[np.float32]
+
+
+def run(channel: Channel) -> None:
+    """Serve until the link ends."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    embedder = Embedder(channel, device, num_threads)
+    embedder.start()
+    while True:
+        embedder.handle(channel.receive())
+
+
+class Embedder:
+    """Threads around a scheduler."""
+
+    def __init__(self, channel: Channel, device: torch.device, num_threads: int) -> None:
+        self._channel = channel
+        self._device = device
+        self._models = ModelCache(device)
+        self._on_cpu = device.type == "cpu"
+        self._allocating = threading.Lock()
+        self._scheduler = (
+            Scheduler(CPU_MAX_BATCH, num_threads, smallest_share=CPU_SMALLEST_SHARE)
+            if self._on_cpu
+            else Scheduler(CUDA_MAX_BATCH, num_threads, smallest_share=CUDA_MAX_BATCH)
+        )
+
+    def start(self) -> None:
+        """Start a thread per core, of which `SetThreads` lets some rest."""
+        for number in range(os.cpu_count() or 1):
+            self._spawn(f"embed-{number}", number, decodes=True, embeds=self._on_cpu)
+        for number in range(0 if self._on_cpu else CUDA_LANES):
+            # Number 0 is never told to rest.
+            self._spawn(f"device-{number}", 0, decodes=False, embeds=True)
+
+    def handle(self, message: Message) -> None:
+        """Take note of a message from the front."""
+        match message:
+            case EmbedImages() if not message.blobs:
+                request = Request(message)
+                self._channel.send(request.failed("INVALID_ARGUMENT", "NO_IMAGES", "a request needs an image"))
+            case EmbedImages():
+                self._scheduler.add(Request(message))
+            case CancelEmbed():
+                self._scheduler.cancel(message.request_id)
+            case SetThreads():
+                self._scheduler.set_threads(max(1, message.num_threads))
+
+    def _spawn(self, name: str, number: int, *, decodes: bool, embeds: bool) -> None:
+        def work() -> None:
+            while True:
+                match self._scheduler.take(number, decodes=decodes, embeds=embeds):
+                    case DecodeTask() as task:
+                        self._decode(task)
+                    case ForwardTask() as task:
+                        self._forward(task)
+
+        threading.Thread(target=work, name=name, daemon=True).start()
+
+    def _decode(self, task: DecodeTask) -> None:
+        request = task.request
+        if self._is_late(request) or (model := self._model_for(request)) is None:
+            return
+        try:
+            pixels = decoder.resize(decoder.decode(request.message.blobs[task.row]), model.image_size)
+        except DecodeError as error:
+            request.last_decode = time.monotonic()
+            request.errors.append(RowFailed(row=task.row, reason=error.reason, message=str(error)))
+            self._rows_done(request, 1, model)
+            return
+        self._scheduler.decoded(DecodedRow(request=request, row=task.row, pixels=pixels))
+
+    def _forward(self, task: ForwardTask) -> None:
+        rows = [row for row in task.rows if not self._is_late(row.request)]
+        if not rows or (model := self._model_for(rows[0].request)) is None:
+            return
+        try:
+            self._embed(model, rows)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if len(rows) == 1:
+                text = f"the device has no memory for one image of {model.image_size} pixels"
+                self._fail(rows[0].request, "RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY", text)
+                return
+            half = len(rows) // 2
+            self._forward(ForwardTask(key=task.key, rows=rows[:half]))
+            self._forward(ForwardTask(key=task.key, rows=rows[half:]))
+
+    def _embed(self, model: EmbeddingModel, rows: list[DecodedRow]) -> None:
+        start = time.monotonic()
+        # Stacked as they lie in memory, pixel by pixel.
+        images = torch.stack([row.pixels.permute(1, 2, 0) for row in rows]).permute(0, 3, 1, 2)  # (B, 3, o, o)
+        features = model.embed(images).numpy()  # (B, D)
+        forward_s = time.monotonic() - start
+        by_request: dict[int, list[int]] = {}
+        for at, row in enumerate(rows):
+            by_request.setdefault(row.request.message.request_id, []).append(at)
+        for places in by_request.values():
+            request = rows[places[0]].request
+            self._rows_of(request, model)[[rows[at].row for at in places]] = features[places]
+            request.forward_s = max(request.forward_s, forward_s)
+            request.batch_images = max(request.batch_images, len(rows))
+            self._rows_done(request, len(places), model)
+
+    def _rows_done(self, request: Request, num_rows: int, model: EmbeddingModel) -> None:
+        if self._scheduler.rows_done(request, num_rows):
+            self._rows_of(request, model)  # all NaN where no image could be decoded
+            self._channel.send(request.answer())
+
+    def _rows_of(self, request: Request, model: EmbeddingModel) -> Rows:
+        with self._allocating:
+            if request.rows is None:
+                request.rows = np.full((request.num_images, model.feature_dim), np.nan, np.float32)
+            return request.rows
+
+    def _model_for(self, request: Request) -> EmbeddingModel | None:
+        """None where there is none; the request has then failed."""
+        try:
+            return self._models.get(request.key)
+        except ModelUnavailable as error:
+            self._fail(request, error.code, error.reason, str(error))
+            return None
+
+    def _is_late(self, request: Request) -> bool:
+        if request.has_expired and not request.is_over:
+            self._fail(request, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the caller's time was over in the queue")
+        return request.is_over
+
+    def _fail(self, request: Request, code: str, reason: str, message: str) -> None:
+        if self._scheduler.give_up(request):
+            self._channel.send(request.failed(code, reason, message))

@@ -1,0 +1,109 @@
+"""Nearest-neighbour accuracy of a job's labelled images, some of which are held out of training for it.
+
+Shapes: N images of the cache, B batch, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manyview_server.learn.evaluation import knn_top1, raw_pixel_features
+from manyview_server.learn.methods import Method
+from manyview_server.learn.settings import EvaluationSettings, TrainSettings
+from manyview_server.worker.cache import ImageCache
+from manyview_server.worker.feed import is_held_out
+from manyview_server.worker.precision import Numerics
+from manyview_server.worker.preprocess import Preprocess
+
+EVALUATION_BATCH = 256
+
+Features = Callable[[Tensor], Tensor]
+"""Normalised images (B, 3, o, o) to features (B, D)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Rows of the cache, int64, on the CPU. Without an evaluation the last two are empty."""
+
+    train: Tensor
+    bank: Tensor
+    held_out: Tensor
+
+
+def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
+    """Who is trained on and who is held out: a function of each image's own hash, so it stays as images are added."""
+    labelled = cache.readable & (cache.labels >= 0)
+    held_out = labelled & is_held_out(cache.image_ids, settings.knn_holdout_fraction)
+    bank = labelled & ~held_out
+    if settings.knn_every_epochs == 0 or not held_out.any() or not bank.any():
+        held_out, bank = torch.zeros_like(labelled), torch.zeros_like(labelled)
+    bank_rows = _rows(bank)
+    # By their ids, which are hashes: a sample that does not depend on the order of the upload.
+    by_id = cache.image_ids[bank_rows].argsort()[: settings.knn_max_bank]
+    return Split(train=_rows(cache.readable & ~held_out), bank=bank_rows[by_id], held_out=_rows(held_out))
+
+
+class KnnEvaluation:
+    """kNN top-1 of the held-out images among the bank's. It waits for the device: call it between steps."""
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        parts: Split,
+        settings: TrainSettings,
+        numerics: Numerics,
+        device: torch.device,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._cache = cache
+        self._parts = parts
+        self._settings = settings.evaluation
+        self._numerics = numerics
+        self._device = device
+        self._stopped = stopped
+        normalize = settings.views.normalize
+        self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
+
+    def of_method(self, method: Method) -> float | None:
+        """Of the backbone's features, from 0 to 1; None where a stop came in between."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
+            return self._top1(method.embed)
+
+    def of_raw_pixels(self) -> float | None:
+        """Of the pixels themselves: what learning has to beat."""
+        return self._top1(raw_pixel_features)
+
+    def _top1(self, features: Features) -> float | None:
+        bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.held_out)
+        if bank is None or queries is None:
+            return None
+        labels = self._cache.labels.to(self._device)
+        top1 = knn_top1(
+            queries,
+            labels[self._parts.held_out],
+            bank,
+            labels[self._parts.bank],
+            int(self._cache.labels.max()) + 1,
+            self._settings.knn_k,
+            self._settings.knn_temperature,
+        )
+        return float(top1)
+
+    @torch.inference_mode()
+    def _features(self, features: Features, rows: Tensor) -> Tensor | None:
+        pixels = self._cache.pixels
+        chunks = []
+        for chunk in torch.split(rows, EVALUATION_BATCH):
+            if self._stopped():
+                return None
+            images = pixels.index_select(0, chunk.to(pixels.device)).to(self._device)
+            chunks.append(features(self._preprocess(images)).float())
+        return torch.cat(chunks)  # (N', D)
+
+
+def _rows(mask: Tensor) -> Tensor:
+    return mask.nonzero()[:, 0]

@@ -1,0 +1,179 @@
+"""Networks that embed: loaded from a checkpoint or by a backbone's name, made ready for inference, kept while used.
+
+Shapes: B images, o pixels on a side of the input, D output width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from manyview_server.learn import backbones
+from manyview_server.learn import settings as learn_settings
+from manyview_server.learn.backbones import Backbone
+from manyview_server.learn.methods import build_method
+from manyview_server.learn.settings import NormalizeSettings
+from manyview_server.store import checkpoints
+from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
+from manyview_server.worker import state
+from manyview_server.worker.precision import DTYPES
+from manyview_server.worker.preprocess import Preprocess
+
+MAX_MODELS = 4
+PLAIN_IMAGE_SIZE = 224
+
+
+class ModelUnavailable(Exception):
+    """A model that cannot be loaded. `code` is a canonical status name, `reason` UPPER_SNAKE."""
+
+    def __init__(self, code: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelKey:
+    """What makes two requests share a model, and so a batch. The fields are those of `messages.EmbedImages`."""
+
+    checkpoint_dir: str
+    backbone: str
+    weights_file: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingModel:
+    """A network with what comes before it."""
+
+    image_size: int
+    """o: images are given at this size."""
+    feature_dim: int
+    """D."""
+    preprocess: Preprocess
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    @torch.inference_mode()
+    def embed(self, images: Tensor) -> Tensor:
+        """Features (B, D), float32 on the CPU, of uint8 images (B, 3, o, o). Waits for the device."""
+        if self.device.type == "cuda":
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        return self.network(self.preprocess(images)).float().cpu()
+
+
+class ModelCache:
+    """The models that were used last. Any thread."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._models: OrderedDict[ModelKey, EmbeddingModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: ModelKey) -> EmbeddingModel:
+        """The model, loaded if need be; meanwhile nobody else gets one. Raises ModelUnavailable."""
+        with self._lock:
+            model = self._models.pop(key, None) or load(key, self._device)
+            self._models[key] = model
+            if len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+            return model
+
+
+def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
+    """The model of `key` on `device`: batch norms folded into convolutions, channels_last, in its training's precision.
+
+    Raises:
+        ModelUnavailable: its files are gone, damaged or of another network.
+    """
+    if not key.checkpoint_dir:
+        normalize = NormalizeSettings()
+        plain = _plain_backbone(key)
+        size = PLAIN_IMAGE_SIZE
+        return _ready(plain, plain.feature_dim, size, normalize.mean, normalize.std, torch.float32, device)
+    directory = Path(key.checkpoint_dir)
+    try:
+        checkpoints.verify(directory)
+        run = checkpoints.read_state(directory)
+        card = ModelCard.from_json(run["model"])
+        projects = key.output == "projection"
+        network = _projection(directory, run) if projects else _backbone(directory, card)
+        dtype = DTYPES[run["numerics"]["precision"]]
+    except (CheckpointCorrupt, ValueError, KeyError) as error:
+        if not directory.is_dir():
+            raise ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed") from error
+        raise ModelUnavailable("DATA_LOSS", "CHECKPOINT_CORRUPT", str(error)) from error
+    feature_dim = card.projection_dim if projects else card.feature_dim
+    return _ready(network, feature_dim, card.image_size, card.mean, card.std, dtype, device)
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Put each batch norm that directly follows a convolution into its weights; `network` is in evaluation mode.
+
+    Found by torchvision's names, ``convN`` and ``bnN`` of one module, and by neighbourhood in a Sequential.
+    """
+    for module in list(network.modules()):
+        names = list(module._modules)
+        pairs = list(itertools.pairwise(names)) if isinstance(module, nn.Sequential) else []
+        pairs += [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
+        for conv_name, norm_name in pairs:
+            conv, norm = module._modules[conv_name], module._modules.get(norm_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module._modules[conv_name] = fuse_conv_bn_eval(conv, norm)
+                module._modules[norm_name] = nn.Identity()
+
+
+def _plain_backbone(key: ModelKey) -> Backbone:
+    """With the operator's weights, or else weights that are random, but the same at each start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = backbones.build(key.backbone)
+    if key.weights_file:
+        try:
+            state.restore_backbone(Path(key.weights_file), backbone)
+        except ValueError as error:
+            raise ModelUnavailable("FAILED_PRECONDITION", "WEIGHTS_INVALID", str(error)) from error
+    return backbone
+
+
+def _backbone(directory: Path, card: ModelCard) -> nn.Module:
+    stem: Any = card.stem
+    backbone = backbones.build(card.backbone, width=card.backbone_width, stem=stem)
+    state.restore_backbone(directory / checkpoints.BACKBONE, backbone)
+    return backbone
+
+
+def _projection(directory: Path, run: dict[str, Any]) -> nn.Module:
+    method = build_method(learn_settings.from_json(run["settings"]), run["num_images"])
+    state.restore_method(directory, method)
+    return nn.Sequential(method.backbone, method.head)
+
+
+def _ready(
+    network: nn.Module,
+    feature_dim: int,
+    image_size: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> EmbeddingModel:
+    network.eval().requires_grad_(False)
+    fold_batch_norms(network)
+    network.to(device, dtype).to(memory_format=torch.channels_last)
+    return EmbeddingModel(
+        image_size=image_size,
+        feature_dim=feature_dim,
+        preprocess=Preprocess(image_size, mean, std, device, dtype),
+        network=network,
+        device=device,
+    )

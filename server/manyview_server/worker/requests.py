@@ -1,0 +1,93 @@
+"""Embed requests in flight: what each still needs, and the answer that it becomes.
+
+Shapes: N images of a request, D output width.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from manyview_server.messages import EmbedDone, EmbedFailed, EmbedImages, RowFailed
+from manyview_server.worker.models import ModelKey
+
+NUMPY_DTYPES = {"float32": "<f4", "float16": "<f2"}
+SMALLEST_NORM = 1e-12
+
+
+@dataclass(eq=False)
+class Request:
+    """One EmbedImages on its way; `num_*` and `is_over` belong to the scheduler, under its lock."""
+
+    message: EmbedImages
+    arrived: float = field(default_factory=time.monotonic)
+    rows: npt.NDArray[np.float32] | None = None
+    """(N, D), NaN where nothing came yet."""
+    errors: list[RowFailed] = field(default_factory=list)
+    num_taken: int = 0
+    """Rows that were given to a decoder, in order."""
+    num_done: int = 0
+    is_over: bool = False
+    """Answered, failed or cancelled: what still comes is dropped."""
+    first_decode: float = 0.0
+    last_decode: float = 0.0
+    forward_s: float = 0.0
+    batch_images: int = 0
+
+    @property
+    def key(self) -> ModelKey:
+        m = self.message
+        return ModelKey(
+            checkpoint_dir=m.checkpoint_dir, backbone=m.backbone, weights_file=m.weights_file, output=m.output
+        )
+
+    @property
+    def num_images(self) -> int:
+        return len(self.message.blobs)
+
+    @property
+    def has_expired(self) -> bool:
+        left = self.message.time_left_s
+        return left > 0 and time.monotonic() > self.arrived + left
+
+    def answer(self) -> EmbedDone:
+        """The reply, once all rows are done."""
+        assert self.rows is not None
+        rows = self.rows
+        known = {error.row for error in self.errors}
+        for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
+            rows[row] = np.nan
+            if row not in known:
+                self.errors.append(RowFailed(row=row, reason="NON_FINITE", message="the model's output is not finite"))
+        if self.message.l2_normalize:
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), SMALLEST_NORM)
+        with np.errstate(over="ignore"):
+            data = rows.astype(NUMPY_DTYPES[self.message.data_type]).tobytes()
+        return EmbedDone(
+            request_id=self.message.request_id,
+            shape=(rows.shape[0], rows.shape[1]),
+            errors=tuple(sorted(self.errors, key=lambda error: error.row)),
+            queue_ms=1e3 * (self.first_decode - self.arrived),
+            decode_ms=1e3 * (self.last_decode - self.first_decode),
+            forward_ms=1e3 * self.forward_s,
+            batch_images=self.batch_images,
+            blobs=(data,),
+        )
+
+    def failed(self, code: str, reason: str, message: str) -> EmbedFailed:
+        """The reply where the whole of it fails."""
+        return EmbedFailed(request_id=self.message.request_id, code=code, reason=reason, message=message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedRow:
+    """One image of a request, ready for the network."""
+
+    request: Request
+    row: int
+    pixels: Tensor
+    """(3, o, o) uint8."""

@@ -1,0 +1,70 @@
+"""Checkpoints of a running job: copied between two steps, written beside the next ones."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from manyview_server.learn.methods import Method
+from manyview_server.learn.optimizers import Sgd
+from manyview_server.messages import AlertRaised, CheckpointWritten
+from manyview_server.store import checkpoints
+from manyview_server.store.checkpoints import ModelCard
+from manyview_server.worker import state
+from manyview_server.worker.channel import Channel
+
+
+class CheckpointSaver:
+    """Writes one checkpoint at a time, in a thread, and tells the front when it is durable."""
+
+    def __init__(self, channel: Channel, directory: Path, attempt: int) -> None:
+        self._channel = channel
+        self._directory = directory
+        self._attempt = attempt
+        self._writing: threading.Thread | None = None
+        self.last_step = -1
+        """Of the last checkpoint that was asked for."""
+        self.error: OSError | None = None
+        """Why the last one could not be written, if so. To be read after `wait`."""
+
+    def save(self, method: Method, optimizer: Sgd, card: ModelCard, run: dict[str, Any]) -> None:
+        """Write all state and `run` (JSON values) as a checkpoint; returns once it is copied.
+
+        A failure is an alert to the job's owner, and training goes on: the next one may succeed.
+        """
+        self.wait()
+        tensors = state.capture(method, optimizer)
+        text = json.dumps({**run, "step": card.step, "epoch": card.epoch, "model": card.to_json()}, indent=1).encode()
+        path = self._directory / checkpoints.name(card.step, self._attempt)
+        self.last_step = card.step
+
+        def write() -> None:
+            try:
+                manifest = state.write(path, tensors, text)
+            except OSError as error:
+                self.error = error
+                message = f"the checkpoint of step {card.step} could not be written: {error.strerror}"
+                alert = AlertRaised(step=card.step, epoch=card.epoch, reason="CHECKPOINT_FAILED", message=message)
+                self._channel.send(alert)
+                return
+            self.error = None
+            self._channel.send(
+                CheckpointWritten(
+                    step=card.step,
+                    epoch=card.epoch,
+                    directory=str(path),
+                    num_bytes=checkpoints.num_bytes(manifest),
+                    model=card.to_json(),
+                )
+            )
+
+        self._writing = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Until the last one is written, or has failed."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None

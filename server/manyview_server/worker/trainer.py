@@ -1,0 +1,206 @@
+"""The trainer: one process, one job, from its settings to its last checkpoint."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import torch
+
+from manyview_server.learn.step import train_step
+from manyview_server.learn.views import make_views
+from manyview_server.messages import (
+    LogWritten,
+    ScalarsLogged,
+    StartTraining,
+    StopTraining,
+    TrainingEnded,
+    TrainingStarted,
+)
+from manyview_server.worker.channel import Channel
+from manyview_server.worker.feed import Batch
+from manyview_server.worker.reporter import Progress, StepReporter, TrainingFailed, start_heartbeat
+from manyview_server.worker.saver import CheckpointSaver
+from manyview_server.worker.setup import Setup, Stopped, prepare
+
+OUT_OF_MEMORY_HINT = "Lower batch_size or image_size, choose a smaller backbone, or set precision to bfloat16."
+
+
+def run(channel: Channel) -> None:
+    """Do what the first message, a StartTraining, asks for; the last message sent is a TrainingEnded."""
+    start = channel.receive()
+    assert isinstance(start, StartTraining)
+    stop = threading.Event()
+    channel.listen(lambda message: stop.set() if isinstance(message, StopTraining) else None)
+    progress = Progress()
+    start_heartbeat(channel, progress)
+    trainer = Trainer(channel, start, stop, progress)
+    try:
+        outcome = trainer.train()
+        ended = TrainingEnded(outcome=outcome, step=progress.step, epoch=progress.epoch)
+    except TrainingFailed as error:
+        ended = _failed(progress, error.reason, str(error), error.hint)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        ended = _failed(progress, "DEVICE_OUT_OF_MEMORY", _first_line(error), OUT_OF_MEMORY_HINT)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what torch's CPU allocator says, with no class of its own
+            raise
+        ended = _failed(progress, "DEVICE_OUT_OF_MEMORY", _first_line(error), OUT_OF_MEMORY_HINT)
+    trainer.saver.wait()
+    channel.send(ended)
+
+
+class Trainer:
+    """Steps through a job, from the checkpoint it continues from or from the beginning."""
+
+    def __init__(self, channel: Channel, start: StartTraining, stop: threading.Event, progress: Progress) -> None:
+        self._channel = channel
+        self._start = start
+        self._stop = stop
+        self._progress = progress
+        self.saver = CheckpointSaver(channel, Path(start.checkpoint_dir), start.attempt)
+
+    def train(self) -> str:
+        """The outcome, "succeeded" or "stopped". Raises TrainingFailed."""
+        try:
+            setup = prepare(self._start, self._channel, self._progress, self._stop.is_set)
+            self._announce(setup)
+            self._measure_baselines(setup)
+            self._steps(setup)
+        except Stopped:
+            return "stopped"
+        return "succeeded" if self._progress.step >= setup.num_steps else "stopped"
+
+    def _steps(self, setup: Setup) -> None:
+        reporter = StepReporter(
+            self._channel, every_steps=setup.settings.log_every_steps, batch_size=setup.settings.batch_size
+        )
+        first_step, started = self._progress.step, time.perf_counter()
+        self._progress.stage = "training"
+        with closing(setup.feed.batches(first_step, setup.num_steps)) as batches:
+            for batch in _timed(batches, reporter):
+                if self._stop.is_set():
+                    break
+                self._step(setup, batch, reporter)
+                self._progress.eta_s = self._eta_s(first_step, started)
+                if self._epoch_ended(setup):
+                    reporter.flush()
+                    with _excluded(reporter):
+                        self._evaluate(setup)
+                    if setup.is_due(setup.settings.checkpoint_every_epochs, self._progress):
+                        self._save(setup)
+        reporter.flush()
+        if self._progress.step > max(setup.first_step, self.saver.last_step):
+            self._save(setup)
+        self.saver.wait()
+        if self.saver.error is not None:
+            raise TrainingFailed(
+                "CHECKPOINT_FAILED", "the last checkpoint could not be written", "Free disk space on the server."
+            )
+
+    def _step(self, setup: Setup, batch: Batch, reporter: StepReporter) -> None:
+        progress, settings, numerics = self._progress, setup.settings, setup.numerics
+        views = make_views(
+            batch.images,
+            batch.sizes,
+            batch.image_ids,
+            settings.views,
+            size=settings.image_size,
+            seed=settings.seed,
+            epoch=batch.epoch,
+            num_views=setup.method.num_views,
+            dtype=numerics.dtype,
+            memory_format=numerics.memory_format,
+        )
+        result = train_step(
+            setup.method,
+            setup.optimizer,
+            views,
+            batch.image_ids.to(views.device, non_blocking=True),
+            progress.step,
+            setup.num_steps,
+            warmup_steps=setup.warmup_steps,
+            precision=numerics.precision,
+        )
+        progress.step += 1
+        progress.epoch = progress.step // setup.feed.steps_per_epoch
+        reporter.step_done(progress.step, progress.epoch, result)
+
+    def _epoch_ended(self, setup: Setup) -> bool:
+        at_end = self._progress.step == setup.num_steps
+        return at_end or self._progress.step % setup.feed.steps_per_epoch == 0
+
+    def _evaluate(self, setup: Setup) -> None:
+        if setup.knn is None or not setup.is_due(setup.settings.evaluation.knn_every_epochs, self._progress):
+            return
+        self._progress.stage = "evaluating"
+        self._log_scalar("knn_top1", setup.knn.of_method(setup.method))
+        self._progress.stage = "training"
+
+    def _measure_baselines(self, setup: Setup) -> None:
+        if setup.knn is None or self._progress.step > 0:
+            return
+        self._progress.stage = "evaluating"
+        self._log_scalar("knn_top1_raw_pixels", setup.knn.of_raw_pixels())
+        self._log_scalar("knn_top1_untrained", setup.knn.of_method(setup.method))
+
+    def _log_scalar(self, name: str, value: float | None) -> None:
+        if value is not None:
+            values = {name: value}
+            self._channel.send(ScalarsLogged(step=self._progress.step, epoch=self._progress.epoch, values=values))
+
+    def _save(self, setup: Setup) -> None:
+        card = setup.model_card(self._start.train_job, self._progress.step, self._progress.epoch)
+        self.saver.save(setup.method, setup.optimizer, card, setup.run_json())
+
+    def _announce(self, setup: Setup) -> None:
+        self._progress.step = setup.first_step
+        self._progress.epoch = setup.first_step // setup.feed.steps_per_epoch
+        self._progress.num_steps = setup.num_steps
+        self._progress.num_epochs = math.ceil(setup.num_steps / setup.feed.steps_per_epoch)
+        self._channel.send(
+            TrainingStarted(
+                step=setup.first_step,
+                num_steps=setup.num_steps,
+                num_epochs=self._progress.num_epochs,
+                resolved=setup.resolved(),
+            )
+        )
+        for level, text in setup.remarks:
+            self._channel.send(LogWritten(step=setup.first_step, epoch=self._progress.epoch, level=level, text=text))
+
+    def _eta_s(self, first_step: int, started: float) -> float:
+        done = self._progress.step - first_step
+        return (time.perf_counter() - started) / done * (self._progress.num_steps - self._progress.step)
+
+
+def _timed(batches: Iterator[Batch], reporter: StepReporter) -> Iterator[Batch]:
+    """The batches; the time that each is waited for is reported."""
+    while True:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        reporter.waited_for_data(time.perf_counter() - start)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextmanager
+def _excluded(reporter: StepReporter) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    reporter.exclude(time.perf_counter() - start)
+
+
+def _failed(progress: Progress, reason: str, message: str, hint: str) -> TrainingEnded:
+    return TrainingEnded(
+        outcome="failed", step=progress.step, epoch=progress.epoch, reason=reason, message=message, hint=hint
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
