@@ -1,23 +1,14 @@
 """Uploading images: at most a window of them unacknowledged, and none lost or doubled when the connection or a side
-dies.
-
-`Window` is the state machine, without any I/O: which batches wait, which are on their way, and the chained digest that
-proves on resuming that the images are still those that were acknowledged. `Upload` drives it over streams.
-"""
+dies. `Upload` drives a `Window` over as many streams as it takes."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from manyview import _convert
 from manyview._backoff import Backoff
 from manyview._errors import (
-    Aborted,
-    DataLoss,
     Internal,
     ManyviewError,
     NotFound,
@@ -30,117 +21,14 @@ from manyview._images import EncodedImage, ImageSource
 from manyview._rpcs import Rpcs
 from manyview._stream import Stream
 from manyview._types import LabelConflict, Limits, RejectedImage, UploadReport
+from manyview._window import Window, chain
 from manyview.v1 import dataset_service_pb2 as pb
-from manyview.v1 import types_pb2
 
 # Large enough to make the cost per message small, small enough for a smooth window.
 _BATCH_BYTES = 1_500_000
 _BATCH_IMAGES = 256
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
-
-
-def chain(digest: bytes, images: Sequence[EncodedImage]) -> bytes:
-    """The digest after `images`: SHA-256(previous digest + image SHA-256), image by image."""
-    for image in images:
-        digest = hashlib.sha256(digest + image.sha256).digest()
-    return digest
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A numbered batch with what its ack will be matched against."""
-
-    number: int
-    message: pb.UploadImagesRequest
-    keys: tuple[str, ...]
-    labels: tuple[str, ...]
-    num_bytes: int
-    digest: bytes  # after this batch
-
-
-class Window:
-    """What was acknowledged, what is on its way, what waits. Numbers go on from `committed`, the digest from
-    `digest`."""
-
-    def __init__(self, *, committed: int = 0, digest: bytes = b"") -> None:
-        self._acked_number = committed
-        self._acked_digest = digest
-        self._last_number = committed
-        self._last_digest = digest
-        self._unacked: deque[Batch] = deque()
-        self._waiting: deque[Batch] = deque()
-        self._unacked_bytes = 0
-        self._max_batches = 1
-        self._max_bytes = 0
-
-    def limit(self, max_batches: int, max_bytes: int) -> None:
-        """How much may be unacknowledged, as the server said when the stream opened."""
-        self._max_batches = max(1, max_batches)
-        self._max_bytes = max_bytes
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether another batch should be made: none waits, and there is room for some."""
-        full = len(self._unacked) >= self._max_batches or 0 < self._max_bytes <= self._unacked_bytes
-        return not self._waiting and not full
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._unacked and not self._waiting
-
-    def add(self, images: Sequence[EncodedImage]) -> None:
-        """Number a batch and let it wait to be taken."""
-        self._last_number += 1
-        self._last_digest = chain(self._last_digest, images)
-        protos = [types_pb2.Image(data=i.data, key=i.key, label=i.label, sha256=i.sha256) for i in images]
-        message = pb.UploadImagesRequest(batch=types_pb2.ImageBatch(number=self._last_number, images=protos))
-        keys, labels = tuple(i.key for i in images), tuple(i.label for i in images)
-        self._waiting.append(Batch(self._last_number, message, keys, labels, message.ByteSize(), self._last_digest))
-
-    def take(self) -> Batch | None:
-        """The next batch to send, if it fits; one that is larger than the window goes alone."""
-        if not self._waiting:
-            return None
-        size = self._waiting[0].num_bytes
-        fits = len(self._unacked) < self._max_batches and (
-            self._max_bytes <= 0 or self._unacked_bytes + size <= self._max_bytes
-        )
-        if self._unacked and not fits:
-            return None
-        self._unacked.append(self._waiting.popleft())
-        self._unacked_bytes += size
-        return self._unacked[-1]
-
-    def ack(self, number: int) -> Batch:
-        """The oldest unacknowledged batch, which `number` must be: acks come in order."""
-        if not self._unacked or self._unacked[0].number != number:
-            expected = self._unacked[0].number if self._unacked else "none"
-            raise Internal(
-                f"the server acknowledged batch {number}, expected was {expected}", reason="ACK_OUT_OF_ORDER"
-            )
-        batch = self._unacked.popleft()
-        self._unacked_bytes -= batch.num_bytes
-        self._acked_number, self._acked_digest = batch.number, batch.digest
-        return batch
-
-    def rewind(self) -> None:
-        """The stream broke: whatever is unacknowledged waits again, to be sent under the same numbers."""
-        self._waiting.extendleft(reversed(self._unacked))
-        self._unacked.clear()
-        self._unacked_bytes = 0
-
-    def digest_at(self, number: int) -> bytes:
-        """The digest after batch `number`, which may be committed though its ack was lost."""
-        if number == self._acked_number:
-            return self._acked_digest
-        for batch in (*self._unacked, *self._waiting):
-            if batch.number == number:
-                return batch.digest
-        if number < self._acked_number:
-            lost = f"the server has lost acknowledged batches: it holds {number} of {self._acked_number}"
-            raise DataLoss(lost, reason="ACKED_BATCHES_LOST")
-        raise Aborted(f"batch {number} came from another client under the same upload_id", reason="UPLOAD_FENCED")
 
 
 def batches(images: Iterator[EncodedImage], limits: Limits) -> Iterator[list[EncodedImage]]:
@@ -202,11 +90,20 @@ class Upload:
             try:
                 return self._report(self._session(made, status))
             except ManyviewError as error:
-                if not (is_transient(error) or error.reason == "SEQUENCE_GAP"):
+                before, status = status, self._recheck(error)
+                if isinstance(error, UploadChanged) and _number(before) == _number(status):
                     raise
-                self._backoff.wait(error)
-                self._window.rewind()
-                status = self._status()
+                if status is not None and self._window.is_fresh:
+                    self._skip(images, status)
+
+    def _recheck(self, error: ManyviewError) -> pb.Upload | None:
+        """Wait after a broken stream, and ask where the upload stands. The stream that broke may still have committed
+        a batch after it was last asked, for which the server takes the header's digest as a change."""
+        if not (is_transient(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
+            raise error
+        self._backoff.wait(error)
+        self._window.rewind()
+        return self._status()
 
     def _sendable(self, images: Iterator[EncodedImage]) -> Iterator[EncodedImage]:
         """Images that fit a message; the others are set aside with their reason."""
@@ -226,13 +123,14 @@ class Upload:
 
     def _skip(self, images: Iterator[EncodedImage], status: pb.Upload) -> None:
         """Pass over what an earlier run got acknowledged; hashing it proves that it is the same."""
-        digest, count = b"", 0
-        for image in islice(images, status.num_images):
-            digest, count = chain(digest, [image]), count + 1
+        digest = self._window.last_digest
+        for image in islice(images, status.num_images - self._num_images):
+            digest = chain(digest, [image])
+            self._num_images += 1
             self._on_progress(1)
-        if count < status.num_images or digest != status.digest:
+        if self._num_images < status.num_images or digest != status.digest:
             raise self._changed(f"the first {status.num_images} images differ")
-        self._num_images = self._resumed_from = count
+        self._resumed_from = self._num_images
         self._window = Window(committed=status.committed_number, digest=digest)
 
     def _changed(self, how: str) -> UploadChanged:
@@ -305,6 +203,10 @@ class Upload:
             label_conflicts=tuple(self._conflicts),
             resumed_from=self._resumed_from,
         )
+
+
+def _number(status: pb.Upload | None) -> int:
+    return 0 if status is None else status.committed_number
 
 
 def _expect(stream: UploadStream, kind: str) -> pb.UploadImagesResponse:
