@@ -82,9 +82,10 @@ def turn_hue_(planes: Tensor, turns: Tensor) -> None:
     torch.minimum(lowest, blue, out=lowest)
     chroma = value - lowest
 
-    hue = torch.sub(red, green).add_(chroma, alpha=4)  # where blue is the largest
-    hue = torch.where(green == value, torch.sub(blue, red).add_(chroma, alpha=2), hue)
-    hue = torch.where(red == value, green - blue, hue)
+    # Chosen by lerp_ with weights that are 0 or 1, since torch.where is not vectorized on CPUs (five times slower).
+    hue = torch.sub(red, green).add_(chroma, alpha=4)
+    hue = torch.sub(blue, red).add_(chroma, alpha=2).lerp_(hue, torch.sub(value, green).sign_())
+    hue = torch.sub(green, blue).lerp_(hue, torch.sub(value, red).sign_())
     sixfold = (chroma * 6).clamp_min_(1e-12)
     hue.div_(sixfold).add_(turns + 1).frac_()  # in turns; one is added to stay above zero
 

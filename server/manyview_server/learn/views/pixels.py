@@ -18,7 +18,7 @@ from manyview_server.learn.views import blur, color, crop
 from manyview_server.learn.views.draw import HUE, ViewParameters
 from manyview_server.learn.views.recipe import NormalizeSettings
 
-CPU_CHUNK_PIXELS = 32 * 32 * 32
+CPU_CHUNK_PIXELS = 64 * 32 * 32
 CUDA_CHUNK_PIXELS = 1 << 26
 LARGEST_MATMUL_PX = 96
 """On a CPU, cached images above this many pixels on a side are resized one by one."""
@@ -47,19 +47,21 @@ def apply(
         raise ValueError(f"images must be uint8 (B, 3, S, S), not {images.dtype} {tuple(images.shape)}")
     rows, counts = _grouped(parameters)
     host = parameters.rows(rows)
-    here = host.to(images.device)
+    here, places = host.to(images.device), rows.to(images.device)
     jitter = color.Jitter.of(here.factors, here.order)
-    views = torch.empty(len(rows), 3, size, size, dtype=dtype, device=images.device, memory_format=memory_format)
+    channel_axis = 3 if memory_format == torch.channels_last else 1
+    shape = [len(rows), size, size]
+    shape.insert(channel_axis, 3)
+    views = torch.empty(shape, dtype=dtype, device=images.device)
     for group, chunk in _chunks(counts, size, images.device):
-        planes = _cropped(images, host.rows(chunk), here.rows(chunk), size)
+        planes = _cropped(images, host, here, chunk, size)
         if group != UNCHANGED:
             color.jitter_(planes, jitter.rows(chunk), hue_at=group)
-        _rare_changes_(planes, host.rows(chunk), here.rows(chunk))
-        for channel, plane in enumerate(planes):
-            if normalize is not None:
-                plane.sub_(normalize.mean[channel]).mul_(1 / normalize.std[channel])
-            views[chunk, channel] = plane
-    return _back_in_order(views, rows)
+        _rare_changes_(planes, host, here, chunk)
+        if normalize is not None:
+            _normalize_(planes, normalize)
+        views.index_copy_(0, places[chunk], torch.stack(planes.unbind(), channel_axis).to(dtype))
+    return views.movedim(channel_axis, 1)
 
 
 def _grouped(parameters: ViewParameters) -> tuple[Tensor, list[int]]:
@@ -80,27 +82,26 @@ def _chunks(counts: list[int], size: int, device: torch.device) -> Iterator[tupl
             yield group, slice(first, min(first + length, end))
 
 
-def _cropped(images: Tensor, host: ViewParameters, here: ViewParameters, size: int) -> Tensor:
+def _cropped(images: Tensor, host: ViewParameters, here: ViewParameters, rows: slice, size: int) -> Tensor:
     if images.device.type == "cpu" and images.shape[-1] > LARGEST_MATMUL_PX:
-        return crop.resize_one_by_one(images, host.image.tolist(), host.crop.tolist(), host.flip, size)
-    return crop.resize_by_matmul(images.index_select(0, here.image), here.crop, here.flip, size)
+        index, rectangles = host.image[rows].tolist(), host.crop[rows].tolist()
+        return crop.resize_one_by_one(images, index, rectangles, host.flip[rows], size)
+    return crop.resize_by_matmul(images.index_select(0, here.image[rows]), here.crop[rows], here.flip[rows], size)
 
 
-def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters) -> None:
+def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice) -> None:
     """Grayscale, blur and solarization, only of the views that have them."""
-    first_gray = len(host.image) - int(host.grayscale.sum())
+    first_gray = planes.shape[1] - int(host.grayscale[rows].count_nonzero())
     planes[:, first_gray:] = color.luma(planes[:, first_gray:])
-    if len(blurred := host.sigma.nonzero()[:, 0]):
+    sigma = host.sigma[rows]
+    if len(blurred := sigma.nonzero()[:, 0]):
         at = blurred.to(planes.device)
-        planes[:, at] = blur.blur(planes[:, at], here.sigma[at], float(host.sigma.max()))
-    if len(solarized := host.solarize_from.isfinite().nonzero()[:, 0]):
+        planes[:, at] = blur.blur(planes[:, at], here.sigma[rows][at], float(sigma.max()))
+    if len(solarized := host.solarize_from[rows].isfinite().nonzero()[:, 0]):
         at = solarized.to(planes.device)
-        planes[:, at] = color.solarize(planes[:, at], here.solarize_from[at, None, None])
+        planes[:, at] = color.solarize(planes[:, at], here.solarize_from[rows][at, None, None])
 
 
-def _back_in_order(views: Tensor, rows: Tensor) -> Tensor:
-    """Row rows[i] of the result is row i of `views`, in the same memory format."""
-    where = rows.argsort().to(views.device)
-    if views.is_contiguous():
-        return views.index_select(0, where)
-    return views.permute(0, 2, 3, 1).index_select(0, where).permute(0, 3, 1, 2)
+def _normalize_(planes: Tensor, normalize: NormalizeSettings) -> None:
+    for plane, mean, std in zip(planes, normalize.mean, normalize.std, strict=True):
+        plane.sub_(mean).mul_(1 / std)

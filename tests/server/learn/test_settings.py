@@ -1,0 +1,186 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyview_server.learn.settings import (
+    METHOD_SETTINGS,
+    MoCoSettings,
+    OptimizerSettings,
+    SettingsError,
+    SimCLRSettings,
+    from_json,
+    resolve,
+    to_json,
+)
+
+
+def violations(method, overrides):
+    with pytest.raises(SettingsError) as caught:
+        resolve(method, overrides)
+    return {violation.field: violation.message for violation in caught.value.violations}
+
+
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_without_overrides_the_defaults_of_the_method_come_out(method):
+    assert resolve(method, {}) == METHOD_SETTINGS[method]()
+    assert resolve(method, {}).method == method
+
+
+def test_presets_are_those_of_the_papers():
+    simclr, moco = SimCLRSettings(), MoCoSettings()
+    assert (simclr.views.crop.scale_min, moco.views.crop.scale_min) == (0.08, 0.2)
+    jitter = [simclr.views.color_jitter, moco.views.color_jitter]
+    assert [(j.brightness, j.contrast, j.saturation, j.hue, j.strength) for j in jitter] == [
+        (0.8, 0.8, 0.8, 0.2, 1.0),
+        (0.4, 0.4, 0.4, 0.1, 1.0),
+    ]
+    assert (simclr.memory_bank_size, moco.memory_bank_size) == (0, None)
+
+
+def test_overrides_reach_single_fields_and_leave_their_neighbors():
+    settings = resolve("moco", {"views": {"crop": {"scale_max": 0.9}}, "optimizer": {"learning_rate": 1}})
+    assert settings.views.crop.scale_max == 0.9
+    assert settings.views.crop.scale_min == 0.2
+    assert settings.optimizer.learning_rate == 1.0
+    assert isinstance(settings.optimizer.learning_rate, float)
+
+
+def test_all_violations_are_told_at_once():
+    found = violations(
+        "simclr",
+        {
+            "epochs": 2.5,
+            "batch_size": 1,
+            "temperature": None,
+            "seed": True,
+            "stem": "tiny",
+            "optimizer": 3,
+            "views": {
+                "blur": {"probability": 1.5, "sigma_min": 5, "sigmamax": 2},
+                "normalize": {"mean": [0.5, 0.5], "std": [1, 0, 1]},
+            },
+        },
+    )
+    assert found == {
+        "epochs": "must be an integer",
+        "batch_size": "must be at least 2 and at most 65536",
+        "temperature": "must not be null",
+        "seed": "must be an integer",
+        "stem": "must be one of 'auto', 'imagenet', 'small'",
+        "optimizer": "must be an object",
+        "views.blur.probability": "must be at least 0 and at most 1",
+        "views.blur.sigma_min": "must be at most views.blur.sigma_max, which is 2",
+        "views.blur.sigmamax": "is not known; did you mean 'sigma_max'?",
+        "views.normalize.mean": "must be a list of 3 numbers",
+        "views.normalize.std": "must be at least 0.001 and at most 10",
+    }
+
+
+def test_the_text_of_the_error_names_field_value_and_range():
+    with pytest.raises(SettingsError, match=r"temperature: must be at least 0\.01 and at most 100 \(got 0\)"):
+        resolve("simclr", {"temperature": 0})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "0.5", True, [0.5], 10**400])
+def test_what_is_not_a_finite_number_within_bounds_is_refused(value):
+    assert list(violations("simclr", {"temperature": value})) == ["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ({"views": {"crop": {"scale_min": 0.9, "scale_max": 0.5}}}, "views.crop.scale_min"),
+        ({"views": {"crop": {"ratio_min": 2.0}}}, "views.crop.ratio_min"),
+        ({"views": {"blur": {"sigma_max": 0.05}}}, "views.blur.sigma_min"),
+        ({"views": {"color_jitter": {"hue": 0.4, "strength": 2}}}, "views.color_jitter.hue"),
+        ({"epochs": 3, "optimizer": {"warmup_epochs": 4}}, "optimizer.warmup_epochs"),
+        ({"ema_momentum": 0.9, "ema_momentum_end": 0.5}, "ema_momentum_end"),
+    ],
+)
+def test_rules_between_fields_are_checked(overrides, field):
+    assert list(violations("moco", overrides)) == [field]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ({"views": {"blur": {"probability": 0, "sigma_max": 1}}}, "views.blur.sigma_max"),
+        ({"views": {"solarize": {"threshold": 100}}}, "views.solarize.threshold"),
+        ({"views": {"color_jitter": {"probability": 0, "hue": 0.05}}}, "views.color_jitter.hue"),
+        ({"views": {"color_jitter": {"strength": 0, "contrast": 0.05}}}, "views.color_jitter.contrast"),
+        ({"evaluation": {"knn_every_epochs": 0, "knn_k": 5}}, "evaluation.knn_k"),
+    ],
+)
+def test_a_field_that_would_have_no_effect_is_refused(overrides, field):
+    found = violations("simclr", overrides)
+    assert list(found) == [field]
+    assert "has no effect while" in found[field]
+
+
+def test_switching_something_off_is_no_violation():
+    off = {"blur": {"probability": 0}, "color_jitter": {"probability": 0}}
+    assert resolve("simclr", {"views": off}).views.blur.probability == 0
+
+
+def test_an_unknown_method_lists_the_known_ones():
+    assert violations("simclar", {}) == {"method": "is not known; known: 'simclr', 'moco'"}
+
+
+def test_a_field_of_another_method_is_unknown():
+    assert list(violations("simclr", {"ema_momentum": 0.9})) == ["ema_momentum"]
+    assert list(violations("moco", {"memory_bank_size": 0})) == ["memory_bank_size"]
+
+
+def test_an_override_of_the_method_must_agree():
+    assert resolve("moco", {"method": "moco"}).method == "moco"
+    assert list(violations("moco", {"method": "simclr"})) == ["method"]
+
+
+def test_whole_numbers_written_as_floats_are_integers():
+    batch_size = resolve("simclr", {"batch_size": 128.0}).batch_size
+    assert batch_size == 128
+    assert isinstance(batch_size, int)
+
+
+def test_an_instance_made_by_hand_is_checked_too():
+    with pytest.raises(SettingsError, match="batch_size"):
+        SimCLRSettings(batch_size=0)
+    with pytest.raises(SettingsError, match="warmup_epochs"):
+        SimCLRSettings(epochs=1, optimizer=OptimizerSettings(warmup_epochs=2))
+
+
+def test_the_default_learning_rate_grows_with_the_batch():
+    assert OptimizerSettings().peak_learning_rate(256) == pytest.approx(0.12)
+    assert OptimizerSettings(learning_rate=0.5).peak_learning_rate(256) == 0.5
+
+
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_settings_cannot_be_changed_in_place(method):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolve(method, {}).epochs = 3
+
+
+probabilities = st.fixed_dictionaries({"probability": st.floats(0, 1)})
+
+
+@given(
+    method=st.sampled_from(sorted(METHOD_SETTINGS)),
+    temperature=st.floats(0.01, 100),
+    decode_size=st.none() | st.integers(8, 2048),
+    mean=st.tuples(*[st.floats(0, 1)] * 3),
+    flip=probabilities,
+    blur=probabilities,
+)
+def test_the_round_trip_through_json_is_exact(method, temperature, decode_size, mean, flip, blur):
+    views = {"normalize": {"mean": list(mean)}, "horizontal_flip": flip, "blur": blur}
+    settings = resolve(method, {"temperature": temperature, "decode_size": decode_size, "views": views})
+    assert settings.views.normalize.mean == mean
+    assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
+
+
+def test_json_without_a_method_is_refused():
+    with pytest.raises(SettingsError, match="method"):
+        from_json({"epochs": 3})
