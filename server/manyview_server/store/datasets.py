@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from manyview_server.errors import AlreadyExists, FailedPrecondition, NotFound
+from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.store.database import Database
 from manyview_server.store.records import Dataset, ImageRecord, Snapshot
 from manyview_server.store.shards import SNAPSHOT_DTYPE, sync_directory
@@ -146,6 +147,8 @@ class DatasetStore:
 
         No status means STORED and UNREADABLE. A token belongs to the statuses that it was given for.
         """
+        if page_token and not re.fullmatch(r"[ir][0-9]{1,18}", page_token):
+            raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token is not one of this list")
         wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
 
         def run(connection: sqlite3.Connection) -> ImagePage:

@@ -195,7 +195,7 @@ class EventLog:
         With `names`, rows hold only these scalars, and those that have none of them are left out.
         """
         wanted = frozenset(names)
-        ranges = await self._superseded(train_job_id)
+        ranges = await self._database.read(lambda c: _superseded(c, job_pk(c, train_job_id)))
         rows: list[Event] = []
         while limit is None or len(rows) < limit:
             page = await self.read_scalars(train_job_id, after)
@@ -328,16 +328,6 @@ class EventLog:
         await self._database.read(run)
         return await loaded
 
-    async def _superseded(self, train_job_id: str) -> list[tuple[int, int]]:
-        """Ranges of sequences, both ends excluded, whose scalars no longer count."""
-        sql = "SELECT sequence, payload FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence"
-
-        def run(connection: sqlite3.Connection) -> list[tuple[int, int]]:
-            rows = connection.execute(sql, (job_pk(connection, train_job_id),)).fetchall()
-            return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
-
-        return await self._database.read(run)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Committed:
@@ -369,16 +359,29 @@ def _only(event: Event, names: frozenset[str]) -> Event | None:
     )
 
 
-def _last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
-    """The last event that a rollback to `to_step` keeps.
+def _superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]:
+    """Ranges of sequences, both ends excluded, whose scalars no longer count."""
+    sql = "SELECT sequence, payload FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence"
+    rows = connection.execute(sql, (pk,)).fetchall()
+    return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
 
-    Scalars are logged a little after their step, so those of the checkpoint's step may follow its event: they count.
-    From the beginning, step 0 is done again: nothing is kept.
+
+def _last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
+    """The last event that a rollback to `to_step` keeps: the one before the first scalars that are done again.
+
+    Those that an earlier rollback superseded do not count. From the beginning, step 0 is done again too.
     """
-    if to_step == 0:
-        return 0
-    sql = "SELECT max(sequence) FROM event WHERE job = ? AND step <= ? AND kind IN ('scalars', 'checkpoint')"
-    return connection.execute(sql, (pk, to_step)).fetchone()[0] or 0
+    first = "SELECT min(sequence) FROM event WHERE job = ? AND kind = 'scalars' AND step >= ? AND sequence > ?"
+    ranges = _superseded(connection, pk)
+    step, after = to_step + 1 if to_step else 0, 0
+    while True:
+        (sequence,) = connection.execute(first, (pk, step, after)).fetchone()
+        if sequence is None:
+            return int(connection.execute("SELECT last_sequence FROM job WHERE pk = ?", (pk,)).fetchone()[0])
+        end = max((end for start, end in ranges if start < sequence < end), default=None)
+        if end is None:
+            return int(sequence) - 1
+        after = end
 
 
 def _trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:

@@ -7,13 +7,14 @@ QUEUED -> CANCELLED; any other that is not terminal -> CANCELLING -> CANCELLED. 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from manyview_server.errors import AlreadyExists, FailedPrecondition
+from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from manyview_server.store import checkpoint_rows
 from manyview_server.store.database import Database
 from manyview_server.store.datasets import dataset_pk, read_dataset
@@ -98,6 +99,8 @@ class JobStore:
     async def list(self, page_size: int, page_token: str = "") -> JobPage:
         """Jobs, newest first, and the token of the next page."""
         sql = "SELECT pk FROM job WHERE pk < ? ORDER BY pk DESC LIMIT ?"
+        if page_token and not re.fullmatch(r"[0-9]{1,18}", page_token):
+            raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token is not one of this list")
         before = int(page_token or 2**62)
 
         def run(connection: sqlite3.Connection) -> JobPage:

@@ -26,7 +26,7 @@ from manyview_server.store.events import EventLog
 from manyview_server.store.ingest import Ingest
 from manyview_server.store.jobs import JobStore
 from manyview_server.store.requests import RequestLog
-from manyview_server.store.shards import Position, recover
+from manyview_server.store.shards import Position, recover, shard_path
 from manyview_server.store.trash import Trash
 from manyview_server.store.uploads import UploadStore
 from manyview_server.store.writers import ShardWriters
@@ -113,8 +113,21 @@ class Store:
             resumed = recover(self.datasets_dir / uid, committed)
             if resumed != committed:
                 log.error("shard %d of data set %s is shorter than what was committed: images are lost", shard, uid)
+                _mark_lost(connection, pk, shard, shard_path(self.datasets_dir / uid, shard))
                 sql = "UPDATE dataset SET shard = ?, shard_bytes = ? WHERE pk = ?"
                 connection.execute(sql, (*resumed, pk))
+
+
+def _mark_lost(connection: sqlite3.Connection, pk: int, shard: int, path: Path) -> None:
+    """List the images beyond the end of a shard that lost bytes as unreadable."""
+    size = path.stat().st_size if path.exists() else 0
+    sql = """
+        INSERT OR IGNORE INTO unreadable
+        SELECT dataset, position, 'BYTES_LOST', 'the disk lost its bytes' FROM image
+        WHERE dataset = ? AND shard = ? AND offset + length > ?
+    """
+    lost = connection.execute(sql, (pk, shard, size)).rowcount
+    connection.execute("UPDATE dataset SET num_unreadable = num_unreadable + ? WHERE pk = ?", (lost, pk))
 
 
 def _lock(path: Path) -> int:
