@@ -20,8 +20,8 @@ from manyview_server.front.draining import Draining
 from manyview_server.front.image_check import check_embed
 from manyview_server.front.limits import Limits
 from manyview_server.front.models import Models, ResolvedModel
+from manyview_server.front.workers import Embedder
 from manyview_server.messages import EmbedDone, RowFailed
-from manyview_server.supervise.embedder import EmbedderSupervisor
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,7 +57,7 @@ class Embedded:
 class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     """Embeddings out."""
 
-    def __init__(self, models: Models, embedder: EmbedderSupervisor, limits: Limits, draining: Draining) -> None:
+    def __init__(self, models: Models, embedder: Embedder, limits: Limits, draining: Draining) -> None:
         self._models = models
         self._embedder = embedder
         self._limits = limits

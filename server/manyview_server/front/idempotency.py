@@ -9,13 +9,13 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from manyview_server.front.names import request_id
-from manyview_server.store.requests import RequestStore
+from manyview_server.store.requests import RequestLog
 
 Response = TypeVar("Response", bound=Message)
 
 
 async def once(
-    requests: RequestStore,
+    requests: RequestLog,
     request: Message,
     given_id: str,
     act: Callable[[], Awaitable[Response]],
@@ -32,7 +32,7 @@ async def once(
     async def serialized() -> bytes:
         return (await act()).SerializeToString()
 
-    body_hash = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+    body_hash = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     answer = kind()
     answer.ParseFromString(await requests.once(key, type(request).__name__, body_hash, serialized))
     return answer

@@ -66,7 +66,7 @@ async def abort(context: Context, error: ServiceError) -> None:
     await context.abort(status_code(error), text_of(error), trailing_metadata(error))
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Maps what handlers raise to a status, and refuses new calls while the server drains."""
 
     def __init__(self, draining: Draining) -> None:
@@ -94,7 +94,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
             await abort(context, public_error(error))
 
 
-class TokenInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Asks every call but the health checks for `authorization: Bearer TOKEN`."""
 
     def __init__(self, token: str) -> None:

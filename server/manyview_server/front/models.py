@@ -12,7 +12,10 @@ from manyview_server.front import convert
 from manyview_server.front.names import ModelName, shown
 from manyview_server.store.records import Checkpoint
 from manyview_server.store.store import Store
-from manyview_server.supervise.catalogue import BackboneInfo, Catalogue
+from manyview_server.supervise.catalogue import Backbone, Catalogue
+
+# What the worker resizes to for a backbone that no job trained.
+PLAIN_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +71,14 @@ class Models:
         return await asyncio.to_thread(_plain_backbone, info, self._store.weights_dir)
 
 
-def _plain_backbone(info: BackboneInfo, weights_dir: Path) -> ResolvedModel:
+def _plain_backbone(info: Backbone, weights_dir: Path) -> ResolvedModel:
     path = weights_dir / f"{info.name}.safetensors"
     found = path.is_file()
     message = pb.Model(
         name=f"backbones/{info.name}",
         backbone=info.name,
         feature_dim=info.feature_dim,
-        image_size=info.image_size,
+        image_size=PLAIN_IMAGE_SIZE,
         num_bytes=path.stat().st_size if found else 0,
         weights="file" if found else "random",
     )

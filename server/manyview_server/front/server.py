@@ -34,10 +34,9 @@ from manyview_server.front.metrics_service import MetricsService
 from manyview_server.front.model_service import ModelService
 from manyview_server.front.models import Models
 from manyview_server.front.train_job_service import TrainJobService
+from manyview_server.front.workers import Embedder, Trainers
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
-from manyview_server.supervise.embedder import EmbedderSupervisor
-from manyview_server.supervise.jobs import JobSupervisor
 
 PROTO_FILES = (
     dataset_service_pb2,
@@ -57,8 +56,8 @@ class Backend:
 
     store: Store
     catalogue: Catalogue
-    jobs: JobSupervisor
-    embedder: EmbedderSupervisor
+    trainers: Trainers
+    embedder: Embedder
 
 
 class Server:
@@ -83,7 +82,7 @@ class Server:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining
         models = Models(backend.store, backend.catalogue)
         datasets = DatasetService(backend.store, limits, draining)
-        jobs = TrainJobService(backend.store, backend.catalogue, backend.jobs, draining, version)
+        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, draining, version)
         embed = EmbedService(models, backend.embedder, limits, draining)
         metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
         model = ModelService(models, backend.catalogue, limits, version, start_time)

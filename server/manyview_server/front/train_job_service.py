@@ -14,10 +14,10 @@ from manyview.v1 import train_job_service_pb2_grpc
 from manyview_server.front import convert, convert_jobs, names
 from manyview_server.front.draining import Draining
 from manyview_server.front.idempotency import once
+from manyview_server.front.workers import Trainers
 from manyview_server.store.records import Event
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
-from manyview_server.supervise.jobs import JobSupervisor
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,11 +32,11 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
     """Training."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, supervisor: JobSupervisor, draining: Draining, version: str
+        self, store: Store, catalogue: Catalogue, trainers: Trainers, draining: Draining, version: str
     ) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._supervisor = supervisor
+        self._trainers = trainers
         self._draining = draining
         self._version = version
 
@@ -50,7 +50,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
 
         async def create() -> pb.CreateTrainJobResponse:
             job = await self._store.jobs.create(job_id, dataset_id, request.method, settings, self._version)
-            self._supervisor.wake()
+            self._trainers.wake()
             return pb.CreateTrainJobResponse(train_job=convert_jobs.train_job(job))
 
         return await once(self._store.requests, request, request.request_id, create, pb.CreateTrainJobResponse)
@@ -98,7 +98,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
 
         async def cancel() -> pb.CancelTrainJobResponse:
             job = await self._store.jobs.request_cancel(job_id)
-            self._supervisor.wake()
+            self._trainers.wake()
             return pb.CancelTrainJobResponse(train_job=convert_jobs.train_job(job))
 
         return await once(self._store.requests, request, request.request_id, cancel, pb.CancelTrainJobResponse)

@@ -1,0 +1,202 @@
+"""A front in this process: the real store and a real port, with workers that only pretend."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
+
+from manyview.v1 import (
+    dataset_service_pb2_grpc,
+    embed_service_pb2_grpc,
+    metrics_service_pb2_grpc,
+    model_service_pb2_grpc,
+    train_job_service_pb2_grpc,
+    types_pb2,
+)
+from manyview_server.config import ServeSettings
+from manyview_server.front.server import Backend, Server
+from manyview_server.messages import EmbedDone, RowFailed
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue import Backbone, Catalogue, Device, Method
+
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "epochs": {"type": "integer", "minimum": 1, "default": 50},
+        "temperature": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},
+    },
+}
+
+CATALOGUE = Catalogue(
+    versions={"torch": "0"},
+    devices=(Device(name="cpu", description="a pretended CPU", memory_bytes=1 << 30),),
+    methods=(Method(name="simclr", title="SimCLR", paper="https://arxiv.org/abs/2002.05709", schema=SCHEMA),),
+    backbones=(Backbone(name="resnet18", feature_dim=512, num_parameters=11_000_000),),
+)
+
+
+class FakeEmbedder:
+    """Row i is the first byte of image i, three times; an image that begins with "bad" does not decode."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, object]] = []
+        self.gate: asyncio.Event | None = None
+        self.cancelled = 0
+        self.failure: Exception | None = None
+        self.running = 0
+        self.most_running = 0
+
+    async def embed(self, *, images: Sequence[bytes], data_type: str, **fields: object) -> EmbedDone:
+        self.calls.append({"images": images, "data_type": data_type, **fields})
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.failure is not None:
+                raise self.failure
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        rows = np.array([[image[-1] if image else np.nan] * 3 for image in images], dtype=data_type)
+        empty = [i for i, image in enumerate(images) if not image]
+        return EmbedDone(
+            request_id=1,
+            shape=(len(images), 3),
+            errors=tuple(RowFailed(row=i, reason="DECODE_FAILED", message="no bytes") for i in empty),
+            queue_ms=1.0,
+            decode_ms=2.0,
+            forward_ms=3.0,
+            batch_images=len(images),
+            blobs=(rows.tobytes(),),
+        )
+
+
+class FakeTrainers:
+    """Counts how often it is woken."""
+
+    def __init__(self) -> None:
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+@dataclass
+class Front:
+    """A running front with a channel to it."""
+
+    server: Server
+    store: Store
+    embedder: FakeEmbedder
+    trainers: FakeTrainers
+    channel: grpc.aio.Channel
+    datasets: dataset_service_pb2_grpc.DatasetServiceStub = field(init=False)
+    jobs: train_job_service_pb2_grpc.TrainJobServiceStub = field(init=False)
+    embed: embed_service_pb2_grpc.EmbedServiceStub = field(init=False)
+    metrics: metrics_service_pb2_grpc.MetricsServiceStub = field(init=False)
+    models: model_service_pb2_grpc.ModelServiceStub = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.datasets = dataset_service_pb2_grpc.DatasetServiceStub(self.channel)
+        self.jobs = train_job_service_pb2_grpc.TrainJobServiceStub(self.channel)
+        self.embed = embed_service_pb2_grpc.EmbedServiceStub(self.channel)
+        self.metrics = metrics_service_pb2_grpc.MetricsServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+
+@pytest.fixture
+def options() -> dict[str, object]:
+    """Settings that a test module or test overrides."""
+    return {}
+
+
+@pytest.fixture
+async def front(tmp_path: Path, options: dict[str, object]) -> AsyncIterator[Front]:
+    settings = ServeSettings(**{"listen": "127.0.0.1:0", "data": tmp_path / "data", "heartbeat_s": 0.2, **options})
+    store = Store.open(settings.data)
+    embedder, trainers = FakeEmbedder(), FakeTrainers()
+    backend = Backend(store=store, catalogue=CATALOGUE, trainers=trainers, embedder=embedder)
+    server = Server(settings, backend, "1.2.3", 1000.0)
+    address = await server.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Front(server, store, embedder, trainers, channel)
+    await server.stop(0)
+    await store.close()
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """Makes a small PNG whose last byte, which decoders ignore, is its shade."""
+
+    def make(shade: int = 0, width: int = 8, height: int = 8) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height), (shade, 0, 0)).save(buffer, "PNG")
+        return buffer.getvalue() + bytes([shade])
+
+    return make
+
+
+@pytest.fixture
+def image() -> Callable[..., types_pb2.Image]:
+    """Makes an image message with its checksum."""
+
+    def make(data: bytes, key: str = "", label: str = "") -> types_pb2.Image:
+        return types_pb2.Image(data=data, key=key, label=label, sha256=hashlib.sha256(data).digest())
+
+    return make
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A call's error as a client reads it."""
+
+    code: grpc.StatusCode
+    text: str
+    reason: str
+    metadata: dict[str, str]
+    fields: tuple[str, ...]
+    retry_after_s: float
+
+
+@pytest.fixture
+def refused() -> Callable[[Awaitable[Any]], Awaitable[Refused]]:
+    """Awaits a call that is to fail, and reads its details."""
+
+    async def read(call: Awaitable[Any]) -> Refused:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        status = status_pb2.Status()
+        trailers = caught.value.trailing_metadata() or ()
+        status.ParseFromString(next((value for key, value in trailers if key == "grpc-status-details-bin"), b""))
+        info, request, retry = (
+            error_details_pb2.ErrorInfo(),
+            error_details_pb2.BadRequest(),
+            error_details_pb2.RetryInfo(),
+        )
+        for detail in status.details:
+            assert any(detail.Unpack(message) for message in (info, request, retry))
+        return Refused(
+            code=caught.value.code(),
+            text=caught.value.details() or "",
+            reason=info.reason,
+            metadata=dict(info.metadata),
+            fields=tuple(violation.field for violation in request.field_violations),
+            retry_after_s=retry.retry_delay.ToMilliseconds() / 1000,
+        )
+
+    return read
