@@ -2,7 +2,8 @@
 
 Shapes: N views, o pixels on a side, R reach of the kernel.
 
-A true Gaussian with the edge pixels repeated outside, to which Pillow's three box blurs come within 2.5 % of the range.
+A true Gaussian with the edge pixels repeated outside. Away from the edges of an image Pillow's three box blurs come
+within 6/255 of it on photographs, and within 1/255 on average.
 """
 
 from __future__ import annotations

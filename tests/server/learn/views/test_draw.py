@@ -1,0 +1,189 @@
+import dataclasses
+import math
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manyview_server.learn.views.draw import HUE, draw
+from manyview_server.learn.views.recipe import (
+    BlurSettings,
+    ColorJitterSettings,
+    CropSettings,
+    SolarizeSettings,
+    ViewSettings,
+)
+
+drawing = sys.modules[draw.__module__]  # the package has a function of the same name
+FIELDS = [field.name for field in dataclasses.fields(drawing.ViewParameters)]
+RECIPE = ViewSettings(solarize=SolarizeSettings(probability=0.3))
+
+
+def parameters(recipe=RECIPE, count=2000, size=(100, 100), cache_size=100, seed=3, epoch=5, num_views=2, first_id=0):
+    ids = torch.arange(first_id, first_id + count) * 977
+    sizes = torch.tensor([size]).repeat(count, 1)
+    return draw(recipe, sizes, ids, cache_size=cache_size, seed=seed, epoch=epoch, num_views=num_views)
+
+
+def equal(one, other):
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in FIELDS)
+
+
+def test_parameters_depend_on_seed_epoch_id_and_view_alone():
+    assert equal(parameters(), parameters())
+    for change in ({"seed": 4}, {"epoch": 6}, {"first_id": 1}):
+        other = parameters(**change)
+        for name in set(FIELDS) - {"image"}:
+            assert not torch.equal(getattr(parameters(), name), getattr(other, name)), (change, name)
+    one, two = parameters().factors.view(2, -1, 4)
+    assert not (one == two).any()
+
+
+@settings(deadline=None, max_examples=20)
+@given(split=st.integers(1, 63), threads=st.sampled_from([1, 2]), num_views=st.integers(1, 3))
+def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(split, threads, num_views):
+    ids = torch.randint(-(2**63), 2**63 - 1, (64,), generator=torch.Generator().manual_seed(0))
+    sizes = torch.randint(1, 500, (64, 2), generator=torch.Generator().manual_seed(1))
+    before = torch.get_num_threads()
+
+    def of(rows, views=num_views):
+        return draw(RECIPE, sizes[rows], ids[rows], cache_size=64, seed=2**53 - 1, epoch=7, num_views=views)
+
+    whole = of(slice(None), 3)
+    torch.set_num_threads(threads)
+    try:
+        parts = [of(slice(0, split)), of(slice(split, None))]
+    finally:
+        torch.set_num_threads(before)
+    for name in set(FIELDS) - {"image"}:
+        joined = torch.cat([getattr(part, name).unflatten(0, (num_views, -1)) for part in parts], dim=1)
+        assert torch.equal(joined, getattr(whole, name).unflatten(0, (3, -1))[:num_views]), name
+
+
+def test_numbers_are_uniform_and_independent():
+    u = drawing._uniforms(torch.arange(4000), seed=0, epoch=0, num_views=2).flatten(0, 1)
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert torch.allclose(u.mean(0), torch.full((u.shape[1],), 0.5, dtype=u.dtype), atol=0.015)
+    assert torch.allclose(u.var(0), torch.full((u.shape[1],), 1 / 12, dtype=u.dtype), atol=0.005)
+    correlation = torch.corrcoef(u.T) - torch.eye(u.shape[1])
+    assert correlation.abs().max() < 0.06
+
+
+def test_the_mixer_is_splitmix64():
+    numbers = [drawing._mix(torch.tensor(drawing._signed(k * 0x9E3779B97F4A7C15 % 2**64))).item() for k in (1, 2, 3)]
+    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]  # the reference's first numbers from seed 0
+    assert [number % 2**64 for number in numbers] == expected
+
+
+def test_each_change_applies_as_often_as_its_probability_says():
+    drawn = parameters()
+    shares = {
+        "flip": drawn.flip,
+        "jitter": drawn.jitter,
+        "grayscale": drawn.grayscale,
+        "blur": drawn.sigma > 0,
+        "solarize": drawn.solarize_from.isfinite(),
+    }
+    expected = {"flip": 0.5, "jitter": 0.8, "grayscale": 0.2, "blur": 0.5, "solarize": 0.3}
+    for name, share in shares.items():
+        assert share.float().mean().item() == pytest.approx(expected[name], abs=0.035), name
+
+
+@pytest.mark.parametrize(("probability", "count"), [(0.0, 0), (1.0, 4000)])
+def test_probabilities_of_zero_and_one_are_never_and_always(probability, count):
+    blur = parameters(ViewSettings(blur=BlurSettings(probability=probability))).sigma > 0
+    jitter = parameters(ViewSettings(color_jitter=ColorJitterSettings(probability=probability))).jitter
+    assert (blur.sum(), jitter.sum()) == (count, count)
+
+
+def test_amounts_are_uniform_within_their_bounds():
+    drawn = parameters(ViewSettings(color_jitter=ColorJitterSettings(strength=0.5)))
+    low, high = drawn.factors.amin(0), drawn.factors.amax(0)
+    assert torch.allclose(low, torch.tensor([0.6, 0.6, 0.6, -0.1]), atol=0.005)
+    assert torch.allclose(high, torch.tensor([1.4, 1.4, 1.4, 0.1]), atol=0.005)
+    assert torch.allclose(drawn.factors.mean(0), torch.tensor([1.0, 1.0, 1.0, 0.0]), atol=0.015)
+    sigma = drawn.sigma[drawn.sigma > 0]
+    assert 0.1 <= sigma.min() < 0.11
+    assert 1.99 < sigma.max() <= 2.0
+    assert sigma.mean().item() == pytest.approx(1.05, abs=0.04)
+
+
+def test_a_factor_never_goes_below_zero():
+    drawn = parameters(ViewSettings(color_jitter=ColorJitterSettings(brightness=3.0)))
+    assert 0 <= drawn.factors[:, 0].min() < 0.01
+    assert 3.9 < drawn.factors[:, 0].max() <= 4.0
+
+
+def test_all_orders_of_the_four_changes_are_equally_likely():
+    orders, counts = parameters().order.unique(dim=0, return_counts=True)
+    assert len(orders) == 24
+    assert counts.min() > 110
+    assert counts.max() < 230  # of 4000, 167 each are expected, with a standard deviation of 13
+    assert (orders == HUE).sum(1).eq(1).all()
+
+
+def test_areas_and_ratios_of_crops_are_those_of_torchvision():
+    torchvision = pytest.importorskip("torchvision").transforms.RandomResizedCrop
+    torch.manual_seed(0)
+    image = torch.empty(3, 90, 120)
+    theirs = torch.tensor([torchvision.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)]).double()
+    ours = drawing._crop(
+        CropSettings(),
+        torch.tensor([[90, 120]]).repeat(4000, 1),
+        drawing._uniforms(torch.arange(4000), seed=1, epoch=1, num_views=1)[0],
+    ).double()
+    for statistic in (
+        lambda c: c[:, 2] * c[:, 3],
+        lambda c: (c[:, 3] / c[:, 2]).log(),
+        lambda c: c[:, 0],
+        lambda c: c[:, 1],
+    ):
+        one, two = statistic(ours).sort().values, statistic(theirs).sort().values
+        spread = two[-1] - two[0]
+        assert (one - two).abs().mean() < 0.02 * spread
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    cache_size=st.integers(1, 256),
+    scale_min=st.floats(0.01, 1),
+    seed=st.integers(0, 2**53 - 1),
+)
+def test_crops_lie_within_the_cached_image(height, width, cache_size, scale_min, seed):
+    recipe = ViewSettings(crop=CropSettings(scale_min=scale_min))
+    crop = parameters(recipe, count=20, size=(height, width), cache_size=cache_size, seed=seed).crop
+    top, left, h, w = crop.T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (h >= 1).all()
+    assert (w >= 1).all()
+    assert (top + h <= cache_size).all()
+    assert (left + w <= cache_size).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((100, 100), [0, 0, 100, 100]), ((100, 400), [0, 133, 100, 133]), ((400, 100), [133, 0, 133, 100])],
+)
+def test_an_image_into_which_no_crop_fits_is_cropped_at_its_center(size, expected):
+    never = ViewSettings(crop=CropSettings(scale_min=1.0))
+    sizes = torch.tensor([size])
+    u = torch.full((1, 40), 0.25, dtype=torch.float64)
+    assert drawing._crop(never.crop, sizes, u).tolist() == [expected]
+
+
+def test_crops_are_drawn_in_the_geometry_of_the_real_image():
+    square = ViewSettings(crop=CropSettings(scale_min=0.2, scale_max=0.3, ratio_min=1.0, ratio_max=1.0))
+    crop = parameters(square, size=(400, 100), cache_size=200).crop
+    assert (crop[:, 2].float() / crop[:, 3]).mean().item() == pytest.approx(0.25, rel=0.02)
+
+
+def test_the_exponential_is_exact_to_13_digits():
+    x = torch.linspace(-2.4, 2.4, 101, dtype=torch.float64)
+    expected = torch.tensor([math.exp(value) for value in x.tolist()], dtype=torch.float64)
+    assert ((drawing._exp(x) - expected).abs() / expected).max() < 1e-13

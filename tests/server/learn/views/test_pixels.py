@@ -1,0 +1,162 @@
+import dataclasses
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as reference
+
+from manyview_server.learn.views import apply, draw, make_views, pixels
+from manyview_server.learn.views.draw import ViewParameters
+from manyview_server.learn.views.recipe import BlurSettings, NormalizeSettings, SolarizeSettings, ViewSettings
+
+RECIPE = ViewSettings(solarize=SolarizeSettings(probability=0.3))
+NORMALIZE = NormalizeSettings()
+
+
+@pytest.fixture(scope="module")
+def images():
+    noise = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return (torch.nn.functional.interpolate(noise, (24, 24)) * 255).to(torch.uint8)
+
+
+def ids_and_sizes(count):
+    return torch.arange(count) * 31, torch.full((count, 2), 24)
+
+
+def plain(count, **changes):
+    """Parameters that leave images as they are."""
+    parameters = ViewParameters(
+        image=torch.arange(count),
+        crop=torch.tensor([[0, 0, 24, 24]]).repeat(count, 1),
+        flip=torch.zeros(count, dtype=torch.bool),
+        jitter=torch.zeros(count, dtype=torch.bool),
+        factors=torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(count, 1),
+        order=torch.arange(4).repeat(count, 1),
+        grayscale=torch.zeros(count, dtype=torch.bool),
+        sigma=torch.zeros(count),
+        solarize_from=torch.full((count,), torch.inf),
+    )
+    return dataclasses.replace(parameters, **changes)
+
+
+def views_of(images, recipe=RECIPE, seed=0, epoch=0, **options):
+    ids, sizes = ids_and_sizes(len(images))
+    return make_views(images, sizes, ids, recipe, size=20, seed=seed, epoch=epoch, **options)
+
+
+def test_without_any_change_the_image_comes_back(images):
+    assert torch.allclose(apply(images, plain(24), size=24) * 255, images.float(), atol=1e-3)
+
+
+def test_views_equal_torchvision_step_by_step(images):
+    ids, sizes = ids_and_sizes(24)
+    recipe = dataclasses.replace(RECIPE, blur=BlurSettings(probability=0))
+    drawn = draw(recipe, sizes, ids, cache_size=24, seed=1, epoch=2)
+    views = apply(images, drawn, size=20, normalize=NORMALIZE)
+    changes = [
+        reference.adjust_brightness,
+        reference.adjust_contrast,
+        reference.adjust_saturation,
+        reference.adjust_hue,
+    ]
+    differences = []
+    for row in range(48):
+        top, left, height, width = drawn.crop[row].tolist()
+        view = images[drawn.image[row]].float() / 255
+        view = reference.resized_crop(view, top, left, height, width, [20, 20], antialias=True)
+        view = view.flip(2) if drawn.flip[row] else view
+        for change in drawn.order[row].tolist() if drawn.jitter[row] else []:
+            view = changes[change](view, drawn.factors[row, change].item())
+        view = reference.rgb_to_grayscale(view, 3) if drawn.grayscale[row] else view
+        view = torch.where(view < drawn.solarize_from[row], view, 1 - view)
+        expected = reference.normalize(view, NORMALIZE.mean, NORMALIZE.std)
+        differences.append((views[row] - expected).abs())
+    difference = torch.stack(differences) * 0.225
+    # A value within rounding of the threshold may be inverted in one and not in the other.
+    assert (difference > 1 / 255).float().mean() < 1e-3
+    assert difference.mean() < 1e-4
+
+
+@pytest.mark.parametrize("field", ["crop", "flip", "jitter", "factors", "order", "grayscale", "sigma", "solarize_from"])
+def test_every_parameter_takes_effect_and_on_its_own_view_only(images, field):
+    base = plain(24)
+    active = dataclasses.replace(
+        base, jitter=torch.ones(24, dtype=torch.bool), factors=torch.tensor([[1.4, 0.5, 1.6, 0.1]]).repeat(24, 1)
+    )
+    base = active if field in ("factors", "order") else base
+    changed = {
+        "crop": torch.tensor([2, 3, 10, 12]),
+        "flip": torch.tensor(True),
+        "jitter": torch.tensor(True),
+        "factors": torch.tensor([1.0, 1.0, 1.0, -0.1]),
+        "order": torch.tensor([3, 2, 1, 0]),
+        "grayscale": torch.tensor(True),
+        "sigma": torch.tensor(1.5),
+        "solarize_from": torch.tensor(0.3),
+    }
+    if field == "jitter":
+        base = dataclasses.replace(base, factors=active.factors)
+    value = getattr(base, field).clone()
+    value[7] = changed[field]
+    before = apply(images, base, size=24)
+    after = apply(images, dataclasses.replace(base, **{field: value}), size=24)
+    differs = (before - after).abs().amax((1, 2, 3)) > 1e-3
+    assert differs.nonzero().flatten().tolist() == [7]
+
+
+def test_a_view_is_the_same_in_any_batch_and_any_chunk(images, monkeypatch):
+    whole = views_of(images)
+    ids, sizes = ids_and_sizes(24)
+    part = make_views(images[5:9], sizes[5:9], ids[5:9], RECIPE, size=20, seed=0, epoch=0)
+    assert torch.allclose(whole[:, 5:9], part, atol=1e-4)
+    monkeypatch.setattr(pixels, "CPU_CHUNK_PIXELS", 1)
+    assert torch.allclose(whole, views_of(images), atol=1e-4)
+
+
+def test_repeating_a_call_repeats_every_bit(images):
+    assert torch.equal(views_of(images), views_of(images))
+
+
+def test_seed_epoch_and_view_give_other_views(images):
+    views = views_of(images)
+    assert not torch.allclose(views, views_of(images, seed=1), atol=0.1)
+    assert not torch.allclose(views, views_of(images, epoch=1), atol=0.1)
+    assert not torch.allclose(views[0], views[1], atol=0.1)
+
+
+def test_shape_and_memory_format_and_dtype_are_as_asked(images):
+    views = views_of(images, num_views=3)
+    assert views.shape == (3, 24, 3, 20, 20)
+    assert views.is_contiguous()
+    last = views_of(images, num_views=3, memory_format=torch.channels_last)
+    assert last.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, views)
+    half = views_of(images, num_views=3, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.float(), views, atol=0.02)
+
+
+def test_large_images_resized_one_by_one_give_the_same_views(images, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, solarize=SolarizeSettings())
+    by_matmul = views_of(images, recipe)
+    monkeypatch.setattr(pixels, "LARGEST_MATMUL_PX", 8)
+    difference = (views_of(images, recipe) - by_matmul).abs() * 0.225
+    assert difference.mean() < 1 / 255
+    assert (difference > 6 / 255).float().mean() < 1e-2
+
+
+def test_without_normalization_values_stay_between_zero_and_one(images):
+    ids, sizes = ids_and_sizes(24)
+    views = apply(images, draw(RECIPE, sizes, ids, cache_size=24, seed=0, epoch=0), size=20)
+    assert views.min() >= -1e-5
+    assert views.max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (3, 8, 8), (2, 3, 8, 9)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="must be uint8"):
+        apply(torch.zeros(shape, dtype=torch.uint8), plain(2), size=8)
+
+
+def test_images_of_another_type_are_refused(images):
+    with pytest.raises(ValueError, match="float32"):
+        apply(images.float(), plain(24), size=8)
