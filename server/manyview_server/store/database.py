@@ -115,8 +115,11 @@ class Database:
         self._executor.shutdown()
 
     async def call(self, fn: Callable[[], T]) -> T:
-        """`fn()` on the database thread, for what is more than one transaction."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, fn)
+        """`fn()` on the database thread, for what is more than one transaction.
+
+        It runs even when the caller is cancelled while it waits: what was asked for is never half done.
+        """
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, fn))
 
     def _guarded(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         assert self._connection is not None

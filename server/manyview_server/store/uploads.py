@@ -22,7 +22,7 @@ from manyview_server.store.records import Dataset, ImageOutcome, Upload
 log = logging.getLogger(__name__)
 
 # What one group holds at most: it bounds how long an event or a query waits for the database thread.
-MAX_GROUP_BATCHES = 64
+MAX_GROUP_BATCHES = 16
 MAX_GROUP_BYTES = 32 << 20
 
 COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, num_rejected, finished, digest"
