@@ -1,0 +1,119 @@
+"""The server's process: startup, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from ipaddress import ip_address
+
+from manyview_server.config import ServeSettings, SettingsError
+from manyview_server.front.server import Backend, Server
+from manyview_server.store.database import StoreUnusable
+from manyview_server.store.store import Store
+from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes
+from manyview_server.supervise.catalogue import Catalogue, CatalogueError, describe
+from manyview_server.supervise.embedder import EmbedderSupervisor
+from manyview_server.supervise.jobs import JobSupervisor
+
+PARENT_POLL_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class App:
+    """One server from start to end: `run` gives the exit status."""
+
+    def __init__(self, settings: ServeSettings, version: str) -> None:
+        self._settings = settings
+        self._version = version
+        self._stop = asyncio.Event()
+        self._parent = os.getppid()
+
+    async def run(self) -> int:
+        """Start, serve until a signal or the parent's end, drain. 0 after a drain, 1 where it could not start."""
+        try:
+            await self.startup()
+        except (SettingsError, StoreUnusable, CatalogueError) as error:
+            log.error("cannot start: %s", error)
+            return 1
+        await self.serve()
+        await self.drain()
+        return 0
+
+    async def startup(self) -> None:
+        """Open the store, describe the torch side, start the supervisors, bind. Undone where a later part fails."""
+        self._store = Store.open(self._settings.data)
+        try:
+            catalogue = await describe()
+            devices = catalogue.choose_devices(self._settings.device)
+            self._jobs, self._embedder = self._supervisors(catalogue, devices)
+            backend = Backend(store=self._store, catalogue=catalogue, trainers=self._jobs, embedder=self._embedder)
+            self._server = Server(self._settings, backend, self._version, time.time())
+            address = await self._server.start()
+        except BaseException:
+            await self._store.close()
+            raise
+        await self._jobs.start()
+        _warn_of_open_door(self._settings)
+        print(json.dumps({"event": "serving", "address": address, "pid": os.getpid()}), flush=True)
+        log.info("serving on %s, devices %s, data in %s", address, ", ".join(devices), self._settings.data)
+
+    def _supervisors(self, catalogue: Catalogue, devices: tuple[str, ...]) -> tuple[JobSupervisor, EmbedderSupervisor]:
+        budget = CoreBudget(available_cores())
+        memory = {device.name: device.memory_bytes for device in catalogue.devices}
+        caches = {name: cache_bytes(memory[name], name) for name in devices}
+        return JobSupervisor(self._store, caches, budget), EmbedderSupervisor(budget)
+
+    async def serve(self) -> None:
+        """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._stop.set)
+        watch = asyncio.create_task(self._watch_parent()) if self._settings.exit_with_parent else None
+        try:
+            await self._stop.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+            if watch is not None:
+                watch.cancel()
+
+    async def _watch_parent(self) -> None:
+        """Polled: the kernel's own signal comes at the end of the parent's thread, not of the parent."""
+        while os.getppid() == self._parent:
+            await asyncio.sleep(PARENT_POLL_S)
+        log.info("the parent is gone")
+        self._stop.set()
+
+    async def drain(self) -> None:
+        """Refuse what is new, end the streams with a word, let jobs write a checkpoint, then close the store."""
+        log.info("draining for up to %g seconds", self._settings.drain_s)
+        await self._server.begin_drain()
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                await asyncio.gather(self._jobs.drain(), self._server.stop(self._settings.drain_s))
+        except TimeoutError:
+            log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
+        await self._embedder.close()
+        await self._store.close()
+        log.info("drained")
+
+
+def _warn_of_open_door(settings: ServeSettings) -> None:
+    if settings.token_file is None and not _is_local(settings.listen):
+        log.warning("%s can be reached from other machines, and no token is asked for", settings.listen)
+    if settings.token_file is not None and settings.tls_cert is None and not _is_local(settings.listen):
+        log.warning("tokens travel to %s in the clear: set tls_cert and tls_key, or put a proxy with TLS in front")
+
+
+def _is_local(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return listen.startswith("unix:") or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
