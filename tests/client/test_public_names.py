@@ -1,0 +1,127 @@
+"""What `import manyview` gives and what it costs."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import manyview
+
+ERRORS = {
+    "Aborted",
+    "AlreadyExists",
+    "Cancelled",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "ManyviewError",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "TrainJobCancelled",
+    "TrainJobFailed",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "UploadChanged",
+    "UploadRejected",
+    "Violation",
+}
+VALUES = {
+    "Backbone",
+    "Dataset",
+    "Device",
+    "EmbedTiming",
+    "Failure",
+    "ImageError",
+    "LabelConflict",
+    "Limits",
+    "LogLine",
+    "Method",
+    "Methods",
+    "Model",
+    "Progress",
+    "RejectedImage",
+    "ServerInfo",
+    "StoredImage",
+    "TrainJobInfo",
+    "UploadReport",
+}
+ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Deadlines", "TLSOptions"}
+CLIENT = {
+    "close",
+    "dataset",
+    "datasets",
+    "delete_dataset",
+    "embed",
+    "embed_iter",
+    "export",
+    "health",
+    "images",
+    "job",
+    "jobs",
+    "methods",
+    "model",
+    "models",
+    "resolve_config",
+    "server_info",
+    "train",
+    "upload",
+}
+JOB = {
+    "cancel",
+    "checkpoints",
+    "delete",
+    "export",
+    "history",
+    "id",
+    "info",
+    "logs",
+    "metrics",
+    "name",
+    "refresh",
+    "state",
+    "wait",
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(manyview.__all__) == ERRORS | VALUES | ENTRIES
+    assert all(getattr(manyview, name).__name__ == name for name in manyview.__all__)
+    assert {name for name in vars(manyview.Client) if not name.startswith("_")} == CLIENT
+    assert {name for name in vars(manyview.Job) if not name.startswith("_")} == JOB
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    assert [name for name in manyview.__all__ if not (getattr(manyview, name).__doc__ or "").strip()] == []
+
+
+def test_the_client_works_where_torch_is_missing_and_loads_nothing_it_does_not_need() -> None:
+    program = """
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = sys.modules["PIL"] = None
+import manyview
+assert not {"grpc", "google.protobuf", "numpy"} & set(sys.modules), "import manyview loads too much"
+client = manyview.Client("localhost:1")
+assert not {"numpy", "rich", "typer"} & set(sys.modules), "Client loads too much"
+from manyview.testing import FakeServer
+with FakeServer() as server, manyview.Client(server.target) as client:
+    client.upload([b"a"], "pets")
+    assert client.embed([b"a", b"b"], "backbones/resnet18").array.shape == (2, 4)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
+
+
+def test_importing_costs_at_most_a_fifth_more_than_grpc_and_protobuf() -> None:
+    """20 interleaved runs; the medians are compared."""
+    ours, theirs = [], []
+    for _ in range(10):
+        for times, program in ((ours, "import manyview"), (theirs, "import grpc, google.protobuf")):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
+            times.append(time.perf_counter() - start)
+    assert statistics.median(ours) <= 1.2 * statistics.median(theirs)
