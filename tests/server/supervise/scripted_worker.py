@@ -187,6 +187,7 @@ class Embedder:
         first = request.blobs[0]
         if first.startswith(b"die"):
             os.kill(os.getpid(), signal.SIGSEGV)
+            rest_of_the_day()
         if first.startswith(b"hang"):
             rest_of_the_day()
         if first.startswith(b"slow"):

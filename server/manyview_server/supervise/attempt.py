@@ -1,0 +1,141 @@
+"""One trainer, from its start to its end: told what to do, listened to, watched, stopped.
+
+What it reports goes to the store in the order in which it was sent. How it ended is the caller's to act upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from manyview_server import messages as m
+from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.supervise.process import WorkerProcess, describe_exit
+from manyview_server.supervise.reports import Stalled, TrainerReports
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a trainer is waited for, in seconds."""
+
+    # From the start of the process to its first message: importing torch from a cold disk takes its time.
+    hello_s: float = 120.0
+    # Between messages; it sends a heartbeat every 2 seconds.
+    silence_s: float = 30.0
+    # In one step, or 20 times the longest step so far where that is more: the first one may compile.
+    step_s: float = 600.0
+    # From the request to stop to SIGKILL.
+    stop_s: float = 10.0
+    # From its last message to its exit.
+    exit_s: float = 10.0
+    # Before the first restart; doubled for each further one.
+    restart_s: float = 1.0
+    restart_at_most_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a trainer ended. `outcome`: "succeeded", "stopped", "failed" (by its own word), or "died"."""
+
+    outcome: str
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+class TrainerAttempt:
+    """Runs one trainer with the message `start`, its reports going to `reports`. `run` once; `stop` at any time."""
+
+    def __init__(
+        self, start: m.StartTraining, reports: TrainerReports, *, command: Sequence[str], patience: Patience
+    ) -> None:
+        self._start = start
+        self._reports = reports
+        self._command = command
+        self._patience = patience
+        self._process: WorkerProcess | None = None
+        self._told = False
+        self._stop_wanted = False
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def run(self) -> Ending:
+        """Start the trainer and stay with it to its end; afterwards the process is gone."""
+        if self._stop_wanted:
+            return Ending(outcome="stopped")
+        try:
+            process = await WorkerProcess.start("trainer", num_threads=self._start.num_threads, command=self._command)
+        except OSError as error:
+            return self._death("", f"it cannot be started: {error.strerror}", "")
+        self._process = process
+        grace_s = 0.0
+        try:
+            ending, why = await self._converse(process)
+            grace_s = 0.0 if why else self._patience.exit_s
+        finally:
+            status = await process.stop(grace_s)
+            if self._stopping:
+                self._stopping.cancel()
+        return ending or self._death(describe_exit(status), why, process.stderr_tail)
+
+    def stop(self) -> None:
+        """Ask the trainer for a checkpoint and its end; kill it when it takes too long. Repeating changes nothing."""
+        if self._stop_wanted:
+            return
+        self._stop_wanted = True
+        if self._process and self._told:
+            self._stopping = asyncio.create_task(self._stop(self._process))
+        elif self._process:
+            self._process.kill()
+
+    async def _stop(self, process: WorkerProcess) -> None:
+        try:
+            async with asyncio.timeout(self._patience.stop_s):
+                await process.link.send(m.StopTraining())
+                await process.wait()
+        except (TimeoutError, LinkClosed):
+            process.kill()
+
+    async def _converse(self, process: WorkerProcess) -> tuple[Ending | None, str]:
+        """Talk until the trainer's last message, or say why it is to be killed; neither where it closed its link."""
+        limit_s = self._patience.hello_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await process.link.receive()
+            limit_s = self._patience.silence_s
+            async with asyncio.timeout(limit_s):
+                await process.link.send(self._start)
+            if self._stop_wanted:
+                return None, "it was stopped before it began"
+            self._told = True
+            while True:
+                async with asyncio.timeout(limit_s):
+                    message = await process.link.receive()
+                if isinstance(message, m.TrainingEnded):
+                    told = {"reason": message.reason, "message": message.message, "hint": message.hint}
+                    return Ending(outcome=message.outcome, **told), ""
+                await self._reports.take(message)
+        except LinkClosed:
+            return None, ""
+        except LinkCorrupt as error:
+            log.error("trainer sent no message", extra={"train_job": self._start.train_job, "error": str(error)})
+            return None, "it sent what is no message"
+        except TimeoutError:
+            return None, f"it was silent for {limit_s:g} seconds"
+        except Stalled as error:
+            return None, str(error)
+
+    def _death(self, exit_words: str, why: str, stderr_tail: str) -> Ending:
+        """What a death is called. What the process printed may hold paths: it goes to the operator's log alone."""
+        if self._stop_wanted:
+            return Ending(outcome="stopped")
+        error_id = uuid.uuid4().hex[:12]
+        known = {"train_job": self._start.train_job, "attempt": self._start.attempt, "error_id": error_id}
+        log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})
+        words = "; ".join(part for part in (why, "" if why else exit_words) if part)
+        message = f"the trainer died: {words} (error {error_id} in the server's log)"
+        return Ending(outcome="died", reason="TRAINER_DIED" if self._told else "WORKER_START", message=message)

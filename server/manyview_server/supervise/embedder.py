@@ -1,0 +1,317 @@
+"""The embedder process, as the front sees it: a call that answers or raises, whatever becomes of the process.
+
+It starts with the first request, and again after a death. Requests in work at a death fail with UNAVAILABLE and may
+come again; one that kills it alone is refused from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from manyview_server import messages as m
+from manyview_server.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    ResourceExhausted,
+    ServiceError,
+    Unavailable,
+)
+from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.supervise.budget import CoreBudget
+from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
+from manyview_server.supervise.quarantine import Quarantine
+
+log = logging.getLogger(__name__)
+
+ERRORS = {kind.code: kind for kind in ServiceError.__subclasses__()}
+RETRY_AFTER_S = 1.0
+MAX_RETRY_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderLimits:
+    """What may wait for the embedder, and how long it is waited for."""
+
+    max_images: int = 4096
+    max_bytes: int = 256 << 20
+    # From the start of the process to its first message.
+    hello_s: float = 120.0
+    # Without any answer while requests are in work: a model is loaded in that time too.
+    silence_s: float = 120.0
+    exit_s: float = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A request in work."""
+
+    answer: asyncio.Future[m.EmbedDone]
+    fingerprint: bytes
+
+
+class EmbedderSupervisor:
+    """Keeps one embedder. `embed` starts it where there is none; `close` ends it."""
+
+    def __init__(
+        self,
+        budget: CoreBudget,
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        limits: EmbedderLimits | None = None,
+    ) -> None:
+        self._budget = budget
+        self._command = command
+        self._limits = limits or EmbedderLimits()
+        self._process: WorkerProcess | None = None
+        self._start_task: asyncio.Task[None] | None = None
+        self._last_news = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiters: dict[int, Waiter] = {}
+        self._ids = itertools.count(1)
+        self._quarantine = Quarantine()
+        self._images = 0
+        self._bytes = 0
+        self._deaths = 0  # since the last answer
+        self._not_before = 0.0
+        self._closed = False
+        budget.on_change(self._share_cores)
+
+    @property
+    def queued_images(self) -> int:
+        """Images of all requests that are not answered yet."""
+        return self._images
+
+    async def embed(
+        self,
+        *,
+        images: Sequence[bytes],
+        model: str,
+        checkpoint_dir: str,
+        backbone: str,
+        weights_file: str,
+        output: str,
+        l2_normalize: bool,
+        data_type: str,
+        time_left_s: float,
+    ) -> m.EmbedDone:
+        """Embed encoded images; `time_left_s` 0 for no limit. The other fields are those of `EmbedImages`.
+
+        Raises:
+            ResourceExhausted: EMBED_QUEUE_FULL, too much waits already.
+            Unavailable: EMBEDDER_RESTARTED, the process died meanwhile or cannot start; DRAINING.
+            FailedPrecondition: EMBED_REQUEST_REFUSED, the process died of these very images.
+            DeadlineExceeded: EMBED_DEADLINE.
+            ServiceError: what the embedder answers, such as DATA_LOSS for a checkpoint.
+        """
+        request = m.EmbedImages(
+            request_id=next(self._ids),
+            model=model,
+            checkpoint_dir=checkpoint_dir,
+            backbone=backbone,
+            weights_file=weights_file,
+            output=output,
+            l2_normalize=l2_normalize,
+            data_type=data_type,
+            time_left_s=time_left_s,
+            blobs=tuple(images),
+        )
+        with self._room(request):
+            try:
+                async with asyncio.timeout(time_left_s or None):
+                    fingerprint = await asyncio.to_thread(_fingerprint, request)
+                    async with self._quarantine.turn(fingerprint):
+                        return await self._ask(request, fingerprint)
+            except TimeoutError as error:
+                raise DeadlineExceeded("EMBED_DEADLINE", f"not embedded within {time_left_s:g} seconds") from error
+
+    async def close(self) -> None:
+        """End the process. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
+        self._closed = True
+        self._fail_all(_draining())
+        if self._start_task:
+            self._start_task.cancel()
+            await asyncio.wait([self._start_task])
+        if self._process:
+            await self._process.stop(self._limits.exit_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @contextmanager
+    def _room(self, request: m.EmbedImages) -> Iterator[None]:
+        """Room in the queue for the request."""
+        if self._closed:
+            raise _draining()
+        num_images, num_bytes = len(request.blobs), sum(map(len, request.blobs))
+        if self._images + num_images > self._limits.max_images or self._bytes + num_bytes > self._limits.max_bytes:
+            message = f"{self._images} images wait to be embedded already"
+            raise ResourceExhausted("EMBED_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
+        self._images += num_images
+        self._bytes += num_bytes
+        try:
+            yield
+        finally:
+            self._images -= num_images
+            self._bytes -= num_bytes
+
+    async def _ask(self, request: m.EmbedImages, fingerprint: bytes) -> m.EmbedDone:
+        if self._quarantine.is_culprit(fingerprint):
+            message = "the embedder died of these images twice: embed them in smaller batches to find out which"
+            raise FailedPrecondition("EMBED_REQUEST_REFUSED", message)
+        process = await self._running()
+        loop = asyncio.get_running_loop()
+        if not self._waiters:
+            self._last_news = loop.time()
+        waiter = self._waiters[request.request_id] = Waiter(loop.create_future(), fingerprint)
+        try:
+            with suppress(LinkClosed):  # then the reader sees the end too, and fails the waiter
+                await process.link.send(request)
+            done = await waiter.answer
+        except asyncio.CancelledError:
+            self._spawn(_tell(process, m.CancelEmbed(request_id=request.request_id)))
+            raise
+        finally:
+            del self._waiters[request.request_id]
+            waiter.answer.cancel()
+        self._quarantine.acquit(fingerprint)
+        return done
+
+    async def _running(self) -> WorkerProcess:
+        """The process; started where there is none. The start goes on when a caller gives up."""
+        if self._closed:
+            raise _draining()
+        if self._process:
+            return self._process
+        if not self._start_task:
+            wait_s = self._not_before - asyncio.get_running_loop().time()
+            if wait_s > 0:
+                raise _restarted(wait_s)
+            self._start_task = asyncio.create_task(self._start())
+            self._start_task.add_done_callback(self._started)
+        await asyncio.wait([self._start_task])
+        if not self._process:
+            raise _draining() if self._closed else _restarted(self._not_before - asyncio.get_running_loop().time())
+        return self._process
+
+    async def _start(self) -> None:
+        process = None
+        try:
+            threads = self._budget.embedder_threads
+            process = await WorkerProcess.start("embedder", num_threads=threads, command=self._command)
+            async with asyncio.timeout(self._limits.hello_s):
+                await process.link.receive()
+                await process.link.send(m.SetThreads(num_threads=self._budget.embedder_threads))
+        except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
+            words = describe_exit(await process.stop()) if process else ""
+            log.error(
+                "embedder cannot be started",
+                extra={"error": repr(error), "exit": words, "stderr": process.stderr_tail if process else ""},
+            )
+            self._died()
+        except asyncio.CancelledError:
+            if process:
+                await process.stop()
+            raise
+        else:
+            self._process = process
+            self._spawn(self._read(process))
+            self._spawn(self._watch(process))
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._start_task = None
+        if not task.cancelled() and (error := task.exception()):
+            log.error("embedder cannot be started", exc_info=error)
+            self._died()
+
+    async def _read(self, process: WorkerProcess) -> None:
+        """Hand out answers until the process is gone."""
+        why = ""
+        try:
+            while True:
+                self._answer(await process.link.receive())
+        except LinkClosed:
+            why = "it closed its link"
+        except LinkCorrupt as error:
+            why = str(error)
+            process.kill()
+        self._process = None
+        if not self._closed:
+            self._quarantine.blame(waiter.fingerprint for waiter in self._waiters.values())
+            self._died()
+            self._fail_all(_restarted(self._not_before - asyncio.get_running_loop().time()))
+        exit_words = describe_exit(await process.stop(self._limits.exit_s))
+        if not self._closed:
+            log.error("embedder died", extra={"exit": exit_words, "why": why, "stderr": process.stderr_tail})
+
+    async def _watch(self, process: WorkerProcess) -> None:
+        """Kill the process when it answers nobody for too long."""
+        loop = asyncio.get_running_loop()
+        while process.running:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.silence_s / 8):
+                    await process.wait()
+            if self._waiters and loop.time() - self._last_news > self._limits.silence_s:
+                log.error("embedder answers nobody", extra={"requests": len(self._waiters)})
+                process.kill()
+
+    def _answer(self, message: m.Message) -> None:
+        if not isinstance(message, m.EmbedDone | m.EmbedFailed):
+            raise LinkCorrupt(f"{type(message).__name__} is nothing that an embedder sends")
+        self._last_news = asyncio.get_running_loop().time()
+        self._deaths = 0
+        waiter = self._waiters.get(message.request_id)
+        if waiter is None or waiter.answer.done():
+            return
+        if isinstance(message, m.EmbedDone):
+            waiter.answer.set_result(message)
+        else:
+            kind = ERRORS.get(message.code, ServiceError)
+            waiter.answer.set_exception(kind(message.reason, message.message))
+
+    def _died(self) -> None:
+        """Count a death. The first restart comes at once, each further one without an answer between later."""
+        self._deaths += 1
+        delay_s = min(MAX_RETRY_AFTER_S, RETRY_AFTER_S * 2 ** (self._deaths - 2)) if self._deaths > 1 else 0.0
+        self._not_before = asyncio.get_running_loop().time() + delay_s
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for waiter in self._waiters.values():
+            if not waiter.answer.done():
+                waiter.answer.set_exception(error)
+
+    def _share_cores(self) -> None:
+        if self._process:
+            self._spawn(_tell(self._process, m.SetThreads(num_threads=self._budget.embedder_threads)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _tell(process: WorkerProcess, message: m.Message) -> None:
+    with suppress(LinkClosed):
+        await process.link.send(message)
+
+
+def _fingerprint(request: m.EmbedImages) -> bytes:
+    """Of what is embedded with what."""
+    digest = hashlib.sha256(f"{request.model} {request.output}".encode())
+    for blob in request.blobs:
+        digest.update(len(blob).to_bytes(8, "little"))
+        digest.update(blob)
+    return digest.digest()
+
+
+def _draining() -> Unavailable:
+    return Unavailable("DRAINING", "the server is stopping", retry_after_s=RETRY_AFTER_S)
+
+
+def _restarted(wait_s: float) -> Unavailable:
+    return Unavailable("EMBEDDER_RESTARTED", "the embedder is restarted", retry_after_s=max(wait_s, RETRY_AFTER_S))

@@ -1,0 +1,271 @@
+"""Train jobs: from what is wanted to what runs.
+
+One reconciler, which is the start-up path too: a job that is STARTING or RUNNING without a trainer of ours has lost it
+and recovers, one that is CANCELLING without one is cancelled, and a free device takes the oldest job that waits,
+recovering ones first. One trainer per device at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from manyview_server.errors import Aborted
+from manyview_server.messages import StartTraining
+from manyview_server.store.records import Checkpoint, Failure, Job, NewEvent
+from manyview_server.store.store import Store
+from manyview_server.supervise import retention
+from manyview_server.supervise.attempt import Ending, Patience, TrainerAttempt
+from manyview_server.supervise.budget import CoreBudget
+from manyview_server.supervise.process import WORKER_COMMAND
+from manyview_server.supervise.reports import StepWatch, TrainerReports
+
+log = logging.getLogger(__name__)
+
+# Restarts without a new checkpoint.
+MAX_RESTARTS = 3
+# A look at the jobs without being woken: after an error of the store's, say.
+RECONCILE_S = 10.0
+CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
+RESTARTED = Failure(reason="SERVER_RESTARTED", message="the server was restarted")
+NO_REASON = Failure(reason="", message="")
+LOST_STATES = {"STARTING", "RUNNING"}
+WAITING_STATES = {"QUEUED", "RECOVERING"}
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A job that occupies a device, between attempts too."""
+
+    job_id: str
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    attempt: TrainerAttempt | None = None
+    task: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """Stop the trainer, or the wait for its restart."""
+        self.stop.set()
+        if self.attempt:
+            self.attempt.stop()
+
+
+class JobSupervisor:
+    """Keeps the trainers that the jobs want. `start`, `wake` whenever a job was created or cancelled, `drain`."""
+
+    def __init__(
+        self,
+        store: Store,
+        devices: Mapping[str, int],
+        budget: CoreBudget,
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        patience: Patience | None = None,
+    ) -> None:
+        """`devices`: the name of each, and the bytes of decoded images that a job may keep on it."""
+        self._store = store
+        self._devices = dict(devices)
+        self._budget = budget
+        self._command = command
+        self._patience = patience or Patience()
+        self._runs: dict[str, Run] = {}  # by device
+        self._news = asyncio.Event()
+        self._draining = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up what is unfinished, and go on."""
+        assert self._task is None
+        self._task = asyncio.create_task(self._serve())
+
+    def wake(self) -> None:
+        """Something is wanted: look now."""
+        self._news.set()
+
+    async def drain(self) -> None:
+        """Stop every trainer with a checkpoint. Jobs stay unfinished, and go on at the next start."""
+        self._draining = True
+        self.wake()
+        if self._task:
+            await self._task
+        for run in self._runs.values():
+            run.end()
+        await asyncio.gather(*(run.task for run in self._runs.values() if run.task))
+
+    async def _serve(self) -> None:
+        while not self._draining:
+            self._news.clear()
+            try:
+                await self._reconcile()
+            except Exception:
+                log.exception("jobs could not be reconciled")
+            try:
+                async with asyncio.timeout(RECONCILE_S):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _reconcile(self) -> None:
+        """One look at all jobs."""
+        ours = {run.job_id: run for run in self._runs.values()}
+        waiting = []
+        for job in await self._store.jobs.unfinished():
+            run = ours.get(job.train_job_id)
+            if job.state == "CANCELLING" and run:
+                run.end()
+            elif job.state == "CANCELLING":
+                await self._move(job, {"CANCELLING"}, "CANCELLED")
+            elif job.state in LOST_STATES and not run:
+                job = await self._move(job, LOST_STATES, "RECOVERING", RESTARTED)
+            if job.state in WAITING_STATES and not run:
+                waiting.append(job)
+        waiting.sort(key=lambda job: job.state == "QUEUED")  # stable: the oldest first among each
+        free = [device for device in self._devices if device not in self._runs]
+        for device, job in zip(free, waiting, strict=False):
+            self._take(device, job)
+
+    def _take(self, device: str, job: Job) -> None:
+        if self._draining:
+            return
+        run = self._runs[device] = Run(job.train_job_id)
+        run.task = asyncio.create_task(self._occupy(device, run, job))
+
+    async def _occupy(self, device: str, run: Run, job: Job) -> None:
+        """Keep the device for the job until it is finished, or the server drains."""
+        self._budget.trainer_started()
+        try:
+            while job.state in WAITING_STATES and not run.stop.is_set():
+                job = await self._attempt(device, run, job)
+                if job.state == "RECOVERING":
+                    await self._wait_before_restart(run, job.restarts)
+        except Exception:
+            log.exception("a job could not be run", extra={"train_job": job.train_job_id})
+            # The store refuses, perhaps: leave the job as it is, and let the reconciler find it later.
+            await self._wait_before_restart(run, MAX_RESTARTS)
+        finally:
+            self._budget.trainer_ended()
+            del self._runs[device]
+            self.wake()
+
+    async def _attempt(self, device: str, run: Run, job: Job) -> Job:
+        """One trainer's life, and what follows from its end."""
+        attempt = 1 if job.state == "QUEUED" else job.attempt + 1
+        job = await self._move(job, WAITING_STATES, "STARTING", attempt=attempt)
+        if job.state != "STARTING":
+            return job
+        try:
+            ending = await self._train(device, run, job)
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("a trainer could not be run", extra={"train_job": job.train_job_id, "error_id": error_id})
+            message = f"the server failed to run the trainer (error {error_id} in the server's log)"
+            ending = Ending(outcome="died", reason="INTERNAL", message=message)
+        return await self._conclude(job, ending)
+
+    async def _train(self, device: str, run: Run, job: Job) -> Ending:
+        found = await self._checkpoint_to_resume(job)
+        if isinstance(found, Ending):
+            return found
+        if job.attempt > 1:
+            await self._store.events.rollback(job.train_job_id, found.step if found else 0, job.attempt)
+        reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
+        start = await self._start_message(job, device, found)
+        run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
+        if run.stop.is_set():
+            run.attempt.stop()
+        try:
+            return await run.attempt.run()
+        finally:
+            run.attempt = None
+
+    async def _checkpoint_to_resume(self, job: Job) -> Checkpoint | Ending | None:
+        """The newest good checkpoint, None to begin; corrupt ones before it are dropped, with an alert each.
+
+        Where all are corrupt the job fails: never does it begin again in silence.
+        """
+        jobs = self._store.jobs
+        listed = await jobs.checkpoints(job.train_job_id)
+        directory = jobs.checkpoint_directory(job.uid)
+        await asyncio.to_thread(retention.remove_unlisted, directory, listed)
+        good, corrupt = await retention.newest_good(listed)
+        if corrupt and not good:
+            message = f"none of the {len(corrupt)} checkpoints is what its manifest says"
+            hint = "check the disk; create the job again"
+            return Ending(outcome="failed", reason="CHECKPOINT_CORRUPT", message=message, hint=hint)
+        for checkpoint in corrupt:
+            message = f"the checkpoint of step {checkpoint.step} is not what its manifest says: it is dropped"
+            payload = {"reason": "CHECKPOINT_CORRUPT", "message": message}
+            alert = NewEvent(kind="alert", payload=payload, step=checkpoint.step, attempt=job.attempt)
+            await self._store.events.append(job.train_job_id, [alert])
+            await jobs.drop_checkpoint(job.train_job_id, checkpoint.step)
+        return good
+
+    async def _start_message(self, job: Job, device: str, checkpoint: Checkpoint | None) -> StartTraining:
+        snapshot = await self._store.datasets.snapshot(job.dataset_id, job.num_images)
+        return StartTraining(
+            train_job=job.train_job_id,
+            attempt=job.attempt,
+            settings=job.settings,
+            dataset_dir=str(self._store.datasets.directory(job.dataset_uid)),
+            checkpoint_dir=str(self._store.jobs.checkpoint_directory(job.uid)),
+            resume_from=checkpoint.directory if checkpoint else "",
+            device=device,
+            num_threads=self._budget.trainer_threads,
+            cache_bytes=self._devices[device],
+            blobs=(snapshot.array.tobytes(),),
+        )
+
+    async def _conclude(self, job: Job, ending: Ending) -> Job:
+        """Write how an attempt ended. A job whose cancellation was asked for is cancelled, however it ended."""
+        job = await self._store.jobs.get(job.train_job_id)
+        if job.state == "CANCELLING":
+            return await self._move(job, {"CANCELLING"}, "CANCELLED")
+        if ending.outcome == "succeeded":
+            if job.state == "STARTING":
+                job = await self._move(job, {"STARTING"}, "RUNNING")
+            return await self._move(job, {"RUNNING"}, "SUCCEEDED")
+        if ending.outcome == "failed":
+            why = Failure(reason=ending.reason, message=ending.message, hint=ending.hint)
+            return await self._move(job, LOST_STATES, "FAILED", why)
+        if self._draining:
+            return job
+        if job.restarts >= MAX_RESTARTS:
+            reason = "WORKER_START" if ending.reason == "WORKER_START" else "CRASH_LOOP"
+            message = f"{ending.message}; {MAX_RESTARTS} restarts brought no new checkpoint"
+            return await self._move(
+                job, LOST_STATES, "FAILED", Failure(reason=reason, message=message, hint=CRASH_HINT)
+            )
+        why = Failure(reason=ending.reason or "TRAINER_STOPPED", message=ending.message)
+        return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=job.restarts + 1)
+
+    async def _move(
+        self,
+        job: Job,
+        expected: set[str],
+        to: str,
+        why: Failure = NO_REASON,
+        *,
+        attempt: int | None = None,
+        restarts: int | None = None,
+    ) -> Job:
+        """The job after the transition, or as it is where somebody was faster: with a cancellation, that is."""
+        told = {"reason": why.reason, "message": why.message}
+        try:
+            moved = await self._store.jobs.transition(
+                job.train_job_id, expected, to, hint=why.hint, attempt=attempt, restarts=restarts, **told
+            )
+        except Aborted:
+            self.wake()
+            return await self._store.jobs.get(job.train_job_id)
+        log.info("train job moved", extra={"train_job": job.train_job_id, "from": job.state, "to": to, "why": told})
+        return moved
+
+    async def _wait_before_restart(self, run: Run, restarts: int) -> None:
+        delay_s = min(self._patience.restart_at_most_s, self._patience.restart_s * 2 ** max(0, restarts - 1))
+        try:
+            async with asyncio.timeout(delay_s):
+                await run.stop.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,122 @@
+"""What a trainer reports, put where it belongs: events, progress, checkpoints, unreadable images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from manyview_server import messages as m
+from manyview_server.errors import Aborted
+from manyview_server.store.records import Job, Json, NewEvent, Progress
+from manyview_server.store.store import Store
+from manyview_server.supervise.retention import superfluous
+
+SLOWER_THAN_EVER = 20
+
+
+class Stalled(Exception):
+    """The trainer is alive and gets nowhere."""
+
+
+class StepWatch:
+    """Notices a step that takes longer than `patience_s` and 20 times as long as any before."""
+
+    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience_s = patience_s
+        self._clock = clock
+        self._stage = ""
+        self._step = -1
+        self._since = clock()
+        self._longest_s = 0.0
+
+    def see(self, stage: str, step: int) -> None:
+        """A heartbeat came. Raises Stalled."""
+        now = self._clock()
+        if (stage, step) != (self._stage, self._step):
+            if stage == self._stage == "training":
+                self._longest_s = max(self._longest_s, (now - self._since) / (step - self._step))
+            self._stage, self._step, self._since = stage, step, now
+        limit_s = max(self._patience_s, SLOWER_THAN_EVER * self._longest_s)
+        if stage == "training" and now - self._since > limit_s:
+            raise Stalled(f"step {step} did not end within {limit_s:g} seconds")
+
+
+class TrainerReports:
+    """Takes the messages of one attempt at `job`, in their order."""
+
+    def __init__(self, store: Store, job: Job, steps: StepWatch) -> None:
+        self._store = store
+        self._job = job
+        self._steps = steps
+
+    async def take(self, message: m.Message) -> None:
+        """Store what the message says; what must be durable is so on return. Raises Stalled."""
+        job_id = self._job.train_job_id
+        match message:
+            case m.Heartbeat():
+                self._progress(message)
+            case m.ScalarsLogged():
+                await self._log("scalars", dict(message.values), message.step, message.epoch)
+            case m.LogWritten():
+                await self._log("log", {"level": message.level, "text": message.text}, message.step, message.epoch)
+            case m.AlertRaised():
+                payload = {"reason": message.reason, "message": message.message}
+                await self._log("alert", payload, message.step, message.epoch)
+            case m.ImageUnreadable():
+                told = (message.image_id, message.reason, message.message)
+                await self._store.datasets.mark_unreadable(self._job.dataset_uid, *told)
+            case m.CheckpointWritten():
+                await self._checkpoint(message)
+            case m.TrainingStarted():
+                progress = Progress(step=message.step, num_steps=message.num_steps, num_epochs=message.num_epochs)
+                self._store.jobs.report_progress(job_id, progress)
+                await self._store.jobs.set_resolved(job_id, merged(self._job.settings, message.resolved))
+                await self._running()
+            case _:
+                raise Stalled(f"it sent {type(message).__name__}, which no trainer sends")
+
+    def _progress(self, heartbeat: m.Heartbeat) -> None:
+        self._steps.see(heartbeat.stage, heartbeat.step)
+        if heartbeat.num_steps == 0:  # before the first step: what an earlier attempt reached is still shown
+            return
+        progress = Progress(
+            step=heartbeat.step,
+            num_steps=heartbeat.num_steps,
+            epoch=heartbeat.epoch,
+            num_epochs=heartbeat.num_epochs,
+            eta_s=heartbeat.eta_s,
+        )
+        self._store.jobs.report_progress(self._job.train_job_id, progress)
+
+    async def _running(self) -> None:
+        try:
+            await self._store.jobs.transition(self._job.train_job_id, {"STARTING"}, "RUNNING")
+        except Aborted:  # it is CANCELLING: the trainer is being stopped
+            return
+
+    async def _checkpoint(self, written: m.CheckpointWritten) -> None:
+        job_id, jobs = self._job.train_job_id, self._store.jobs
+        await jobs.add_checkpoint(
+            job_id,
+            step=written.step,
+            epoch=written.epoch,
+            attempt=self._job.attempt,
+            directory=Path(written.directory).name,
+            num_bytes=written.num_bytes,
+            model=written.model,
+        )
+        for checkpoint in superfluous(await jobs.checkpoints(job_id)):
+            await jobs.drop_checkpoint(job_id, checkpoint.step)
+
+    async def _log(self, kind: str, payload: dict[str, Json], step: int, epoch: int) -> None:
+        event = NewEvent(kind=kind, payload=payload, step=step, epoch=epoch, attempt=self._job.attempt)
+        await self._store.events.append(self._job.train_job_id, [event])
+
+
+def merged(settings: Mapping[str, Json], chosen: Mapping[str, Json]) -> dict[str, Json]:
+    """`settings` with what a trainer has `chosen` for the fields that were left open, nested alike."""
+    result = dict(settings)
+    for name, value in chosen.items():
+        result[name] = merged(result[name], value) if isinstance(result.get(name), Mapping) else value
+    return result
