@@ -7,7 +7,6 @@ served from a short tail in memory; older events are read in pages. A reader is 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sqlite3
 import time
@@ -19,6 +18,17 @@ from typing import TypeVar
 
 from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
 from manyview_server.store.database import Database
+from manyview_server.store.event_rows import (
+    COLUMNS,
+    Pending,
+    event_of,
+    insert,
+    job_pk,
+    last_kept,
+    only,
+    superseded,
+    trim,
+)
 from manyview_server.store.records import Event, NewEvent
 
 T = TypeVar("T")
@@ -34,11 +44,6 @@ MAX_EVENTS = 1_000_000
 # Events that one visit to the database thread reads.
 CHUNK_EVENTS = 5_000
 
-COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
-
-# An event, and when it came.
-Pending = tuple[float, NewEvent]
-
 
 @dataclass(slots=True)
 class _Tail:
@@ -48,14 +53,6 @@ class _Tail:
     last: int
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=TAIL_EVENTS))
     news: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
-    """The job's row. Raises NotFound."""
-    row = connection.execute("SELECT pk FROM job WHERE train_job_id = ?", (train_job_id,)).fetchone()
-    if row is None:
-        raise NotFound("TRAIN_JOB_NOT_FOUND", f"no train job {train_job_id!r}", metadata={"train_job": train_job_id})
-    return int(row[0])
 
 
 class EventLog:
@@ -103,11 +100,11 @@ class EventLog:
         def run(connection: sqlite3.Connection) -> tuple[T, _Committed]:
             pk = job_pk(connection, train_job_id)
             # The scalars came first; `change` may look at the log, so they go in before it runs.
-            before = self.insert(connection, pk, pending)
+            before = insert(connection, pk, pending)
             answer, events = change(connection, pk)
             now = self._clock()
-            after = self.insert(connection, pk, [(now, event) for event in events])
-            return answer, _Committed(events=before + after, oldest=_trim(connection, pk, self._max_events))
+            after = insert(connection, pk, [(now, event) for event in events])
+            return answer, _Committed(events=before + after, oldest=trim(connection, pk, self._max_events))
 
         def commit() -> T:
             try:
@@ -146,7 +143,7 @@ class EventLog:
 
         def run(connection: sqlite3.Connection) -> list[Event]:
             pk = job_pk(connection, train_job_id)
-            return [_event(row) for row in connection.execute(sql, (pk, after, last, count))]
+            return [event_of(row) for row in connection.execute(sql, (pk, after, last, count))]
 
         return await self._database.read(run)
 
@@ -177,12 +174,12 @@ class EventLog:
         """Log that a new attempt goes on from `to_step`, 0 for the beginning: later scalars no longer count."""
 
         def change(connection: sqlite3.Connection, pk: int) -> tuple[None, list[NewEvent]]:
-            payload = {"to_step": to_step, "superseded_after_sequence": _last_kept(connection, pk, to_step)}
+            payload = {"to_step": to_step, "superseded_after_sequence": last_kept(connection, pk, to_step)}
             return None, [NewEvent(kind="rollback", payload=payload, step=to_step, attempt=attempt)]
 
         def newest(connection: sqlite3.Connection) -> Event:
             sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence DESC LIMIT 1"
-            return _event(connection.execute(sql, (job_pk(connection, train_job_id),)).fetchone())
+            return event_of(connection.execute(sql, (job_pk(connection, train_job_id),)).fetchone())
 
         await self.record(train_job_id, change)
         return await self._database.read(newest)
@@ -195,7 +192,7 @@ class EventLog:
         With `names`, rows hold only these scalars, and those that have none of them are left out.
         """
         wanted = frozenset(names)
-        ranges = await self._database.read(lambda c: _superseded(c, job_pk(c, train_job_id)))
+        ranges = await self._database.read(lambda c: superseded(c, job_pk(c, train_job_id)))
         rows: list[Event] = []
         while limit is None or len(rows) < limit:
             page = await self.read_scalars(train_job_id, after)
@@ -203,7 +200,7 @@ class EventLog:
                 break
             after = page[-1].sequence
             kept = (e for e in page if not any(first < e.sequence < end for first, end in ranges))
-            rows += [row for event in kept if (row := _only(event, wanted)) is not None]
+            rows += [row for event in kept if (row := only(event, wanted)) is not None]
         return rows if limit is None else rows[:limit]
 
     async def read_scalars(self, train_job_id: str, after: int) -> list[Event]:
@@ -215,7 +212,7 @@ class EventLog:
 
         def run(connection: sqlite3.Connection) -> list[Event]:
             pk = job_pk(connection, train_job_id)
-            return [_event(row) for row in connection.execute(sql, (pk, after, CHUNK_EVENTS))]
+            return [event_of(row) for row in connection.execute(sql, (pk, after, CHUNK_EVENTS))]
 
         return [event for event in await self._database.read(run) if event.sequence <= tail.last]
 
@@ -225,7 +222,7 @@ class EventLog:
 
         def run(connection: sqlite3.Connection) -> list[Event]:
             pk = job_pk(connection, train_job_id)
-            return [_event(row) for row in connection.execute(sql, (pk, num_lines))][::-1]
+            return [event_of(row) for row in connection.execute(sql, (pk, num_lines))][::-1]
 
         return await self._database.read(run)
 
@@ -259,30 +256,6 @@ class EventLog:
             self._pending.pop(train_job_id, None)
         except Exception:
             log.exception("scalars of %s could not be committed", train_job_id)
-
-    def insert(self, connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) -> list[Event]:
-        """Within a transaction: give events their sequences and write them."""
-        if not pending:
-            return []
-        (last,) = connection.execute("SELECT last_sequence FROM job WHERE pk = ?", (pk,)).fetchone()
-        events = [
-            Event(
-                sequence=sequence,
-                time=at,
-                attempt=new.attempt,
-                step=new.step,
-                epoch=new.epoch,
-                kind=new.kind,
-                payload=new.payload,
-            )
-            for sequence, (at, new) in enumerate(pending, start=last + 1)
-        ]
-        connection.executemany(
-            "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(pk, e.sequence, e.time, e.attempt, e.step, e.epoch, e.kind, json.dumps(e.payload)) for e in events],
-        )
-        connection.execute("UPDATE job SET last_sequence = ? WHERE pk = ?", (last + len(events), pk))
-        return events
 
     def _publish(self, train_job_id: str, committed: _Committed) -> None:
         tail = self._tails.get(train_job_id)
@@ -333,64 +306,3 @@ class EventLog:
 class _Committed:
     events: list[Event]
     oldest: int
-
-
-def _event(row: tuple[int, float, int, int, int, str, str]) -> Event:
-    sequence, at, attempt, step, epoch, kind, payload = row
-    return Event(
-        sequence=sequence, time=at, attempt=attempt, step=step, epoch=epoch, kind=kind, payload=json.loads(payload)
-    )
-
-
-def _only(event: Event, names: frozenset[str]) -> Event | None:
-    if not names:
-        return event
-    values = {name: value for name, value in event.payload.items() if name in names}
-    if not values:
-        return None
-    return Event(
-        sequence=event.sequence,
-        time=event.time,
-        attempt=event.attempt,
-        step=event.step,
-        epoch=event.epoch,
-        kind=event.kind,
-        payload=values,
-    )
-
-
-def _superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]:
-    """Ranges of sequences, both ends excluded, whose scalars no longer count."""
-    sql = "SELECT sequence, payload FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence"
-    rows = connection.execute(sql, (pk,)).fetchall()
-    return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
-
-
-def _last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
-    """The last event that a rollback to `to_step` keeps: the one before the first scalars that are done again.
-
-    Those that an earlier rollback superseded do not count. From the beginning, step 0 is done again too.
-    """
-    first = "SELECT min(sequence) FROM event WHERE job = ? AND kind = 'scalars' AND step >= ? AND sequence > ?"
-    ranges = _superseded(connection, pk)
-    step, after = to_step + 1 if to_step else 0, 0
-    while True:
-        (sequence,) = connection.execute(first, (pk, step, after)).fetchone()
-        if sequence is None:
-            return int(connection.execute("SELECT last_sequence FROM job WHERE pk = ?", (pk,)).fetchone()[0])
-        end = max((end for start, end in ranges if start < sequence < end), default=None)
-        if end is None:
-            return int(sequence) - 1
-        after = end
-
-
-def _trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:
-    """Keep the log within bounds, an eighth at a time; returns the oldest sequence held."""
-    sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
-    oldest, last = connection.execute(sql, (pk,)).fetchone()
-    if last - oldest < max_events:
-        return int(oldest)
-    oldest = last - max_events + max_events // 8
-    connection.execute("DELETE FROM event WHERE job = ? AND sequence < ?", (pk, oldest))
-    connection.execute("UPDATE job SET oldest_sequence = ? WHERE pk = ?", (oldest, pk))
-    return int(oldest)

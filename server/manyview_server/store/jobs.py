@@ -18,7 +18,8 @@ from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArg
 from manyview_server.store import checkpoint_rows
 from manyview_server.store.database import Database
 from manyview_server.store.datasets import dataset_pk, read_dataset
-from manyview_server.store.events import EventLog, job_pk
+from manyview_server.store.event_rows import insert, job_pk
+from manyview_server.store.events import EventLog
 from manyview_server.store.job_rows import SELECT, check_expected, job_of, move, read_job, save_progress
 from manyview_server.store.records import Checkpoint, Failure, Job, Json, NewEvent, Progress
 from manyview_server.store.trash import Trash
@@ -80,11 +81,11 @@ class JobStore:
                 "create_time": now,
                 "server_version": server_version,
             }
-            insert = f"INSERT INTO job ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
-            pk = connection.execute(insert, tuple(row.values())).lastrowid
+            sql = f"INSERT INTO job ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+            pk = connection.execute(sql, tuple(row.values())).lastrowid
             assert pk is not None
             queued = {"from": "", "to": "QUEUED", "reason": "", "message": ""}
-            self._events.insert(connection, pk, [(now, NewEvent(kind="state", payload=queued))])
+            insert(connection, pk, [(now, NewEvent(kind="state", payload=queued))])
             return read_job(connection, pk, {})
 
         job = await self._database.write(run)

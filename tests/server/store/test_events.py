@@ -80,7 +80,7 @@ async def test_nothing_is_seen_before_it_is_committed(log: EventLog, store: Stor
 
     await log.append("j", [scalars(1)])
     with monkeypatch.context() as patch:
-        patch.setattr(events_module, "_trim", full)
+        patch.setattr(events_module, "trim", full)
         with pytest.raises(ResourceExhausted, match="full"):
             await log.append("j", [line("lost")])
         assert await log.last_sequence("j") == 1
