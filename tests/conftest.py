@@ -1,0 +1,43 @@
+"""Fixtures for tests of whole processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import manyview
+from harness import ServerProcess, wait_until
+
+
+@pytest.fixture
+def new_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Make servers; at the end of the test each is stopped and must leave no process behind."""
+    servers: list[ServerProcess] = []
+
+    def make(*arguments: str) -> ServerProcess:
+        servers.append(ServerProcess(tmp_path / f"data{len(servers)}", *arguments))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+        wait_until(lambda server=server: not server.processes(), "every process of the server is gone", 10)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One running server for all tests that only talk to it."""
+    shared = ServerProcess(tmp_path_factory.mktemp("server") / "data")
+    shared.start()
+    yield shared
+    shared.stop()
+    wait_until(lambda: not shared.processes(), "every process of the server is gone", 10)
+
+
+@pytest.fixture(scope="session")
+def client(server: ServerProcess) -> Iterator[manyview.Client]:
+    """A client of the shared server."""
+    with server.client() as shared:
+        yield shared

@@ -1,0 +1,155 @@
+"""For tests of whole processes: a server in its own process that can be killed and started again, images, a job."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import manyview
+
+START_TIMEOUT_S = 40.0
+STOP_TIMEOUT_S = 20.0
+
+
+class ServerProcess:
+    """`manyview-server serve` as a child process on a port that stays the same over restarts."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.data_dir = data_dir
+        self.arguments = arguments
+        self.mark = f"run-{uuid.uuid4().hex}"
+        self.address = f"127.0.0.1:{_free_port()}"
+        self.log = data_dir.with_suffix(".log")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Start, wait for the line that says it serves, and return how many seconds that took."""
+        began = time.monotonic()
+        command = [sys.executable, "-m", "manyview_server", "serve", "--listen", self.address]
+        environment = os.environ | {"MANYVIEW_TEST_MARK": self.mark, "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--data", str(self.data_dir), *self.arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the server did not start:\n{self.log.read_text()[-4000:]}"
+        assert json.loads(line)["event"] == "serving"
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self._reap()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        if self.process is None or self.process.poll() is not None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_TIMEOUT_S)
+            return self._reap()
+        self.process.kill()
+        self._reap()
+        raise AssertionError(f"the server did not stop within {STOP_TIMEOUT_S} s of SIGTERM")
+
+    def client(self) -> manyview.Client:
+        """A client of this server."""
+        return manyview.Client(self.address)
+
+    def workers(self, kind: str) -> list[int]:
+        """Process ids of the running workers of a kind: "trainer" or "embedder"."""
+        return [pid for pid in self.processes() if kind in _words(pid)]
+
+    def processes(self) -> list[int]:
+        """Every process that descends from this server, dead parents or not."""
+        mark = f"MANYVIEW_TEST_MARK={self.mark}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+        return found
+
+    def _reap(self) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _words(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return []
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    """Poll until `condition` holds; fail naming `what` after `timeout_s`."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.02)
+
+
+def write_photos(folder: Path, count: int, *, seed: int, side: int = 24, classes: int = 4) -> list[Path]:
+    """Small JPEG files, all different, in a folder for each class. A class is a hue and a stripe's direction."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:side, 0:side]
+    paths = []
+    for index in range(count):
+        kind = index % classes
+        stripes = np.sin((rows if kind % 2 else columns) / (1.5 + kind) + random.uniform(0, 6))
+        colour = np.eye(3)[kind % 3] * 0.6 + 0.4
+        pixels = (stripes[..., None] * 0.5 + 0.5) * colour + random.normal(0, 0.05, (side, side, 3))
+        path = folder / f"class{kind}" / f"{index:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8)).save(path, quality=90)
+        paths.append(path)
+    return sorted(paths)
+
+
+def jpeg(side: int = 24, seed: int = 0) -> bytes:
+    """One JPEG file of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+SMALL_JOB = {
+    "backbone": "resnet9",
+    "backbone_width": 0.125,
+    "image_size": 16,
+    "batch_size": 16,
+    "memory_bank_size": 32,
+    "log_every_steps": 1,
+    "precision": "float32",
+}
+"""A job of which a step takes milliseconds."""

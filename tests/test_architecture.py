@@ -1,0 +1,55 @@
+"""The design, policed: what may be imported where, and how thin the client is."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+BLOCK_TORCH = "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None; "
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_client_imports_neither_torch_nor_the_server() -> None:
+    run(
+        BLOCK_TORCH + "sys.modules['manyview_server'] = None; import manyview; "
+        "[getattr(manyview, name) for name in manyview.__all__]; import manyview._cli.main, manyview.testing"
+    )
+
+
+def test_the_front_imports_neither_torch_nor_an_image_library() -> None:
+    run(BLOCK_TORCH + "sys.modules['PIL'] = sys.modules['simplejpeg'] = None; import manyview_server.front.app")
+
+
+def test_learning_needs_neither_grpc_nor_anything_else_of_ours() -> None:
+    code = (
+        "import sys; sys.modules['grpc'] = sys.modules['google'] = None; import manyview_server.learn.methods, "
+        "manyview_server.learn.step, manyview_server.learn.views, manyview_server.learn.evaluation; "
+        "print(sorted({n.split('.')[1] for n in sys.modules if n.startswith('manyview_server.')}))"
+    )
+    assert run(code) == "['learn']"
+
+
+def test_the_roots_are_no_packages() -> None:
+    roots = "{name.split('.')[0] for name in sys.modules} & {'client', 'server'}"
+    assert run(f"import manyview, manyview_server, sys; print({roots})") == "set()"
+
+
+@pytest.mark.parametrize("module", ["manyview"])
+def test_importing_the_client_costs_about_as_much_as_importing_grpc(module: str) -> None:
+    def seconds(code: str) -> float:
+        began = time.perf_counter()
+        run(code)
+        return time.perf_counter() - began
+
+    pairs = [(seconds(f"import {module}"), seconds("import grpc, google.protobuf")) for _ in range(7)]
+    ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
+    assert ours <= 1.2 * theirs
