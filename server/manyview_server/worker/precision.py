@@ -86,11 +86,9 @@ def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: N
     num_images = min(settings.batch_size, CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES)
     method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)
     optimizer = optimizers.build(settings.optimizer, method, num_images)
-    shape = (method.num_views * num_images, 3, settings.image_size, settings.image_size)
-    views = torch.linspace(-2, 2, shape[0] * shape[1] * shape[2] * shape[3], device=device).view(shape)
-    views = views.to(numerics.dtype, memory_format=numerics.memory_format).view(
-        method.num_views, num_images, *shape[1:]
-    )
+    one = (3, settings.image_size, settings.image_size)
+    views = torch.linspace(-2, 2, method.num_views * num_images * math.prod(one), device=device).view(-1, *one)
+    views = views.to(numerics.dtype, memory_format=numerics.memory_format).view(method.num_views, num_images, *one)
     image_ids = torch.arange(num_images, device=device)
     return min(_timed(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
 

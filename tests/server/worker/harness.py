@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
+
 from manyview_server.learn import settings as learn_settings
 from manyview_server.link import Link, LinkClosed
 from manyview_server.messages import Message, StartTraining
 from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardWriter, image_id_of
-from PIL import Image
 
 TIMEOUT_S = 45.0
 MessageType = TypeVar("MessageType", bound=Message)
@@ -145,7 +146,9 @@ def settings(method: str = "moco", **overrides: Any) -> dict[str, Any]:
     return learn_settings.to_json(learn_settings.resolve(method, small | overrides))
 
 
-def start_training(directory: Path, snapshot: np.ndarray[Any, Any], values: dict[str, Any], **other: Any) -> StartTraining:
+def start_training(
+    directory: Path, snapshot: np.ndarray[Any, Any], values: dict[str, Any], **other: Any
+) -> StartTraining:
     fields: dict[str, Any] = {
         "train_job": "job",
         "attempt": 1,

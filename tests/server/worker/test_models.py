@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from manyview_server.learn import backbones
+from manyview_server.worker.models import MAX_MODELS, ModelCache, ModelKey, ModelUnavailable, fold_batch_norms, load
+
+CPU = torch.device("cpu")
+
+
+def key(backbone: str = "resnet9", weights_file: str = "", checkpoint_dir: str = "") -> ModelKey:
+    return ModelKey(checkpoint_dir=checkpoint_dir, backbone=backbone, weights_file=weights_file, output="backbone")
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Batch norms as after training: with statistics, scales and shifts of their own."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.weight.data, module.bias.data):
+                tensor.uniform_(-0.5, 1)
+            module.running_var.uniform_(0.5, 2)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet50"])
+@torch.inference_mode()
+def test_folding_changes_no_output_and_leaves_no_batch_norm(name: str) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(backbones.build(name, width=0.25, stem="small"))
+    images = torch.randn(4, 3, 16, 16)
+    expected = network(images)
+    fold_batch_norms(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_plain_backbone_is_the_same_at_each_start_and_disturbs_no_other_generator() -> None:
+    torch.manual_seed(3)
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    expected_next = torch.rand(1)
+    torch.manual_seed(3)
+    torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    one, two = load(key(), CPU), load(key(), CPU)
+    assert torch.equal(torch.rand(1), expected_next)
+    assert torch.equal(one.embed(images), two.embed(images))
+    assert one.embed(images).shape == (2, one.feature_dim)
+
+
+def test_an_operators_weights_are_used_and_their_classifier_is_left_aside(tmp_path: Path) -> None:
+    network = with_statistics(backbones.build("resnet9"))
+    file = tmp_path / "resnet9.safetensors"
+    save_file({**network.state_dict(), "fc.weight": torch.zeros(10, 512)}, file)
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    model = load(key(weights_file=str(file)), CPU)
+    with torch.inference_mode():
+        expected = network(model.preprocess(images))
+    torch.testing.assert_close(model.embed(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.safetensors"
+    save_file({"conv1.weight": torch.zeros(1)}, bad)
+    with pytest.raises(ModelUnavailable) as wrong:
+        load(key(weights_file=str(bad)), CPU)
+    assert (wrong.value.code, wrong.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")
+    with pytest.raises(ModelUnavailable) as gone:
+        load(key(checkpoint_dir=str(tmp_path / "000000001-1")), CPU)
+    assert (gone.value.code, gone.value.reason) == ("NOT_FOUND", "CHECKPOINT_GONE")
+    (tmp_path / "000000002-1").mkdir()
+    with pytest.raises(ModelUnavailable) as corrupt:
+        load(key(checkpoint_dir=str(tmp_path / "000000002-1")), CPU)
+    assert (corrupt.value.code, corrupt.value.reason) == ("DATA_LOSS", "CHECKPOINT_CORRUPT")
+
+
+def test_the_models_used_last_are_kept(tmp_path: Path) -> None:
+    models = ModelCache(CPU)
+    files = []
+    for number in range(MAX_MODELS):
+        files.append(tmp_path / f"{number}.safetensors")
+        save_file(backbones.build("resnet9").state_dict(), files[-1])
+    first = models.get(key())
+    for file in files[:-1]:
+        models.get(key(weights_file=str(file)))
+    assert models.get(key()) is first
+    second = models.get(key(weights_file=str(files[0])))
+    models.get(key(weights_file=str(files[-1])))
+    assert models.get(key()) is first
+    assert models.get(key(weights_file=str(files[0]))) is second
+    files[1].unlink()  # the one that was used longest ago was let go, and is loaded anew
+    with pytest.raises(ModelUnavailable):
+        models.get(key(weights_file=str(files[1])))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from manyview_server.learn import backbones, optimizers
+from manyview_server.learn import settings as learn_settings
+from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.step import train_step
+from manyview_server.store import checkpoints
+from manyview_server.worker import state
+
+
+def small(method: str, **overrides) -> TrainSettings:
+    values = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 8}
+    return learn_settings.resolve(method, values | overrides)
+
+
+def build(settings: TrainSettings) -> tuple[Method, Sgd]:
+    method = build_method(settings, 64)
+    return method, optimizers.build(settings.optimizer, method, settings.batch_size)
+
+
+def step(method: Method, optimizer: Sgd, number: int) -> None:
+    views = torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(number))
+    train_step(method, optimizer, views, torch.arange(8) + 8 * number, number, 10)
+
+
+@pytest.mark.parametrize("method_name", ["simclr", "moco"])
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path, method_name: str) -> None:
+    method, optimizer = build(small(method_name))
+    for number in range(3):
+        step(method, optimizer, number)
+    state.write(tmp_path / "000000003-1", state.capture(method, optimizer), b"{}")
+    checkpoints.verify(tmp_path / "000000003-1")
+
+    again, its_optimizer = build(small(method_name, seed=5))
+    state.restore(tmp_path / "000000003-1", again, its_optimizer)
+    for number in range(3, 6):
+        step(method, optimizer, number)
+        step(again, its_optimizer, number)
+    one, other = state.capture(method, optimizer), state.capture(again, its_optimizer)
+    for file, tensors in one.items():
+        assert set(tensors) == set(other[file])
+        assert all(torch.equal(tensors[name], other[file][name]) for name in tensors)
+
+
+def test_what_was_captured_does_not_change_when_training_goes_on() -> None:
+    method, optimizer = build(small("simclr"))
+    captured = state.capture(method, optimizer)[checkpoints.BACKBONE]["conv1.weight"]
+    before = captured.clone()
+    step(method, optimizer, 0)
+    assert not torch.equal(method.backbone.conv1.weight, before)
+    assert torch.equal(captured, before)
+
+
+def test_the_backbones_file_is_the_export_with_its_own_names_and_nothing_else(tmp_path: Path) -> None:
+    method, optimizer = build(small("moco"))
+    state.write(tmp_path / "000000000-1", state.capture(method, optimizer), b"{}")
+    weights = load_file(tmp_path / "000000000-1" / checkpoints.BACKBONE)
+    assert set(weights) == set(method.backbone.state_dict())
+    fresh = backbones.build("resnet9", width=0.125, stem="small")
+    state.restore_backbone(tmp_path / "000000000-1" / checkpoints.BACKBONE, fresh)
+    assert torch.equal(fresh.layer4[0].conv2.weight, method.backbone.layer4[0].conv2.weight)
+
+
+def test_teacher_bank_and_momentum_are_in_the_checkpoint() -> None:
+    method, optimizer = build(small("moco"))
+    names = set(state.capture(method, optimizer)[checkpoints.STATE])
+    assert {"method.bank.keys", "method.bank.pointer", "method.teacher.backbone.conv1.weight"} <= names
+    num_momenta = sum(name.startswith("optimizer.") for name in names)
+    assert num_momenta == len(optimizer.parameters)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    method, optimizer = build(small("simclr"))
+    state.write(tmp_path / "000000000-1", state.capture(method, optimizer), b"{}")
+    for other in (small("moco"), small("simclr", projection_dim=9), small("simclr", backbone_width=0.25)):
+        with pytest.raises(ValueError, match="does not fit"):
+            state.restore(tmp_path / "000000000-1", *build(other))
+    without_momentum = small("simclr", optimizer={"momentum": 0.0})
+    saved = state.capture(*build(without_momentum))
+    state.write(tmp_path / "000000001-1", saved, b"{}")
+    with pytest.raises(ValueError, match="lacks the optimizer's momentum_buffer"):
+        state.restore(tmp_path / "000000001-1", method, optimizer)
+
+
+def test_weights_that_are_no_safetensors_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="does not fit"):
+        state.restore_backbone(tmp_path / "weights.safetensors", backbones.build("resnet9"))
