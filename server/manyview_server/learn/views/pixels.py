@@ -20,7 +20,7 @@ from manyview_server.learn.views.recipe import NormalizeSettings
 
 CPU_CHUNK_PIXELS = 64 * 32 * 32
 CUDA_CHUNK_PIXELS = 1 << 26
-LARGEST_MATMUL_PX = 96
+LARGEST_MATMUL_PX = 64
 """On a CPU, cached images above this many pixels on a side are resized one by one."""
 
 UNCHANGED = 4
