@@ -65,7 +65,7 @@ def decode(header: bytes, body: bytes) -> Message:
             blobs.append(bytes(view[offset : offset + length]))
             offset += length
         return kind(blobs=tuple(blobs), **fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise LinkCorrupt(f"frame of {len(header)} bytes: {error}") from error
 
 

@@ -237,8 +237,8 @@ class EmbedderSupervisor:
                 self._answer(await process.link.receive())
         except LinkClosed:
             why = "it closed its link"
-        except LinkCorrupt as error:
-            why = str(error)
+        except Exception as error:  # whatever a broken process sends, its callers are to be told
+            why = repr(error)
             process.kill()
         self._process = None
         if not self._closed:

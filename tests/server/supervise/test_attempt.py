@@ -1,0 +1,65 @@
+"""One trainer's life, told by how it ended."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from manyview_server import messages as m
+from manyview_server.supervise.attempt import Ending, Patience, TrainerAttempt
+from manyview_server.supervise.reports import TrainerReports
+
+START = m.StartTraining(
+    train_job="job",
+    attempt=1,
+    settings={},
+    dataset_dir="",
+    checkpoint_dir="/dev/null/no-folder",
+    resume_from="",
+    device="cpu",
+    num_threads=1,
+    cache_bytes=0,
+)
+
+
+class Heard:
+    """Takes the reports and keeps them."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    async def take(self, message: m.Message) -> None:
+        self.kinds.append(type(message).__name__)
+
+
+def attempt(command: tuple[str, ...], heard: Heard | None = None) -> TrainerAttempt:
+    reports = cast(TrainerReports, heard or Heard())
+    return TrainerAttempt(START, reports, command=command, patience=Patience(stop_s=5, exit_s=0.5))
+
+
+async def test_an_attempt_stopped_before_it_runs_starts_no_process():
+    stopped = attempt(("/no-such-program",))
+    stopped.stop()
+    stopped.stop()
+    assert await stopped.run() == Ending(outcome="stopped")
+
+
+async def test_a_missing_program_is_a_death_whose_message_shows_no_path():
+    ending = await attempt(("/no-such-program",)).run()
+    assert (ending.outcome, ending.reason) == ("died", "WORKER_START")
+    assert "No such file" in ending.message
+    assert "no-such-program" not in ending.message
+
+
+async def test_a_trainer_that_fails_by_an_exception_is_dead_with_its_exit_status(scripted):
+    heard = Heard()
+    ending = await attempt(scripted(trainer={"steps": 0}), heard).run()
+    assert heard.kinds == ["TrainingStarted"]
+    assert (ending.outcome, ending.reason) == ("died", "TRAINER_DIED")
+    assert "exit status 1" in ending.message
+
+
+async def test_the_trainer_s_own_word_is_the_ending(scripted):
+    heard = Heard()
+    ending = await attempt(scripted(trainer={"steps": 2, "fail": "CONFIG_INVALID"}), heard).run()
+    assert ending == Ending(outcome="failed", reason="CONFIG_INVALID", message="it is said", hint="do otherwise")
+    assert heard.kinds == ["TrainingStarted", *["Heartbeat", "ScalarsLogged"] * 2]

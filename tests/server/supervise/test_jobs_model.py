@@ -1,0 +1,152 @@
+"""Whatever happens in whatever order, jobs go through legal states only, and all of them come to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from manyview_server.errors import FailedPrecondition
+from manyview_server.store.records import TERMINAL_STATES
+from manyview_server.store.store import Store
+from manyview_server.supervise.attempt import Patience
+from manyview_server.supervise.budget import CoreBudget
+from manyview_server.supervise.jobs import JobSupervisor
+
+LEGAL = {
+    "": {"QUEUED"},
+    "QUEUED": {"STARTING", "CANCELLED"},
+    "STARTING": {"RUNNING", "RECOVERING", "CANCELLING", "FAILED"},
+    "RUNNING": {"SUCCEEDED", "FAILED", "RECOVERING", "CANCELLING"},
+    "RECOVERING": {"STARTING", "CANCELLING"},
+    "CANCELLING": {"CANCELLED"},
+}
+PATIENCE = Patience(stop_s=2, exit_s=1, restart_s=0.01)
+SCRIPT = '{"trainer": {"steps": 8, "step_s": 0.02, "checkpoint_every": 2}}'
+COMMAND = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")), SCRIPT)
+
+actions = st.lists(
+    st.one_of(
+        st.just(("create", 0)),
+        st.tuples(st.just("cancel"), st.integers(0, 2)),
+        st.just(("kill the trainer", 0)),
+        st.just(("drain", 0)),
+        st.just(("crash", 0)),
+        st.tuples(st.just("wait"), st.integers(1, 30)),
+    ),
+    min_size=3,
+    max_size=10,
+)
+
+
+class World:
+    """A store, a supervisor over it, and what is done to them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.jobs: list[str] = []
+        self.cancelled: set[str] = set()
+        self.kills = 0
+
+    async def start(self) -> None:
+        self.supervisor = JobSupervisor(self.store, {"cpu": 1 << 20}, CoreBudget(1), command=COMMAND, patience=PATIENCE)
+        await self.supervisor.start()
+
+    async def do(self, action: str, number: int) -> None:
+        match action:
+            case "create":
+                name = f"job-{len(self.jobs)}"
+                self.jobs.append((await self.store.jobs.create(name, "clothing", "moco", {}, "1")).train_job_id)
+                self.supervisor.wake()
+            case "cancel" if number < len(self.jobs):
+                with suppress(FailedPrecondition):
+                    await self.store.jobs.request_cancel(self.jobs[number])
+                    self.cancelled.add(self.jobs[number])
+                self.supervisor.wake()
+            case "kill the trainer":
+                for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                    self.kills += 1
+                    os.kill(int(pid), signal.SIGKILL)
+            case "drain":
+                await self.supervisor.drain()
+                await self.start()
+            case "crash":
+                await self.crash()
+                await self.start()
+            case "wait":
+                await asyncio.sleep(number / 100)
+
+    async def crash(self) -> None:
+        """As SIGKILL of the front: nothing is written any more, and the trainers die with it."""
+        runs = [run.task for run in self.supervisor._runs.values()]
+        tasks = [task for task in (self.supervisor._task, *runs) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def finish(self) -> None:
+        async with asyncio.timeout(30):
+            while await self.store.jobs.unfinished():
+                await asyncio.sleep(0.02)
+        await self.supervisor.drain()
+
+
+async def check(world: World) -> None:
+    running: list[tuple[float, float]] = []
+    for name in world.jobs:
+        job = await world.store.jobs.get(name)
+        events = await world.store.events.read(name, 0, 10_000)
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        state, attempts = "", [0]
+        for event in (event for event in events if event.kind == "state"):
+            assert event.payload["from"] == state
+            assert event.payload["to"] in LEGAL[state]
+            state = event.payload["to"]
+            if state == "STARTING":
+                attempts.append(event.attempt)
+        assert state == job.state, "the events fold to the row"
+        assert state in TERMINAL_STATES
+        assert attempts == list(range(len(attempts))), "each start is an attempt of its own"
+        if name in world.cancelled:
+            assert state == "CANCELLED"
+        elif state == "FAILED":
+            assert world.kills > 3
+        else:
+            rows = [event.step for event in await world.store.events.scalar_rows(name)]
+            assert rows == list(range(1, 9)), "each step counts once, whatever was lost and repeated"
+        if job.start_time:
+            running.append((job.start_time, job.end_time))
+    running.sort()
+    for (_, end), (start, _) in pairwise(running):
+        assert end <= start, "one trainer at a time"
+
+
+async def play(script: Sequence[tuple[str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(Path(folder), reserve_bytes=0)
+        try:
+            await store.datasets.create("clothing")
+            world = World(store)
+            await world.start()
+            for action, number in [("create", 0), *script]:
+                await world.do(action, number)
+            await world.finish()
+            await check(world)
+        finally:
+            await store.close()
+    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(script=actions)
+def test_every_order_of_events_leads_through_legal_states_to_an_end(script):
+    asyncio.run(play(script))
