@@ -66,22 +66,37 @@ async def abort(context: Context, error: ServiceError) -> None:
     await context.abort(status_code(error), text_of(error), trailing_metadata(error))
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Maps what handlers raise to a status, and refuses new calls while the server drains."""
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Asks for the token where there is one, refuses new calls while the server drains, maps errors to statuses."""
 
-    def __init__(self, draining: Draining) -> None:
+    def __init__(self, draining: Draining, token: str = "") -> None:
         self._draining = draining
+        self._expected = f"Bearer {token}".encode() if token else None
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """The method's handler, wrapped."""
+        """The method's handler, wrapped. Health checks are left alone, and need no token."""
         handler = await continuation(handler_call_details)
-        if handler is None or not str(handler_call_details.method).startswith(SERVICE_PREFIX):
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith(HEALTH_PREFIX):
             return handler
-        return guarded(handler, self._guard)
+        if not self._has_token(handler_call_details):
+            return guarded(handler, self._refuse)
+        return guarded(handler, self._guard) if method.startswith(SERVICE_PREFIX) else handler
+
+    def _has_token(self, details: grpc.HandlerCallDetails) -> bool:
+        if self._expected is None:
+            return True
+        given = next((value for key, value in details.invocation_metadata or () if key == "authorization"), "")
+        return hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._expected)
+
+    @asynccontextmanager
+    async def _refuse(self, context: Context) -> AsyncIterator[None]:
+        await abort(context, Unauthenticated("TOKEN_INVALID", "the call carries no valid token"))
+        yield
 
     @asynccontextmanager
     async def _guard(self, context: Context) -> AsyncIterator[None]:
@@ -92,33 +107,6 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             raise
         except Exception as error:
             await abort(context, public_error(error))
-
-
-class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Asks every call but the health checks for `authorization: Bearer TOKEN`."""
-
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """The method's handler, or one that refuses in its place."""
-        handler = await continuation(handler_call_details)
-        if handler is None or str(handler_call_details.method).startswith(HEALTH_PREFIX):
-            return handler
-        metadata = handler_call_details.invocation_metadata or ()
-        given = next((value for key, value in metadata if key == "authorization"), "")
-        sent = given if isinstance(given, bytes) else given.encode()
-        return handler if hmac.compare_digest(sent, self._expected) else guarded(handler, _refuse)
-
-
-@asynccontextmanager
-async def _refuse(context: Context) -> AsyncIterator[None]:
-    await abort(context, Unauthenticated("TOKEN_INVALID", "the call carries no valid token"))
-    yield
 
 
 Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[None]]

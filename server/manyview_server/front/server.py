@@ -28,7 +28,7 @@ from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.front.dataset_service import DatasetService
 from manyview_server.front.draining import Draining
 from manyview_server.front.embed_service import EmbedService
-from manyview_server.front.interceptors import ErrorInterceptor, TokenInterceptor
+from manyview_server.front.interceptors import CallInterceptor
 from manyview_server.front.limits import Limits
 from manyview_server.front.metrics_service import MetricsService
 from manyview_server.front.model_service import ModelService
@@ -65,18 +65,14 @@ class Server:
 
     def __init__(self, settings: ServeSettings, backend: Backend, version: str, start_time: float) -> None:
         self._settings = settings
+        self.backend = backend
         self._draining = Draining()
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(interceptors=self._interceptors(), options=channel_options(settings))
+        token = read_token(settings.token_file) if settings.token_file is not None else ""
+        interceptor = CallInterceptor(self._draining, token)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=channel_options(settings))
         self._add_services(backend, version, start_time)
         self.address = ""
-
-    def _interceptors(self) -> list[grpc.aio.ServerInterceptor[Any, Any]]:
-        # The first is the outermost: it maps what the token's interceptor raises too.
-        found: list[grpc.aio.ServerInterceptor[Any, Any]] = [ErrorInterceptor(self._draining)]
-        if self._settings.token_file is not None:
-            found.append(TokenInterceptor(read_token(self._settings.token_file)))
-        return found
 
     def _add_services(self, backend: Backend, version: str, start_time: float) -> None:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining

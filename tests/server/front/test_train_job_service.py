@@ -1,0 +1,152 @@
+"""Train jobs over a real port and the real store; nobody trains."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import Struct
+
+from manyview.v1 import train_job_service_pb2 as pb
+from manyview.v1 import types_pb2
+from manyview_server.store.records import NewEvent, Progress
+
+
+@pytest.fixture
+async def dataset(front: Any) -> str:
+    await front.store.datasets.create("shirts")
+    return "datasets/shirts"
+
+
+def config(**values: Any) -> Struct:
+    made = Struct()
+    made.update(values)
+    return made
+
+
+async def create(front: Any, job_id: str = "j", **fields: Any) -> pb.TrainJob:
+    request = pb.CreateTrainJobRequest(
+        **{"train_job_id": job_id, "dataset": "datasets/shirts", "method": "simclr", **fields}
+    )
+    return (await front.jobs.CreateTrainJob(request)).train_job
+
+
+async def test_a_job_holds_its_whole_configuration_and_wakes_the_supervisor(front: Any, dataset: str) -> None:
+    job = await create(front, config=config(epochs=3))
+    assert job.name == "trainJobs/j"
+    assert dict(job.config) == {"method": "simclr", "epochs": 3, "temperature": 0.5}
+    assert (await front.store.jobs.get("j")).settings["epochs"] == 3
+    assert isinstance((await front.store.jobs.get("j")).settings["epochs"], int)
+    assert job.state == types_pb2.TRAIN_JOB_STATE_QUEUED
+    assert job.server_version == "1.2.3"
+    assert (job.latest_checkpoint, job.HasField("failure"), job.HasField("start_time")) == ("", False, False)
+    assert front.trainers.wakes == 1
+    assert (await front.jobs.GetTrainJob(pb.GetTrainJobRequest(name=job.name))).train_job == job
+
+
+async def test_a_job_without_an_id_is_named_by_the_server(front: Any, dataset: str) -> None:
+    first, second = await create(front, ""), await create(front, "")
+    assert first.name.startswith("trainJobs/")
+    assert first.name != second.name
+    listed = (await front.jobs.ListTrainJobs(pb.ListTrainJobsRequest())).train_jobs
+    assert {job.name for job in listed} == {first.name, second.name}
+    assert [job.queue_position for job in listed] == [1, 0]
+
+
+async def test_all_violations_of_a_configuration_are_named(front: Any, dataset: str, refused: Any) -> None:
+    error = await refused(create(front, config=config(epochs=0, temperature=-1, epoch=4)))
+    assert error.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.fields == ("config.epoch", "config.epochs", "config.temperature")
+    assert (await refused(create(front, config=config(temperature=float("nan"))))).fields == ("config.temperature",)
+    assert (await refused(create(front, method="mocko"))).fields == ("method",)
+    assert (await refused(create(front, dataset="shirts"))).fields == ("dataset",)
+    assert (await refused(create(front, dataset="datasets/none"))).reason == "DATASET_NOT_FOUND"
+    assert front.trainers.wakes == 0
+
+
+async def test_validation_alone_creates_nothing(front: Any, dataset: str, refused: Any) -> None:
+    job = await create(front, validate_only=True, config=config(epochs=9))
+    assert dict(job.config)["epochs"] == 9
+    assert not (await front.jobs.ListTrainJobs(pb.ListTrainJobsRequest())).train_jobs
+    error = await refused(create(front, validate_only=True, dataset="datasets/none"))
+    assert error.reason == "DATASET_NOT_FOUND"
+
+
+async def test_creation_with_a_request_id_happens_once(front: Any, dataset: str, refused: Any) -> None:
+    request_id = str(uuid.uuid4())
+    first = await create(front, "", request_id=request_id)
+    assert await create(front, "", request_id=request_id) == first
+    assert (await refused(create(front, "other", request_id=request_id))).reason == "REQUEST_ID_REUSED"
+    await create(front, "j")
+    assert (await refused(create(front, "j"))).code == grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_cancel_and_delete_follow_the_state(front: Any, dataset: str, refused: Any) -> None:
+    job = await create(front)
+    error = await refused(front.jobs.DeleteTrainJob(pb.DeleteTrainJobRequest(name=job.name)))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "STATE_CONFLICT")
+    cancel = pb.CancelTrainJobRequest(name=job.name)
+    cancelled = (await front.jobs.CancelTrainJob(cancel)).train_job
+    assert cancelled.state == types_pb2.TRAIN_JOB_STATE_CANCELLED
+    assert (await front.jobs.CancelTrainJob(cancel)).train_job.state == cancelled.state
+    assert front.trainers.wakes == 3
+    await front.jobs.DeleteTrainJob(pb.DeleteTrainJobRequest(name=job.name))
+    assert (await refused(front.jobs.GetTrainJob(pb.GetTrainJobRequest(name=job.name)))).reason == "TRAIN_JOB_NOT_FOUND"
+
+
+async def test_a_failed_job_says_why_and_what_to_do(front: Any, dataset: str) -> None:
+    await create(front)
+    await front.store.jobs.transition("j", {"QUEUED"}, "STARTING")
+    front.store.jobs.report_progress("j", Progress(step=5, num_steps=10, epoch=1, num_epochs=2, eta_s=1.5))
+    await front.store.jobs.transition("j", {"STARTING"}, "FAILED", reason="DATASET_TOO_SMALL", message="3", hint="add")
+    job = (await front.jobs.GetTrainJob(pb.GetTrainJobRequest(name="trainJobs/j"))).train_job
+    assert (job.failure.reason, job.failure.message, job.failure.hint) == ("DATASET_TOO_SMALL", "3", "add")
+    assert (job.progress.step, job.progress.num_epochs, job.progress.eta_s) == (5, 2, 1.5)
+    assert job.end_time.seconds >= job.create_time.seconds > 0
+
+
+async def test_methods_come_with_their_schema(front: Any) -> None:
+    response = await front.jobs.ListMethods(pb.ListMethodsRequest())
+    assert [method.name for method in response.methods] == ["simclr"]
+    assert json.loads(response.methods[0].config_schema_json)["properties"]["epochs"]["default"] == 50
+    assert (response.backbones[0].name, response.backbones[0].feature_dim) == ("resnet18", 512)
+
+
+async def log_lines(front: Any, *texts: str) -> None:
+    lines = [NewEvent(kind="log", payload={"level": "error", "text": text}) for text in texts]
+    await front.store.events.append("j", lines)
+
+
+async def test_the_tail_begins_with_the_newest_lines_and_ends_with_the_job(front: Any, dataset: str) -> None:
+    await create(front)
+    await log_lines(front, *(f"line {i}" for i in range(450)))
+    call = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", num_lines=400))
+    responses = [response async for response in call]
+    assert [line.log.text for r in responses for line in r.lines] == [f"line {i}" for i in range(50, 450)]
+    assert [r.end for r in responses] == [False, False, True]
+    following = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", num_lines=1, follow=True))
+    assert [line.log.text for line in (await following.read()).lines] == ["line 449"]
+    await log_lines(front, "new")
+    assert [(line.log.text, line.log.level) for line in (await following.read()).lines] == [
+        ("new", types_pb2.Log.LEVEL_ERROR)
+    ]
+    await front.store.jobs.request_cancel("j")
+    async with asyncio.timeout(5):
+        assert (await following.read()).end
+
+
+async def test_a_drain_ends_a_followed_log_without_the_end_mark(front: Any, dataset: str, refused: Any) -> None:
+    await create(front)
+    await log_lines(front, "one")
+    following = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", follow=True))
+    await following.read()
+    await front.server.begin_drain()
+    assert (await refused(following.read())).reason == "DRAINING"
+    bad = front.jobs.GetTrainJob(pb.GetTrainJobRequest(name="trainJobs/j"))
+    error = await refused(bad)
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    assert error.retry_after_s > 0
