@@ -12,6 +12,7 @@ StoreUnusable: the server cannot start on this data directory
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sqlite3
@@ -22,6 +23,7 @@ from typing import NoReturn, TypeVar
 
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable
 from manyview_server.store.schema import MIGRATIONS
+from manyview_server.store.shards import SyncFailed
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 # sysexits.h EX_IOERR: after a failed sync nothing in memory can be trusted to be on disk, and a second try would lie.
 EXIT_SYNC_FAILED = 74
 SYNC_ERRORS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreUnusable(Exception):
@@ -128,6 +131,12 @@ class Database:
         except sqlite3.Error as error:
             if (visible := translated(error)) is not None:
                 raise visible from error
+            raise
+        except SyncFailed as error:
+            die_unsynced("file", error)
+        except OSError as error:
+            if error.errno in DISK_FULL_ERRNOS:
+                raise disk_full(error) from error
             raise
 
     def _open(self) -> None:

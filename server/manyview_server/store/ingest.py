@@ -6,7 +6,6 @@ A crash before the commit leaves bytes beyond the committed position, which reco
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import sqlite3
@@ -15,14 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
-from manyview_server.store.database import Database, die_unsynced, disk_full
+from manyview_server.store.database import Database, disk_full
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
-from manyview_server.store.shards import Position, ShardWriter, SyncFailed, image_id_of
+from manyview_server.store.shards import Position, ShardWriter, image_id_of
 from manyview_server.store.writers import ShardWriters
 
 Checked = CheckedImage | RejectedImage
-
-DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 FIND_IMAGE = """
     SELECT key, coalesce(label.name, ''), upload, batch FROM image
@@ -82,13 +79,9 @@ class Ingest:
         try:
             self._check_room(sum(batch.num_bytes for batch in group))
             answers = self._database.transact(lambda connection: self._write(connection, group, touched))
-        except BaseException as error:
-            if isinstance(error, SyncFailed):
-                die_unsynced("shard", error)
+        except BaseException:
             for dataset in touched.values():
                 dataset.writer.rollback()
-            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-                raise disk_full(error) from error
             raise
         for dataset in touched.values():
             dataset.writer.commit()

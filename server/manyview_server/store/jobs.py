@@ -22,6 +22,7 @@ from manyview_server.store.event_rows import insert, job_pk
 from manyview_server.store.events import EventLog
 from manyview_server.store.job_rows import SELECT, check_expected, job_of, move, read_job, save_progress
 from manyview_server.store.records import Checkpoint, Failure, Job, Json, NewEvent, Progress
+from manyview_server.store.shards import sync_directory
 from manyview_server.store.trash import Trash
 
 # A page, and the token of the next one: "" where there is none.
@@ -67,7 +68,7 @@ class JobStore:
             dataset = read_dataset(connection, dataset_pk(connection, dataset_id))
             if connection.execute("SELECT 1 FROM job WHERE train_job_id = ?", (name,)).fetchone():
                 raise AlreadyExists("TRAIN_JOB_EXISTS", f"there is a train job {name!r} already")
-            self.checkpoint_directory(uid).mkdir(mode=0o700, parents=True)
+            self._make_directories(uid)
             now = self._clock()
             row = {
                 "train_job_id": name,
@@ -273,6 +274,12 @@ class JobStore:
 
         await self._database.write(run)
         await self._trash.sweep()
+
+    def _make_directories(self, uid: str) -> None:
+        """Durable before the row is: a checkpoint syncs its own directory and the one above alone."""
+        for directory in (self._jobs_dir / uid, self.checkpoint_directory(uid)):
+            directory.mkdir(mode=0o700)
+            sync_directory(directory.parent)
 
     def _forget(self, train_job_id: str) -> None:
         self._progress.pop(train_job_id, None)

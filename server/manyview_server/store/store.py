@@ -26,7 +26,7 @@ from manyview_server.store.events import EventLog
 from manyview_server.store.ingest import Ingest
 from manyview_server.store.jobs import JobStore
 from manyview_server.store.requests import RequestLog
-from manyview_server.store.shards import Position, recover, shard_path
+from manyview_server.store.shards import Position, recover, shard_path, sync_directory
 from manyview_server.store.trash import Trash
 from manyview_server.store.uploads import UploadStore
 from manyview_server.store.writers import ShardWriters
@@ -101,6 +101,7 @@ class Store:
             directory.mkdir(mode=0o700, exist_ok=True)
         self._database.open()
         try:
+            sync_directory(self._data_dir)
             self._database.run(self._trash.sweep_at_start)
             self._database.run(lambda: self._database.transact(self._recover_shards))
         except BaseException:

@@ -171,9 +171,9 @@ async def test_opening_looks_at_tails_only_whatever_the_size(tmp_path: Path) -> 
     directory = store.datasets.directory(uid)
     await store.close()
     connection = sqlite3.connect(tmp_path / "manyview.sqlite")
-    rows = ((1, n, n * 7919, n // 300_000, n * 2048, 1000, -1, 8, 8, str(n), 1, 1) for n in range(1, 300_001))
+    rows = ((1, n, n * 7919, n // 100_000, n * 2048, 1000, -1, 8, 8, str(n), 1, 1) for n in range(1, 100_001))
     connection.executemany("INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    connection.execute("UPDATE dataset SET num_images = 300000, shard = 1, shard_bytes = 1024")
+    connection.execute("UPDATE dataset SET num_images = 100000, shard = 1, shard_bytes = 1024")
     connection.commit()
     connection.close()
     # Files with holes: their size is that of real ones, and reading them through would take its time.

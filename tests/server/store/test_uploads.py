@@ -234,7 +234,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEP, max_size=20))
 def test_any_order_of_batches_answers_as_the_protocol_says(
     steps: list[tuple[str, Any]], image: MakeImage, refused: Callable[[int], RejectedImage]

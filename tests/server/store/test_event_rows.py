@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from manyview_server.errors import NotFound
+from manyview_server.store.event_rows import COLUMNS, event_of, insert, job_pk, only, trim
+from manyview_server.store.records import Event, NewEvent
+from manyview_server.store.schema import MIGRATIONS
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """A database with one job, "j", in row 1."""
+    opened = sqlite3.connect(":memory:", isolation_level=None)
+    opened.executescript(MIGRATIONS[0])
+    opened.execute(
+        "INSERT INTO job (train_job_id, uid, dataset_id, dataset_uid, num_images, method, settings, state, create_time,"
+        " server_version) VALUES ('j', 'u', 'a', 'v', 0, 'moco', '{}', 'QUEUED', 0, '0')"
+    )
+    yield opened
+    opened.close()
+
+
+def lines(count: int) -> list[tuple[float, NewEvent]]:
+    return [(float(n), NewEvent(kind="log", payload={"level": "info", "text": str(n)}, step=n)) for n in range(count)]
+
+
+def test_events_continue_the_sequence_and_read_back_as_they_were_written(connection: sqlite3.Connection) -> None:
+    written = insert(connection, 1, lines(2)) + insert(connection, 1, []) + insert(connection, 1, lines(3))
+    assert [event.sequence for event in written] == [1, 2, 3, 4, 5]
+    assert [event_of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM event ORDER BY sequence")] == written
+
+
+def test_the_oldest_go_in_one_step_when_the_bound_is_passed(connection: sqlite3.Connection) -> None:
+    insert(connection, 1, lines(80))
+    assert trim(connection, 1, 80) == 1
+    insert(connection, 1, lines(1))
+    assert trim(connection, 1, 80) == 11
+    held = connection.execute("SELECT min(sequence), max(sequence), count(*) FROM event").fetchone()
+    assert held == (11, 81, 71)
+
+
+def test_scalars_are_narrowed_to_the_names_asked_for() -> None:
+    event = Event(sequence=1, time=0.0, attempt=1, step=1, epoch=0, kind="scalars", payload={"loss": 1.0, "rate": 2.0})
+    assert only(event, frozenset()) is event
+    narrowed = only(event, frozenset({"loss", "knn_top1"}))
+    assert narrowed is not None
+    assert narrowed.payload == {"loss": 1.0}
+    assert only(event, frozenset({"knn_top1"})) is None
+
+
+def test_an_unknown_job_is_not_found(connection: sqlite3.Connection) -> None:
+    assert job_pk(connection, "j") == 1
+    with pytest.raises(NotFound, match="'k'"):
+        job_pk(connection, "k")
