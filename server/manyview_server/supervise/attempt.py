@@ -24,7 +24,7 @@ class Patience:
     """How long a trainer is waited for, in seconds."""
 
     # From the start of the process to its first message: importing torch from a cold disk takes its time.
-    hello_s: float = 120.0
+    hello_s: float = 300.0
     # Between messages; it sends a heartbeat every 2 seconds.
     silence_s: float = 30.0
     # In one step, or 20 times the longest step so far where that is more: the first one may compile.

@@ -113,7 +113,7 @@ class Catalogue:
         return resolved
 
 
-async def describe(command: Sequence[str] = WORKER_COMMAND, *, deadline_s: float = 120.0) -> Catalogue:
+async def describe(command: Sequence[str] = WORKER_COMMAND, *, deadline_s: float = 300.0) -> Catalogue:
     """Run `describe` and read what it prints.
 
     Raises:

@@ -42,7 +42,7 @@ class EmbedderLimits:
     max_images: int = 4096
     max_bytes: int = 256 << 20
     # From the start of the process to its first message.
-    hello_s: float = 120.0
+    hello_s: float = 300.0
     # Without any answer while requests are in work: a model is loaded in that time too.
     silence_s: float = 120.0
     exit_s: float = 5.0

@@ -192,7 +192,7 @@ async def test_a_trainer_that_cannot_start_fails_the_job_with_that_reason(store,
         ({"garbage_at": 2, "garbage": "ff" * 12}, QUICK),
         ({"garbage_at": 2, "garbage": "02000000" + "00" * 8 + "5b5d"}, QUICK),
         ({"garbage_at": 2, "garbage": frame(b'{"type":"Hello","fields":[],"blobs":[]}').hex()}, QUICK),
-        ({"garbage_at": 2, "garbage": frame(b"[" * 100_000).hex()}, QUICK),
+        ({"garbage_at": 2, "garbage": frame(b"[" * 20_000).hex()}, QUICK),
         ({"no_hello": True}, Patience(hello_s=3, restart_s=0.01)),
     ],
     ids=["silent", "stuck", "huge frame", "no message", "no fields", "deep", "no hello"],
@@ -230,7 +230,7 @@ async def test_a_job_is_cancelled_at_any_moment(store, supervise, plan, when):
     await reach(store, "job", when)
     await store.jobs.request_cancel("job")
     supervisor.wake()
-    await reach(store, "job", "CANCELLED", timeout_s=5)
+    await reach(store, "job", "CANCELLED", timeout_s=15)
     await asyncio.sleep(0.05)
     assert (await store.jobs.get("job")).state == "CANCELLED"
 

@@ -146,7 +146,7 @@ async def play(script: Sequence[tuple[str, int]]) -> None:
     assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(script=actions)
 def test_every_order_of_events_leads_through_legal_states_to_an_end(script):
     asyncio.run(play(script))
