@@ -1,0 +1,147 @@
+"""The process from start to end: what it prints, how it ends, and that it starts nowhere twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from manyview.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from manyview_server.__main__ import main
+from manyview_server.config import ServeSettings
+from manyview_server.front import app as app_module
+from manyview_server.front.app import App
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device
+
+CATALOGUE = Catalogue(
+    versions={}, devices=(Device(name="cpu", description="", memory_bytes=1 << 30),), methods=(), backbones=()
+)
+
+
+@pytest.fixture(autouse=True)
+def described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describing takes seconds and a torch."""
+
+    async def describe() -> Catalogue:
+        return CATALOGUE
+
+    monkeypatch.setattr(app_module, "describe", describe)
+
+
+def settings(data: Path, **fields: Any) -> ServeSettings:
+    return ServeSettings(**{"listen": "127.0.0.1:0", "data": data, "drain_s": 5, **fields})
+
+
+async def serving(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The line that says where it serves."""
+    async with asyncio.timeout(20):
+        while not (out := capsys.readouterr().out):
+            await asyncio.sleep(0.02)
+    line: dict[str, Any] = json.loads(out)
+    return line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_the_store_can_be_opened_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    store = Store.open(tmp_path)
+    await store.datasets.create("shirts")
+    await store.jobs.create("j", "shirts", "simclr", {}, "1")
+    await store.jobs.request_cancel("j")
+    await store.close()
+    running = asyncio.create_task(App(settings(tmp_path), "1").run())
+    line = await serving(capsys)
+    assert line["event"] == "serving"
+    assert line["pid"] == os.getpid()
+    async with grpc.aio.insecure_channel(line["address"]) as channel:
+        stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
+        responses = [
+            r async for r in stub.SubscribeMetrics(metrics_service_pb2.SubscribeMetricsRequest(train_job="trainJobs/j"))
+        ]
+        assert responses[-1].end.reason == metrics_service_pb2.EndOfStream.REASON_JOB_TERMINAL
+        os.kill(os.getpid(), number)
+        async with asyncio.timeout(10):
+            assert await running == 0
+    reopened = Store.open(tmp_path)
+    await reopened.close()
+
+
+async def test_the_parents_end_drains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "PARENT_POLL_S", 0.02)
+    running = asyncio.create_task(App(settings(tmp_path, exit_with_parent=True), "1").run())
+    await serving(capsys)
+    monkeypatch.setattr(os, "getppid", lambda: 1_000_000)
+    async with asyncio.timeout(10):
+        assert await running == 0
+
+
+async def test_a_data_directory_in_use_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store.open(tmp_path)
+    assert await App(settings(tmp_path), "1").run() == 1
+    assert "in use" in caplog.text
+    await store.close()
+
+
+async def test_a_start_that_fails_lets_go_of_the_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await App(settings(tmp_path, device="cuda:3"), "1").run() == 1
+    assert "cuda:3" in caplog.text
+
+    async def describe() -> Catalogue:
+        raise CatalogueError("no torch here")
+
+    monkeypatch.setattr(app_module, "describe", describe)
+    assert await App(settings(tmp_path), "1").run() == 1
+    assert "no torch here" in caplog.text
+    await Store.open(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "fields", "warned"),
+    [
+        ("127.0.0.1:1", {}, False),
+        ("[::1]:1", {}, False),
+        ("localhost:1", {}, False),
+        ("unix:/tmp/s", {}, False),
+        ("0.0.0.0:1", {}, True),
+        ("[::]:1", {}, True),
+        ("0.0.0.0:1", {"token_file": "t"}, True),
+        ("0.0.0.0:1", {"token_file": "t", "tls_cert": "c", "tls_key": "k"}, False),
+    ],
+)
+def test_an_open_door_is_warned_of(
+    listen: str, fields: dict[str, Any], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        app_module._warn_of_open_door(ServeSettings(listen=listen, data=Path("x"), **fields))
+    assert bool(caplog.records) is warned
+
+
+def test_the_command_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out[0].isdigit()
+    assert main(["--help"]) == 0
+    assert main([]) == 2
+    assert main(["server"]) == 2
+    assert main(["serve", "--data", "x", "--device", "tpu"]) == 2
+    assert "device" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program() -> None:
+    command = [sys.executable, "-m", "manyview_server", "--version"]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=50)
+    assert result.stdout.count(".") >= 2

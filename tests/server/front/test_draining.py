@@ -1,0 +1,65 @@
+"""The switch that ends waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from manyview_server.errors import Unavailable
+from manyview_server.front.draining import Draining
+
+
+async def test_work_passes_until_the_drain_begins() -> None:
+    draining = Draining()
+    draining.check()
+    assert await draining.interrupting(asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(KeyError):
+        await draining.interrupting(_fail())
+
+
+async def _fail() -> None:
+    raise KeyError("x")
+
+
+async def test_a_drain_ends_a_wait_and_cancels_its_work() -> None:
+    draining = Draining()
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    waiting = asyncio.create_task(draining.interrupting(work()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    draining.begin()
+    with pytest.raises(Unavailable) as caught:
+        await waiting
+    assert caught.value.reason == "DRAINING"
+    assert caught.value.retry_after_s > 0
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+    with pytest.raises(Unavailable):
+        draining.check()
+
+
+async def test_a_cancelled_wait_cancels_its_work() -> None:
+    draining = Draining()
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(draining.interrupting(work()))
+    await begun.wait()
+    waiting.cancel()
+    async with asyncio.timeout(5):
+        await ended.wait()
