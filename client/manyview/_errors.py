@@ -66,7 +66,8 @@ class ManyviewError(Exception):
     def __str__(self) -> str:
         text = f"{self.message} [{self.reason or self.code}]"
         for violation in self.violations:
-            text += f"\n  {violation.field}: {violation.description}"
+            if violation.description not in self.message:
+                text += f"\n  {violation.field}: {violation.description}"
         return text
 
 
