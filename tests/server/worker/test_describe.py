@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import jsonschema
+
+from manyview_server.learn import backbones
+from manyview_server.learn.methods import METHODS
+from manyview_server.worker import __main__ as entry
+from manyview_server.worker.describe import describe
+
+
+def test_the_catalogue_names_every_method_and_backbone_and_the_cpu() -> None:
+    found = describe()
+    assert [method["name"] for method in found["methods"]] == list(METHODS)
+    for method in found["methods"]:
+        jsonschema.Draft202012Validator.check_schema(method["schema"])
+        assert method["paper"].startswith("https://")
+    assert [backbone["name"] for backbone in found["backbones"]] == list(backbones.BACKBONES)
+    resnet18 = next(backbone for backbone in found["backbones"] if backbone["name"] == "resnet18")
+    assert (resnet18["feature_dim"], resnet18["num_parameters"]) == (512, 11_176_512)
+    assert found["devices"][-1]["name"] == "cpu"
+    assert found["devices"][-1]["memory_bytes"] > 1 << 30
+
+
+def test_the_command_prints_one_json_document(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["manyview_server.worker", "describe"])
+    monkeypatch.setattr(entry, "_die_with_parent", lambda: None)
+    entry.main()
+    assert set(json.loads(capsys.readouterr().out)) == {"versions", "devices", "methods", "backbones"}

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from manyview_server.learn import settings as learn_settings
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.worker import precision
+from manyview_server.worker.precision import Numerics
+
+CPU = torch.device("cpu")
+BEST = Numerics(precision="float32", channels_last=True)
+HALF = Numerics(precision="bfloat16", channels_last=False)
+
+
+def settings(**overrides) -> TrainSettings:
+    values = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 4}
+    return learn_settings.resolve("simclr", values | overrides)
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.5, HALF), (0.95, BEST)])
+def test_another_format_is_chosen_only_for_a_clear_gain(monkeypatch, seconds: float, chosen: Numerics) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+    times = {HALF: seconds}
+    monkeypatch.setattr(precision, "_seconds_per_step", lambda settings, device, numerics: times.get(numerics, 1.0))
+    assert precision.choose(settings(), CPU) == chosen
+
+
+def test_what_the_settings_say_is_not_overruled() -> None:
+    assert precision.choose(settings(precision="bfloat16"), CPU).precision == "bfloat16"
+    assert precision.choose(settings(precision="float32"), CPU).precision == "float32"
+
+
+def test_the_trial_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    precision.choose(settings(precision="float32"), CPU)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_bfloat16_is_not_tried_where_a_cpu_would_emulate_it(monkeypatch) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: False)
+    assert {numerics.precision for numerics in precision._candidates(settings(), CPU)} == {"float32"}
