@@ -43,7 +43,8 @@ def local(
 
 
 class LocalServer:
-    """The child process. It watches its stdin, whose end it sees when this process goes, however that happens."""
+    """The child process. It watches whether this process is still there, and drains and exits when it is not, however
+    that came about. A session of its own keeps Ctrl-C from reaching it before its client is done with it."""
 
     def __init__(
         self, data_dir: str | PathLike[str] | None, *, start_timeout_s: float, env: Mapping[str, str] | None = None
@@ -54,10 +55,11 @@ class LocalServer:
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", str(folder)]
         self._process = subprocess.Popen(
             [*command, "--exit-with-parent"],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=None if env is None else dict(env),
+            start_new_session=True,
         )
         try:
             self.address = self._await_address(start_timeout_s)
@@ -68,16 +70,15 @@ class LocalServer:
     def stop(self) -> None:
         """End the server and, if it was temporary, its data. Calling it twice does nothing."""
         process = self._process
-        if process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-            self._log.close()
+        process.terminate()  # the server drains, so that running jobs write a checkpoint
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        self._log.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -9,17 +9,19 @@ import pytest
 import manyview
 
 SERVES = """
-import json, os, sys
+import json, os, signal, sys, threading
 from manyview.testing import FakeServer
+stopped = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stopped.set())
 data = sys.argv[sys.argv.index("--data") + 1]
 assert sys.argv[1:4] == ["serve", "--listen", "127.0.0.1:0"] and "--exit-with-parent" in sys.argv
 open(os.path.join(data, "pid"), "w").write(str(os.getpid()))
 with FakeServer() as server:
     print(json.dumps({"event": "serving", "address": server.target, "pid": os.getpid()}), flush=True)
-    sys.stdin.read()
+    stopped.wait()
 """
 DIES = "raise ModuleNotFoundError(\"No module named 'torch'\")"
-SLEEPS = "import time; time.sleep(60)"
+SLEEPS = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 
 
 def stand_in(tmp_path: Path, program: str) -> dict[str, str]:
