@@ -37,7 +37,7 @@ class App:
         """Start, serve until a signal or the parent's end, drain. 0 after a drain, 1 where it could not start."""
         try:
             await self.startup()
-        except (SettingsError, StoreUnusable, CatalogueError) as error:
+        except (SettingsError, StoreUnusable, CatalogueError, OSError) as error:
             log.error("cannot start: %s", error)
             return 1
         await self.serve()

@@ -95,6 +95,14 @@ async def test_a_data_directory_in_use_is_refused(tmp_path: Path, caplog: pytest
     await store.close()
 
 
+async def test_a_data_directory_that_cannot_be_made_is_said_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert await App(settings(tmp_path / "file" / "data"), "1").run() == 1
+    assert "cannot start" in caplog.text
+
+
 async def test_a_start_that_fails_lets_go_of_the_store(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

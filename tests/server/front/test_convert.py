@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from google.protobuf.struct_pb2 import Struct
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview.v1 import dataset_service_pb2, metrics_service_pb2, types_pb2
@@ -23,6 +23,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=5))
 def test_a_configuration_comes_back_with_its_types(values: dict[str, object]) -> None:
     back = convert_jobs.plain(convert_jobs.struct(values))

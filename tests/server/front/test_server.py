@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +113,8 @@ class TestToken:
         for _ in range(10):
             call = front.datasets.UploadImages()
             header = dataset_service_pb2.UploadHeader(dataset="datasets/a", upload_id="u")
-            await call.write(dataset_service_pb2.UploadImagesRequest(header=header))
+            with contextlib.suppress(grpc.aio.AioRpcError):  # the status may be here before the header is out
+                await call.write(dataset_service_pb2.UploadImagesRequest(header=header))
             assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
 
     async def test_calls_with_it_pass_and_health_needs_none(self, front: Any) -> None:
@@ -150,7 +151,6 @@ class TestTls:
         assert model_service_pb2.GetServerInfoResponse.FromString(reply).version == "1.2.3"
         with pytest.raises(grpc.aio.AioRpcError):
             await front.models.GetServerInfo(model_service_pb2.GetServerInfoRequest(), timeout=2)
-        assert ssl.PEM_cert_to_DER_cert(options["tls_cert"].read_text())
 
 
 def test_the_front_imports_neither_torch_nor_an_image_library() -> None:
