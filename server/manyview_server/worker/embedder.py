@@ -82,6 +82,7 @@ class Embedder:
 
     def _spawn(self, name: str, number: int, *, decodes: bool, embeds: bool) -> None:
         def work() -> None:
+            torch.set_num_threads(1)  # for this thread: OpenMP keeps the number per thread
             while True:
                 match self._scheduler.take(number, decodes=decodes, embeds=embeds):
                     case DecodeTask() as task:
