@@ -142,9 +142,9 @@ def watch(job: manyview.Job) -> Iterator[dict[str, float]]:
     printed = 0
     for event in job.metrics():
         if event.kind == "log":
-            print(f"   {event.text}")
+            print(f"   {event['text']}")
         elif event.kind == "alert":
-            print(f"   ! {event.text}")
+            print(f"   ! {event['message']}")
         elif event.kind == "scalars":
             yield {"step": event.step, **event.values}
             if "loss" in event.values or "knn_top1" in event.values:
@@ -161,7 +161,7 @@ def line(event: manyview.Event, job: manyview.Job) -> str:
         value = event.get(name)
         return f"{'' if value is None else format(scale * value, form):>{width}}"
 
-    left = event.get("eta_s")
+    left = job.refresh().progress.eta_s if "loss" in event else 0
     return " ".join(
         (
             f"   {event.step:>6} {event.epoch:>5}",
@@ -170,7 +170,7 @@ def line(event: manyview.Event, job: manyview.Job) -> str:
             cell("representation_std_ratio", 7, ".2f"),
             cell("images_per_second", 9, ",.0f"),
             cell("knn_top1", 10, ".1f", 100),
-            "" if left is None else f" {left:.0f} s",
+            f" {left:.0f} s" if left else "",
         )
     )
 

@@ -15,10 +15,12 @@ from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
 from manyview_server.store.store import Store
 from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes
-from manyview_server.supervise.catalogue import Catalogue, CatalogueError, describe
+from manyview_server.supervise.catalogue import Catalogue, CatalogueError
+from manyview_server.supervise.catalogue_cache import remembered
 from manyview_server.supervise.embedder import EmbedderSupervisor
 from manyview_server.supervise.jobs import JobSupervisor
 
+CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class App:
         """Open the store, describe the torch side, start the supervisors, bind. Undone where a later part fails."""
         self._store = Store.open(self._settings.data)
         try:
-            catalogue = await describe()
+            catalogue = await remembered(self._settings.data / CATALOGUE)
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder = self._supervisors(catalogue, devices)
             backend = Backend(store=self._store, catalogue=catalogue, trainers=self._jobs, embedder=self._embedder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class Catalogue:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogueError(f"the worker's description is not as expected: {error!r}") from error
+
+    def to_json(self) -> dict[str, Json]:
+        """What `parse` reads, as JSON values."""
+        return dataclasses.asdict(self)
 
     def method(self, name: str) -> Method:
         """The method of that name.

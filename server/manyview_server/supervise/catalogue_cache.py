@@ -1,0 +1,68 @@
+"""The catalogue, remembered between starts: describing loads torch, which a server that comes back should not wait for.
+
+Kept beside the data under a fingerprint of everything that it depends on. A file that does not fit, or does not parse,
+is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+from manyview_server.supervise.catalogue import Catalogue, CatalogueError, describe
+
+DEVICE_NODES = Path("/dev")
+SOURCES = Path(__file__).parent.parent
+
+log = logging.getLogger(__name__)
+
+
+async def remembered(path: Path, describe: Callable[[], Awaitable[Catalogue]] = describe) -> Catalogue:
+    """The catalogue kept in the file `path`, or else what `describe` says, which is then kept there.
+
+    Raises:
+        CatalogueError: there is none that fits, and describing failed.
+    """
+    key = fingerprint()
+    if (kept := _read(path, key)) is not None:
+        return kept
+    catalogue = await describe()
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(json.dumps({"fingerprint": key, "catalogue": catalogue.to_json()}))
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("the catalogue is described anew at each start: %s", error)
+    return catalogue
+
+
+def fingerprint() -> str:
+    """Of what the catalogue depends on: installed packages, our own sources, and the devices to be seen."""
+    digest = hashlib.sha256()
+    for part in _parts():
+        digest.update(f"{part}\n".encode())
+    return digest.hexdigest()
+
+
+def _parts() -> Iterator[str]:
+    yield sys.version
+    yield from sorted(f"{package.metadata['Name']} {package.version}" for package in metadata.distributions())
+    for source in sorted((*SOURCES.glob("learn/**/*.py"), *SOURCES.glob("worker/*.py"))):
+        status = source.stat()
+        yield f"{source.relative_to(SOURCES)} {status.st_size} {status.st_mtime_ns}"
+    yield from sorted(node.name for node in DEVICE_NODES.glob("nvidia*"))
+    yield os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def _read(path: Path, key: str) -> Catalogue | None:
+    try:
+        kept = json.loads(path.read_text())
+        return Catalogue.parse(json.dumps(kept["catalogue"])) if kept["fingerprint"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, CatalogueError):
+        return None
