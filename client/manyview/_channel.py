@@ -40,6 +40,8 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A connection of its own: channels of one process share theirs, and with it another client's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
     # Retries of the library's own hide attempts and cannot resend a stream.
     ("grpc.enable_retries", 0),
     ("grpc.primary_user_agent", f"manyview/{__version__}"),
