@@ -216,6 +216,11 @@ class MoCoSettings(TrainSettings):
         minimum=0,
         maximum=1,
     )
+    # CIFAR-10 at 16 px, resnet9 x 0.25, 600 steps of 64, kNN: 35.2 % with, 33.8 % without; and with a faster teacher
+    # (ema_momentum 0.9) 33.8 % instead of a collapse to ln(K + 1).
+    projection_batch_norm: bool = setting(
+        True, "Whether the projection head has batch norms; the paper's has none, MoCo v3's does."
+    )
     symmetric: bool = setting(
         True, "Whether each view serves once as query and once as key, at twice the teacher's cost."
     )

@@ -25,8 +25,9 @@ class MoCo(Method):
 
     A loss that stays at ln(K + 1), K the keys in the bank, means that nothing was learned.
 
-    Differs from the paper: ``symmetric`` gives each view both roles, as MoCo v3 and lightly's benchmarks do; the batch
-    is not shuffled before the teacher's batch norms, which on one device would change nothing.
+    Differs from the paper: the head has batch norms unless ``projection_batch_norm`` is off, since without them short
+    trainings learn less and fast teachers collapse; ``symmetric`` gives each view both roles, as MoCo v3 and lightly's
+    benchmarks do; the batch is not shuffled before the teacher's batch norms, which on one device would change nothing.
     """
 
     def __init__(self, settings: MoCoSettings, bank_size: int) -> None:
@@ -37,7 +38,8 @@ class MoCo(Method):
         self.momentum_end = settings.ema_momentum if settings.ema_momentum_end is None else settings.ema_momentum_end
         self.backbone = build_backbone(settings)
         hidden_dim = settings.projection_hidden_dim or self.backbone.feature_dim
-        self.head = heads.moco_head(self.backbone.feature_dim, hidden_dim, settings.projection_dim)
+        make_head = heads.simclr_head if settings.projection_batch_norm else heads.moco_head
+        self.head = make_head(self.backbone.feature_dim, hidden_dim, settings.projection_dim)
         self.teacher = make_teacher(nn.ModuleDict({"backbone": self.backbone, "head": self.head}))
         self.bank = MemoryBank(bank_size, settings.projection_dim)
 

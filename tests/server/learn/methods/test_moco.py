@@ -54,6 +54,14 @@ def test_symmetric_gives_each_view_both_roles(views: Tensor) -> None:
     torch.testing.assert_close(loss, sum(sides) / 2)
 
 
+def test_the_head_has_batch_norms_unless_told_otherwise() -> None:
+    def norms(method: MoCo) -> int:
+        return sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in method.head.modules())
+
+    assert norms(moco()) == 2
+    assert norms(moco(projection_batch_norm=False)) == 0
+
+
 def test_no_gradient_reaches_the_teacher(views: Tensor) -> None:
     method = moco()
     method.bank.enqueue(F.normalize(torch.randn(10, 16), dim=1), torch.arange(100, 110))
