@@ -97,13 +97,20 @@ class Upload:
                     self._skip(images, status)
 
     def _recheck(self, error: ManyviewError) -> pb.Upload | None:
-        """Wait after a broken stream, and ask where the upload stands. The stream that broke may still have committed
-        a batch after it was last asked, for which the server takes the header's digest as a change."""
+        """Wait after a broken stream, and ask where the upload stands, until the server is there to tell. The stream
+        that broke may still have committed a batch after it was last asked, for which the server takes the header's
+        digest as a change."""
         if not (is_transient(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
             raise error
-        self._backoff.wait(error)
         self._window.rewind()
-        return self._status()
+        while True:
+            self._backoff.wait(error)
+            try:
+                return self._status()
+            except ManyviewError as failure:
+                if not is_transient(failure):
+                    raise
+                error = failure
 
     def _sendable(self, images: Iterator[EncodedImage]) -> Iterator[EncodedImage]:
         """Images that fit a message; the others are set aside with their reason."""

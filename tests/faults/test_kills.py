@@ -145,7 +145,7 @@ def test_a_job_outlives_its_trainer_and_its_server_and_no_event_is_missing_or_re
     events: list[manyview.Event] = []
     with server.client() as client:
         dataset = client.upload(folder, dataset="photos")
-        job = client.train(dataset, "moco", epochs=60, config={**SMALL_JOB, "checkpoint_every_epochs": 2})
+        job = client.train(dataset, "moco", epochs=16, config=SMALL_JOB)
 
         def subscribe() -> None:
             with server.client() as own:
@@ -154,7 +154,7 @@ def test_a_job_outlives_its_trainer_and_its_server_and_no_event_is_missing_or_re
 
         subscriber = threading.Thread(target=subscribe)
         subscriber.start()
-        kill_at = random.Random(seed).randrange(15, 40)
+        kill_at = random.Random(seed).randrange(8, 40)
         wait_until(lambda: any(event.step >= kill_at for event in events), f"step {kill_at}", 50)
         trainers = server.workers("trainer")
         assert len(trainers) == 1
@@ -185,7 +185,7 @@ def test_a_killed_subscriber_takes_up_at_its_cursor_and_the_job_does_not_notice(
     server.start()
     seen = tmp_path / "seen"
     with server.client() as client:
-        job = client.train(client.upload(folder, dataset="photos"), epochs=15, config=SMALL_JOB)
+        job = client.train(client.upload(folder, dataset="photos"), epochs=12, config=SMALL_JOB)
         for _ in range(2):
             last = max(numbers(seen), default=0)
             command = [sys.executable, "-c", SUBSCRIBER, server.address, job.id, str(last), str(seen)]
@@ -209,7 +209,7 @@ def test_a_trainer_killed_while_images_come_in_disturbs_neither(
     write_photos(second, NUM_IMAGES, seed=seed + 100)
     server.start()
     with server.client() as client:
-        job = client.train(client.upload(first, dataset="first"), epochs=20, config=SMALL_JOB)
+        job = client.train(client.upload(first, dataset="first"), epochs=8, config=SMALL_JOB)
         wait_until(lambda: job.refresh().progress.step >= 5, "step 5", 40)
         uploads: list[manyview.Dataset] = []
         uploader = threading.Thread(target=lambda: uploads.append(client.upload(second, dataset="second")))

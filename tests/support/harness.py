@@ -151,5 +151,7 @@ SMALL_JOB = {
     "memory_bank_size": 32,
     "log_every_steps": 1,
     "precision": "float32",
+    "checkpoint_every_epochs": 2,
+    "evaluation": {"knn_every_epochs": 4},
 }
 """A job of which a step takes milliseconds."""
