@@ -77,9 +77,9 @@ def test_banks_that_cannot_be_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("num_images", "batch_size", "expected"),
-    [(10_000, 64, 2496), (50_000, 128, 4096), (1_000_000, 256, 4096), (100, 64, 64), (1_000_000, 5000, 5000)],
+    [(10_000, 64, 448), (50_000, 128, 2432), (1_000_000, 256, 4096), (100, 64, 64), (1_000_000, 5000, 5000)],
 )
-def test_the_default_bank_holds_at_most_a_quarter_of_the_images_in_whole_batches(
+def test_the_default_bank_holds_at_most_a_twentieth_of_the_images_in_whole_batches(
     num_images: int, batch_size: int, expected: int
 ) -> None:
     assert default_size(num_images, batch_size) == expected

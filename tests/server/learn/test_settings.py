@@ -34,7 +34,7 @@ def test_presets_are_those_of_the_papers():
     assert (simclr.views.crop.scale_min, moco.views.crop.scale_min) == (0.08, 0.2)
     jitter = [simclr.views.color_jitter, moco.views.color_jitter]
     assert [(j.brightness, j.contrast, j.saturation, j.hue, j.strength) for j in jitter] == [
-        (0.8, 0.8, 0.8, 0.2, 1.0),
+        (0.8, 0.8, 0.8, 0.2, 0.5),  # of the paper for small images
         (0.4, 0.4, 0.4, 0.1, 1.0),
     ]
     assert (simclr.memory_bank_size, moco.memory_bank_size) == (0, None)
@@ -94,7 +94,7 @@ def test_what_is_not_a_finite_number_within_bounds_is_refused(value):
     [
         ({"views": {"crop": {"scale_min": 0.9, "scale_max": 0.5}}}, "views.crop.scale_min"),
         ({"views": {"crop": {"ratio_min": 2.0}}}, "views.crop.ratio_min"),
-        ({"views": {"blur": {"sigma_max": 0.05}}}, "views.blur.sigma_min"),
+        ({"views": {"blur": {"probability": 0.5, "sigma_max": 0.05}}}, "views.blur.sigma_min"),
         ({"views": {"color_jitter": {"hue": 0.4, "strength": 2}}}, "views.color_jitter.hue"),
         ({"epochs": 3, "optimizer": {"warmup_epochs": 4}}, "optimizer.warmup_epochs"),
         ({"ema_momentum": 0.9, "ema_momentum_end": 0.5}, "ema_momentum_end"),

@@ -183,7 +183,7 @@ def test_settings_shape_the_network(name: str) -> None:
     assert shape({"image_size": 64}, "backbone.conv1.weight") == (8, 3, 7, 7)
     assert shape({}, "head.0.weight") == (64, 64)
     assert shape({"projection_hidden_dim": 40}, "head.0.weight") == (40, 64)
-    assert shape({"memory_bank_size": None}, "bank.keys") == (24, 16)  # a quarter of 100 images in batches of 8
+    assert shape({"memory_bank_size": None}, "bank.keys") == (8, 16)  # one batch, for only 100 images
     assert shape({"memory_bank_size": 17}, "bank.keys") == (17, 16)
 
 
