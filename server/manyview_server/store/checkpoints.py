@@ -119,8 +119,10 @@ def verify(directory: Path) -> dict[str, Any]:
             found = _describe(directory / file)
             if found != expected:
                 raise CheckpointCorrupt(f"{directory.name}/{file}: {found} instead of {expected}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointCorrupt(f"{directory.name}: {error}") from error
+    except OSError as error:
+        raise CheckpointCorrupt(f"{directory.name}/{Path(error.filename or '').name}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointCorrupt(f"{directory.name}/{MANIFEST} is damaged") from error
     return manifest
 
 

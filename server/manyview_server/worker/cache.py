@@ -139,7 +139,7 @@ def _read(reader: ShardReader, row: Any) -> decoder.Pixels:
     try:
         data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
     except (OSError, EOFError) as error:
-        raise DecodeError("IMAGE_LOST", str(error)) from error
+        raise DecodeError("IMAGE_LOST", f"the server cannot read it from shard {row['shard']} any more") from error
     if image_id_of(hashlib.sha256(data).digest()) != row["image_id"]:
         raise DecodeError("CHECKSUM_MISMATCH", "the stored bytes are not those that were sent")
     return decoder.decode(data)

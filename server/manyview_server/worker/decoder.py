@@ -105,9 +105,9 @@ def _decode_pillow(data: bytes) -> Pixels:
         if data.startswith(MAGICS):
             raise DecodeError("DECODE_FAILED", "the file begins like an image, but its header is damaged") from error
         raise DecodeError("FORMAT_NOT_ALLOWED", "neither JPEG, PNG, WebP nor binary PPM") from error
-    # Pillow's readers raise nearly anything for damaged files.
+    # Pillow's readers raise nearly anything for damaged files; what they say is no text for callers.
     except Exception as error:
-        raise DecodeError("DECODE_FAILED", f"{type(error).__name__}: {error}") from error
+        raise DecodeError("DECODE_FAILED", "the header is fine, but the pixels are damaged or cut off") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -76,7 +76,7 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{directory.name} does not fit the model: {error}") from error
+        raise ValueError(f"{directory.name} does not fit the model") from error
 
 
 def restore_backbone(file: Path, backbone: nn.Module) -> None:
@@ -89,7 +89,7 @@ def restore_backbone(file: Path, backbone: nn.Module) -> None:
         weights = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("fc.")}
         backbone.load_state_dict(weights)
     except Exception as error:  # safetensors raises classes of its own, load_state_dict RuntimeError
-        raise ValueError(f"{file.name} does not fit the backbone: {error}") from error
+        raise ValueError(f"{file.name} does not fit the backbone, or is no safetensors file") from error
 
 
 def _copy(tensor: Tensor) -> Tensor:
