@@ -126,7 +126,9 @@ class TrainSettings:
         minimum=8,
         maximum=2048,
     )
-    batch_size: int = setting(256, "Images in a step.", minimum=2, maximum=65_536)
+    batch_size: int | None = setting(
+        None, "Images in a step; null chooses it from the data set.", minimum=2, maximum=65_536
+    )
     epochs: int = setting(100, "Passes over the data set.", minimum=1, maximum=100_000)
     max_steps: int | None = setting(
         None, "Steps after which training ends, if the epochs have not ended it before.", minimum=1, maximum=10**9
@@ -158,6 +160,18 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if violations := schema.check(self) or self._rules():
             raise SettingsError(violations)
+
+    def batch_size_for(self, num_images: int) -> int:
+        """`batch_size`, or the default for so many images to train on: 32 to 256, in powers of two.
+
+        Few images in large batches make few steps, and the steps are what learns: with 10,000 images of CIFAR-10 and
+        200 CPU-seconds, kNN was 36.6 % in batches of 64 and 34.5 % in batches of 256 (SimCLR, temperature 0.5). So an
+        epoch is to have about 150.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        most = min(256, max(32, num_images // 150), max(2, num_images))
+        return 1 << most.bit_length() - 1
 
     def _rules(self) -> list[Violation]:
         """What is wrong between fields, each of which is right by itself."""

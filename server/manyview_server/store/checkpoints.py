@@ -62,7 +62,8 @@ class ModelCard:
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
             raise ValueError(f"model card: fields {sorted(set(values) ^ names)} are missing or unknown")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 def name(step: int, attempt: int) -> str:

@@ -83,7 +83,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
-    num_images = min(settings.batch_size, CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES)
+    trial_images = CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES
+    num_images = min(settings.batch_size or trial_images, trial_images)
     method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)
     optimizer = optimizers.build(settings.optimizer, method, num_images)
     one = (3, settings.image_size, settings.image_size)

@@ -43,6 +43,7 @@ class Setup:
     """A job that is ready for its first step."""
 
     settings: TrainSettings
+    batch_size: int
     decode_size: int
     num_images: int
     num_threads: int
@@ -69,12 +70,11 @@ class Setup:
         bank_size = self.settings.memory_bank_size
         return {
             "stem": self._stem(),
+            "batch_size": self.batch_size,
             "decode_size": self.decode_size,
             "precision": self.numerics.precision,
             "projection_hidden_dim": self.settings.projection_hidden_dim or self.method.backbone.feature_dim,
-            "memory_bank_size": bank_size
-            if bank_size is not None
-            else default_size(self.num_images, self.settings.batch_size),
+            "memory_bank_size": bank_size if bank_size is not None else default_size(self.num_images, self.batch_size),
             "optimizer": {"learning_rate": self.optimizer.peak_learning_rate},
         }
 
@@ -146,18 +146,20 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     progress.stage = "building"
     numerics = Numerics(**run["numerics"]) if run else precision.choose(settings, device)
     num_images = len(parts.train)
+    batch_size = settings.batch_size_for(num_images)
     try:
         method = build_method(settings, num_images).to(device).to(memory_format=numerics.memory_format)
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error)) from error
-    optimizer = optimizers.build(settings.optimizer, method, settings.batch_size)
+    optimizer = optimizers.build(settings.optimizer, method, batch_size)
     if run:
         _restore(Path(start.resume_from), method, optimizer)
-    feed = Feed(cache, parts.train, batch_size=settings.batch_size, seed=settings.seed, device=device)
+    feed = Feed(cache, parts.train, batch_size=batch_size, seed=settings.seed, device=device)
     num_steps = min(settings.epochs * feed.steps_per_epoch, settings.max_steps or 2**63)
     evaluates = len(parts.held_out) > 0
     return Setup(
         settings=settings,
+        batch_size=batch_size,
         decode_size=decode_size,
         num_images=num_images,
         num_threads=start.num_threads,
@@ -207,10 +209,11 @@ def _check_size(settings: TrainSettings, cache: ImageCache, parts: Split) -> Non
     if num_unreadable == num_all and num_all:
         reasons = ", ".join(sorted({image.reason for image in cache.unreadable}))
         raise TrainingFailed("DATASET_UNREADABLE", f"none of the {num_all} images can be read: {reasons}")
-    if len(parts.train) < settings.batch_size:
+    batch_size = settings.batch_size_for(len(parts.train))
+    if len(parts.train) < batch_size:
         raise TrainingFailed(
             "DATASET_TOO_SMALL",
-            f"{len(parts.train)} images to train on are fewer than a batch of {settings.batch_size} "
+            f"{len(parts.train)} images to train on are fewer than a batch of {batch_size} "
             f"({num_all} in the data set, {num_unreadable} unreadable, {len(parts.held_out)} held out for kNN)",
             f"Set batch_size to at most {len(parts.train)}, or upload more images.",
         )

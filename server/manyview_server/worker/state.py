@@ -86,10 +86,13 @@ def restore_backbone(file: Path, backbone: nn.Module) -> None:
         ValueError: they are of another network, or the file is no safetensors file.
     """
     try:
-        weights = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("fc.")}
-        backbone.load_state_dict(weights)
-    except Exception as error:  # safetensors raises classes of its own, load_state_dict RuntimeError
-        raise ValueError(f"{file.name} does not fit the backbone, or is no safetensors file") from error
+        saved = load_file(file)
+    except Exception as error:  # safetensors raises classes of its own
+        raise ValueError(f"{file.name} does not fit the backbone: it is no safetensors file") from error
+    try:
+        backbone.load_state_dict({name: tensor for name, tensor in saved.items() if not name.startswith("fc.")})
+    except RuntimeError as error:
+        raise ValueError(f"{file.name} does not fit the backbone: it is of another network") from error
 
 
 def _copy(tensor: Tensor) -> Tensor:

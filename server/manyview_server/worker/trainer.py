@@ -76,9 +76,7 @@ class Trainer:
         return "succeeded" if self._progress.step >= setup.num_steps else "stopped"
 
     def _steps(self, setup: Setup) -> None:
-        reporter = StepReporter(
-            self._channel, every_steps=setup.settings.log_every_steps, batch_size=setup.settings.batch_size
-        )
+        reporter = StepReporter(self._channel, every_steps=setup.settings.log_every_steps, batch_size=setup.batch_size)
         first_step, started = self._progress.step, time.perf_counter()
         self._progress.stage = "training"
         with closing(setup.feed.batches(first_step, setup.num_steps)) as batches:

@@ -184,3 +184,23 @@ def test_the_round_trip_through_json_is_exact(method, temperature, decode_size, 
 def test_json_without_a_method_is_refused():
     with pytest.raises(SettingsError, match="method"):
         from_json({"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size"),
+    [
+        (2, 2),
+        (3, 2),
+        (20, 16),
+        (32, 32),
+        (1_600, 32),
+        (9_599, 32),
+        (10_000, 64),
+        (20_000, 128),
+        (50_000, 256),
+        (10**7, 256),
+    ],
+)
+def test_the_default_batch_gives_an_epoch_about_150_steps_within_bounds(num_images: int, batch_size: int) -> None:
+    assert SimCLRSettings().batch_size_for(num_images) == batch_size
+    assert SimCLRSettings(batch_size=48).batch_size_for(num_images) == 48

@@ -37,7 +37,7 @@ def build_method(settings: TrainSettings, num_images: int) -> Method:
         raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(METHODS)}")
     bank_size = settings.memory_bank_size
     if bank_size is None:
-        bank_size = default_size(num_images, settings.batch_size)
+        bank_size = default_size(num_images, settings.batch_size_for(num_images))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         method = METHODS[settings.method](settings, bank_size)
