@@ -115,10 +115,10 @@ class TrainerAttempt:
             while True:
                 async with asyncio.timeout(limit_s):
                     message = await process.link.receive()
+                await self._reports.take(message)
                 if isinstance(message, m.TrainingEnded):
                     told = {"reason": message.reason, "message": message.message, "hint": message.hint}
                     return Ending(outcome=message.outcome, **told), ""
-                await self._reports.take(message)
         except LinkClosed:
             return None, ""
         except LinkCorrupt as error:

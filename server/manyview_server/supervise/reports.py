@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from manyview_server import messages as m
@@ -49,6 +50,7 @@ class TrainerReports:
         self._store = store
         self._job = job
         self._steps = steps
+        self._last = Progress()
 
     async def take(self, message: m.Message) -> None:
         """Store what the message says; what must be durable is so on return. Raises Stalled."""
@@ -70,9 +72,13 @@ class TrainerReports:
                 await self._checkpoint(message)
             case m.TrainingStarted():
                 progress = Progress(step=message.step, num_steps=message.num_steps, num_epochs=message.num_epochs)
-                self._store.jobs.report_progress(job_id, progress)
+                self._report(progress)
                 await self._store.jobs.set_resolved(job_id, merged(self._job.settings, message.resolved))
                 await self._running()
+            case m.TrainingEnded():
+                # Heartbeats come seconds apart: the last one may be many steps old.
+                if self._last.num_steps > 0:
+                    self._report(replace(self._last, step=message.step, epoch=message.epoch, eta_s=0.0))
             case _:
                 raise Stalled(f"it sent {type(message).__name__}, which no trainer sends")
 
@@ -87,6 +93,10 @@ class TrainerReports:
             num_epochs=heartbeat.num_epochs,
             eta_s=heartbeat.eta_s,
         )
+        self._report(progress)
+
+    def _report(self, progress: Progress) -> None:
+        self._last = progress
         self._store.jobs.report_progress(self._job.train_job_id, progress)
 
     async def _running(self) -> None:

@@ -62,4 +62,4 @@ async def test_the_trainer_s_own_word_is_the_ending(scripted):
     heard = Heard()
     ending = await attempt(scripted(trainer={"steps": 2, "fail": "CONFIG_INVALID"}), heard).run()
     assert ending == Ending(outcome="failed", reason="CONFIG_INVALID", message="it is said", hint="do otherwise")
-    assert heard.kinds == ["TrainingStarted", *["Heartbeat", "ScalarsLogged"] * 2]
+    assert heard.kinds == ["TrainingStarted", *["Heartbeat", "ScalarsLogged"] * 2, "TrainingEnded"]

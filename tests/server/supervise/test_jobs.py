@@ -93,6 +93,7 @@ async def test_a_job_is_trained_to_its_end(store, supervise):
     expected = ["QUEUED", "STARTING", "RUNNING", "checkpoint", "SUCCEEDED"]
     assert [what for what, _ in await history(store, "job")] == expected
     assert (job.attempt, job.latest_checkpoint, job.progress.step) == (1, 3, 3)
+    assert job.progress.eta_s == 0, "nothing is left to do"
     assert await losses(store, "job") == [1, 2, 3]
 
 
