@@ -124,15 +124,6 @@ def test_an_image_that_only_decoding_shows_to_be_corrupt_is_listed_after_trainin
     assert any("2 images cannot be read" in line.text for line in job.logs())
 
 
-def test_a_data_set_of_which_nothing_decodes_fails_the_job(client: manyview.Client) -> None:
-    images = [png(16, 16, bytes([number])) for number in range(20)]
-    dataset = client.upload(images, dataset="hopeless")
-    with pytest.raises(manyview.TrainJobFailed, match="none of the 20 images can be read: DECODE_FAILED") as caught:
-        client.train(dataset, epochs=1, config=SMALL_JOB).wait(timeout_s=40)
-    assert caught.value.reason == "DATASET_UNREADABLE"
-    assert_speaks_of_the_request_alone(str(caught.value))
-
-
 @pytest.mark.parametrize("batch_size", [64, 2], ids=["one call", "a stream"])
 def test_embedding_gives_a_row_of_nan_and_a_reason_for_each_bad_image(client: manyview.Client, batch_size: int) -> None:
     large = png(16, 16) + bytes(12 << 20)

@@ -1,0 +1,55 @@
+"""A server behind TLS and a token, reached with nothing but the constructor's parameters."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import manyview
+from harness import ServerProcess, jpeg
+
+TOKEN = "correct-horse-battery-staple"
+QUICK = manyview.Deadlines(unary_s=2.0, reconnect_s=2.0)
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=manyview", "-addext", "subjectAltName=IP:127.0.0.1"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command = ["openssl", "req", "-x509", *curve, "-days", "2", *subject, "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def test_a_token_and_tls_let_in_who_has_both(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    token_file = tmp_path / "token"
+    token_file.write_text(f"{TOKEN}\n")
+    server = new_server("--tls-cert", str(cert), "--tls-key", str(key), "--token-file", str(token_file))
+    server.start()
+    with manyview.Client(server.address, token=TOKEN, tls=cert) as client:
+        assert client.health() == "SERVING"
+        dataset = client.upload([jpeg(seed=seed) for seed in range(3)], dataset="secret")
+        assert dataset.num_images == 3
+        assert len(client.models()) == 4
+    for token in ("wrong", TOKEN.upper(), TOKEN[:-1], None):
+        with manyview.Client(server.address, token=token, tls=cert, deadlines=QUICK) as stranger:
+            assert stranger.health() == "SERVING", "health needs no token"
+            with pytest.raises(manyview.Unauthenticated) as caught:
+                stranger.dataset("secret")
+            assert caught.value.reason == "TOKEN_INVALID"
+            assert TOKEN not in str(caught.value)
+    with manyview.Client(server.address, token=TOKEN, deadlines=QUICK) as plain, pytest.raises(manyview.Unavailable):
+        plain.datasets()
+    other, _ = make_certificate(tmp_path)
+    with (
+        manyview.Client(server.address, token=TOKEN, tls=other, deadlines=QUICK) as mistaken,
+        pytest.raises(manyview.Unavailable, match="no answer"),
+    ):
+        mistaken.datasets()
+    assert server.stop() == 0
+    assert TOKEN not in server.log.read_text()
