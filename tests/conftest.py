@@ -11,13 +11,19 @@ import manyview
 from harness import ServerProcess, wait_until
 
 
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first server has learnt of the torch side, for the others: it takes seconds to find out."""
+    return tmp_path_factory.mktemp("catalogue") / "catalogue.json"
+
+
 @pytest.fixture
-def new_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+def new_server(tmp_path: Path, catalogue: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Make servers; at the end of the test each is stopped and must leave no process behind."""
     servers: list[ServerProcess] = []
 
     def make(*arguments: str) -> ServerProcess:
-        servers.append(ServerProcess(tmp_path / f"data{len(servers)}", *arguments))
+        servers.append(ServerProcess(tmp_path / f"data{len(servers)}", *arguments, catalogue=catalogue))
         return servers[-1]
 
     yield make
@@ -27,9 +33,9 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator[ServerProcess]:
     """One running server for all tests that only talk to it."""
-    shared = ServerProcess(tmp_path_factory.mktemp("server") / "data")
+    shared = ServerProcess(tmp_path_factory.mktemp("server") / "data", catalogue=catalogue)
     shared.start()
     yield shared
     shared.stop()

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,11 +134,10 @@ def test_a_request_id_stands_for_one_request(client: manyview.Client, wire: Wire
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_bytes_that_are_no_message_are_a_malformed_request(wire: Wire, method: object) -> None:
-    descriptor = next(found for found in METHODS if found is method)
-    streams = (descriptor.client_streaming, descriptor.server_streaming)
+def test_bytes_that_are_no_message_are_a_malformed_request(wire: Wire, method: Any) -> None:
+    streams = (method.client_streaming, method.server_streaming)
     with refused(manyview.InvalidArgument, "MALFORMED_REQUEST", "no message of this method's type"):
-        wire.send_bytes(descriptor.containing_service.full_name, descriptor.name, streams=streams, data=b"\xff\xff")
+        wire.send_bytes(method.containing_service.full_name, method.name, streams=streams, data=b"\xff\xff")
 
 
 def test_a_message_over_the_limit_exhausts_it(client: manyview.Client, wire: Wire, upload: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +23,17 @@ import manyview
 
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 20.0
+CATALOGUE = "catalogue.json"
+"""Its name in a data directory."""
 
 
 class ServerProcess:
     """`manyview-server serve` as a child process on a port that stays the same over restarts."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, catalogue: Path | None = None) -> None:
+        """`catalogue`: a file through which servers share what describing the torch side gave the first of them."""
         self.data_dir = data_dir
+        self.catalogue = catalogue
         self.arguments = arguments
         self.mark = f"run-{uuid.uuid4().hex}"
         self.address = f"127.0.0.1:{_free_port()}"
@@ -37,6 +42,9 @@ class ServerProcess:
 
     def start(self) -> float:
         """Start, wait for the line that says it serves, and return how many seconds that took."""
+        if self.catalogue and self.catalogue.exists() and not self.data_dir.exists():
+            self.data_dir.mkdir(mode=0o700, parents=True)
+            shutil.copyfile(self.catalogue, self.data_dir / CATALOGUE)
         began = time.monotonic()
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", self.address]
         environment = os.environ | {"MANYVIEW_TEST_MARK": self.mark, "OMP_NUM_THREADS": "1"}
@@ -52,6 +60,8 @@ class ServerProcess:
         line = self.process.stdout.readline()
         assert line, f"the server did not start:\n{self.log.read_text()[-4000:]}"
         assert json.loads(line)["event"] == "serving"
+        if self.catalogue and not self.catalogue.exists():
+            shutil.copyfile(self.data_dir / CATALOGUE, self.catalogue)
         return time.monotonic() - began
 
     def kill(self) -> None:
