@@ -1,7 +1,7 @@
 """Are the committed stubs those of the contract? Regenerates them and compares.
 
-With the pinned generator the files are compared byte for byte. Where it does not install (it needs Python 3.12 or older)
-the descriptors that the runtime builds from the stubs are compared with the field and method names of the .proto files.
+With the pinned generator the files are compared byte for byte. Where it does not install (it needs Python 3.12 or
+older) the descriptors that the runtime builds from the stubs are compared with the names in the .proto files.
 """
 
 from __future__ import annotations
