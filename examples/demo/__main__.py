@@ -91,7 +91,7 @@ def handwriting_config() -> dict[str, Any]:
         "backbone_width": 0.25,
         "image_size": 64,
         "batch_size": 32,
-        "epochs": 60,
+        "epochs": 48,
         "memory_bank_size": 256,
         "views": {
             "crop": {"scale_min": 0.4},
