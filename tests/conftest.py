@@ -32,9 +32,9 @@ def new_server(tmp_path: Path, catalogue: Path) -> Iterator[Callable[..., Server
         wait_until(lambda server=server: not server.processes(), "every process of the server is gone", 10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator[ServerProcess]:
-    """One running server for all tests that only talk to it."""
+    """One running server for all tests of a module. No longer: other tests count their own child processes."""
     shared = ServerProcess(tmp_path_factory.mktemp("server") / "data", catalogue=catalogue)
     shared.start()
     yield shared
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterato
     wait_until(lambda: not shared.processes(), "every process of the server is gone", 10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(server: ServerProcess) -> Iterator[manyview.Client]:
     """A client of the shared server."""
     with server.client() as shared:

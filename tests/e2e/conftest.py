@@ -10,7 +10,7 @@ from harness import ServerProcess
 from wire import Wire
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wire(server: ServerProcess) -> Iterator[Wire]:
     """The shared server, past the SDK."""
     direct = Wire(server.address)

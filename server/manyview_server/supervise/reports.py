@@ -59,6 +59,7 @@ class TrainerReports:
             case m.Heartbeat():
                 self._progress(message)
             case m.ScalarsLogged():
+                self._reached(message)
                 await self._log("scalars", dict(message.values), message.step, message.epoch)
             case m.LogWritten():
                 await self._log("log", {"level": message.level, "text": message.text}, message.step, message.epoch)
@@ -94,6 +95,13 @@ class TrainerReports:
             eta_s=heartbeat.eta_s,
         )
         self._report(progress)
+
+    def _reached(self, scalars: m.ScalarsLogged) -> None:
+        """Heartbeats come seconds apart; in a short job most of the progress is told by the scalars."""
+        if self._last.num_steps > 0:
+            step_s = scalars.values.get("step_ms", 0.0) / 1000
+            eta_s = (self._last.num_steps - scalars.step) * step_s or self._last.eta_s
+            self._report(replace(self._last, step=scalars.step, epoch=scalars.epoch, eta_s=eta_s))
 
     def _report(self, progress: Progress) -> None:
         self._last = progress
