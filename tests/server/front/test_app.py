@@ -32,10 +32,10 @@ CATALOGUE = Catalogue(
 def described(monkeypatch: pytest.MonkeyPatch) -> None:
     """Describing takes seconds and a torch."""
 
-    async def describe() -> Catalogue:
+    async def remembered(path: Path) -> Catalogue:
         return CATALOGUE
 
-    monkeypatch.setattr(app_module, "describe", describe)
+    monkeypatch.setattr(app_module, "remembered", remembered)
 
 
 def settings(data: Path, **fields: Any) -> ServeSettings:
@@ -109,10 +109,10 @@ async def test_a_start_that_fails_lets_go_of_the_store(
     assert await App(settings(tmp_path, device="cuda:3"), "1").run() == 1
     assert "cuda:3" in caplog.text
 
-    async def describe() -> Catalogue:
+    async def remembered(path: Path) -> Catalogue:
         raise CatalogueError("no torch here")
 
-    monkeypatch.setattr(app_module, "describe", describe)
+    monkeypatch.setattr(app_module, "remembered", remembered)
     assert await App(settings(tmp_path), "1").run() == 1
     assert "no torch here" in caplog.text
     await Store.open(tmp_path).close()
