@@ -22,10 +22,10 @@ import pytest
 
 import manyview
 from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from rounds import rounds
 
 NewServer = Callable[..., ServerProcess]
-ROUNDS = (11, 12)
-"""Seeds; each is a round."""
+ROUNDS = rounds(2)
 NUM_IMAGES = 700
 
 UPLOADER = """
