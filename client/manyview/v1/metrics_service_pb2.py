@@ -16,7 +16,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from manyview.v1 import types_pb2 as manyview_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!manyview/v1/metrics_service.proto\x12\x0bmanyview.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\x83\x01\n\x17SubscribeMetricsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12-\n\x05kinds\x18\x04 \x03(\x0e\x32\x1e.manyview.v1.MetricsEvent.Kind\"|\n\x18SubscribeMetricsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.manyview.v1.MetricsEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x18.manyview.v1.EndOfStream\"\xe3\x01\n\x0b\x45ndOfStream\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.manyview.v1.EndOfStream.Reason\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\"x\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REASON_JOB_TERMINAL\x10\x01\x12\x14\n\x10REASON_CAUGHT_UP\x10\x02\x12\x13\n\x0fREASON_DRAINING\x10\x03\x12\x12\n\x0eREASON_DELETED\x10\x04\"\xb8\x04\n\x0cMetricsEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12,\n\x04kind\x18\x06 \x01(\x0e\x32\x1e.manyview.v1.MetricsEvent.Kind\x12\'\n\x07scalars\x18\x07 \x01(\x0b\x32\x14.manyview.v1.ScalarsH\x00\x12\x30\n\x0cstate_change\x18\x08 \x01(\x0b\x32\x18.manyview.v1.StateChangeH\x00\x12\x32\n\ncheckpoint\x18\t \x01(\x0b\x32\x1c.manyview.v1.CheckpointSavedH\x00\x12)\n\x08rollback\x18\n \x01(\x0b\x32\x15.manyview.v1.RollbackH\x00\x12#\n\x05\x61lert\x18\x0b \x01(\x0b\x32\x12.manyview.v1.AlertH\x00\x12\x1f\n\x03log\x18\x0c \x01(\x0b\x32\x10.manyview.v1.LogH\x00\"\x84\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_SCALARS\x10\x01\x12\x0e\n\nKIND_STATE\x10\x02\x12\x13\n\x0fKIND_CHECKPOINT\x10\x03\x12\x11\n\rKIND_ROLLBACK\x10\x04\x12\x0e\n\nKIND_ALERT\x10\x05\x12\x0c\n\x08KIND_LOG\x10\x06\x42\t\n\x07payload\"j\n\x07Scalars\x12\x30\n\x06values\x18\x01 \x03(\x0b\x32 .manyview.v1.Scalars.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x80\x01\n\x0bStateChange\x12(\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12&\n\x02to\x18\x02 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"2\n\x0f\x43heckpointSaved\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x03\">\n\x08Rollback\x12\x0f\n\x07to_step\x18\x01 \x01(\x03\x12!\n\x19superseded_after_sequence\x18\x02 \x01(\x03\"(\n\x05\x41lert\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"w\n\x13QueryMetricsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x14\n\x0cmetric_names\x18\x02 \x03(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"V\n\x14QueryMetricsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.manyview.v1.MetricsRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xda\x01\n\nMetricsRow\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x33\n\x06values\x18\x06 \x03(\x0b\x32#.manyview.v1.MetricsRow.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xc8\x01\n\x0eMetricsService\x12\x61\n\x10SubscribeMetrics\x12$.manyview.v1.SubscribeMetricsRequest\x1a%.manyview.v1.SubscribeMetricsResponse0\x01\x12S\n\x0cQueryMetrics\x12 .manyview.v1.QueryMetricsRequest\x1a!.manyview.v1.QueryMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!manyview/v1/metrics_service.proto\x12\x0bmanyview.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\x83\x01\n\x17SubscribeMetricsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12-\n\x05kinds\x18\x04 \x03(\x0e\x32\x1e.manyview.v1.MetricsEvent.Kind\"|\n\x18SubscribeMetricsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.manyview.v1.MetricsEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x18.manyview.v1.EndOfStream\"\xe3\x01\n\x0b\x45ndOfStream\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.manyview.v1.EndOfStream.Reason\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\"x\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REASON_JOB_TERMINAL\x10\x01\x12\x14\n\x10REASON_CAUGHT_UP\x10\x02\x12\x13\n\x0fREASON_DRAINING\x10\x03\x12\x12\n\x0eREASON_DELETED\x10\x04\"\xfd\x04\n\x0cMetricsEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12,\n\x04kind\x18\x06 \x01(\x0e\x32\x1e.manyview.v1.MetricsEvent.Kind\x12\'\n\x07scalars\x18\x07 \x01(\x0b\x32\x14.manyview.v1.ScalarsH\x00\x12\x30\n\x0cstate_change\x18\x08 \x01(\x0b\x32\x18.manyview.v1.StateChangeH\x00\x12\x32\n\ncheckpoint\x18\t \x01(\x0b\x32\x1c.manyview.v1.CheckpointSavedH\x00\x12)\n\x08rollback\x18\n \x01(\x0b\x32\x15.manyview.v1.RollbackH\x00\x12#\n\x05\x61lert\x18\x0b \x01(\x0b\x32\x12.manyview.v1.AlertH\x00\x12\x1f\n\x03log\x18\x0c \x01(\x0b\x32\x10.manyview.v1.LogH\x00\x12\x30\n\x08snapshot\x18\r \x01(\x0b\x32\x1c.manyview.v1.SnapshotAdoptedH\x00\"\x97\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_SCALARS\x10\x01\x12\x0e\n\nKIND_STATE\x10\x02\x12\x13\n\x0fKIND_CHECKPOINT\x10\x03\x12\x11\n\rKIND_ROLLBACK\x10\x04\x12\x0e\n\nKIND_ALERT\x10\x05\x12\x0c\n\x08KIND_LOG\x10\x06\x12\x11\n\rKIND_SNAPSHOT\x10\x07\x42\t\n\x07payload\"j\n\x07Scalars\x12\x30\n\x06values\x18\x01 \x03(\x0b\x32 .manyview.v1.Scalars.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x80\x01\n\x0bStateChange\x12(\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12&\n\x02to\x18\x02 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"2\n\x0f\x43heckpointSaved\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x03\">\n\x08Rollback\x12\x0f\n\x07to_step\x18\x01 \x01(\x03\x12!\n\x19superseded_after_sequence\x18\x02 \x01(\x03\"8\n\x0fSnapshotAdopted\x12\x12\n\nnum_images\x18\x01 \x01(\x03\x12\x11\n\tnum_added\x18\x02 \x01(\x03\"(\n\x05\x41lert\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"w\n\x13QueryMetricsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x14\n\x0cmetric_names\x18\x02 \x03(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"V\n\x14QueryMetricsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.manyview.v1.MetricsRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xda\x01\n\nMetricsRow\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x33\n\x06values\x18\x06 \x03(\x0b\x32#.manyview.v1.MetricsRow.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xc8\x01\n\x0eMetricsService\x12\x61\n\x10SubscribeMetrics\x12$.manyview.v1.SubscribeMetricsRequest\x1a%.manyview.v1.SubscribeMetricsResponse0\x01\x12S\n\x0cQueryMetrics\x12 .manyview.v1.QueryMetricsRequest\x1a!.manyview.v1.QueryMetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,31 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_ENDOFSTREAM_REASON']._serialized_start=476
   _globals['_ENDOFSTREAM_REASON']._serialized_end=596
   _globals['_METRICSEVENT']._serialized_start=599
-  _globals['_METRICSEVENT']._serialized_end=1167
-  _globals['_METRICSEVENT_KIND']._serialized_start=1024
-  _globals['_METRICSEVENT_KIND']._serialized_end=1156
-  _globals['_SCALARS']._serialized_start=1169
-  _globals['_SCALARS']._serialized_end=1275
-  _globals['_SCALARS_VALUESENTRY']._serialized_start=1230
-  _globals['_SCALARS_VALUESENTRY']._serialized_end=1275
-  _globals['_STATECHANGE']._serialized_start=1278
-  _globals['_STATECHANGE']._serialized_end=1406
-  _globals['_CHECKPOINTSAVED']._serialized_start=1408
-  _globals['_CHECKPOINTSAVED']._serialized_end=1458
-  _globals['_ROLLBACK']._serialized_start=1460
-  _globals['_ROLLBACK']._serialized_end=1522
-  _globals['_ALERT']._serialized_start=1524
-  _globals['_ALERT']._serialized_end=1564
-  _globals['_QUERYMETRICSREQUEST']._serialized_start=1566
-  _globals['_QUERYMETRICSREQUEST']._serialized_end=1685
-  _globals['_QUERYMETRICSRESPONSE']._serialized_start=1687
-  _globals['_QUERYMETRICSRESPONSE']._serialized_end=1773
-  _globals['_METRICSROW']._serialized_start=1776
-  _globals['_METRICSROW']._serialized_end=1994
-  _globals['_METRICSROW_VALUESENTRY']._serialized_start=1230
-  _globals['_METRICSROW_VALUESENTRY']._serialized_end=1275
-  _globals['_METRICSSERVICE']._serialized_start=1997
-  _globals['_METRICSSERVICE']._serialized_end=2197
+  _globals['_METRICSEVENT']._serialized_end=1236
+  _globals['_METRICSEVENT_KIND']._serialized_start=1074
+  _globals['_METRICSEVENT_KIND']._serialized_end=1225
+  _globals['_SCALARS']._serialized_start=1238
+  _globals['_SCALARS']._serialized_end=1344
+  _globals['_SCALARS_VALUESENTRY']._serialized_start=1299
+  _globals['_SCALARS_VALUESENTRY']._serialized_end=1344
+  _globals['_STATECHANGE']._serialized_start=1347
+  _globals['_STATECHANGE']._serialized_end=1475
+  _globals['_CHECKPOINTSAVED']._serialized_start=1477
+  _globals['_CHECKPOINTSAVED']._serialized_end=1527
+  _globals['_ROLLBACK']._serialized_start=1529
+  _globals['_ROLLBACK']._serialized_end=1591
+  _globals['_SNAPSHOTADOPTED']._serialized_start=1593
+  _globals['_SNAPSHOTADOPTED']._serialized_end=1649
+  _globals['_ALERT']._serialized_start=1651
+  _globals['_ALERT']._serialized_end=1691
+  _globals['_QUERYMETRICSREQUEST']._serialized_start=1693
+  _globals['_QUERYMETRICSREQUEST']._serialized_end=1812
+  _globals['_QUERYMETRICSRESPONSE']._serialized_start=1814
+  _globals['_QUERYMETRICSRESPONSE']._serialized_end=1900
+  _globals['_METRICSROW']._serialized_start=1903
+  _globals['_METRICSROW']._serialized_end=2121
+  _globals['_METRICSROW_VALUESENTRY']._serialized_start=1299
+  _globals['_METRICSROW_VALUESENTRY']._serialized_end=1344
+  _globals['_METRICSSERVICE']._serialized_start=2124
+  _globals['_METRICSSERVICE']._serialized_end=2324
 # @@protoc_insertion_point(module_scope)

@@ -51,7 +51,7 @@ class EndOfStream(_message.Message):
     def __init__(self, reason: _Optional[_Union[EndOfStream.Reason, str]] = ..., state: _Optional[_Union[_types_pb2.TrainJobState, str]] = ...) -> None: ...
 
 class MetricsEvent(_message.Message):
-    __slots__ = ("sequence", "time", "attempt", "step", "epoch", "kind", "scalars", "state_change", "checkpoint", "rollback", "alert", "log")
+    __slots__ = ("sequence", "time", "attempt", "step", "epoch", "kind", "scalars", "state_change", "checkpoint", "rollback", "alert", "log", "snapshot")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[MetricsEvent.Kind]
@@ -61,6 +61,7 @@ class MetricsEvent(_message.Message):
         KIND_ROLLBACK: _ClassVar[MetricsEvent.Kind]
         KIND_ALERT: _ClassVar[MetricsEvent.Kind]
         KIND_LOG: _ClassVar[MetricsEvent.Kind]
+        KIND_SNAPSHOT: _ClassVar[MetricsEvent.Kind]
     KIND_UNSPECIFIED: MetricsEvent.Kind
     KIND_SCALARS: MetricsEvent.Kind
     KIND_STATE: MetricsEvent.Kind
@@ -68,6 +69,7 @@ class MetricsEvent(_message.Message):
     KIND_ROLLBACK: MetricsEvent.Kind
     KIND_ALERT: MetricsEvent.Kind
     KIND_LOG: MetricsEvent.Kind
+    KIND_SNAPSHOT: MetricsEvent.Kind
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +82,7 @@ class MetricsEvent(_message.Message):
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     ALERT_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     attempt: int
@@ -92,7 +95,8 @@ class MetricsEvent(_message.Message):
     rollback: Rollback
     alert: Alert
     log: _types_pb2.Log
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[MetricsEvent.Kind, str]] = ..., scalars: _Optional[_Union[Scalars, _Mapping]] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., log: _Optional[_Union[_types_pb2.Log, _Mapping]] = ...) -> None: ...
+    snapshot: SnapshotAdopted
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[MetricsEvent.Kind, str]] = ..., scalars: _Optional[_Union[Scalars, _Mapping]] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., log: _Optional[_Union[_types_pb2.Log, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotAdopted, _Mapping]] = ...) -> None: ...
 
 class Scalars(_message.Message):
     __slots__ = ("values",)
@@ -133,6 +137,14 @@ class Rollback(_message.Message):
     to_step: int
     superseded_after_sequence: int
     def __init__(self, to_step: _Optional[int] = ..., superseded_after_sequence: _Optional[int] = ...) -> None: ...
+
+class SnapshotAdopted(_message.Message):
+    __slots__ = ("num_images", "num_added")
+    NUM_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NUM_ADDED_FIELD_NUMBER: _ClassVar[int]
+    num_images: int
+    num_added: int
+    def __init__(self, num_images: _Optional[int] = ..., num_added: _Optional[int] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("reason", "message")

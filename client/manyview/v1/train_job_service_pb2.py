@@ -17,7 +17,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from manyview.v1 import types_pb2 as manyview_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#manyview/v1/train_job_service.proto\x12\x0bmanyview.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\xf0\x03\n\x08TrainJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\'\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.manyview.v1.Failure\x12\'\n\x08progress\x18\x08 \x01(\x0b\x32\x15.manyview.v1.Progress\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\x12\x15\n\rlast_sequence\x18\r \x01(\x03\x12\x19\n\x11latest_checkpoint\x18\x0e \x01(\t\x12\x16\n\x0equeue_position\x18\x0f \x01(\x05\x12\x16\n\x0eserver_version\x18\x10 \x01(\t\"8\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"]\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x11\n\tnum_steps\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x12\n\nnum_epochs\x18\x04 \x01(\x05\x12\r\n\x05\x65ta_s\x18\x05 \x01(\x01\"\xa2\x01\n\x15\x43reateTrainJobRequest\x12\x14\n\x0ctrain_job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"B\n\x16\x43reateTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\"\n\x12GetTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"=\n\x14ListTrainJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListTrainJobsResponse\x12)\n\ntrain_jobs\x18\x01 \x03(\x0b\x32\x15.manyview.v1.TrainJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x15\x44\x65leteTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteTrainJobResponse\"9\n\x15\x43\x61ncelTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16\x43\x61ncelTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\x14\n\x12ListMethodsRequest\"e\n\x13ListMethodsResponse\x12$\n\x07methods\x18\x01 \x03(\x0b\x32\x13.manyview.v1.Method\x12(\n\tbackbones\x18\x02 \x03(\x0b\x32\x15.manyview.v1.Backbone\"P\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05paper\x18\x03 \x01(\t\x12\x1a\n\x12\x63onfig_schema_json\x18\x04 \x01(\t\"E\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x02 \x01(\x05\x12\x16\n\x0enum_parameters\x18\x03 \x01(\x03\"G\n\x0fTailLogsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x11\n\tnum_lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"D\n\x10TailLogsResponse\x12#\n\x05lines\x18\x01 \x03(\x0b\x32\x14.manyview.v1.LogLine\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x08\"d\n\x07LogLine\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x03log\x18\x03 \x01(\x0b\x32\x10.manyview.v1.Log2\xe9\x04\n\x0fTrainJobService\x12Y\n\x0e\x43reateTrainJob\x12\".manyview.v1.CreateTrainJobRequest\x1a#.manyview.v1.CreateTrainJobResponse\x12P\n\x0bGetTrainJob\x12\x1f.manyview.v1.GetTrainJobRequest\x1a .manyview.v1.GetTrainJobResponse\x12V\n\rListTrainJobs\x12!.manyview.v1.ListTrainJobsRequest\x1a\".manyview.v1.ListTrainJobsResponse\x12Y\n\x0e\x44\x65leteTrainJob\x12\".manyview.v1.DeleteTrainJobRequest\x1a#.manyview.v1.DeleteTrainJobResponse\x12Y\n\x0e\x43\x61ncelTrainJob\x12\".manyview.v1.CancelTrainJobRequest\x1a#.manyview.v1.CancelTrainJobResponse\x12P\n\x0bListMethods\x12\x1f.manyview.v1.ListMethodsRequest\x1a .manyview.v1.ListMethodsResponse\x12I\n\x08TailLogs\x12\x1c.manyview.v1.TailLogsRequest\x1a\x1d.manyview.v1.TailLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#manyview/v1/train_job_service.proto\x12\x0bmanyview.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\xad\x04\n\x08TrainJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\'\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.manyview.v1.Failure\x12\'\n\x08progress\x18\x08 \x01(\x0b\x32\x15.manyview.v1.Progress\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\x12\x15\n\rlast_sequence\x18\r \x01(\x03\x12\x19\n\x11latest_checkpoint\x18\x0e \x01(\t\x12\x16\n\x0equeue_position\x18\x0f \x01(\x05\x12\x16\n\x0eserver_version\x18\x10 \x01(\t\x12#\n\x06\x66ollow\x18\x11 \x01(\x0b\x32\x13.manyview.v1.Follow\x12\x16\n\x0e\x63ontinued_from\x18\x12 \x01(\t\"\x1c\n\x06\x46ollow\x12\x12\n\nmin_images\x18\x01 \x01(\x03\"8\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"]\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x11\n\tnum_steps\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x12\n\nnum_epochs\x18\x04 \x01(\x05\x12\r\n\x05\x65ta_s\x18\x05 \x01(\x01\"\xf2\x01\n\x15\x43reateTrainJobRequest\x12\x14\n\x0ctrain_job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12\x12\n\nclone_from\x18\x07 \x01(\t\x12\x15\n\rcontinue_from\x18\x08 \x01(\t\x12#\n\x06\x66ollow\x18\t \x01(\x0b\x32\x13.manyview.v1.Follow\"B\n\x16\x43reateTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\"\n\x12GetTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"=\n\x14ListTrainJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListTrainJobsResponse\x12)\n\ntrain_jobs\x18\x01 \x03(\x0b\x32\x15.manyview.v1.TrainJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x15\x44\x65leteTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteTrainJobResponse\"8\n\x14PauseTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"A\n\x15PauseTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"9\n\x15ResumeTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16ResumeTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"9\n\x15\x43\x61ncelTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16\x43\x61ncelTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\x14\n\x12ListMethodsRequest\"e\n\x13ListMethodsResponse\x12$\n\x07methods\x18\x01 \x03(\x0b\x32\x13.manyview.v1.Method\x12(\n\tbackbones\x18\x02 \x03(\x0b\x32\x15.manyview.v1.Backbone\"P\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05paper\x18\x03 \x01(\t\x12\x1a\n\x12\x63onfig_schema_json\x18\x04 \x01(\t\"E\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x02 \x01(\x05\x12\x16\n\x0enum_parameters\x18\x03 \x01(\x03\"G\n\x0fTailLogsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x11\n\tnum_lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"D\n\x10TailLogsResponse\x12#\n\x05lines\x18\x01 \x03(\x0b\x32\x14.manyview.v1.LogLine\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x08\"d\n\x07LogLine\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x03log\x18\x03 \x01(\x0b\x32\x10.manyview.v1.Log2\x9c\x06\n\x0fTrainJobService\x12Y\n\x0e\x43reateTrainJob\x12\".manyview.v1.CreateTrainJobRequest\x1a#.manyview.v1.CreateTrainJobResponse\x12P\n\x0bGetTrainJob\x12\x1f.manyview.v1.GetTrainJobRequest\x1a .manyview.v1.GetTrainJobResponse\x12V\n\rListTrainJobs\x12!.manyview.v1.ListTrainJobsRequest\x1a\".manyview.v1.ListTrainJobsResponse\x12Y\n\x0e\x44\x65leteTrainJob\x12\".manyview.v1.DeleteTrainJobRequest\x1a#.manyview.v1.DeleteTrainJobResponse\x12V\n\rPauseTrainJob\x12!.manyview.v1.PauseTrainJobRequest\x1a\".manyview.v1.PauseTrainJobResponse\x12Y\n\x0eResumeTrainJob\x12\".manyview.v1.ResumeTrainJobRequest\x1a#.manyview.v1.ResumeTrainJobResponse\x12Y\n\x0e\x43\x61ncelTrainJob\x12\".manyview.v1.CancelTrainJobRequest\x1a#.manyview.v1.CancelTrainJobResponse\x12P\n\x0bListMethods\x12\x1f.manyview.v1.ListMethodsRequest\x1a .manyview.v1.ListMethodsResponse\x12I\n\x08TailLogs\x12\x1c.manyview.v1.TailLogsRequest\x1a\x1d.manyview.v1.TailLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,45 +25,55 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'manyview.v1.train_job_servi
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_TRAINJOB']._serialized_start=141
-  _globals['_TRAINJOB']._serialized_end=637
-  _globals['_FAILURE']._serialized_start=639
-  _globals['_FAILURE']._serialized_end=695
-  _globals['_PROGRESS']._serialized_start=697
-  _globals['_PROGRESS']._serialized_end=790
-  _globals['_CREATETRAINJOBREQUEST']._serialized_start=793
-  _globals['_CREATETRAINJOBREQUEST']._serialized_end=955
-  _globals['_CREATETRAINJOBRESPONSE']._serialized_start=957
-  _globals['_CREATETRAINJOBRESPONSE']._serialized_end=1023
-  _globals['_GETTRAINJOBREQUEST']._serialized_start=1025
-  _globals['_GETTRAINJOBREQUEST']._serialized_end=1059
-  _globals['_GETTRAINJOBRESPONSE']._serialized_start=1061
-  _globals['_GETTRAINJOBRESPONSE']._serialized_end=1124
-  _globals['_LISTTRAINJOBSREQUEST']._serialized_start=1126
-  _globals['_LISTTRAINJOBSREQUEST']._serialized_end=1187
-  _globals['_LISTTRAINJOBSRESPONSE']._serialized_start=1189
-  _globals['_LISTTRAINJOBSRESPONSE']._serialized_end=1280
-  _globals['_DELETETRAINJOBREQUEST']._serialized_start=1282
-  _globals['_DELETETRAINJOBREQUEST']._serialized_end=1339
-  _globals['_DELETETRAINJOBRESPONSE']._serialized_start=1341
-  _globals['_DELETETRAINJOBRESPONSE']._serialized_end=1365
-  _globals['_CANCELTRAINJOBREQUEST']._serialized_start=1367
-  _globals['_CANCELTRAINJOBREQUEST']._serialized_end=1424
-  _globals['_CANCELTRAINJOBRESPONSE']._serialized_start=1426
-  _globals['_CANCELTRAINJOBRESPONSE']._serialized_end=1492
-  _globals['_LISTMETHODSREQUEST']._serialized_start=1494
-  _globals['_LISTMETHODSREQUEST']._serialized_end=1514
-  _globals['_LISTMETHODSRESPONSE']._serialized_start=1516
-  _globals['_LISTMETHODSRESPONSE']._serialized_end=1617
-  _globals['_METHOD']._serialized_start=1619
-  _globals['_METHOD']._serialized_end=1699
-  _globals['_BACKBONE']._serialized_start=1701
-  _globals['_BACKBONE']._serialized_end=1770
-  _globals['_TAILLOGSREQUEST']._serialized_start=1772
-  _globals['_TAILLOGSREQUEST']._serialized_end=1843
-  _globals['_TAILLOGSRESPONSE']._serialized_start=1845
-  _globals['_TAILLOGSRESPONSE']._serialized_end=1913
-  _globals['_LOGLINE']._serialized_start=1915
-  _globals['_LOGLINE']._serialized_end=2015
-  _globals['_TRAINJOBSERVICE']._serialized_start=2018
-  _globals['_TRAINJOBSERVICE']._serialized_end=2635
+  _globals['_TRAINJOB']._serialized_end=698
+  _globals['_FOLLOW']._serialized_start=700
+  _globals['_FOLLOW']._serialized_end=728
+  _globals['_FAILURE']._serialized_start=730
+  _globals['_FAILURE']._serialized_end=786
+  _globals['_PROGRESS']._serialized_start=788
+  _globals['_PROGRESS']._serialized_end=881
+  _globals['_CREATETRAINJOBREQUEST']._serialized_start=884
+  _globals['_CREATETRAINJOBREQUEST']._serialized_end=1126
+  _globals['_CREATETRAINJOBRESPONSE']._serialized_start=1128
+  _globals['_CREATETRAINJOBRESPONSE']._serialized_end=1194
+  _globals['_GETTRAINJOBREQUEST']._serialized_start=1196
+  _globals['_GETTRAINJOBREQUEST']._serialized_end=1230
+  _globals['_GETTRAINJOBRESPONSE']._serialized_start=1232
+  _globals['_GETTRAINJOBRESPONSE']._serialized_end=1295
+  _globals['_LISTTRAINJOBSREQUEST']._serialized_start=1297
+  _globals['_LISTTRAINJOBSREQUEST']._serialized_end=1358
+  _globals['_LISTTRAINJOBSRESPONSE']._serialized_start=1360
+  _globals['_LISTTRAINJOBSRESPONSE']._serialized_end=1451
+  _globals['_DELETETRAINJOBREQUEST']._serialized_start=1453
+  _globals['_DELETETRAINJOBREQUEST']._serialized_end=1510
+  _globals['_DELETETRAINJOBRESPONSE']._serialized_start=1512
+  _globals['_DELETETRAINJOBRESPONSE']._serialized_end=1536
+  _globals['_PAUSETRAINJOBREQUEST']._serialized_start=1538
+  _globals['_PAUSETRAINJOBREQUEST']._serialized_end=1594
+  _globals['_PAUSETRAINJOBRESPONSE']._serialized_start=1596
+  _globals['_PAUSETRAINJOBRESPONSE']._serialized_end=1661
+  _globals['_RESUMETRAINJOBREQUEST']._serialized_start=1663
+  _globals['_RESUMETRAINJOBREQUEST']._serialized_end=1720
+  _globals['_RESUMETRAINJOBRESPONSE']._serialized_start=1722
+  _globals['_RESUMETRAINJOBRESPONSE']._serialized_end=1788
+  _globals['_CANCELTRAINJOBREQUEST']._serialized_start=1790
+  _globals['_CANCELTRAINJOBREQUEST']._serialized_end=1847
+  _globals['_CANCELTRAINJOBRESPONSE']._serialized_start=1849
+  _globals['_CANCELTRAINJOBRESPONSE']._serialized_end=1915
+  _globals['_LISTMETHODSREQUEST']._serialized_start=1917
+  _globals['_LISTMETHODSREQUEST']._serialized_end=1937
+  _globals['_LISTMETHODSRESPONSE']._serialized_start=1939
+  _globals['_LISTMETHODSRESPONSE']._serialized_end=2040
+  _globals['_METHOD']._serialized_start=2042
+  _globals['_METHOD']._serialized_end=2122
+  _globals['_BACKBONE']._serialized_start=2124
+  _globals['_BACKBONE']._serialized_end=2193
+  _globals['_TAILLOGSREQUEST']._serialized_start=2195
+  _globals['_TAILLOGSREQUEST']._serialized_end=2266
+  _globals['_TAILLOGSRESPONSE']._serialized_start=2268
+  _globals['_TAILLOGSRESPONSE']._serialized_end=2336
+  _globals['_LOGLINE']._serialized_start=2338
+  _globals['_LOGLINE']._serialized_end=2438
+  _globals['_TRAINJOBSERVICE']._serialized_start=2441
+  _globals['_TRAINJOBSERVICE']._serialized_end=3237
 # @@protoc_insertion_point(module_scope)

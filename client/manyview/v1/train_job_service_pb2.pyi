@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainJob(_message.Message):
-    __slots__ = ("name", "uid", "dataset", "num_images", "config", "state", "failure", "progress", "create_time", "start_time", "end_time", "attempt", "last_sequence", "latest_checkpoint", "queue_position", "server_version")
+    __slots__ = ("name", "uid", "dataset", "num_images", "config", "state", "failure", "progress", "create_time", "start_time", "end_time", "attempt", "last_sequence", "latest_checkpoint", "queue_position", "server_version", "follow", "continued_from")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,8 @@ class TrainJob(_message.Message):
     LATEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    CONTINUED_FROM_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     dataset: str
@@ -42,7 +44,15 @@ class TrainJob(_message.Message):
     latest_checkpoint: str
     queue_position: int
     server_version: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset: _Optional[str] = ..., num_images: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.TrainJobState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., latest_checkpoint: _Optional[str] = ..., queue_position: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
+    follow: Follow
+    continued_from: str
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset: _Optional[str] = ..., num_images: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.TrainJobState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., latest_checkpoint: _Optional[str] = ..., queue_position: _Optional[int] = ..., server_version: _Optional[str] = ..., follow: _Optional[_Union[Follow, _Mapping]] = ..., continued_from: _Optional[str] = ...) -> None: ...
+
+class Follow(_message.Message):
+    __slots__ = ("min_images",)
+    MIN_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    min_images: int
+    def __init__(self, min_images: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("reason", "message", "hint")
@@ -69,20 +79,26 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., num_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., num_epochs: _Optional[int] = ..., eta_s: _Optional[float] = ...) -> None: ...
 
 class CreateTrainJobRequest(_message.Message):
-    __slots__ = ("train_job_id", "dataset", "method", "config", "request_id", "validate_only")
+    __slots__ = ("train_job_id", "dataset", "method", "config", "request_id", "validate_only", "clone_from", "continue_from", "follow")
     TRAIN_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    CLONE_FROM_FIELD_NUMBER: _ClassVar[int]
+    CONTINUE_FROM_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
     train_job_id: str
     dataset: str
     method: str
     config: _struct_pb2.Struct
     request_id: str
     validate_only: bool
-    def __init__(self, train_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., method: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: bool = ...) -> None: ...
+    clone_from: str
+    continue_from: str
+    follow: Follow
+    def __init__(self, train_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., method: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: bool = ..., clone_from: _Optional[str] = ..., continue_from: _Optional[str] = ..., follow: _Optional[_Union[Follow, _Mapping]] = ...) -> None: ...
 
 class CreateTrainJobResponse(_message.Message):
     __slots__ = ("train_job",)
@@ -129,6 +145,34 @@ class DeleteTrainJobRequest(_message.Message):
 class DeleteTrainJobResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class PauseTrainJobRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PauseTrainJobResponse(_message.Message):
+    __slots__ = ("train_job",)
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    train_job: TrainJob
+    def __init__(self, train_job: _Optional[_Union[TrainJob, _Mapping]] = ...) -> None: ...
+
+class ResumeTrainJobRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ResumeTrainJobResponse(_message.Message):
+    __slots__ = ("train_job",)
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    train_job: TrainJob
+    def __init__(self, train_job: _Optional[_Union[TrainJob, _Mapping]] = ...) -> None: ...
 
 class CancelTrainJobRequest(_message.Message):
     __slots__ = ("name", "request_id")

@@ -34,6 +34,16 @@ class TrainJobServiceStub(object):
                 request_serializer=manyview_dot_v1_dot_train__job__service__pb2.DeleteTrainJobRequest.SerializeToString,
                 response_deserializer=manyview_dot_v1_dot_train__job__service__pb2.DeleteTrainJobResponse.FromString,
                 )
+        self.PauseTrainJob = channel.unary_unary(
+                '/manyview.v1.TrainJobService/PauseTrainJob',
+                request_serializer=manyview_dot_v1_dot_train__job__service__pb2.PauseTrainJobRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_train__job__service__pb2.PauseTrainJobResponse.FromString,
+                )
+        self.ResumeTrainJob = channel.unary_unary(
+                '/manyview.v1.TrainJobService/ResumeTrainJob',
+                request_serializer=manyview_dot_v1_dot_train__job__service__pb2.ResumeTrainJobRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_train__job__service__pb2.ResumeTrainJobResponse.FromString,
+                )
         self.CancelTrainJob = channel.unary_unary(
                 '/manyview.v1.TrainJobService/CancelTrainJob',
                 request_serializer=manyview_dot_v1_dot_train__job__service__pb2.CancelTrainJobRequest.SerializeToString,
@@ -55,7 +65,8 @@ class TrainJobServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def CreateTrainJob(self, request, context):
-        """Queues a job over the images that the data set holds now.
+        """Queues a job: over the images that the data set holds now, or following it; with a configuration of its own, or another
+        job's; from the beginning, or from a checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,8 +91,24 @@ class TrainJobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseTrainJob(self, request, context):
+        """Stops the job at the next step, with a checkpoint, and gives its device to the next one. Pausing a job that is paused or
+        about to be is OK; one that is being cancelled or is terminal is FAILED_PRECONDITION STATE_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTrainJob(self, request, context):
+        """Queues a paused job again; it goes on from its newest checkpoint. Resuming a job that is to run anyway is OK; one that is
+        being cancelled or is terminal is FAILED_PRECONDITION STATE_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTrainJob(self, request, context):
-        """Stops the job at the next step, with a checkpoint. Cancelling a cancelled job is OK; another terminal state is
+        """Stops the job at the next step, with a checkpoint, for good. Cancelling a cancelled job is OK; another terminal state is
         FAILED_PRECONDITION STATE_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -124,6 +151,16 @@ def add_TrainJobServiceServicer_to_server(servicer, server):
                     servicer.DeleteTrainJob,
                     request_deserializer=manyview_dot_v1_dot_train__job__service__pb2.DeleteTrainJobRequest.FromString,
                     response_serializer=manyview_dot_v1_dot_train__job__service__pb2.DeleteTrainJobResponse.SerializeToString,
+            ),
+            'PauseTrainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTrainJob,
+                    request_deserializer=manyview_dot_v1_dot_train__job__service__pb2.PauseTrainJobRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_train__job__service__pb2.PauseTrainJobResponse.SerializeToString,
+            ),
+            'ResumeTrainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainJob,
+                    request_deserializer=manyview_dot_v1_dot_train__job__service__pb2.ResumeTrainJobRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_train__job__service__pb2.ResumeTrainJobResponse.SerializeToString,
             ),
             'CancelTrainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTrainJob,
@@ -215,6 +252,40 @@ class TrainJobService(object):
         return grpc.experimental.unary_unary(request, target, '/manyview.v1.TrainJobService/DeleteTrainJob',
             manyview_dot_v1_dot_train__job__service__pb2.DeleteTrainJobRequest.SerializeToString,
             manyview_dot_v1_dot_train__job__service__pb2.DeleteTrainJobResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PauseTrainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/manyview.v1.TrainJobService/PauseTrainJob',
+            manyview_dot_v1_dot_train__job__service__pb2.PauseTrainJobRequest.SerializeToString,
+            manyview_dot_v1_dot_train__job__service__pb2.PauseTrainJobResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ResumeTrainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/manyview.v1.TrainJobService/ResumeTrainJob',
+            manyview_dot_v1_dot_train__job__service__pb2.ResumeTrainJobRequest.SerializeToString,
+            manyview_dot_v1_dot_train__job__service__pb2.ResumeTrainJobResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -17,6 +17,8 @@ class TrainJobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRAIN_JOB_STATE_CANCELLED: _ClassVar[TrainJobState]
     TRAIN_JOB_STATE_SUCCEEDED: _ClassVar[TrainJobState]
     TRAIN_JOB_STATE_FAILED: _ClassVar[TrainJobState]
+    TRAIN_JOB_STATE_PAUSING: _ClassVar[TrainJobState]
+    TRAIN_JOB_STATE_PAUSED: _ClassVar[TrainJobState]
 TRAIN_JOB_STATE_UNSPECIFIED: TrainJobState
 TRAIN_JOB_STATE_QUEUED: TrainJobState
 TRAIN_JOB_STATE_STARTING: TrainJobState
@@ -26,6 +28,8 @@ TRAIN_JOB_STATE_CANCELLING: TrainJobState
 TRAIN_JOB_STATE_CANCELLED: TrainJobState
 TRAIN_JOB_STATE_SUCCEEDED: TrainJobState
 TRAIN_JOB_STATE_FAILED: TrainJobState
+TRAIN_JOB_STATE_PAUSING: TrainJobState
+TRAIN_JOB_STATE_PAUSED: TrainJobState
 
 class Image(_message.Message):
     __slots__ = ("data", "key", "label", "sha256")
