@@ -23,6 +23,7 @@ from manyview._types import Dataset, Methods, Model, ServerInfo, StoredImage, Up
 from manyview._upload import Upload
 from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
 
+_DEFAULT_METHOD = "simclr"
 _DEFAULT_TARGET = "localhost:50051"
 _PAGE = 1000
 
@@ -175,32 +176,41 @@ class Client:
 
     def train(
         self,
-        dataset: Dataset | str,
-        method: str = "simclr",
+        dataset: Dataset | str | None = None,
+        method: str | None = None,
         *,
         backbone: str | None = None,
         epochs: int | None = None,
         config: Mapping[str, Any] | None = None,
         job_id: str | None = None,
+        clone_from: Job | str | None = None,
+        continue_from: Job | Model | str | None = None,
     ) -> Job:
-        """Queue a job over the images that the data set holds now. `config` names only what differs from the method's
-        defaults (see `methods`). Raises InvalidArgument with every violation named, AlreadyExists when `job_id` is
-        taken."""
-        request = _train_request(dataset, method, backbone, epochs, config)
+        """Queue a job over the images that the data set holds now. `config` names only what differs from the defaults
+        of the method (see `methods`), which is SimCLR unless another is named.
+
+        With `clone_from`, a job, the data set and the whole configuration are that job's unless said otherwise, and
+        training begins anew. With `continue_from`, a job or a checkpoint, it goes on from there, step numbers included:
+        raise `epochs`.
+
+        Raises InvalidArgument with every violation named, AlreadyExists when `job_id` is taken."""
+        request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from)
         request.train_job_id = job_id or ""
         return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
 
     def resolve_config(
         self,
-        dataset: Dataset | str,
-        method: str = "simclr",
+        dataset: Dataset | str | None = None,
+        method: str | None = None,
         *,
         backbone: str | None = None,
         epochs: int | None = None,
         config: Mapping[str, Any] | None = None,
+        clone_from: Job | str | None = None,
+        continue_from: Job | Model | str | None = None,
     ) -> dict[str, Any]:
         """The whole configuration that `train` would run with, checked as there; nothing is created."""
-        request = _train_request(dataset, method, backbone, epochs, config)
+        request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from)
         request.validate_only = True
         return _convert.config(self._rpcs.create_train_job(request).train_job.config)
 
@@ -305,13 +315,26 @@ class Client:
 
 
 def _train_request(
-    dataset: Dataset | str, method: str, backbone: str | None, epochs: int | None, config: Mapping[str, Any] | None
+    dataset: Dataset | str | None,
+    method: str | None,
+    backbone: str | None,
+    epochs: int | None,
+    config: Mapping[str, Any] | None,
+    clone_from: Job | str | None,
+    continue_from: Job | Model | str | None,
 ) -> train_job_service_pb2.CreateTrainJobRequest:
+    has_origin = clone_from is not None or continue_from is not None
+    if dataset is None and not has_origin:
+        raise ValueError("dataset is needed, unless clone_from or continue_from names a job")
     given = {name: value for name, value in (("backbone", backbone), ("epochs", epochs)) if value is not None}
     for name in given.keys() & (config or {}).keys():
         raise ValueError(f"{name} is given twice, as an argument and in config")
     return train_job_service_pb2.CreateTrainJobRequest(
-        dataset=_models.dataset_name(dataset), method=method, config=_convert.config_struct({**(config or {}), **given})
+        dataset="" if dataset is None else _models.dataset_name(dataset),
+        method=method or ("" if has_origin else _DEFAULT_METHOD),
+        config=_convert.config_struct({**(config or {}), **given}),
+        clone_from="" if clone_from is None else _models.job_name(clone_from),
+        continue_from="" if continue_from is None else _models.model_name(continue_from),
     )
 
 

@@ -87,6 +87,8 @@ def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
         latest_checkpoint=value.latest_checkpoint,
         queue_position=value.queue_position,
         server_version=value.server_version,
+        continued_from=value.continued_from,
+        min_images=value.follow.min_images,
     )
 
 

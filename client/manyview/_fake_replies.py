@@ -202,16 +202,23 @@ class FakeState:
     # --- jobs
 
     def create_train_job(self, request: Any, _: Any) -> jobs.CreateTrainJobResponse:
-        dataset = self._dataset(request.dataset)
+        origin = self._origin(request.clone_from or request.continue_from)
+        dataset = self._dataset(request.dataset or origin.dataset)
         name = f"trainJobs/{request.train_job_id or f'job-{len(self.jobs) + 1}'}"
         if name in self.jobs:
             raise Refused("ALREADY_EXISTS", "TRAIN_JOB_EXISTS", f"{name} exists")
-        job = jobs.TrainJob(name=name, dataset=request.dataset, num_images=dataset.num_images, config=request.config)
-        job.config.update({"method": request.method})
+        job = jobs.TrainJob(name=name, dataset=dataset.name, num_images=dataset.num_images, config=origin.config)
+        job.config.MergeFrom(request.config)
+        if request.method:
+            job.config.update({"method": request.method})
         job.state = types_pb2.TRAIN_JOB_STATE_QUEUED
+        job.continued_from = request.continue_from
         if not request.validate_only:
             self.jobs[name], self.events[name], self.logs[name] = job, [], []
         return jobs.CreateTrainJobResponse(train_job=job)
+
+    def _origin(self, name: str) -> jobs.TrainJob:
+        return self._job("/".join(name.split("/")[:2])) if name else jobs.TrainJob()
 
     def get_train_job(self, request: Any, _: Any) -> jobs.GetTrainJobResponse:
         return jobs.GetTrainJobResponse(train_job=self._job(request.name))
@@ -224,6 +231,20 @@ class FakeState:
             raise Refused("FAILED_PRECONDITION", "STATE_CONFLICT", f"{request.name} is not terminal")
         del self.jobs[request.name]
         return jobs.DeleteTrainJobResponse()
+
+    def pause_train_job(self, request: Any, _: Any) -> jobs.PauseTrainJobResponse:
+        self._refuse_terminal(request.name)
+        self._job(request.name).state = types_pb2.TRAIN_JOB_STATE_PAUSED
+        return jobs.PauseTrainJobResponse(train_job=self._job(request.name))
+
+    def resume_train_job(self, request: Any, _: Any) -> jobs.ResumeTrainJobResponse:
+        self._refuse_terminal(request.name)
+        self._job(request.name).state = types_pb2.TRAIN_JOB_STATE_QUEUED
+        return jobs.ResumeTrainJobResponse(train_job=self._job(request.name))
+
+    def _refuse_terminal(self, name: str) -> None:
+        if _is_terminal(self._job(name)):
+            raise Refused("FAILED_PRECONDITION", "STATE_CONFLICT", f"{name} is terminal")
 
     def cancel_train_job(self, request: Any, _: Any) -> jobs.CancelTrainJobResponse:
         if not _is_terminal(self._job(request.name)):

@@ -90,8 +90,8 @@ class Job:
                     yield _convert.log_line(line)
 
     def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
-        """Wait until the job has succeeded. Raises TrainJobFailed with reason and hint, TrainJobCancelled, or
-        DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then."""
+        """Wait until the job has succeeded, through pauses too. Raises TrainJobFailed with reason and hint,
+        TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then."""
         info = self.refresh()
         if not info.is_terminal:
             reconnect_s = self._rpcs.channel.deadlines.reconnect_s
@@ -109,8 +109,22 @@ class Job:
             raise TrainJobFailed(self.name, reason=reason, message=message, hint=hint)
         return info
 
+    def pause(self) -> TrainJobInfo:
+        """Stop at the next step, with a checkpoint, and leave the device to the next job; PAUSING at first where a
+        trainer has to stop. Pausing a paused job does nothing. Raises FailedPrecondition once it is ending or ended."""
+        reply = self._rpcs.pause_train_job(pb.PauseTrainJobRequest(name=self.name))
+        self._info = _convert.train_job(reply.train_job)
+        return self._info
+
+    def resume(self) -> TrainJobInfo:
+        """Queue a paused job again, to go on from its newest checkpoint. Resuming a job that runs does nothing. Raises
+        FailedPrecondition once it is ending or ended; then see `Client.train` with `continue_from`."""
+        reply = self._rpcs.resume_train_job(pb.ResumeTrainJobRequest(name=self.name))
+        self._info = _convert.train_job(reply.train_job)
+        return self._info
+
     def cancel(self) -> TrainJobInfo:
-        """Stop at the next step, with a checkpoint. Cancelling a cancelled job does nothing."""
+        """Stop at the next step, with a checkpoint, for good. Cancelling a cancelled job does nothing."""
         reply = self._rpcs.cancel_train_job(pb.CancelTrainJobRequest(name=self.name))
         self._info = _convert.train_job(reply.train_job)
         return self._info

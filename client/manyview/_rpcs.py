@@ -61,6 +61,12 @@ class Rpcs:
     def delete_train_job(self, request: jobs.DeleteTrainJobRequest) -> jobs.DeleteTrainJobResponse:
         return self._mutate("TrainJobService/DeleteTrainJob", request, jobs.DeleteTrainJobResponse)
 
+    def pause_train_job(self, request: jobs.PauseTrainJobRequest) -> jobs.PauseTrainJobResponse:
+        return self._mutate("TrainJobService/PauseTrainJob", request, jobs.PauseTrainJobResponse)
+
+    def resume_train_job(self, request: jobs.ResumeTrainJobRequest) -> jobs.ResumeTrainJobResponse:
+        return self._mutate("TrainJobService/ResumeTrainJob", request, jobs.ResumeTrainJobResponse)
+
     def cancel_train_job(self, request: jobs.CancelTrainJobRequest) -> jobs.CancelTrainJobResponse:
         return self._mutate("TrainJobService/CancelTrainJob", request, jobs.CancelTrainJobResponse)
 

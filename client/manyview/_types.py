@@ -110,8 +110,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJobInfo:
-    """A train job as it was when asked for. `state` is QUEUED, STARTING, RUNNING, RECOVERING, CANCELLING, CANCELLED,
-    SUCCEEDED or FAILED; `config` is resolved: every parameter, the defaults too."""
+    """A train job as it was when asked for. `state` is QUEUED, STARTING, RUNNING, RECOVERING, PAUSING, PAUSED,
+    CANCELLING, CANCELLED, SUCCEEDED or FAILED; `config` is resolved: every parameter, the defaults too.
+    `continued_from` names the checkpoint that it began with, if any; `min_images` is above 0 where it follows its data
+    set."""
 
     name: str
     uid: str
@@ -129,6 +131,8 @@ class TrainJobInfo:
     latest_checkpoint: str
     queue_position: int
     server_version: str
+    continued_from: str
+    min_images: int
 
     @property
     def id(self) -> str:

@@ -18,8 +18,8 @@ from manyview._cli.watch import Board, sparkline
 from manyview.testing import FakeServer
 
 COMMANDS = [
-    "upload", "images", "datasets", "train", "jobs", "watch", "logs", "cancel", "embed", "export", "models", "methods",
-    "info", "health",
+    "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed", "export",
+    "models", "methods", "info", "health",
 ]  # fmt: skip
 Run = Callable[..., Any]
 

@@ -74,6 +74,8 @@ CLIENT = {
 }
 JOB = {
     "cancel",
+    "pause",
+    "resume",
     "checkpoints",
     "delete",
     "export",

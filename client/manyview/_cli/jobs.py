@@ -1,21 +1,28 @@
-"""Training: train, jobs, logs, cancel."""
+"""Training: train, jobs, logs, pause, resume, cancel."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.watch import show
 
+if TYPE_CHECKING:
+    from manyview import TrainJobInfo
+
 
 def train(
-    dataset: Annotated[str, typer.Argument(help="Data set to train on.")],
-    method: Annotated[str, typer.Option(help="See `manyview methods`.")] = "simclr",
+    dataset: Annotated[
+        str | None, typer.Argument(help="Data set to train on; by default that of the other job.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="See `manyview methods`; simclr by default, or that of the other job.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="resnet18, …")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration as .json or .toml.")] = None,
@@ -23,6 +30,12 @@ def train(
         list[str] | None, typer.Option("--set", help="One parameter, as views.blur.probability=0; repeatable.")
     ] = None,
     job_id: Annotated[str | None, typer.Option(help="Id of the job.")] = None,
+    clone_from: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Begin anew with this job's data set and configuration.")
+    ] = None,
+    continue_from: Annotated[
+        str | None, typer.Option(metavar="JOB|CHECKPOINT", help="Go on from here, with that job's configuration.")
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the whole configuration; create nothing.")
     ] = False,
@@ -32,14 +45,25 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on a data set. What --set says counts more than --config."""
+    if dataset is None and clone_from is None and continue_from is None:
+        raise typer.BadParameter("needed, unless --clone-from or --continue-from names a job", param_hint="DATASET")
     chosen = read_config(config) if config else {}
     for setting in settings or ():
         assign(chosen, setting)
+    wanted: dict[str, Any] = {
+        "dataset": dataset,
+        "method": method,
+        "backbone": backbone,
+        "epochs": epochs,
+        "config": chosen,
+        "clone_from": clone_from,
+        "continue_from": continue_from,
+    }
     with connect(target, token) as client:
         if print_config:
-            print_json(client.resolve_config(dataset, method, backbone=backbone, epochs=epochs, config=chosen))
+            print_json(client.resolve_config(**wanted))
             return
-        job = client.train(dataset, method, backbone=backbone, epochs=epochs, config=chosen, job_id=job_id)
+        job = client.train(**wanted, job_id=job_id)
         if watch:
             show(job, as_json=as_json)
         elif as_json:
@@ -118,15 +142,40 @@ def logs(
                 typer.echo(f"{clock}{line.level:<7} {line.text}")
 
 
+def pause(
+    job: Annotated[str, typer.Argument(help="Train job.")],
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Stop a job at its next step, with a checkpoint, until it is resumed."""
+    with connect(target, token) as client:
+        _tell(client.job(job).pause(), as_json)
+
+
+def resume(
+    job: Annotated[str, typer.Argument(help="Train job.")],
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Let a paused job go on from its newest checkpoint."""
+    with connect(target, token) as client:
+        _tell(client.job(job).resume(), as_json)
+
+
 def cancel(
     job: Annotated[str, typer.Argument(help="Train job.")],
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a job at its next step, with a checkpoint."""
+    """Stop a job at its next step, with a checkpoint, for good."""
     with connect(target, token) as client:
-        info = client.job(job).cancel()
+        _tell(client.job(job).cancel(), as_json)
+
+
+def _tell(info: TrainJobInfo, as_json: bool) -> None:
     if as_json:
         print_json(info)
     else:

@@ -70,6 +70,8 @@ for command in (
     jobs.jobs,
     watch.watch,
     jobs.logs,
+    jobs.pause,
+    jobs.resume,
     jobs.cancel,
     models.embed,
     models.export,

@@ -49,6 +49,7 @@ def train_job(record: Job) -> train_job_service_pb2.TrainJob:
         last_sequence=record.last_sequence,
         queue_position=record.queue_position,
         server_version=record.server_version,
+        continued_from=record.continued_from,
     )
     if record.failure is not None:
         failure = record.failure

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import train_job_service_pb2_grpc
-from manyview_server.front import convert, convert_jobs, names
+from manyview_server.front import convert, convert_jobs, job_plans, names
 from manyview_server.front.draining import Draining
 from manyview_server.front.idempotency import once
+from manyview_server.front.job_plans import JobPlan
 from manyview_server.front.workers import Trainers
+from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME, Verb
 from manyview_server.store.records import Event
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 
 Context = grpc.aio.ServicerContext[Any, Any]
+VerbRequest = pb.PauseTrainJobRequest | pb.ResumeTrainJobRequest | pb.CancelTrainJobRequest
+VerbReply = TypeVar("VerbReply", pb.PauseTrainJobResponse, pb.ResumeTrainJobResponse, pb.CancelTrainJobResponse)
 
 PAGE_EVENTS = 1000
 MAX_LOG_LINES = 10_000
@@ -42,29 +46,34 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
 
     async def CreateTrainJob(self, request: pb.CreateTrainJobRequest, context: Context) -> pb.CreateTrainJobResponse:
         """Queue a job, or only check it."""
-        job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
-        dataset_id = names.dataset_id(request.dataset, "dataset")
-        settings = self._catalogue.resolve(request.method, convert_jobs.plain(request.config))
         if request.validate_only:
-            return await self._preview(request, job_id, dataset_id, settings)
+            return await self._preview(await job_plans.plan(request, self._store, self._catalogue))
 
         async def create() -> pb.CreateTrainJobResponse:
-            job = await self._store.jobs.create(job_id, dataset_id, request.method, settings, self._version)
+            # Planned here: a request that is repeated gets its answer, whatever has become of the job that it names.
+            wanted = await job_plans.plan(request, self._store, self._catalogue)
+            job = await self._store.jobs.create(
+                wanted.train_job_id,
+                wanted.dataset_id,
+                wanted.method,
+                wanted.settings,
+                self._version,
+                source=wanted.source,
+            )
             self._trainers.wake()
             return pb.CreateTrainJobResponse(train_job=convert_jobs.train_job(job))
 
         return await once(self._store.requests, request, request.request_id, create, pb.CreateTrainJobResponse)
 
-    async def _preview(
-        self, request: pb.CreateTrainJobRequest, job_id: str, dataset_id: str, settings: dict[str, Any]
-    ) -> pb.CreateTrainJobResponse:
-        dataset = await self._store.datasets.get(dataset_id)
+    async def _preview(self, wanted: JobPlan) -> pb.CreateTrainJobResponse:
+        dataset = await self._store.datasets.get(wanted.dataset_id)
         job = pb.TrainJob(
-            name=f"trainJobs/{job_id}" if job_id else "",
-            dataset=request.dataset,
+            name=f"trainJobs/{wanted.train_job_id}" if wanted.train_job_id else "",
+            dataset=f"datasets/{wanted.dataset_id}",
             num_images=dataset.num_images,
-            config=convert_jobs.struct({**settings, "method": request.method}),
+            config=convert_jobs.struct({**wanted.settings, "method": wanted.method}),
             server_version=self._version,
+            continued_from=wanted.source.name if wanted.source else "",
         )
         return pb.CreateTrainJobResponse(train_job=job)
 
@@ -92,16 +101,27 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
 
         return await once(self._store.requests, request, request.request_id, delete, pb.DeleteTrainJobResponse)
 
+    async def PauseTrainJob(self, request: pb.PauseTrainJobRequest, context: Context) -> pb.PauseTrainJobResponse:
+        """Ask a job to stop for a while."""
+        return await self._ask(request, PAUSE, pb.PauseTrainJobResponse)
+
+    async def ResumeTrainJob(self, request: pb.ResumeTrainJobRequest, context: Context) -> pb.ResumeTrainJobResponse:
+        """Ask a job to go on."""
+        return await self._ask(request, RESUME, pb.ResumeTrainJobResponse)
+
     async def CancelTrainJob(self, request: pb.CancelTrainJobRequest, context: Context) -> pb.CancelTrainJobResponse:
-        """Ask a job to stop."""
+        """Ask a job to stop for good."""
+        return await self._ask(request, CANCEL, pb.CancelTrainJobResponse)
+
+    async def _ask(self, request: VerbRequest, verb: Verb, reply_type: type[VerbReply]) -> VerbReply:
         job_id = names.train_job_id(request.name)
 
-        async def cancel() -> pb.CancelTrainJobResponse:
-            job = await self._store.jobs.request_cancel(job_id)
+        async def ask() -> VerbReply:
+            job = await self._store.jobs.request(job_id, verb)
             self._trainers.wake()
-            return pb.CancelTrainJobResponse(train_job=convert_jobs.train_job(job))
+            return reply_type(train_job=convert_jobs.train_job(job))
 
-        return await once(self._store.requests, request, request.request_id, cancel, pb.CancelTrainJobResponse)
+        return await once(self._store.requests, request, request.request_id, ask, reply_type)
 
     async def ListMethods(self, request: pb.ListMethodsRequest, context: Context) -> pb.ListMethodsResponse:
         """What can be trained here."""

@@ -56,10 +56,12 @@ def setting(
     exclusive_maximum: float | None = None,
     choices: Sequence[str] | None = None,
     needs: Sequence[str] = (),
+    fixed: bool = False,
 ) -> Any:
     """A dataclass field with a default, one sentence of description, and bounds (of each item, for a tuple).
 
-    `needs` names sibling fields that must not be zero for this one to take effect.
+    `needs` names sibling fields that must not be zero for this one to take effect. `fixed`: a checkpoint's tensors or
+    numbers depend on it, so that a run which goes on from one cannot change it.
     """
     bounds = {
         "minimum": minimum,
@@ -68,8 +70,9 @@ def setting(
         "exclusive_maximum": exclusive_maximum,
         "choices": None if choices is None else tuple(choices),
     }
-    metadata = {name: bound for name, bound in bounds.items() if bound is not None}
-    return dataclasses.field(default=default, metadata={"description": description, "needs": tuple(needs), **metadata})
+    metadata: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    metadata |= {"description": description, "needs": tuple(needs), "fixed": fixed}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def changed(settings_class: type, name: str, default: Any, **metadata: Any) -> Any:
@@ -157,6 +160,7 @@ def _object_schema(settings: object) -> dict[str, Any]:
             properties[name] = {
                 "description": field.metadata["description"],
                 "default": list(default) if isinstance(default, tuple) else default,
+                **({"x-fixed": True} if field.metadata["fixed"] else {}),
                 **_value_schema(hint, field.metadata),
             }
     return {"type": "object", "properties": properties, "additionalProperties": False}

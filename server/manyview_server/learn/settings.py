@@ -112,12 +112,14 @@ class TrainSettings:
     """
 
     method: str = setting("", "Self-supervised method.")
-    backbone: str = setting("resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES))
+    backbone: str = setting(
+        "resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES), fixed=True
+    )
     backbone_width: float = setting(
-        1.0, "Multiplies the number of channels of the backbone.", exclusive_minimum=0, maximum=8
+        1.0, "Multiplies the number of channels of the backbone.", exclusive_minimum=0, maximum=8, fixed=True
     )
     stem: Literal["auto", "imagenet", "small"] = setting(
-        "auto", "First layers of the backbone; auto means small below 64 pixels and imagenet from there."
+        "auto", "First layers of the backbone; auto means small below 64 pixels and imagenet from there.", fixed=True
     )
     image_size: int = setting(224, "Width and height of a view, in pixels.", minimum=8, maximum=1024)
     decode_size: int | None = setting(
@@ -140,16 +142,23 @@ class TrainSettings:
         "Width of the projection head's hidden layer; null means the backbone's feature width.",
         minimum=1,
         maximum=65_536,
+        fixed=True,
     )
-    projection_dim: int = setting(128, "Width of the projection in which the loss is taken.", minimum=1, maximum=65_536)
+    projection_dim: int = setting(
+        128, "Width of the projection in which the loss is taken.", minimum=1, maximum=65_536, fixed=True
+    )
     memory_bank_size: int | None = setting(
         0,
         "Keys of earlier batches that serve as negatives; null chooses it from the data set, 0 means none.",
         minimum=0,
         maximum=1_048_576,
+        fixed=True,
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Number format of the networks; auto takes the faster one of the device."
+        "auto", "Number format of the networks; auto takes the faster one of the device.", fixed=True
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = setting(
+        "auto", "How feature maps lie in memory; auto takes the faster way of the device.", fixed=True
     )
     log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
     checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
@@ -242,7 +251,7 @@ class MoCoSettings(TrainSettings):
     # CIFAR-10 at 16 px, resnet9 x 0.25, 600 steps of 64, kNN: 35.2 % with, 33.8 % without; and with a faster teacher
     # (ema_momentum 0.9) 33.8 % instead of a collapse to ln(K + 1).
     projection_batch_norm: bool = setting(
-        True, "Whether the projection head has batch norms; the paper's has none, MoCo v3's does."
+        True, "Whether the projection head has batch norms; the paper's has none, MoCo v3's does.", fixed=True
     )
     symmetric: bool = setting(
         True, "Whether each view serves once as query and once as key, at twice the teacher's cost."

@@ -103,6 +103,27 @@ def write(directory: Path, files: Mapping[str, Callable[[Path], None] | bytes]) 
     return manifest
 
 
+def copy(source: Path, directory: Path) -> None:
+    """Make `directory` a second name of the checkpoint `source`, durably: linked where possible, else copied; verified.
+
+    Raises:
+        CheckpointCorrupt: `source` is gone, or not what its manifest says.
+        OSError: the disk is full or failing.
+    """
+    temporary = directory.parent / f"{TEMPORARY_PREFIX}{directory.name}-{secrets.token_hex(4)}"
+    temporary.mkdir()
+    try:
+        for name in (*verify(source)["files"], MANIFEST):
+            _link(source / name, temporary / name)
+        verify(temporary)
+        _sync(temporary)
+        temporary.rename(directory)
+        _sync(directory.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def num_bytes(manifest: Mapping[str, Any]) -> int:
     """Bytes of all files of a manifest."""
     return sum(entry["size"] for entry in manifest["files"].values())
@@ -174,6 +195,14 @@ def _write_file(path: Path, content: Callable[[Path], None] | bytes) -> dict[str
         content(path)
     _sync(path)
     return _describe(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+        _sync(target)
 
 
 def _describe(path: Path) -> dict[str, Any]:

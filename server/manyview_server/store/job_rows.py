@@ -11,12 +11,14 @@ from typing import Any
 from manyview_server.errors import Aborted
 from manyview_server.store.records import TERMINAL_STATES, Failure, Job, NewEvent, Progress
 
-# Where each state may lead. A job that is cancelled may still end by itself first.
+# Where each state may lead. A job that is being paused or cancelled may still end by itself first.
 NEXT_STATES: Mapping[str, frozenset[str]] = {
-    "QUEUED": frozenset({"STARTING", "CANCELLING", "CANCELLED", "FAILED"}),
-    "STARTING": frozenset({"RUNNING", "RECOVERING", "CANCELLING", "FAILED"}),
-    "RUNNING": frozenset({"RECOVERING", "CANCELLING", "SUCCEEDED", "FAILED"}),
-    "RECOVERING": frozenset({"QUEUED", "STARTING", "CANCELLING", "FAILED"}),
+    "QUEUED": frozenset({"STARTING", "PAUSED", "CANCELLED", "FAILED"}),
+    "STARTING": frozenset({"RUNNING", "RECOVERING", "PAUSING", "CANCELLING", "FAILED"}),
+    "RUNNING": frozenset({"RECOVERING", "PAUSING", "CANCELLING", "SUCCEEDED", "FAILED"}),
+    "RECOVERING": frozenset({"STARTING", "PAUSING", "CANCELLING", "FAILED"}),
+    "PAUSING": frozenset({"PAUSED", "CANCELLING", "SUCCEEDED", "FAILED"}),
+    "PAUSED": frozenset({"QUEUED", "CANCELLED"}),
     "CANCELLING": frozenset({"CANCELLED", "SUCCEEDED", "FAILED"}),
     "CANCELLED": frozenset(),
     "SUCCEEDED": frozenset(),
@@ -27,6 +29,7 @@ NEXT_STATES: Mapping[str, frozenset[str]] = {
 PLAIN_COLUMNS = (
     *("train_job_id", "uid", "dataset_id", "dataset_uid", "num_images", "method", "state", "desired", "create_time"),
     *("start_time", "end_time", "attempt", "restarts", "last_sequence", "latest_checkpoint", "server_version"),
+    *("continued_from", "min_images"),
 )
 SELECT = f"""
     SELECT settings, failure, progress,

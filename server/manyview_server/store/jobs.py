@@ -1,29 +1,38 @@
 """Train jobs: desired and observed state, each transition one transaction with the event that tells of it.
 
-QUEUED -> STARTING -> RUNNING -> SUCCEEDED | FAILED; STARTING, RUNNING -> RECOVERING -> STARTING | QUEUED;
-QUEUED -> CANCELLED; any other that is not terminal -> CANCELLING -> CANCELLED. Terminal states are final.
+QUEUED -> STARTING -> RUNNING -> SUCCEEDED | FAILED, and STARTING, RUNNING -> RECOVERING -> STARTING. All three that
+hold a device may go -> PAUSING -> PAUSED -> QUEUED or -> CANCELLING -> CANCELLED; a QUEUED or PAUSED job gets there at
+once. Terminal states are final.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
+import shutil
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument
-from manyview_server.store import checkpoint_rows
+from manyview_server.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument
+from manyview_server.store import checkpoint_rows, checkpoints
+from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.store.database import Database
 from manyview_server.store.datasets import dataset_pk, read_dataset
 from manyview_server.store.event_rows import insert, job_pk
 from manyview_server.store.events import EventLog
 from manyview_server.store.job_rows import SELECT, check_expected, job_of, move, read_job, save_progress
+from manyview_server.store.job_verbs import Verb
 from manyview_server.store.records import Checkpoint, Failure, Job, Json, NewEvent, Progress
 from manyview_server.store.shards import sync_directory
 from manyview_server.store.trash import Trash
+
+log = logging.getLogger(__name__)
 
 # A page, and the token of the next one: "" where there is none.
 JobPage = tuple[list[Job], str]
@@ -55,44 +64,67 @@ class JobStore:
         return checkpoint_rows.checkpoint_directory(self._jobs_dir, uid)
 
     async def create(
-        self, train_job_id: str, dataset_id: str, method: str, settings: Mapping[str, Json], server_version: str
+        self,
+        train_job_id: str,
+        dataset_id: str,
+        method: str,
+        settings: Mapping[str, Json],
+        server_version: str,
+        *,
+        source: Checkpoint | None = None,
     ) -> Job:
         """Queue a job over the images that the data set holds now. With an empty id the store chooses one.
 
-        Raises AlreadyExists TRAIN_JOB_EXISTS, NotFound DATASET_NOT_FOUND.
+        With a `source` the job begins with a copy of that checkpoint: of its own from then on, whatever becomes of the
+        other job. Raises AlreadyExists TRAIN_JOB_EXISTS, NotFound DATASET_NOT_FOUND or MODEL_NOT_FOUND, and DataLoss
+        CHECKPOINT_CORRUPT.
         """
         uid = uuid.uuid4().hex
         name = train_job_id or f"job-{uid[:12]}"
-
-        def run(connection: sqlite3.Connection) -> Job:
-            dataset = read_dataset(connection, dataset_pk(connection, dataset_id))
-            if connection.execute("SELECT 1 FROM job WHERE train_job_id = ?", (name,)).fetchone():
-                raise AlreadyExists("TRAIN_JOB_EXISTS", f"there is a train job {name!r} already")
-            self._make_directories(uid)
-            now = self._clock()
-            row = {
-                "train_job_id": name,
-                "uid": uid,
-                "dataset_id": dataset_id,
-                "dataset_uid": dataset.uid,
-                "num_images": dataset.num_images,
-                "method": method,
-                "settings": json.dumps(settings),
-                "state": "QUEUED",
-                "create_time": now,
-                "server_version": server_version,
-            }
-            sql = f"INSERT INTO job ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
-            pk = connection.execute(sql, tuple(row.values())).lastrowid
-            assert pk is not None
-            queued = {"from": "", "to": "QUEUED", "reason": "", "message": ""}
-            insert(connection, pk, [(now, NewEvent(kind="state", payload=queued))])
-            return read_job(connection, pk, {})
-
-        job = await self._database.write(run)
+        first = await self._copy(source, name, uid) if source else None
+        row = {
+            "train_job_id": name,
+            "uid": uid,
+            "dataset_id": dataset_id,
+            "method": method,
+            "settings": json.dumps(settings),
+            "server_version": server_version,
+            "continued_from": source.name if source else "",
+        }
+        try:
+            job = await self._database.write(lambda connection: self._insert(connection, row, first))
+        except Exception:
+            await asyncio.to_thread(shutil.rmtree, self._jobs_dir / uid, ignore_errors=True)
+            raise
         # What was held of a deleted job of this name.
         self._forget(name)
         return job
+
+    def _insert(self, connection: sqlite3.Connection, row: dict[str, Json], first: Checkpoint | None) -> Job:
+        dataset = read_dataset(connection, dataset_pk(connection, row["dataset_id"]))
+        name = row["train_job_id"]
+        if connection.execute("SELECT 1 FROM job WHERE train_job_id = ?", (name,)).fetchone():
+            raise AlreadyExists("TRAIN_JOB_EXISTS", f"there is a train job {name!r} already")
+        if first is None:
+            self._make_directories(row["uid"])
+        now = self._clock()
+        row |= {
+            "dataset_uid": dataset.uid,
+            "num_images": dataset.num_images,
+            "state": "QUEUED",
+            "create_time": now,
+        }
+        sql = f"INSERT INTO job ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+        pk = connection.execute(sql, tuple(row.values())).lastrowid
+        assert pk is not None
+        events = [NewEvent(kind="state", payload={"from": "", "to": "QUEUED", "reason": "", "message": ""})]
+        if first:
+            checkpoint_rows.add(connection, pk, first)
+            save_progress(connection, pk, Progress(step=first.step, epoch=first.epoch))
+            text = f"goes on from {row['continued_from']}"
+            events.append(NewEvent(kind="log", payload={"level": "info", "text": text}, step=first.step))
+        insert(connection, pk, [(now, event) for event in events])
+        return read_job(connection, pk, {})
 
     async def get(self, train_job_id: str) -> Job:
         """The job. Raises NotFound TRAIN_JOB_NOT_FOUND."""
@@ -128,22 +160,19 @@ class JobStore:
         self._forget(train_job_id)
         await self._trash.sweep()
 
-    async def request_cancel(self, train_job_id: str) -> Job:
-        """Let the job end: CANCELLED at once while it is queued, else CANCELLING. Repeating it changes nothing.
+    async def request(self, train_job_id: str, verb: Verb) -> Job:
+        """Note what the user wants of the job, and move it there as far as that needs no trainer to stop or start.
 
-        Raises FailedPrecondition STATE_CONFLICT where it ended otherwise.
+        Repeating it changes nothing. Raises FailedPrecondition STATE_CONFLICT where it is too late.
         """
 
         def change(connection: sqlite3.Connection, pk: int) -> tuple[Job, list[NewEvent]]:
             job = read_job(connection, pk, self._progress)
-            if job.state in ("SUCCEEDED", "FAILED"):
-                message = f"train job {train_job_id!r} is {job.state} already"
-                raise FailedPrecondition("STATE_CONFLICT", message, metadata={"state": job.state})
-            connection.execute("UPDATE job SET desired = 'cancel' WHERE pk = ?", (pk,))
+            to = verb.lead(job)
+            connection.execute("UPDATE job SET desired = ? WHERE pk = ?", (verb.desired, pk))
             events = []
-            if job.state not in ("CANCELLING", "CANCELLED"):
-                to = "CANCELLED" if job.state == "QUEUED" else "CANCELLING"
-                reason = Failure(reason="CANCEL_REQUESTED", message="")
+            if to != job.state:
+                reason = Failure(reason=verb.reason, message="")
                 events.append(move(connection, pk, job, to, self._clock(), reason, None))
             return read_job(connection, pk, self._progress), events
 
@@ -274,6 +303,25 @@ class JobStore:
 
         await self._database.write(run)
         await self._trash.sweep()
+
+    async def _copy(self, source: Checkpoint, name: str, uid: str) -> Checkpoint:
+        """A copy of the checkpoint for a job that is not there yet; retention keeps the original meanwhile."""
+        await self.pin_checkpoint(source.train_job_id, source.step)
+        directory = self.checkpoint_directory(uid) / checkpoints.name(source.step, 0)
+
+        def copy() -> None:
+            self._make_directories(uid)
+            checkpoints.copy(Path(source.directory), directory)
+
+        try:
+            await asyncio.to_thread(copy)
+        except Exception as error:
+            await asyncio.to_thread(shutil.rmtree, self._jobs_dir / uid, ignore_errors=True)
+            if isinstance(error, CheckpointCorrupt):
+                log.error("%s cannot be continued: %s", source.name, error)
+                raise DataLoss("CHECKPOINT_CORRUPT", f"{source.name} is not what its manifest says") from error
+            raise
+        return replace(source, train_job_id=name, attempt=0, directory=str(directory), pinned=False)
 
     def _make_directories(self, uid: str) -> None:
         """Durable before the row is: a checkpoint syncs its own directory and the one above alone."""

@@ -145,10 +145,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A train job. `desired` ("run" or "cancel") is the user's will, `state` what is so.
+    """A train job. `desired` ("run", "pause" or "cancel") is the user's will, `state` what is so.
 
     `uid` names its directory. `settings` is the resolved configuration. `restarts` counts restarts of the trainer since
-    the newest checkpoint. `latest_checkpoint` is that checkpoint's step, or -1 for none.
+    the newest checkpoint. `latest_checkpoint` is that checkpoint's step, or -1 for none. `continued_from` names the
+    checkpoint that it began with, or is empty. `min_images` is above 0 for a job that follows its data set.
     """
 
     train_job_id: str
@@ -171,6 +172,8 @@ class Job:
     latest_checkpoint: int
     queue_position: int
     server_version: str
+    continued_from: str
+    min_images: int
 
     @property
     def terminal(self) -> bool:

@@ -151,4 +151,8 @@ MIGRATIONS: tuple[str, ...] = (
         job INTEGER NOT NULL DEFAULT 0
     );
     """,
+    """
+    ALTER TABLE job ADD COLUMN continued_from TEXT NOT NULL DEFAULT '';
+    ALTER TABLE job ADD COLUMN min_images INTEGER NOT NULL DEFAULT 0;
+    """,
 )

@@ -9,7 +9,7 @@ import asyncio
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,22 @@ class Catalogue:
             raise CatalogueError(f"there is no device {wanted!r}; there is {', '.join(names) or 'none at all'}")
         return found
 
+    def refuse_changed(self, method: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> None:
+        """Refuse `after` as the configuration of a run that goes on from a checkpoint of a run with `before`.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID with every field that shapes what a checkpoint holds, and differs.
+        """
+        found = [
+            Violation(
+                field=f"config.{field}",
+                description=f"must stay {was!r} in a job that goes on from a checkpoint (got {wanted!r})",
+            )
+            for field, was, wanted in _changed(self.method(method).schema, before, after)
+        ]
+        if found:
+            raise InvalidArgument.of(*found)
+
     def resolve(self, method: str, overrides: Mapping[str, Json], *, prefix: str = "config.") -> dict[str, Json]:
         """The whole configuration: `overrides`, nested, over the defaults of `method`. Whole floats become integers.
 
@@ -144,6 +160,18 @@ async def _exit_status(process: WorkerProcess, deadline_s: float) -> int:
     except TimeoutError as error:
         message = f"describing took longer than {deadline_s:g} seconds:\n{process.stderr_tail.strip()}"
         raise CatalogueError(message) from error
+
+
+def _changed(
+    schema: Mapping[str, Json], before: Mapping[str, Json], after: Mapping[str, Json], path: str = ""
+) -> Iterator[tuple[str, Json, Json]]:
+    """The fields that the schema fixes and that differ: dotted path, value before, value after."""
+    for name, field in schema["properties"].items():
+        was, wanted = before.get(name), after.get(name)
+        if "properties" in field:
+            yield from _changed(field, was or {}, wanted or {}, f"{path}{name}.")
+        elif field.get("x-fixed") and was != wanted:
+            yield f"{path}{name}", was, wanted
 
 
 def _resolve(schema: Mapping[str, Json], value: Json) -> Json:

@@ -1,8 +1,8 @@
 """Train jobs: from what is wanted to what runs.
 
 One reconciler, which is the start-up path too: a job that is STARTING or RUNNING without a trainer of ours has lost it
-and recovers, one that is CANCELLING without one is cancelled, and a free device takes the oldest job that waits,
-recovering ones first. One trainer per device at a time.
+and recovers, one that is PAUSING or CANCELLING without one is paused or cancelled, and a free device takes the oldest
+job that waits, recovering ones first. One trainer per device at a time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ RESTARTED = Failure(reason="SERVER_RESTARTED", message="the server was restarted
 NO_REASON = Failure(reason="", message="")
 LOST_STATES = {"STARTING", "RUNNING"}
 WAITING_STATES = {"QUEUED", "RECOVERING"}
+# Where a job goes that was asked to stop, once no trainer of it is left.
+STOPPED = {"PAUSING": "PAUSED", "CANCELLING": "CANCELLED"}
 
 
 @dataclass(slots=True, eq=False)
@@ -113,12 +115,14 @@ class JobSupervisor:
         waiting = []
         for job in await self._store.jobs.unfinished():
             run = ours.get(job.train_job_id)
-            if job.state == "CANCELLING" and run:
+            if job.state in STOPPED and run:
                 run.end()
-            elif job.state == "CANCELLING":
-                await self._move(job, {"CANCELLING"}, "CANCELLED")
+            elif job.state in STOPPED:
+                job = await self._move(job, {job.state}, STOPPED[job.state])
             elif job.state in LOST_STATES and not run:
                 job = await self._move(job, LOST_STATES, "RECOVERING", RESTARTED)
+            if job.state == "PAUSED" and job.desired == "run":  # resumed before it had stopped
+                job = await self._move(job, {"PAUSED"}, "QUEUED")
             if job.state in WAITING_STATES and not run:
                 waiting.append(job)
         waiting.sort(key=lambda job: job.state == "QUEUED")  # stable: the oldest first among each
@@ -151,8 +155,8 @@ class JobSupervisor:
 
     async def _attempt(self, device: str, run: Run, job: Job) -> Job:
         """One trainer's life, and what follows from its end."""
-        attempt = 1 if job.state == "QUEUED" else job.attempt + 1
-        job = await self._move(job, WAITING_STATES, "STARTING", attempt=attempt)
+        restarts = 0 if job.state == "QUEUED" else None
+        job = await self._move(job, WAITING_STATES, "STARTING", attempt=job.attempt + 1, restarts=restarts)
         if job.state != "STARTING":
             return job
         try:
@@ -218,17 +222,22 @@ class JobSupervisor:
         )
 
     async def _conclude(self, job: Job, ending: Ending) -> Job:
-        """Write how an attempt ended. A job whose cancellation was asked for is cancelled, however it ended."""
+        """Write how an attempt ended.
+
+        A job that was to be cancelled is so, however it ended; one that was to pause may have ended by itself first.
+        """
         job = await self._store.jobs.get(job.train_job_id)
         if job.state == "CANCELLING":
             return await self._move(job, {"CANCELLING"}, "CANCELLED")
         if ending.outcome == "succeeded":
             if job.state == "STARTING":
                 job = await self._move(job, {"STARTING"}, "RUNNING")
-            return await self._move(job, {"RUNNING"}, "SUCCEEDED")
+            return await self._move(job, {"RUNNING", "PAUSING"}, "SUCCEEDED")
         if ending.outcome == "failed":
             why = Failure(reason=ending.reason, message=ending.message, hint=ending.hint)
-            return await self._move(job, LOST_STATES, "FAILED", why)
+            return await self._move(job, {*LOST_STATES, "PAUSING"}, "FAILED", why)
+        if job.state == "PAUSING":
+            return await self._move(job, {"PAUSING"}, "PAUSED")
         if self._draining:
             return job
         if job.restarts >= MAX_RESTARTS:

@@ -136,5 +136,6 @@ def merged(settings: Mapping[str, Json], chosen: Mapping[str, Json]) -> dict[str
     """`settings` with what a trainer has `chosen` for the fields that were left open, nested alike."""
     result = dict(settings)
     for name, value in chosen.items():
-        result[name] = merged(result[name], value) if isinstance(result.get(name), Mapping) else value
+        nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if nested else value
     return result

@@ -53,8 +53,10 @@ class Numerics:
 
 
 def choose(settings: TrainSettings, device: torch.device) -> Numerics:
-    """The fastest of what `settings.precision` leaves open, by two timed steps of each on a model of its own."""
+    """The fastest of what the settings leave open, by two timed steps of each on a model of its own."""
     candidates = list(_candidates(settings, device))
+    if len(candidates) == 1:
+        return candidates[0]
     times = [_seconds_per_step(settings, device, numerics) for numerics in candidates]
     best = min(range(len(candidates)), key=times.__getitem__)
     return candidates[best] if times[best] * CLEAR_GAIN < times[0] else candidates[0]
@@ -67,7 +69,8 @@ def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numer
         precisions = [settings.precision]
     elif has_fast_bfloat16(device):
         precisions.append("bfloat16")
-    for precision, channels_last in itertools.product(precisions, (True, False)):
+    layouts = [True, False] if settings.memory_format == "auto" else [settings.memory_format == "channels_last"]
+    for precision, channels_last in itertools.product(precisions, layouts):
         yield Numerics(precision=precision, channels_last=channels_last)
 
 

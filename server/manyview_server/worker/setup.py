@@ -73,6 +73,7 @@ class Setup:
             "batch_size": self.batch_size,
             "decode_size": self.decode_size,
             "precision": self.numerics.precision,
+            "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
             "projection_hidden_dim": self.settings.projection_hidden_dim or self.method.backbone.feature_dim,
             "memory_bank_size": bank_size if bank_size is not None else default_size(self.num_images, self.batch_size),
             "optimizer": {"learning_rate": self.optimizer.peak_learning_rate},
@@ -156,6 +157,10 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         _restore(Path(start.resume_from), method, optimizer)
     feed = Feed(cache, parts.train, batch_size=batch_size, seed=settings.seed, device=device)
     num_steps = min(settings.epochs * feed.steps_per_epoch, settings.max_steps or 2**63)
+    first_step = int(run["step"]) if run else 0
+    if start.attempt == 1 and first_step >= num_steps:
+        message = f"the checkpoint to go on from is at step {first_step}, and the job would end at step {num_steps}"
+        raise TrainingFailed("CONFIG_INVALID", message, "Raise epochs, or max_steps where that is set.")
     evaluates = len(parts.held_out) > 0
     return Setup(
         settings=settings,
@@ -168,7 +173,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         optimizer=optimizer,
         feed=feed,
         knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if evaluates else None,
-        first_step=int(run["step"]) if run else 0,
+        first_step=first_step,
         num_steps=num_steps,
         remarks=tuple(_remarks(cache, parts, settings, numerics, start, run)),
     )

@@ -36,6 +36,7 @@ SCHEMA = {
     "properties": {
         "epochs": {"type": "integer", "minimum": 1, "default": 50},
         "temperature": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},
+        "backbone": {"enum": ["resnet18", "resnet34"], "default": "resnet18", "x-fixed": True},
     },
 }
 

@@ -20,6 +20,7 @@ from manyview_server.__main__ import main
 from manyview_server.config import ServeSettings
 from manyview_server.front import app as app_module
 from manyview_server.front.app import App
+from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device
 
@@ -58,7 +59,7 @@ async def test_a_signal_drains_and_the_store_can_be_opened_again(
     store = Store.open(tmp_path)
     await store.datasets.create("shirts")
     await store.jobs.create("j", "shirts", "simclr", {}, "1")
-    await store.jobs.request_cancel("j")
+    await store.jobs.request("j", CANCEL)
     await store.close()
     running = asyncio.create_task(App(settings(tmp_path), "1").run())
     line = await serving(capsys)

@@ -11,6 +11,7 @@ import pytest
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import types_pb2
 from manyview_server.front.metrics_service import PAGE_BYTES, pages, thinned
+from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import Event, NewEvent
 
 End = pb.EndOfStream
@@ -175,7 +176,7 @@ async def test_deleting_the_job_ends_a_subscription(front: Any, job: str, monkey
 
     gone: list[bool] = []
     monkeypatch.setattr(front.store.jobs, "get", get_later)
-    await front.store.jobs.request_cancel("j")
+    await front.store.jobs.request("j", CANCEL)
     await asyncio.sleep(0.1)
     await front.store.jobs.delete("j")
     gone.append(True)

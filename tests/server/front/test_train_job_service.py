@@ -13,6 +13,8 @@ from google.protobuf.struct_pb2 import Struct
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.store import checkpoints
+from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import NewEvent, Progress
 
 
@@ -38,7 +40,7 @@ async def create(front: Any, job_id: str = "j", **fields: Any) -> pb.TrainJob:
 async def test_a_job_holds_its_whole_configuration_and_wakes_the_supervisor(front: Any, dataset: str) -> None:
     job = await create(front, config=config(epochs=3))
     assert job.name == "trainJobs/j"
-    assert dict(job.config) == {"method": "simclr", "epochs": 3, "temperature": 0.5}
+    assert dict(job.config) == {"method": "simclr", "epochs": 3, "temperature": 0.5, "backbone": "resnet18"}
     assert (await front.store.jobs.get("j")).settings["epochs"] == 3
     assert isinstance((await front.store.jobs.get("j")).settings["epochs"], int)
     assert job.state == types_pb2.TRAIN_JOB_STATE_QUEUED
@@ -98,6 +100,90 @@ async def test_cancel_and_delete_follow_the_state(front: Any, dataset: str, refu
     assert (await refused(front.jobs.GetTrainJob(pb.GetTrainJobRequest(name=job.name)))).reason == "TRAIN_JOB_NOT_FOUND"
 
 
+async def test_pause_and_resume_follow_the_state(front: Any, dataset: str, refused: Any) -> None:
+    job = await create(front)
+    pause, resume = pb.PauseTrainJobRequest(name=job.name), pb.ResumeTrainJobRequest(name=job.name)
+    for _ in range(2):
+        assert (await front.jobs.PauseTrainJob(pause)).train_job.state == types_pb2.TRAIN_JOB_STATE_PAUSED
+    for _ in range(2):
+        assert (await front.jobs.ResumeTrainJob(resume)).train_job.state == types_pb2.TRAIN_JOB_STATE_QUEUED
+    assert front.trainers.wakes == 5
+    request_id = str(uuid.uuid4())
+    once = pb.PauseTrainJobRequest(name=job.name, request_id=request_id)
+    first = await front.jobs.PauseTrainJob(once)
+    await front.jobs.ResumeTrainJob(resume)
+    assert await front.jobs.PauseTrainJob(once) == first, "the same request is one wish, and was granted"
+    assert (await front.jobs.GetTrainJob(pb.GetTrainJobRequest(name=job.name))).train_job.state == 1
+    await front.jobs.CancelTrainJob(pb.CancelTrainJobRequest(name=job.name))
+    for call in (front.jobs.PauseTrainJob(pause), front.jobs.ResumeTrainJob(resume)):
+        error = await refused(call)
+        assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "STATE_CONFLICT")
+        assert error.metadata == {"state": "CANCELLED"}
+        assert error.text == "train job 'j' is CANCELLED already"
+    missing = pb.PauseTrainJobRequest(name="trainJobs/none")
+    assert (await refused(front.jobs.PauseTrainJob(missing))).reason == "TRAIN_JOB_NOT_FOUND"
+
+
+async def add_checkpoint(front: Any, step: int) -> None:
+    uid = (await front.store.jobs.get("j")).uid
+    directory = front.store.jobs.checkpoint_directory(uid) / checkpoints.name(step, 1)
+    checkpoints.write(directory, {checkpoints.STATE_JSON: b"{}"})
+    fields = {"epoch": 1, "attempt": 1, "directory": str(directory), "num_bytes": 2, "model": {}}
+    await front.store.jobs.add_checkpoint("j", step=step, **fields)
+
+
+async def test_a_clone_has_the_configuration_of_the_other_job_and_begins_anew(front: Any, dataset: str) -> None:
+    await create(front, config=config(epochs=9, temperature=0.3))
+    same = {"dataset": "", "method": "", "clone_from": "trainJobs/j"}
+    clone = await create(front, "clone", config=config(epochs=2), **same)
+    assert (clone.dataset, clone.continued_from, clone.latest_checkpoint) == ("datasets/shirts", "", "")
+    assert (clone.config["method"], clone.config["epochs"], clone.config["temperature"]) == ("simclr", 2, 0.3)
+    preview = await create(front, "", validate_only=True, config=None, **same)
+    assert (preview.dataset, preview.config["epochs"]) == ("datasets/shirts", 9)
+
+
+async def test_a_job_continues_from_the_newest_or_a_named_checkpoint(front: Any, dataset: str) -> None:
+    await create(front, config=config(epochs=9))
+    await add_checkpoint(front, 10)
+    await add_checkpoint(front, 20)
+    other = {"dataset": "", "method": ""}
+    newest = await create(front, "newest", config=config(epochs=20), continue_from="trainJobs/j", **other)
+    assert (newest.continued_from, newest.latest_checkpoint, newest.config["epochs"]) == (
+        "trainJobs/j/checkpoints/20",
+        "trainJobs/newest/checkpoints/20",
+        20,
+    )
+    assert newest.progress.step == 20
+    older = await create(front, "older", config=None, continue_from="trainJobs/j/checkpoints/10", **other)
+    assert older.latest_checkpoint == "trainJobs/older/checkpoints/10"
+
+
+async def test_what_cannot_be_cloned_or_continued_is_refused_by_name(front: Any, dataset: str, refused: Any) -> None:
+    await create(front)
+    await front.store.datasets.create("empty")
+
+    async def refusal(**fields: Any) -> tuple[str, tuple[str, ...], str]:
+        error = await refused(create(front, "new", **{"dataset": "", "method": "", "config": None, **fields}))
+        return error.reason, error.fields, error.text
+
+    assert (await refusal(continue_from="trainJobs/none"))[0] == "TRAIN_JOB_NOT_FOUND"
+    assert (await refusal(clone_from="trainJobs/none"))[0] == "TRAIN_JOB_NOT_FOUND"
+    reason, _, text = await refusal(continue_from="trainJobs/j")
+    assert (reason, text) == ("MODEL_NOT_FOUND", "train job 'j' has no checkpoint yet")
+    assert (await refusal(continue_from="backbones/resnet18"))[:2] == ("FIELD_INVALID", ("continue_from",))
+    assert (await refusal(clone_from="j"))[:2] == ("FIELD_INVALID", ("clone_from",))
+    both = await refusal(clone_from="trainJobs/j", continue_from="trainJobs/j")
+    assert both[:2] == ("FIELD_INVALID", ("continue_from",))
+    assert (await refusal(dataset=""))[:2] == ("FIELD_INVALID", ("dataset",))
+    await add_checkpoint(front, 10)
+    assert (await refusal(continue_from="trainJobs/j/checkpoints/11"))[0] == "MODEL_NOT_FOUND"
+    assert (await refusal(continue_from="trainJobs/j", method="moco"))[:2] == ("FIELD_INVALID", ("method",))
+    changed = await refusal(continue_from="trainJobs/j", config=config(backbone="resnet34", epochs=7))
+    assert changed[:2] == ("FIELD_INVALID", ("config.backbone",))
+    assert "must stay 'resnet18' in a job that goes on from a checkpoint (got 'resnet34')" in changed[2]
+    assert (await create(front, "new", dataset="datasets/empty", method="", clone_from="trainJobs/j")).num_images == 0
+
+
 async def test_a_failed_job_says_why_and_what_to_do(front: Any, dataset: str) -> None:
     await create(front)
     await front.store.jobs.transition("j", {"QUEUED"}, "STARTING")
@@ -134,7 +220,7 @@ async def test_the_tail_begins_with_the_newest_lines_and_ends_with_the_job(front
     assert [(line.log.text, line.log.level) for line in (await following.read()).lines] == [
         ("new", types_pb2.Log.LEVEL_ERROR)
     ]
-    await front.store.jobs.request_cancel("j")
+    await front.store.jobs.request("j", CANCEL)
     async with asyncio.timeout(5):
         assert (await following.read()).end
 

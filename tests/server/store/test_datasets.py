@@ -7,6 +7,7 @@ import pytest
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.store import datasets as datasets_module
 from manyview_server.store import trash as trash_module
+from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage, ImageRecord, RejectedImage
 from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.store.store import Store
@@ -140,7 +141,7 @@ async def test_a_data_set_that_a_job_reads_cannot_be_deleted(mixed: Store) -> No
     with pytest.raises(FailedPrecondition) as caught:
         await mixed.datasets.delete("a")
     assert (caught.value.reason, caught.value.metadata) == ("DATASET_IN_USE", {"train_job": "j"})
-    await mixed.jobs.request_cancel("j")
+    await mixed.jobs.request("j", CANCEL)
     await mixed.datasets.delete("a")
     assert (await mixed.jobs.get("j")).dataset_id == "a"
 

@@ -10,6 +10,7 @@ import pytest
 from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
 from manyview_server.store import events as events_module
 from manyview_server.store.events import EventLog
+from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import Event, NewEvent
 from manyview_server.store.store import Store
 
@@ -214,7 +215,7 @@ async def test_the_newest_log_lines_come_oldest_first(log: EventLog) -> None:
 
 
 async def test_a_deleted_jobs_readers_wake_and_find_nothing(log: EventLog, store: Store) -> None:
-    await store.jobs.request_cancel("j")
+    await store.jobs.request("j", CANCEL)
     waiting = asyncio.create_task(log.wait("j", 2, timeout_s=5.0))
     await asyncio.sleep(0.02)
     await store.jobs.delete("j")

@@ -14,6 +14,7 @@ import pytest
 from manyview_server.errors import ResourceExhausted
 from manyview_server.store import shards
 from manyview_server.store.ingest import chain
+from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.shards import ShardReader, ShardWriter
 from manyview_server.store.store import Store
@@ -84,7 +85,7 @@ async def test_uploads_stop_before_the_disk_is_full_and_everything_else_goes_on(
     with pytest.raises(ResourceExhausted, match="disk is full"):
         await session.append(1, [image(1)])
     await store.jobs.create("j", "a", "simclr", {}, "0")
-    await store.jobs.request_cancel("j")
+    await store.jobs.request("j", CANCEL)
     await store.jobs.delete("j")
     await store.datasets.delete("a")
     await store.close()

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from manyview_server.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from manyview_server.store.records import CheckedImage, Failure, Job, Progress
+from manyview_server.errors import Aborted, AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from manyview_server.store import checkpoints
+from manyview_server.store.job_rows import NEXT_STATES
+from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME, Verb
+from manyview_server.store.records import CheckedImage, Checkpoint, Failure, Job, Progress
 from manyview_server.store.store import Store
 
 
@@ -72,7 +76,7 @@ async def test_each_transition_is_an_event_and_the_events_fold_to_the_state(stor
 
 async def test_a_lost_race_is_told_and_changes_nothing(store: Store) -> None:
     await create(store)
-    await store.jobs.request_cancel("j")
+    await store.jobs.request("j", CANCEL)
     with pytest.raises(Aborted) as caught:
         await store.jobs.transition("j", {"QUEUED"}, "STARTING")
     assert (caught.value.reason, caught.value.metadata) == ("STATE_CONFLICT", {"state": "CANCELLED"})
@@ -99,10 +103,10 @@ async def test_cancelling_a_job_that_runs_waits_for_its_trainer(store: Store) ->
     await create(store)
     await store.jobs.transition("j", {"QUEUED"}, "STARTING")
     for _ in range(2):
-        job = await store.jobs.request_cancel("j")
+        job = await store.jobs.request("j", CANCEL)
         assert (job.state, job.desired) == ("CANCELLING", "cancel")
     await store.jobs.transition("j", {"CANCELLING"}, "CANCELLED")
-    assert (await store.jobs.request_cancel("j")).state == "CANCELLED"
+    assert (await store.jobs.request("j", CANCEL)).state == "CANCELLED"
     assert len(await states(store)) == 4
 
 
@@ -110,9 +114,80 @@ async def test_a_job_that_ended_otherwise_cannot_be_cancelled(store: Store) -> N
     await create(store)
     await store.jobs.transition("j", {"QUEUED"}, "FAILED", reason="CONFIG_INVALID")
     with pytest.raises(FailedPrecondition) as caught:
-        await store.jobs.request_cancel("j")
+        await store.jobs.request("j", CANCEL)
     assert caught.value.metadata == {"state": "FAILED"}
     assert (await store.jobs.get("j")).desired == "run"
+
+
+@pytest.mark.parametrize("verb", [PAUSE, RESUME, CANCEL], ids=lambda verb: verb.desired)
+async def test_a_wish_leads_each_state_where_it_says_and_is_refused_in_the_others(store: Store, verb: Verb) -> None:
+    ways: dict[str, tuple[str, ...]] = {
+        "QUEUED": (),
+        "STARTING": ("STARTING",),
+        "RUNNING": ("STARTING", "RUNNING"),
+        "RECOVERING": ("STARTING", "RECOVERING"),
+        "PAUSING": ("STARTING", "PAUSING"),
+        "PAUSED": ("PAUSED",),
+        "CANCELLING": ("STARTING", "CANCELLING"),
+        "CANCELLED": ("CANCELLED",),
+        "SUCCEEDED": ("STARTING", "RUNNING", "SUCCEEDED"),
+        "FAILED": ("FAILED",),
+    }
+    assert set(ways) == set(NEXT_STATES)
+    for state, way in ways.items():
+        name = state.lower()
+        await create(store, name)
+        for step in way:
+            await store.jobs.transition(name, set(ways), step)
+        before = (await store.jobs.get(name)).last_sequence
+        if state not in verb.leads:
+            with pytest.raises(FailedPrecondition) as caught:
+                await store.jobs.request(name, verb)
+            assert caught.value.metadata == {"state": state}
+            assert (await store.jobs.get(name)).last_sequence == before
+            continue
+        for _ in range(2):
+            job = await store.jobs.request(name, verb)
+            assert (job.state, job.desired) == (verb.leads[state], verb.desired)
+        assert job.last_sequence == before + (job.state != state), "repeating it is no event"
+
+
+async def test_a_job_goes_on_from_a_copy_of_a_checkpoint_that_outlives_the_original(store: Store) -> None:
+    source = await written(store, await create(store, "first"), step=7)
+    job = await store.jobs.create("second", "a", "moco", {}, "0.1.0", source=source)
+    assert (job.latest_checkpoint, job.continued_from) == (7, "trainJobs/first/checkpoints/7")
+    assert (job.progress.step, job.attempt) == (7, 0)
+    assert [event.payload.get("text") for event in await store.events.read("second", 1, 9)] == [
+        "goes on from trainJobs/first/checkpoints/7"
+    ]
+    await store.jobs.request("first", CANCEL)
+    await store.jobs.delete("first")
+    (copy,) = await store.jobs.checkpoints("second")
+    assert (copy.step, copy.attempt) == (7, 0)
+    assert checkpoints.verify(Path(copy.directory))["files"].keys() == {"state.json"}
+
+
+async def test_a_corrupt_or_vanished_checkpoint_is_not_copied_and_nothing_is_left(store: Store) -> None:
+    source = await written(store, await create(store, "first"), step=7)
+    (Path(source.directory) / "state.json").write_bytes(b"{]")
+    for _ in range(2):
+        with pytest.raises(DataLoss) as caught:
+            await store.jobs.create("second", "a", "moco", {}, "0.1.0", source=source)
+        assert caught.value.reason == "CHECKPOINT_CORRUPT"
+        shutil.rmtree(source.directory, ignore_errors=True)
+    good = await written(store, await store.jobs.get("first"), step=8)
+    with pytest.raises(AlreadyExists):
+        await store.jobs.create("first", "a", "moco", {}, "0.1.0", source=good)
+    assert [path.name for path in store.jobs_dir.iterdir()] == [(await store.jobs.get("first")).uid]
+
+
+async def written(store: Store, job: Job, step: int) -> Checkpoint:
+    """A real checkpoint of one file."""
+    directory = store.jobs.checkpoint_directory(job.uid) / checkpoints.name(step, 1)
+    size = checkpoints.num_bytes(checkpoints.write(directory, {"state.json": b"{}"}))
+    return await store.jobs.add_checkpoint(
+        job.train_job_id, step=step, epoch=1, attempt=1, directory=str(directory), num_bytes=size, model={}
+    )
 
 
 async def test_the_queue_is_first_in_first_out(store: Store) -> None:
@@ -123,10 +198,10 @@ async def test_the_queue_is_first_in_first_out(store: Store) -> None:
     assert first is not None
     assert first.train_job_id == "one"
     await store.jobs.transition("one", {"QUEUED"}, "STARTING")
-    await store.jobs.request_cancel("two")
+    await store.jobs.request("two", CANCEL)
     assert (await store.jobs.get("three")).queue_position == 0
     assert [j.train_job_id for j in await store.jobs.unfinished()] == ["one", "three"]
-    await store.jobs.request_cancel("three")
+    await store.jobs.request("three", CANCEL)
     assert await store.jobs.next_queued() is None
 
 
@@ -230,7 +305,7 @@ async def test_a_deleted_job_leaves_neither_rows_nor_files(store: Store) -> None
     await add_checkpoint(store, 10)
     with pytest.raises(FailedPrecondition, match="cancel it first"):
         await store.jobs.delete("j")
-    await store.jobs.request_cancel("j")
+    await store.jobs.request("j", CANCEL)
     await store.jobs.delete("j")
     assert not store.jobs.checkpoint_directory(job.uid).parent.exists()
     for table in ("job", "event", "checkpoint", "trash"):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from manyview_server.link import PREFIX
+from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME
 from manyview_server.store.records import CheckedImage, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.attempt import Patience
@@ -69,6 +70,12 @@ async def reach(store: Store, name: str, *states: str, timeout_s: float = 20.0) 
     return job
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def history(store: Store, name: str) -> list[tuple[str, str]]:
     """State changes as (to, reason), other events but scalars as (kind, reason or step)."""
     found = []
@@ -113,7 +120,7 @@ async def test_two_devices_train_two_jobs_at_a_time(store, supervise):
     for name in ("a", "b"):
         await reach(store, name, "RUNNING")
     for name in ("a", "b"):
-        await store.jobs.request_cancel(name)
+        await store.jobs.request(name, CANCEL)
     supervisor.wake()
     for name in ("a", "b"):
         await reach(store, name, "CANCELLED")
@@ -229,7 +236,7 @@ async def test_a_job_is_cancelled_at_any_moment(store, supervise, plan, when):
     if when != "QUEUED":
         supervisor.wake()
     await reach(store, "job", when)
-    await store.jobs.request_cancel("job")
+    await store.jobs.request("job", CANCEL)
     supervisor.wake()
     await reach(store, "job", "CANCELLED", timeout_s=15)
     await asyncio.sleep(0.05)
@@ -241,10 +248,83 @@ async def test_a_cancelled_running_job_has_a_checkpoint_of_where_it_stopped(stor
     await create(store)
     supervisor.wake()
     await reach(store, "job", "RUNNING")
-    await store.jobs.request_cancel("job")
+    await store.jobs.request("job", CANCEL)
     supervisor.wake()
     job = await reach(store, "job", "CANCELLED")
     assert job.latest_checkpoint >= 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "when"),
+    [
+        ({"before_start_s": 600}, "STARTING"),
+        ({"steps": 1000, "step_s": 0.02}, "RUNNING"),
+        ({"steps": 1000, "step_s": 0.02, "ignore_stop": True}, "RUNNING"),
+        ({"steps": 1000, "silent_at": 2}, "RUNNING"),
+        ({"steps": 1000, "die_at": 0}, "RECOVERING"),
+    ],
+    ids=["loading", "running", "deaf", "frozen", "recovering"],
+)
+async def test_a_job_is_paused_at_any_moment_leaves_its_device_and_goes_on_when_resumed(
+    store, supervise, tmp_path, plan, when
+):
+    supervisor = await supervise([plan, "normal"], patience=Patience(stop_s=0.5, exit_s=0.3, restart_s=600))
+    await create(store)
+    supervisor.wake()
+    await reach(store, "job", when)
+    await until(lambda: (tmp_path / "starts").exists())
+    await store.jobs.request("job", PAUSE)
+    supervisor.wake()
+    await reach(store, "job", "PAUSED", timeout_s=15)
+    await create(store, "next")
+    supervisor.wake()
+    await reach(store, "next", "SUCCEEDED")
+    assert (await store.jobs.get("job")).state == "PAUSED"
+    await store.jobs.request("job", RESUME)
+    supervisor.wake()
+    ended = await reach(store, "job", "SUCCEEDED")
+    assert (ended.attempt, ended.restarts) == (2, 0)
+
+
+async def test_a_running_job_pauses_with_a_checkpoint_and_goes_on_from_it(store, supervise):
+    supervisor = await supervise([{"steps": 1000, "step_s": 0.02}, {"steps": 1002}])
+    await create(store)
+    supervisor.wake()
+    async with asyncio.timeout(10):
+        while (await store.jobs.get("job")).progress.step < 2:
+            await asyncio.sleep(0.01)
+    await store.jobs.request("job", PAUSE)
+    supervisor.wake()
+    paused = await reach(store, "job", "PAUSED")
+    assert paused.latest_checkpoint >= 2
+    await store.jobs.request("job", RESUME)
+    supervisor.wake()
+    await reach(store, "job", "SUCCEEDED")
+    assert ("rollback", str(paused.latest_checkpoint)) in await history(store, "job")
+    assert await losses(store, "job") == list(range(1, 1003))
+
+
+async def test_a_job_that_is_resumed_while_it_stops_goes_on_by_itself(store, supervise):
+    supervisor = await supervise([{"steps": 1000, "step_s": 0.02, "ignore_stop": True}, "normal"])
+    await create(store)
+    supervisor.wake()
+    await reach(store, "job", "RUNNING")
+    await store.jobs.request("job", PAUSE)
+    supervisor.wake()
+    assert (await store.jobs.request("job", RESUME)).state == "PAUSING"
+    await reach(store, "job", "SUCCEEDED")
+    path = [what for what, _ in await history(store, "job")]
+    assert path[path.index("PAUSING") :][:3] == ["PAUSING", "PAUSED", "QUEUED"]
+
+
+async def test_a_pause_that_meets_the_last_step_ends_with_the_job(store, supervise):
+    supervisor = await supervise({"steps": 3, "step_s": 0.05, "ignore_stop": True})
+    await create(store)
+    supervisor.wake()
+    await reach(store, "job", "RUNNING")
+    await store.jobs.request("job", PAUSE)
+    supervisor.wake()
+    await reach(store, "job", "SUCCEEDED")
 
 
 async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(store, supervise):
@@ -263,6 +343,19 @@ async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(stor
     assert ("rollback", str(job.latest_checkpoint)) in told
     assert (ended.attempt, ended.restarts) == (2, 0)
     assert await losses(store, "job") == list(range(1, job.latest_checkpoint + 3))
+
+
+async def test_a_start_pauses_what_was_to_pause_and_leaves_alone_what_is_paused(store, supervise):
+    for name in ("stopping", "paused", "resumed"):
+        await create(store, name)
+        await store.jobs.transition(name, {"QUEUED"}, "STARTING", attempt=1)
+        await store.jobs.request(name, PAUSE)
+    await store.jobs.transition("paused", {"PAUSING"}, "PAUSED")
+    await store.jobs.request("resumed", RESUME)
+    await supervise()
+    assert (await reach(store, "resumed", "SUCCEEDED")).attempt == 2
+    assert (await reach(store, "stopping", "PAUSED")).attempt == 1
+    assert (await store.jobs.get("paused")).last_sequence == 4
 
 
 @pytest.mark.parametrize("state", ["STARTING", "RUNNING", "RECOVERING", "CANCELLING"])

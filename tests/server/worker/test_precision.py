@@ -29,6 +29,8 @@ def test_another_format_is_chosen_only_for_a_clear_gain(monkeypatch, seconds: fl
 def test_what_the_settings_say_is_not_overruled() -> None:
     assert precision.choose(settings(precision="bfloat16"), CPU).precision == "bfloat16"
     assert precision.choose(settings(precision="float32"), CPU).precision == "float32"
+    assert not precision.choose(settings(memory_format="contiguous"), CPU).channels_last
+    assert precision.choose(settings(precision="float32", memory_format="channels_last"), CPU) == BEST
 
 
 def test_the_trial_leaves_torchs_generator_alone() -> None:

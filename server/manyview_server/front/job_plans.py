@@ -1,0 +1,58 @@
+"""What a CreateTrainJob asks for, with another job's part filled in where it names one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from manyview.v1 import train_job_service_pb2 as pb
+from manyview_server.front import convert_jobs, names
+from manyview_server.store.records import Checkpoint, Job
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue import Catalogue
+from manyview_server.supervise.reports import merged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """A job to be created: `settings` is the whole configuration, `source` the checkpoint that it goes on from."""
+
+    train_job_id: str
+    dataset_id: str
+    method: str
+    settings: dict[str, Any]
+    source: Checkpoint | None
+
+
+async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catalogue) -> JobPlan:
+    """Check and resolve a request. Raises InvalidArgument with every violation, and NotFound."""
+    job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
+    if request.clone_from and request.continue_from:
+        raise names.invalid("continue_from", "excludes clone_from: a job begins anew or goes on, not both")
+    origin, source = await _origin(request, store)
+    if origin is None:
+        dataset_id = names.dataset_id(request.dataset, "dataset")
+        method, overrides = request.method, convert_jobs.plain(request.config)
+    else:
+        dataset_id = names.dataset_id(request.dataset, "dataset") if request.dataset else origin.dataset_id
+        method = request.method or origin.method
+        if method != origin.method:
+            raise names.invalid("method", f"must be {origin.method!r}, the other job's, or empty (got {method!r})")
+        overrides = merged(origin.settings, convert_jobs.plain(request.config))
+    settings = catalogue.resolve(method, overrides)
+    if origin is not None and source is not None:
+        catalogue.refuse_changed(method, origin.settings, settings)
+    return JobPlan(train_job_id=job_id, dataset_id=dataset_id, method=method, settings=settings, source=source)
+
+
+async def _origin(request: pb.CreateTrainJobRequest, store: Store) -> tuple[Job | None, Checkpoint | None]:
+    """The other job, and its checkpoint where the new one is to go on from there."""
+    if request.clone_from:
+        return await store.jobs.get(names.train_job_id(request.clone_from, "clone_from")), None
+    if not request.continue_from:
+        return None, None
+    name = names.model_name(request.continue_from, "continue_from")
+    if name.backbone:
+        raise names.invalid("continue_from", f"{names.shown(request.continue_from)} is no checkpoint of a job")
+    job = await store.jobs.get(name.train_job_id)
+    return job, await store.jobs.checkpoint(name.train_job_id, name.step)
