@@ -138,9 +138,9 @@ def train(client: manyview.Client, folder: Path, plan: Plan, seed: int) -> pictu
 
 
 def watch(job: manyview.Job) -> Iterator[dict[str, float]]:
-    """Print the job's events as they come, and yield its scalars."""
+    """Print the job's events as they come, of the scalars some of each epoch, and yield all scalars."""
     header = f"   {'step':>6} {'epoch':>5} {'loss':>7} {'std':>7} {'std·√d':>7} {'images/s':>9} {'kNN top-1':>10}  left"
-    printed = 0
+    printed, epoch = 0, -1
     for event in job.metrics():
         if event.kind == "log":
             print(f"   {event['text']}")
@@ -148,10 +148,10 @@ def watch(job: manyview.Job) -> Iterator[dict[str, float]]:
             print(f"   ! {event['message']}")
         elif event.kind == "scalars":
             yield {"step": event.step, **event.values}
-            if "loss" in event.values or "knn_top1" in event.values:
+            if "knn_top1" in event.values or ("loss" in event.values and event.epoch > epoch):
                 if printed % 20 == 0:
                     print(header)
-                printed += 1
+                printed, epoch = printed + 1, event.epoch
                 print(line(event, job), flush=True)
 
 

@@ -143,6 +143,14 @@ class TrainingEnded(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartEmbedding(Message):
+    """Serve on this device, with so many threads: the first message."""
+
+    device: str
+    num_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedImages(Message):
     """Embed `blobs`, one encoded image each.
 

@@ -68,7 +68,7 @@ class App:
         budget = CoreBudget(available_cores())
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
-        return JobSupervisor(self._store, caches, budget), EmbedderSupervisor(budget)
+        return JobSupervisor(self._store, caches, budget), EmbedderSupervisor(budget, devices[0])
 
     async def serve(self) -> None:
         """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""

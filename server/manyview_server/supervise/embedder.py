@@ -62,11 +62,13 @@ class EmbedderSupervisor:
     def __init__(
         self,
         budget: CoreBudget,
+        device: str,
         *,
         command: Sequence[str] = WORKER_COMMAND,
         limits: EmbedderLimits | None = None,
     ) -> None:
         self._budget = budget
+        self._device = device
         self._command = command
         self._limits = limits or EmbedderLimits()
         self._process: WorkerProcess | None = None
@@ -206,7 +208,8 @@ class EmbedderSupervisor:
             process = await WorkerProcess.start("embedder", num_threads=threads, command=self._command)
             async with asyncio.timeout(self._limits.hello_s):
                 await process.link.receive()
-                await process.link.send(m.SetThreads(num_threads=self._budget.embedder_threads))
+                num_threads = self._budget.embedder_threads
+                await process.link.send(m.StartEmbedding(device=self._device, num_threads=num_threads))
         except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
             words = describe_exit(await process.stop()) if process else ""
             log.error(

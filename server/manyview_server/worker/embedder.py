@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from manyview_server.messages import CancelEmbed, EmbedImages, Message, RowFailed, SetThreads
+from manyview_server.messages import CancelEmbed, EmbedImages, Message, RowFailed, SetThreads, StartEmbedding
 from manyview_server.worker import decoder
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.decoder import DecodeError
@@ -34,11 +34,11 @@ Rows = npt.NDArray[np.float32]
 
 
 def run(channel: Channel) -> None:
-    """Serve until the link ends."""
-    num_threads = torch.get_num_threads()
+    """Serve as the first message, a StartEmbedding, says, until the link ends."""
+    start = channel.receive()
+    assert isinstance(start, StartEmbedding)
     torch.set_num_threads(1)
-    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    embedder = Embedder(channel, device, num_threads)
+    embedder = Embedder(channel, torch.device(start.device), start.num_threads)
     embedder.start()
     while True:
         embedder.handle(channel.receive())

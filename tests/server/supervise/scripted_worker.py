@@ -176,7 +176,7 @@ class Embedder:
         hello(self.link)
         while True:
             match self.link.receive():
-                case m.SetThreads(num_threads=num_threads):
+                case m.StartEmbedding(num_threads=num_threads) | m.SetThreads(num_threads=num_threads):
                     self.num_threads = num_threads
                 case m.CancelEmbed():
                     self.cancelled += 1

@@ -30,7 +30,9 @@ async def make(scripted: Any) -> AsyncIterator[Make]:
 
     def make(behaviour: Any = "normal", budget: CoreBudget | None = None, **limits: Any) -> EmbedderSupervisor:
         limited = EmbedderLimits(**{"exit_s": 0.2, **limits})
-        supervisor = EmbedderSupervisor(budget or CoreBudget(4), command=scripted(embedder=behaviour), limits=limited)
+        supervisor = EmbedderSupervisor(
+            budget or CoreBudget(4), "cpu", command=scripted(embedder=behaviour), limits=limited
+        )
         made.append(supervisor)
         return supervisor
 

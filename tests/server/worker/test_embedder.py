@@ -13,7 +13,15 @@ import torch
 from manyview_server.learn import optimizers
 from manyview_server.learn import settings as learn_settings
 from manyview_server.learn.methods import Method, build_method
-from manyview_server.messages import CancelEmbed, EmbedDone, EmbedFailed, EmbedImages, Message, SetThreads
+from manyview_server.messages import (
+    CancelEmbed,
+    EmbedDone,
+    EmbedFailed,
+    EmbedImages,
+    Message,
+    SetThreads,
+    StartEmbedding,
+)
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
 from manyview_server.worker import state
@@ -56,6 +64,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, me
 @pytest.fixture(scope="module")
 def worker(harness: ModuleType) -> Iterator[Any]:
     with harness.Worker("embedder") as started:
+        started.send(StartEmbedding(device="cpu", num_threads=1))
         yield started
         assert started.close() == EXIT_ORPHANED
 
