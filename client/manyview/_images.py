@@ -121,7 +121,8 @@ def _list(path: Path) -> list[tuple[Path, str, str]]:
             raise ValueError(f"no images below the folder {path}: {len(files)} files, none of them {wanted} or .tar")
         return shards
     relative = [file.relative_to(path) for file in found]
-    return [(path / name, name.as_posix(), name.parts[0] if len(name.parts) > 1 else "") for name in relative]
+    # The folder that an image lies in, and not the first below `path`, which may be "train" or "validation".
+    return [(path / name, name.as_posix(), name.parent.name) for name in relative]
 
 
 def _read(path: Path, key: str, label: str, limit: int) -> EncodedImage:

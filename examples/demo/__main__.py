@@ -111,8 +111,9 @@ def folder_config(count: int) -> dict[str, Any]:
         "backbone": "resnet9",
         "backbone_width": 0.5,
         "image_size": 64,
-        "epochs": max(4, min(100, 20_000 // count)),
+        "epochs": max(4, min(100, 40_000 // count)),
         "memory_bank_size": max(32, min(1024, count // 10)),
+        "evaluation": {"knn_k": 20},
     }
 
 

@@ -28,12 +28,12 @@ def noise(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_a_folder_is_walked_in_order_and_class_folders_become_labels(tmp_path: Path) -> None:
+def test_a_folder_is_walked_in_order_and_the_folder_of_an_image_is_its_label(tmp_path: Path) -> None:
     for name in ("b/2.jpg", "a/x/1.jpeg", "top.png", ".hidden.jpg", "a/readme.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     source = open_source(tmp_path, max_image_bytes=LIMIT)
-    assert [(image.key, image.label) for image in source] == [("a/x/1.jpeg", "a"), ("b/2.jpg", "b"), ("top.png", "")]
+    assert [(image.key, image.label) for image in source] == [("a/x/1.jpeg", "x"), ("b/2.jpg", "b"), ("top.png", "")]
     assert (source.total, source.identity) == (3, ["a/x/1.jpeg", "b/2.jpg", "top.png"])
 
 
