@@ -29,6 +29,7 @@ R = TypeVar("R", bound=Message)
 
 _LOG = logging.getLogger("manyview")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# Of a server that never answered yet: its address may be wrong. One that did is waited for until the deadline.
 _MAX_ATTEMPTS = 5
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -94,6 +95,7 @@ class Channel:
         self._lock = threading.Lock()
         self._grpc: grpc.Channel | None = None
         self._closed = False
+        self._has_answered = False
 
     def unary(self, method: str, request: Message, reply: type[R], *, timeout_s: float | None = None) -> R:
         """Call `method` ("/package.Service/Method") and wait for its reply, within `timeout_s` over all attempts."""
@@ -101,11 +103,12 @@ class Channel:
             method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
         )
         ends = time.monotonic() + (timeout_s or self.deadlines.unary_s)
-        backoff = Backoff(max_attempts=_MAX_ATTEMPTS)
+        backoff = Backoff(max_attempts=None if self._has_answered else _MAX_ATTEMPTS)
         while True:
             left_s = max(0.0, ends - time.monotonic())
             try:
                 answer: R = call(request, timeout=left_s, metadata=self._metadata)
+                self._has_answered = True
                 return answer
             except grpc.RpcError as cause:
                 error = from_rpc_error(cause, self.target)
@@ -146,6 +149,7 @@ class Channel:
             reply: bytes = call(b"", timeout=self.deadlines.unary_s, metadata=self._metadata)
         except grpc.RpcError as cause:
             raise from_rpc_error(cause, self.target) from cause
+        self._has_answered = True
         status = reply[1] if len(reply) > 1 else 0
         return ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")[status]
 

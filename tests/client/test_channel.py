@@ -1,11 +1,14 @@
 """The rules that every call runs under: deadlines, retries, the token, TLS."""
 
 import logging
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import manyview
+from manyview._backoff import Backoff
 from manyview._channel import Channel
 from manyview.testing import FakeServer
 
@@ -62,6 +65,25 @@ def test_a_server_that_stays_unavailable_is_given_up(client: manyview.Client, se
     with pytest.raises(manyview.Unavailable, match="later"):
         client.server_info()
     assert len(server.requests("GetServerInfo")) == 5
+
+
+def test_a_server_that_answered_before_is_waited_for(
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyview._channel.Backoff", partial(Backoff, sleep=lambda _: None))
+    client.server_info()
+    server.fail("GetServerInfo", "UNAVAILABLE", times=12)
+    assert client.server_info().version == "0.0.0-fake"
+
+
+def test_a_server_that_does_not_come_back_is_waited_for_until_the_deadline(server: FakeServer) -> None:
+    with manyview.Client(server.target, timeout_s=0.5) as client:
+        client.server_info()
+        server.fail("GetServerInfo", "UNAVAILABLE", times=99, message="gone")
+        began = time.monotonic()
+        with pytest.raises(manyview.Unavailable, match="gone"):
+            client.server_info()
+        assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("code", ["UNKNOWN", "INTERNAL", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])

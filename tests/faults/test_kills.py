@@ -1,224 +1,203 @@
-"""SIGKILL of the client, the server and the trainer, while images come in and while a job trains.
+"""SIGKILL of clients, of the server and of the trainer at random moments, while images come in and a job trains.
 
-Promises: an acknowledged image is never lost nor stored twice; a subscriber that reconnects sees every sequence number
-once; the server serves again; nothing keeps running. What was acknowledged is known from the client's side alone.
+Promises: an acknowledged image is never lost nor stored twice; a subscriber sees every event once, over all restarts;
+the server serves again; the job goes on; nothing keeps running. What was acknowledged and seen is known from the
+clients' side alone. All rounds of a run are spent on one data directory and one job, which lives through all kills.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
-import subprocess
-import sys
-import tarfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-import manyview
+from actors import Actor
+from evidence import Evidence, database_damage, dataset_evidence, job_evidence, num_open_files, zombies
 from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from history import Record
 from rounds import rounds
+from validator import Verdict, validate
 
-NewServer = Callable[..., ServerProcess]
-ROUNDS = rounds(2)
-NUM_IMAGES = 700
+pytestmark = pytest.mark.timeout(240)
 
-UPLOADER = """
-import os, sys, manyview
-address, folder, acknowledged = sys.argv[1:]
-log = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-def progress(done, total):
-    os.write(log, f"{done}\\n".encode())
-with manyview.Client(address) as client:
-    client.upload(folder, dataset="photos", progress=progress)
-"""
+SETTINGS = ("--max-batch-images", "8")
+"""Small batches: an upload of a few hundred images has many moments to be killed at."""
+NUM_IMAGES = 200
+JOB = SMALL_JOB | {
+    "epochs": 100_000,
+    "log_every_steps": 4,
+    "checkpoint_every_epochs": 16,
+    "evaluation": {"knn_every_epochs": 0},
+}
+"""A job that does not end by itself, with a checkpoint about every second."""
+PATIENCE_S = 60.0
 
-SUBSCRIBER = """
-import os, sys, manyview
-address, job, after, seen = sys.argv[1:]
-log = os.open(seen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-with manyview.Client(address) as client:
-    for event in client.job(job).metrics(after=int(after)):
-        os.write(log, f"{event.sequence}\\n".encode())
-"""
+Report = Callable[[str, object], None]
 
 
-def numbers(path: Path) -> list[int]:
-    """The whole lines of a file of numbers."""
-    text = path.read_text() if path.exists() else ""
-    return [int(line) for line in text[: text.rfind("\n") + 1].split()]
+class Stage:
+    """A server on which one job trains, and a subscriber who watches it from the first event on."""
+
+    def __init__(self, server: ServerProcess, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        server.start()
+        self.client = server.client()
+        write_photos(folder / "training", 96, seed=1)
+        self.client.upload(folder / "training", dataset="training")
+        self.job = self.client.train("training", "moco", config=JOB, job_id="marathon")
+        self.subscriber = Actor("subscriber", "subscriber", server.address, folder, self.job.id).start()
+        self._after, self._state = 0, ""
+        self.wait_for_checkpoint(0)
+
+    def seen(self) -> list[Record]:
+        """The subscriber's events."""
+        return self.subscriber.history("event")
+
+    def attempt(self) -> int:
+        return self.job.refresh().attempt
+
+    def wait_for_checkpoint(self, attempt: int) -> None:
+        """Until the subscriber sees a checkpoint of a later attempt than this: training goes on, and its progress is
+        safe."""
+        wait_until(
+            lambda: any(event["kind"] == "checkpoint" and event["attempt"] > attempt for event in self.seen()),
+            f"a checkpoint of a later attempt than {attempt}",
+            PATIENCE_S,
+        )
+
+    def uploader(self, name: str, seed: int, num_images: int = NUM_IMAGES) -> Actor:
+        """A client that uploads new images into a data set of this name."""
+        write_photos(self.folder / name, num_images, seed=seed + 1000)
+        return Actor("uploader", name, self.server.address, self.folder, name, str(self.folder / name))
+
+    def judge(self, uploaders: Sequence[Actor], report: Report, damage: Sequence[str] = ()) -> Verdict:
+        """Everything that this round touched: its uploads, and the job's events since the last round."""
+        last = self.job.refresh().last_sequence
+        wait_until(lambda: self.seen()[-1]["sequence"] >= last, f"the subscriber sees event {last}", PATIENCE_S)
+        histories = {actor.name: actor.history() for actor in (*uploaders, self.subscriber)}
+        job = job_evidence(self.client, self.job.id, self._after, self._state)
+        evidence = Evidence(
+            datasets={a.name: dataset_evidence(self.client, self.server.data_dir, a.name) for a in uploaders},
+            jobs={self.job.id: job},
+            damage=damage,
+        )
+        verdict = validate(histories, evidence)
+        verdict.assert_clean()
+        assert all(dataset.num_images == NUM_IMAGES for dataset in evidence.datasets.values())
+        assert job.state == "RUNNING"
+        assert len(self.server.workers("trainer")) == 1
+        self._after, self._state = job.last_sequence, job.state
+        for name, value in verdict.figures().items():
+            report(name, value)
+        return verdict
+
+    def close(self) -> None:
+        """Cancel the job, stop everything, and judge the job's whole life."""
+        self.job.cancel()
+        self.subscriber.finish(PATIENCE_S)
+        wait_until(lambda: not self.server.workers("trainer"), "the trainer is gone", PATIENCE_S)
+        wait_until(lambda: not zombies(self.server), "the server has reaped its children", 10)
+        histories = {"subscriber": self.subscriber.history()}
+        jobs = {self.job.id: job_evidence(self.client, self.job.id)}
+        steps = [int(row["step"]) for row in self.job.history(["loss"]).rows]
+        assert steps == list(range(steps[0], steps[-1] + 1, JOB["log_every_steps"])), "each step counts once"
+        self.client.close()
+        assert self.server.stop() == 0
+        wait_until(lambda: not self.server.processes(), "every process of the server is gone", 10)
+        validate(histories, Evidence(jobs=jobs, damage=database_damage(self.server.data_dir))).assert_clean()
 
 
-def assert_holds_exactly(client: manyview.Client, dataset: str, folder: Path) -> None:
-    """The data set holds each file of the folder once, under its own key, and its size is right."""
-    stored = list(client.images(dataset))
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.jpg")}
-    assert sorted(image.key for image in stored) == sorted(files)
-    for image in stored:
-        digest = hashlib.sha256(files[image.key]).digest()
-        assert image.image_id == f"{int.from_bytes(digest[:8]) >> 1:016x}"
-        assert image.num_bytes == len(files[image.key])
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("kills")
+    server = ServerProcess(folder / "data", *SETTINGS, catalogue=catalogue)
+    try:
+        stage = Stage(server, folder)
+        yield stage
+        stage.close()
+    finally:
+        server.stop()
 
 
-def assert_readable(server: ServerProcess, folder: Path) -> None:
-    """Every file's bytes stand in a shard, as any tar reader sees them."""
-    wanted = {hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.jpg")}
-    found: list[bytes] = []
-    for shard in server.data_dir.glob("datasets/*/*.tar"):
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                if member.name.endswith(".jpg"):
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    found.append(hashlib.sha256(file.read()).digest())
-    assert wanted <= set(found)
+def acknowledged(actor: Actor) -> int:
+    return len({record["key"] for record in actor.history("acked")})
 
 
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_a_killed_client_loses_no_acknowledged_image_and_its_next_run_goes_on(
-    new_server: NewServer, tmp_path: Path, seed: int
+@pytest.mark.parametrize("seed", rounds(2))
+def test_killed_clients_go_on_where_they_were_and_nobody_else_notices(
+    stage: Stage, record_property: Report, seed: int
 ) -> None:
-    server, folder = new_server(), tmp_path / "photos"
-    write_photos(folder, NUM_IMAGES, seed=seed)
-    server.start()
-    acknowledged = tmp_path / "acknowledged"
-    command = [sys.executable, "-c", UPLOADER, server.address, str(folder), str(acknowledged)]
-    uploader = subprocess.Popen(command)
-    threshold = random.Random(seed).randrange(1, NUM_IMAGES // 2)
-    wait_until(lambda: max(numbers(acknowledged), default=0) >= threshold, f"{threshold} images acknowledged")
-    uploader.kill()
-    uploader.wait()
-    with server.client() as client:
-        assert client.dataset("photos").num_images >= max(numbers(acknowledged))
-        report = client.upload(folder, dataset="photos").upload
-        assert report.num_sent == report.num_stored == NUM_IMAGES
-        assert_holds_exactly(client, "photos", folder)
-    assert_readable(server, folder)
+    random_ = random.Random(seed)
+    attempt = stage.attempt()
+    uploader = stage.uploader(f"client-{seed}", seed).start()
+    threshold = random_.randrange(1, NUM_IMAGES * 3 // 4)
+    wait_until(lambda: acknowledged(uploader) >= threshold, f"{threshold} images acknowledged")
+    killed = uploader.kill() + stage.subscriber.kill()
+    num_acknowledged = acknowledged(uploader)
+    assert killed == 2
+    assert stage.client.dataset(uploader.name).num_images >= num_acknowledged
+    stage.subscriber.start()
+    uploader.start().finish(PATIENCE_S)
+    stage.judge([uploader], record_property)
+    assert stage.attempt() == attempt
+    record_property("kills_of_clients", killed)
+    record_property("acknowledged_before_kill", num_acknowledged)
 
 
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_a_killed_server_loses_no_acknowledged_image_and_the_upload_goes_on_by_itself(
-    new_server: NewServer, tmp_path: Path, seed: int
+@pytest.mark.parametrize("seed", rounds(2))
+def test_a_killed_server_comes_back_with_all_that_was_acknowledged_and_everyone_goes_on(
+    stage: Stage, record_property: Report, seed: int
 ) -> None:
-    server, folder = new_server(), tmp_path / "photos"
-    write_photos(folder, NUM_IMAGES, seed=seed)
-    server.start()
-    acknowledged, failures = [0], []
-
-    def upload() -> None:
-        try:
-            with server.client() as client:
-                client.upload(folder, "photos", progress=lambda done, _: acknowledged.append(done))
-        except manyview.ManyviewError as error:
-            failures.append(error)
-
-    uploader = threading.Thread(target=upload)
-    uploader.start()
-    threshold = random.Random(seed).randrange(1, NUM_IMAGES // 2)
-    wait_until(lambda: acknowledged[-1] >= threshold, f"{threshold} images acknowledged")
-    server.kill()
-    before = acknowledged[-1]
-    server.start()
-    with server.client() as client:
-        assert client.health() == "SERVING"
-        assert client.dataset("photos").num_images >= before
-        uploader.join(30)
-        assert not uploader.is_alive()
-        assert not failures
-        assert_holds_exactly(client, "photos", folder)
-    assert_readable(server, folder)
+    random_ = random.Random(seed)
+    attempt = stage.attempt()
+    uploaders = [stage.uploader(f"server-{seed}-{number}", 10 * seed + number + 5000).start() for number in range(2)]
+    threshold = random_.randrange(1, 2 * NUM_IMAGES * 3 // 4)
+    wait_until(lambda: sum(map(acknowledged, uploaders)) >= threshold, f"{threshold} images acknowledged")
+    time.sleep(random_.uniform(0, 0.02))
+    stage.server.kill()
+    num_acknowledged = sum(map(acknowledged, uploaders))
+    wait_until(lambda: not stage.server.processes(), "the workers die with the server", 5)
+    damage = database_damage(stage.server.data_dir)
+    recovery_s = stage.server.start()
+    assert stage.client.health() == "SERVING"
+    for uploader in uploaders:
+        uploader.finish(PATIENCE_S)
+    stage.wait_for_checkpoint(attempt)
+    stage.judge(uploaders, record_property, damage)
+    assert stage.attempt() == attempt + 1
+    record_property("kills_of_server", 1)
+    record_property("acknowledged_before_kill", num_acknowledged)
+    record_property("max_recovery_ms", round(1000 * recovery_s))
 
 
-@pytest.mark.parametrize("seed", ROUNDS)
-@pytest.mark.parametrize("victim", ["trainer", "server"])
-def test_a_job_outlives_its_trainer_and_its_server_and_no_event_is_missing_or_repeated(
-    new_server: NewServer, tmp_path: Path, seed: int, victim: str
+@pytest.mark.parametrize("seed", rounds(2))
+def test_a_killed_trainer_is_started_again_and_the_upload_beside_it_does_not_notice(
+    stage: Stage, record_property: Report, seed: int
 ) -> None:
-    server, folder = new_server(), tmp_path / "photos"
-    write_photos(folder, 96, seed=seed)
-    server.start()
-    events: list[manyview.Event] = []
-    with server.client() as client:
-        dataset = client.upload(folder, dataset="photos")
-        job = client.train(dataset, "moco", epochs=16, config=SMALL_JOB)
-
-        def subscribe() -> None:
-            with server.client() as own:
-                for event in own.job(job.id).metrics():
-                    events.append(event)
-
-        subscriber = threading.Thread(target=subscribe)
-        subscriber.start()
-        kill_at = random.Random(seed).randrange(8, 40)
-        wait_until(lambda: any(event.step >= kill_at for event in events), f"step {kill_at}", 50)
-        trainers = server.workers("trainer")
-        assert len(trainers) == 1
-        if victim == "trainer":
-            os.kill(trainers[0], signal.SIGKILL)
-        else:
-            server.kill()
-            wait_until(lambda: not server.processes(), "the trainer dies with the server", 5)
-            server.start()
-        subscriber.join(50)
-        assert not subscriber.is_alive()
-        info = job.wait(timeout_s=30)
-        assert info.attempt == 2
-        assert client.health() == "SERVING"
-        assert [event.sequence for event in events] == list(range(1, info.last_sequence + 1))
-        rollback = next(event for event in events if event.kind == "rollback")
-        rows = job.history(["loss"]).rows
-        assert [row["step"] for row in rows] == list(range(1, info.progress.num_steps + 1)), "each step counts once"
-        assert rollback.attempt == 2
-
-
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_a_killed_subscriber_takes_up_at_its_cursor_and_the_job_does_not_notice(
-    new_server: NewServer, tmp_path: Path, seed: int
-) -> None:
-    server, folder = new_server(), tmp_path / "photos"
-    write_photos(folder, 96, seed=seed)
-    server.start()
-    seen = tmp_path / "seen"
-    with server.client() as client:
-        job = client.train(client.upload(folder, dataset="photos"), epochs=12, config=SMALL_JOB)
-        for _ in range(2):
-            last = max(numbers(seen), default=0)
-            command = [sys.executable, "-c", SUBSCRIBER, server.address, job.id, str(last), str(seen)]
-            subscriber = subprocess.Popen(command)
-            wanted = last + random.Random(seed).randrange(3, 15)
-            wait_until(lambda wanted=wanted: max(numbers(seen), default=0) >= wanted, f"event {wanted}")
-            subscriber.kill()
-            subscriber.wait()
-        info = job.wait(timeout_s=40)
-        rest = [event.sequence for event in job.metrics(after=max(numbers(seen)))]
-        assert numbers(seen) + rest == list(range(1, info.last_sequence + 1))
-        assert info.attempt == 1
-
-
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_a_trainer_killed_while_images_come_in_disturbs_neither(
-    new_server: NewServer, tmp_path: Path, seed: int
-) -> None:
-    server, first, second = new_server(), tmp_path / "first", tmp_path / "second"
-    write_photos(first, 96, seed=seed)
-    write_photos(second, NUM_IMAGES, seed=seed + 100)
-    server.start()
-    with server.client() as client:
-        job = client.train(client.upload(first, dataset="first"), epochs=8, config=SMALL_JOB)
-        wait_until(lambda: job.refresh().progress.step >= 5, "step 5", 40)
-        uploads: list[manyview.Dataset] = []
-        uploader = threading.Thread(target=lambda: uploads.append(client.upload(second, dataset="second")))
-        uploader.start()
-        time.sleep(random.Random(seed).uniform(0, 0.2))
-        for pid in server.workers("trainer"):
+    random_ = random.Random(seed)
+    attempt, open_files = stage.attempt(), num_open_files(stage.server)
+    uploader = stage.uploader(f"trainer-{seed}", seed + 9000).start()
+    threshold = random_.randrange(1, NUM_IMAGES * 3 // 4)
+    wait_until(lambda: acknowledged(uploader) >= threshold, f"{threshold} images acknowledged")
+    kills = 0
+    # Every third round kills the next trainer too, at whatever it is doing then: starting, mostly.
+    for _ in range(1 + (seed % 3 == 2)):
+        wait_until(lambda: bool(stage.server.workers("trainer")), "there is a trainer", PATIENCE_S)
+        time.sleep(random_.uniform(0, 1.0) if kills else random_.uniform(0, 0.2))
+        for pid in stage.server.workers("trainer"):
             os.kill(pid, signal.SIGKILL)
-        uploader.join(30)
-        assert uploads
-        assert_holds_exactly(client, "second", second)
-        assert job.wait(timeout_s=50).state == "SUCCEEDED"
-        assert client.health() == "SERVING"
+            kills += 1
+        wait_until(lambda kills=kills: stage.attempt() >= attempt + kills, "the next attempt begins", PATIENCE_S)
+    uploader.finish(PATIENCE_S)
+    stage.wait_for_checkpoint(attempt + kills - 1)
+    stage.judge([uploader], record_property)
+    assert stage.attempt() == attempt + kills
+    wait_until(lambda: not zombies(stage.server), "the server has reaped its children", 10)
+    wait_until(lambda: num_open_files(stage.server) <= open_files + 8, "the server's descriptors are back", 10)
+    record_property("kills_of_trainer", kills)

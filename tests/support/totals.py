@@ -1,0 +1,71 @@
+"""What all soak runs have shown so far: for each test the rounds that passed and failed, and the sum of their figures.
+
+One JSON file, written anew after each round, so that a run that is cut off has lost nothing and the next one goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MOST = "max_"
+"""Figures of this prefix are not added up: the largest is kept."""
+
+
+class Totals:
+    """The file of totals."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tests: dict[str, dict[str, Any]] = json.loads(path.read_text())["tests"] if path.exists() else {}
+
+    def has_passed(self, test: str, seed: int) -> bool:
+        """Whether a round was run before, without a failure."""
+        return seed in self._tests.get(test, {}).get("passed", [])
+
+    def add(self, test: str, seed: int, *, passed: bool, seconds: float, figures: Mapping[str, float]) -> None:
+        """Count a round and write the file. A round that failed once stays listed as failed, whatever comes later;
+        one that failed after it had passed, in its teardown, is to be run again."""
+        entry = self._tests.setdefault(test, {"passed": [], "failed": [], "seconds": 0.0, "figures": {}})
+        others = {*entry["passed"]} - {seed}
+        entry["passed"] = sorted(others | {seed} if passed else others)
+        entry["failed"] = sorted({*entry["failed"]} | (set() if passed else {seed}))
+        entry["seconds"] = round(entry["seconds"] + seconds, 1)
+        for name, value in figures.items():
+            before = entry["figures"].get(name, 0)
+            entry["figures"][name] = max(before, value) if name.startswith(MOST) else before + value
+        self._write()
+
+    def summary(self) -> dict[str, float]:
+        """The figures over all tests."""
+        total: dict[str, float] = {"rounds": 0, "failed_rounds": 0}
+        for entry in self._tests.values():
+            total["rounds"] += len(entry["passed"])
+            total["failed_rounds"] += len(entry["failed"])
+            for name, value in entry["figures"].items():
+                before = total.get(name, 0)
+                total[name] = max(before, value) if name.startswith(MOST) else before + value
+        return total
+
+    def _write(self) -> None:
+        content = {"totals": self.summary(), "tests": dict(sorted(self._tests.items()))}
+        draft = self._path.with_suffix(".tmp")
+        # Lists of seeds on one line each: the file is read by people, and kept under version control.
+        draft.write_text(_on_one_line(json.dumps(content, indent=1)) + "\n")
+        os.replace(draft, self._path)
+
+
+def _on_one_line(text: str) -> str:
+    """JSON with the numbers of each list in one line."""
+    lines: list[str] = []
+    in_list = False
+    for line in text.splitlines():
+        if in_list:
+            lines[-1] += line.strip() + (" " if line.endswith(",") else "")
+        else:
+            lines.append(line)
+        in_list = line.endswith("[") or (in_list and not line.strip().startswith("]"))
+    return "\n".join(lines)
