@@ -1,4 +1,4 @@
-# One door: `make demo`, `make test`, `make check`, `make serve`, `make bench`, `make proto`. Each sets up what it needs.
+# One door: `make demo`, `make test`, `make check`, `make serve`, `make bench`, `make proto`, `make image`. Each sets up what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ GENERATOR := .tools/proto
 # Several torch processes on few cores: waiting threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo serve test check format proto pins bench clean
+.PHONY: help install demo serve test check format proto pins bench image image-test clean
 
 help:
 	@echo "make demo           train on real images, watch it learn, get a picture (IMAGES=DIR for your own)"
@@ -15,6 +15,8 @@ help:
 	@echo "make check          format, lint, types, import contracts, freshness of the generated stubs"
 	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
 	@echo "make bench          the benchmarks, one after the other"
+	@echo "make image          the container image; docker compose up runs it"
+	@echo "make image-test     the image and docker-compose.yml, tried from outside; needs a Docker engine"
 
 install: $(INSTALLED)
 
@@ -62,9 +64,19 @@ pins: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade requirements/proto.in -o requirements/proto.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --extra dev pyproject.toml -o requirements/dev.txt
+# What the image installs is what was tested: the same versions as in dev.txt.
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt --extra server pyproject.toml -o requirements/server.txt
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+image:
+	docker compose build
+
+# Not a part of `make test`: it builds the image, about 6.5 GB, and takes some minutes.
+image-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m image tests/image $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .tools demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ opened one resumes it.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -51,11 +52,19 @@ _OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TLSOptions:
-    """Files in PEM form. Without `ca` the roots that gRPC brings are trusted; `cert` and `key` are for mutual TLS."""
+    """Files in PEM form. Without `ca` the roots that gRPC brings are trusted; `cert` and `key` are for mutual TLS;
+    `server_name` is the name in the server's certificate, where it is reached under another one."""
 
     ca: str | PathLike[str] | None = None
     cert: str | PathLike[str] | None = None
     key: str | PathLike[str] | None = None
+    server_name: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> TLSOptions | None:
+        """What $MANYVIEW_TLS_CA and $MANYVIEW_TLS_SERVER_NAME say; None where neither is set."""
+        ca, name = os.environ.get("MANYVIEW_TLS_CA"), os.environ.get("MANYVIEW_TLS_SERVER_NAME")
+        return cls(ca=ca or None, server_name=name or None) if ca or name else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +183,13 @@ class Channel:
             if self._metadata and not _is_local(self.target):
                 _LOG.warning("the token travels to %s without encryption; use tls=", self.target)
             return grpc.insecure_channel(self.target, options=_OPTIONS)
-        return grpc.secure_channel(self.target, _credentials(self._tls), options=_OPTIONS)
+        tls = self._tls
+        options = tls if isinstance(tls, TLSOptions) else TLSOptions(ca=None if isinstance(tls, bool) else tls)
+        name = (("grpc.ssl_target_name_override", options.server_name),) if options.server_name else ()
+        return grpc.secure_channel(self.target, _credentials(options), options=(*_OPTIONS, *name))
 
 
-def _credentials(tls: bool | str | PathLike[str] | TLSOptions | None) -> grpc.ChannelCredentials:
-    options = tls if isinstance(tls, TLSOptions) else TLSOptions(ca=None if isinstance(tls, bool) else tls)
+def _credentials(options: TLSOptions) -> grpc.ChannelCredentials:
     if (options.cert is None) != (options.key is None):
         raise ValueError("TLSOptions: cert and key belong together, one of them is missing")
     ca, key, cert = (

@@ -32,9 +32,9 @@ class Client:
     """A connection to a manyview server; safe to share between threads. Use it in a `with` block, or `close` it.
 
     `target` is host:port or unix:/path ($MANYVIEW_TARGET, else localhost:50051), `token` a bearer token
-    ($MANYVIEW_TOKEN), `tls` True, the path of a CA file ($MANYVIEW_TLS_CA), or `TLSOptions`. `timeout_s` is how long
-    a call with one answer may take over all its attempts; `deadlines` sets every kind of wait. Nothing is connected
-    before the first call.
+    ($MANYVIEW_TOKEN), `tls` True, the path of a CA file ($MANYVIEW_TLS_CA, with $MANYVIEW_TLS_SERVER_NAME), or
+    `TLSOptions`. `timeout_s` is how long a call with one answer may take over all its attempts; `deadlines` sets every
+    kind of wait. Nothing is connected before the first call.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Client:
         self._channel = Channel(
             self.target,
             token=token or os.environ.get("MANYVIEW_TOKEN"),
-            tls=os.environ.get("MANYVIEW_TLS_CA") if tls is None else tls,
+            tls=TLSOptions.from_environment() if tls is None else tls,
             deadlines=deadlines or Deadlines(unary_s=timeout_s),
         )
         self._rpcs = Rpcs(self._channel)

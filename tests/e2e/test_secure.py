@@ -15,10 +15,10 @@ TOKEN = "correct-horse-battery-staple"
 QUICK = manyview.Deadlines(unary_s=2.0, reconnect_s=2.0)
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key."""
+def make_certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A self-signed certificate and its key."""
     cert, key = folder / "cert.pem", folder / "key.pem"
-    subject = ["-subj", "/CN=manyview", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subject = ["-subj", "/CN=manyview", "-addext", f"subjectAltName={name}"]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command = ["openssl", "req", "-x509", *curve, "-days", "2", *subject, "-keyout", str(key), "-out", str(cert)]
     subprocess.run(command, check=True, capture_output=True)
@@ -53,3 +53,23 @@ def test_a_token_and_tls_let_in_who_has_both(new_server: Callable[..., ServerPro
         mistaken.datasets()
     assert server.stop() == 0
     assert TOKEN not in server.log.read_text()
+
+
+def test_a_server_reached_under_another_name_is_known_by_the_one_in_its_certificate(
+    new_server: Callable[..., ServerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = make_certificate(tmp_path, "DNS:gpu-box.example")
+    server = new_server("--tls-cert", str(cert), "--tls-key", str(key))
+    server.start()
+    with (
+        manyview.Client(server.address, tls=cert, deadlines=QUICK) as mistaken,
+        pytest.raises(manyview.Unavailable),
+    ):
+        mistaken.health()
+    options = manyview.TLSOptions(ca=cert, server_name="gpu-box.example")
+    with manyview.Client(server.address, tls=options) as client:
+        assert client.health() == "SERVING"
+    monkeypatch.setenv("MANYVIEW_TLS_CA", str(cert))
+    monkeypatch.setenv("MANYVIEW_TLS_SERVER_NAME", "gpu-box.example")
+    with manyview.Client(server.address) as client:
+        assert client.health() == "SERVING"

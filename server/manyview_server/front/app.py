@@ -110,7 +110,10 @@ def _warn_of_open_door(settings: ServeSettings) -> None:
     if settings.token_file is None and not _is_local(settings.listen):
         log.warning("%s can be reached from other machines, and no token is asked for", settings.listen)
     if settings.token_file is not None and settings.tls_cert is None and not _is_local(settings.listen):
-        log.warning("tokens travel to %s in the clear: set tls_cert and tls_key, or put a proxy with TLS in front")
+        log.warning(
+            "tokens travel to %s in the clear: set tls_cert and tls_key, or put a proxy with TLS in front",
+            settings.listen,
+        )
 
 
 def _is_local(listen: str) -> bool:

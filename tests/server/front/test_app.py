@@ -138,6 +138,7 @@ def test_an_open_door_is_warned_of(
     with caplog.at_level(logging.WARNING):
         app_module._warn_of_open_door(ServeSettings(listen=listen, data=Path("x"), **fields))
     assert bool(caplog.records) is warned
+    assert all(listen in record.getMessage() for record in caplog.records)
 
 
 def test_the_command_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
