@@ -42,8 +42,8 @@ class ServerProcess:
 
     def start(self) -> float:
         """Start, wait for the line that says it serves, and return how many seconds that took."""
-        if self.catalogue and self.catalogue.exists() and not self.data_dir.exists():
-            self.data_dir.mkdir(mode=0o700, parents=True)
+        if self.catalogue and self.catalogue.exists() and not (self.data_dir / CATALOGUE).exists():
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(self.catalogue, self.data_dir / CATALOGUE)
         began = time.monotonic()
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", self.address]
