@@ -7,11 +7,12 @@ GENERATOR := .tools/proto
 # Several torch processes on few cores: waiting threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo serve test check format proto pins bench image image-test clean
+.PHONY: help install demo serve test soak check format proto pins bench image image-test clean
 
 help:
 	@echo "make demo           train on real images, watch it learn, get a picture (IMAGES=DIR for your own)"
 	@echo "make test           the test suite"
+	@echo "make soak           the tests of faults, ROUNDS=50 times each; goes on where the last run stopped (MINUTES=10: at most)"
 	@echo "make check          format, lint, types, import contracts, freshness of the generated stubs"
 	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
 	@echo "make bench          the benchmarks, one after the other"
@@ -38,6 +39,10 @@ serve: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+ROUNDS ?= 50
+soak: $(INSTALLED)
+	MANYVIEW_SOAK=$(ROUNDS) MANYVIEW_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/faults $(TEST_ARGS)
 
 check: $(INSTALLED) $(GENERATOR)/.installed
 	$(BIN)/ruff format --check .

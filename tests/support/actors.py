@@ -1,9 +1,9 @@
 """The clients of a scenario, each a process of its own that writes what it sees into its history and may be killed at
 any moment: started again with the same history, it goes on.
 
-    python actors.py uploader   ADDRESS HISTORY DATASET FOLDER
+    python actors.py uploader   ADDRESS HISTORY DATASET FOLDER [PAUSE_S]    PAUSE_S after each batch
     python actors.py subscriber ADDRESS HISTORY JOB
-    python actors.py embedder   ADDRESS HISTORY JOB FOLDER    until its stdin ends
+    python actors.py caller     ADDRESS HISTORY JOB FOLDER                  embeds until its stdin ends
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +87,7 @@ class Actor:
             self._process.stdin.close()
 
 
-def upload(client: manyview.Client, history: History, dataset: str, folder: str) -> None:
+def upload(client: manyview.Client, history: History, dataset: str, folder: str, pause_s: str = "0") -> None:
     """Every image of a folder, each logged when its acknowledgement is here."""
     # The order in which the SDK sends them; the first `done` of them are acknowledged.
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
@@ -97,6 +98,9 @@ def upload(client: manyview.Client, history: History, dataset: str, folder: str)
         for path in paths[logged:done]:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             history.log("acked", dataset=dataset, key=path.relative_to(folder).as_posix(), sha256=sha256)
+        # What an earlier run sent is passed over one by one, without a pause.
+        if done - logged > 1:
+            time.sleep(float(pause_s))
         logged = done
 
     report = client.upload(folder, dataset=dataset, progress=progress).upload
@@ -140,7 +144,7 @@ def main(role: str, address: str, path: str, *arguments: str) -> None:
         roles: dict[str, Callable[[], None]] = {
             "uploader": lambda: upload(client, history, *arguments),
             "subscriber": lambda: subscribe(client, history, Path(path), *arguments),
-            "embedder": lambda: embed(client, history, *arguments),
+            "caller": lambda: embed(client, history, *arguments),
         }
         wait_until(lambda: _is_there(client), "the server answers", START_TIMEOUT_S)
         roles[role]()

@@ -16,7 +16,7 @@ def test_totals_go_on_from_the_file_and_add_up(tmp_path: Path) -> None:
     assert not totals.has_passed("kills", 2)
     assert totals.summary() == {"rounds": 3, "failed_rounds": 0, "kills": 3, "lost": 1, "max_recovery_ms": 1200}
     assert json.loads(path.read_text())["tests"]["kills"]["seconds"] == 3.0
-    assert '"passed": [0, 1],' in path.read_text(), "a list is one line"
+    assert '"passed": [0, 1],\n' in path.read_text(), "a list is one line"
 
 
 def test_a_failed_round_stays_listed_and_is_run_again(tmp_path: Path) -> None:

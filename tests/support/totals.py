@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,6 @@ class Totals:
 
 def _on_one_line(text: str) -> str:
     """JSON with the numbers of each list in one line."""
-    lines: list[str] = []
-    in_list = False
-    for line in text.splitlines():
-        if in_list:
-            lines[-1] += line.strip() + (" " if line.endswith(",") else "")
-        else:
-            lines.append(line)
-        in_list = line.endswith("[") or (in_list and not line.strip().startswith("]"))
-    return "\n".join(lines)
+    return re.sub(
+        r"\[[\d\s,]*\]", lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
