@@ -76,6 +76,8 @@ class Heartbeat(Message):
     num_epochs: int
     eta_s: float
     rss_bytes: int
+    # Of what the stage does, such as images decoded: it rises while there is progress.
+    done: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,13 @@ class ServerProcess:
         self.process.kill()
         self._reap()
 
+    def died(self) -> bool:
+        """Whether it was started and has ended without being told to."""
+        if self.process is None or self.process.poll() is None:
+            return False
+        self._reap()
+        return True
+
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         if self.process is None or self.process.poll() is not None:

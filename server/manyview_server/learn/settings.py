@@ -162,6 +162,12 @@ class TrainSettings:
     )
     log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
     checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
+    checkpoint_every_steps: int = setting(
+        0, "Steps between checkpoints, beside those of the epochs; 0 means none.", minimum=0, maximum=1_000_000
+    )
+    checkpoint_every_minutes: float = setting(
+        10.0, "Minutes after which there is a checkpoint at the latest; 0 means none.", minimum=0, maximum=10_000
+    )
     views: ViewSettings = setting(ViewSettings(), "How random views of an image are made.")
     optimizer: OptimizerSettings = setting(OptimizerSettings(), "How the weights are updated.")
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "How progress is measured on labelled images.")

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ STATE_JSON = "state.json"
 
 NAME = re.compile(r"(\d{9,})-(\d+)")
 TEMPORARY_PREFIX = ".tmp-"
+CORRUPT_PREFIX = ".corrupt-"
+MAX_SET_ASIDE = 3
 
 
 class CheckpointCorrupt(Exception):
@@ -137,6 +140,8 @@ def verify(directory: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
+        if not manifest["files"]:
+            raise CheckpointCorrupt(f"{directory.name}/{MANIFEST} names no file")
         for file, expected in manifest["files"].items():
             found = _describe(directory / file)
             if found != expected:
@@ -166,6 +171,17 @@ def remove_unfinished(directory: Path) -> None:
     """Remove what writers that died left behind. Only while no writer is alive."""
     for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(directory: Path) -> None:
+    """Rename a corrupt checkpoint, for whoever wants to look into it; of those there are, only the newest stay."""
+    corrupt = sorted(directory.parent.glob(f"{CORRUPT_PREFIX}*"))
+    for path in corrupt[: max(0, len(corrupt) + 1 - MAX_SET_ASIDE)]:
+        shutil.rmtree(path, ignore_errors=True)
+    target = directory.with_name(f"{CORRUPT_PREFIX}{directory.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    with suppress(FileNotFoundError):  # then nothing is left of it
+        directory.rename(target)
 
 
 def read_state(directory: Path) -> dict[str, Any]:

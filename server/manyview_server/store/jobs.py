@@ -304,6 +304,17 @@ class JobStore:
         await self._database.write(run)
         await self._trash.sweep()
 
+    async def set_checkpoint_aside(self, train_job_id: str, step: int) -> None:
+        """Forget a corrupt checkpoint, whose files stay under another name. Raises NotFound."""
+
+        def run(connection: sqlite3.Connection) -> None:
+            pk = job_pk(connection, train_job_id)
+            directory = checkpoint_rows.find(connection, self._jobs_dir, pk, train_job_id, step).directory
+            checkpoints.set_aside(Path(directory))
+            checkpoint_rows.remove(connection, self._jobs_dir, pk, step)
+
+        await self._database.write(run)
+
     async def _copy(self, source: Checkpoint, name: str, uid: str) -> Checkpoint:
         """A copy of the checkpoint for a job that is not there yet; retention keeps the original meanwhile."""
         await self.pin_checkpoint(source.train_job_id, source.step)

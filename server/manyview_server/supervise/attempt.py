@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyview_server import messages as m
 from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.supervise.budget import oom_kills
 from manyview_server.supervise.process import WorkerProcess, describe_exit
 from manyview_server.supervise.reports import Stalled, TrainerReports
 
 log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = "the machine had no memory left, and its kernel killed it"
+MEMORY_HINT = "lower batch_size, image_size or memory_bank_size, or give the server more memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,8 @@ class Patience:
     hello_s: float = 300.0
     # Between messages; it sends a heartbeat every 2 seconds.
     silence_s: float = 30.0
-    # In one step, or 20 times the longest step so far where that is more: the first one may compile.
+    # In one step, or 20 times the longest step so far where that is more: the first one may compile. In other stages,
+    # such as decoding, without any progress.
     step_s: float = 600.0
     # From the request to stop to SIGKILL.
     stop_s: float = 10.0
@@ -40,7 +46,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a trainer ended. `outcome`: "succeeded", "stopped", "failed" (by its own word), or "died"."""
+    """How a trainer ended. `outcome`: "succeeded", "stopped", "failed" (by its own word), or "died".
+
+    Reasons of a death: WORKER_START, TRAINER_DIED, STALLED, HOST_OUT_OF_MEMORY.
+    """
 
     outcome: str
     reason: str = ""
@@ -60,6 +69,7 @@ class TrainerAttempt:
         self._patience = patience
         self._process: WorkerProcess | None = None
         self._told = False
+        self._stalled = False
         self._stop_wanted = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -72,14 +82,19 @@ class TrainerAttempt:
         except OSError as error:
             return self._death("", f"it cannot be started: {error.strerror}", "")
         self._process = process
+        kills_before = oom_kills()
         grace_s = 0.0
         try:
             ending, why = await self._converse(process)
             grace_s = 0.0 if why else self._patience.exit_s
+            if self._stalled:
+                await process.dump_stacks()
         finally:
             status = await process.stop(grace_s)
             if self._stopping:
                 self._stopping.cancel()
+        if not ending and not why and status == -signal.SIGKILL and oom_kills() > kills_before:
+            return self._death(OUT_OF_MEMORY, "", process.stderr_tail, reason="HOST_OUT_OF_MEMORY", hint=MEMORY_HINT)
         return ending or self._death(describe_exit(status), why, process.stderr_tail)
 
     def stop(self) -> None:
@@ -125,11 +140,13 @@ class TrainerAttempt:
             log.error("trainer sent no message", extra={"train_job": self._start.train_job, "error": str(error)})
             return None, "it sent what is no message"
         except TimeoutError:
+            self._stalled = self._told
             return None, f"it was silent for {limit_s:g} seconds"
         except Stalled as error:
+            self._stalled = True
             return None, str(error)
 
-    def _death(self, exit_words: str, why: str, stderr_tail: str) -> Ending:
+    def _death(self, exit_words: str, why: str, stderr_tail: str, *, reason: str = "", hint: str = "") -> Ending:
         """What a death is called. What the process printed may hold paths: it goes to the operator's log alone."""
         if self._stop_wanted:
             return Ending(outcome="stopped")
@@ -138,4 +155,5 @@ class TrainerAttempt:
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})
         words = "; ".join(part for part in (why, "" if why else exit_words) if part)
         message = f"the trainer died: {words} (error {error_id} in the server's log)"
-        return Ending(outcome="died", reason="TRAINER_DIED" if self._told else "WORKER_START", message=message)
+        reason = reason or ("STALLED" if self._stalled else "TRAINER_DIED" if self._told else "WORKER_START")
+        return Ending(outcome="died", reason=reason, message=message, hint=hint)

@@ -64,6 +64,13 @@ def available_memory(cgroup: Path = CGROUP) -> int:
     return min([machine, *(limit[0] for limit in limits if limit)])
 
 
+def oom_kills(cgroup: Path = CGROUP, vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Processes that the kernel has killed for lack of memory, in this container and on this machine, each of which may
+    be hidden from us: only that the number has risen says something."""
+    files = (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control", vmstat)
+    return sum(_counter(file, "oom_kill") for file in files)
+
+
 def cache_bytes(device_memory_bytes: int, device: str) -> int:
     """For a job's decoded images on a device of so much memory."""
     memory = min(device_memory_bytes, available_memory()) if device == "cpu" else device_memory_bytes
@@ -73,6 +80,15 @@ def cache_bytes(device_memory_bytes: int, device: str) -> int:
 def _version_1_quota(cgroup: Path) -> tuple[int, int] | None:
     quota, period = (_numbers(cgroup / "cpu" / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
     return (quota[0], period[0]) if quota and period else None
+
+
+def _counter(path: Path, name: str) -> int:
+    """The value in a line "name value" of a file of the kernel; 0 where there is none."""
+    try:
+        pairs = (line.split() for line in path.read_text().splitlines())
+        return next(int(pair[1]) for pair in pairs if pair[0] == name)
+    except (OSError, ValueError, IndexError, StopIteration):
+        return 0
 
 
 def _numbers(path: Path) -> tuple[int, ...] | None:

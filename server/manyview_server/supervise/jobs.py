@@ -11,10 +11,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
-from manyview_server.errors import Aborted
+from manyview_server.errors import Aborted, FailedPrecondition
 from manyview_server.messages import StartTraining
+from manyview_server.store.job_verbs import PAUSE
 from manyview_server.store.records import Checkpoint, Failure, Job, NewEvent
 from manyview_server.store.store import Store
 from manyview_server.supervise import retention
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 MAX_RESTARTS = 3
 # A look at the jobs without being woken: after an error of the store's, say.
 RECONCILE_S = 10.0
+# Deaths whose cause is known, also when it is the last of a loop.
+TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY"}
 CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
 RESTARTED = Failure(reason="SERVER_RESTARTED", message="the server was restarted")
 NO_REASON = Failure(reason="", message="")
@@ -185,7 +189,7 @@ class JobSupervisor:
             run.attempt = None
 
     async def _checkpoint_to_resume(self, job: Job) -> Checkpoint | Ending | None:
-        """The newest good checkpoint, None to begin; corrupt ones before it are dropped, with an alert each.
+        """The newest good checkpoint, None to begin; corrupt ones before it are set aside, with an alert each.
 
         Where all are corrupt the job fails: never does it begin again in silence.
         """
@@ -199,11 +203,11 @@ class JobSupervisor:
             hint = "check the disk; create the job again"
             return Ending(outcome="failed", reason="CHECKPOINT_CORRUPT", message=message, hint=hint)
         for checkpoint in corrupt:
-            message = f"the checkpoint of step {checkpoint.step} is not what its manifest says: it is dropped"
+            message = f"the checkpoint of step {checkpoint.step} is not what its manifest says: it is set aside"
             payload = {"reason": "CHECKPOINT_CORRUPT", "message": message}
             alert = NewEvent(kind="alert", payload=payload, step=checkpoint.step, attempt=job.attempt)
             await self._store.events.append(job.train_job_id, [alert])
-            await jobs.drop_checkpoint(job.train_job_id, checkpoint.step)
+            await jobs.set_checkpoint_aside(job.train_job_id, checkpoint.step)
         return good
 
     async def _start_message(self, job: Job, device: str, checkpoint: Checkpoint | None) -> StartTraining:
@@ -233,6 +237,8 @@ class JobSupervisor:
             if job.state == "STARTING":
                 job = await self._move(job, {"STARTING"}, "RUNNING")
             return await self._move(job, {"RUNNING", "PAUSING"}, "SUCCEEDED")
+        if ending.reason == "CHECKPOINT_FAILED":
+            return job if self._draining else await self._pause(job, ending)
         if ending.outcome == "failed":
             why = Failure(reason=ending.reason, message=ending.message, hint=ending.hint)
             return await self._move(job, {*LOST_STATES, "PAUSING"}, "FAILED", why)
@@ -241,13 +247,19 @@ class JobSupervisor:
         if self._draining:
             return job
         if job.restarts >= MAX_RESTARTS:
-            reason = "WORKER_START" if ending.reason == "WORKER_START" else "CRASH_LOOP"
+            reason = ending.reason if ending.reason in TELLING else "CRASH_LOOP"
             message = f"{ending.message}; {MAX_RESTARTS} restarts brought no new checkpoint"
-            return await self._move(
-                job, LOST_STATES, "FAILED", Failure(reason=reason, message=message, hint=CRASH_HINT)
-            )
+            failure = Failure(reason=reason, message=message, hint=ending.hint or CRASH_HINT)
+            return await self._move(job, LOST_STATES, "FAILED", failure)
         why = Failure(reason=ending.reason or "TRAINER_STOPPED", message=ending.message)
         return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=job.restarts + 1)
+
+    async def _pause(self, job: Job, ending: Ending) -> Job:
+        """Nothing is wrong with the job, but its checkpoints cannot be written: it waits until there is room."""
+        with suppress(FailedPrecondition):  # it is being cancelled
+            job = await self._store.jobs.request(job.train_job_id, replace(PAUSE, reason=ending.reason))
+        why = Failure(reason=ending.reason, message=f"{ending.message}. {ending.hint}")
+        return await self._move(job, {"PAUSING"}, "PAUSED", why)
 
     async def _move(
         self,

@@ -103,6 +103,14 @@ class WorkerProcess:
         if self.running:
             _kill_group(self.pid)
 
+    async def dump_stacks(self, wait_s: float = 0.5) -> None:
+        """Let a worker that hangs print a stack of each of its threads, for `stderr_tail`."""
+        if self.running:
+            os.kill(self.pid, signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self.wait()
+
     async def stop(self, grace_s: float = 0.0) -> int:
         """Close the link, wait `grace_s` for the process to exit, then kill it. Gives the exit status."""
         self.link.close()
@@ -203,7 +211,7 @@ def describe_exit(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-    return f"{name} (often: the machine ran out of memory)" if -status == signal.SIGKILL else name
+    return name
 
 
 def _kill_group(pid: int) -> None:

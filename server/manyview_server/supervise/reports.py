@@ -21,26 +21,29 @@ class Stalled(Exception):
 
 
 class StepWatch:
-    """Notices a step that takes longer than `patience_s` and 20 times as long as any before."""
+    """Notices a step that takes longer than `patience_s` and 20 times as long as any before, and any other stage that
+    makes no progress for `patience_s`."""
 
     def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience_s = patience_s
         self._clock = clock
         self._stage = ""
         self._step = -1
+        self._done = 0
         self._since = clock()
         self._longest_s = 0.0
 
-    def see(self, stage: str, step: int) -> None:
-        """A heartbeat came. Raises Stalled."""
+    def see(self, stage: str, step: int, done: int = 0) -> None:
+        """A heartbeat came; `done` counts within its stage. Raises Stalled."""
         now = self._clock()
-        if (stage, step) != (self._stage, self._step):
-            if stage == self._stage == "training":
+        if (stage, step, done) != (self._stage, self._step, self._done):
+            if stage == self._stage == "training" and step > self._step:
                 self._longest_s = max(self._longest_s, (now - self._since) / (step - self._step))
-            self._stage, self._step, self._since = stage, step, now
-        limit_s = max(self._patience_s, SLOWER_THAN_EVER * self._longest_s)
-        if stage == "training" and now - self._since > limit_s:
-            raise Stalled(f"step {step} did not end within {limit_s:g} seconds")
+            self._stage, self._step, self._done, self._since = stage, step, done, now
+        limit_s = max(self._patience_s, SLOWER_THAN_EVER * self._longest_s if stage == "training" else 0.0)
+        if now - self._since > limit_s:
+            what = f"step {step + 1} did not end" if stage == "training" else f"{stage} made no progress"
+            raise Stalled(f"{what} within {limit_s:g} seconds")
 
 
 class TrainerReports:
@@ -84,7 +87,7 @@ class TrainerReports:
                 raise Stalled(f"it sent {type(message).__name__}, which no trainer sends")
 
     def _progress(self, heartbeat: m.Heartbeat) -> None:
-        self._steps.see(heartbeat.stage, heartbeat.step)
+        self._steps.see(heartbeat.stage, heartbeat.step, heartbeat.done)
         if heartbeat.num_steps == 0:  # before the first step: what an earlier attempt reached is still shown
             return
         progress = Progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from manyview_server.learn.collapse import healthy_std, representation_std
 from manyview_server.learn.step import StepResult
-from manyview_server.messages import Heartbeat, ScalarsLogged
+from manyview_server.messages import AlertRaised, Heartbeat, ScalarsLogged
 from manyview_server.worker.channel import Channel
 
 HEARTBEAT_S = 2.0
+MAX_SKIPPED_IN_A_ROW = 3
+"""Steps that are not finite; one alone may be the batch's fault, so many are the run's."""
 
 
 class TrainingFailed(Exception):
@@ -60,6 +63,7 @@ class Progress:
     epoch: int = 0
     num_epochs: int = 0
     eta_s: float = 0.0
+    done: int = 0
 
 
 class StepReporter:
@@ -74,6 +78,8 @@ class StepReporter:
         self._waited_s = 0.0
         self._excluded_s = 0.0
         self._since = time.perf_counter()
+        self._skipped = 0
+        self._skipped_in_a_row = 0
 
     def waited_for_data(self, seconds: float) -> None:
         """So long the loop stood still for its next batch."""
@@ -87,7 +93,7 @@ class StepReporter:
         """Take note of step number `step`, and report the one before it.
 
         Raises:
-            TrainingFailed: the step before was not finite.
+            TrainingFailed: the step before was the third in a row that was not finite.
         """
         self._steps += 1
         tensors = {"loss": result.loss, "accepted": result.accepted, "gradient_norm": result.gradient_norm}
@@ -109,16 +115,30 @@ class StepReporter:
         step, epoch, reading, known = self._pending
         self._pending = None
         values = reading.get()
-        if not values.pop("accepted"):
-            what = "gradient" if values["loss"] - values["loss"] == 0 else "loss"  # the difference is NaN for inf, too
-            raise TrainingFailed(
-                f"NON_FINITE_{what.upper()}",
-                f"the {what} of step {step} is not finite; that step changed no weight",
-                "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs, or set precision to float32.",
-            )
+        if values.pop("accepted"):
+            self._skipped_in_a_row = 0
+        else:
+            self._skip(step, epoch, "gradient" if math.isfinite(values["loss"]) else "loss")
         if known:
             values["representation_std_ratio"] = values["representation_std"] / known.pop("healthy_std")
-            self._channel.send(ScalarsLogged(step=step, epoch=epoch, values=values | known))
+            values |= known | {"skipped_steps": float(self._skipped)}
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            self._channel.send(ScalarsLogged(step=step, epoch=epoch, values=finite))
+
+    def _skip(self, step: int, epoch: int, what: str) -> None:
+        """Nothing of the step remains; the first one is told, and too many in a row end the training."""
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        message = f"the {what} of step {step} is not finite: the step is skipped and changes nothing"
+        if self._skipped == 1:
+            self._channel.send(AlertRaised(step=step, epoch=epoch, reason="NON_FINITE_STEP", message=message))
+        if self._skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+            raise TrainingFailed(
+                "NON_FINITE_LOSS",
+                f"the {what} of step {step} is not finite, as in the {MAX_SKIPPED_IN_A_ROW - 1} steps before it; "
+                "these steps changed nothing",
+                "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs, or set precision to float32.",
+            )
 
     def _rates(self) -> dict[str, float]:
         elapsed_s = max(1e-9, time.perf_counter() - self._since - self._excluded_s)

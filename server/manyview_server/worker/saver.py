@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+from manyview_server import failpoints
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.messages import AlertRaised, CheckpointWritten
@@ -24,10 +26,17 @@ class CheckpointSaver:
         self._directory = directory
         self._attempt = attempt
         self._writing: threading.Thread | None = None
+        self._asked_at = time.monotonic()
         self.last_step = -1
         """Of the last checkpoint that was asked for."""
         self.error: OSError | None = None
         """Why the last one could not be written, if so. To be read after `wait`."""
+        self.failed_in_a_row = 0
+
+    @property
+    def minutes_since_last(self) -> float:
+        """Since the last checkpoint was asked for, or since the start."""
+        return (time.monotonic() - self._asked_at) / 60
 
     def save(self, method: Method, optimizer: Sgd, card: ModelCard, run: dict[str, Any]) -> None:
         """Write all state and `run` (JSON values) as a checkpoint; returns once it is copied.
@@ -39,17 +48,21 @@ class CheckpointSaver:
         text = json.dumps({**run, "step": card.step, "epoch": card.epoch, "model": card.to_json()}, indent=1).encode()
         path = self._directory / checkpoints.name(card.step, self._attempt)
         self.last_step = card.step
+        self._asked_at = time.monotonic()
 
         def write() -> None:
             try:
+                failpoints.reach("saver.write", card.step)
                 manifest = state.write(path, tensors, text)
             except OSError as error:
                 self.error = error
+                self.failed_in_a_row += 1
                 message = f"the checkpoint of step {card.step} could not be written: {error.strerror}"
                 alert = AlertRaised(step=card.step, epoch=card.epoch, reason="CHECKPOINT_FAILED", message=message)
                 self._channel.send(alert)
                 return
             self.error = None
+            self.failed_in_a_row = 0
             self._channel.send(
                 CheckpointWritten(
                     step=card.step,

@@ -128,6 +128,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     decode_size = image_cache.choose_size(snapshot, settings.image_size, settings.decode_size)
 
     progress.stage = "decoding"
+    stopped = _counted(stopped, progress)
     cache = image_cache.decode_all(
         snapshot,
         Path(start.dataset_dir),
@@ -177,6 +178,16 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         num_steps=num_steps,
         remarks=tuple(_remarks(cache, parts, settings, numerics, start, run)),
     )
+
+
+def _counted(stopped: Callable[[], bool], progress: Progress) -> Callable[[], bool]:
+    """`stopped`, which long work asks again and again: each question is a sign of life."""
+
+    def ask() -> bool:
+        progress.done += 1
+        return stopped()
+
+    return ask
 
 
 def _settings(start: StartTraining) -> TrainSettings:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from manyview_server import failpoints
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages import (
@@ -27,6 +28,8 @@ from manyview_server.worker.reporter import Progress, StepReporter, TrainingFail
 from manyview_server.worker.saver import CheckpointSaver
 from manyview_server.worker.setup import Setup, Stopped, prepare
 
+MAX_FAILED_CHECKPOINTS = 3
+"""In a row; then going on would only lose more."""
 OUT_OF_MEMORY_HINT = "Lower batch_size or image_size, choose a smaller backbone, or set precision to bfloat16."
 
 
@@ -89,19 +92,30 @@ class Trainer:
                     reporter.flush()
                     with _excluded(reporter):
                         self._evaluate(setup)
-                    if setup.is_due(setup.settings.checkpoint_every_epochs, self._progress):
-                        self._save(setup)
+                if self._checkpoint_due(setup):
+                    reporter.flush()  # what a checkpoint covers is told before it
+                    self._save(setup)
+                if self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS:
+                    break
         reporter.flush()
         if self._progress.step > max(setup.first_step, self.saver.last_step):
             self._save(setup)
         self.saver.wait()
         if self.saver.error is not None:
-            raise TrainingFailed(
-                "CHECKPOINT_FAILED", "the last checkpoint could not be written", "Free disk space on the server."
-            )
+            message = f"checkpoints cannot be written: {self.saver.failed_in_a_row} in a row failed"
+            raise TrainingFailed("CHECKPOINT_FAILED", message, "Free disk space on the server, then resume the job.")
+
+    def _checkpoint_due(self, setup: Setup) -> bool:
+        settings, step = setup.settings, self._progress.step
+        if settings.checkpoint_every_steps and step % settings.checkpoint_every_steps == 0:
+            return True
+        if 0 < settings.checkpoint_every_minutes <= self.saver.minutes_since_last:
+            return True
+        return self._epoch_ended(setup) and setup.is_due(settings.checkpoint_every_epochs, self._progress)
 
     def _step(self, setup: Setup, batch: Batch, reporter: StepReporter) -> None:
         progress, settings, numerics = self._progress, setup.settings, setup.numerics
+        action = failpoints.reach("trainer.step", progress.step + 1)
         views = make_views(
             batch.images,
             batch.sizes,
@@ -117,7 +131,7 @@ class Trainer:
         result = train_step(
             setup.method,
             setup.optimizer,
-            views,
+            views if action != "nan" else views * torch.nan,
             batch.image_ids.to(views.device, non_blocking=True),
             progress.step,
             setup.num_steps,

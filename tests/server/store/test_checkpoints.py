@@ -46,6 +46,7 @@ def test_what_was_written_verifies_and_its_size_is_counted(tmp_path: Path) -> No
         lambda path: (path / "a.bin").unlink(),
         lambda path: (path / checkpoints.MANIFEST).unlink(),
         lambda path: (path / checkpoints.MANIFEST).write_bytes(b"[]"),
+        lambda path: (path / checkpoints.MANIFEST).write_bytes(b'{"files": {}}'),
         lambda path: (path / checkpoints.MANIFEST).write_bytes(b"\xff"),
     ],
 )
@@ -88,6 +89,15 @@ def test_the_same_name_again_replaces_what_was_there(tmp_path: Path) -> None:
     path = write(tmp_path, 4, 1)
     checkpoints.write(path, {"a.bin": b"other"})
     assert list(checkpoints.verify(path)["files"]) == ["a.bin"]
+
+
+def test_the_newest_of_the_corrupt_ones_are_kept_aside(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        checkpoints.set_aside(write(tmp_path, step, 1))
+    checkpoints.set_aside(tmp_path / checkpoints.name(9, 1))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f"{checkpoints.CORRUPT_PREFIX}{checkpoints.name(step, 1)}" for step in (4, 5)]
+    assert checkpoints.newest_first(tmp_path) == []
 
 
 def test_no_directory_means_no_checkpoint(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from manyview_server.supervise.budget import CoreBudget, available_cores, available_memory, cache_bytes
+from manyview_server.supervise.budget import CoreBudget, available_cores, available_memory, cache_bytes, oom_kills
 
 
 def test_the_embedder_gives_up_half_of_the_cores_while_a_trainer_runs():
@@ -58,6 +58,16 @@ def test_a_container_s_limit_bounds_the_memory(tmp_path):
     assert available_memory(tmp_path) == machine
     (tmp_path / "memory.max").write_text("1048576\n")
     assert available_memory(tmp_path) == 1 << 20
+
+
+def test_the_kernel_s_kills_are_counted_in_the_container_and_on_the_machine(tmp_path):
+    vmstat = tmp_path / "vmstat"
+    assert oom_kills(tmp_path, vmstat) == 0
+    vmstat.write_text("nr_free_pages 7\noom_kill 2\n")
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 1\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    assert oom_kills(tmp_path, vmstat) == 7
 
 
 def test_decoded_images_take_a_third_of_a_device():

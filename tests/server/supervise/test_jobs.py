@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from manyview_server.link import PREFIX
 from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME
 from manyview_server.store.records import CheckedImage, Job
 from manyview_server.store.store import Store
+from manyview_server.supervise import attempt
 from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.jobs import JobSupervisor
@@ -209,6 +211,31 @@ async def test_a_trainer_that_hangs_or_talks_nonsense_is_replaced(store, supervi
     await create(store)
     await supervise([{"steps": 4, "checkpoint_every": 1, **plan}, {"steps": 4}], patience=patience)
     assert (await reach(store, "job", "SUCCEEDED")).attempt == 2
+    told = dict(await history(store, "job"))
+    hangs = "silent_at" in plan or "stuck_at" in plan
+    assert told["RECOVERING"] == ("STALLED" if hangs else "WORKER_START" if "no_hello" in plan else "TRAINER_DIED")
+
+
+async def test_a_trainer_killed_for_lack_of_memory_is_told_apart_from_other_kills(store, supervise, monkeypatch):
+    kills = itertools.count()
+    monkeypatch.setattr(attempt, "oom_kills", lambda: next(kills))
+    await create(store)
+    await supervise({"steps": 9, "die_at": 1})
+    job = await reach(store, "job", "FAILED")
+    assert job.failure is not None
+    assert job.failure.reason == "HOST_OUT_OF_MEMORY"
+    assert "batch_size" in job.failure.hint
+
+
+async def test_a_job_whose_checkpoints_cannot_be_written_pauses_and_goes_on_when_it_is_resumed(store, supervise):
+    await create(store)
+    supervisor = await supervise([{"steps": 3, "checkpoint_every": 2, "fail": "CHECKPOINT_FAILED"}, {"steps": 4}])
+    await reach(store, "job", "PAUSED")
+    assert ("PAUSED", "CHECKPOINT_FAILED") in await history(store, "job")
+    await store.jobs.request("job", RESUME)
+    supervisor.wake()
+    await reach(store, "job", "SUCCEEDED")
+    assert await losses(store, "job") == [1, 2, 3, 4]
 
 
 async def test_a_trainer_that_does_not_leave_after_its_last_word_is_killed(store, supervise):
@@ -399,6 +426,8 @@ async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_
     assert ("alert", "CHECKPOINT_CORRUPT") in told
     assert ("rollback", str(second.step)) in told
     assert not (Path(newest.directory).parent / "000000999-1").exists(), "it was never registered"
+    aside = Path(newest.directory).with_name(f".corrupt-{Path(newest.directory).name}")
+    assert (aside / "state.safetensors").read_bytes() == b"stata", "it is kept for whoever wants to know"
 
 
 async def test_a_job_without_any_good_checkpoint_fails_and_does_not_begin_again(store, supervise):

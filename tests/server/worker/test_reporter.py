@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from manyview_server.learn.step import StepResult
-from manyview_server.messages import Message, ScalarsLogged
+from manyview_server.messages import AlertRaised, Message, ScalarsLogged
 from manyview_server.worker.reporter import StepReporter, TrainingFailed, rss_bytes
 
 
@@ -69,18 +69,30 @@ def test_time_spent_elsewhere_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "reason"), [(result(math.nan, False), "NON_FINITE_LOSS"), (result(1.0, False), "NON_FINITE_GRADIENT")]
+    ("bad", "what"), [(result(math.nan, False), "the loss of step 7"), (result(1.0, False), "the gradient of step 7")]
 )
-def test_a_refused_step_ends_training_and_is_named_even_if_it_is_not_one_to_report(
-    bad: StepResult, reason: str
-) -> None:
+def test_a_step_that_is_not_finite_is_skipped_counted_and_told_once(bad: StepResult, what: str) -> None:
     sent = Sent()
-    reporter = StepReporter(sent, every_steps=100, batch_size=1)
-    reporter.step_done(6, 0, result())
-    reporter.step_done(7, 0, bad)
-    with pytest.raises(TrainingFailed, match="step 7") as failed:
-        reporter.step_done(8, 0, result())
-    assert failed.value.reason == reason
+    reporter = StepReporter(sent, every_steps=2, batch_size=1)
+    for step in range(5, 12):
+        reporter.step_done(step, 0, bad if step in (7, 8, 10) else result())
+    reporter.flush()
+    (alert,) = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    assert (alert.step, alert.reason) == (7, "NON_FINITE_STEP")
+    assert what in alert.message
+    rows = {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+    assert {step: values["skipped_steps"] for step, values in rows.items()} == {6: 0, 8: 2, 10: 3}
+    assert "loss" in rows[6]
+    assert all(math.isfinite(value) for values in rows.values() for value in values.values())
+
+
+def test_three_steps_in_a_row_that_are_not_finite_end_training_even_if_none_is_one_to_report() -> None:
+    reporter = StepReporter(Sent(), every_steps=100, batch_size=1)
+    for step in (6, 7, 8):
+        reporter.step_done(step, 0, result(math.nan, False))
+    with pytest.raises(TrainingFailed, match="loss of step 8") as failed:
+        reporter.step_done(9, 0, result())
+    assert failed.value.reason == "NON_FINITE_LOSS"
     assert failed.value.hint
 
 

@@ -24,6 +24,7 @@ from manyview_server.store import checkpoints
 from manyview_server.worker import saver
 from manyview_server.worker.channel import EXIT_ORPHANED
 from manyview_server.worker.reporter import Progress, TrainingFailed
+from manyview_server.worker.saver import CheckpointSaver
 from manyview_server.worker.trainer import Trainer
 
 
@@ -152,16 +153,36 @@ def test_a_job_that_had_ended_when_it_was_killed_has_nothing_left_to_do(
     assert sent.of(CheckpointWritten) == []
 
 
-def test_a_full_disk_is_an_alert_while_training_and_a_failure_in_the_end(
-    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("epochs", "ends_after"), [(2, 2), (50, 3)])
+def test_a_full_disk_is_an_alert_while_training_and_a_failure_in_the_end_or_at_the_third_time(
+    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch, epochs: int, ends_after: int
 ) -> None:
     def write(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(saver.state, "write", write)
-    sent = Sent()
+    sent, progress = Sent(), Progress()
     with pytest.raises(TrainingFailed) as failed:
-        Trainer(sent, changed(start, {"epochs": 2}, tmp_path), threading.Event(), Progress()).train()
+        Trainer(sent, changed(start, {"epochs": epochs}, tmp_path), threading.Event(), progress).train()
     assert failed.value.reason == "CHECKPOINT_FAILED"
+    assert "resume the job" in failed.value.hint
     alerts = [message.reason for message in sent.received if type(message).__name__ == "AlertRaised"]
-    assert alerts == ["CHECKPOINT_FAILED", "CHECKPOINT_FAILED"]
+    assert set(alerts) == {"CHECKPOINT_FAILED"}
+    # A write is known to have failed a moment after it was begun, and at the end it is tried once more.
+    assert ends_after <= len(alerts) <= ends_after + 1
+    assert ends_after <= progress.epoch <= ends_after + 1
+
+
+def test_there_is_a_checkpoint_each_n_steps_and_each_few_minutes(
+    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(name: str, **settings: Any) -> list[int]:
+        sent = Sent()
+        job = changed(start, {"checkpoint_every_epochs": 99, "max_steps": 7, **settings}, tmp_path / name)
+        Trainer(sent, job, threading.Event(), Progress()).train()
+        return [message.step for message in sent.of(CheckpointWritten)]
+
+    assert steps("steps", checkpoint_every_steps=3) == [3, 6, 7]
+    assert steps("neither", checkpoint_every_minutes=0) == [7]
+    monkeypatch.setattr(CheckpointSaver, "minutes_since_last", property(lambda saver: 5.0))
+    assert steps("minutes", checkpoint_every_minutes=5) == list(range(1, 8))

@@ -1,0 +1,67 @@
+"""Places at which a test makes a worker fail. Without MANYVIEW_FAILPOINTS nothing ever happens here.
+
+The variable names a directory. A file "PLACE@KEY", or "PLACE" for any key, holds an action, which is done when the
+place is reached, once over all processes: whoever removes the file acts. With " always" behind the action it stays.
+
+    kill                 SIGKILL to this process           kill_parent    to the process that started it
+    segv, stop           SIGSEGV, SIGSTOP to this process  sleep SECONDS  this thread alone
+    errno NUMBER         raises that OSError               memory         raises MemoryError
+    anything else        is given back to the caller, who knows what to do
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+
+VARIABLE = "MANYVIEW_FAILPOINTS"
+ALWAYS = " always"
+SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
+
+
+def reach(place: str, key: object = "") -> str:
+    """Do what is asked for here; gives an action that is the caller's, or ""."""
+    directory = _directory()
+    if directory is None:
+        return ""
+    for file in (directory / f"{place}@{key}", directory / place):
+        if action := _take(file):
+            return _act(action)
+    return ""
+
+
+@functools.cache
+def _directory() -> Path | None:
+    return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+
+
+def _take(file: Path) -> str:
+    try:
+        action = file.read_text().strip()
+        if not action.endswith(ALWAYS):
+            file.unlink()
+    except FileNotFoundError:
+        return ""
+    return action.removesuffix(ALWAYS)
+
+
+def _act(action: str) -> str:
+    name, _, value = action.partition(" ")
+    match name:
+        case "kill" | "segv" | "stop":
+            os.kill(os.getpid(), SIGNALS[name])
+        case "kill_parent":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)  # this process follows its parent
+        case "sleep":
+            time.sleep(float(value))
+        case "errno":
+            raise OSError(int(value), os.strerror(int(value)))
+        case "memory":
+            raise MemoryError("a failpoint says so")
+        case _:
+            return action
+    return ""
