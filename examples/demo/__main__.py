@@ -149,10 +149,11 @@ def watch(job: manyview.Job) -> Iterator[dict[str, float]]:
             print(f"   ! {event['message']}")
         elif event.kind == "scalars":
             yield {"step": event.step, **event.values}
-            if "knn_top1" in event.values or ("loss" in event.values and event.epoch > epoch):
+            begins = "loss" in event.values and event.epoch > epoch
+            if begins or "knn_top1" in event.values:
                 if printed % 20 == 0:
                     print(header)
-                printed, epoch = printed + 1, event.epoch
+                printed, epoch = printed + 1, event.epoch if begins else epoch
                 print(line(event, job), flush=True)
 
 
