@@ -183,4 +183,5 @@ def test_the_board_shows_state_progress_scalars_and_notes(client: manyview.Clien
         shown = console.export_text()
     assert "trainJobs/mine  SUCCEEDED" in shown
     assert "█▁" in shown
+    assert any(line.split() == ["scalar", "newest", "so", "far"] for line in shown.splitlines())
     assert "state: SUCCEEDED" in shown

@@ -90,6 +90,7 @@ class Board:
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -104,7 +105,9 @@ class Board:
             table.add_column(column)
         for name, values in sorted(self._scalars.items()):
             table.add_row(name, f"{values[-1]:.6g}", sparkline(values))
-        parts: list[Any] = [Text(head, style="bold"), ProgressBar(total=max(1, done.num_steps), completed=done.step)]
+        # A bar alone does not end its line.
+        bar = Padding(ProgressBar(total=max(1, done.num_steps), completed=done.step), 0)
+        parts: list[Any] = [Text(head, style="bold"), bar]
         return Group(*parts, table, *(Text(note, style="dim") for note in self._notes))
 
 
