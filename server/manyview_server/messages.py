@@ -37,6 +37,10 @@ class StartTraining(Message):
     num_threads: int
     # For the cache of decoded images.
     cache_bytes: int
+    # Images that may have killed the attempt before: to be decoded alone, before all others.
+    suspects: tuple[int, ...] = ()
+    # Images that do kill decoders: not to be decoded.
+    quarantined: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

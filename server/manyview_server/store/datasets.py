@@ -174,6 +174,15 @@ class DatasetStore:
             array[first:last] = await self._database.read(partial(_snapshot_rows, pk=pk, first=first, last=last))
         return Snapshot(dataset=dataset, version=size, array=array, labels=_sort_labels(array, names))
 
+    async def unreadable_ids(self, uid: str, reason: str) -> tuple[int, ...]:
+        """The images that are noted as unreadable for this reason."""
+        sql = """
+            SELECT image_id FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
+            JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
+            WHERE uid = ? AND reason = ?
+        """
+        return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, (uid, reason))))
+
     async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
         """Note that a committed image does not decode. False where that was known, or the data set is gone."""
 

@@ -22,6 +22,7 @@ from manyview_server.store.store import Store
 from manyview_server.supervise import retention
 from manyview_server.supervise.attempt import Ending, Patience, TrainerAttempt
 from manyview_server.supervise.budget import CoreBudget
+from manyview_server.supervise.poison import PoisonHunt
 from manyview_server.supervise.process import WORKER_COMMAND
 from manyview_server.supervise.reports import StepWatch, TrainerReports
 
@@ -47,6 +48,7 @@ class Run:
     """A job that occupies a device, between attempts too."""
 
     job_id: str
+    poison: PoisonHunt
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     attempt: TrainerAttempt | None = None
     task: asyncio.Task[None] | None = None
@@ -137,7 +139,7 @@ class JobSupervisor:
     def _take(self, device: str, job: Job) -> None:
         if self._draining:
             return
-        run = self._runs[device] = Run(job.train_job_id)
+        run = self._runs[device] = Run(job.train_job_id, PoisonHunt(self._store))
         run.task = asyncio.create_task(self._occupy(device, run, job))
 
     async def _occupy(self, device: str, run: Run, job: Job) -> None:
@@ -170,7 +172,8 @@ class JobSupervisor:
             log.exception("a trainer could not be run", extra={"train_job": job.train_job_id, "error_id": error_id})
             message = f"the server failed to run the trainer (error {error_id} in the server's log)"
             ending = Ending(outcome="died", reason="INTERNAL", message=message)
-        return await self._conclude(job, ending)
+        found = ending.outcome == "died" and await run.poison.look_at_death(job)
+        return await self._conclude(job, ending, found_culprit=found)
 
     async def _train(self, device: str, run: Run, job: Job) -> Ending:
         found = await self._checkpoint_to_resume(job)
@@ -179,7 +182,7 @@ class JobSupervisor:
         if job.attempt > 1:
             await self._store.events.rollback(job.train_job_id, found.step if found else 0, job.attempt)
         reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
-        start = await self._start_message(job, device, found)
+        start = await self._start_message(job, device, found, run.poison)
         run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
         if run.stop.is_set():
             run.attempt.stop()
@@ -210,7 +213,9 @@ class JobSupervisor:
             await jobs.set_checkpoint_aside(job.train_job_id, checkpoint.step)
         return good
 
-    async def _start_message(self, job: Job, device: str, checkpoint: Checkpoint | None) -> StartTraining:
+    async def _start_message(
+        self, job: Job, device: str, checkpoint: Checkpoint | None, poison: PoisonHunt
+    ) -> StartTraining:
         snapshot = await self._store.datasets.snapshot(job.dataset_id, job.num_images)
         return StartTraining(
             train_job=job.train_job_id,
@@ -222,13 +227,16 @@ class JobSupervisor:
             device=device,
             num_threads=self._budget.trainer_threads,
             cache_bytes=self._devices[device],
+            suspects=poison.suspects,
+            quarantined=await poison.quarantined(job),
             blobs=(snapshot.array.tobytes(),),
         )
 
-    async def _conclude(self, job: Job, ending: Ending) -> Job:
+    async def _conclude(self, job: Job, ending: Ending, *, found_culprit: bool) -> Job:
         """Write how an attempt ended.
 
-        A job that was to be cancelled is so, however it ended; one that was to pause may have ended by itself first.
+        A job that was to be cancelled is so, however it ended; one that was to pause may have ended by itself first. A
+        death that gave away the image it was due to does not count against the restarts.
         """
         job = await self._store.jobs.get(job.train_job_id)
         if job.state == "CANCELLING":
@@ -246,13 +254,13 @@ class JobSupervisor:
             return await self._move(job, {"PAUSING"}, "PAUSED")
         if self._draining:
             return job
-        if job.restarts >= MAX_RESTARTS:
+        if job.restarts >= MAX_RESTARTS and not found_culprit:
             reason = ending.reason if ending.reason in TELLING else "CRASH_LOOP"
             message = f"{ending.message}; {MAX_RESTARTS} restarts brought no new checkpoint"
             failure = Failure(reason=reason, message=message, hint=ending.hint or CRASH_HINT)
             return await self._move(job, LOST_STATES, "FAILED", failure)
         why = Failure(reason=ending.reason or "TRAINER_STOPPED", message=ending.message)
-        return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=job.restarts + 1)
+        return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=job.restarts + (not found_culprit))
 
     async def _pause(self, job: Job, ending: Ending) -> Job:
         """Nothing is wrong with the job, but its checkpoints cannot be written: it waits until there is room."""

@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from manyview_server import decode_notes
 from manyview_server import messages as m
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.link import Link, LinkClosed
 from manyview_server.store import checkpoints
 
@@ -79,6 +81,7 @@ class Trainer:
         self.start = self.link.receive()
         assert isinstance(self.start, m.StartTraining)
         self.step = self.resumed_step(self.start.resume_from)
+        self.decode()
         threading.Thread(target=self.listen, daemon=True).start()
         if "before_start_s" in self.plan:
             time.sleep(self.plan["before_start_s"])
@@ -92,6 +95,27 @@ class Trainer:
             return 0
         checkpoints.verify(Path(directory))
         return int(json.loads((Path(directory) / "state.json").read_text())["step"])
+
+    def decode(self) -> None:
+        """With {"poison": [ids]}, die of these images as a decoder would."""
+        notes = DecodeNotes(decode_notes.path_for(Path(self.start.checkpoint_dir)))
+        poison = set(self.plan.get("poison", ())) - set(self.start.quarantined)
+        for image_id in self.start.suspects:
+            with notes.of(image_id, alone=True):
+                if image_id in poison:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                    rest_of_the_day()
+        if poison:
+            with notes.of(min(poison)):
+                thread = threading.Thread(target=self.decode_and_die, args=(notes, 3))
+                thread.start()
+                thread.join()
+
+    @staticmethod
+    def decode_and_die(notes: DecodeNotes, image_id: int) -> None:
+        with notes.of(image_id):
+            os.kill(os.getpid(), signal.SIGSEGV)
+            rest_of_the_day()
 
     def listen(self) -> None:
         try:

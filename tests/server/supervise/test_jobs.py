@@ -238,6 +238,21 @@ async def test_a_job_whose_checkpoints_cannot_be_written_pauses_and_goes_on_when
     assert await losses(store, "job") == [1, 2, 3, 4]
 
 
+async def test_images_that_kill_the_decoder_are_found_out_and_left_out_and_cost_no_restart(store, supervise):
+    image_ids = [image.image_id for image in (await store.datasets.images("clothing", [], 10))[0]]
+    await create(store)
+    await supervise({"steps": 2, "poison": image_ids})
+    job = await reach(store, "job", "SUCCEEDED")
+    told = await history(store, "job")
+    assert told.count(("alert", "IMAGE_QUARANTINED")) == len(image_ids) == 1
+    assert (job.attempt, job.restarts) == (3, 0), "one death in company, one alone"
+    (noted,) = (await store.datasets.images("clothing", ["UNREADABLE"], 10))[0]
+    assert (noted.image_id, noted.reason) == (image_ids[0], "DECODER_CRASHED")
+    await create(store, "next")
+    await supervise({"steps": 2, "poison": image_ids})
+    assert (await reach(store, "next", "SUCCEEDED")).attempt == 1, "the next job knows"
+
+
 async def test_a_trainer_that_does_not_leave_after_its_last_word_is_killed(store, supervise):
     await create(store)
     await supervise({"stay": True})
