@@ -6,6 +6,7 @@ What it reports goes to the store in the order in which it was sent. How it ende
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import uuid
@@ -106,6 +107,15 @@ class TrainerAttempt:
             self._stopping = asyncio.create_task(self._stop(self._process))
         elif self._process:
             self._process.kill()
+
+    async def send(self, message: m.Message) -> bool:
+        """Tell the trainer something while it trains; False where it has not begun, or is at its end."""
+        if not self._process or not self._told:
+            return False
+        with contextlib.suppress(LinkClosed):
+            await self._process.link.send(message)
+            return True
+        return False
 
     async def _stop(self, process: WorkerProcess) -> None:
         try:
