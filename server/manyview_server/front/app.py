@@ -14,6 +14,7 @@ from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
 from manyview_server.store.store import Store
+from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
@@ -68,7 +69,9 @@ class App:
         budget = CoreBudget(available_cores())
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
-        return JobSupervisor(self._store, caches, budget), EmbedderSupervisor(budget, devices[0])
+        patience = Patience(silence_s=self._settings.trainer_silence_s, step_s=self._settings.trainer_step_s)
+        jobs = JobSupervisor(self._store, caches, budget, patience=patience)
+        return jobs, EmbedderSupervisor(budget, devices[0])
 
     async def serve(self) -> None:
         """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""
