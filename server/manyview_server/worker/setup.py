@@ -22,7 +22,7 @@ from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import SettingsError, TrainSettings
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
-from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
+from manyview_server.store.checkpoints import ModelCard
 from manyview_server.store.shards import SNAPSHOT_DTYPE
 from manyview_server.worker import cache as image_cache
 from manyview_server.worker import precision, state
@@ -33,6 +33,7 @@ from manyview_server.worker.precision import Numerics
 from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.training_images import TrainingImages, arrange
 
+CONFIG_HINT = "Correct the configuration, and create the job again."
 MAX_UNREADABLE_REPORTED = 1000
 """Told one by one; the rest only as a number."""
 
@@ -66,6 +67,8 @@ class Setup:
     warmup_steps: int
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
+    inexact: tuple[str, ...]
+    """Why this is not bit for bit the run that wrote the checkpoint."""
 
     @property
     def feed(self) -> Feed:
@@ -167,7 +170,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     try:
         method = build_method(settings, at_first.num_trained).to(device).to(memory_format=numerics.memory_format)
     except ValueError as error:
-        raise TrainingFailed("CONFIG_INVALID", str(error)) from error
+        raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     assert settings.batch_size is not None
     optimizer = optimizers.build(settings.optimizer, method, settings.batch_size)
     if run:
@@ -196,7 +199,8 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         warmup_steps=min(num_steps - 1, round(settings.optimizer.warmup_epochs * steps_per_epoch)),
-        remarks=tuple(_remarks(cache, images, settings, numerics, start, run)),
+        remarks=tuple(_remarks(cache, images, settings, numerics, start)),
+        inexact=tuple(_inexact(images, start, run)),
     )
 
 
@@ -257,25 +261,26 @@ def _settings(start: StartTraining) -> TrainSettings:
     try:
         return learn_settings.from_json(start.settings)
     except SettingsError as error:
-        raise TrainingFailed("CONFIG_INVALID", str(error)) from error
+        raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
 
 def _checkpoint(start: StartTraining) -> dict[str, Any]:
-    """The `state.json` of the checkpoint to continue from, its files verified; empty at the beginning."""
+    """The `state.json` of the checkpoint to continue from, its files verified; empty at the beginning.
+
+    The front verified it a moment ago: CheckpointCorrupt ends this process, and the front looks again.
+    """
     if not start.resume_from:
         return {}
-    try:
-        checkpoints.verify(Path(start.resume_from))
-        return checkpoints.read_state(Path(start.resume_from))
-    except CheckpointCorrupt as error:
-        raise TrainingFailed("CHECKPOINT_CORRUPT", str(error)) from error
+    checkpoints.verify(Path(start.resume_from))
+    return checkpoints.read_state(Path(start.resume_from))
 
 
 def _restore(directory: Path, method: Method, optimizer: Sgd) -> None:
     try:
         state.restore(directory, method, optimizer)
     except ValueError as error:
-        raise TrainingFailed("CHECKPOINT_CORRUPT", str(error)) from error
+        hint = "Train it with the version that wrote it, or begin anew: clone the job."
+        raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error
 
 
 def report_unreadable(channel: Channel, cache: ImageCache) -> None:
@@ -290,7 +295,6 @@ def _remarks(
     settings: TrainSettings,
     numerics: Numerics,
     start: StartTraining,
-    run: dict[str, Any],
 ) -> list[tuple[str, str]]:
     layout = "channels_last" if numerics.channels_last else "contiguous"
     side = cache.pixels.shape[-1]
@@ -305,9 +309,13 @@ def _remarks(
         remarks.append(("warning", f"{len(cache.unreadable)} images cannot be read and are left out"))
     if settings.evaluation.knn_every_epochs and not images.num_held_out:
         remarks.append(("info", "no kNN evaluation: it needs labelled images, in training and held out"))
-    now = {"num_images": images.num_trained, "num_threads": start.num_threads, "torch": torch.__version__}
-    for name, value in now.items():
-        if run and run[name] != value:
-            text = f"continues inexactly: {name} is {value}, and was {run[name]} when the checkpoint was written"
-            remarks.append(("warning", text))
     return remarks
+
+
+def _inexact(images: TrainingImages, start: StartTraining, run: dict[str, Any]) -> list[str]:
+    now = {"num_images": images.num_trained, "num_threads": start.num_threads, "torch": torch.__version__}
+    return [
+        f"{name} is {value}, and was {run[name]} when the checkpoint was written: the job goes on, but not bit for bit"
+        for name, value in now.items()
+        if run and run[name] != value
+    ]

@@ -16,6 +16,7 @@ from manyview_server import failpoints
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages import (
+    AlertRaised,
     ImagesAdded,
     LogWritten,
     Message,
@@ -240,8 +241,11 @@ class Trainer:
                 resolved=setup.resolved(),
             )
         )
+        step, epoch = setup.first_step, self._progress.epoch
+        for message in setup.inexact:
+            self._channel.send(AlertRaised(step=step, epoch=epoch, reason="RESUME_NOT_EXACT", message=message))
         for level, text in setup.remarks:
-            self._channel.send(LogWritten(step=setup.first_step, epoch=self._progress.epoch, level=level, text=text))
+            self._channel.send(LogWritten(step=step, epoch=epoch, level=level, text=text))
 
 
 class Eta:

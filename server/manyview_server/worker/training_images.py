@@ -50,7 +50,8 @@ def arrange(
     num_unreadable = len(cache.unreadable)
     if num_unreadable == len(cache) > 0:
         reasons = ", ".join(sorted({image.reason for image in cache.unreadable}))
-        raise TrainingFailed("DATASET_UNREADABLE", f"none of the {len(cache)} images can be read: {reasons}")
+        message = f"none of the {len(cache)} images can be read: {reasons}"
+        raise TrainingFailed("DATASET_UNREADABLE", message, "List the data set's UNREADABLE images; upload others.")
     if num_trained < batch_size:
         raise TrainingFailed(
             "DATASET_TOO_SMALL",
