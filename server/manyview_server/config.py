@@ -51,7 +51,7 @@ class ServeSettings(BaseSettings):
     tls_key: Path | None = Field(None, description="private key in PEM; together with --tls-cert")
     token_file: Path | None = Field(None, description="file whose first line is the token that callers must send")
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning or error")
-    drain_s: float = Field(25.0, ge=1, le=600, description="seconds that open calls and jobs get when shutting down")
+    drain_s: float = Field(25.0, ge=1, le=600, description="seconds for open calls to end in; for trainers four fifths")
     heartbeat_s: float = Field(10.0, gt=0, le=60, description="seconds of silence before a subscription's heartbeat")
     max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
     max_image_bytes: int = Field(12 * MIB, ge=1024, description="largest image file; less than --max-message-bytes")

@@ -14,6 +14,7 @@ from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
 from manyview_server.store.store import Store
+from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
@@ -22,6 +23,10 @@ from manyview_server.supervise.jobs import JobSupervisor
 
 CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
+# Of a drain: for a trainer's last step and its checkpoint. Then it is killed, while there is time to note it.
+STOP_FRACTION = 0.8
+# For answers that are on their way when nothing else is.
+LAST_WORDS_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +73,9 @@ class App:
         budget = CoreBudget(available_cores())
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
-        return JobSupervisor(self._store, caches, budget), EmbedderSupervisor(budget, devices[0])
+        patience = Patience(stop_s=STOP_FRACTION * self._settings.drain_s)
+        jobs = JobSupervisor(self._store, caches, budget, patience=patience)
+        return jobs, EmbedderSupervisor(budget, devices[0])
 
     async def serve(self) -> None:
         """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""
@@ -93,14 +100,19 @@ class App:
         self._stop.set()
 
     async def drain(self) -> None:
-        """Refuse what is new, end the streams with a word, let jobs write a checkpoint, then close the store."""
+        """Refuse what is new, end the streams with a word, let jobs write a checkpoint, then close the store.
+
+        Until the jobs have done so the port stays open: health says NOT_SERVING there, and a call is told why it is
+        refused and when to come again.
+        """
         log.info("draining for up to %g seconds", self._settings.drain_s)
-        await self._server.begin_drain()
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                await asyncio.gather(self._jobs.drain(), self._server.stop(self._settings.drain_s))
+                await self._server.begin_drain()
+                await asyncio.gather(self._jobs.drain(), self._server.quiet())
         except TimeoutError:
             log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
+        await self._server.stop(LAST_WORDS_S)
         await self._embedder.close()
         await self._store.close()
         log.info("drained")
