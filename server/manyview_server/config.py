@@ -51,7 +51,7 @@ class ServeSettings(BaseSettings):
     tls_key: Path | None = Field(None, description="private key in PEM; together with --tls-cert")
     token_file: Path | None = Field(None, description="file whose first line is the token that callers must send")
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning or error")
-    drain_s: float = Field(25.0, ge=1, le=600, description="seconds that open calls and jobs get when shutting down")
+    drain_s: float = Field(25.0, ge=1, le=600, description="seconds for open calls to end in; for trainers four fifths")
     trainer_silence_s: float = Field(30.0, ge=3, description="seconds without a word after which a trainer is replaced")
     trainer_step_s: float = Field(
         600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"

@@ -36,7 +36,7 @@ class ServerProcess:
         self.catalogue = catalogue
         self.arguments = arguments
         self.mark = f"run-{uuid.uuid4().hex}"
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.log = data_dir.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -81,13 +81,23 @@ class ServerProcess:
         """SIGTERM; the exit status."""
         if self.process is None or self.process.poll() is not None:
             return 0
+        self.terminate()
+        return self.ended()
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting. The second one ends a server at once."""
+        assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """Wait for its end; the exit status."""
+        assert self.process is not None
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_TIMEOUT_S)
             return self._reap()
         self.process.kill()
         self._reap()
-        raise AssertionError(f"the server did not stop within {STOP_TIMEOUT_S} s of SIGTERM")
+        raise AssertionError(f"the server did not end within {STOP_TIMEOUT_S} s of SIGTERM")
 
     def client(self) -> manyview.Client:
         """A client of this server."""
@@ -114,7 +124,8 @@ class ServerProcess:
         return self.process.wait(STOP_TIMEOUT_S)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -127,12 +138,12 @@ def _words(pid: int) -> list[str]:
         return []
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0, every_s: float = 0.02) -> None:
     """Poll until `condition` holds; fail naming `what` after `timeout_s`."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def write_photos(folder: Path, count: int, *, seed: int, side: int = 24, classes: int = 4) -> list[Path]:

@@ -23,6 +23,10 @@ from manyview_server.supervise.jobs import JobSupervisor
 
 CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
+# Of a drain: for a trainer's last step and its checkpoint. Then it is killed, while there is time to note it.
+STOP_FRACTION = 0.8
+# For answers that are on their way when nothing else is.
+LAST_WORDS_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +73,11 @@ class App:
         budget = CoreBudget(available_cores())
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
-        patience = Patience(silence_s=self._settings.trainer_silence_s, step_s=self._settings.trainer_step_s)
+        patience = Patience(
+            silence_s=self._settings.trainer_silence_s,
+            step_s=self._settings.trainer_step_s,
+            stop_s=STOP_FRACTION * self._settings.drain_s,
+        )
         jobs = JobSupervisor(self._store, caches, budget, patience=patience)
         return jobs, EmbedderSupervisor(budget, devices[0])
 
@@ -96,14 +104,19 @@ class App:
         self._stop.set()
 
     async def drain(self) -> None:
-        """Refuse what is new, end the streams with a word, let jobs write a checkpoint, then close the store."""
+        """Refuse what is new, end the streams with a word, let jobs write a checkpoint, then close the store.
+
+        Until the jobs have done so the port stays open: health says NOT_SERVING there, and a call is told why it is
+        refused and when to come again.
+        """
         log.info("draining for up to %g seconds", self._settings.drain_s)
-        await self._server.begin_drain()
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                await asyncio.gather(self._jobs.drain(), self._server.stop(self._settings.drain_s))
+                await self._server.begin_drain()
+                await asyncio.gather(self._jobs.drain(), self._server.quiet())
         except TimeoutError:
             log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
+        await self._server.stop(LAST_WORDS_S)
         await self._embedder.close()
         await self._store.close()
         log.info("drained")

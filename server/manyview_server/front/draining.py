@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from manyview_server.errors import Unavailable
@@ -19,10 +20,13 @@ def draining_error() -> Unavailable:
 
 
 class Draining:
-    """A switch that is thrown once, when the server begins to shut down."""
+    """A switch that is thrown once, when the server begins to shut down, and a count of the calls that it waits for."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
+        self._num_calls = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     @property
     def begun(self) -> bool:
@@ -37,6 +41,22 @@ class Draining:
         """Raise UNAVAILABLE DRAINING where the server shuts down."""
         if self.begun:
             raise draining_error()
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Around a call: `quiet` waits for its end."""
+        self._num_calls += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._num_calls -= 1
+            if self._num_calls == 0:
+                self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no call is open."""
+        await self._quiet.wait()
 
     async def interrupting(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The work's result, or UNAVAILABLE DRAINING as soon as the server shuts down; the work is cancelled then."""

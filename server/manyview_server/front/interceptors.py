@@ -100,13 +100,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     @asynccontextmanager
     async def _guard(self, context: Context) -> AsyncIterator[None]:
-        try:
-            self._draining.check()
-            yield
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await abort(context, public_error(error))
+        with self._draining.waited_for():
+            try:
+                self._draining.check()
+                yield
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await abort(context, public_error(error))
 
 
 Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[None]]

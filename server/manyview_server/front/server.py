@@ -116,11 +116,16 @@ class Server:
 
     async def begin_drain(self) -> None:
         """Health says NOT_SERVING, new calls are refused, streams end and say why."""
-        await self._health.enter_graceful_shutdown()
         self._draining.begin()
+        await self._health.enter_graceful_shutdown()
+
+    async def quiet(self) -> None:
+        """Wait for the calls that are open. Watchers of health and reflection's streams have no end of their own: they
+        are not waited for."""
+        await self._draining.quiet()
 
     async def stop(self, grace_s: float) -> None:
-        """Wait for the calls that are open, then cut them."""
+        """Answer no more, wait for the calls that are open, then cut them."""
         await self._server.stop(grace_s)
 
 

@@ -36,7 +36,7 @@ class Patience:
     # In one step, or 20 times the longest step so far where that is more: the first one may compile. In other stages,
     # such as decoding, without any progress.
     step_s: float = 600.0
-    # From the request to stop to SIGKILL.
+    # From the request to stop to SIGKILL: for the step that it is in, and its checkpoint.
     stop_s: float = 10.0
     # From its last message to its exit.
     exit_s: float = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -12,6 +13,7 @@ import socket
 import sys
 import threading
 import traceback
+from pathlib import Path
 
 from manyview_server.link import Link
 from manyview_server.messages import Hello
@@ -21,6 +23,7 @@ from manyview_server.worker.versions import versions
 
 EXIT_THREAD_FAILED = 70
 PR_SET_PDEATHSIG = 1
+OOM_SCORE_ADJUSTMENT = "500"
 RUN = {"trainer": trainer.run, "embedder": embedder.run}
 
 
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--link-fd", type=int, help="inherited end of the socketpair to the front")
     arguments = parser.parse_args()
     _die_with_parent()
+    _go_before_the_server()
     if arguments.kind == "describe":
         print(json.dumps(describe.describe()))
         return
@@ -49,6 +53,12 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(EXIT_ORPHANED)
+
+
+def _go_before_the_server() -> None:
+    """Where memory runs out the kernel is to kill a worker, which is started again, and not the server."""
+    with contextlib.suppress(OSError):  # the operator has set it higher
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
 
 
 def _end_process(failure: threading.ExceptHookArgs) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from manyview.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from manyview_server.__main__ import main
@@ -76,6 +77,20 @@ async def test_a_signal_drains_and_the_store_can_be_opened_again(
             assert await running == 0
     reopened = Store.open(tmp_path)
     await reopened.close()
+
+
+async def test_who_watches_health_is_told_and_does_not_hold_the_drain_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = asyncio.create_task(App(settings(tmp_path, drain_s=60), "1").run())
+    line = await serving(capsys)
+    async with grpc.aio.insecure_channel(line["address"]) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await running == 0
 
 
 async def test_the_parents_end_drains(

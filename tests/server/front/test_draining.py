@@ -63,3 +63,16 @@ async def test_a_cancelled_wait_cancels_its_work() -> None:
     waiting.cancel()
     async with asyncio.timeout(5):
         await ended.wait()
+
+
+async def test_it_is_quiet_when_the_last_call_has_ended() -> None:
+    draining = Draining()
+    await draining.quiet()
+    with draining.waited_for():
+        with pytest.raises(KeyError), draining.waited_for():
+            raise KeyError("x")
+        waiting = asyncio.create_task(draining.quiet())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    async with asyncio.timeout(5):
+        await waiting

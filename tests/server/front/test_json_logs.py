@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 
 from manyview_server.front.json_logs import JsonFormatter
 
@@ -32,3 +33,16 @@ def test_an_exception_comes_with_its_traceback() -> None:
         line = JsonFormatter().format(record(exc_info=sys.exc_info()))
     assert "RuntimeError: why" in json.loads(line)["exception"]
     assert "\n" not in line
+
+
+def test_what_a_record_has_of_its_own_is_in_the_line() -> None:
+    given = record()
+    given.__dict__.update(error_id="0123", train_job="j", path=Path("/x"), time="not this")
+    parsed = json.loads(JsonFormatter().format(given))
+    assert {name: parsed[name] for name in ("error_id", "train_job", "path")} == {
+        "error_id": "0123",
+        "train_job": "j",
+        "path": "/x",
+    }
+    assert parsed["time"].endswith("+00:00")
+    assert parsed.keys() == {"time", "level", "logger", "message", "error_id", "train_job", "path"}

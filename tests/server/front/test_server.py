@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from manyview.v1 import dataset_service_pb2, metrics_service_pb2, model_service_pb2
+from manyview.v1 import dataset_service_pb2, embed_service_pb2, metrics_service_pb2, model_service_pb2
 from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.front.server import SERVICE_NAMES, Server, channel_options, read_token
 
@@ -32,6 +33,33 @@ async def test_health_is_told_for_the_whole_and_for_each_service_until_the_drain
     assert {await health(front, name) for name in ("", *SERVICE_NAMES)} == {Health.SERVING}
     await front.server.begin_drain()
     assert {await health(front, name) for name in ("", *SERVICE_NAMES)} == {Health.NOT_SERVING}
+
+
+async def test_a_drain_waits_for_calls_and_not_for_streams_without_an_end(
+    front: Any, refused: Any, png: Any, image: Any
+) -> None:
+    watch = health_pb2_grpc.HealthStub(front.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == Health.SERVING
+    reflecting = reflection_pb2_grpc.ServerReflectionStub(front.channel).ServerReflectionInfo()
+    await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    await reflecting.read()
+    front.embedder.gate = asyncio.Event()
+    request = embed_service_pb2.EmbedRequest(model="backbones/resnet18", images=[image(png())])
+    embed = asyncio.ensure_future(front.embed.Embed(request))
+    async with asyncio.timeout(5):
+        while not front.embedder.running:
+            await asyncio.sleep(0.01)
+    await front.server.begin_drain()
+    assert (await watch.read()).status == Health.NOT_SERVING
+    quiet = asyncio.create_task(front.server.quiet())
+    error = await refused(front.datasets.ListDatasets(dataset_service_pb2.ListDatasetsRequest()))
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    assert error.retry_after_s > 0
+    assert not quiet.done()
+    front.embedder.gate.set()
+    async with asyncio.timeout(5):
+        await embed
+        await quiet
 
 
 async def test_reflection_lists_every_service(front: Any) -> None:

@@ -1,0 +1,19 @@
+"""The entry of every worker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+from pathlib import Path
+from manyview_server.worker import __main__ as entry
+entry._go_before_the_server()
+print(Path("/proc/self/oom_score_adj").read_text())
+"""
+
+
+def test_the_kernel_takes_a_worker_before_the_server_when_memory_runs_out() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True, timeout=50)
+    assert int(done.stdout) > int(Path("/proc/self/oom_score_adj").read_text())
