@@ -7,9 +7,12 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has. The rest was given as `extra`."""
+
 
 class JsonFormatter(logging.Formatter):
-    """time (UTC), level, logger, message, and the traceback where there is one."""
+    """time (UTC), level, logger, message, what was given as `extra`, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -19,9 +22,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {name: value for name, value in vars(record).items() if name not in ORDINARY | line.keys()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure(level: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 
 from manyview_server.front.json_logs import JsonFormatter
 
@@ -32,3 +33,11 @@ def test_an_exception_comes_with_its_traceback() -> None:
         line = JsonFormatter().format(record(exc_info=sys.exc_info()))
     assert "RuntimeError: why" in json.loads(line)["exception"]
     assert "\n" not in line
+
+
+def test_what_is_given_besides_the_message_is_in_the_line() -> None:
+    given = record()
+    vars(given).update(error_id="0123", train_job="job", path=Path("/somewhere"))
+    parsed = json.loads(JsonFormatter().format(given))
+    assert (parsed["error_id"], parsed["train_job"], parsed["path"]) == ("0123", "job", "/somewhere")
+    assert parsed.keys() == {"time", "level", "logger", "message", "error_id", "train_job", "path"}
