@@ -11,6 +11,7 @@ import time
 from ipaddress import ip_address
 
 from manyview_server.config import ServeSettings, SettingsError
+from manyview_server.errors import ServiceError
 from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
 from manyview_server.store.store import Store
@@ -44,7 +45,7 @@ class App:
         """Start, serve until a signal or the parent's end, drain. 0 after a drain, 1 where it could not start."""
         try:
             await self.startup()
-        except (SettingsError, StoreUnusable, CatalogueError, OSError) as error:
+        except (SettingsError, StoreUnusable, CatalogueError, ServiceError, OSError) as error:
             log.error("cannot start: %s", error)
             return 1
         await self.serve()

@@ -137,7 +137,7 @@ class DatasetStore:
             self._trash.put(connection, self.directory(uid), dataset=pk)
             self._writers.forget(pk)
 
-        await self._database.write(run)
+        await self._database.write(run, vital=True)
         await self._trash.sweep()
 
     async def images(

@@ -7,6 +7,7 @@ A crash before the commit leaves bytes beyond the committed position, which reco
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from manyview_server.store.database import Database, disk_full
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 from manyview_server.store.shards import Position, ShardWriter, image_id_of
 from manyview_server.store.writers import ShardWriters
+
+log = logging.getLogger(__name__)
 
 Checked = CheckedImage | RejectedImage
 
@@ -81,7 +84,7 @@ class Ingest:
             answers = self._database.transact(lambda connection: self._write(connection, group, touched))
         except BaseException:
             for dataset in touched.values():
-                dataset.writer.rollback()
+                _take_back(dataset.writer)
             raise
         for dataset in touched.values():
             dataset.writer.commit()
@@ -144,6 +147,14 @@ class Ingest:
             num_labelled=labelled,
             num_rejected=rejected,
         )
+
+
+def _take_back(writer: ShardWriter) -> None:
+    try:
+        writer.rollback()
+    except OSError:
+        # What is told is the failure that led here.
+        log.exception("a shard could not be cut back; the next batch or the next start does it")
 
 
 def chain(digest: bytes, images: Sequence[Checked]) -> bytes:

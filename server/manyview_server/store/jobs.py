@@ -23,7 +23,7 @@ from manyview_server.errors import AlreadyExists, DataLoss, FailedPrecondition, 
 from manyview_server.messages import Adoption
 from manyview_server.store import checkpoint_rows, checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
-from manyview_server.store.database import Database
+from manyview_server.store.database import Database, translated_file
 from manyview_server.store.datasets import dataset_pk, read_dataset
 from manyview_server.store.event_rows import insert, job_pk
 from manyview_server.store.events import EventLog
@@ -162,7 +162,7 @@ class JobStore:
             connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
             self._trash.put(connection, self._jobs_dir / job.uid, job=pk)
 
-        await self._database.write(run)
+        await self._database.write(run, vital=True)
         self._forget(train_job_id)
         await self._trash.sweep()
 
@@ -338,7 +338,7 @@ class JobStore:
             checkpoint_rows.remove(connection, self._jobs_dir, pk, step)
             self._trash.put(connection, Path(directory))
 
-        await self._database.write(run)
+        await self._database.write(run, vital=True)
         await self._trash.sweep()
 
     async def set_checkpoint_aside(self, train_job_id: str, step: int) -> None:
@@ -368,6 +368,8 @@ class JobStore:
             if isinstance(error, CheckpointCorrupt):
                 log.error("%s cannot be continued: %s", source.name, error)
                 raise DataLoss("CHECKPOINT_CORRUPT", f"{source.name} is not what its manifest says") from error
+            if isinstance(error, OSError) and (visible := translated_file(error)) is not None:
+                raise visible from error
             raise
         return replace(source, train_job_id=name, attempt=0, directory=str(directory), pinned=False)
 
