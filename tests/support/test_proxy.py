@@ -171,6 +171,5 @@ def test_bits_are_flipped_where_and_as_often_as_asked_for(proxy: Proxy, connect:
 
 def test_a_server_that_is_not_there_is_refused(connect: Connect, echo: Echo) -> None:
     echo.close()
-    peer = connect()
     with pytest.raises(ConnectionResetError):
-        peer.recv(1)
+        connect().recv(1)
