@@ -10,6 +10,7 @@ from itertools import islice
 from manyview import _convert
 from manyview._backoff import Backoff
 from manyview._errors import (
+    DeadlineExceeded,
     Internal,
     ManyviewError,
     NotFound,
@@ -118,7 +119,8 @@ class Upload:
             try:
                 return self._status()
             except ManyviewError as failure:
-                if not is_transient(failure):
+                # A deadline that passes without an answer is what a dead connection looks like until it is noticed.
+                if not (is_transient(failure) or isinstance(failure, DeadlineExceeded)):
                     raise
                 error = failure
 

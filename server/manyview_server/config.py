@@ -57,6 +57,8 @@ class ServeSettings(BaseSettings):
         600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"
     )
     heartbeat_s: float = Field(10.0, gt=0, le=60, description="seconds of silence before a subscription's heartbeat")
+    keepalive_s: float = Field(20.0, ge=1, le=3600, description="seconds of silence before a connection is pinged")
+    keepalive_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds for a ping's answer, or it is closed")
     max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
     max_image_bytes: int = Field(12 * MIB, ge=1024, description="largest image file; less than --max-message-bytes")
     max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header says")

@@ -110,6 +110,20 @@ def test_a_stream_that_breaks_in_the_middle_is_resumed_without_loss_or_copy(
     assert all(len(header.resume_digest) == 32 for header in headers[1:])
 
 
+def test_an_upload_goes_on_though_nobody_answers_in_time_where_it_stands(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    server.fail("UploadImages", "UNAVAILABLE", after=2)
+    scripted = iter([True])
+
+    def progress(*_: object) -> None:
+        if next(scripted, False):  # with the first ack: the question at the beginning was answered
+            server.fail("GetUpload", "DEADLINE_EXCEEDED", times=2)
+
+    assert client.upload(iter(many(12)), "big", progress=progress).num_images == 12
+    assert len(server.requests("GetUpload")) == 4
+
+
 def test_acks_that_were_lost_are_asked_for_again(client: manyview.Client, server: FakeServer) -> None:
     """The server commits a batch and dies before its ack: the refusal in it must still be reported."""
     server.state.rejects[b"bad"] = "ANIMATED"

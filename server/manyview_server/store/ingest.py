@@ -6,6 +6,7 @@ A crash before the commit leaves bytes beyond the committed position, which reco
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -38,10 +39,10 @@ FIND_DATASET = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch on its way. `session` is who sends it: only the upload's newest session may."""
+    """A batch on its way. `session` is who sends it, by its fence: only the upload's newest session may."""
 
     upload: int
-    session: object
+    session: asyncio.Event
     number: int
     images: Sequence[Checked] = field(repr=False)
 
@@ -73,8 +74,8 @@ class Ingest:
         self._writers = writers
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
-        # Who may write to an upload: its row to its newest session.
-        self.owners: dict[int, object] = {}
+        # Who may write to an upload: its row to the fence of its newest session.
+        self.owners: dict[int, asyncio.Event] = {}
 
     def commit(self, group: Sequence[Batch]) -> list[list[ImageOutcome] | ServiceError]:
         """For each batch its outcomes, durable, or why it was refused. Raises where the whole group failed."""
@@ -120,7 +121,7 @@ class Ingest:
             raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
         pk, committed, num_images, finished, digest = row
         if self.owners.get(batch.upload) is not batch.session:
-            raise Aborted("UPLOAD_FENCED", "another stream has opened this upload")
+            raise fenced()
         if batch.number <= committed:
             return _answer_again(connection, pk, batch)
         if finished:
@@ -155,6 +156,11 @@ def _take_back(writer: ShardWriter) -> None:
     except OSError:
         # What is told is the failure that led here.
         log.exception("a shard could not be cut back; the next batch or the next start does it")
+
+
+def fenced() -> Aborted:
+    """What a session gets whose upload was opened by another one."""
+    return Aborted("UPLOAD_FENCED", "another stream has opened this upload")
 
 
 def chain(digest: bytes, images: Sequence[Checked]) -> bytes:
