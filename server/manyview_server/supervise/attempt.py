@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ class Patience:
     step_s: float = 600.0
     # From the request to stop to SIGKILL: for the step that it is in, and its checkpoint.
     stop_s: float = 10.0
+    # The same for a pause, which is to lose nothing: a slow step and a large checkpoint have their time.
+    pause_s: float = 120.0
     # From its last message to its exit.
     exit_s: float = 10.0
     # Before the first restart; doubled for each further one.
@@ -72,6 +76,8 @@ class TrainerAttempt:
         self._told = False
         self._stalled = False
         self._stop_wanted = False
+        self._stop_ends = math.inf
+        self._cut_off = ""
         self._stopping: asyncio.Task[None] | None = None
 
     async def run(self) -> Ending:
@@ -83,6 +89,8 @@ class TrainerAttempt:
         except OSError as error:
             return self._death("", f"it cannot be started: {error.strerror}", "")
         self._process = process
+        if self._stop_wanted:
+            process.kill()
         kills_before = oom_kills()
         grace_s = 0.0
         try:
@@ -98,13 +106,18 @@ class TrainerAttempt:
             return self._death(OUT_OF_MEMORY, "", process.stderr_tail, reason="HOST_OUT_OF_MEMORY", hint=MEMORY_HINT)
         return ending or self._death(describe_exit(status), why, process.stderr_tail)
 
-    def stop(self) -> None:
-        """Ask the trainer for a checkpoint and its end; kill it when it takes too long. Repeating changes nothing."""
-        if self._stop_wanted:
+    def stop(self, limit_s: float) -> None:
+        """Ask the trainer for a checkpoint and its end; kill it when it takes longer than that.
+
+        A later call can make it less, and changes nothing otherwise."""
+        ends = time.monotonic() + limit_s
+        if self._stop_wanted and ends >= self._stop_ends:
             return
-        self._stop_wanted = True
+        self._stop_wanted, self._stop_ends = True, ends
+        if self._stopping:
+            self._stopping.cancel()
         if self._process and self._told:
-            self._stopping = asyncio.create_task(self._stop(self._process))
+            self._stopping = asyncio.create_task(self._stop(self._process, limit_s))
         elif self._process:
             self._process.kill()
 
@@ -117,12 +130,17 @@ class TrainerAttempt:
             return True
         return False
 
-    async def _stop(self, process: WorkerProcess) -> None:
+    async def _stop(self, process: WorkerProcess, limit_s: float) -> None:
         try:
-            async with asyncio.timeout(self._patience.stop_s):
+            async with asyncio.timeout(limit_s):
                 await process.link.send(m.StopTraining())
                 await process.wait()
-        except (TimeoutError, LinkClosed):
+        except TimeoutError:
+            self._cut_off = (
+                f"its step and a checkpoint took more than {limit_s:g} s: what came after the last one is lost"
+            )
+            process.kill()
+        except LinkClosed:
             process.kill()
 
     async def _converse(self, process: WorkerProcess) -> tuple[Ending | None, str]:
@@ -159,7 +177,7 @@ class TrainerAttempt:
     def _death(self, exit_words: str, why: str, stderr_tail: str, *, reason: str = "", hint: str = "") -> Ending:
         """What a death is called. What the process printed may hold paths: it goes to the operator's log alone."""
         if self._stop_wanted:
-            return Ending(outcome="stopped")
+            return Ending(outcome="stopped", message=self._cut_off)
         error_id = uuid.uuid4().hex[:12]
         known = {"train_job": self._start.train_job, "attempt": self._start.attempt, "error_id": error_id}
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 from manyview_server import messages as m
@@ -38,8 +39,8 @@ def attempt(command: tuple[str, ...], heard: Heard | None = None) -> TrainerAtte
 
 async def test_an_attempt_stopped_before_it_runs_starts_no_process():
     stopped = attempt(("/no-such-program",))
-    stopped.stop()
-    stopped.stop()
+    stopped.stop(5.0)
+    stopped.stop(5.0)
     assert await stopped.run() == Ending(outcome="stopped")
 
 
@@ -63,3 +64,19 @@ async def test_the_trainer_s_own_word_is_the_ending(scripted):
     ending = await attempt(scripted(trainer={"steps": 2, "fail": "CONFIG_INVALID"}), heard).run()
     assert ending == Ending(outcome="failed", reason="CONFIG_INVALID", message="it is said", hint="do otherwise")
     assert heard.kinds == ["TrainingStarted", *["Heartbeat", "ScalarsLogged"] * 2, "TrainingEnded"]
+
+
+async def test_a_stop_waits_for_the_checkpoint_and_a_later_one_can_make_the_wait_shorter(scripted):
+    stubborn = attempt(scripted(trainer={"steps": 100_000, "step_s": 0.01, "ignore_stop": True}))
+    running = asyncio.create_task(stubborn.run())
+    async with asyncio.timeout(20):
+        while not await stubborn.send(m.ImagesAdded(blobs=(b"",))):
+            await asyncio.sleep(0.02)
+        stubborn.stop(1000.0)
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        stubborn.stop(0.3)
+        stubborn.stop(1000.0)
+        ending = await running
+    assert ending.outcome == "stopped"
+    assert "took more than 0.3 s" in ending.message

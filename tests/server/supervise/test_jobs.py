@@ -22,7 +22,7 @@ from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.jobs import JobSupervisor
 
-QUICK = Patience(hello_s=8, silence_s=8, step_s=0.5, stop_s=0.5, exit_s=0.3, restart_s=0.01)
+QUICK = Patience(hello_s=8, silence_s=8, step_s=0.5, stop_s=0.5, pause_s=0.5, exit_s=0.3, restart_s=0.01)
 Supervise = Callable[..., Awaitable[JobSupervisor]]
 
 
@@ -440,7 +440,7 @@ async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(stor
     await supervise({"steps": job.latest_checkpoint + 2})
     ended = await reach(store, "job", "SUCCEEDED")
     told = await history(store, "job")
-    assert ("RECOVERING", "SERVER_RESTARTED") in told
+    assert ("RECOVERING", "TRAINER_LOST") in told
     assert ("rollback", str(job.latest_checkpoint)) in told
     assert (ended.attempt, ended.restarts) == (2, 0)
     assert await losses(store, "job") == list(range(1, job.latest_checkpoint + 3))
