@@ -1,8 +1,8 @@
 """SIGTERM while images come in, a job trains, somebody watches it and somebody embeds with it (F62, F63).
 
 Promises: health says NOT_SERVING at once, every stream ends with a word that says why, the job writes a checkpoint of
-the step that it is at, the exit status is 0. After the next start everybody goes on by themselves and nothing is missing. A
-server that is killed in the middle of that has crashed, and no more is lost than in a crash.
+the step that it is at, the exit status is 0. After the next start everybody goes on by themselves and nothing is
+missing. A server that is killed in the middle of that has crashed, and no more is lost than in a crash.
 """
 
 from __future__ import annotations
