@@ -53,11 +53,11 @@ class Run:
     attempt: TrainerAttempt | None = None
     task: asyncio.Task[None] | None = None
 
-    def end(self) -> None:
+    def end(self, *, hurry: bool = False) -> None:
         """Stop the trainer, or the wait for its restart."""
         self.stop.set()
         if self.attempt:
-            self.attempt.stop()
+            self.attempt.stop(hurry=hurry)
 
 
 class JobSupervisor:
@@ -99,7 +99,7 @@ class JobSupervisor:
         if self._task:
             await self._task
         for run in self._runs.values():
-            run.end()
+            run.end(hurry=True)
         await asyncio.gather(*(run.task for run in self._runs.values() if run.task))
 
     async def _serve(self) -> None:
