@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import manyview
+from certificate import make_certificate
 from harness import ServerProcess, jpeg
 
 TOKEN = "correct-horse-battery-staple"
 QUICK = manyview.Deadlines(unary_s=2.0, reconnect_s=2.0)
-
-
-def make_certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """A self-signed certificate and its key."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subject = ["-subj", "/CN=manyview", "-addext", f"subjectAltName={name}"]
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command = ["openssl", "req", "-x509", *curve, "-days", "2", *subject, "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
 
 
 def test_a_token_and_tls_let_in_who_has_both(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:

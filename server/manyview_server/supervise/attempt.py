@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import signal
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,10 +36,8 @@ class Patience:
     # In one step, or 20 times the longest step so far where that is more: the first one may compile. In other stages,
     # such as decoding, without any progress.
     step_s: float = 600.0
-    # From the request to stop to SIGKILL: for the step that it is in, and its checkpoint.
+    # From the request to stop to SIGKILL: for a checkpoint. Unless there is a hurry, two of its steps are added.
     stop_s: float = 10.0
-    # The same for a pause, which is to lose nothing: a slow step and a large checkpoint have their time.
-    pause_s: float = 120.0
     # From its last message to its exit.
     exit_s: float = 10.0
     # Before the first restart; doubled for each further one.
@@ -76,9 +72,9 @@ class TrainerAttempt:
         self._told = False
         self._stalled = False
         self._stop_wanted = False
-        self._stop_ends = math.inf
         self._cut_off = ""
-        self._stopping: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._killing: asyncio.TimerHandle | None = None
 
     async def run(self) -> Ending:
         """Start the trainer and stay with it to its end; afterwards the process is gone."""
@@ -100,26 +96,27 @@ class TrainerAttempt:
                 await process.dump_stacks()
         finally:
             status = await process.stop(grace_s)
-            if self._stopping:
-                self._stopping.cancel()
+            if self._asking:
+                self._asking.cancel()
+            if self._killing:
+                self._killing.cancel()
         if not ending and not why and status == -signal.SIGKILL and oom_kills() > kills_before:
             return self._death(OUT_OF_MEMORY, "", process.stderr_tail, reason="HOST_OUT_OF_MEMORY", hint=MEMORY_HINT)
         return ending or self._death(describe_exit(status), why, process.stderr_tail)
 
-    def stop(self, limit_s: float) -> None:
-        """Ask the trainer for a checkpoint and its end; kill it when it takes longer than that.
-
-        A later call can make it less, and changes nothing otherwise."""
-        ends = time.monotonic() + limit_s
-        if self._stop_wanted and ends >= self._stop_ends:
+    def stop(self, *, hurry: bool = False) -> None:
+        """Ask the trainer for a checkpoint and its end; kill it when it takes too long. Asking again changes nothing,
+        but that a `hurry` may shorten the time that it has."""
+        self._stop_wanted = True
+        if self._process is None:
             return
-        self._stop_wanted, self._stop_ends = True, ends
-        if self._stopping:
-            self._stopping.cancel()
-        if self._process and self._told:
-            self._stopping = asyncio.create_task(self._stop(self._process, limit_s))
-        elif self._process:
+        if not self._told:
             self._process.kill()
+            return
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_to_stop(self._process))
+        steps_s = 0.0 if hurry else 2 * self._reports.longest_step_s
+        self._kill_within(self._process, self._patience.stop_s + steps_s)
 
     async def send(self, message: m.Message) -> bool:
         """Tell the trainer something while it trains; False where it has not begun, or is at its end."""
@@ -130,18 +127,23 @@ class TrainerAttempt:
             return True
         return False
 
-    async def _stop(self, process: WorkerProcess, limit_s: float) -> None:
+    async def _ask_to_stop(self, process: WorkerProcess) -> None:
         try:
-            async with asyncio.timeout(limit_s):
-                await process.link.send(m.StopTraining())
-                await process.wait()
-        except TimeoutError:
-            self._cut_off = (
-                f"its step and a checkpoint took more than {limit_s:g} s: what came after the last one is lost"
-            )
-            process.kill()
+            await process.link.send(m.StopTraining())
         except LinkClosed:
             process.kill()
+
+    def _kill_within(self, process: WorkerProcess, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._killing is None or when < self._killing.when():
+            if self._killing:
+                self._killing.cancel()
+            self._killing = loop.call_at(when, self._cut, process, seconds)
+
+    def _cut(self, process: WorkerProcess, seconds: float) -> None:
+        self._cut_off = f"it took more than {seconds:g} s to stop: what came after the last checkpoint is done again"
+        process.kill()
 
     async def _converse(self, process: WorkerProcess) -> tuple[Ending | None, str]:
         """Talk until the trainer's last message, or say why it is to be killed; neither where it closed its link."""

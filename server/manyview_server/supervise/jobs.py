@@ -53,11 +53,11 @@ class Run:
     attempt: TrainerAttempt | None = None
     task: asyncio.Task[None] | None = None
 
-    def end(self, limit_s: float) -> None:
-        """Stop the trainer, which gets so long for its step and a checkpoint, or the wait for its restart."""
+    def end(self, *, hurry: bool = False) -> None:
+        """Stop the trainer, or the wait for its restart."""
         self.stop.set()
         if self.attempt:
-            self.attempt.stop(limit_s)
+            self.attempt.stop(hurry=hurry)
 
 
 class JobSupervisor:
@@ -100,7 +100,7 @@ class JobSupervisor:
         if self._task:
             await self._task
         for run in self._runs.values():
-            run.end(self._patience.stop_s)
+            run.end(hurry=True)
         await asyncio.gather(*(run.task for run in self._runs.values() if run.task))
 
     async def _serve(self) -> None:
@@ -122,7 +122,7 @@ class JobSupervisor:
         for job in await self._store.jobs.unfinished():
             run = ours.get(job.train_job_id)
             if job.state in STOPPED and run:
-                run.end(self._patience.pause_s if job.state == "PAUSING" else self._patience.stop_s)
+                run.end()
             elif job.state in STOPPED:
                 job = await self._move(job, {job.state}, STOPPED[job.state])
             elif job.state in LOST_STATES and not run:
@@ -190,7 +190,7 @@ class JobSupervisor:
         start = await self._start_message(job, device, found, run.poison)
         run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
         if run.stop.is_set():
-            run.attempt.stop(0.0)
+            run.attempt.stop()
         growing = asyncio.create_task(growth.tell(self._store, job, run.attempt.send)) if job.min_images else None
         try:
             return await run.attempt.run()

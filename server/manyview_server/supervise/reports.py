@@ -33,6 +33,11 @@ class StepWatch:
         self._since = clock()
         self._longest_s = 0.0
 
+    @property
+    def longest_s(self) -> float:
+        """How long the longest step took, the one that is not over yet too; 0 before the first."""
+        return max(self._longest_s, self._clock() - self._since if self._stage == "training" else 0.0)
+
     def see(self, stage: str, step: int, done: int = 0) -> None:
         """A heartbeat came; `done` counts within its stage. Raises Stalled."""
         now = self._clock()
@@ -54,6 +59,11 @@ class TrainerReports:
         self._job = job
         self._steps = steps
         self._last = Progress()
+
+    @property
+    def longest_step_s(self) -> float:
+        """How long the trainer's longest step took so far."""
+        return self._steps.longest_s
 
     async def take(self, message: m.Message) -> None:
         """Store what the message says; what must be durable is so on return. Raises Stalled."""

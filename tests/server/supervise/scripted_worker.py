@@ -161,6 +161,8 @@ class Trainer:
         here = self.step
         if here == self.plan.get("die_at"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if here == self.plan.get("slow_at"):
+            time.sleep(self.plan["slow_s"])
         if here == self.plan.get("silent_at"):
             os.kill(os.getpid(), signal.SIGSTOP)
         if here == self.plan.get("garbage_at"):

@@ -22,7 +22,7 @@ from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.jobs import JobSupervisor
 
-QUICK = Patience(hello_s=8, silence_s=8, step_s=0.5, stop_s=0.5, pause_s=0.5, exit_s=0.3, restart_s=0.01)
+QUICK = Patience(hello_s=8, silence_s=8, step_s=0.5, stop_s=0.5, exit_s=0.3, restart_s=0.01)
 Supervise = Callable[..., Awaitable[JobSupervisor]]
 
 
@@ -403,6 +403,28 @@ async def test_a_running_job_pauses_with_a_checkpoint_and_goes_on_from_it(store,
     await reach(store, "job", "SUCCEEDED")
     assert ("rollback", str(paused.latest_checkpoint)) in await history(store, "job")
     assert await losses(store, "job") == list(range(1, 1003))
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_a_long_step_is_waited_for_unless_the_server_drains(store, supervise, hurry):
+    supervisor = await supervise(
+        {"steps": 1000, "step_s": 0.02, "slow_at": 2, "slow_s": 2.0},
+        patience=Patience(stop_s=0.3, exit_s=0.3, restart_s=0.01),
+    )
+    await create(store)
+    supervisor.wake()
+    async with asyncio.timeout(10):
+        while (await store.jobs.get("job")).progress.step < 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(1.0)
+    await store.jobs.request("job", PAUSE)
+    supervisor.wake()
+    if hurry:
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(0.8):
+            await supervisor.drain()
+    paused = await reach(store, "job", "PAUSED")
+    assert paused.latest_checkpoint == (-1 if hurry else 2)
 
 
 async def test_a_job_that_is_resumed_while_it_stops_goes_on_by_itself(store, supervise):
