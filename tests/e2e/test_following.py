@@ -7,7 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+
+pytestmark = pytest.mark.timeout(180)
 
 FIRST, ALL = 64, 192
 
