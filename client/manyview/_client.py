@@ -124,11 +124,18 @@ class Client:
         try:
             self.dataset(name)
         except NotFound:
-            request = dataset_service_pb2.CreateDatasetRequest(dataset_id=name.removeprefix("datasets/"))
             try:
-                self._rpcs.create_dataset(request)
+                self.create_dataset(name)
             except AlreadyExists:
                 return
+
+    def create_dataset(self, name: str) -> Dataset:
+        """A new, empty data set, such as one that a job is to follow; `upload` creates its own.
+
+        Raises AlreadyExists DATASET_EXISTS."""
+        dataset_id = _models.dataset_name(name).removeprefix("datasets/")
+        request = dataset_service_pb2.CreateDatasetRequest(dataset_id=dataset_id)
+        return _convert.dataset(self._rpcs.create_dataset(request).dataset)
 
     def dataset(self, name: str) -> Dataset:
         """A data set by name or id."""
@@ -185,6 +192,7 @@ class Client:
         job_id: str | None = None,
         clone_from: Job | str | None = None,
         continue_from: Job | Model | str | None = None,
+        follow: int | None = None,
     ) -> Job:
         """Queue a job over the images that the data set holds now. `config` names only what differs from the defaults
         of the method (see `methods`), which is SimCLR unless another is named.
@@ -193,8 +201,11 @@ class Client:
         training begins anew. With `continue_from`, a job or a checkpoint, it goes on from there, step numbers included:
         raise `epochs`.
 
+        With `follow=1000` the job trains while images still come in: it starts once the data set holds 1,000, and
+        adopts what is added, each time with a "snapshot" event. `config["max_steps"]` says when it ends.
+
         Raises InvalidArgument with every violation named, AlreadyExists when `job_id` is taken."""
-        request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from)
+        request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from, follow)
         request.train_job_id = job_id or ""
         return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
 
@@ -208,9 +219,10 @@ class Client:
         config: Mapping[str, Any] | None = None,
         clone_from: Job | str | None = None,
         continue_from: Job | Model | str | None = None,
+        follow: int | None = None,
     ) -> dict[str, Any]:
         """The whole configuration that `train` would run with, checked as there; nothing is created."""
-        request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from)
+        request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from, follow)
         request.validate_only = True
         return _convert.config(self._rpcs.create_train_job(request).train_job.config)
 
@@ -322,6 +334,7 @@ def _train_request(
     config: Mapping[str, Any] | None,
     clone_from: Job | str | None,
     continue_from: Job | Model | str | None,
+    follow: int | None,
 ) -> train_job_service_pb2.CreateTrainJobRequest:
     has_origin = clone_from is not None or continue_from is not None
     if dataset is None and not has_origin:
@@ -330,6 +343,7 @@ def _train_request(
     for name in given.keys() & (config or {}).keys():
         raise ValueError(f"{name} is given twice, as an argument and in config")
     return train_job_service_pb2.CreateTrainJobRequest(
+        follow=None if follow is None else train_job_service_pb2.Follow(min_images=follow),
         dataset="" if dataset is None else _models.dataset_name(dataset),
         method=method or ("" if has_origin else _DEFAULT_METHOD),
         config=_convert.config_struct({**(config or {}), **given}),

@@ -61,8 +61,8 @@ class Job:
         those to come until the job is terminal.
 
         A dropped connection or a server's restart is bridged; the error surfaces only after `reconnect_timeout_s`
-        (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log. Raises
-        OutOfRange SEQUENCE_EXPIRED, with the oldest one held in `metadata`, when `after` is too old.
+        (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log, snapshot.
+        Raises OutOfRange SEQUENCE_EXPIRED, with the oldest one held in `metadata`, when `after` is too old.
         """
         reconnect_s = reconnect_timeout_s or self._rpcs.channel.deadlines.reconnect_s
         return _metrics.follow(self._rpcs, self.name, after=after, live=follow, kinds=kinds, reconnect_s=reconnect_s)

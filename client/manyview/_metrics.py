@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-KINDS = ("scalars", "state", "checkpoint", "rollback", "alert", "log")
+KINDS = ("scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Event:
     `event.values["loss"]`.
 
     scalars: float by name. state: from, to, reason, message. checkpoint: name, num_bytes. rollback: to_step,
-    superseded_after_sequence. alert: reason, message. log: level, text.
+    superseded_after_sequence. alert: reason, message. log: level, text. snapshot: num_images, num_added.
 
     `sequence` is 1, 2, 3, … within the job and never used twice; `step` repeats after a rollback.
     """
@@ -108,6 +108,8 @@ def _values(message: pb.MetricsEvent) -> Mapping[str, Any]:
             return {"reason": message.alert.reason, "message": message.alert.message}
         case "log":
             return {"level": _convert.level(message.log), "text": message.log.text}
+        case "snapshot":
+            return {"num_images": message.snapshot.num_images, "num_added": message.snapshot.num_added}
         case _:
             return {}
 

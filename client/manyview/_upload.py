@@ -3,12 +3,14 @@ dies. `Upload` drives a `Window` over as many streams as it takes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 from manyview import _convert
 from manyview._backoff import Backoff
 from manyview._errors import (
+    DeadlineExceeded,
     Internal,
     ManyviewError,
     NotFound,
@@ -27,21 +29,30 @@ from manyview.v1 import dataset_service_pb2 as pb
 # Large enough to make the cost per message small, small enough for a smooth window.
 _BATCH_BYTES = 1_500_000
 _BATCH_IMAGES = 256
+_LINGER_S = 0.5
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
 
 
-def batches(images: Iterator[EncodedImage], limits: Limits) -> Iterator[list[EncodedImage]]:
-    """Group images so that a message stays small; a large image goes alone. Pulls one image ahead."""
+def batches(
+    images: Iterator[EncodedImage], limits: Limits, clock: Callable[[], float] = time.monotonic
+) -> Iterator[list[EncodedImage]]:
+    """Group images so that a message stays small; a large image goes alone. From a live source that gives few images a
+    second, those go that are there: once the next one comes, none has waited longer than half a second."""
     most = min(_BATCH_IMAGES, limits.max_batch_images or _BATCH_IMAGES)
     batch: list[EncodedImage] = []
-    num_bytes = 0
+    num_bytes, since = 0, clock()
     for image in images:
-        if batch and (len(batch) >= most or num_bytes + len(image.data) > _BATCH_BYTES):
+        if batch and num_bytes + len(image.data) > _BATCH_BYTES:
             yield batch
             batch, num_bytes = [], 0
+        if not batch:
+            since = clock()
         batch.append(image)
         num_bytes += len(image.data)
+        if len(batch) == most or clock() - since > _LINGER_S:
+            yield batch
+            batch, num_bytes = [], 0
     if batch:
         yield batch
 
@@ -108,7 +119,8 @@ class Upload:
             try:
                 return self._status()
             except ManyviewError as failure:
-                if not is_transient(failure):
+                # A deadline that passes without an answer is what a dead connection looks like until it is noticed.
+                if not (is_transient(failure) or isinstance(failure, DeadlineExceeded)):
                     raise
                 error = failure
 

@@ -52,7 +52,13 @@ class ServeSettings(BaseSettings):
     token_file: Path | None = Field(None, description="file whose first line is the token that callers must send")
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning or error")
     drain_s: float = Field(25.0, ge=1, le=600, description="seconds for open calls to end in; for trainers four fifths")
+    trainer_silence_s: float = Field(30.0, ge=3, description="seconds without a word after which a trainer is replaced")
+    trainer_step_s: float = Field(
+        600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"
+    )
     heartbeat_s: float = Field(10.0, gt=0, le=60, description="seconds of silence before a subscription's heartbeat")
+    keepalive_s: float = Field(20.0, ge=1, le=3600, description="seconds of silence before a connection is pinged")
+    keepalive_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds for a ping's answer, or it is closed")
     max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
     max_image_bytes: int = Field(12 * MIB, ge=1024, description="largest image file; less than --max-message-bytes")
     max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header says")

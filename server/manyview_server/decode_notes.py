@@ -34,7 +34,8 @@ class DecodeNotes:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.ftruncate(descriptor, FORMAT.size)
+            # With its block: on a full disk a write into the mapping would be a signal instead of an error.
+            os.posix_fallocate(descriptor, 0, FORMAT.size)
             self._map = mmap.mmap(descriptor, FORMAT.size)
         finally:
             os.close(descriptor)

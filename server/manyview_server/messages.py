@@ -23,6 +23,15 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """After `step` steps, at the beginning of `epoch`, a job went over to the first `num_images` images."""
+
+    step: int
+    epoch: int
+    num_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartTraining(Message):
     """Train this job. `blobs[0]` is the data set's snapshot: the bytes of an array of `store.shards.SNAPSHOT_DTYPE`."""
 
@@ -41,6 +50,16 @@ class StartTraining(Message):
     suspects: tuple[int, ...] = ()
     # Images that do kill decoders: not to be decoded.
     quarantined: tuple[int, ...] = ()
+    # Whether the job follows its data set: then ImagesAdded may come.
+    follows: bool = False
+    # What such a job has adopted since the checkpoint, or since its beginning: an attempt adopts the same at the same
+    # steps again, and only then what is new.
+    adoptions: tuple[Adoption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesAdded(Message):
+    """The data set that a job follows has grown: `blobs[0]` holds the rows behind those that were sent before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +130,16 @@ class AlertRaised(Message):
     epoch: int
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotAdopted(Message):
+    """From the step after `step` on, the job trains on the first `num_images` images, `num_added` more than before."""
+
+    step: int
+    epoch: int
+    num_images: int
+    num_added: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

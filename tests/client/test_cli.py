@@ -14,7 +14,7 @@ import manyview
 from manyview._cli.jobs import assign
 from manyview._cli.main import app
 from manyview._cli.models import parameters
-from manyview._cli.watch import Board, sparkline
+from manyview._cli.watch import Board, line, sparkline
 from manyview.testing import FakeServer
 
 COMMANDS = [
@@ -185,3 +185,16 @@ def test_the_board_shows_state_progress_scalars_and_notes(client: manyview.Clien
     assert "█▁" in shown
     assert any(line.split() == ["scalar", "newest", "so", "far"] for line in shown.splitlines())
     assert "state: SUCCEEDED" in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "text"),
+    [
+        ("snapshot", {"num_images": 70, "num_added": 30}, "trains on 70 images from now on, 30 of them new"),
+        ("rollback", {"to_step": 4, "superseded_after_sequence": 9}, "goes on from step 4"),
+        ("alert", {"reason": "IMAGE_QUARANTINED", "message": "it kills"}, "IMAGE_QUARANTINED  it kills"),
+    ],
+)
+def test_an_event_is_a_line_that_says_what_it_means(kind: str, values: dict[str, object], text: str) -> None:
+    event = manyview.Event(sequence=12, kind=kind, time=None, attempt=2, step=7, epoch=1, values=values)
+    assert line(event) == f"#12 step 7 epoch 1 {kind}: {text}"

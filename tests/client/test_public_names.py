@@ -54,6 +54,7 @@ VALUES = {
 ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Deadlines", "TLSOptions"}
 CLIENT = {
     "close",
+    "create_dataset",
     "dataset",
     "datasets",
     "delete_dataset",

@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 
 import manyview
+from manyview._images import EncodedImage
+from manyview._types import Limits
+from manyview._upload import batches
 from manyview.testing import FakeServer
 from manyview.v1 import dataset_service_pb2 as pb
+
+LIMITS = Limits(
+    max_message_bytes=1 << 24,
+    max_image_bytes=1 << 23,
+    max_image_pixels=1 << 20,
+    max_image_side=1 << 12,
+    max_batch_images=8,
+)
 
 
 def many(count: int, num_bytes: int = 700_000) -> list[bytes]:
@@ -97,6 +108,20 @@ def test_a_stream_that_breaks_in_the_middle_is_resumed_without_loss_or_copy(
     assert len(headers) == 3
     assert headers[0].resume_digest == b""
     assert all(len(header.resume_digest) == 32 for header in headers[1:])
+
+
+def test_an_upload_goes_on_though_nobody_answers_in_time_where_it_stands(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    server.fail("UploadImages", "UNAVAILABLE", after=2)
+    scripted = iter([True])
+
+    def progress(*_: object) -> None:
+        if next(scripted, False):  # with the first ack: the question at the beginning was answered
+            server.fail("GetUpload", "DEADLINE_EXCEEDED", times=2)
+
+    assert client.upload(iter(many(12)), "big", progress=progress).num_images == 12
+    assert len(server.requests("GetUpload")) == 4
 
 
 def test_acks_that_were_lost_are_asked_for_again(client: manyview.Client, server: FakeServer) -> None:
@@ -229,3 +254,24 @@ def test_progress_is_told_to_a_callable(client: manyview.Client) -> None:
     told: list[tuple[int, int | None]] = []
     client.upload([b"a", b"b"], "pets", progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 2)]
+
+
+def test_a_live_source_s_images_go_as_they_come_and_a_quick_one_s_in_full_batches() -> None:
+    now = 0.0
+
+    def source(count: int, every_s: float) -> Iterator[EncodedImage]:
+        nonlocal now
+        for n in range(count):
+            now += every_s
+            yield EncodedImage(f"{n}", b"x", "")
+
+    def sizes(count: int, every_s: float) -> list[int]:
+        made = batches(source(count, every_s), LIMITS, clock=lambda: now)
+        return [len(batch) for batch in made]
+
+    assert sizes(20, 0.01) == [8, 8, 4]
+    assert sizes(7, 0.2) == [4, 3], "none waits longer than half a second, once the next one comes"
+    assert sizes(16, 0.0) == [8, 8]
+    pulled = source(100, 0.0)
+    assert len(next(batches(pulled, LIMITS))) == 8
+    assert next(pulled).key == "8", "a full batch does not wait for one image more"

@@ -39,6 +39,7 @@ class ServerProcess:
         self.address = f"127.0.0.1:{free_port()}"
         self.log = data_dir.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
+        self._seen: dict[int, str] = {}
 
     def start(self) -> float:
         """Start, wait for the line that says it serves, and return how many seconds that took."""
@@ -67,6 +68,7 @@ class ServerProcess:
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
         assert self.process is not None
+        self.processes()
         self.process.kill()
         self._reap()
 
@@ -107,15 +109,28 @@ class ServerProcess:
         """Process ids of the running workers of a kind: "trainer" or "embedder"."""
         return [pid for pid in self.processes() if kind in _words(pid)]
 
+    def stopped_trainer(self, timeout_s: float = 60.0) -> int:
+        """Wait until a trainer has come to a failpoint that stops it; SIGCONT lets it go on."""
+
+        def stopped() -> list[int]:
+            return [pid for pid in self.workers("trainer") if _state(pid) == "T"]
+
+        wait_until(lambda: bool(stopped()), "a trainer stops", timeout_s)
+        return stopped()[0]
+
     def processes(self) -> list[int]:
-        """Every process that descends from this server, dead parents or not."""
+        """Every process that descends from this server, dead parents or not.
+
+        They are known by their environment. A process that dies loses that first, and its files only after its memory
+        is torn down: whoever was seen once is watched to the very end.
+        """
         mark = f"MANYVIEW_TEST_MARK={self.mark}".encode()
-        found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
                 if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-        return found
+                    self._seen[int(entry.name)] = _birth(int(entry.name))
+        self._seen = {pid: birth for pid, birth in self._seen.items() if birth and _birth(pid) == birth}
+        return list(self._seen)
 
     def _reap(self) -> int:
         assert self.process is not None
@@ -129,6 +144,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _state(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _birth(pid: int) -> str:
+    """When a process was started, in the kernel's ticks; "" once it has ended with all its threads, reaped or not."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    num_threads, birth = fields[16], fields[18]
+    return "" if state in "ZX" and int(num_threads) <= 1 else birth
 
 
 def _words(pid: int) -> list[str]:

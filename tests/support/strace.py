@@ -15,10 +15,11 @@ ATTACH_S = 20.0
 def injected(pid: int, calls: str, fault: str, paths: Iterable[Path], log: Path) -> Iterator[None]:
     """While in the block, `calls` of the process on these files meet `fault`: "pwrite64,fdatasync", "error=EIO:when=2".
 
-    The count of `when` is each thread's own. The calls that were seen are in `log` afterwards. The process may die.
+    Without paths, calls on any file. The count of `when` is each thread's own, and each call's. The calls that were
+    seen are in `log` afterwards, with the paths of their files. The process may die.
     """
     only = [word for path in paths for word in ("-P", str(path))]
-    command = ["strace", "-f", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *only]
+    command = ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *only]
     with subprocess.Popen([*command, "-p", str(pid)], stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
         line = tracer.stderr.readline()

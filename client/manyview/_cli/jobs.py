@@ -36,6 +36,10 @@ def train(
     continue_from: Annotated[
         str | None, typer.Option(metavar="JOB|CHECKPOINT", help="Go on from here, with that job's configuration.")
     ] = None,
+    follow: Annotated[
+        int | None,
+        typer.Option(metavar="MIN_IMAGES", help="Start at so many images and adopt what is added; set max_steps."),
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the whole configuration; create nothing.")
     ] = False,
@@ -58,6 +62,7 @@ def train(
         "config": chosen,
         "clone_from": clone_from,
         "continue_from": continue_from,
+        "follow": follow,
     }
     with connect(target, token) as client:
         if print_config:

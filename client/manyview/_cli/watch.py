@@ -53,6 +53,10 @@ def line(event: Event) -> str:
             text = "  ".join(f"{name} {value:.6g}" for name, value in sorted(values.items()))
         case "state":
             text = " ".join(filter(None, (values["to"], values["reason"], values["message"])))
+        case "snapshot":
+            text = f"trains on {values['num_images']} images from now on, {values['num_added']} of them new"
+        case "rollback":
+            text = f"goes on from step {values['to_step']}"
         case _:
             text = "  ".join(str(value) for value in values.values() if value != "")
     return f"#{event.sequence} step {event.step} epoch {event.epoch} {event.kind}: {text}"

@@ -11,6 +11,7 @@ import time
 from ipaddress import ip_address
 
 from manyview_server.config import ServeSettings, SettingsError
+from manyview_server.errors import ServiceError
 from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
 from manyview_server.store.store import Store
@@ -44,7 +45,7 @@ class App:
         """Start, serve until a signal or the parent's end, drain. 0 after a drain, 1 where it could not start."""
         try:
             await self.startup()
-        except (SettingsError, StoreUnusable, CatalogueError, OSError) as error:
+        except (SettingsError, StoreUnusable, CatalogueError, ServiceError, OSError) as error:
             log.error("cannot start: %s", error)
             return 1
         await self.serve()
@@ -73,7 +74,11 @@ class App:
         budget = CoreBudget(available_cores())
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
-        patience = Patience(stop_s=STOP_FRACTION * self._settings.drain_s)
+        patience = Patience(
+            silence_s=self._settings.trainer_silence_s,
+            step_s=self._settings.trainer_step_s,
+            stop_s=STOP_FRACTION * self._settings.drain_s,
+        )
         jobs = JobSupervisor(self._store, caches, budget, patience=patience)
         return jobs, EmbedderSupervisor(budget, devices[0])
 

@@ -50,6 +50,7 @@ def train_job(record: Job) -> train_job_service_pb2.TrainJob:
         queue_position=record.queue_position,
         server_version=record.server_version,
         continued_from=record.continued_from,
+        follow=follow(record.min_images),
     )
     if record.failure is not None:
         failure = record.failure
@@ -58,6 +59,11 @@ def train_job(record: Job) -> train_job_service_pb2.TrainJob:
     if record.latest_checkpoint >= 0:
         message.latest_checkpoint = checkpoint_name(record.train_job_id, record.latest_checkpoint)
     return message
+
+
+def follow(min_images: int) -> train_job_service_pb2.Follow | None:
+    """How a job follows its data set; None where it does not."""
+    return train_job_service_pb2.Follow(min_images=min_images) if min_images else None
 
 
 def struct(values: Mapping[str, Any]) -> Struct:
@@ -128,6 +134,9 @@ def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, 
             message.alert.message = payload["message"]
         case "log":
             message.log.CopyFrom(log_text(record))
+        case "snapshot":
+            message.snapshot.num_images = payload["num_images"]
+            message.snapshot.num_added = payload["num_added"]
 
 
 def log_text(record: Event) -> types_pb2.Log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +13,21 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 from manyview_server.supervise.reports import merged
 
+MIN_IMAGES = 2
+MAX_IMAGES = 10**9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
-    """A job to be created: `settings` is the whole configuration, `source` the checkpoint that it goes on from."""
+    """A job to be created: `settings` is the whole configuration, `source` the checkpoint that it goes on from.
+    `min_images` is above 0 where it follows its data set."""
 
     train_job_id: str
     dataset_id: str
     method: str
     settings: dict[str, Any]
     source: Checkpoint | None
+    min_images: int
 
 
 async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catalogue) -> JobPlan:
@@ -42,7 +48,30 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
     settings = catalogue.resolve(method, overrides)
     if origin is not None and source is not None:
         catalogue.refuse_changed(method, origin.settings, settings)
-    return JobPlan(train_job_id=job_id, dataset_id=dataset_id, method=method, settings=settings, source=source)
+    return JobPlan(
+        train_job_id=job_id,
+        dataset_id=dataset_id,
+        method=method,
+        settings=settings,
+        source=source,
+        min_images=_min_images(request, settings),
+    )
+
+
+def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) -> int:
+    """0 for a job that does not follow its data set. Raises InvalidArgument."""
+    if not request.HasField("follow"):
+        return 0
+    least, field = settings["batch_size"] or MIN_IMAGES, "follow.min_images"
+    if request.follow.min_images < least:
+        raise names.invalid(field, f"must be at least {least}, one batch (got {request.follow.min_images})")
+    if request.follow.min_images > MAX_IMAGES:
+        raise names.invalid(field, f"must be at most {MAX_IMAGES:,} (got {request.follow.min_images})")
+    if settings["max_steps"] is None:
+        raise names.invalid("config.max_steps", "is needed where a job follows its data set: epochs grow with it")
+    if "epochs" in request.config.fields:
+        raise names.invalid("config.epochs", "has no effect where a job follows its data set: max_steps ends it")
+    return request.follow.min_images
 
 
 async def _origin(request: pb.CreateTrainJobRequest, store: Store) -> tuple[Job | None, Checkpoint | None]:

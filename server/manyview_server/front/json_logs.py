@@ -7,12 +7,12 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-OF_EVERY_RECORD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
+ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has. The rest was given as `extra`."""
 
 
 class JsonFormatter(logging.Formatter):
-    """time (UTC), level, logger, message, what the record has of its own (`extra`), and the traceback where there is
-    one."""
+    """time (UTC), level, logger, message, what was given as `extra`, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -22,10 +22,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        own = {name: value for name, value in vars(record).items() if name not in OF_EVERY_RECORD | line.keys()}
+        line |= {name: value for name, value in vars(record).items() if name not in ORDINARY | line.keys()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**line, **own}, ensure_ascii=False, default=str)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure(level: str) -> None:

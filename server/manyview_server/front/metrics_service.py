@@ -76,11 +76,15 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
         metric_names = sorted(set(request.metric_names))
         scope = f"metrics/{job_id}/{metric_names}/{request.max_rows}"
         after, upto = _span(names.decode_page_token(scope, request.page_token))
-        rows = await self._store.events.scalar_rows(job_id, metric_names)
-        # Later pages thin out the same rows as the first one did, however the job goes on.
-        upto = upto or (rows[-1].sequence if rows else 0)
-        held = thinned([row for row in rows if row.sequence <= upto], request.max_rows)
-        rest = [row for row in held if row.sequence > after]
+        events = self._store.events
+        # Later pages are of the same rows as the first one, however the job goes on.
+        upto = upto or await events.last_sequence(job_id)
+        if request.max_rows:  # the rows that are left depend on all
+            rows = [row for row in await events.scalar_rows(job_id, metric_names) if row.sequence <= upto]
+            rest = [row for row in thinned(rows, request.max_rows) if row.sequence > after]
+        else:
+            rows = await events.scalar_rows(job_id, metric_names, after=after, limit=size + 1)
+            rest = [row for row in rows if row.sequence <= upto]
         page = rest[:size]
         following = f"{page[-1].sequence},{upto}" if len(rest) > size else ""
         return pb.QueryMetricsResponse(

@@ -133,17 +133,20 @@ def channel_options(settings: ServeSettings) -> list[tuple[str, int]]:
     """Options of the channel.
 
     Two servers on one port would share its calls silently: no SO_REUSEPORT. Without a bound on streams one connection
-    can starve the others. Half-open connections are found by pings; clients may ping every 10 s themselves.
+    can starve the others. Half-open connections are found by pings, also where nothing was sent since the last one;
+    clients may ping half as long after the last one.
     """
+    ping_ms = round(settings.keepalive_s * 1000)
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", 100),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", ping_ms // 2),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.server_handshake_timeout_ms", 3_000),
         ("grpc.max_connection_idle_ms", 600_000),

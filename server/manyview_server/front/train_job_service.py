@@ -59,6 +59,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
                 wanted.settings,
                 self._version,
                 source=wanted.source,
+                min_images=wanted.min_images,
             )
             self._trainers.wake()
             return pb.CreateTrainJobResponse(train_job=convert_jobs.train_job(job))
@@ -70,10 +71,11 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         job = pb.TrainJob(
             name=f"trainJobs/{wanted.train_job_id}" if wanted.train_job_id else "",
             dataset=f"datasets/{wanted.dataset_id}",
-            num_images=dataset.num_images,
+            num_images=0 if wanted.min_images else dataset.num_images,
             config=convert_jobs.struct({**wanted.settings, "method": wanted.method}),
             server_version=self._version,
             continued_from=wanted.source.name if wanted.source else "",
+            follow=convert_jobs.follow(wanted.min_images),
         )
         return pb.CreateTrainJobResponse(train_job=job)
 

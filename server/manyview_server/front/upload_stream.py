@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview_server.front import convert, names
@@ -53,7 +54,7 @@ class UploadStream:
             return pb.BatchAck(number=batch.number, results=map(convert.image_result, outcomes))
 
         window = Window(self._limits.upload_window_batches, self._limits.upload_window_bytes)
-        async with aclosing(in_order(self._take, commit, window)) as acks:
+        async with aclosing(in_order(partial(self._take, session), commit, window)) as acks:
             async for ack in acks:
                 yield pb.UploadImagesResponse(ack=ack)
         if self._finish is not None:
@@ -72,9 +73,12 @@ class UploadStream:
             raise names.invalid("header.resume_digest", f"{len(header.resume_digest)} bytes; a digest has 32, or none")
         return await self._uploads.open(dataset_id, upload_id, header.resume_digest)
 
-    async def _take(self) -> CheckedBatch | None:
-        """The next batch; None at the finish, which is kept, and at the half-close."""
-        request = await self._draining.interrupting(self._reader.next())
+    async def _take(self, session: UploadSession) -> CheckedBatch | None:
+        """The next batch; None at the finish, which is kept, and at the half-close.
+
+        A stream that was fenced is told at once: its client may be waiting for nothing, or be long gone.
+        """
+        request = await self._draining.interrupting(session.unless_fenced(self._reader.next()))
         if request is None:
             return None
         match request.WhichOneof("payload"):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable
+from manyview_server.store.ballast import Ballast
 from manyview_server.store.schema import MIGRATIONS
 from manyview_server.store.shards import SyncFailed
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 EXIT_SYNC_FAILED = 74
 SYNC_ERRORS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+# A disk that broke is remounted read-only, by ext4 for one.
+DISK_BROKEN_ERRNOS = frozenset({errno.EROFS, errno.EIO, errno.EACCES})
 
 
 class StoreUnusable(Exception):
@@ -75,16 +78,30 @@ def translated(error: sqlite3.Error) -> ServiceError | None:
     if primary == sqlite3.SQLITE_FULL:
         return disk_full(error)
     if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
-        log.error("database unavailable", exc_info=error)
-        return Unavailable("STORE_UNAVAILABLE", "the server's store cannot be used now", retry_after_s=5.0)
+        return _unavailable(error)
     return None
+
+
+def translated_file(error: OSError) -> ServiceError | None:
+    """The same of a file's error."""
+    if isinstance(error, SyncFailed):
+        die_unsynced("file", error)
+    if error.errno in DISK_FULL_ERRNOS:
+        return disk_full(error)
+    return _unavailable(error) if error.errno in DISK_BROKEN_ERRNOS else None
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    log.error("the store cannot be used", exc_info=error)
+    return Unavailable("STORE_UNAVAILABLE", "the server's store cannot be used now", retry_after_s=5.0)
 
 
 class Database:
     """The connection and its thread. Functions given to `read` and `write` run there, one at a time, in order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ballast: Ballast | None = None) -> None:
         self._path = path
+        self._ballast = ballast
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._connection: sqlite3.Connection | None = None
 
@@ -104,12 +121,19 @@ class Database:
         """The answer of `fn(connection)`. Keep it short: commits wait behind it."""
         return await self.call(lambda: self._guarded(fn))
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """`fn(connection)` within one transaction: durable when this returns, without effect when it raises."""
-        return await self.call(lambda: self.transact(fn))
+    async def write(self, fn: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
+        """`fn(connection)` within one transaction: durable when this returns, without effect when it raises.
 
-    def transact(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        What is `vital` may use the ballast on a full disk; `fn` then runs a second time, and is to change nothing but
+        rows.
+        """
+        return await self.call(lambda: self.transact(fn, vital=vital))
+
+    def transact(self, fn: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
         """What `write` does, for callers that are on the database thread already or have no event loop yet."""
+        if vital and self._ballast is not None:
+            ballast = self._ballast
+            return self._guarded(lambda connection: _with_ballast(connection, fn, ballast))
         return self._guarded(lambda connection: _in_transaction(connection, fn))
 
     def close(self) -> None:
@@ -132,11 +156,9 @@ class Database:
             if (visible := translated(error)) is not None:
                 raise visible from error
             raise
-        except SyncFailed as error:
-            die_unsynced("file", error)
         except OSError as error:
-            if error.errno in DISK_FULL_ERRNOS:
-                raise disk_full(error) from error
+            if (visible := translated_file(error)) is not None:
+                raise visible from error
             raise
 
     def _open(self) -> None:
@@ -147,6 +169,8 @@ class Database:
             _migrate(self._connection)
         except sqlite3.DatabaseError as error:
             raise StoreCorrupt(f"{self._path} does not read: {error}") from error
+        if self._ballast is not None:
+            self._ballast.take()
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -164,6 +188,17 @@ def _in_transaction(connection: sqlite3.Connection, fn: Callable[[sqlite3.Connec
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    return result
+
+
+def _with_ballast(connection: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T], ballast: Ballast) -> T:
+    try:
+        result = _in_transaction(connection, fn)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL or not ballast.drop():
+            raise
+        return _in_transaction(connection, fn)
+    ballast.take()
     return result
 
 

@@ -137,7 +137,7 @@ class DatasetStore:
             self._trash.put(connection, self.directory(uid), dataset=pk)
             self._writers.forget(pk)
 
-        await self._database.write(run)
+        await self._database.write(run, vital=True)
         await self._trash.sweep()
 
     async def images(
@@ -156,23 +156,27 @@ class DatasetStore:
 
         return await self._database.read(run)
 
-    async def snapshot(self, dataset_id: str, version: int | None = None) -> Snapshot:
-        """The first `version` images, by default all. The same version is the same snapshot, whenever it is taken."""
+    async def snapshot(self, dataset_id: str, version: int | None = None, *, first: int = 0) -> Snapshot:
+        """The first `version` images, by default all, but for the `first` of them.
 
-        def head(connection: sqlite3.Connection) -> tuple[int, Dataset, dict[int, str]]:
+        The same version is the same snapshot, whenever it is taken.
+        """
+
+        def head(connection: sqlite3.Connection) -> tuple[int, Dataset, tuple[str, ...]]:
             pk = dataset_pk(connection, dataset_id)
-            names = connection.execute("SELECT ordinal, name FROM label WHERE dataset = ?", (pk,)).fetchall()
-            return pk, read_dataset(connection, pk), dict(names)
+            names = connection.execute("SELECT name FROM label WHERE dataset = ? ORDER BY ordinal", (pk,)).fetchall()
+            return pk, read_dataset(connection, pk), tuple(name for (name,) in names)
 
         pk, dataset, names = await self._database.read(head)
-        size = dataset.num_images if version is None else version
-        if not 0 <= size <= dataset.num_images:
-            raise ValueError(f"version {size} of a data set that has {dataset.num_images} images")
-        array = np.empty(size, SNAPSHOT_DTYPE)
-        for first in range(0, size, SNAPSHOT_CHUNK_ROWS):
-            last = min(first + SNAPSHOT_CHUNK_ROWS, size)
-            array[first:last] = await self._database.read(partial(_snapshot_rows, pk=pk, first=first, last=last))
-        return Snapshot(dataset=dataset, version=size, array=array, labels=_sort_labels(array, names))
+        last = dataset.num_images if version is None else version
+        if not 0 <= first <= last <= dataset.num_images:
+            raise ValueError(f"images {first} to {last} of a data set that has {dataset.num_images}")
+        array = np.empty(last - first, SNAPSHOT_DTYPE)
+        for start in range(first, last, SNAPSHOT_CHUNK_ROWS):
+            end = min(start + SNAPSHOT_CHUNK_ROWS, last)
+            rows = await self._database.read(partial(_snapshot_rows, pk=pk, first=start, last=end))
+            array[start - first : end - first] = rows
+        return Snapshot(dataset=dataset, version=last, array=array, labels=names)
 
     async def unreadable_ids(self, uid: str, reason: str) -> tuple[int, ...]:
         """The images that are noted as unreadable for this reason."""
@@ -272,16 +276,3 @@ def _snapshot_rows(connection: sqlite3.Connection, pk: int, first: int, last: in
         WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position
     """
     return np.array(connection.execute(sql, (pk, first, last)).fetchall(), SNAPSHOT_DTYPE)
-
-
-def _sort_labels(array: npt.NDArray[np.void], names: dict[int, str]) -> tuple[str, ...]:
-    """Renumber the array's labels, in place, by the sorted names of those that occur in it; returns these."""
-    ordinals = [int(ordinal) for ordinal in np.unique(array["label"]) if ordinal >= 0]
-    labels = sorted(names[ordinal] for ordinal in ordinals)
-    number = {name: i for i, name in enumerate(labels)}
-    # One slot more at the end: ordinal -1 finds -1 there.
-    renumber = np.full(max(ordinals, default=-1) + 2, -1, np.int32)
-    for ordinal in ordinals:
-        renumber[ordinal] = number[names[ordinal]]
-    array["label"] = renumber[array["label"]]
-    return tuple(labels)

@@ -35,8 +35,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# Scalars wait so long for company.
+# Scalars wait so long for company, and so long after the disk refused them.
 GROUP_S = 0.1
+REFUSED_S = 2.0
 # Scalars that wait while the disk refuses them; more are refused.
 MAX_PENDING = 10_000
 TAIL_EVENTS = 1024
@@ -83,16 +84,20 @@ class EventLog:
         elif self._flusher is None:
             self._flusher = asyncio.create_task(self._flush_soon())
 
-    async def flush(self, train_job_id: str) -> None:
+    async def flush(self, train_job_id: str, *, vital: bool = True) -> None:
         """Commit what waits."""
-        await self.record(train_job_id, lambda _connection, _pk: (None, []))
+        await self.record(train_job_id, lambda _connection, _pk: (None, []), vital=vital)
 
     async def record(
-        self, train_job_id: str, change: Callable[[sqlite3.Connection, int], tuple[T, list[NewEvent]]]
+        self,
+        train_job_id: str,
+        change: Callable[[sqlite3.Connection, int], tuple[T, list[NewEvent]]],
+        *,
+        vital: bool = True,
     ) -> T:
         """A change of the job and the events that tell of it, in one transaction, after the scalars that wait.
 
-        `change(connection, job's row)` returns its answer and the events. Raises NotFound.
+        `change(connection, job's row)` returns its answer and the events, and changes rows alone. Raises NotFound.
         """
         loop = asyncio.get_running_loop()
         pending = self._pending.pop(train_job_id, [])
@@ -108,7 +113,7 @@ class EventLog:
 
         def commit() -> T:
             try:
-                answer, committed = self._database.transact(run)
+                answer, committed = self._database.transact(run, vital=vital)
             except NotFound:
                 raise
             except BaseException:
@@ -242,20 +247,23 @@ class EventLog:
             await self._flush_quietly(train_job_id)
 
     async def _flush_soon(self) -> None:
+        wait_s = GROUP_S
         while self._pending:
-            await asyncio.sleep(GROUP_S)
-            for train_job_id in list(self._pending):
-                await self._flush_quietly(train_job_id)
+            await asyncio.sleep(wait_s)
+            flushed = [await self._flush_quietly(train_job_id) for train_job_id in list(self._pending)]
+            wait_s = GROUP_S if all(flushed) else REFUSED_S
         self._flusher = None
 
-    async def _flush_quietly(self, train_job_id: str) -> None:
-        """Scalars of a job that is gone are dropped; where the disk is full, they wait for the next round."""
+    async def _flush_quietly(self, train_job_id: str) -> bool:
+        """Scalars of a job that is gone are dropped; where the disk is full, they wait for the next round: False."""
         try:
-            await self.flush(train_job_id)
+            await self.flush(train_job_id, vital=False)
         except NotFound:
             self._pending.pop(train_job_id, None)
         except Exception:
             log.exception("scalars of %s could not be committed", train_job_id)
+            return False
+        return True
 
     def _publish(self, train_job_id: str, committed: _Committed) -> None:
         tail = self._tails.get(train_job_id)

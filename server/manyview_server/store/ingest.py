@@ -6,7 +6,9 @@ A crash before the commit leaves bytes beyond the committed position, which reco
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from manyview_server.store.database import Database, disk_full
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 from manyview_server.store.shards import Position, ShardWriter, image_id_of
 from manyview_server.store.writers import ShardWriters
+
+log = logging.getLogger(__name__)
 
 Checked = CheckedImage | RejectedImage
 
@@ -35,10 +39,10 @@ FIND_DATASET = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch on its way. `session` is who sends it: only the upload's newest session may."""
+    """A batch on its way. `session` is who sends it, by its fence: only the upload's newest session may."""
 
     upload: int
-    session: object
+    session: asyncio.Event
     number: int
     images: Sequence[Checked] = field(repr=False)
 
@@ -70,8 +74,8 @@ class Ingest:
         self._writers = writers
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
-        # Who may write to an upload: its row to its newest session.
-        self.owners: dict[int, object] = {}
+        # Who may write to an upload: its row to the fence of its newest session.
+        self.owners: dict[int, asyncio.Event] = {}
 
     def commit(self, group: Sequence[Batch]) -> list[list[ImageOutcome] | ServiceError]:
         """For each batch its outcomes, durable, or why it was refused. Raises where the whole group failed."""
@@ -81,7 +85,7 @@ class Ingest:
             answers = self._database.transact(lambda connection: self._write(connection, group, touched))
         except BaseException:
             for dataset in touched.values():
-                dataset.writer.rollback()
+                _take_back(dataset.writer)
             raise
         for dataset in touched.values():
             dataset.writer.commit()
@@ -117,7 +121,7 @@ class Ingest:
             raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
         pk, committed, num_images, finished, digest = row
         if self.owners.get(batch.upload) is not batch.session:
-            raise Aborted("UPLOAD_FENCED", "another stream has opened this upload")
+            raise fenced()
         if batch.number <= committed:
             return _answer_again(connection, pk, batch)
         if finished:
@@ -144,6 +148,19 @@ class Ingest:
             num_labelled=labelled,
             num_rejected=rejected,
         )
+
+
+def _take_back(writer: ShardWriter) -> None:
+    try:
+        writer.rollback()
+    except OSError:
+        # What is told is the failure that led here.
+        log.exception("a shard could not be cut back; the next batch or the next start does it")
+
+
+def fenced() -> Aborted:
+    """What a session gets whose upload was opened by another one."""
+    return Aborted("UPLOAD_FENCED", "another stream has opened this upload")
 
 
 def chain(digest: bytes, images: Sequence[Checked]) -> bytes:

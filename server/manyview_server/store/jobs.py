@@ -20,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from manyview_server.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument
+from manyview_server.messages import Adoption
 from manyview_server.store import checkpoint_rows, checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
-from manyview_server.store.database import Database
+from manyview_server.store.database import Database, translated_file
 from manyview_server.store.datasets import dataset_pk, read_dataset
 from manyview_server.store.event_rows import insert, job_pk
 from manyview_server.store.events import EventLog
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 JobPage = tuple[list[Job], str]
 Jobs = list[Job]
 Checkpoints = list[Checkpoint]
+Adoptions = list[Adoption]
 
 
 class JobStore:
@@ -72,11 +74,14 @@ class JobStore:
         server_version: str,
         *,
         source: Checkpoint | None = None,
+        min_images: int = 0,
     ) -> Job:
         """Queue a job over the images that the data set holds now. With an empty id the store chooses one.
 
-        With a `source` the job begins with a copy of that checkpoint: of its own from then on, whatever becomes of the
-        other job. Raises AlreadyExists TRAIN_JOB_EXISTS, NotFound DATASET_NOT_FOUND or MODEL_NOT_FOUND, and DataLoss
+        With `min_images` above 0 the job follows the data set: see `adopt`. With a `source` the job begins with a copy
+        of that checkpoint: of its own from then on, whatever becomes of the other job.
+
+        Raises AlreadyExists TRAIN_JOB_EXISTS, NotFound DATASET_NOT_FOUND or MODEL_NOT_FOUND, and DataLoss
         CHECKPOINT_CORRUPT.
         """
         uid = uuid.uuid4().hex
@@ -90,6 +95,7 @@ class JobStore:
             "settings": json.dumps(settings),
             "server_version": server_version,
             "continued_from": source.name if source else "",
+            "min_images": min_images,
         }
         try:
             job = await self._database.write(lambda connection: self._insert(connection, row, first))
@@ -110,7 +116,7 @@ class JobStore:
         now = self._clock()
         row |= {
             "dataset_uid": dataset.uid,
-            "num_images": dataset.num_images,
+            "num_images": 0 if row["min_images"] else dataset.num_images,
             "state": "QUEUED",
             "create_time": now,
         }
@@ -156,7 +162,7 @@ class JobStore:
             connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
             self._trash.put(connection, self._jobs_dir / job.uid, job=pk)
 
-        await self._database.write(run)
+        await self._database.write(run, vital=True)
         self._forget(train_job_id)
         await self._trash.sweep()
 
@@ -211,6 +217,37 @@ class JobStore:
         """Replace the settings by those that the trainer resolved at its start."""
         sql = "UPDATE job SET settings = ? WHERE pk = ?"
         await self._database.write(lambda c: c.execute(sql, (json.dumps(settings), job_pk(c, train_job_id))))
+
+    async def adopt(self, train_job_id: str, adoption: Adoption, *, num_added: int, attempt: int) -> Job:
+        """Note that a job that follows its data set goes over to a larger snapshot, with the event that tells of it.
+
+        An attempt that repeats what one before it had adopted tells of it again.
+        """
+
+        def change(connection: sqlite3.Connection, pk: int) -> tuple[Job, list[NewEvent]]:
+            sql = "UPDATE job SET num_images = max(num_images, ?) WHERE pk = ?"
+            connection.execute(sql, (adoption.num_images, pk))
+            payload = {"num_images": adoption.num_images, "num_added": num_added}
+            place = {"step": adoption.step, "epoch": adoption.epoch, "attempt": attempt}
+            return read_job(connection, pk, self._progress), [NewEvent(kind="snapshot", payload=payload, **place)]
+
+        return await self._events.record(train_job_id, change)
+
+    async def adoptions(self, train_job_id: str, from_step: int) -> Adoptions:
+        """What the job has adopted from this step on, in the order of the log: repeated ones are there again."""
+        sql = """
+            SELECT step, epoch, payload FROM event
+            WHERE job = ? AND kind = 'snapshot' AND step >= ? ORDER BY sequence
+        """
+
+        def run(connection: sqlite3.Connection) -> Adoptions:
+            rows = connection.execute(sql, (job_pk(connection, train_job_id), from_step))
+            return [
+                Adoption(step=step, epoch=epoch, num_images=json.loads(payload)["num_images"])
+                for step, epoch, payload in rows
+            ]
+
+        return await self._database.read(run)
 
     def report_progress(self, train_job_id: str, progress: Progress) -> None:
         """How far the job is. Held in memory, and written with its next transition or checkpoint."""
@@ -301,7 +338,7 @@ class JobStore:
             checkpoint_rows.remove(connection, self._jobs_dir, pk, step)
             self._trash.put(connection, Path(directory))
 
-        await self._database.write(run)
+        await self._database.write(run, vital=True)
         await self._trash.sweep()
 
     async def set_checkpoint_aside(self, train_job_id: str, step: int) -> None:
@@ -331,6 +368,8 @@ class JobStore:
             if isinstance(error, CheckpointCorrupt):
                 log.error("%s cannot be continued: %s", source.name, error)
                 raise DataLoss("CHECKPOINT_CORRUPT", f"{source.name} is not what its manifest says") from error
+            if isinstance(error, OSError) and (visible := translated_file(error)) is not None:
+                raise visible from error
             raise
         return replace(source, train_job_id=name, attempt=0, directory=str(directory), pinned=False)
 

@@ -112,9 +112,10 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The first `version` images of a data set in the order of their commit.
+    """The first `version` images of a data set in the order of their commit, or the last ones of these.
 
-    `array` (N,) is of `shards.SNAPSHOT_DTYPE`; its label is an index into `labels`, which is sorted, or -1 for none.
+    `array` (N,) is of `shards.SNAPSHOT_DTYPE`; its label is an index into `labels`, or -1 for none. Labels are in the
+    order in which they first appeared, so that an index stays what it is as the data set grows.
     """
 
     dataset: Dataset
@@ -149,7 +150,8 @@ class Job:
 
     `uid` names its directory. `settings` is the resolved configuration. `restarts` counts restarts of the trainer since
     the newest checkpoint. `latest_checkpoint` is that checkpoint's step, or -1 for none. `continued_from` names the
-    checkpoint that it began with, or is empty. `min_images` is above 0 for a job that follows its data set.
+    checkpoint that it began with, or is empty. `min_images` is above 0 for a job that follows its data set; then
+    `num_images` is what it has adopted so far, 0 before its first start.
     """
 
     train_job_id: str
@@ -210,7 +212,7 @@ class NewEvent:
 
     "scalars" {name: value}; "state" {"from", "to", "reason", "message"}; "checkpoint" {"step", "directory",
     "num_bytes"}; "rollback" {"to_step", "superseded_after_sequence"}; "alert" {"reason", "message"};
-    "log" {"level", "text"}.
+    "log" {"level", "text"}; "snapshot" {"num_images", "num_added"}.
     """
 
     kind: str

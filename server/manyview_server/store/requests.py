@@ -52,7 +52,7 @@ class RequestLog:
             _check(request_id, kept[0], identity)
             return kept[1]
         reply = await fn()
-        await self._database.write(lambda c: _keep(c, request_id, identity, reply, self._clock()))
+        await self._database.write(lambda c: _keep(c, request_id, identity, reply, self._clock()), vital=True)
         return reply
 
 

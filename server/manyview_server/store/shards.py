@@ -111,13 +111,16 @@ class ShardWriter:
         self._committed = self._end
 
     def rollback(self) -> None:
-        """Drop everything since the last commit, from the files too."""
+        """Drop everything since the last commit, from the files too.
+
+        Raises OSError where the disk refuses that; the writer can be used all the same.
+        """
         self._pieces.clear()
         rolled = range(self._committed.shard + 1, self._end.shard + 1)
         self._end = self._committed
         self._written = self._committed.offset
-        if rolled:
-            self.close()
+        # Closed, so that the next append cuts off what cannot be removed now.
+        self.close()
         for shard in rolled:
             shard_path(self._directory, shard).unlink(missing_ok=True)
         path = shard_path(self._directory, self._committed.shard)
@@ -148,6 +151,8 @@ class ShardWriter:
     def _open(self) -> None:
         path = shard_path(self._directory, self._end.shard)
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if os.fstat(self._fd).st_size > self._written:
+            os.ftruncate(self._fd, self._written)
         sync_directory(self._directory)
 
 

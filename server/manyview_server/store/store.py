@@ -5,6 +5,7 @@
     data_dir/datasets/<uid>/shard-*.tar  the images
     data_dir/jobs/<uid>/checkpoints/     the checkpoints
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones
+    data_dir/BALLAST                     room that is given up when the disk is full
 
 Asynchronous on the surface; beneath, all of it runs on one database thread. `datasets`, `uploads`, `jobs`, `events` and
 `requests` document their methods.
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from manyview_server.store.ballast import Ballast
 from manyview_server.store.database import Database, StoreLocked
 from manyview_server.store.datasets import DatasetStore
 from manyview_server.store.events import EventLog
@@ -44,7 +46,7 @@ class Store:
     def __init__(self, data_dir: Path, lock_fd: int, reserve_bytes: int, clock: Callable[[], float]) -> None:
         self._data_dir = data_dir
         self._lock_fd = lock_fd
-        self._database = Database(data_dir / "manyview.sqlite")
+        self._database = Database(data_dir / "manyview.sqlite", Ballast(data_dir / "BALLAST", reserve_bytes))
         self._writers = ShardWriters(self.datasets_dir)
         self._trash = Trash(self._database, data_dir)
         self.events = EventLog(self._database, clock=clock)

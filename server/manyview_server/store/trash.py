@@ -34,19 +34,19 @@ class Trash:
 
     async def sweep(self) -> None:
         """Remove everything that is in the trash."""
-        while await self._database.write(_remove_chunk):
+        while await self._database.write(_remove_chunk, vital=True):
             pass
         for pk, directory in await self._database.read(_contents):
             await asyncio.to_thread(shutil.rmtree, self._data_dir / directory, ignore_errors=True)
-            await self._database.write(partial(_forget, pk=pk))
+            await self._database.write(partial(_forget, pk=pk), vital=True)
 
     def sweep_at_start(self) -> None:
         """The same before there is an event loop: what a crash left behind. On the database thread."""
-        while self._database.transact(_remove_chunk):
+        while self._database.transact(_remove_chunk, vital=True):
             pass
         for pk, directory in self._database.transact(_contents):
             shutil.rmtree(self._data_dir / directory, ignore_errors=True)
-            self._database.transact(partial(_forget, pk=pk))
+            self._database.transact(partial(_forget, pk=pk), vital=True)
 
 
 def _contents(connection: sqlite3.Connection) -> list[tuple[int, str]]:

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
-from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError, Unavailable
+from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database import Database
 from manyview_server.store.datasets import dataset_pk, read_dataset
-from manyview_server.store.ingest import Batch, Checked, Ingest
+from manyview_server.store.ingest import Batch, Checked, Ingest, fenced
 from manyview_server.store.records import Dataset, ImageOutcome, Upload
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ MAX_GROUP_BATCHES = 16
 MAX_GROUP_BYTES = 32 << 20
 
 COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, num_rejected, finished, digest"
+
+Result = TypeVar("Result")
 
 Answer = asyncio.Future[list[ImageOutcome]]
 
@@ -57,9 +60,9 @@ class UploadStore:
         Raises NotFound DATASET_NOT_FOUND, FailedPrecondition UPLOAD_CHANGED where `resume_digest` is not the digest of
         what was committed. An empty one is not compared.
         """
-        token = object()
+        fence = asyncio.Event()
 
-        def run(connection: sqlite3.Connection) -> tuple[int, Upload]:
+        def run(connection: sqlite3.Connection) -> tuple[int, Upload, asyncio.Event | None]:
             dataset = dataset_pk(connection, dataset_id)
             pk = _upload_pk(connection, dataset, upload_id)
             if pk is None:
@@ -70,11 +73,14 @@ class UploadStore:
             if resume_digest and resume_digest != upload.digest:
                 message = f"these are not the {upload.num_images} images that were acknowledged to {upload_id!r}"
                 raise FailedPrecondition("UPLOAD_CHANGED", message)
-            self._ingest.owners[pk] = token
-            return pk, upload
+            earlier = self._ingest.owners.get(pk)
+            self._ingest.owners[pk] = fence
+            return pk, upload, earlier
 
-        pk, upload = await self._database.write(run)
-        return UploadSession(self, pk, token, upload)
+        pk, upload, earlier = await self._database.write(run)
+        if earlier is not None:
+            earlier.set()
+        return UploadSession(self, pk, fence, upload)
 
     async def commit(self, batch: Batch) -> list[ImageOutcome]:
         """Queue a batch for the next group, and wait until it is durable."""
@@ -86,14 +92,14 @@ class UploadStore:
             self._writing = asyncio.create_task(self._write_groups())
         return await answer
 
-    async def finish(self, pk: int, session: object, dataset_id: str, num_images: int) -> tuple[Upload, Dataset]:
+    async def finish(self, pk: int, fence: asyncio.Event, dataset_id: str, num_images: int) -> tuple[Upload, Dataset]:
         """See UploadSession.finish."""
 
         def run(connection: sqlite3.Connection) -> tuple[Upload, Dataset]:
             if connection.execute("SELECT 1 FROM upload WHERE pk = ?", (pk,)).fetchone() is None:
                 raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
-            if self._ingest.owners.get(pk) is not session:
-                raise Aborted("UPLOAD_FENCED", "another stream has opened this upload")
+            if self._ingest.owners.get(pk) is not fence:
+                raise fenced()
             have = _read_upload(connection, dataset_id, pk).num_images
             if have != num_images:
                 message = f"the upload has {have} images, not {num_images}"
@@ -139,10 +145,11 @@ class UploadStore:
 class UploadSession:
     """One stream on an upload, until another opens it."""
 
-    def __init__(self, store: UploadStore, pk: int, token: object, upload: Upload) -> None:
+    def __init__(self, store: UploadStore, pk: int, fence: asyncio.Event, upload: Upload) -> None:
+        """`fence` is set when another session has taken the upload over."""
         self._store = store
         self._pk = pk
-        self._token = token
+        self._fence = fence
         self._unanswered: set[asyncio.Task[list[ImageOutcome]]] = set()
         self.upload = upload
 
@@ -153,12 +160,26 @@ class UploadSession:
         Raises Aborted SEQUENCE_GAP (metadata `expected`) or UPLOAD_FENCED, FailedPrecondition UPLOAD_FINISHED or
         UPLOAD_CHANGED, ResourceExhausted DISK_FULL, NotFound where the data set was deleted.
         """
-        batch = Batch(upload=self._pk, session=self._token, number=number, images=images)
+        batch = Batch(upload=self._pk, session=self._fence, number=number, images=images)
         work = asyncio.create_task(self._store.commit(batch))
         self._unanswered.add(work)
         work.add_done_callback(self._unanswered.discard)
         # A caller that goes away takes nothing back: the batch is on its way.
         return await asyncio.shield(work)
+
+    async def unless_fenced(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The work's result, or Aborted UPLOAD_FENCED as soon as another session opens the upload; the work is
+        cancelled then."""
+        task = asyncio.ensure_future(work)
+        watch = asyncio.ensure_future(self._fence.wait())
+        try:
+            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise fenced()
+        finally:
+            task.cancel()
+            watch.cancel()
 
     async def finish(self, num_images: int) -> tuple[Upload, Dataset]:
         """Declare the upload complete; may be repeated. Waits for the batches on their way.
@@ -167,7 +188,7 @@ class UploadSession:
         """
         if self._unanswered:
             await asyncio.wait(set(self._unanswered))
-        return await self._store.finish(self._pk, self._token, self.upload.dataset_id, num_images)
+        return await self._store.finish(self._pk, self._fence, self.upload.dataset_id, num_images)
 
 
 def _resolve(answer: Answer, outcome: list[ImageOutcome] | ServiceError) -> None:

@@ -6,6 +6,7 @@ What it reports goes to the store in the order in which it was sent. How it ende
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import uuid
@@ -113,6 +114,15 @@ class TrainerAttempt:
             self._asking = asyncio.create_task(self._ask_to_stop(self._process))
         steps_s = 0.0 if hurry else 2 * self._reports.longest_step_s
         self._kill_within(self._process, self._patience.stop_s + steps_s)
+
+    async def send(self, message: m.Message) -> bool:
+        """Tell the trainer something while it trains; False where it has not begun, or is at its end."""
+        if not self._process or not self._told:
+            return False
+        with contextlib.suppress(LinkClosed):
+            await self._process.link.send(message)
+            return True
+        return False
 
     async def _ask_to_stop(self, process: WorkerProcess) -> None:
         try:

@@ -19,7 +19,7 @@ from manyview_server.messages import StartTraining
 from manyview_server.store.job_verbs import PAUSE
 from manyview_server.store.records import Checkpoint, Failure, Job, NewEvent
 from manyview_server.store.store import Store
-from manyview_server.supervise import retention
+from manyview_server.supervise import growth, retention
 from manyview_server.supervise.attempt import Ending, Patience, TrainerAttempt
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.poison import PoisonHunt
@@ -81,6 +81,7 @@ class JobSupervisor:
         self._runs: dict[str, Run] = {}  # by device
         self._news = asyncio.Event()
         self._draining = False
+        self._waits_for_images = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -109,14 +110,13 @@ class JobSupervisor:
                 await self._reconcile()
             except Exception:
                 log.exception("jobs could not be reconciled")
-            try:
-                async with asyncio.timeout(RECONCILE_S):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(growth.POLL_S if self._waits_for_images else RECONCILE_S):
                     await self._news.wait()
-            except TimeoutError:
-                continue
 
     async def _reconcile(self) -> None:
         """One look at all jobs."""
+        self._waits_for_images = False
         ours = {run.job_id: run for run in self._runs.values()}
         waiting = []
         for job in await self._store.jobs.unfinished():
@@ -130,7 +130,10 @@ class JobSupervisor:
             if job.state == "PAUSED" and job.desired == "run":  # resumed before it had stopped
                 job = await self._move(job, {"PAUSED"}, "QUEUED")
             if job.state in WAITING_STATES and not run:
-                waiting.append(job)
+                if await growth.is_ready(self._store, job):
+                    waiting.append(job)
+                else:
+                    self._waits_for_images = True
         waiting.sort(key=lambda job: job.state == "QUEUED")  # stable: the oldest first among each
         free = [device for device in self._devices if device not in self._runs]
         for device, job in zip(free, waiting, strict=False):
@@ -181,15 +184,19 @@ class JobSupervisor:
             return found
         if job.attempt > 1:
             await self._store.events.rollback(job.train_job_id, found.step if found else 0, job.attempt)
+        job = await growth.begin(self._store, job, found)
         reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
         start = await self._start_message(job, device, found, run.poison)
         run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
         if run.stop.is_set():
             run.attempt.stop()
+        growing = asyncio.create_task(growth.tell(self._store, job, run.attempt.send)) if job.min_images else None
         try:
             return await run.attempt.run()
         finally:
             run.attempt = None
+            if growing:
+                growing.cancel()
 
     async def _checkpoint_to_resume(self, job: Job) -> Checkpoint | Ending | None:
         """The newest good checkpoint, None to begin; corrupt ones before it are set aside, with an alert each.
@@ -229,6 +236,8 @@ class JobSupervisor:
             cache_bytes=self._devices[device],
             suspects=poison.suspects,
             quarantined=await poison.quarantined(job),
+            follows=job.min_images > 0,
+            adoptions=tuple(await growth.adopted_since(self._store, job, checkpoint)),
             blobs=(snapshot.array.tobytes(),),
         )
 

@@ -79,6 +79,10 @@ class TrainerReports:
             case m.AlertRaised():
                 payload = {"reason": message.reason, "message": message.message}
                 await self._log("alert", payload, message.step, message.epoch)
+            case m.SnapshotAdopted():
+                adoption = m.Adoption(step=message.step, epoch=message.epoch, num_images=message.num_images)
+                added = {"num_added": message.num_added, "attempt": self._job.attempt}
+                await self._store.jobs.adopt(job_id, adoption, **added)
             case m.ImageUnreadable():
                 told = (message.image_id, message.reason, message.message)
                 await self._store.datasets.mark_unreadable(self._job.dataset_uid, *told)

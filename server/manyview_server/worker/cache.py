@@ -1,6 +1,6 @@
 """A job's images, decoded once: one uint8 tensor that lives on the device, in memory, or in a scratch file.
 
-Shapes: N images of the snapshot, S pixels on a side of the cache.
+Shapes: N images of the cache, S pixels on a side of it.
 
 Every image is resampled to S x S whatever its shape, with its true size beside it: crops are drawn in the true geometry
 and mapped onto the square.
@@ -12,10 +12,10 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from manyview_server import failpoints
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.store.shards import ShardReader, image_id_of
 from manyview_server.worker import decoder
 from manyview_server.worker.decoder import DecodeError
@@ -50,10 +52,10 @@ class Unreadable:
 class ImageCache:
     """The decoded images of a snapshot, row by row; rows of unreadable ones are zero."""
 
-    pixels: Tensor
-    """(N, 3, S, S) uint8."""
+    storage: Tensor
+    """(N or more, 3, S, S) uint8: with room for images that may come."""
     sizes: Tensor
-    """(N, 2) int64, height and width before resampling. On the CPU, as are the next two."""
+    """(N, 2) int64, height and width before resampling. On the CPU, as are the next three."""
     image_ids: Tensor
     """(N,) int64."""
     labels: Tensor
@@ -63,6 +65,27 @@ class ImageCache:
     location: str
     """"device", "memory" or "file"."""
     unreadable: tuple[Unreadable, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def pixels(self) -> Tensor:
+        """(N, 3, S, S) uint8."""
+        return self.storage[: len(self)]
+
+    def first(self, num_images: int) -> ImageCache:
+        """The first rows alone, in the same memory."""
+        ids = self.image_ids[:num_images]
+        known = set(ids.tolist())
+        return replace(
+            self,
+            sizes=self.sizes[:num_images],
+            image_ids=ids,
+            labels=self.labels[:num_images],
+            readable=self.readable[:num_images],
+            unreadable=tuple(image for image in self.unreadable if image.image_id in known),
+        )
 
 
 def choose_size(snapshot: Snapshot, image_size: int, decode_size: int | None) -> int:
@@ -78,89 +101,140 @@ def choose_size(snapshot: Snapshot, image_size: int, decode_size: int | None) ->
     return side if common else 2 * image_size
 
 
-def decode_all(
-    snapshot: Snapshot,
-    dataset_dir: Path,
-    size: int,
-    *,
-    device: torch.device,
-    cache_bytes: int,
-    scratch_dir: Path,
-    num_threads: int,
-    stopped: Callable[[], bool],
-) -> ImageCache:
-    """Read, check and decode every image of `snapshot`.
+@dataclass(frozen=True, kw_only=True)
+class CacheBuilder:
+    """Reads, checks and decodes a data set's images."""
 
-    Args:
-        cache_bytes: the largest cache that may lie on `device`.
-        stopped: asked between chunks; once it says yes, the rest stays unread.
-    """
-    num_images = len(snapshot)
-    pixels, location = _allocate((num_images, 3, size, size), device, cache_bytes, scratch_dir)
-    sizes = np.stack([snapshot["height"], snapshot["width"]], axis=1).astype(np.int64)
-    readable = np.ones(num_images, dtype=bool)
-    unreadable: list[Unreadable] = []
-    reader = ShardReader(dataset_dir)
-    lock = threading.Lock()
+    dataset_dir: Path
+    size: int
+    """S."""
+    device: torch.device
+    cache_bytes: int
+    """The largest cache that may lie on the device."""
+    scratch_dir: Path
+    num_threads: int
+    notes: DecodeNotes | None = None
+    """Where the threads note what they decode, for the case that it kills them."""
+    quarantined: Collection[int] = frozenset()
+    """Images that are not to be decoded."""
 
-    def decode_rows(rows: range) -> None:
-        if stopped():
-            return
-        # On the host the rows are written where they stay; for another device they are collected first.
-        target = pixels[rows.start : rows.stop] if pixels.device.type == "cpu" else _host_rows(len(rows), size)
-        for at, row in enumerate(rows):
+    def try_alone(self, snapshot: Snapshot, suspects: Collection[int]) -> None:
+        """Decode the suspects of the snapshot one by one, noted as alone: who kills the process now is known by it."""
+        reader = ShardReader(self.dataset_dir)
+        for row in snapshot[np.isin(snapshot["image_id"], list(suspects))]:
             try:
-                image = _read(reader, snapshot[row])
-                sizes[row] = image.shape[:2]
-                target[at] = decoder.resize(image, size)
-            except DecodeError as error:
-                readable[row] = False
-                with lock:
-                    unreadable.append(_unreadable(snapshot[row], error))
-        if target.device != pixels.device:
-            pixels[rows.start : rows.stop] = target
+                self._decode(reader, row, alone=True)
+            except DecodeError:
+                continue
+        reader.close()
 
-    chunks = (range(at, min(at + CHUNK_IMAGES, num_images)) for at in range(0, num_images, CHUNK_IMAGES))
-    with _single_threaded_kernels(), ThreadPoolExecutor(max(1, num_threads), "decode") as pool:
-        list(pool.map(decode_rows, chunks))
-    reader.close()
-    return ImageCache(
-        pixels=pixels,
-        sizes=torch.from_numpy(sizes),
-        image_ids=torch.from_numpy(snapshot["image_id"].astype(np.int64)),
-        labels=torch.from_numpy(snapshot["label"].astype(np.int64)),
-        readable=torch.from_numpy(readable),
-        location=location,
-        unreadable=tuple(unreadable),
-    )
+    def decode(self, snapshot: Snapshot, stopped: Callable[[], bool], *, beside_training: bool = False) -> ImageCache:
+        """Every image of `snapshot`.
 
+        Args:
+            stopped: asked between chunks; once it says yes, the rest stays unread.
+            beside_training: leave half of the threads to training, and torch's number of threads as it is.
+        """
+        storage, location = self._allocate(len(snapshot), self.cache_bytes)
+        sizes = np.stack([snapshot["height"], snapshot["width"]], axis=1).astype(np.int64)
+        readable = np.ones(len(snapshot), dtype=bool)
+        unreadable: list[Unreadable] = []
+        reader = ShardReader(self.dataset_dir)
+        lock = threading.Lock()
 
-def _read(reader: ShardReader, row: Any) -> decoder.Pixels:
-    try:
-        data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
-    except (OSError, EOFError) as error:
-        raise DecodeError("IMAGE_LOST", f"the server cannot read it from shard {row['shard']} any more") from error
-    if image_id_of(hashlib.sha256(data).digest()) != row["image_id"]:
-        raise DecodeError("CHECKSUM_MISMATCH", "the stored bytes are not those that were sent")
-    return decoder.decode(data)
+        def decode_rows(rows: range) -> None:
+            if stopped():
+                return
+            # On the host the rows are written where they stay; for another device they are collected first.
+            on_host = storage.device.type == "cpu"
+            target = storage[rows.start : rows.stop] if on_host else _host_rows(len(rows), self.size)
+            for at, row in enumerate(rows):
+                try:
+                    image = self._decode(reader, snapshot[row])
+                    sizes[row] = image.shape[:2]
+                    target[at] = decoder.resize(image, self.size)
+                except DecodeError as error:
+                    readable[row] = False
+                    with lock:
+                        unreadable.append(_unreadable(snapshot[row], error))
+            if not on_host:
+                storage[rows.start : rows.stop] = target
+
+        starts = range(0, len(snapshot), CHUNK_IMAGES)
+        chunks = (range(at, min(at + CHUNK_IMAGES, len(snapshot))) for at in starts)
+        num_threads = self.num_threads // 2 if beside_training else self.num_threads
+        kernels = nullcontext() if beside_training else _single_threaded_kernels()
+        with kernels, ThreadPoolExecutor(max(1, num_threads), "decode") as pool:
+            list(pool.map(decode_rows, chunks))
+        reader.close()
+        return ImageCache(
+            storage=storage,
+            sizes=torch.from_numpy(sizes),
+            image_ids=torch.from_numpy(snapshot["image_id"].astype(np.int64)),
+            labels=torch.from_numpy(snapshot["label"].astype(np.int64)),
+            readable=torch.from_numpy(readable),
+            location=location,
+            unreadable=tuple(unreadable),
+        )
+
+    def extend(self, cache: ImageCache, more: ImageCache) -> ImageCache:
+        """`cache` with the rows of `more` behind its own; whoever holds `cache` may go on reading it.
+
+        Where there is no room, the storage is copied into one of twice the size: each image moves a few times at most.
+        """
+        num_before, num_images = len(cache), len(cache) + len(more)
+        storage, location = cache.storage, cache.location
+        if num_images > len(storage):
+            left = self.cache_bytes - (storage.nbytes if location == "device" else 0)
+            twice = max(num_images, 2 * num_before)
+            fits = self._num_bytes(twice) <= left or self._num_bytes(num_images) > left
+            storage, location = self._allocate(twice if fits else num_images, left)
+            storage[:num_before] = cache.pixels
+        storage[num_before:num_images] = more.pixels
+        return ImageCache(
+            storage=storage,
+            sizes=torch.cat([cache.sizes, more.sizes]),
+            image_ids=torch.cat([cache.image_ids, more.image_ids]),
+            labels=torch.cat([cache.labels, more.labels]),
+            readable=torch.cat([cache.readable, more.readable]),
+            location=location,
+            unreadable=cache.unreadable + more.unreadable,
+        )
+
+    def _decode(self, reader: ShardReader, row: Any, *, alone: bool = False) -> decoder.Pixels:
+        image_id = int(row["image_id"])
+        if image_id in self.quarantined:
+            raise DecodeError("DECODER_CRASHED", "it kills the decoder")
+        try:
+            data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
+        except (OSError, EOFError) as error:
+            raise DecodeError("IMAGE_LOST", f"the server cannot read it from shard {row['shard']} any more") from error
+        if image_id_of(hashlib.sha256(data).digest()) != image_id:
+            raise DecodeError("CHECKSUM_MISMATCH", "the stored bytes are not those that were sent")
+        noted: AbstractContextManager[None] = self.notes.of(image_id, alone=alone) if self.notes else nullcontext()
+        with noted:
+            failpoints.reach("cache.decode", image_id)
+            return decoder.decode(data)
+
+    def _num_bytes(self, num_images: int) -> int:
+        return num_images * 3 * self.size * self.size
+
+    def _allocate(self, num_images: int, device_bytes: int) -> tuple[Tensor, str]:
+        """Zeroed memory as near to the device as it fits, and where that is."""
+        shape, num_bytes = (num_images, 3, self.size, self.size), self._num_bytes(num_images)
+        if num_bytes <= device_bytes:
+            return torch.zeros(shape, dtype=torch.uint8, device=self.device), "device"
+        if self.device.type != "cpu" and num_bytes <= HOST_MEMORY_FRACTION * _available_memory_bytes():
+            return torch.zeros(shape, dtype=torch.uint8), "memory"
+        self.scratch_dir.mkdir(parents=True, exist_ok=True)
+        # Without a name from the start, so that it goes with the process however that ends.
+        with tempfile.TemporaryFile(dir=self.scratch_dir) as file:
+            file.truncate(num_bytes)
+            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape)), "file"
 
 
 def _unreadable(row: Any, error: DecodeError) -> Unreadable:
     return Unreadable(image_id=int(row["image_id"]), reason=error.reason, message=str(error))
-
-
-def _allocate(shape: tuple[int, ...], device: torch.device, cache_bytes: int, scratch_dir: Path) -> tuple[Tensor, str]:
-    """Zeroed memory as near to the device as it fits, and where that is."""
-    num_bytes = int(np.prod(shape, dtype=np.int64))
-    if num_bytes <= cache_bytes:
-        return torch.zeros(shape, dtype=torch.uint8, device=device), "device"
-    if device.type != "cpu" and num_bytes <= HOST_MEMORY_FRACTION * _available_memory_bytes():
-        return torch.zeros(shape, dtype=torch.uint8), "memory"
-    scratch_dir.mkdir(parents=True, exist_ok=True)
-    # Without a name from the start, so that it goes with the process however that ends.
-    with tempfile.TemporaryFile(dir=scratch_dir) as file:
-        file.truncate(num_bytes)
-        return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape)), "file"
 
 
 def _available_memory_bytes() -> int:

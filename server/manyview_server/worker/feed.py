@@ -51,17 +51,42 @@ def epoch_order(seed: int, epoch: int, image_ids: npt.NDArray[np.int64]) -> npt.
 class Feed:
     """Batches of the `rows` of a cache, epoch after epoch, the incomplete last batch of each left out."""
 
-    def __init__(self, cache: ImageCache, rows: Tensor, *, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        cache: ImageCache,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        first_step: int = 0,
+        first_epoch: int = 0,
+    ) -> None:
         """
         Args:
             rows: (M,) int64, the rows of the cache to train on; M is at least `batch_size`.
+            first_step, first_epoch: where these images came in, at the beginning of an epoch.
         """
         self._cache = cache
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
+        self._first_step = first_step
+        self._first_epoch = first_epoch
         self.steps_per_epoch = len(rows) // batch_size
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of the step after `step` steps: how many were completed by then."""
+        return self._first_epoch + (step - self._first_step) // self.steps_per_epoch
+
+    def begins_epoch(self, step: int) -> bool:
+        """Whether `step` steps complete an epoch, so that the next step begins one."""
+        return (step - self._first_step) % self.steps_per_epoch == 0
+
+    def end_of_epoch(self, step: int) -> int:
+        """The number of steps at which the epoch ends that goes on or begins after `step` steps."""
+        return step + self.steps_per_epoch - (step - self._first_step) % self.steps_per_epoch
 
     def batches(self, first_step: int, num_steps: int) -> Generator[Batch, None, None]:
         """The batches of the steps from `first_step` up to `num_steps`. Close the iterator when done with it."""
@@ -74,10 +99,10 @@ class Feed:
         image_ids = self._cache.image_ids[self._rows].numpy()
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first_step, num_steps):
-            if step // self.steps_per_epoch != epoch:
-                epoch = step // self.steps_per_epoch
+            if self.epoch_of(step) != epoch:
+                epoch = self.epoch_of(step)
                 order = epoch_order(self._seed, epoch, image_ids)
-            at = step % self.steps_per_epoch * self._batch_size
+            at = (step - self._first_step) % self.steps_per_epoch * self._batch_size
             yield step, self._rows[torch.from_numpy(order[at : at + self._batch_size])]
 
     def _gather(self, step: int, rows: Tensor) -> Batch:
@@ -87,7 +112,7 @@ class Feed:
             # Pinned by a thread of its own, so that the copy runs beside the step before it.
             images = images.pin_memory().to(self._device, non_blocking=True)
         return Batch(
-            epoch=step // self.steps_per_epoch,
+            epoch=self.epoch_of(step),
             images=images,
             sizes=self._cache.sizes[rows],
             image_ids=self._cache.image_ids[rows],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from manyview_server import decode_notes
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import optimizers
 from manyview_server.learn import settings as learn_settings
 from manyview_server.learn.backbones import choose_stem
@@ -17,19 +20,20 @@ from manyview_server.learn.memory_bank import default_size
 from manyview_server.learn.methods import Method, build_method
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import SettingsError, TrainSettings
-from manyview_server.messages import ImageUnreadable, StartTraining
+from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
-from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
+from manyview_server.store.checkpoints import ModelCard
 from manyview_server.store.shards import SNAPSHOT_DTYPE
 from manyview_server.worker import cache as image_cache
-from manyview_server.worker import knn, precision, state
-from manyview_server.worker.cache import ImageCache
+from manyview_server.worker import precision, state
+from manyview_server.worker.cache import CacheBuilder, ImageCache
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.feed import Feed
-from manyview_server.worker.knn import KnnEvaluation, Split
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.reporter import Progress, TrainingFailed
+from manyview_server.worker.training_images import TrainingImages, arrange
 
+CONFIG_HINT = "Correct the configuration, and create the job again."
 MAX_UNREADABLE_REPORTED = 1000
 """Told one by one; the rest only as a number."""
 
@@ -43,23 +47,43 @@ class Setup:
     """A job that is ready for its first step."""
 
     settings: TrainSettings
-    batch_size: int
-    decode_size: int
-    num_images: int
+    """With what was left open as it was chosen, where it shapes the model or the steps."""
     num_threads: int
     numerics: Numerics
     method: Method
     optimizer: Sgd
-    feed: Feed
-    knn: KnnEvaluation | None
+    builder: CacheBuilder
+    cache: ImageCache
+    """All that is decoded: more than `images` where an earlier attempt had adopted more by now."""
+    arrange: Callable[[ImageCache, Adoption], TrainingImages]
+    images: TrainingImages
+    first: Adoption
+    """What the job began with."""
+    repeated: tuple[Adoption, ...]
+    """What an earlier attempt adopted after the checkpoint."""
+    follows: bool
     first_step: int
     num_steps: int
+    warmup_steps: int
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
+    inexact: tuple[str, ...]
+    """Why this is not bit for bit the run that wrote the checkpoint."""
 
     @property
-    def warmup_steps(self) -> int:
-        return min(self.num_steps - 1, round(self.settings.optimizer.warmup_epochs * self.feed.steps_per_epoch))
+    def feed(self) -> Feed:
+        """The batches of the images that are trained on now."""
+        return self.images.feed
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step."""
+        assert self.settings.batch_size is not None
+        return self.settings.batch_size
+
+    def adopt(self, cache: ImageCache, adoption: Adoption) -> Setup:
+        """The same job, on all images of `cache` from now on. Raises TrainingFailed."""
+        return replace(self, images=self.arrange(cache, adoption))
 
     def is_due(self, every_epochs: int, progress: Progress) -> bool:
         """At the end of an epoch: whether it is a multiple of `every_epochs`, or the last one."""
@@ -67,15 +91,14 @@ class Setup:
 
     def resolved(self) -> dict[str, Any]:
         """What the settings left open, as it was chosen: to be merged over them."""
-        bank_size = self.settings.memory_bank_size
         return {
             "stem": self._stem(),
             "batch_size": self.batch_size,
-            "decode_size": self.decode_size,
+            "decode_size": self.builder.size,
             "precision": self.numerics.precision,
             "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
             "projection_hidden_dim": self.settings.projection_hidden_dim or self.method.backbone.feature_dim,
-            "memory_bank_size": bank_size if bank_size is not None else default_size(self.num_images, self.batch_size),
+            "memory_bank_size": self.settings.memory_bank_size,
             "optimizer": {"learning_rate": self.optimizer.peak_learning_rate},
         }
 
@@ -84,7 +107,8 @@ class Setup:
         return {
             "settings": learn_settings.to_json(self.settings),
             "numerics": self.numerics.to_json(),
-            "num_images": self.num_images,
+            "num_images": self.images.num_trained,
+            "adoptions": [asdict(self.first), asdict(self.images.adoption)],
             "num_threads": self.num_threads,
             "num_steps": self.num_steps,
             "torch": torch.__version__,
@@ -125,59 +149,102 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     run = _checkpoint(start)
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
     snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)
-    decode_size = image_cache.choose_size(snapshot, settings.image_size, settings.decode_size)
 
     progress.stage = "decoding"
     stopped = _counted(stopped, progress)
-    cache = image_cache.decode_all(
-        snapshot,
-        Path(start.dataset_dir),
-        decode_size,
-        device=device,
-        cache_bytes=start.cache_bytes,
-        scratch_dir=Path(start.checkpoint_dir),
-        num_threads=start.num_threads,
-        stopped=stopped,
-    )
+    builder = _builder(start, image_cache.choose_size(snapshot, settings.image_size, settings.decode_size))
+    builder.try_alone(snapshot, start.suspects)
+    cache = builder.decode(snapshot, stopped)
     if stopped():
         raise Stopped
-    _report_unreadable(channel, cache)
-    parts = knn.split(cache, settings.evaluation)
-    _check_size(settings, cache, parts)
+    report_unreadable(channel, cache)
 
     progress.stage = "building"
     numerics = Numerics(**run["numerics"]) if run else precision.choose(settings, device)
-    num_images = len(parts.train)
-    batch_size = settings.batch_size_for(num_images)
+    placed = partial(arrange, settings=settings, numerics=numerics, device=device, stopped=stopped)
+    first, adopted, repeated = _adoptions(start, run, len(snapshot))
+    at_first = placed(cache.first(first.num_images), first)
+    settings = _settled(settings, at_first.num_trained)
+    placed = partial(arrange, settings=settings, numerics=numerics, device=device, stopped=stopped)
+    images = placed(cache.first(adopted.num_images), adopted)
     try:
-        method = build_method(settings, num_images).to(device).to(memory_format=numerics.memory_format)
+        method = build_method(settings, at_first.num_trained).to(device).to(memory_format=numerics.memory_format)
     except ValueError as error:
-        raise TrainingFailed("CONFIG_INVALID", str(error)) from error
-    optimizer = optimizers.build(settings.optimizer, method, batch_size)
+        raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
+    assert settings.batch_size is not None
+    optimizer = optimizers.build(settings.optimizer, method, settings.batch_size)
     if run:
         _restore(Path(start.resume_from), method, optimizer)
-    feed = Feed(cache, parts.train, batch_size=batch_size, seed=settings.seed, device=device)
-    num_steps = min(settings.epochs * feed.steps_per_epoch, settings.max_steps or 2**63)
+    steps_per_epoch = at_first.feed.steps_per_epoch
+    num_steps = settings.max_steps or 2**63
+    if not start.follows:  # else it does not end with its epochs: they grow
+        num_steps = min(num_steps, settings.epochs * steps_per_epoch)
     first_step = int(run["step"]) if run else 0
     if start.attempt == 1 and first_step >= num_steps:
         message = f"the checkpoint to go on from is at step {first_step}, and the job would end at step {num_steps}"
         raise TrainingFailed("CONFIG_INVALID", message, "Raise epochs, or max_steps where that is set.")
-    evaluates = len(parts.held_out) > 0
     return Setup(
         settings=settings,
-        batch_size=batch_size,
-        decode_size=decode_size,
-        num_images=num_images,
         num_threads=start.num_threads,
         numerics=numerics,
         method=method,
         optimizer=optimizer,
-        feed=feed,
-        knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if evaluates else None,
+        builder=builder,
+        cache=cache,
+        arrange=placed,
+        images=images,
+        first=first,
+        repeated=repeated,
+        follows=start.follows,
         first_step=first_step,
         num_steps=num_steps,
-        remarks=tuple(_remarks(cache, parts, settings, numerics, start, run)),
+        warmup_steps=min(num_steps - 1, round(settings.optimizer.warmup_epochs * steps_per_epoch)),
+        remarks=tuple(_remarks(cache, images, settings, numerics, start)),
+        inexact=tuple(_inexact(images, start, run)),
     )
+
+
+def _builder(start: StartTraining, size: int) -> CacheBuilder:
+    directory = Path(start.checkpoint_dir)
+    try:
+        notes = DecodeNotes(decode_notes.path_for(directory))
+    except OSError:  # no room for them: a decoder's death would not be explained, and that is all
+        notes = None
+    return CacheBuilder(
+        dataset_dir=Path(start.dataset_dir),
+        size=size,
+        device=torch.device(start.device),
+        cache_bytes=start.cache_bytes,
+        scratch_dir=directory,
+        num_threads=start.num_threads,
+        notes=notes,
+        quarantined=frozenset(start.quarantined),
+    )
+
+
+def _adoptions(
+    start: StartTraining, run: dict[str, Any], num_images: int
+) -> tuple[Adoption, Adoption, tuple[Adoption, ...]]:
+    """What the job began with, what holds at the checkpoint, and what came after that in an earlier attempt."""
+    if not start.follows:
+        whole = Adoption(step=0, epoch=0, num_images=num_images)
+        return whole, whole, ()
+    if run and run["model"]["train_job"] == start.train_job:
+        first, adopted = (Adoption(**adoption) for adoption in run["adoptions"])
+    else:  # at the beginning, which may be another job's checkpoint
+        first = adopted = start.adoptions[0]
+    # Images are only ever added: what has more of them came later. What was repeated before was told twice.
+    by_size = {adoption.num_images: adoption for adoption in start.adoptions}
+    later = sorted(size for size in by_size if size > adopted.num_images)
+    return first, adopted, tuple(by_size[size] for size in later)
+
+
+def _settled(settings: TrainSettings, num_images: int) -> TrainSettings:
+    """The settings with what follows from the number of images that the job begins with."""
+    batch_size, bank_size = settings.batch_size_for(num_images), settings.memory_bank_size
+    if bank_size is None:
+        bank_size = default_size(num_images, batch_size)
+    return replace(settings, batch_size=batch_size, memory_bank_size=bank_size)
 
 
 def _counted(stopped: Callable[[], bool], progress: Progress) -> Callable[[], bool]:
@@ -194,71 +261,61 @@ def _settings(start: StartTraining) -> TrainSettings:
     try:
         return learn_settings.from_json(start.settings)
     except SettingsError as error:
-        raise TrainingFailed("CONFIG_INVALID", str(error)) from error
+        raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
 
 def _checkpoint(start: StartTraining) -> dict[str, Any]:
-    """The `state.json` of the checkpoint to continue from, its files verified; empty at the beginning."""
+    """The `state.json` of the checkpoint to continue from, its files verified; empty at the beginning.
+
+    The front verified it a moment ago: CheckpointCorrupt ends this process, and the front looks again.
+    """
     if not start.resume_from:
         return {}
-    try:
-        checkpoints.verify(Path(start.resume_from))
-        return checkpoints.read_state(Path(start.resume_from))
-    except CheckpointCorrupt as error:
-        raise TrainingFailed("CHECKPOINT_CORRUPT", str(error)) from error
+    checkpoints.verify(Path(start.resume_from))
+    return checkpoints.read_state(Path(start.resume_from))
 
 
 def _restore(directory: Path, method: Method, optimizer: Sgd) -> None:
     try:
         state.restore(directory, method, optimizer)
     except ValueError as error:
-        raise TrainingFailed("CHECKPOINT_CORRUPT", str(error)) from error
+        hint = "Train it with the version that wrote it, or begin anew: clone the job."
+        raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error
 
 
-def _report_unreadable(channel: Channel, cache: ImageCache) -> None:
+def report_unreadable(channel: Channel, cache: ImageCache) -> None:
+    """Tell the front of the images of `cache` that have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
 
 
-def _check_size(settings: TrainSettings, cache: ImageCache, parts: Split) -> None:
-    num_unreadable, num_all = len(cache.unreadable), len(cache.readable)
-    if num_unreadable == num_all and num_all:
-        reasons = ", ".join(sorted({image.reason for image in cache.unreadable}))
-        raise TrainingFailed("DATASET_UNREADABLE", f"none of the {num_all} images can be read: {reasons}")
-    batch_size = settings.batch_size_for(len(parts.train))
-    if len(parts.train) < batch_size:
-        raise TrainingFailed(
-            "DATASET_TOO_SMALL",
-            f"{len(parts.train)} images to train on are fewer than a batch of {batch_size} "
-            f"({num_all} in the data set, {num_unreadable} unreadable, {len(parts.held_out)} held out for kNN)",
-            f"Set batch_size to at most {len(parts.train)}, or upload more images.",
-        )
-
-
 def _remarks(
     cache: ImageCache,
-    parts: Split,
+    images: TrainingImages,
     settings: TrainSettings,
     numerics: Numerics,
     start: StartTraining,
-    run: dict[str, Any],
 ) -> list[tuple[str, str]]:
     layout = "channels_last" if numerics.channels_last else "contiguous"
     side = cache.pixels.shape[-1]
     remarks = [
         (
             "info",
-            f"{len(parts.train)} images to train on, {len(parts.held_out)} held out; decoded to {side} x {side} "
+            f"{images.num_trained} images to train on, {images.num_held_out} held out; decoded to {side} x {side} "
             f"pixels, kept in: {cache.location}; {numerics.precision}, {layout}, {start.num_threads} threads",
         )
     ]
     if cache.unreadable:
         remarks.append(("warning", f"{len(cache.unreadable)} images cannot be read and are left out"))
-    if settings.evaluation.knn_every_epochs and not len(parts.held_out):
+    if settings.evaluation.knn_every_epochs and not images.num_held_out:
         remarks.append(("info", "no kNN evaluation: it needs labelled images, in training and held out"))
-    now = {"num_images": len(parts.train), "num_threads": start.num_threads, "torch": torch.__version__}
-    for name, value in now.items():
-        if run and run[name] != value:
-            text = f"continues inexactly: {name} is {value}, and was {run[name]} when the checkpoint was written"
-            remarks.append(("warning", text))
     return remarks
+
+
+def _inexact(images: TrainingImages, start: StartTraining, run: dict[str, Any]) -> list[str]:
+    now = {"num_images": images.num_trained, "num_threads": start.num_threads, "torch": torch.__version__}
+    return [
+        f"{name} is {value}, and was {run[name]} when the checkpoint was written: the job goes on, but not bit for bit"
+        for name, value in now.items()
+        if run and run[name] != value
+    ]

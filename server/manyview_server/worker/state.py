@@ -7,10 +7,14 @@ functions of the step and are not stored.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -41,7 +45,7 @@ def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_js
     """Write what `capture` gave as a checkpoint; gives its manifest. Raises OSError."""
 
     def writer(named: Mapping[str, Tensor]) -> Any:
-        return lambda path: save_file(dict(named), path, metadata={"format": "pt"})
+        return lambda path: _save(named, path)
 
     files = {file: writer(named) for file, named in tensors.items()}
     return checkpoints.write(directory, {**files, checkpoints.STATE_JSON: state_json})
@@ -93,6 +97,16 @@ def restore_backbone(file: Path, backbone: nn.Module) -> None:
         backbone.load_state_dict({name: tensor for name, tensor in saved.items() if not name.startswith("fc.")})
     except RuntimeError as error:
         raise ValueError(f"{file.name} does not fit the backbone: it is of another network") from error
+
+
+def _save(named: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file(dict(named), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # It tells of a full disk in words alone.
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import queue
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,8 +16,12 @@ from manyview_server import failpoints
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages import (
+    AlertRaised,
+    ImagesAdded,
     LogWritten,
+    Message,
     ScalarsLogged,
+    SnapshotAdopted,
     StartTraining,
     StopTraining,
     TrainingEnded,
@@ -24,9 +29,10 @@ from manyview_server.messages import (
 )
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.feed import Batch
+from manyview_server.worker.following import Following
 from manyview_server.worker.reporter import Progress, StepReporter, TrainingFailed, start_heartbeat
 from manyview_server.worker.saver import CheckpointSaver
-from manyview_server.worker.setup import Setup, Stopped, prepare
+from manyview_server.worker.setup import Setup, Stopped, prepare, report_unreadable
 
 MAX_FAILED_CHECKPOINTS = 3
 """In a row; then going on would only lose more."""
@@ -37,11 +43,10 @@ def run(channel: Channel) -> None:
     """Do what the first message, a StartTraining, asks for; the last message sent is a TrainingEnded."""
     start = channel.receive()
     assert isinstance(start, StartTraining)
-    stop = threading.Event()
-    channel.listen(lambda message: stop.set() if isinstance(message, StopTraining) else None)
-    progress = Progress()
+    trainer = Trainer(channel, start)
+    channel.listen(trainer.hear)
+    progress = trainer.progress
     start_heartbeat(channel, progress)
-    trainer = Trainer(channel, start, stop, progress)
     try:
         outcome = trainer.train()
         ended = TrainingEnded(outcome=outcome, step=progress.step, epoch=progress.epoch)
@@ -60,12 +65,21 @@ def run(channel: Channel) -> None:
 class Trainer:
     """Steps through a job, from the checkpoint it continues from or from the beginning."""
 
-    def __init__(self, channel: Channel, start: StartTraining, stop: threading.Event, progress: Progress) -> None:
+    def __init__(self, channel: Channel, start: StartTraining) -> None:
         self._channel = channel
         self._start = start
-        self._stop = stop
-        self._progress = progress
+        self._stop = threading.Event()
+        self._added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
+        self.progress = self._progress = Progress()
         self.saver = CheckpointSaver(channel, Path(start.checkpoint_dir), start.attempt)
+
+    def hear(self, message: Message) -> None:
+        """Take what the front sends meanwhile; called from another thread."""
+        match message:
+            case StopTraining():
+                self._stop.set()
+            case ImagesAdded():
+                self._added.put(message)
 
     def train(self) -> str:
         """The outcome, "succeeded" or "stopped". Raises TrainingFailed."""
@@ -80,23 +94,12 @@ class Trainer:
 
     def _steps(self, setup: Setup) -> None:
         reporter = StepReporter(self._channel, every_steps=setup.settings.log_every_steps, batch_size=setup.batch_size)
-        first_step, started = self._progress.step, time.perf_counter()
+        eta = Eta(self._progress)
+        following = self._following(setup)
         self._progress.stage = "training"
-        with closing(setup.feed.batches(first_step, setup.num_steps)) as batches:
-            for batch in _timed(batches, reporter):
-                if self._stop.is_set():
-                    break
-                self._step(setup, batch, reporter)
-                self._progress.eta_s = self._eta_s(first_step, started)
-                if self._epoch_ended(setup):
-                    reporter.flush()
-                    with _excluded(reporter):
-                        self._evaluate(setup)
-                if self._checkpoint_due(setup):
-                    reporter.flush()  # what a checkpoint covers is told before it
-                    self._save(setup)
-                if self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS:
-                    break
+        while self._progress.step < setup.num_steps and not self._interrupted:
+            setup = self._adopt(setup, following, reporter)
+            self._steps_on(setup, reporter, eta)
         reporter.flush()
         if self._progress.step > max(setup.first_step, self.saver.last_step):
             self._save(setup)
@@ -104,6 +107,60 @@ class Trainer:
         if self.saver.error is not None:
             message = f"checkpoints cannot be written: {self.saver.failed_in_a_row} in a row failed"
             raise TrainingFailed("CHECKPOINT_FAILED", message, "Free disk space on the server, then resume the job.")
+
+    def _steps_on(self, setup: Setup, reporter: StepReporter, eta: Eta) -> None:
+        """The steps on these images: to the end of the job, or of the epoch where there may be others for the next."""
+        step, last = self._progress.step, setup.num_steps
+        if setup.follows:
+            last = min(last, setup.feed.end_of_epoch(step))
+        with closing(setup.feed.batches(step, last)) as batches:
+            for batch in _timed(batches, reporter):
+                if self._interrupted:
+                    break
+                self._step(setup, batch, reporter)
+                self._progress.eta_s = eta.seconds(self._progress)
+                if self._epoch_ended(setup):
+                    reporter.flush()
+                    with _excluded(reporter):
+                        self._evaluate(setup)
+                if self._checkpoint_due(setup):
+                    reporter.flush()  # what a checkpoint covers is told before it
+                    self._save(setup)
+
+    @property
+    def _interrupted(self) -> bool:
+        return self._stop.is_set() or self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS
+
+    def _following(self, setup: Setup) -> Following | None:
+        if not setup.follows:
+            return None
+        following = Following(
+            setup.builder,
+            setup.cache,
+            setup.repeated,
+            self._added,
+            report=partial(report_unreadable, self._channel),
+            stopped=self._stop.is_set,
+        )
+        following.start()
+        return following
+
+    def _adopt(self, setup: Setup, following: Following | None, reporter: StepReporter) -> Setup:
+        """The setup for the coming epoch: with the images that have come in, if any."""
+        step = self._progress.step
+        if following is None or not setup.feed.begins_epoch(step):
+            return setup
+        with _excluded(reporter):
+            found = following.next(step, setup.feed.epoch_of(step))
+            if found is None:
+                return setup
+            cache, adoption = found
+            before, now = setup.images.adoption.num_images, adoption.num_images
+            setup = setup.adopt(cache, adoption)
+        self._progress.num_epochs = _num_epochs(setup)
+        told = SnapshotAdopted(step=step, epoch=adoption.epoch, num_images=now, num_added=now - before)
+        self._channel.send(told)
+        return setup
 
     def _checkpoint_due(self, setup: Setup) -> bool:
         settings, step = setup.settings, self._progress.step
@@ -139,26 +196,28 @@ class Trainer:
             precision=numerics.precision,
         )
         progress.step += 1
-        progress.epoch = progress.step // setup.feed.steps_per_epoch
+        progress.epoch = setup.feed.epoch_of(progress.step)
         reporter.step_done(progress.step, progress.epoch, result)
 
     def _epoch_ended(self, setup: Setup) -> bool:
         at_end = self._progress.step == setup.num_steps
-        return at_end or self._progress.step % setup.feed.steps_per_epoch == 0
+        return at_end or setup.feed.begins_epoch(self._progress.step)
 
     def _evaluate(self, setup: Setup) -> None:
-        if setup.knn is None or not setup.is_due(setup.settings.evaluation.knn_every_epochs, self._progress):
+        knn = setup.images.knn
+        if knn is None or not setup.is_due(setup.settings.evaluation.knn_every_epochs, self._progress):
             return
         self._progress.stage = "evaluating"
-        self._log_scalar("knn_top1", setup.knn.of_method(setup.method))
+        self._log_scalar("knn_top1", knn.of_method(setup.method))
         self._progress.stage = "training"
 
     def _measure_baselines(self, setup: Setup) -> None:
-        if setup.knn is None or self._progress.step > 0:
+        knn = setup.images.knn
+        if knn is None or self._progress.step > 0:
             return
         self._progress.stage = "evaluating"
-        self._log_scalar("knn_top1_raw_pixels", setup.knn.of_raw_pixels())
-        self._log_scalar("knn_top1_untrained", setup.knn.of_method(setup.method))
+        self._log_scalar("knn_top1_raw_pixels", knn.of_raw_pixels())
+        self._log_scalar("knn_top1_untrained", knn.of_method(setup.method))
 
     def _log_scalar(self, name: str, value: float | None) -> None:
         if value is not None:
@@ -171,9 +230,9 @@ class Trainer:
 
     def _announce(self, setup: Setup) -> None:
         self._progress.step = setup.first_step
-        self._progress.epoch = setup.first_step // setup.feed.steps_per_epoch
+        self._progress.epoch = setup.feed.epoch_of(setup.first_step)
         self._progress.num_steps = setup.num_steps
-        self._progress.num_epochs = math.ceil(setup.num_steps / setup.feed.steps_per_epoch)
+        self._progress.num_epochs = _num_epochs(setup)
         self._channel.send(
             TrainingStarted(
                 step=setup.first_step,
@@ -182,12 +241,28 @@ class Trainer:
                 resolved=setup.resolved(),
             )
         )
+        step, epoch = setup.first_step, self._progress.epoch
+        for message in setup.inexact:
+            self._channel.send(AlertRaised(step=step, epoch=epoch, reason="RESUME_NOT_EXACT", message=message))
         for level, text in setup.remarks:
-            self._channel.send(LogWritten(step=setup.first_step, epoch=self._progress.epoch, level=level, text=text))
+            self._channel.send(LogWritten(step=step, epoch=epoch, level=level, text=text))
 
-    def _eta_s(self, first_step: int, started: float) -> float:
-        done = self._progress.step - first_step
-        return (time.perf_counter() - started) / done * (self._progress.num_steps - self._progress.step)
+
+class Eta:
+    """When a job will end, at the rate of this attempt so far."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._first_step, self._started = progress.step, time.perf_counter()
+
+    def seconds(self, progress: Progress) -> float:
+        """From now."""
+        done = progress.step - self._first_step
+        return (time.perf_counter() - self._started) / done * (progress.num_steps - progress.step)
+
+
+def _num_epochs(setup: Setup) -> int:
+    """How many epochs are begun, as far as can be said now."""
+    return setup.feed.epoch_of(setup.num_steps - 1) + 1
 
 
 def _timed(batches: Iterator[Batch], reporter: StepReporter) -> Iterator[Batch]:

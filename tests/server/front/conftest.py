@@ -35,6 +35,8 @@ SCHEMA = {
     "additionalProperties": False,
     "properties": {
         "epochs": {"type": "integer", "minimum": 1, "default": 50},
+        "max_steps": {"type": ["integer", "null"], "minimum": 1, "default": None},
+        "batch_size": {"type": ["integer", "null"], "minimum": 2, "default": None},
         "temperature": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},
         "backbone": {"enum": ["resnet18", "resnet34"], "default": "resnet18", "x-fixed": True},
     },

@@ -82,7 +82,7 @@ def test_every_state_and_kind_of_the_contract_has_the_stores_name() -> None:
     for name in types_pb2.TrainJobState.keys():  # noqa: SIM118 (an enum wrapper, no dict)
         assert convert_jobs.state(name.removeprefix("TRAIN_JOB_STATE_")) == name
     assert convert_jobs.state("") == "TRAIN_JOB_STATE_UNSPECIFIED"
-    assert len(metrics_service_pb2.MetricsEvent.Kind.keys()) == 7
+    assert len(metrics_service_pb2.MetricsEvent.Kind.keys()) == 8
 
 
 def test_embeddings_travel_as_they_came() -> None:

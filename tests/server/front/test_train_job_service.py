@@ -11,8 +11,9 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
+from manyview.v1 import metrics_service_pb2, types_pb2
 from manyview.v1 import train_job_service_pb2 as pb
-from manyview.v1 import types_pb2
+from manyview_server.front import convert_jobs
 from manyview_server.store import checkpoints
 from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import NewEvent, Progress
@@ -40,7 +41,8 @@ async def create(front: Any, job_id: str = "j", **fields: Any) -> pb.TrainJob:
 async def test_a_job_holds_its_whole_configuration_and_wakes_the_supervisor(front: Any, dataset: str) -> None:
     job = await create(front, config=config(epochs=3))
     assert job.name == "trainJobs/j"
-    assert dict(job.config) == {"method": "simclr", "epochs": 3, "temperature": 0.5, "backbone": "resnet18"}
+    defaults = {"temperature": 0.5, "backbone": "resnet18", "max_steps": None, "batch_size": None}
+    assert dict(job.config) == {"method": "simclr", "epochs": 3, **defaults}
     assert (await front.store.jobs.get("j")).settings["epochs"] == 3
     assert isinstance((await front.store.jobs.get("j")).settings["epochs"], int)
     assert job.state == types_pb2.TRAIN_JOB_STATE_QUEUED
@@ -236,3 +238,41 @@ async def test_a_drain_ends_a_followed_log_without_the_end_mark(front: Any, data
     error = await refused(bad)
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert error.retry_after_s > 0
+
+
+async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_its_images(
+    front: Any, dataset: str
+) -> None:
+    follow = pb.Follow(min_images=40)
+    job = await create(front, follow=follow, config=config(max_steps=9))
+    assert (job.follow, job.num_images) == (follow, 0)
+    preview = await create(front, "other", follow=follow, config=config(max_steps=9), validate_only=True)
+    assert preview.follow == follow
+    assert not (await create(front, "static")).HasField("follow")
+    clone = await create(front, "clone", dataset="", method="", clone_from="trainJobs/j")
+    assert not clone.HasField("follow"), "to follow is said anew for each job"
+    event = NewEvent(kind="snapshot", payload={"num_images": 50, "num_added": 10}, step=7)
+    await front.store.events.append("j", [event])
+    (stored,) = [event for event in await front.store.events.read("j", 0, 10) if event.kind == "snapshot"]
+    told = convert_jobs.event("j", stored)
+    assert (told.snapshot.num_images, told.snapshot.num_added, told.step) == (50, 10, 7)
+    assert told.kind == metrics_service_pb2.MetricsEvent.KIND_SNAPSHOT
+
+
+@pytest.mark.parametrize(
+    ("min_images", "values", "field", "text"),
+    [
+        (0, {"max_steps": 9}, "follow.min_images", "at least 2"),
+        (-5, {"max_steps": 9}, "follow.min_images", "got -5"),
+        (63, {"max_steps": 9, "batch_size": 64}, "follow.min_images", "at least 64, one batch"),
+        (10**12, {"max_steps": 9}, "follow.min_images", "at most 1,000,000,000"),
+        (40, {}, "config.max_steps", "is needed"),
+        (40, {"max_steps": 9, "epochs": 3}, "config.epochs", "no effect"),
+    ],
+)
+async def test_how_a_job_may_not_follow(
+    front: Any, dataset: str, refused: Any, min_images: int, values: dict[str, Any], field: str, text: str
+) -> None:
+    error = await refused(create(front, follow=pb.Follow(min_images=min_images), config=config(**values)))
+    assert (error.reason, error.fields) == ("FIELD_INVALID", (field,))
+    assert text in error.text

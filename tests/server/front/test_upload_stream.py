@@ -173,6 +173,26 @@ async def test_a_second_stream_fences_the_first(front: Any, dataset: str, png: A
     assert await first.code() == grpc.StatusCode.ABORTED
 
 
+async def test_a_stream_that_sends_nothing_is_told_too_when_it_is_fenced(
+    front: Any, dataset: str, png: Any, image: Any
+) -> None:
+    first = front.datasets.UploadImages()
+    await first.write(header(dataset))
+    await first.read()
+    refused = await talk(front, header(dataset, digest=bytes(32)))
+    assert refused[-1].error.reason == "UPLOAD_CHANGED", "a stream that is refused fences nobody"
+    await talk(front, header(dataset, "another"))
+    second = front.datasets.UploadImages()
+    await second.write(header(dataset))
+    await second.read()
+    async with asyncio.timeout(5):
+        assert (await first.read()).error.reason == "UPLOAD_FENCED"
+        await first.done_writing()
+        assert await first.code() == grpc.StatusCode.ABORTED
+    await second.write(batch(1, [image(png(1))]))
+    assert (await second.read()).ack.number == 1
+
+
 async def test_a_drain_ends_an_idle_stream_with_a_reason(front: Any, dataset: str, png: Any, image: Any) -> None:
     call = front.datasets.UploadImages()
     await call.write(header(dataset))

@@ -86,11 +86,11 @@ async def test_an_image_is_unreadable_once(mixed: Store, image: MakeImage) -> No
     assert (await mixed.datasets.get("a")).num_unreadable == 1
 
 
-async def test_a_snapshot_numbers_labels_in_sorted_order(mixed: Store) -> None:
+async def test_a_snapshot_numbers_labels_as_they_first_appeared(mixed: Store) -> None:
     snapshot = await mixed.datasets.snapshot("a")
     assert snapshot.array.dtype == SNAPSHOT_DTYPE
-    assert snapshot.labels == ("ant", "cat", "dog")
-    assert snapshot.array["label"].tolist() == [2, 1, -1, 0]
+    assert snapshot.labels == ("dog", "cat", "ant")
+    assert snapshot.array["label"].tolist() == [0, 1, -1, 2]
     assert (snapshot.version, snapshot.array["width"].tolist()) == (4, [4, 4, 4, 4])
 
 
@@ -101,11 +101,14 @@ async def test_a_snapshot_is_a_prefix_that_later_uploads_do_not_change(
     await (await mixed.uploads.open("a", "v")).append(1, [image(5, label="bee")])
     monkeypatch.setattr(datasets_module, "SNAPSHOT_CHUNK_ROWS", 2)
     again, whole = await mixed.datasets.snapshot("a", 2), await mixed.datasets.snapshot("a")
-    assert again.labels == before.labels == ("cat", "dog")
     assert (again.array == before.array).all()
     assert whole.array["image_id"][:2].tolist() == before.array["image_id"].tolist()
-    assert whole.labels == ("ant", "bee", "cat", "dog")
-    with pytest.raises(ValueError, match="version 6"):
+    assert whole.labels == (*before.labels, "bee"), "a label's number stays as the data set grows"
+    assert (whole.array[:2] == before.array).all()
+    rest = await mixed.datasets.snapshot("a", first=2)
+    assert rest.version == 5
+    assert (rest.array == whole.array[2:]).all()
+    with pytest.raises(ValueError, match="0 to 6"):
         await mixed.datasets.snapshot("a", 6)
 
 

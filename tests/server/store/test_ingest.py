@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from manyview_server.errors import ResourceExhausted
+from manyview_server.errors import ResourceExhausted, Unavailable
 from manyview_server.store import shards
 from manyview_server.store.ingest import chain
 from manyview_server.store.job_verbs import CANCEL
@@ -48,6 +48,28 @@ async def test_a_full_disk_refuses_the_batch_and_leaves_no_trace_of_it(
     reader = ShardReader(store.datasets.directory(uid))
     assert reader.read(int(row["shard"]), int(row["offset"]), int(row["length"])) == image(2, label="dog").data
     reader.close()
+
+
+async def test_a_disk_that_is_read_only_is_told_and_the_upload_goes_on_when_it_is_not(
+    store: Store, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = (await store.datasets.create("a")).uid
+    session = await store.uploads.open("a", "u")
+    await session.append(1, [image(1)])
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "pwritev", refuse)
+        patch.setattr(shards.os, "truncate", refuse)
+        with pytest.raises(Unavailable) as caught:
+            await session.append(2, [image(2)])
+    assert (caught.value.reason, caught.value.retry_after_s) == ("STORE_UNAVAILABLE", 5.0)
+    await session.append(2, [image(3)])
+    array = (await store.datasets.snapshot("a")).array
+    found = list(shards.scan(shards.shard_path(store.datasets.directory(uid), 0)))
+    assert [one.image_id for one in found] == list(array["image_id"])
 
 
 async def test_bytes_are_synced_before_the_rows_are_committed_and_both_before_the_answer(

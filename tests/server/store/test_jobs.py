@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from manyview_server.errors import Aborted, AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from manyview_server.messages import Adoption
 from manyview_server.store import checkpoints
 from manyview_server.store.job_rows import NEXT_STATES
 from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME, Verb
@@ -52,6 +53,25 @@ async def test_a_job_pins_the_images_that_the_data_set_holds_when_it_is_created(
     assert job.settings == {"epochs": 3, "views": {"blur": 0.5}}
     assert (await store.jobs.get("j")).num_images == 2
     assert await states(store) == [("", "QUEUED")]
+
+
+async def test_a_job_that_follows_grows_with_what_it_adopts_and_tells_each_time(
+    store: Store, image: Callable[[int], CheckedImage]
+) -> None:
+    await (await store.uploads.open("a", "u")).append(1, [image(1), image(2)])
+    assert (await store.jobs.create("j", "a", "moco", {}, "0.1.0", min_images=2)).num_images == 0
+    first, second = Adoption(step=0, epoch=0, num_images=2), Adoption(step=7, epoch=3, num_images=5)
+    assert (await store.jobs.adopt("j", first, num_added=2, attempt=1)).num_images == 2
+    assert (await store.jobs.adopt("j", second, num_added=3, attempt=1)).num_images == 5
+    assert await store.jobs.adoptions("j", 0) == [first, second]
+    assert (await store.jobs.adopt("j", first, num_added=2, attempt=2)).num_images == 5, "an attempt repeats it"
+    assert await store.jobs.adoptions("j", 0) == [first, second, first]
+    assert await store.jobs.adoptions("j", 7) == [second]
+    events = [event for event in await store.events.read("j", 0, 100) if event.kind == "snapshot"]
+    assert [(e.step, e.epoch, e.attempt, e.payload) for e in events][1:] == [
+        (7, 3, 1, {"num_images": 5, "num_added": 3}),
+        (0, 0, 2, {"num_images": 2, "num_added": 2}),
+    ]
 
 
 async def test_each_transition_is_an_event_and_the_events_fold_to_the_state(store: Store) -> None:

@@ -99,6 +99,30 @@ def test_a_rollback_removes_what_was_not_committed_across_shards(tmp_path: Path)
     reader.close()
 
 
+def test_what_a_rollback_could_not_remove_is_cut_off_by_the_next_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ShardWriter(tmp_path)
+    write(writer, b"kept")
+    writer.sync()
+    writer.commit()
+    write(writer, b"taken back" * 500)
+    writer.sync()
+
+    def refuse(path: Path, length: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "truncate", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            writer.rollback()
+    write(writer, b"after")
+    writer.sync()
+    writer.close()
+    assert len(list(scan(shard_path(tmp_path, 0)))) == 2
+    assert shard_path(tmp_path, 0).stat().st_size == writer.position.offset
+
+
 def test_recovery_cuts_off_a_torn_tail_and_later_shards(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path)
     write(writer, b"kept")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -185,6 +186,40 @@ async def test_opening_looks_at_tails_only_whatever_the_size(tmp_path: Path) -> 
     assert time.perf_counter() - start < 1.0
     assert shard_path(directory, 1).stat().st_size == 1024
     await store.close()
+
+
+def bytes_read() -> int:
+    """By system calls of this process, whether the disk was asked or not."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["rchar"])
+
+
+async def bytes_read_at_a_start(folder: Path, image: MakeImage, num_images: int) -> int:
+    """By the start after a crash, on a data set of real rows and shards; without the log that SQLite reads once."""
+    store = Store.open(folder / "data", reserve_bytes=0)
+    await store.datasets.create("a")
+    session = await store.uploads.open("a", "u")
+    batches = [[image(n, label=f"class {n % 100}") for n in range(k, k + 250)] for k in range(0, num_images, 250)]
+    for first in range(0, len(batches), 8):
+        group = enumerate(batches[first : first + 8], start=first + 1)
+        await asyncio.gather(*(session.append(number, batch) for number, batch in group))
+    # What a killed server leaves: nothing was closed.
+    shutil.copytree(folder / "data", folder / "crashed")
+    await store.close()
+    log_bytes = (folder / "crashed" / "manyview.sqlite-wal").stat().st_size
+    before = bytes_read()
+    store = Store.open(folder / "crashed", reserve_bytes=0)
+    read = bytes_read() - before
+    assert (await store.datasets.get("a")).num_images == num_images
+    await store.close()
+    assert log_bytes < 8 << 20, "the log is emptied into the database as it grows"
+    return read - log_bytes
+
+
+async def test_a_start_reads_no_more_of_many_images_than_of_few(tmp_path: Path, image: MakeImage) -> None:
+    few = await bytes_read_at_a_start(tmp_path / "few", image, 2_000)
+    many = await bytes_read_at_a_start(tmp_path / "many", image, 20_000)
+    assert many - few < 256 << 10, "of 40 MB of shards and 4 MB of rows"
 
 
 async def test_a_data_directory_has_one_server(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from manyview_server import messages as m
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.link import Link, LinkClosed
 from manyview_server.store import checkpoints
+from manyview_server.store.shards import SNAPSHOT_DTYPE
 
 
 def main() -> None:
@@ -81,6 +82,11 @@ class Trainer:
         self.start = self.link.receive()
         assert isinstance(self.start, m.StartTraining)
         self.step = self.resumed_step(self.start.resume_from)
+        self.num_images = len(b"".join(self.start.blobs)) // SNAPSHOT_DTYPE.itemsize
+        if self.plan.get("tells"):
+            adopted = [adoption.num_images for adoption in self.start.adoptions]
+            text = f"follows {self.start.follows}, {self.num_images} images, adopted {adopted}"
+            self.link.send(m.LogWritten(step=self.step, epoch=0, level="info", text=text))
         self.decode()
         threading.Thread(target=self.listen, daemon=True).start()
         if "before_start_s" in self.plan:
@@ -98,6 +104,8 @@ class Trainer:
 
     def decode(self) -> None:
         """With {"poison": [ids]}, die of these images as a decoder would."""
+        if not (self.start.suspects or self.plan.get("poison")):
+            return
         notes = DecodeNotes(decode_notes.path_for(Path(self.start.checkpoint_dir)))
         poison = set(self.plan.get("poison", ())) - set(self.start.quarantined)
         for image_id in self.start.suspects:
@@ -120,10 +128,18 @@ class Trainer:
     def listen(self) -> None:
         try:
             while True:
-                if isinstance(self.link.receive(), m.StopTraining) and not self.plan.get("ignore_stop"):
+                message = self.link.receive()
+                if isinstance(message, m.StopTraining) and not self.plan.get("ignore_stop"):
                     self.stop.set()
+                if isinstance(message, m.ImagesAdded):
+                    self.adopt(len(message.blobs[0]) // SNAPSHOT_DTYPE.itemsize)
         except LinkClosed:
             os._exit(3)
+
+    def adopt(self, num_added: int) -> None:
+        self.num_images += num_added
+        adopted = {"num_images": self.num_images, "num_added": num_added}
+        self.link.send(m.SnapshotAdopted(step=self.step, epoch=0, **adopted))
 
     def train(self) -> tuple[str, str]:
         while self.step < self.num_steps:

@@ -1,24 +1,37 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from manyview_server.store.shards import SNAPSHOT_DTYPE
-from manyview_server.worker import cache
+from manyview_server import decode_notes
+from manyview_server.decode_notes import DecodeNotes
+from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
+from manyview_server.worker import decoder
+from manyview_server.worker.cache import CacheBuilder, ImageCache, choose_size
 
 
-def decode(directory: Path, snapshot: np.ndarray, size: int = 16, **changes) -> cache.ImageCache:
+def decode(directory: Path, snapshot: np.ndarray, size: int = 16, **changes) -> ImageCache:
+    return builder(directory, size, **changes).decode(snapshot, go_on)
+
+
+def go_on() -> bool:
+    return False
+
+
+def builder(directory: Path, size: int = 16, **changes) -> CacheBuilder:
     options = {
+        "dataset_dir": directory,
+        "size": size,
         "device": torch.device("cpu"),
         "cache_bytes": 1 << 30,
         "scratch_dir": directory / "scratch",
         "num_threads": 2,
-        "stopped": lambda: False,
     }
-    return cache.decode_all(snapshot, directory, size, **{**options, **changes})
+    return CacheBuilder(**{**options, **changes})
 
 
 def test_every_image_lies_in_its_row_whatever_the_number_of_threads(tmp_path: Path, harness) -> None:
@@ -62,7 +75,63 @@ def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path,
 
 def test_a_stop_leaves_the_rest_unread(tmp_path: Path, harness) -> None:
     snapshot = harness.write_dataset(tmp_path, harness.digits(20))
-    assert not decode(tmp_path, snapshot, stopped=lambda: True).pixels.any()
+    assert not builder(tmp_path).decode(snapshot, lambda: True).pixels.any()
+
+
+@pytest.mark.parametrize("cache_bytes", [1 << 30, 20 * 768, 100])
+def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once(
+    tmp_path, harness, cache_bytes
+) -> None:
+    images = harness.digits(40)
+    images[25] = (b"junk", 3)
+    snapshot = harness.write_dataset(tmp_path, images)
+    whole = decode(tmp_path, snapshot)
+    growing = builder(tmp_path, cache_bytes=cache_bytes)
+    cache = first = growing.decode(snapshot[:10], go_on)
+    before = first.pixels.clone()
+    for start, end in ((10, 12), (12, 30), (30, 30), (30, 40)):
+        cache = growing.extend(cache, growing.decode(snapshot[start:end], go_on, beside_training=True))
+        assert len(cache) == end
+    assert torch.equal(first.pixels, before), "who holds the old one may go on with it"
+    for name in ("pixels", "sizes", "image_ids", "labels", "readable"):
+        assert torch.equal(getattr(cache, name), getattr(whole, name)), name
+    assert cache.unreadable == whole.unreadable
+    assert [len(cache.first(n).unreadable) for n in (25, 26)] == [0, 1]
+    assert torch.equal(cache.first(12).pixels, whole.pixels[:12])
+    assert cache.location == ("device" if cache_bytes > 100 and len(cache.storage) * 768 <= cache_bytes else "file")
+
+
+def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path, harness) -> None:
+    snapshot = harness.write_dataset(tmp_path, harness.digits(5))
+    image_id = int(snapshot["image_id"][3])
+    found = decode(tmp_path, snapshot, quarantined={image_id})
+    assert [(image.image_id, image.reason) for image in found.unreadable] == [(image_id, "DECODER_CRASHED")]
+    assert found.readable.tolist() == [True, True, True, False, True]
+
+
+def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path, harness, monkeypatch) -> None:
+    images = harness.digits(150)
+    snapshot = harness.write_dataset(tmp_path, images)
+    path, seen = tmp_path / "notes", []
+    notes = DecodeNotes(path)
+    decode_really = decoder.decode
+
+    def decode_and_look(data: bytes):
+        seen.append((image_id_of(hashlib.sha256(data).digest()), decode_notes.read(path)))
+        return decode_really(data)
+
+    monkeypatch.setattr(decoder, "decode", decode_and_look)
+    suspects = snapshot["image_id"][[7, 140]].tolist()
+    noting = builder(tmp_path, notes=notes)
+    noting.try_alone(snapshot, [*suspects, 12345])
+    assert seen == [(suspect, (True, (suspect,))) for suspect in suspects]
+    seen.clear()
+    noting.decode(snapshot, go_on)
+    assert len(seen) == 150
+    for image_id, (alone, noted) in seen:
+        assert image_id in noted
+        assert not alone
+    assert decode_notes.read(path) == (False, ())
 
 
 @pytest.mark.parametrize(
@@ -79,4 +148,4 @@ def test_a_stop_leaves_the_rest_unread(tmp_path: Path, harness) -> None:
 def test_the_size_is_the_images_own_where_all_are_small_squares(sides, decode_size, expected) -> None:
     snapshot = np.zeros(len(sides), SNAPSHOT_DTYPE)
     snapshot["width"], snapshot["height"] = np.array(sides).T
-    assert cache.choose_size(snapshot, 32, decode_size) == expected
+    assert choose_size(snapshot, 32, decode_size) == expected

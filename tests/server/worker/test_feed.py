@@ -18,7 +18,7 @@ def make_cache(num_images: int, location: str = "device") -> ImageCache:
     ids = np.random.default_rng(0).integers(0, 2**63, num_images)
     numbers = torch.arange(num_images)
     return ImageCache(
-        pixels=numbers.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous(),
+        storage=numbers.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous(),
         sizes=torch.stack([numbers + 1, numbers + 2], dim=1),
         image_ids=torch.from_numpy(ids),
         labels=torch.full((num_images,), -1),
@@ -52,6 +52,15 @@ def test_epochs_and_seeds_differ_in_their_order() -> None:
 @pytest.mark.parametrize("location", ["device", "file"])
 def test_a_feed_that_starts_in_the_middle_goes_on_as_if_it_had_started_at_the_beginning(location: str) -> None:
     assert numbers(feed(location), 9, 20) == numbers(feed(), 0, 20)[9:]
+
+
+def test_images_that_came_in_later_have_epochs_of_their_own_behind_those_before() -> None:
+    later = Feed(make_cache(50), torch.arange(50), batch_size=8, seed=1, device=CPU, first_step=7, first_epoch=3)
+    assert [later.epoch_of(step) for step in (7, 12, 13, 19)] == [3, 3, 4, 5]
+    assert [step for step in range(7, 26) if later.begins_epoch(step)] == [7, 13, 19, 25]
+    assert [later.end_of_epoch(step) for step in (7, 12, 13)] == [13, 13, 19]
+    assert numbers(later, 7, 13) == numbers(feed(), 18, 24), "the order is that of the epoch, whatever came before"
+    assert numbers(later, 10, 20) == numbers(later, 7, 20)[3:]
 
 
 def test_what_belongs_to_an_image_comes_with_it() -> None:

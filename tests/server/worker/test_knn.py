@@ -21,7 +21,7 @@ def images(harness) -> ImageCache:
     labels = torch.arange(200) % 4
     pixels = np.stack([harness.picture(label, seed) for seed, label in enumerate(labels.tolist())])
     return ImageCache(
-        pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        storage=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         sizes=torch.full((200, 2), 16),
         image_ids=torch.from_numpy(np.random.default_rng(0).integers(0, 2**63, 200)),
         labels=labels,

@@ -10,6 +10,7 @@ import pytest
 from manyview_server.learn import settings as learn_settings
 from manyview_server.messages import ImageUnreadable, Message, StartTraining
 from manyview_server.store import checkpoints
+from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.worker import setup, state
 from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.setup import Setup, Stopped
@@ -38,6 +39,7 @@ def start(tmp_path: Path, harness: ModuleType) -> StartTraining:
 def refused(start: StartTraining) -> TrainingFailed:
     with pytest.raises(TrainingFailed) as caught:
         prepare(start)
+    assert caught.value.hint
     return caught.value
 
 
@@ -109,11 +111,15 @@ def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, 
     resumed = prepare(dataclasses.replace(start, resume_from=str(directory)))
     assert resumed.first_step == 2
     assert not resumed.numerics.channels_last
-    assert [text for level, text in resumed.remarks if level == "warning"] == [
-        "continues inexactly: num_threads is 1, and was 7 when the checkpoint was written"
-    ]
+    assert resumed.inexact == (
+        "num_threads is 1, and was 7 when the checkpoint was written: the job goes on, but not bit for bit",
+    )
+    other = {**start.settings, "projection_dim": 8}
+    failed = refused(dataclasses.replace(start, resume_from=str(directory), settings=other))
+    assert failed.reason == "CHECKPOINT_INCOMPATIBLE"
     (directory / checkpoints.STATE).write_bytes(b"")
-    assert refused(dataclasses.replace(start, resume_from=str(directory))).reason == "CHECKPOINT_CORRUPT"
+    with pytest.raises(CheckpointCorrupt):
+        prepare(dataclasses.replace(start, resume_from=str(directory)))
 
 
 def test_the_card_describes_the_model(start: StartTraining) -> None:

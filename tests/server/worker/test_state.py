@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from disks import small_tmpfs
 from manyview_server.learn import backbones, optimizers
 from manyview_server.learn import settings as learn_settings
 from manyview_server.learn.methods import Method, build_method
@@ -14,6 +17,7 @@ from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.store import checkpoints
 from manyview_server.worker import state
+from probe import require
 
 
 def small(method: str, **overrides) -> TrainSettings:
@@ -94,3 +98,12 @@ def test_weights_that_are_no_safetensors_file_are_refused(tmp_path: Path) -> Non
     (tmp_path / "weights.safetensors").write_bytes(b"junk")
     with pytest.raises(ValueError, match="does not fit"):
         state.restore_backbone(tmp_path / "weights.safetensors", backbones.build("resnet9"))
+
+
+def test_a_full_disk_is_told_as_any_file_tells_it_and_leaves_nothing(tmp_path: Path) -> None:
+    require("tmpfs")
+    with small_tmpfs(1) as disk:
+        with pytest.raises(OSError, match="No space left") as caught:
+            state.write(disk / "000000001-1", {checkpoints.STATE: {"bank": torch.zeros(1_000_000)}}, b"{}")
+        assert caught.value.errno == errno.ENOSPC
+        assert not os.listdir(disk)

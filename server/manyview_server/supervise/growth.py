@@ -1,0 +1,56 @@
+"""The data set of a job that follows it: when it holds enough to begin, and what is added while the job trains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from manyview_server.errors import ServiceError
+from manyview_server.messages import Adoption, ImagesAdded, Message
+from manyview_server.store.records import Checkpoint, Job
+from manyview_server.store.store import Store
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""Between two looks at a data set."""
+
+
+async def is_ready(store: Store, job: Job) -> bool:
+    """Whether the job may start: a job that follows its data set waits for its first images."""
+    if job.num_images or not job.min_images:  # a job that does not follow, or that has begun
+        return True
+    return (await store.datasets.get(job.dataset_id)).num_images >= job.min_images
+
+
+async def begin(store: Store, job: Job, checkpoint: Checkpoint | None) -> Job:
+    """Before the first attempt: the job adopts the images that the data set holds now."""
+    if job.num_images or not job.min_images:
+        return job
+    held = (await store.datasets.get(job.dataset_id)).num_images
+    step, epoch = (checkpoint.step, checkpoint.epoch) if checkpoint else (0, 0)
+    adoption = Adoption(step=step, epoch=epoch, num_images=held)
+    return await store.jobs.adopt(job.train_job_id, adoption, num_added=held, attempt=job.attempt)
+
+
+async def adopted_since(store: Store, job: Job, checkpoint: Checkpoint | None) -> Sequence[Adoption]:
+    """What an attempt has to adopt again."""
+    if not job.min_images:
+        return ()
+    return await store.jobs.adoptions(job.train_job_id, checkpoint.step if checkpoint else 0)
+
+
+async def tell(store: Store, job: Job, send: Callable[[Message], Awaitable[bool]]) -> None:
+    """Send what is added to the data set, until cancelled."""
+    sent = job.num_images
+    while True:
+        await asyncio.sleep(POLL_S)
+        try:
+            if (await store.datasets.get(job.dataset_id)).num_images == sent:
+                continue
+            snapshot = await store.datasets.snapshot(job.dataset_id, first=sent)
+            if await send(ImagesAdded(blobs=(snapshot.array.tobytes(),))):
+                sent = snapshot.version
+        except ServiceError:  # such as a full disk: the next look may find it mended
+            log.exception("what was added to a data set could not be read", extra={"train_job": job.train_job_id})

@@ -1,0 +1,59 @@
+"""Training that begins while images still come in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+
+FIRST, ALL = 64, 192
+
+
+def test_a_job_begins_while_the_upload_runs_adopts_the_rest_and_its_embeddings_are_served_meanwhile(
+    new_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    paths = write_photos(tmp_path / "photos", ALL, seed=3)
+    go_on = threading.Event()
+
+    def trickle() -> Iterator[Path]:
+        """The first images, and the others once something waits for them."""
+        yield from paths[:FIRST]
+        assert go_on.wait(60)
+        for path in paths[FIRST:]:
+            time.sleep(0.02)
+            yield path
+
+    server = new_server("--max-batch-images", "8")
+    server.start()
+    with server.client() as client, server.client() as uploading:
+        client.create_dataset("photos")
+        config = SMALL_JOB | {"max_steps": 6000, "checkpoint_every_epochs": 4, "log_every_steps": 4}
+        job = client.train("photos", "moco", config=config, follow=FIRST)
+        assert (job.state, job.info.min_images, job.info.num_images) == ("QUEUED", FIRST, 0)
+        upload = threading.Thread(target=uploading.upload, args=(trickle(),), kwargs={"dataset": "photos"})
+        upload.start()
+        try:
+            wait_until(lambda: job.refresh().progress.step > 0, "training begins before the upload is done", 40)
+            assert FIRST <= job.info.num_images < ALL
+            wait_until(lambda: bool(job.refresh().latest_checkpoint), "a checkpoint", 40)
+            assert client.embed(paths[:2], model=job).checkpoint.startswith(job.name)
+        finally:
+            go_on.set()
+            upload.join()
+        wait_until(lambda: job.refresh().num_images == ALL, "all images are adopted", 40)
+        assert job.state == "RUNNING", "the job is long enough"
+        step = job.info.progress.step
+        server.kill()
+        server.start()
+        wait_until(lambda: job.refresh().progress.step > step, "it goes on", 40)
+        job.cancel()
+        events = list(job.metrics())
+    told = [event for event in events if event.kind == "snapshot"]
+    by_size = {event["num_images"]: event["num_added"] for event in told}
+    assert sum(by_size.values()) == max(by_size) == ALL
+    assert len(by_size) >= 3, "more than once while they came"
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert told[0].step == 0
