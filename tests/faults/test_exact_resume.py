@@ -8,14 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
 
 import manyview
+from bits import exact, last_checkpoint
 from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
 NewServer = Callable[..., ServerProcess]
 SOAK = bool(os.environ.get("MANYVIEW_SOAK"))
-EXACT = ("loss", "gradient_norm", "representation_std", "learning_rate", "bank_fill", "knn_top1", "skipped_steps")
 RUNS = [
     pytest.param(method, action, 24 if SOAK else steps, id=f"{method}-{action}")
     for method, action, steps in (
@@ -72,18 +71,3 @@ def test_a_job_that_dies_at_every_step_ends_as_if_nothing_had_been(
         assert [event.attempt for event in rollbacks] == list(range(2, num_steps + 2))
         sequences = [event.sequence for event in job.metrics()]
         assert sequences == list(range(1, job.refresh().last_sequence + 1))
-
-
-def exact(job: manyview.Job) -> list[dict[str, float]]:
-    """What the job computed at each step, without what it measured of the machine."""
-    return [{name: row[name] for name in ("step", *EXACT) if name in row} for row in job.history().rows]
-
-
-def last_checkpoint(server: ServerProcess, job: manyview.Job) -> dict[str, dict[str, bytes]]:
-    """Every tensor of the newest checkpoint, by file and name."""
-    step = int(job.info.latest_checkpoint.rpartition("/")[2])
-    (directory,) = (server.data_dir / "jobs" / job.info.uid / "checkpoints").glob(f"{step:09d}-*")
-    return {
-        path.name: {name: tensor.tobytes() for name, tensor in load_file(path).items()}
-        for path in directory.glob("*.safetensors")
-    }

@@ -1,0 +1,25 @@
+"""What a job computed, bit for bit: for comparing one that was disturbed with one that was left alone."""
+
+from __future__ import annotations
+
+from safetensors.numpy import load_file
+
+import manyview
+from harness import ServerProcess
+
+EXACT = ("loss", "gradient_norm", "representation_std", "learning_rate", "bank_fill", "knn_top1", "skipped_steps")
+
+
+def exact(job: manyview.Job) -> list[dict[str, float]]:
+    """What the job computed at each step, without what it measured of the machine."""
+    return [{name: row[name] for name in ("step", *EXACT) if name in row} for row in job.history().rows]
+
+
+def last_checkpoint(server: ServerProcess, job: manyview.Job) -> dict[str, dict[str, bytes]]:
+    """Every tensor of the newest checkpoint, by file and name."""
+    step = int(job.info.latest_checkpoint.rpartition("/")[2])
+    (directory,) = (server.data_dir / "jobs" / job.info.uid / "checkpoints").glob(f"{step:09d}-*")
+    return {
+        path.name: {name: tensor.tobytes() for name, tensor in load_file(path).items()}
+        for path in directory.glob("*.safetensors")
+    }
