@@ -21,8 +21,12 @@ from manyview_server import messages
 from manyview_server.messages import Message
 
 PREFIX = struct.Struct("<IQ")
-MAX_HEADER_BYTES = 16 << 20
+# Read within a turn of the front's loop: as large as a long list of quarantined images, and no larger.
+MAX_HEADER_BYTES = 1 << 20
+# The snapshot of a large data set.
 MAX_BLOB_BYTES = 1 << 30
+# Of a worker's answers, of which embeddings are the largest: a worker gone wrong is not to fill the front's memory.
+MAX_ANSWER_BYTES = 64 << 20
 
 
 class LinkClosed(Exception):
@@ -65,7 +69,7 @@ def decode(header: bytes, body: bytes) -> Message:
             blobs.append(bytes(view[offset : offset + length]))
             offset += length
         return kind(blobs=tuple(blobs), **fields)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise LinkCorrupt(f"frame of {len(header)} bytes: {error}") from error
 
 
@@ -78,15 +82,28 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """JSON knows no tuples and no dataclasses: put them back as the field's annotation says."""
-    if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
-        item = hint.__args__[0]
-        return tuple(item(**v) if dataclasses.is_dataclass(item) else v for v in value)  # type: ignore[operator]
+    """The value as the field's annotation says: JSON knows no tuples and no dataclasses. Raises TypeError."""
+    if isinstance(hint, types.GenericAlias):
+        item = hint.__args__[-1] if hint.__origin__ is dict else hint.__args__[0]
+        if hint.__origin__ is dict:
+            return {name: _typed(item, v) for name, v in _of_type(dict, value).items()}
+        return tuple(_typed(item, v) for v in _of_type(list, value))
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _typed(hints[name], v) for name, v in _of_type(dict, value).items()})  # type: ignore[operator]
+    if hint is float and type(value) is int:
+        return float(value)
+    return value if hint is Any else _of_type(hint, value)
+
+
+def _of_type(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{type(value).__name__} where {kind.__name__} is due")
     return value
 
 
-def _check(header_bytes: int, blob_bytes: int) -> None:
-    if header_bytes > MAX_HEADER_BYTES or blob_bytes > MAX_BLOB_BYTES:
+def _check(header_bytes: int, blob_bytes: int, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
+    if header_bytes > MAX_HEADER_BYTES or blob_bytes > max_blob_bytes:
         raise LinkCorrupt(f"frame of {header_bytes} + {blob_bytes} bytes is over the limit")
 
 
@@ -159,7 +176,7 @@ class AsyncLink:
         """The next message. Raises LinkClosed at the end of the stream, LinkCorrupt for what is no frame."""
         try:
             header_bytes, blob_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
-            _check(header_bytes, blob_bytes)
+            _check(header_bytes, blob_bytes, MAX_ANSWER_BYTES)
             header = await self._reader.readexactly(header_bytes)
             return decode(header, await self._reader.readexactly(blob_bytes))
         except (asyncio.IncompleteReadError, OSError) as error:

@@ -6,34 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
 
 import manyview
+from exactness import exact, last_checkpoint
 from harness import SMALL_JOB, ServerProcess, jpeg, wait_until, write_photos
 
 EPOCHS = 6
 JOB = {**SMALL_JOB, "checkpoint_every_epochs": 1}
-EXACT = ("loss", "gradient_norm", "representation_std", "learning_rate", "bank_fill", "knn_top1")
-
-
-def rows(job: manyview.Job) -> list[dict[str, float]]:
-    """What a run computed, without what it measured of the machine."""
-    return [{name: row[name] for name in ("step", *EXACT) if name in row} for row in job.history().rows]
 
 
 def assert_same_end(server: ServerProcess, one: manyview.Job, other: manyview.Job) -> None:
     """The same losses at every step, and the same tensors in the last checkpoint, bit for bit."""
-    assert rows(one) == rows(other)
-    found = [last_checkpoint(server, job) for job in (one, other)]
-    for file in ("backbone.safetensors", "state.safetensors"):
-        tensors = [load_file(directory / file) for directory in found]
-        assert tensors[0].keys() == tensors[1].keys()
-        assert all(tensors[0][name].tobytes() == tensors[1][name].tobytes() for name in tensors[0])
-
-
-def last_checkpoint(server: ServerProcess, job: manyview.Job) -> Path:
-    step = int(job.refresh().latest_checkpoint.rpartition("/")[2])
-    return max((server.data_dir / "jobs" / job.info.uid / "checkpoints").glob(f"{step:09d}-*"))
+    assert exact(one) == exact(other)
+    assert last_checkpoint(server, one) == last_checkpoint(server, other)
 
 
 @pytest.fixture
@@ -92,7 +77,7 @@ def test_a_job_is_continued_to_more_epochs_and_cloned_to_the_same_run(
         assert client.embed(jpeg(), model=longer).checkpoint.startswith(longer.name), "it can be used before it runs"
         info = longer.wait(timeout_s=60)
         assert info.progress.step == 2 * last
-        assert [row["step"] for row in rows(longer) if "loss" in row] == list(range(last + 1, 2 * last + 1))
+        assert [row["step"] for row in exact(longer) if "loss" in row] == list(range(last + 1, 2 * last + 1))
 
         with pytest.raises(manyview.TrainJobFailed) as caught:
             client.train(continue_from=longer.name, epochs=3).wait(timeout_s=60)

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
 
 import manyview
+from exactness import exact, last_checkpoint
 from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(120)
 
 JOB = SMALL_JOB | {"epochs": 4, "checkpoint_every_steps": 4, "evaluation": {"knn_every_epochs": 0}}
 NUM_STEPS = 24
-EXACT = ("step", "loss", "gradient_norm", "bank_fill")
 PATIENCE_S = 90.0
 
 
@@ -41,15 +40,6 @@ class Stage:
         assert not self.server.workers("trainer")
         assert self.client.health() == "SERVING"
         return job
-
-    def last_checkpoint(self, job: manyview.Job) -> dict[str, bytes]:
-        step = int(job.info.latest_checkpoint.rpartition("/")[2])
-        (directory,) = (self.server.data_dir / "jobs" / job.info.uid / "checkpoints").glob(f"{step:09d}-*")
-        return {
-            name: tensor.tobytes()
-            for path in directory.glob("*.safetensors")
-            for name, tensor in load_file(path).items()
-        }
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +66,6 @@ def alone(stage: Stage) -> manyview.Job:
     return job
 
 
-def rows(job: manyview.Job) -> list[dict[str, float]]:
-    return [{name: row[name] for name in EXACT if name in row} for row in job.history().rows]
-
-
 def alerts(job: manyview.Job) -> list[str]:
     return [event["reason"] for event in job.metrics(kinds=["alert"])]
 
@@ -97,8 +83,8 @@ def test_a_trainer_that_hangs_is_replaced_and_the_job_ends_as_if_nothing_had_bee
     (recovering,) = [event for event in job.metrics(kinds=["state"]) if event["to"] == "RECOVERING"]
     assert recovering["reason"] == "STALLED"
     assert message in recovering["message"]
-    assert rows(job) == rows(alone)
-    assert stage.last_checkpoint(job) == stage.last_checkpoint(alone)
+    assert exact(job) == exact(alone)
+    assert last_checkpoint(stage.server, job) == last_checkpoint(stage.server, alone)
 
 
 def test_a_trainer_that_crashes_at_the_same_step_again_and_again_fails_its_job_alone(stage: Stage) -> None:
@@ -112,7 +98,7 @@ def test_a_trainer_that_crashes_at_the_same_step_again_and_again_fails_its_job_a
     assert failure.hint
     # The checkpoint of step 4 is written beside the next steps: the first attempt may die before it is there.
     assert job.info.attempt in (4, 5), "three restarts brought no new checkpoint"
-    assert len(stage.last_checkpoint(job)) > 10, "what was learnt before is kept"
+    assert last_checkpoint(stage.server, job), "what was learnt before is kept"
 
 
 def test_an_image_that_kills_its_decoder_is_found_out_and_left_out_and_the_job_ends(stage: Stage) -> None:

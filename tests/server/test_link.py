@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import socket
 import struct
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from manyview_server import messages
 from manyview_server.link import (
+    MAX_ANSWER_BYTES,
     MAX_BLOB_BYTES,
     MAX_HEADER_BYTES,
     MESSAGE_TYPES,
@@ -133,6 +136,10 @@ CORRUPT = {
     "unknown type": frame_of(json.dumps({"type": "Nothing", "fields": {}, "blobs": []}).encode()),
     "unknown field": frame_of(json.dumps({"type": "CancelEmbed", "fields": {"x": 1}, "blobs": []}).encode()),
     "missing field": frame_of(json.dumps({"type": "CancelEmbed", "fields": {}, "blobs": []}).encode()),
+    "a text for a number": frame_of(json.dumps({"type": "CancelEmbed", "fields": {"request_id": "1"}}).encode()),
+    "a list of texts for numbers": frame_of(
+        json.dumps({"type": "ScalarsLogged", "fields": {"step": 1, "epoch": 1, "values": {"loss": "low"}}}).encode()
+    ),
     "no object": frame_of(b"[]"),
     "header over the limit": struct.pack("<IQ", MAX_HEADER_BYTES + 1, 0),
     "blobs over the limit": struct.pack("<IQ", 2, MAX_BLOB_BYTES + 1) + b"{}",
@@ -154,6 +161,34 @@ async def test_the_front_sees_a_corrupt_frame_too(frame: bytes, pair: tuple[sock
         await link.receive()
     link.close()
     await asyncio.sleep(0)
+
+
+async def test_no_worker_can_make_the_front_take_in_more_than_an_answer(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    link = await AsyncLink.over(pair[1])
+    pair[0].sendall(struct.pack("<IQ", 2, MAX_ANSWER_BYTES + 1) + b"{}")
+    with pytest.raises(LinkCorrupt, match="over the limit"):
+        await link.receive()
+    link.close()
+    await asyncio.sleep(0)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(sorted(MESSAGE_TYPES)), st.data())
+def test_whatever_a_worker_sends_is_a_message_of_the_right_types_or_corrupt(name: str, data: st.DataObject) -> None:
+    names = [field.name for field in dataclasses.fields(MESSAGE_TYPES[name]) if field.name != "blobs"]
+    fields = data.draw(st.fixed_dictionaries({name: JSON for name in names}) | JSON)
+    header = json.dumps({"type": name, "fields": fields, "blobs": data.draw(st.just([]) | JSON)}).encode()
+    with contextlib.suppress(LinkCorrupt):
+        message = decode(header, b"")
+        assert round_trip(message) == message or "NaN" in header.decode()
 
 
 async def test_both_ends_speak_to_each_other(pair: tuple[socket.socket, socket.socket]) -> None:

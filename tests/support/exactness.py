@@ -17,7 +17,7 @@ def exact(job: manyview.Job) -> list[dict[str, float]]:
 
 def last_checkpoint(server: ServerProcess, job: manyview.Job) -> dict[str, dict[str, bytes]]:
     """Every tensor of the newest checkpoint, by file and name."""
-    step = int(job.info.latest_checkpoint.rpartition("/")[2])
+    step = int(job.refresh().latest_checkpoint.rpartition("/")[2])
     (directory,) = (server.data_dir / "jobs" / job.info.uid / "checkpoints").glob(f"{step:09d}-*")
     return {
         path.name: {name: tensor.tobytes() for name, tensor in load_file(path).items()}

@@ -139,7 +139,8 @@ def verify(directory: Path) -> dict[str, Any]:
     """Read every file and compare; gives the manifest.
 
     Raises:
-        CheckpointCorrupt: a file is missing, has another size or hash, or there is no readable manifest.
+        CheckpointCorrupt: a file is missing, has another size or hash, there is no readable manifest, or it is all of
+            another step than its name says.
         OSError: it cannot be said now, such as for want of descriptors.
     """
     try:
@@ -150,6 +151,7 @@ def verify(directory: Path) -> dict[str, Any]:
             found = _describe(directory / file)
             if found != expected:
                 raise CheckpointCorrupt(f"{directory.name}/{file}: {found} instead of {expected}")
+        _check_step(directory, manifest)
     except OSError as error:
         if error.errno not in GONE:
             raise
@@ -208,6 +210,15 @@ def _good(paths: list[Path]) -> Iterator[Path]:
         except CheckpointCorrupt:
             continue
         yield path
+
+
+def _check_step(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """A checkpoint that was put in the place of another one is whole in itself."""
+    named = parse_name(directory)
+    if named is not None and STATE_JSON in manifest["files"]:
+        step = read_state(directory).get("step")
+        if step != named[0]:
+            raise CheckpointCorrupt(f"{directory.name}/{STATE_JSON} is of step {step}")
 
 
 def _write_file(path: Path, content: Callable[[Path], None] | bytes) -> dict[str, Any]:

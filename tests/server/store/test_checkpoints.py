@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_any_damage_is_found_and_the_checkpoint_before_is_the_newest_good_one(tm
     with pytest.raises(CheckpointCorrupt):
         checkpoints.verify(newer)
     assert checkpoints.newest_good(tmp_path) == older
+
+
+def test_a_whole_checkpoint_under_the_name_of_another_is_corrupt(tmp_path: Path) -> None:
+    for step in (10, 20):
+        checkpoints.write(tmp_path / checkpoints.name(step, 1), {checkpoints.STATE_JSON: b'{"step": %d}' % step})
+        checkpoints.verify(tmp_path / checkpoints.name(step, 1))
+    shutil.rmtree(tmp_path / checkpoints.name(20, 1))
+    shutil.copytree(tmp_path / checkpoints.name(10, 1), tmp_path / checkpoints.name(20, 1))
+    with pytest.raises(CheckpointCorrupt, match="of step 10"):
+        checkpoints.verify(tmp_path / checkpoints.name(20, 1))
+    assert checkpoints.newest_good(tmp_path) == tmp_path / checkpoints.name(10, 1)
 
 
 def test_a_later_attempt_is_newer_even_at_a_lower_step(tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ class Trainer:
         if self.plan.get("no_hello"):
             rest_of_the_day()
         hello(self.link)
+        if self.plan.get("no_read"):
+            rest_of_the_day()
         self.start = self.link.receive()
         assert isinstance(self.start, m.StartTraining)
         self.step = self.resumed_step(self.start.resume_from)
@@ -168,6 +170,11 @@ class Trainer:
         if here == self.plan.get("garbage_at"):
             os.write(self.link._socket.fileno(), bytes.fromhex(self.plan["garbage"]))
             rest_of_the_day()
+        if here == self.plan.get("flood_at"):
+            for _ in range(5):
+                self.link.send(m.AlertRaised(step=1, epoch=0, reason="FLOOD", message="y" * 1_000_000))
+            while True:
+                self.link._socket.sendall(b"\xff" * 1_000_000)
         if here == self.plan.get("unreadable_at"):
             self.link.send(m.ImageUnreadable(image_id=self.plan["image_id"], reason="DECODE_FAILED", message="broken"))
         while here == self.plan.get("stuck_at"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -55,6 +56,18 @@ async def supervise(store: Store, scripted: Any) -> AsyncIterator[Supervise]:
     for supervisor in running:
         await supervisor.drain()
     assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+PROGRESS_OF_A_KIND = json.dumps(
+    {
+        "type": "Heartbeat",
+        "fields": {
+            **{"stage": "training", "step": 3, "num_steps": 4, "epoch": 0, "num_epochs": 1, "rss_bytes": 1, "done": 0},
+            "eta_s": "soon",
+        },
+        "blobs": [],
+    }
+).encode()
 
 
 def frame(header: bytes) -> bytes:
@@ -204,17 +217,37 @@ async def test_a_trainer_that_cannot_start_fails_the_job_with_that_reason(store,
         ({"garbage_at": 2, "garbage": "02000000" + "00" * 8 + "5b5d"}, QUICK),
         ({"garbage_at": 2, "garbage": frame(b'{"type":"Hello","fields":[],"blobs":[]}').hex()}, QUICK),
         ({"garbage_at": 2, "garbage": frame(b"[" * 20_000).hex()}, QUICK),
+        ({"garbage_at": 2, "garbage": frame(PROGRESS_OF_A_KIND).hex()}, QUICK),
         ({"no_hello": True}, Patience(hello_s=3, restart_s=0.01)),
+        ({"no_read": True}, Patience(silence_s=2, restart_s=0.01)),
     ],
-    ids=["silent", "stuck", "huge frame", "no message", "no fields", "deep", "no hello"],
+    ids=["silent", "stuck", "huge frame", "no message", "no fields", "deep", "wrong type", "no hello", "no read"],
 )
 async def test_a_trainer_that_hangs_or_talks_nonsense_is_replaced(store, supervise, plan, patience):
-    await create(store)
+    # More than the socket between them holds: a trainer that does not read holds the front up.
+    await create(store, settings={"padding": "x" * 800_000})
     await supervise([{"steps": 4, "checkpoint_every": 1, **plan}, {"steps": 4}], patience=patience)
     assert (await reach(store, "job", "SUCCEEDED")).attempt == 2
     told = dict(await history(store, "job"))
     hangs = "silent_at" in plan or "stuck_at" in plan
-    assert told["RECOVERING"] == ("STALLED" if hangs else "WORKER_START" if "no_hello" in plan else "TRAINER_DIED")
+    assert told["RECOVERING"] == (
+        "STALLED" if hangs else "WORKER_START" if plan.keys() & {"no_hello", "no_read"} else "TRAINER_DIED"
+    )
+
+
+async def test_a_trainer_that_sends_without_end_holds_nobody_up(store, supervise):
+    """The largest messages that there may be, then what is none."""
+    await create(store)
+    await supervise([{"steps": 4, "flood_at": 1}, {"steps": 4}])
+    stalls, job = [], await store.jobs.get("job")
+    async with asyncio.timeout(20):
+        while job.state != "SUCCEEDED":
+            began = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.005)
+            stalls.append(asyncio.get_running_loop().time() - began)
+            job = await store.jobs.get("job")
+    assert job.attempt == 2
+    assert max(stalls) < 0.5
 
 
 async def test_a_trainer_killed_for_lack_of_memory_is_told_apart_from_other_kills(store, supervise, monkeypatch):
