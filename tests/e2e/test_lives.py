@@ -11,6 +11,8 @@ import manyview
 from exactness import exact, last_checkpoint
 from harness import SMALL_JOB, ServerProcess, jpeg, wait_until, write_photos
 
+pytestmark = pytest.mark.timeout(180)
+
 EPOCHS = 6
 JOB = {**SMALL_JOB, "checkpoint_every_epochs": 1}
 
