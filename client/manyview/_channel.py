@@ -35,11 +35,14 @@ _MAX_ATTEMPTS = 5
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    # Notices a dead connection within 30 s, before a stream on it counts as idle and is opened again, on the same one.
-    # The server takes no more than a ping in 10 s.
+    # Notices a dead connection within 40 s: before a stream on it counts as idle and is opened again, on the same one.
+    # The server takes a ping in 10 s. As there, no pings probe the bandwidth: on a narrow path they are answered late.
     ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
     # The default of 20 s and more would outlast a server's restart.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -213,6 +213,9 @@ class FakeState:
             job.config.update({"method": request.method})
         job.state = types_pb2.TRAIN_JOB_STATE_QUEUED
         job.continued_from = request.continue_from
+        if request.HasField("follow"):
+            job.follow.CopyFrom(request.follow)
+            job.num_images = 0  # until it starts
         if not request.validate_only:
             self.jobs[name], self.events[name], self.logs[name] = job, [], []
         return jobs.CreateTrainJobResponse(train_job=job)
@@ -239,7 +242,8 @@ class FakeState:
 
     def resume_train_job(self, request: Any, _: Any) -> jobs.ResumeTrainJobResponse:
         self._refuse_terminal(request.name)
-        self._job(request.name).state = types_pb2.TRAIN_JOB_STATE_QUEUED
+        if self._job(request.name).state == types_pb2.TRAIN_JOB_STATE_PAUSED:
+            self._job(request.name).state = types_pb2.TRAIN_JOB_STATE_QUEUED
         return jobs.ResumeTrainJobResponse(train_job=self._job(request.name))
 
     def _refuse_terminal(self, name: str) -> None:
@@ -247,7 +251,8 @@ class FakeState:
             raise Refused("FAILED_PRECONDITION", "STATE_CONFLICT", f"{name} is terminal")
 
     def cancel_train_job(self, request: Any, _: Any) -> jobs.CancelTrainJobResponse:
-        if not _is_terminal(self._job(request.name)):
+        if self._job(request.name).state != types_pb2.TRAIN_JOB_STATE_CANCELLED:
+            self._refuse_terminal(request.name)
             self.finish_job(request.name, "CANCELLED", None)
         return jobs.CancelTrainJobResponse(train_job=self._job(request.name))
 

@@ -6,18 +6,17 @@ Little-endian uint64: first 1 while suspects are tried alone, then the image of 
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import os
+import queue
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 FILE = "decoding.notes"
 SLOTS = 128
-"""Of threads; further ones go unnoted."""
+"""For decodes at one time; further ones go unnoted."""
 FORMAT = struct.Struct(f"<{1 + SLOTS}Q")
 
 
@@ -39,14 +38,16 @@ class DecodeNotes:
             self._map = mmap.mmap(descriptor, FORMAT.size)
         finally:
             os.close(descriptor)
-        self._next_slot = itertools.count(1)
-        self._thread = threading.local()
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(1, 1 + SLOTS):
+            self._free.put(slot)
 
     @contextmanager
     def of(self, image_id: int, *, alone: bool = False) -> Iterator[None]:
         """Meanwhile this thread decodes the image; `alone`: and nobody else decodes anything."""
-        slot = self._slot()
-        if slot > SLOTS:
+        try:
+            slot = self._free.get_nowait()
+        except queue.Empty:
             yield
             return
         if alone:
@@ -58,11 +59,7 @@ class DecodeNotes:
             self._write(slot, 0)
             if alone:
                 self._write(0, 0)
-
-    def _slot(self) -> int:
-        if not hasattr(self._thread, "slot"):
-            self._thread.slot = next(self._next_slot)
-        return int(self._thread.slot)
+            self._free.put(slot)
 
     def _write(self, slot: int, value: int) -> None:
         struct.pack_into("<Q", self._map, 8 * slot, value)

@@ -218,3 +218,16 @@ def test_states_are_those_of_the_contract() -> None:
     from manyview._types import TERMINAL_STATES
 
     assert {f"TRAIN_JOB_STATE_{state}" for state in TERMINAL_STATES} <= set(names)
+
+
+def test_a_job_that_follows_its_data_set_is_asked_for_with_its_first_images(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    client.create_dataset("robots")
+    job = client.train("robots", config={"max_steps": 100}, follow=64, job_id="following")
+    assert (job.info.min_images, job.info.num_images) == (64, 0)
+    (request,) = server.requests("CreateTrainJob")
+    assert request.follow.min_images == 64
+    assert not client.train("robots", job_id="static").info.min_images
+    with pytest.raises(manyview.AlreadyExists):
+        client.create_dataset("robots")

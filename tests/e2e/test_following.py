@@ -7,7 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+
+pytestmark = pytest.mark.timeout(180)
 
 FIRST, ALL = 64, 192
 
@@ -57,3 +61,26 @@ def test_a_job_begins_while_the_upload_runs_adopts_the_rest_and_its_embeddings_a
     assert len(by_size) >= 3, "more than once while they came"
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert told[0].step == 0
+
+
+def test_a_job_that_does_not_follow_computes_the_same_while_its_data_set_grows(
+    new_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "first", FIRST, seed=3)
+    write_photos(tmp_path / "more", FIRST, seed=4)
+    server = new_server()
+    server.start()
+    with server.client() as client:
+        photos = client.upload(tmp_path / "first", dataset="photos")
+        config = SMALL_JOB | {"epochs": 12}
+        alone = client.train(photos, "moco", config=config)
+        alone.wait(timeout_s=60)
+        disturbed = client.train(photos, "moco", config=config)
+        wait_until(lambda: disturbed.refresh().progress.step > 4, "it trains", 40)
+        client.upload(tmp_path / "more", dataset="photos")
+        assert disturbed.wait(timeout_s=60).num_images == FIRST
+        assert client.dataset("photos").num_images == 2 * FIRST
+        names = ("loss", "gradient_norm", "knn_top1")
+        for name in names:
+            assert alone.history()[name].tobytes() == disturbed.history()[name].tobytes()
+        assert not list(disturbed.metrics(kinds=["snapshot"]))

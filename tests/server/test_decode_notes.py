@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,17 +55,19 @@ def test_a_decoder_that_raises_has_not_died(tmp_path: Path) -> None:
     assert decode_notes.read(tmp_path / "notes") == (False, ())
 
 
-def test_more_threads_than_slots_go_unnoted(tmp_path: Path) -> None:
+def test_a_note_is_there_however_many_threads_came_before(tmp_path: Path) -> None:
     notes = DecodeNotes(tmp_path / "notes")
-
-    def decode(image_id: int) -> None:
+    for image_id in range(1, 3 * SLOTS):
         with notes.of(image_id):
-            pass
+            assert decode_notes.read(tmp_path / "notes") == (False, (image_id,))
 
-    for image_id in range(1, SLOTS + 5):
-        thread = threading.Thread(target=decode, args=(image_id,))
-        thread.start()
-        thread.join()
+
+def test_more_at_once_than_there_are_slots_go_unnoted(tmp_path: Path) -> None:
+    notes = DecodeNotes(tmp_path / "notes")
+    with ExitStack() as stack:
+        for image_id in range(1, SLOTS + 5):
+            stack.enter_context(notes.of(image_id))
+        assert sorted(decode_notes.read(tmp_path / "notes")[1]) == list(range(1, SLOTS + 1))
     assert decode_notes.read(tmp_path / "notes") == (False, ())
 
 

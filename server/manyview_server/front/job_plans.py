@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
         overrides = merged(origin.settings, convert_jobs.plain(request.config))
     settings = catalogue.resolve(method, overrides)
     if origin is not None and source is not None:
-        catalogue.refuse_changed(method, origin.settings, settings)
+        # Resolved again: fields that came later than the job have their defaults.
+        catalogue.refuse_changed(method, catalogue.resolve(method, origin.settings), settings)
     return JobPlan(
         train_job_id=job_id,
         dataset_id=dataset_id,
@@ -62,9 +64,13 @@ def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) 
     """0 for a job that does not follow its data set. Raises InvalidArgument."""
     if not request.HasField("follow"):
         return 0
-    least, field = settings["batch_size"] or MIN_IMAGES, "follow.min_images"
+    field, least = "follow.min_images", settings["batch_size"] or MIN_IMAGES
+    if settings["evaluation"]["knn_every_epochs"]:
+        # Who is held out is drawn by their hashes: the share varies in small data sets.
+        least = math.ceil(1.25 * least / (1 - settings["evaluation"]["knn_holdout_fraction"]))
     if request.follow.min_images < least:
-        raise names.invalid(field, f"must be at least {least}, one batch (got {request.follow.min_images})")
+        what = "a batch beside the images that are held out for kNN"
+        raise names.invalid(field, f"must be at least {least}, {what} (got {request.follow.min_images})")
     if request.follow.min_images > MAX_IMAGES:
         raise names.invalid(field, f"must be at most {MAX_IMAGES:,} (got {request.follow.min_images})")
     if settings["max_steps"] is None:

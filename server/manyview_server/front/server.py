@@ -49,6 +49,9 @@ SERVICE_NAMES = tuple(
     service.full_name for file in PROTO_FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
 
+# Of a stream: at 50 ms there and back it carries 20 MB/s.
+WINDOW_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
@@ -133,21 +136,24 @@ def channel_options(settings: ServeSettings) -> list[tuple[str, int]]:
     """Options of the channel.
 
     Two servers on one port would share its calls silently: no SO_REUSEPORT. Without a bound on streams one connection
-    can starve the others. Half-open connections are found by pings, also where nothing was sent since the last one;
-    clients may ping half as long after the last one.
+    can starve the others. Half-open connections are found by pings. The keepalive's timeout is the kernel's for unsent
+    bytes; the ping's own is another option. It holds for pings that probe the bandwidth too, whose answers stand behind
+    megabytes on a narrow path: there are none, and the window is fixed. Clients may ping half as long after the last.
     """
-    ping_ms = round(settings.keepalive_s * 1000)
+    ping_ms, answer_ms = round(settings.keepalive_s * 1000), round(settings.keepalive_timeout_s * 1000)
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", 100),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", ping_ms),
-        ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_timeout_ms", answer_ms),
+        ("grpc.http2.ping_timeout_ms", answer_ms),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", ping_ms // 2),
         ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         ("grpc.server_handshake_timeout_ms", 3_000),
         ("grpc.max_connection_idle_ms", 600_000),
     ]

@@ -7,6 +7,7 @@ synced, then renamed: what bears the name of a checkpoint was written to its end
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,8 @@ NAME = re.compile(r"(\d{9,})-(\d+)")
 TEMPORARY_PREFIX = ".tmp-"
 CORRUPT_PREFIX = ".corrupt-"
 MAX_SET_ASIDE = 3
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+"""Of the errors of reading a file, those that say something about the file."""
 
 
 class CheckpointCorrupt(Exception):
@@ -137,6 +140,7 @@ def verify(directory: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointCorrupt: a file is missing, has another size or hash, or there is no readable manifest.
+        OSError: it cannot be said now, such as for want of descriptors.
     """
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
@@ -147,6 +151,8 @@ def verify(directory: Path) -> dict[str, Any]:
             if found != expected:
                 raise CheckpointCorrupt(f"{directory.name}/{file}: {found} instead of {expected}")
     except OSError as error:
+        if error.errno not in GONE:
+            raise
         raise CheckpointCorrupt(f"{directory.name}/{Path(error.filename or '').name}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointCorrupt(f"{directory.name}/{MANIFEST} is damaged") from error

@@ -11,6 +11,9 @@ from manyview_server.store.records import Event, NewEvent
 
 COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
 
+# Where everything but scalars is looked for. SQLite does not see by itself that a kind which is named is none of these.
+RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
+
 # An event, and when it came.
 Pending = tuple[float, NewEvent]
 
@@ -76,7 +79,7 @@ def only(event: Event, names: frozenset[str]) -> Event | None:
 
 def superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]:
     """Ranges of sequences, both ends excluded, whose scalars no longer count."""
-    sql = "SELECT sequence, payload FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence"
+    sql = f"SELECT sequence, payload FROM {RARE} AND job = ? AND kind = 'rollback' ORDER BY sequence"
     rows = connection.execute(sql, (pk,)).fetchall()
     return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
 

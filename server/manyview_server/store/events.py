@@ -20,6 +20,7 @@ from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
 from manyview_server.store.database import Database
 from manyview_server.store.event_rows import (
     COLUMNS,
+    RARE,
     Pending,
     event_of,
     insert,
@@ -183,7 +184,7 @@ class EventLog:
             return None, [NewEvent(kind="rollback", payload=payload, step=to_step, attempt=attempt)]
 
         def newest(connection: sqlite3.Connection) -> Event:
-            sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND kind = 'rollback' ORDER BY sequence DESC LIMIT 1"
+            sql = f"SELECT {COLUMNS} FROM {RARE} AND job = ? AND kind = 'rollback' ORDER BY sequence DESC LIMIT 1"
             return event_of(connection.execute(sql, (job_pk(connection, train_job_id),)).fetchone())
 
         await self.record(train_job_id, change)
@@ -223,7 +224,7 @@ class EventLog:
 
     async def tail_logs(self, train_job_id: str, num_lines: int) -> list[Event]:
         """The newest log events, oldest first."""
-        sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND kind = 'log' ORDER BY sequence DESC LIMIT ?"
+        sql = f"SELECT {COLUMNS} FROM {RARE} AND job = ? AND kind = 'log' ORDER BY sequence DESC LIMIT ?"
 
         def run(connection: sqlite3.Connection) -> list[Event]:
             pk = job_pk(connection, train_job_id)

@@ -25,7 +25,7 @@ from manyview_server.store import checkpoint_rows, checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.store.database import Database, translated_file
 from manyview_server.store.datasets import dataset_pk, read_dataset
-from manyview_server.store.event_rows import insert, job_pk
+from manyview_server.store.event_rows import RARE, insert, job_pk
 from manyview_server.store.events import EventLog
 from manyview_server.store.job_rows import SELECT, check_expected, job_of, move, read_job, save_progress
 from manyview_server.store.job_verbs import Verb
@@ -235,9 +235,8 @@ class JobStore:
 
     async def adoptions(self, train_job_id: str, from_step: int) -> Adoptions:
         """What the job has adopted from this step on, in the order of the log: repeated ones are there again."""
-        sql = """
-            SELECT step, epoch, payload FROM event
-            WHERE job = ? AND kind = 'snapshot' AND step >= ? ORDER BY sequence
+        sql = f"""
+            SELECT step, epoch, payload FROM {RARE} AND job = ? AND kind = 'snapshot' AND step >= ? ORDER BY sequence
         """
 
         def run(connection: sqlite3.Connection) -> Adoptions:
@@ -252,16 +251,6 @@ class JobStore:
     def report_progress(self, train_job_id: str, progress: Progress) -> None:
         """How far the job is. Held in memory, and written with its next transition or checkpoint."""
         self._progress[train_job_id] = progress
-
-    async def next_queued(self) -> Job | None:
-        """The job that waits for longest."""
-        sql = f"{SELECT} WHERE state = 'QUEUED' ORDER BY pk LIMIT 1"
-
-        def run(connection: sqlite3.Connection) -> Job | None:
-            row = connection.execute(sql).fetchone()
-            return None if row is None else job_of(row, self._progress)
-
-        return await self._database.read(run)
 
     async def unfinished(self) -> Jobs:
         """All jobs that are not terminal, the oldest first."""

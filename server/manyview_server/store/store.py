@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -106,9 +107,17 @@ class Store:
             sync_directory(self._data_dir)
             self._database.run(self._trash.sweep_at_start)
             self._database.run(lambda: self._database.transact(self._recover_shards))
+            self._database.run(lambda: self._database.transact(self._remove_jobs_never_made))
         except BaseException:
             self._database.close()
             raise
+
+    def _remove_jobs_never_made(self, connection: sqlite3.Connection) -> None:
+        """Directories of jobs whose rows were not committed before a crash; they may hold links to checkpoints."""
+        known = {uid for (uid,) in connection.execute("SELECT uid FROM job")}
+        for directory in self.jobs_dir.iterdir():
+            if directory.name not in known:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def _recover_shards(self, connection: sqlite3.Connection) -> None:
         for pk, uid, shard, end in connection.execute("SELECT pk, uid, shard, shard_bytes FROM dataset").fetchall():

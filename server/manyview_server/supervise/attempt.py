@@ -72,6 +72,7 @@ class TrainerAttempt:
         self._told = False
         self._stalled = False
         self._stop_wanted = False
+        self._cut_off = ""
         self._asking: asyncio.Task[None] | None = None
         self._killing: asyncio.TimerHandle | None = None
 
@@ -84,6 +85,8 @@ class TrainerAttempt:
         except OSError as error:
             return self._death("", f"it cannot be started: {error.strerror}", "")
         self._process = process
+        if self._stop_wanted:
+            process.kill()
         kills_before = oom_kills()
         grace_s = 0.0
         try:
@@ -136,7 +139,11 @@ class TrainerAttempt:
         if self._killing is None or when < self._killing.when():
             if self._killing:
                 self._killing.cancel()
-            self._killing = loop.call_at(when, process.kill)
+            self._killing = loop.call_at(when, self._cut, process, seconds)
+
+    def _cut(self, process: WorkerProcess, seconds: float) -> None:
+        self._cut_off = f"it took more than {seconds:g} s to stop: what came after the last checkpoint is done again"
+        process.kill()
 
     async def _converse(self, process: WorkerProcess) -> tuple[Ending | None, str]:
         """Talk until the trainer's last message, or say why it is to be killed; neither where it closed its link."""
@@ -172,7 +179,7 @@ class TrainerAttempt:
     def _death(self, exit_words: str, why: str, stderr_tail: str, *, reason: str = "", hint: str = "") -> Ending:
         """What a death is called. What the process printed may hold paths: it goes to the operator's log alone."""
         if self._stop_wanted:
-            return Ending(outcome="stopped")
+            return Ending(outcome="stopped", message=self._cut_off)
         error_id = uuid.uuid4().hex[:12]
         known = {"train_job": self._start.train_job, "attempt": self._start.attempt, "error_id": error_id}
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from manyview_server.errors import ServiceError
 from manyview_server.messages import Adoption, ImagesAdded, Message
 from manyview_server.store.records import Checkpoint, Job
 from manyview_server.store.store import Store
@@ -52,5 +51,5 @@ async def tell(store: Store, job: Job, send: Callable[[Message], Awaitable[bool]
             snapshot = await store.datasets.snapshot(job.dataset_id, first=sent)
             if await send(ImagesAdded(blobs=(snapshot.array.tobytes(),))):
                 sent = snapshot.version
-        except ServiceError:  # such as a full disk: the next look may find it mended
+        except Exception:  # such as a full disk: the next look may find it mended
             log.exception("what was added to a data set could not be read", extra={"train_job": job.train_job_id})

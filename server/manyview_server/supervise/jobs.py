@@ -33,9 +33,9 @@ MAX_RESTARTS = 3
 # A look at the jobs without being woken: after an error of the store's, say.
 RECONCILE_S = 10.0
 # Deaths whose cause is known, also when it is the last of a loop.
-TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY"}
+TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
 CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
-RESTARTED = Failure(reason="SERVER_RESTARTED", message="the server was restarted")
+LOST = Failure(reason="TRAINER_LOST", message="the server was restarted, or lost sight of the trainer")
 NO_REASON = Failure(reason="", message="")
 LOST_STATES = {"STARTING", "RUNNING"}
 WAITING_STATES = {"QUEUED", "RECOVERING"}
@@ -126,7 +126,7 @@ class JobSupervisor:
             elif job.state in STOPPED:
                 job = await self._move(job, {job.state}, STOPPED[job.state])
             elif job.state in LOST_STATES and not run:
-                job = await self._move(job, LOST_STATES, "RECOVERING", RESTARTED)
+                job = await self._move(job, LOST_STATES, "RECOVERING", LOST)
             if job.state == "PAUSED" and job.desired == "run":  # resumed before it had stopped
                 job = await self._move(job, {"PAUSED"}, "QUEUED")
             if job.state in WAITING_STATES and not run:
@@ -175,7 +175,8 @@ class JobSupervisor:
             log.exception("a trainer could not be run", extra={"train_job": job.train_job_id, "error_id": error_id})
             message = f"the server failed to run the trainer (error {error_id} in the server's log)"
             ending = Ending(outcome="died", reason="INTERNAL", message=message)
-        found = ending.outcome == "died" and await run.poison.look_at_death(job)
+        killed = ending.reason == "HOST_OUT_OF_MEMORY"
+        found = ending.outcome == "died" and await run.poison.look_at_death(job, innocent=killed)
         return await self._conclude(job, ending, found_culprit=found)
 
     async def _train(self, device: str, run: Run, job: Job) -> Ending:
@@ -245,7 +246,7 @@ class JobSupervisor:
         """Write how an attempt ended.
 
         A job that was to be cancelled is so, however it ended; one that was to pause may have ended by itself first. A
-        death that gave away the image it was due to does not count against the restarts.
+        death that gave away the image it was due to is progress: restarts are counted anew.
         """
         job = await self._store.jobs.get(job.train_job_id)
         if job.state == "CANCELLING":
@@ -260,7 +261,7 @@ class JobSupervisor:
             why = Failure(reason=ending.reason, message=ending.message, hint=ending.hint)
             return await self._move(job, {*LOST_STATES, "PAUSING"}, "FAILED", why)
         if job.state == "PAUSING":
-            return await self._move(job, {"PAUSING"}, "PAUSED")
+            return await self._move(job, {"PAUSING"}, "PAUSED", Failure(reason="", message=ending.message))
         if self._draining:
             return job
         if job.restarts >= MAX_RESTARTS and not found_culprit:
@@ -269,7 +270,7 @@ class JobSupervisor:
             failure = Failure(reason=reason, message=message, hint=ending.hint or CRASH_HINT)
             return await self._move(job, LOST_STATES, "FAILED", failure)
         why = Failure(reason=ending.reason or "TRAINER_STOPPED", message=ending.message)
-        return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=job.restarts + (not found_culprit))
+        return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=0 if found_culprit else job.restarts + 1)
 
     async def _pause(self, job: Job, ending: Ending) -> Job:
         """Nothing is wrong with the job, but its checkpoints cannot be written: it waits until there is room."""

@@ -25,11 +25,17 @@ class PoisonHunt:
         """The images of the job's data set that no trainer may decode any more."""
         return await self._store.datasets.unreadable_ids(job.dataset_uid, REASON)
 
-    async def look_at_death(self, job: Job) -> bool:
-        """Read what the trainer was decoding when it died; True where that has found a culprit."""
+    async def look_at_death(self, job: Job, *, innocent: bool) -> bool:
+        """Read what the trainer was decoding when it died; True where that has found a culprit.
+
+        `innocent`: it died of something else, such as another process's need of memory, whatever it was decoding.
+        """
         path = decode_notes.path_for(self._store.jobs.checkpoint_directory(job.uid))
         alone, image_ids = await asyncio.to_thread(decode_notes.read, path)
         path.unlink(missing_ok=True)
+        if innocent:
+            self.suspects = ()
+            return False
         if not (alone and len(image_ids) == 1):
             self.suspects = image_ids
             return False

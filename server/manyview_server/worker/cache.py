@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ class ImageCache:
         return len(self.image_ids)
 
     @property
+    def device_bytes(self) -> int:
+        """What it takes of the device."""
+        return self.storage.nbytes if self.location == "device" else 0
+
+    @property
     def pixels(self) -> Tensor:
         """(N, 3, S, S) uint8."""
         return self.storage[: len(self)]
@@ -115,27 +120,28 @@ class CacheBuilder:
     num_threads: int
     notes: DecodeNotes | None = None
     """Where the threads note what they decode, for the case that it kills them."""
+    suspects: Collection[int] = frozenset()
+    """Images that are decoded alone before all others, and noted so: which one kills the process is known then."""
     quarantined: Collection[int] = frozenset()
     """Images that are not to be decoded."""
 
-    def try_alone(self, snapshot: Snapshot, suspects: Collection[int]) -> None:
-        """Decode the suspects of the snapshot one by one, noted as alone: who kills the process now is known by it."""
-        reader = ShardReader(self.dataset_dir)
-        for row in snapshot[np.isin(snapshot["image_id"], list(suspects))]:
-            try:
-                self._decode(reader, row, alone=True)
-            except DecodeError:
-                continue
-        reader.close()
-
-    def decode(self, snapshot: Snapshot, stopped: Callable[[], bool], *, beside_training: bool = False) -> ImageCache:
+    def decode(
+        self,
+        snapshot: Snapshot,
+        stopped: Callable[[], bool],
+        *,
+        beside_training: bool = False,
+        held_bytes: int = 0,
+    ) -> ImageCache:
         """Every image of `snapshot`.
 
         Args:
             stopped: asked between chunks; once it says yes, the rest stays unread.
             beside_training: leave half of the threads to training, and torch's number of threads as it is.
+            held_bytes: of `cache_bytes`, what other images take.
         """
-        storage, location = self._allocate(len(snapshot), self.cache_bytes)
+        self._try_alone(snapshot)
+        storage, location = self._allocate(len(snapshot), self.cache_bytes - held_bytes)
         sizes = np.stack([snapshot["height"], snapshot["width"]], axis=1).astype(np.int64)
         readable = np.ones(len(snapshot), dtype=bool)
         unreadable: list[Unreadable] = []
@@ -177,6 +183,13 @@ class CacheBuilder:
             unreadable=tuple(unreadable),
         )
 
+    def _try_alone(self, snapshot: Snapshot) -> None:
+        reader = ShardReader(self.dataset_dir)
+        for row in snapshot[np.isin(snapshot["image_id"], list(self.suspects))]:
+            with suppress(DecodeError):
+                self._decode(reader, row, alone=True)
+        reader.close()
+
     def extend(self, cache: ImageCache, more: ImageCache) -> ImageCache:
         """`cache` with the rows of `more` behind its own; whoever holds `cache` may go on reading it.
 
@@ -185,7 +198,7 @@ class CacheBuilder:
         num_before, num_images = len(cache), len(cache) + len(more)
         storage, location = cache.storage, cache.location
         if num_images > len(storage):
-            left = self.cache_bytes - (storage.nbytes if location == "device" else 0)
+            left = self.cache_bytes - cache.device_bytes - more.device_bytes
             twice = max(num_images, 2 * num_before)
             fits = self._num_bytes(twice) <= left or self._num_bytes(num_images) > left
             storage, location = self._allocate(twice if fits else num_images, left)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -16,6 +17,9 @@ import numpy as np
 from manyview_server.messages import Adoption, ImagesAdded
 from manyview_server.store.shards import SNAPSHOT_DTYPE
 from manyview_server.worker.cache import CacheBuilder, ImageCache
+
+HANGING_S = 600.0
+"""For a chunk of some images."""
 
 
 class Following:
@@ -45,6 +49,8 @@ class Following:
         self._report = report
         self._stopped = stopped
         self._decoded: queue.SimpleQueue[ImageCache | BaseException] = queue.SimpleQueue()
+        self._waiting_bytes = 0  # of the device, by what is decoded and not adopted yet
+        self._busy_since: float | None = None
 
     def start(self) -> None:
         """Decode what is added from now on, in a thread."""
@@ -53,19 +59,24 @@ class Following:
     def next(self, step: int, epoch: int) -> tuple[ImageCache, Adoption] | None:
         """What to adopt before the epoch that begins after `step` steps; None to stay with what there is.
 
-        Raises what decoding raised.
+        Raises what decoding raised, and RuntimeError where a chunk has been decoded for too long: the process is to
+        end, and its notes tell of which image.
         """
+        if self._busy_since is not None and time.monotonic() - self._busy_since > HANGING_S:
+            raise RuntimeError(f"decoding beside training made no progress for {HANGING_S:g} seconds")
         if self._repeated:
             if step < self._repeated[0].step:
                 return None
-            adoption = self._repeated.popleft()
-            return self._cache.first(adoption.num_images), adoption
+            num_images = self._repeated.popleft().num_images
+            # Its step, unless images were lost since: then epochs are shorter than they were.
+            return self._cache.first(num_images), Adoption(step=step, epoch=epoch, num_images=num_images)
         before = len(self._cache)
         while not self._decoded.empty():
             more = self._decoded.get()
             if isinstance(more, BaseException):
                 raise more
             self._cache = self._builder.extend(self._cache, more)
+            self._waiting_bytes -= more.device_bytes
         if len(self._cache) == before:
             return None
         return self._cache, Adoption(step=step, epoch=epoch, num_images=len(self._cache))
@@ -74,10 +85,17 @@ class Following:
         try:
             while not self._stopped():
                 rows = np.frombuffer(self._added.get().blobs[0], SNAPSHOT_DTYPE)
-                more = self._builder.decode(rows, self._stopped, beside_training=True)
+                held_bytes = self._cache.device_bytes + self._waiting_bytes
+                more = self._builder.decode(rows, self._alive, beside_training=True, held_bytes=held_bytes)
+                self._busy_since = None
                 if self._stopped():  # part of it was left unread
                     return
                 self._report(more)
+                self._waiting_bytes += more.device_bytes
                 self._decoded.put(more)
         except BaseException as error:
             self._decoded.put(error)
+
+    def _alive(self) -> bool:
+        self._busy_since = time.monotonic()
+        return self._stopped()

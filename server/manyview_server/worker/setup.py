@@ -83,7 +83,7 @@ class Setup:
 
     def adopt(self, cache: ImageCache, adoption: Adoption) -> Setup:
         """The same job, on all images of `cache` from now on. Raises TrainingFailed."""
-        return replace(self, images=self.arrange(cache, adoption))
+        return replace(self, cache=cache, images=self.arrange(cache, adoption))
 
     def is_due(self, every_epochs: int, progress: Progress) -> bool:
         """At the end of an epoch: whether it is a multiple of `every_epochs`, or the last one."""
@@ -147,13 +147,13 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     device = torch.device(start.device)
     settings = _settings(start)
     run = _checkpoint(start)
+    own = bool(run) and _is_own(Path(start.resume_from))
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
     snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)
 
     progress.stage = "decoding"
     stopped = _counted(stopped, progress)
     builder = _builder(start, image_cache.choose_size(snapshot, settings.image_size, settings.decode_size))
-    builder.try_alone(snapshot, start.suspects)
     cache = builder.decode(snapshot, stopped)
     if stopped():
         raise Stopped
@@ -162,7 +162,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     progress.stage = "building"
     numerics = Numerics(**run["numerics"]) if run else precision.choose(settings, device)
     placed = partial(arrange, settings=settings, numerics=numerics, device=device, stopped=stopped)
-    first, adopted, repeated = _adoptions(start, run, len(snapshot))
+    first, adopted, repeated = _adoptions(start, run if own else {}, len(snapshot))
     at_first = placed(cache.first(first.num_images), first)
     settings = _settled(settings, at_first.num_trained)
     placed = partial(arrange, settings=settings, numerics=numerics, device=device, stopped=stopped)
@@ -179,8 +179,10 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     num_steps = settings.max_steps or 2**63
     if not start.follows:  # else it does not end with its epochs: they grow
         num_steps = min(num_steps, settings.epochs * steps_per_epoch)
+    if own:
+        num_steps = int(run["num_steps"])  # an image that was lost since makes epochs shorter, but not the job
     first_step = int(run["step"]) if run else 0
-    if start.attempt == 1 and first_step >= num_steps:
+    if run and not own and first_step >= num_steps:
         message = f"the checkpoint to go on from is at step {first_step}, and the job would end at step {num_steps}"
         raise TrainingFailed("CONFIG_INVALID", message, "Raise epochs, or max_steps where that is set.")
     return Setup(
@@ -200,7 +202,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         num_steps=num_steps,
         warmup_steps=min(num_steps - 1, round(settings.optimizer.warmup_epochs * steps_per_epoch)),
         remarks=tuple(_remarks(cache, images, settings, numerics, start)),
-        inexact=tuple(_inexact(images, start, run)),
+        inexact=tuple(_inexact(images, start, run if own else {})),
     )
 
 
@@ -218,20 +220,27 @@ def _builder(start: StartTraining, size: int) -> CacheBuilder:
         scratch_dir=directory,
         num_threads=start.num_threads,
         notes=notes,
+        suspects=frozenset(start.suspects),
         quarantined=frozenset(start.quarantined),
     )
+
+
+def _is_own(checkpoint: Path) -> bool:
+    """Whether the job wrote it; a copy of another job's, with which it began, is of attempt 0."""
+    name = checkpoints.parse_name(checkpoint)
+    return name is not None and name[1] > 0
 
 
 def _adoptions(
     start: StartTraining, run: dict[str, Any], num_images: int
 ) -> tuple[Adoption, Adoption, tuple[Adoption, ...]]:
-    """What the job began with, what holds at the checkpoint, and what came after that in an earlier attempt."""
+    """What the job began with, what holds at its own checkpoint `run`, and what an earlier attempt adopted after it."""
     if not start.follows:
         whole = Adoption(step=0, epoch=0, num_images=num_images)
         return whole, whole, ()
-    if run and run["model"]["train_job"] == start.train_job:
+    if run:
         first, adopted = (Adoption(**adoption) for adoption in run["adoptions"])
-    else:  # at the beginning, which may be another job's checkpoint
+    else:
         first = adopted = start.adoptions[0]
     # Images are only ever added: what has more of them came later. What was repeated before was told twice.
     by_size = {adoption.num_images: adoption for adoption in start.adoptions}

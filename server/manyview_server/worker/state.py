@@ -59,6 +59,8 @@ def restore(directory: Path, method: Method, optimizer: Sgd) -> None:
     """
     state = load_file(directory / checkpoints.STATE)
     restore_method(directory, method, state)
+    if not any(name.startswith(OPTIMIZER_PREFIX) for name in state):
+        return  # it had none: momentum 0 in the run that wrote it
     for index, parameter in enumerate(optimizer.parameters):
         for name, tensor in optimizer.state.get(parameter, {}).items():
             # Into the tensor that is there: it has the parameter's memory layout, which the fused update needs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,11 +54,11 @@ def run(channel: Channel) -> None:
     except TrainingFailed as error:
         ended = _failed(progress, error.reason, str(error), error.hint)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        ended = _failed(progress, "DEVICE_OUT_OF_MEMORY", _first_line(error), OUT_OF_MEMORY_HINT)
+        ended = _out_of_memory(progress, error)
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # what torch's CPU allocator says, with no class of its own
             raise
-        ended = _failed(progress, "DEVICE_OUT_OF_MEMORY", _first_line(error), OUT_OF_MEMORY_HINT)
+        ended = _out_of_memory(progress, error)
     trainer.saver.wait()
     channel.send(ended)
 
@@ -84,13 +85,17 @@ class Trainer:
     def train(self) -> str:
         """The outcome, "succeeded" or "stopped". Raises TrainingFailed."""
         try:
-            setup = prepare(self._start, self._channel, self._progress, self._stop.is_set)
-            self._announce(setup)
-            self._measure_baselines(setup)
-            self._steps(setup)
+            # Not held here: a job that follows its data set goes on with another one.
+            self._steps(self._prepared())
         except Stopped:
             return "stopped"
-        return "succeeded" if self._progress.step >= setup.num_steps else "stopped"
+        return "succeeded" if self._progress.step >= self._progress.num_steps else "stopped"
+
+    def _prepared(self) -> Setup:
+        setup = prepare(self._start, self._channel, self._progress, self._stop.is_set)
+        self._announce(setup)
+        self._measure_baselines(setup)
+        return setup
 
     def _steps(self, setup: Setup) -> None:
         reporter = StepReporter(self._channel, every_steps=setup.settings.log_every_steps, batch_size=setup.batch_size)
@@ -289,5 +294,8 @@ def _failed(progress: Progress, reason: str, message: str, hint: str) -> Trainin
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def _out_of_memory(progress: Progress, error: BaseException) -> TrainingEnded:
+    print(error, file=sys.stderr, flush=True)  # its numbers and addresses are the operator's
+    where = f"at step {progress.step + 1}" if progress.stage == "training" else f"while {progress.stage}"
+    message = f"there is no memory left on the device {where}"
+    return _failed(progress, "DEVICE_OUT_OF_MEMORY", message, OUT_OF_MEMORY_HINT)

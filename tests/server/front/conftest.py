@@ -35,6 +35,14 @@ SCHEMA = {
     "additionalProperties": False,
     "properties": {
         "epochs": {"type": "integer", "minimum": 1, "default": 50},
+        "evaluation": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "knn_every_epochs": {"type": "integer", "minimum": 0, "default": 1},
+                "knn_holdout_fraction": {"type": "number", "minimum": 0, "maximum": 0.9, "default": 0.1},
+            },
+        },
         "max_steps": {"type": ["integer", "null"], "minimum": 1, "default": None},
         "batch_size": {"type": ["integer", "null"], "minimum": 2, "default": None},
         "temperature": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},

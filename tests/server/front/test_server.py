@@ -120,14 +120,14 @@ def test_streams_and_pings_are_bounded() -> None:
     assert options["grpc.max_concurrent_streams"] == 100
     assert options["grpc.max_receive_message_length"] == 20 << 20
     assert options["grpc.keepalive_time_ms"] == 20_000
-    assert options["grpc.keepalive_timeout_ms"] == 10_000
+    assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 10_000
     assert options["grpc.http2.min_ping_interval_without_data_ms"] == 10_000, "the SDK pings every 20 s"
 
 
 def test_how_soon_a_dead_connection_is_noticed_can_be_chosen() -> None:
     options = dict(channel_options(ServeSettings(data=Path("x"), keepalive_s=1.5, keepalive_timeout_s=3)))
     assert options["grpc.keepalive_time_ms"] == 1500
-    assert options["grpc.keepalive_timeout_ms"] == 3000
+    assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 3000
 
 
 class TestToken:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
 from manyview.v1 import metrics_service_pb2, types_pb2
@@ -42,7 +43,13 @@ async def test_a_job_holds_its_whole_configuration_and_wakes_the_supervisor(fron
     job = await create(front, config=config(epochs=3))
     assert job.name == "trainJobs/j"
     defaults = {"temperature": 0.5, "backbone": "resnet18", "max_steps": None, "batch_size": None}
-    assert dict(job.config) == {"method": "simclr", "epochs": 3, **defaults}
+    evaluation = {"knn_every_epochs": 1, "knn_holdout_fraction": 0.1}
+    assert json_format.MessageToDict(job.config) == {
+        "method": "simclr",
+        "epochs": 3,
+        "evaluation": evaluation,
+        **defaults,
+    }
     assert (await front.store.jobs.get("j")).settings["epochs"] == 3
     assert isinstance((await front.store.jobs.get("j")).settings["epochs"], int)
     assert job.state == types_pb2.TRAIN_JOB_STATE_QUEUED
@@ -262,9 +269,10 @@ async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_i
 @pytest.mark.parametrize(
     ("min_images", "values", "field", "text"),
     [
-        (0, {"max_steps": 9}, "follow.min_images", "at least 2"),
+        (0, {"max_steps": 9}, "follow.min_images", "at least 3"),
+        (1, {"max_steps": 9, "evaluation": {"knn_every_epochs": 0}}, "follow.min_images", "at least 2"),
         (-5, {"max_steps": 9}, "follow.min_images", "got -5"),
-        (63, {"max_steps": 9, "batch_size": 64}, "follow.min_images", "at least 64, one batch"),
+        (63, {"max_steps": 9, "batch_size": 64}, "follow.min_images", "at least 89, a batch beside"),
         (10**12, {"max_steps": 9}, "follow.min_images", "at most 1,000,000,000"),
         (40, {}, "config.max_steps", "is needed"),
         (40, {"max_steps": 9, "epochs": 3}, "config.epochs", "no effect"),

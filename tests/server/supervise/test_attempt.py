@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 from manyview_server import messages as m
@@ -24,6 +25,8 @@ START = m.StartTraining(
 class Heard:
     """Takes the reports and keeps them."""
 
+    longest_step_s = 0.0
+
     def __init__(self) -> None:
         self.kinds: list[str] = []
 
@@ -33,7 +36,7 @@ class Heard:
 
 def attempt(command: tuple[str, ...], heard: Heard | None = None) -> TrainerAttempt:
     reports = cast(TrainerReports, heard or Heard())
-    return TrainerAttempt(START, reports, command=command, patience=Patience(stop_s=5, exit_s=0.5))
+    return TrainerAttempt(START, reports, command=command, patience=Patience(stop_s=2, exit_s=0.5))
 
 
 async def test_an_attempt_stopped_before_it_runs_starts_no_process():
@@ -63,3 +66,17 @@ async def test_the_trainer_s_own_word_is_the_ending(scripted):
     ending = await attempt(scripted(trainer={"steps": 2, "fail": "CONFIG_INVALID"}), heard).run()
     assert ending == Ending(outcome="failed", reason="CONFIG_INVALID", message="it is said", hint="do otherwise")
     assert heard.kinds == ["TrainingStarted", *["Heartbeat", "ScalarsLogged"] * 2, "TrainingEnded"]
+
+
+async def test_a_trainer_that_takes_too_long_to_stop_is_killed_and_that_is_said(scripted):
+    stubborn = attempt(scripted(trainer={"steps": 100_000, "step_s": 0.01, "ignore_stop": True}))
+    running = asyncio.create_task(stubborn.run())
+    async with asyncio.timeout(20):
+        while not await stubborn.send(m.ImagesAdded(blobs=(b"",))):
+            await asyncio.sleep(0.02)
+        stubborn.stop()
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        ending = await running
+    assert ending.outcome == "stopped"
+    assert "it took more than 2 s to stop" in ending.message

@@ -462,7 +462,7 @@ async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(stor
     await supervise({"steps": job.latest_checkpoint + 2})
     ended = await reach(store, "job", "SUCCEEDED")
     told = await history(store, "job")
-    assert ("RECOVERING", "SERVER_RESTARTED") in told
+    assert ("RECOVERING", "TRAINER_LOST") in told
     assert ("rollback", str(job.latest_checkpoint)) in told
     assert (ended.attempt, ended.restarts) == (2, 0)
     assert await losses(store, "job") == list(range(1, job.latest_checkpoint + 3))

@@ -290,7 +290,10 @@ def test_another_job_s_checkpoint_brings_no_snapshots_of_its_own(
     start, snapshot = growing
     source = followed.of(CheckpointWritten)[-1]
     begun = (Adoption(step=source.step, epoch=source.epoch, num_images=100),)
-    other = {"train_job": "other", "resume_from": source.directory, "adoptions": begun}
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / checkpoints.name(source.step, 0)
+    checkpoints.copy(Path(source.directory), copy)
+    other = {"train_job": "other", "resume_from": str(copy), "adoptions": begun}
     sent = Sent()
     resolved = checkpoints.read_state(Path(source.directory))["settings"]
     job = changed(start, resolved | {"max_steps": 50}, tmp_path, blobs=(snapshot[:100].tobytes(),), **other)
