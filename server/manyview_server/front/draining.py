@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,6 +11,9 @@ from typing import Any, TypeVar
 from manyview_server.errors import Unavailable
 
 RETRY_AFTER_S = 5.0
+# A client that has not taken its answer for so long in a drain is not waited for any more.
+STUCK_S = 5.0
+POLL_S = 0.05
 
 Result = TypeVar("Result")
 
@@ -19,14 +23,29 @@ def draining_error() -> Unavailable:
     return Unavailable("DRAINING", "the server shuts down", retry_after_s=RETRY_AFTER_S)
 
 
+class OpenCall:
+    """A call that a drain waits for."""
+
+    def __init__(self) -> None:
+        self.writing_since: float | None = None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around sending an answer, which waits for a client that does not read."""
+        self.writing_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.writing_since = None
+
+
 class Draining:
     """A switch that is thrown once, when the server begins to shut down, and a count of the calls that it waits for."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
-        self._num_calls = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._begun_at = 0.0
+        self._calls: set[OpenCall] = set()
 
     @property
     def begun(self) -> bool:
@@ -35,6 +54,7 @@ class Draining:
 
     def begin(self) -> None:
         """Throw the switch. From now on waits end."""
+        self._begun_at = time.monotonic()
         self._begun.set()
 
     def check(self) -> None:
@@ -43,20 +63,23 @@ class Draining:
             raise draining_error()
 
     @contextmanager
-    def waited_for(self) -> Iterator[None]:
+    def waited_for(self) -> Iterator[OpenCall]:
         """Around a call: `quiet` waits for its end."""
-        self._num_calls += 1
-        self._quiet.clear()
+        call = OpenCall()
+        self._calls.add(call)
         try:
-            yield
+            yield call
         finally:
-            self._num_calls -= 1
-            if self._num_calls == 0:
-                self._quiet.set()
+            self._calls.discard(call)
 
     async def quiet(self) -> None:
-        """Wait until no call is open."""
-        await self._quiet.wait()
+        """Wait until no call is open but those whose clients take nothing any more."""
+        while any(not self._is_stuck(call) for call in self._calls):
+            await asyncio.sleep(POLL_S)
+
+    def _is_stuck(self, call: OpenCall) -> bool:
+        since = call.writing_since
+        return since is not None and time.monotonic() - max(since, self._begun_at) > STUCK_S
 
     async def interrupting(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The work's result, or UNAVAILABLE DRAINING as soon as the server shuts down; the work is cancelled then."""

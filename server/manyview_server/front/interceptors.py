@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from manyview_server.errors import InvalidArgument, ServiceError, Unauthenticated
-from manyview_server.front.draining import Draining
+from manyview_server.front.draining import Draining, OpenCall
 from manyview_server.front.status import public_error, status_code, text_of, trailing_metadata
 
 SERVICE_PREFIX = "/manyview.v1."
@@ -94,23 +94,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         return hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._expected)
 
     @asynccontextmanager
-    async def _refuse(self, context: Context) -> AsyncIterator[None]:
+    async def _refuse(self, context: Context) -> AsyncIterator[OpenCall]:
         await abort(context, Unauthenticated("TOKEN_INVALID", "the call carries no valid token"))
-        yield
+        yield OpenCall()
 
     @asynccontextmanager
-    async def _guard(self, context: Context) -> AsyncIterator[None]:
-        with self._draining.waited_for():
+    async def _guard(self, context: Context) -> AsyncIterator[OpenCall]:
+        with self._draining.waited_for() as call:
             try:
                 self._draining.check()
-                yield
+                yield call
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
                 await abort(context, public_error(error))
 
 
-Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[None]]
+Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[OpenCall]]
 
 
 def guarded(handler: Handler, guard: Guard) -> Handler:
@@ -125,9 +125,10 @@ def guarded(handler: Handler, guard: Guard) -> Handler:
 
     async def stream(request: Any, context: Context) -> None:
         # Written instead of yielded: a cancelled call closes the generator now, not when it is collected.
-        async with guard(context), aclosing(behaviour(accept(request), context)) as responses:
+        async with guard(context) as call, aclosing(behaviour(accept(request), context)) as responses:
             async for response in responses:
-                await context.write(response)
+                with call.writing():
+                    await context.write(response)
 
     make = getattr(grpc, "_".join(shape) + "_rpc_method_handler")
     return make(

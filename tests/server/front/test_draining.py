@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from manyview_server.errors import Unavailable
+from manyview_server.front import draining as module
 from manyview_server.front.draining import Draining
 
 
@@ -74,5 +75,24 @@ async def test_it_is_quiet_when_the_last_call_has_ended() -> None:
         waiting = asyncio.create_task(draining.quiet())
         await asyncio.sleep(0.01)
         assert not waiting.done()
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_who_takes_no_answer_is_waited_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STUCK_S", 0.3)
+    draining = Draining()
+    with draining.waited_for() as call:
+        with call.writing():
+            await asyncio.sleep(0.5)
+            draining.begin()
+            waiting = asyncio.create_task(draining.quiet())
+            await asyncio.sleep(0.1)
+            assert not waiting.done(), "what it did before the drain is not held against it"
+            async with asyncio.timeout(5):
+                await waiting
+        waiting = asyncio.create_task(draining.quiet())
+        await asyncio.sleep(0.5)
+        assert not waiting.done(), "a call that works is waited for"
     async with asyncio.timeout(5):
         await waiting
