@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from manyview_server.store.shards import sync_directory
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError, describe
 
 DEVICE_NODES = Path("/dev")
@@ -33,13 +34,22 @@ async def remembered(path: Path, describe: Callable[[], Awaitable[Catalogue]] = 
     if (kept := _read(path, key)) is not None:
         return kept
     catalogue = await describe()
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(json.dumps({"fingerprint": key, "catalogue": catalogue.to_json()}))
-        temporary.replace(path)
+        _keep(path, json.dumps({"fingerprint": key, "catalogue": catalogue.to_json()}))
     except OSError as error:
         log.warning("the catalogue is described anew at each start: %s", error)
     return catalogue
+
+
+def _keep(path: Path, text: str) -> None:
+    """Durably: a start after a power cut should not wait for it either."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
 
 
 def fingerprint() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,17 @@ async def test_a_failure_to_describe_is_the_callers(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="no torch"):
         await catalogue_cache.remembered(tmp_path / "catalogue.json", fails)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut soon after the first start costs no second description."""
+    path, synced = tmp_path / "catalogue.json", list[tuple[str, bool]]()
+    real = os.fsync
+
+    def sync(fd: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, path.exists()))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    await catalogue_cache.remembered(path, Describe())
+    assert synced == [("catalogue.tmp", False), (tmp_path.name, True)]
