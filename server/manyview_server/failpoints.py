@@ -6,6 +6,7 @@ place is reached, once over all processes: whoever removes the file acts. With "
     kill                 SIGKILL to this process           kill_parent    to the process that started it
     segv, stop           SIGSEGV, SIGSTOP to this process  sleep SECONDS  this thread alone
     errno NUMBER         raises that OSError               memory         raises MemoryError
+    hold                 this thread waits until the file is gone
     anything else        is given back to the caller, who knows what to do
 """
 
@@ -19,6 +20,8 @@ from pathlib import Path
 
 VARIABLE = "MANYVIEW_FAILPOINTS"
 ALWAYS = " always"
+HOLD = "hold"
+HOLD_POLL_S = 0.01
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
 
 
@@ -41,11 +44,13 @@ def _directory() -> Path | None:
 def _take(file: Path) -> str:
     try:
         action = file.read_text().strip()
-        if not action.endswith(ALWAYS):
+        if action != HOLD and not action.endswith(ALWAYS):
             file.unlink()
     except FileNotFoundError:
         return ""
-    return action.removesuffix(ALWAYS)
+    while action == HOLD and file.exists():
+        time.sleep(HOLD_POLL_S)
+    return "" if action == HOLD else action.removesuffix(ALWAYS)
 
 
 def _act(action: str) -> str:

@@ -25,7 +25,7 @@ Report = Callable[[str, object], None]
 
 EXIT_SYNC_FAILED = 74
 SYNCS = ("shard", "directory", "log")
-IMPATIENT = manyview.Deadlines(reconnect_s=2)
+IMPATIENT = manyview.Deadlines(unary_s=3, reconnect_s=2)
 """A client that does not wait until a disk is repaired."""
 
 
@@ -77,7 +77,7 @@ def test_a_disk_that_turns_read_only_is_told_to_callers_and_all_goes_on_once_it_
         assert server.process is not None
         uploading = Uploading(server, tmp_path / "before", "before")
         uploading.finish()
-        with server.client() as client, manyview.Client(server.address, timeout_s=5, deadlines=IMPATIENT) as impatient:
+        with server.client() as client, manyview.Client(server.address, deadlines=IMPATIENT) as impatient:
             job = client.train("before", config=config, job_id="job")
             wait_until(lambda: bool(job.checkpoints()), "a checkpoint", PATIENCE_S)
             disk.fail()

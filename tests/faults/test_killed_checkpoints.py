@@ -6,8 +6,6 @@ behind; the job ends with the very bits of one that was left alone.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,26 +42,29 @@ class Stage:
         self.client = server.client()
         write_photos(folder / "photos", 96, seed=21)
         self.client.upload(folder / "photos", dataset="photos")
-        self.stop_before_step(3)
-        self.alone = self.train("alone")
-        with self.watched(NEVER):
+        self.alone, failpoint = self.train("alone"), self.hold(3)
+        with self.watched(self.alone, failpoint, NEVER):
             self.alone.wait(PATIENCE_S)
         self.points = points(self.log, WITHIN)
 
     def train(self, name: str) -> manyview.Job:
         return self.client.train("photos", "moco", config=CONFIG, job_id=name)
 
-    def stop_before_step(self, step: int) -> None:
-        """The next trainer that comes there stops."""
-        (self.failpoints / f"trainer.step@{step}").write_text("stop")
+    def hold(self, step: int) -> Path:
+        """A trainer that comes to this step waits there until the file is removed."""
+        failpoint = self.failpoints / f"trainer.step@{step}"
+        failpoint.write_text("hold")
+        return failpoint
 
     @contextmanager
-    def watched(self, fault: str, calls: str = CALLS) -> Iterator[None]:
-        """Let the trainer that has stopped go on, and meet the fault."""
-        pid = self.server.stopped_trainer(PATIENCE_S)
+    def watched(self, job: manyview.Job, failpoint: Path, fault: str, calls: str = CALLS) -> Iterator[int]:
+        """Once the checkpoint before it is written, go on from there and meet the fault; gives the process."""
+        before = int(failpoint.name.partition("@")[2]) - 1
+        wait_until(lambda: any(c.step == before for c in job.checkpoints()), f"checkpoint {before}", PATIENCE_S)
+        (pid,) = self.server.workers("trainer")
         with injected(pid, calls, fault, [], self.log):
-            os.kill(pid, signal.SIGCONT)
-            yield
+            failpoint.unlink()
+            yield pid
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +83,16 @@ def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator
             server.stop()
 
 
-@pytest.mark.parametrize("seed", rounds(2))
+@pytest.mark.parametrize("seed", rounds(1))
 def test_a_trainer_that_dies_at_any_call_of_a_checkpoint_goes_on_from_the_one_before_to_the_same_bits(
     stage: Stage, record_property: Report, seed: int
 ) -> None:
     assert {"mkdir", "write", "fsync", "rename"} <= {point.call for point in stage.points}
     first, second = drawn(stage.points, seed, 2)
-    stage.stop_before_step(3)
+    failpoints = [stage.hold(3), stage.hold(5)]
     job = stage.train(f"killed-{seed}")
-    die_at(stage, first, "000000004-1")
-    stage.stop_before_step(5)
-    die_at(stage, second, "000000006-2")
+    for failpoint, point, name in zip(failpoints, (first, second), ("000000004-1", "000000006-2"), strict=True):
+        die_at(stage, job, failpoint, point, name)
     job.wait(PATIENCE_S)
     rollbacks = [event.values["to_step"] for event in job.metrics(kinds=["rollback"])]
     assert rollbacks == [2, 4], "the checkpoints before those that were not written to their end"
@@ -106,10 +106,9 @@ def test_a_trainer_that_dies_at_any_call_of_a_checkpoint_goes_on_from_the_one_be
     record_property("max_killing_points", len(stage.points))
 
 
-def die_at(stage: Stage, point: Point, name: str) -> None:
-    """The trainer that has stopped is killed at this call while it writes the checkpoint of this name."""
-    (pid,) = stage.server.workers("trainer")
-    with stage.watched(f"signal=KILL:when={point.nth}", point.call):
+def die_at(stage: Stage, job: manyview.Job, failpoint: Path, point: Point, name: str) -> None:
+    """The trainer that waits there is killed at this call while it writes the checkpoint of this name."""
+    with stage.watched(job, failpoint, f"signal=KILL:when={point.nth}", point.call) as pid:
         wait_until(lambda: pid not in stage.server.processes(), f"the trainer dies at {point}", PATIENCE_S)
     *_, last, end = [line for line in stage.log.read_text().splitlines() if point.call in line or "+++" in line]
     assert "killed by SIGKILL" in end

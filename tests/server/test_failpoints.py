@@ -4,6 +4,7 @@ import errno
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +53,14 @@ def test_a_process_dies_of_its_signal(directory: Path, action: str, number: int)
     program = "from manyview_server import failpoints; failpoints.reach('place', 7)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -number
     assert not list(directory.iterdir())
+
+
+def test_holding_lasts_until_the_file_is_gone(directory: Path) -> None:
+    (directory / "place").write_text("hold")
+    waiting = threading.Thread(target=failpoints.reach, args=("place",))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    (directory / "place").unlink()
+    waiting.join(10)
+    assert not waiting.is_alive()

@@ -109,15 +109,6 @@ class ServerProcess:
         """Process ids of the running workers of a kind: "trainer" or "embedder"."""
         return [pid for pid in self.processes() if kind in _words(pid)]
 
-    def stopped_trainer(self, timeout_s: float = 60.0) -> int:
-        """Wait until a trainer has come to a failpoint that stops it; SIGCONT lets it go on."""
-
-        def stopped() -> list[int]:
-            return [pid for pid in self.workers("trainer") if _state(pid) == "T"]
-
-        wait_until(lambda: bool(stopped()), "a trainer stops", timeout_s)
-        return stopped()[0]
-
     def processes(self) -> list[int]:
         """Every process that descends from this server, dead parents or not.
 
@@ -144,12 +135,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _state(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return ""
 
 
 def _birth(pid: int) -> str:
