@@ -132,7 +132,7 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_job_ends_as_if_nothing_had_be
 ) -> None:
     """One job: after each kill its newest checkpoint is damaged in another way, and it goes on from the one before."""
     random_ = random.Random(seed)
-    damages = random_.sample(DAMAGES, len(DAMAGES) if soaking() else 3)
+    damages = random_.sample(DAMAGES, len(DAMAGES) if soaking() else 2)
     print(f"seed {seed}:", *(damage.__name__ for damage in damages))
     num_steps = 2 * len(damages) + 3
     with server.client() as client:

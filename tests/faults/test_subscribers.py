@@ -38,7 +38,7 @@ JOB = SMALL_JOB | {
 }
 """A job that does not end by itself, with an event for each step."""
 STEP_S = 0.03
-NUM_OLD_EVENTS = 300_000 if soaking() else 12_000
+NUM_OLD_EVENTS = 300_000 if soaking() else 6_000
 """Of a few hundred bytes each: many times of what a subscriber's window holds."""
 NUM_SUBSCRIBERS = 500 if soaking() else 100
 PER_CONNECTION = 50

@@ -54,7 +54,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, me
         std=settings.views.normalize.std,
     )
     numerics = {"precision": "float32", "channels_last": True}
-    run = {"settings": values, "numerics": numerics, "num_images": 64, "model": card.to_json()}
+    run = {"settings": values, "numerics": numerics, "num_images": 64, "step": 1, "model": card.to_json()}
     directory = tmp_path_factory.mktemp("checkpoints") / checkpoints.name(1, 1)
     tensors = state.capture(method, optimizers.build(settings.optimizer, method, 16))
     state.write(directory, tensors, json.dumps(run).encode())
