@@ -56,7 +56,7 @@ def _missing(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except subprocess.TimeoutExpired:
         return f"`{words}` is needed: it does not answer"
-    return "" if done.returncode == 0 else f"`{words}` is needed: {done.stderr.strip().splitlines()[-1:]}"
+    return "" if done.returncode == 0 else f"`{words}` is needed: {done.stderr.strip()[-300:]}"
 
 
 def config(*files: str, **variables: str) -> dict[str, Any]:
