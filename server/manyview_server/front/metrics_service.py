@@ -13,7 +13,7 @@ from manyview.v1 import metrics_service_pb2_grpc
 from manyview_server.errors import NotFound, Unavailable
 from manyview_server.front import convert_jobs, names
 from manyview_server.front.draining import Draining
-from manyview_server.store.records import Event
+from manyview_server.store.records import TERMINAL_STATES, Event
 from manyview_server.store.store import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -42,19 +42,19 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
         if request.after_sequence < 0:
             raise names.invalid("after_sequence", f"{request.after_sequence} is less than 0")
         cursor = request.after_sequence
-        state = (await self._store.jobs.get(job_id)).state
+        job = await self._store.jobs.get(job_id)
+        state, known = job.state, job.last_sequence
         try:
             while True:
-                # The state before the events: a job that is terminal now has no event after those read below.
-                job = await self._store.jobs.get(job_id)
-                state = job.state
                 events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
+                # The log tells of later states itself: hundreds of subscribers need not ask the database each time.
+                state = next((e.payload["to"] for e in events[::-1] if e.kind == "state" and e.sequence > known), state)
                 for message in pages(job_id, events, kinds):
                     cursor = message.cursor
                     yield message
                 if events:
                     continue
-                if job.terminal:
+                if state in TERMINAL_STATES:
                     yield _end(cursor, pb.EndOfStream.REASON_JOB_TERMINAL, state)
                     return
                 if not request.follow:

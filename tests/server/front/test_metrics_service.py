@@ -167,15 +167,15 @@ async def test_deleting_the_job_ends_a_subscription(front: Any, job: str, monkey
     """The job is deleted between the terminal state and the look at it, as far as this subscriber can tell."""
     call = front.metrics.SubscribeMetrics(pb.SubscribeMetricsRequest(train_job=JOB, follow=True))
     await call.read()
-    get = front.store.jobs.get
+    read = front.store.events.read
 
-    async def get_later(train_job_id: str) -> Any:
+    async def read_later(*where: Any) -> Any:
         while not gone:
             await asyncio.sleep(0.01)
-        return await get(train_job_id)
+        return await read(*where)
 
     gone: list[bool] = []
-    monkeypatch.setattr(front.store.jobs, "get", get_later)
+    monkeypatch.setattr(front.store.events, "read", read_later)
     await front.store.jobs.request("j", CANCEL)
     await asyncio.sleep(0.1)
     await front.store.jobs.delete("j")
