@@ -7,6 +7,7 @@ minutes, so that what was not synced by the server is not on the copy.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from harness import ServerProcess, wait_until
 PREFIX = "manyview-disk"
 MIB = 1 << 20
 COMMIT_S = 300
+COPIES = 10
 
 
 @contextmanager
@@ -72,7 +74,7 @@ class Ext4:
             freeze(server)
         self._num_cuts += 1
         after = self._images / str(self._num_cuts)
-        shutil.copyfile(self._image, after)
+        _copy_at_rest(self._image, after)
         for server in servers:
             server.kill()
             wait_until(lambda server=server: not server.processes(), "every process of the server is gone")
@@ -107,6 +109,21 @@ def server_on(data_dir: Path, catalogue: Path, *arguments: str) -> Iterator[Serv
         if server.process is not None and server.process.poll() is None:
             server.kill()
         wait_until(lambda: not server.processes(), "every process of the server is gone")
+
+
+def _copy_at_rest(source: Path, target: Path) -> None:
+    """A copy of one moment. Somebody else's `sync` may write to the source meanwhile: then it is copied again."""
+    for _ in range(COPIES):
+        before = _digest(source)
+        shutil.copyfile(source, target)
+        if _digest(source) == before == _digest(target):
+            return
+    raise AssertionError(f"{source} did not come to rest in {COPIES} copies")
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha1").digest()
 
 
 def freeze(server: ServerProcess) -> None:
