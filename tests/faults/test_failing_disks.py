@@ -65,6 +65,30 @@ def test_after_a_sync_that_failed_the_server_ends_and_what_it_acknowledged_is_th
 
 
 @pytest.mark.parametrize("seed", rounds(1))
+def test_a_sync_of_the_database_file_that_failed_is_made_up_for_from_sqlites_log(
+    new_server: NewServer, tmp_path: Path, record_property: Report, seed: int
+) -> None:
+    """SQLite copies its log there every 1000 pages, and tries again with the next commit."""
+    require("strace")
+    server = new_server("--max-batch-images", "1")
+    server.start()
+    assert server.process is not None
+    write_photos(tmp_path / "photos", 900, seed=seed, side=8)
+    trace, database = tmp_path / "strace", server.data_dir / "manyview.sqlite"
+    with injected(server.process.pid, "fdatasync,fsync", "error=EIO:when=1", [database], trace):
+        uploading = Uploading(server, tmp_path / "photos", "photos")
+        uploading.finish()
+    syncs = [line for line in trace.read_text().splitlines() if "sync(" in line]
+    assert syncs[0].endswith("(INJECTED)")
+    assert any(line.endswith(" = 0") for line in syncs[1:]), "it was tried again"
+    server.kill()
+    wait_until(lambda: not server.processes(), "every process of the server is gone", 10)
+    damage = database_damage(server.data_dir)
+    server.start()
+    uploading.judge(server, record_property, damage)
+
+
+@pytest.mark.parametrize("seed", rounds(1))
 def test_a_disk_that_turns_read_only_is_told_to_callers_and_all_goes_on_once_it_is_repaired(
     catalogue: Path, tmp_path: Path, record_property: Report, seed: int
 ) -> None:
