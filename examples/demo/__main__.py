@@ -92,7 +92,7 @@ def handwriting_config() -> dict[str, Any]:
         "backbone_width": 0.25,
         "image_size": 64,
         "batch_size": 32,
-        "epochs": 48,
+        "epochs": 60,
         "memory_bank_size": 256,
         "views": {
             "crop": {"scale_min": 0.4},
@@ -100,7 +100,7 @@ def handwriting_config() -> dict[str, Any]:
             "color_jitter": {"probability": 0.0},
             "grayscale": {"probability": 0.0},
         },
-        "optimizer": {"learning_rate": 0.06},
+        "optimizer": {"learning_rate": 0.1},
         "evaluation": {"knn_every_epochs": 4, "knn_k": 20, "knn_holdout_fraction": 0.2},
     }
 
