@@ -204,7 +204,7 @@ async def test_a_corrupt_or_vanished_checkpoint_is_not_copied_and_nothing_is_lef
 async def written(store: Store, job: Job, step: int) -> Checkpoint:
     """A real checkpoint of one file."""
     directory = store.jobs.checkpoint_directory(job.uid) / checkpoints.name(step, 1)
-    size = checkpoints.num_bytes(checkpoints.write(directory, {"state.json": b"{}"}))
+    size = checkpoints.num_bytes(checkpoints.write(directory, {"state.json": b'{"step": %d}' % step}))
     return await store.jobs.add_checkpoint(
         job.train_job_id, step=step, epoch=1, attempt=1, directory=str(directory), num_bytes=size, model={}
     )
