@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -56,8 +57,10 @@ def _take(file: Path) -> str:
 def _act(action: str) -> str:
     name, _, value = action.partition(" ")
     match name:
-        case "kill" | "segv" | "stop":
+        case "kill" | "stop":
             os.kill(os.getpid(), SIGNALS[name])
+        case "segv":  # of this thread, as a real one would be: it goes no further
+            signal.pthread_kill(threading.get_ident(), SIGNALS[name])
         case "kill_parent":
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)  # this process follows its parent

@@ -50,7 +50,7 @@ async def test_rows_stand_in_the_order_of_the_images(front: Any, png: Any, image
     assert response.timing.batch_images == 3
     call = front.embedder.calls[0]
     assert (call["backbone"], call["checkpoint_dir"], call["weights_file"]) == ("resnet18", "", "")
-    assert 15 < call["time_left_s"] <= 20
+    assert 15 < call["time_left_s"] < 21  # gRPC's clocks may differ by some milliseconds
 
 
 async def test_options_reach_the_worker(front: Any, png: Any, image: Any, job: str) -> None:

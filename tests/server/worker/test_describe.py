@@ -26,6 +26,7 @@ def test_the_catalogue_names_every_method_and_backbone_and_the_cpu() -> None:
 
 def test_the_command_prints_one_json_document(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["manyview_server.worker", "describe"])
-    monkeypatch.setattr(entry, "_die_with_parent", lambda: None)
+    for of_the_process in ("_die_with_parent", "_go_before_the_server"):
+        monkeypatch.setattr(entry, of_the_process, lambda: None)
     entry.main()
     assert set(json.loads(capsys.readouterr().out)) == {"versions", "devices", "methods", "backbones"}

@@ -40,7 +40,7 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path, method_n
     method, optimizer = build(small(method_name))
     for number in range(3):
         step(method, optimizer, number)
-    state.write(tmp_path / "000000003-1", state.capture(method, optimizer), b"{}")
+    state.write(tmp_path / "000000003-1", state.capture(method, optimizer), b'{"step": 3}')
     checkpoints.verify(tmp_path / "000000003-1")
 
     again, its_optimizer = build(small(method_name, seed=5))
@@ -87,11 +87,22 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     for other in (small("moco"), small("simclr", projection_dim=9), small("simclr", backbone_width=0.25)):
         with pytest.raises(ValueError, match="does not fit"):
             state.restore(tmp_path / "000000000-1", *build(other))
-    without_momentum = small("simclr", optimizer={"momentum": 0.0})
-    saved = state.capture(*build(without_momentum))
-    state.write(tmp_path / "000000001-1", saved, b"{}")
+
+
+def test_momentum_begins_at_zero_where_the_run_had_none_and_is_missed_where_it_lost_some(tmp_path: Path) -> None:
+    method, optimizer = build(small("simclr"))
+    step(method, optimizer, 0)
+    without_momentum = state.capture(*build(small("simclr", optimizer={"momentum": 0.0})))
+    state.write(tmp_path / "000000001-1", without_momentum, b"{}")
+    fresh, its_optimizer = build(small("simclr", seed=5))
+    state.restore(tmp_path / "000000001-1", fresh, its_optimizer)
+    assert not any(each["momentum_buffer"].any() for each in its_optimizer.state.values())
+    lossy = state.capture(method, optimizer)
+    lost = next(name for name in lossy[checkpoints.STATE] if name.startswith("optimizer."))
+    del lossy[checkpoints.STATE][lost]
+    state.write(tmp_path / "000000002-1", lossy, b"{}")
     with pytest.raises(ValueError, match="lacks the optimizer's momentum_buffer"):
-        state.restore(tmp_path / "000000001-1", method, optimizer)
+        state.restore(tmp_path / "000000002-1", method, optimizer)
 
 
 def test_weights_that_are_no_safetensors_file_are_refused(tmp_path: Path) -> None:
