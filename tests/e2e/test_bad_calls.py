@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import manyview
@@ -324,3 +325,18 @@ def test_a_checkpoint_that_lost_a_file_is_told_without_its_path(
         client.embed([jpeg()], model=job)
     with refused(manyview.NotFound, "MODEL_NOT_FOUND", job.name):
         client.export(job, server.data_dir / "never.safetensors")
+
+
+def test_a_method_whose_name_is_no_text_silences_nobody_for_long(new_server: Callable[..., ServerProcess]) -> None:
+    """It ends grpc.aio's loop: the server opens its port again."""
+    server = new_server()
+    server.start()
+    for _ in range(2):
+        with grpc.insecure_channel(server.address) as channel:
+            call = channel.unary_unary(b"/manyview.v1.ModelServ\xe9ce/GetServerInfo")
+            with pytest.raises(grpc.RpcError):
+                call(b"", timeout=5)
+        with server.client() as client:
+            assert isinstance(client.datasets(), list), "calls are tried again"
+            assert client.health() == "SERVING"
+    assert server.stop() == 0

@@ -60,7 +60,8 @@ class App:
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder = self._supervisors(catalogue, devices)
             backend = Backend(store=self._store, catalogue=catalogue, trainers=self._jobs, embedder=self._embedder)
-            self._server = Server(self._settings, backend, self._version, time.time())
+            self._start_time = time.time()
+            self._server = Server(self._settings, backend, self._version, self._start_time)
             address = await self._server.start()
         except BaseException:
             await self._store.close()
@@ -88,14 +89,29 @@ class App:
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._stop.set)
-        watch = asyncio.create_task(self._watch_parent()) if self._settings.exit_with_parent else None
+        watches = [asyncio.create_task(self._watch_server())]
+        if self._settings.exit_with_parent:
+            watches.append(asyncio.create_task(self._watch_parent()))
         try:
             await self._stop.wait()
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
-            if watch is not None:
+            for watch in watches:
                 watch.cancel()
+
+    async def _watch_server(self) -> None:
+        """Open the port again where gRPC gave it up. Jobs do not notice; clients connect again."""
+        settings = self._settings.model_copy(update={"listen": self._server.address})
+        while True:
+            log.error("gRPC stopped serving and is started again", exc_info=await self._server.crashed())
+            self._server = Server(settings, self._server.backend, self._version, self._start_time)
+            try:
+                await self._server.start()
+            except SettingsError as error:
+                log.critical("cannot serve again: %s", error)
+                self._stop.set()
+                return
 
     async def _watch_parent(self) -> None:
         """Polled: the kernel's own signal comes at the end of the parent's thread, not of the parent."""

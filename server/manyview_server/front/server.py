@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ class Server:
         self._server = grpc.aio.server(interceptors=[interceptor], options=channel_options(settings))
         self._add_services(backend, version, start_time)
         self.address = ""
+        self._termination: asyncio.Task[bool] | None = None
 
     def _add_services(self, backend: Backend, version: str, start_time: float) -> None:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining
@@ -113,9 +115,23 @@ class Server:
             raise SettingsError(f"cannot listen on {listen}: {error}") from error
         self.address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
         await self._server.start()
+        self._termination = asyncio.create_task(self._server.wait_for_termination())
         for name in SERVICE_NAMES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return self.address
+
+    async def crashed(self) -> BaseException:
+        """Wait until gRPC stops serving by itself; gives what it died of. Does not return after `stop`.
+
+        A call to a method whose name is no UTF-8 ends the loop of grpc.aio (1.85): one bad peer could silence all.
+        """
+        assert self._termination is not None
+        # Not awaited by itself: to cancel that would cancel gRPC's own wait for the end of its calls.
+        await asyncio.wait({self._termination})
+        if (error := self._termination.exception()) is not None:
+            return error
+        stopped: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        return await stopped
 
     async def begin_drain(self) -> None:
         """Health says NOT_SERVING, new calls are refused, streams end and say why."""
