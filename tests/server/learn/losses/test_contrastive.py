@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn import losses
-from manyview_server.learn.losses import info_nce, nt_xent
+from manyview_server.learn.losses import contrastive, dcl, info_nce, nt_xent
 
 
 def waves(rows: int, columns: int, phase: float) -> Tensor:
@@ -82,7 +81,7 @@ def test_the_bank_loss_has_the_reference_values_over_four_calls() -> None:
 def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy(
     chunk: int, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK_SLOTS", chunk)
+    monkeypatch.setattr(contrastive, "CHUNK_SLOTS", chunk)
     bank, num_valid = F.normalize(waves(23, 6, 2.2), dim=1), 19
     image_ids, bank_image_ids = torch.arange(9), torch.arange(23) % 5 + 7  # ids 7 and 8 are in the bank
     masked = (image_ids[:, None] == bank_image_ids) | (torch.arange(23) >= num_valid)
@@ -165,3 +164,44 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         info_nce(z, z, torch.ones(8, 5), 8, 0.5)
     with pytest.raises(ValueError, match="go together"):
         info_nce(z, z, z, 2, 0.5, image_ids=torch.arange(2))
+
+
+def equation_5(z0: Tensor, z1: Tensor, temperature: float) -> float:
+    """DCL, projection by projection: the positive is not in the denominator."""
+    z, total = F.normalize(torch.cat([z0, z1]), dim=1), 0.0
+    for i in range(len(z)):
+        partner = (i + len(z0)) % len(z)
+        others = [math.exp(float(z[i] @ z[j]) / temperature) for j in range(len(z)) if j not in (i, partner)]
+        total += math.log(sum(others)) - float(z[i] @ z[partner]) / temperature
+    return total / len(z)
+
+
+@pytest.mark.parametrize(
+    ("weight_sigma", "loss", "gradient_norm"), [(None, 7.10490766, 1.13278738), (0.5, 7.13535237, 1.13900032)]
+)
+def test_dcl_has_the_reference_values(weight_sigma: float | None, loss: float, gradient_norm: float) -> None:
+    a, b = waves(8, 16, 0.1).requires_grad_(), waves(8, 16, 1.3)
+    value = dcl(a, b, 0.1, weight_sigma=weight_sigma)
+    value.backward()
+    assert a.grad is not None
+    assert value.item() == pytest.approx(loss, abs=1e-6)
+    assert a.grad.norm().item() == pytest.approx(gradient_norm, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_dcl_is_equation_5_and_symmetric(batch: int) -> None:
+    z0, z1 = waves(batch, 7, 0.4), waves(batch, 7, 2.0)
+    assert dcl(z0, z1, 0.2).item() == pytest.approx(equation_5(z0, z1, 0.2), abs=1e-9)
+    assert dcl(z1, z0, 0.2).item() == pytest.approx(dcl(z0, z1, 0.2).item(), abs=1e-12)
+
+
+def test_dcl_of_degenerate_batches_is_finite_or_refused() -> None:
+    one = torch.randn(1, 4, requires_grad=True)
+    value = dcl(one, torch.randn(1, 4), 0.1)
+    value.backward()
+    assert value == 0
+    assert one.grad is not None
+    assert not one.grad.any()
+    assert dcl(torch.zeros(3, 4), torch.zeros(3, 4), 0.1, weight_sigma=0.5).isfinite()
+    with pytest.raises(ValueError, match="weight_sigma must be above 0, not 0"):
+        dcl(torch.ones(2, 4), torch.ones(2, 4), 0.1, weight_sigma=0.0)

@@ -50,6 +50,37 @@ def nt_xent(z0: Tensor, z1: Tensor, temperature: float) -> Tensor:
         return F.cross_entropy(logits, partner)
 
 
+def dcl(z0: Tensor, z1: Tensor, temperature: float, *, weight_sigma: float | None = None) -> Tensor:
+    """Decoupled contrastive loss (arXiv 2110.06848, equation 5): NT-Xent without the positive in the denominator.
+
+    Args:
+        z0, z1: (B, P) projections of two views of the same images, of any length; gradients reach both.
+        temperature: T.
+        weight_sigma: with a value, DCLW (equation 6): positives that are far apart weigh more, the weights being
+            2 - B softmax(z0 . z1 / sigma) over the batch, and constants.
+
+    Returns:
+        0-d mean over the 2B projections; 0 for B = 1, where there is nothing to tell apart.
+
+    Raises:
+        ValueError: shapes that differ or are not (B, P), a temperature below 0.01, or a sigma that is not above 0.
+    """
+    _check(z0, z1, temperature)
+    if weight_sigma is not None and not weight_sigma > 0:
+        raise ValueError(f"weight_sigma must be above 0, not {weight_sigma}")
+    with torch.autocast(z0.device.type, enabled=False):
+        z0, z1 = _unit(z0), _unit(z1)
+        positive = (z0 * z1).sum(1)  # (B,)
+        if len(z0) == 1:
+            return 0 * positive.sum()
+        weight = 1.0 if weight_sigma is None else 2 - len(z0) * (positive.detach() / weight_sigma).softmax(0)
+        z = torch.cat([z0, z1])
+        B = len(z0)
+        own = torch.eye(B, dtype=torch.bool, device=z.device).repeat(2, 2)  # itself and its partner
+        negatives = ((z @ z.T) / temperature).masked_fill(own, -math.inf).logsumexp(1)  # (2B,)
+        return negatives.mean() - (weight * positive / temperature).mean()
+
+
 def info_nce(
     query: Tensor,
     key: Tensor,

@@ -1,0 +1,91 @@
+"""The axes of a projection are to say different things: no images repel, and batches may be small.
+
+Shapes: B batch, P projection.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BATCH_NORM_EPS = 1e-5
+VICREG_EPS = 1e-4
+"""Under the square root: a column that does not vary has a finite gradient."""
+
+
+def barlow_twins(z0: Tensor, z1: Tensor, off_diagonal_weight: float = 5e-3) -> Tensor:
+    """The cross-correlation of two views' projections is to be the identity (arXiv 2103.03230, equation 1).
+
+    Args:
+        z0, z1: (B, P) projections of two views of the same images; gradients reach both.
+        off_diagonal_weight: lambda.
+
+    Returns:
+        0-d: sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2. A column that does not vary correlates with nothing.
+
+    Raises:
+        ValueError: shapes that differ or are not (B, P).
+    """
+    _check(z0, z1, least=1)
+    with torch.autocast(z0.device.type, enabled=False):
+        c = _standardized(z0).T @ _standardized(z1) / len(z0)  # (P, P)
+        diagonal = c.diagonal()
+        on = (diagonal - 1).square().sum()
+        off = c.square().sum() - diagonal.square().sum()
+        return on + off_diagonal_weight * off
+
+
+def vicreg(
+    z0: Tensor,
+    z1: Tensor,
+    invariance_weight: float = 25.0,
+    variance_weight: float = 25.0,
+    covariance_weight: float = 1.0,
+) -> Tensor:
+    """Variance, invariance, covariance (VICReg, arXiv 2105.04906, equation 6).
+
+    Args:
+        z0, z1: (B, P) projections of two views of the same images, B at least 2; gradients reach both.
+
+    Returns:
+        0-d: lambda times the mean squared difference, plus mu times how far each axis' standard deviation is below 1,
+        plus nu times the squared covariances off the diagonal over P.
+
+    Raises:
+        ValueError: shapes that differ or are not (B, P), or a batch of one, which has no variance.
+    """
+    _check(z0, z1, least=2)
+    with torch.autocast(z0.device.type, enabled=False):
+        z0, z1 = _float(z0), _float(z1)
+        invariance = F.mse_loss(z0, z1)
+        variance = (_hinge(z0) + _hinge(z1)) / 2
+        covariance = _off_diagonal_covariance(z0) + _off_diagonal_covariance(z1)
+        return invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
+
+
+def _hinge(z: Tensor) -> Tensor:
+    return F.relu(1 - (z.var(0) + VICREG_EPS).sqrt()).mean()
+
+
+def _off_diagonal_covariance(z: Tensor) -> Tensor:
+    z = z - z.mean(0)
+    c = z.T @ z / (len(z) - 1)  # (P, P)
+    return (c.square().sum() - c.diagonal().square().sum()) / z.shape[1]
+
+
+def _standardized(z: Tensor) -> Tensor:
+    """Each column with mean 0 and variance 1 over the batch, as a batch norm without weights makes them."""
+    z = _float(z)
+    return (z - z.mean(0)) / (z.var(0, unbiased=False) + BATCH_NORM_EPS).sqrt()
+
+
+def _float(z: Tensor) -> Tensor:
+    return z.to(torch.promote_types(z.dtype, torch.float32))
+
+
+def _check(z0: Tensor, z1: Tensor, *, least: int) -> None:
+    if z0.ndim != 2 or z0.shape != z1.shape or len(z0) == 0:
+        raise ValueError(f"both projections must be (B, P), not {tuple(z0.shape)} and {tuple(z1.shape)}")
+    if len(z0) < least:
+        raise ValueError(f"a batch of {len(z0)} has no variance: it takes at least {least} images")
