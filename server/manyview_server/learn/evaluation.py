@@ -5,12 +5,53 @@ Shapes: Q queries, N bank rows, D feature width, C classes, k neighbours.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyview_server.learn.schema import setting
+
 CHUNK_LOGITS = 4_000_000
 """Similarities held at a time (16 MB in float32)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Accuracy of nearest neighbors among labelled images, while training."""
+
+    knn_every_epochs: int = setting(
+        1, "Epochs between evaluations; 0 means none, nor is there any without labels.", minimum=0, maximum=100_000
+    )
+    knn_k: int = setting(
+        200,
+        "Neighbors that vote; at most as many as there are.",
+        minimum=1,
+        maximum=10_000,
+        needs=("knn_every_epochs",),
+    )
+    knn_temperature: float = setting(
+        0.1,
+        "Temperature of the votes, exp(cosine / temperature).",
+        minimum=0.01,
+        maximum=100,
+        needs=("knn_every_epochs",),
+    )
+    knn_holdout_fraction: float = setting(
+        0.1,
+        "Share of the labelled images that are held out of training and classified.",
+        exclusive_minimum=0,
+        maximum=0.9,
+        needs=("knn_every_epochs",),
+    )
+    knn_max_bank: int = setting(
+        10_000,
+        "Most labelled training images among which neighbors are looked for.",
+        minimum=1,
+        maximum=10_000_000,
+        needs=("knn_every_epochs",),
+    )
 
 
 def knn_predict(

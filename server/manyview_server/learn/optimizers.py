@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from manyview_server.learn.settings import OptimizerSettings
+from manyview_server.learn.schema import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Stochastic gradient descent with momentum, a linear warm-up and a cosine decay to zero."""
+
+    name: Literal["sgd"] = setting("sgd", "Optimizer.")
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; null means 0.06 x batch_size / 128.", exclusive_minimum=0, maximum=100
+    )
+    momentum: float = setting(0.9, "Momentum of the gradient.", minimum=0, exclusive_maximum=1)
+    weight_decay: float = setting(5e-4, "Weight decay, not applied to norms and biases.", minimum=0, maximum=1)
+    warmup_epochs: float = setting(0.0, "Epochs of linear warm-up; at most epochs.", minimum=0, maximum=1000)
+
+    def peak_learning_rate(self, batch_size: int) -> float:
+        """`learning_rate`, or by default one that grows linearly with the batch."""
+        return 0.06 * batch_size / 128 if self.learning_rate is None else self.learning_rate
 
 
 class Sgd:

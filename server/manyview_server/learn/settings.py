@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from manyview_server.learn import schema
 from manyview_server.learn.backbones import BACKBONES
+from manyview_server.learn.evaluation import EvaluationSettings
+from manyview_server.learn.optimizers import OptimizerSettings
 from manyview_server.learn.schema import SettingsError, Violation, changed, setting
 from manyview_server.learn.views.recipe import (
     BlurSettings,
@@ -47,60 +49,6 @@ __all__ = [
     "resolve",
     "to_json",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """Stochastic gradient descent with momentum, a linear warm-up and a cosine decay to zero."""
-
-    name: Literal["sgd"] = setting("sgd", "Optimizer.")
-    learning_rate: float | None = setting(
-        None, "Peak learning rate; null means 0.06 x batch_size / 128.", exclusive_minimum=0, maximum=100
-    )
-    momentum: float = setting(0.9, "Momentum of the gradient.", minimum=0, exclusive_maximum=1)
-    weight_decay: float = setting(5e-4, "Weight decay, not applied to norms and biases.", minimum=0, maximum=1)
-    warmup_epochs: float = setting(0.0, "Epochs of linear warm-up; at most epochs.", minimum=0, maximum=1000)
-
-    def peak_learning_rate(self, batch_size: int) -> float:
-        """`learning_rate`, or by default one that grows linearly with the batch."""
-        return 0.06 * batch_size / 128 if self.learning_rate is None else self.learning_rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Accuracy of nearest neighbors among labelled images, while training."""
-
-    knn_every_epochs: int = setting(
-        1, "Epochs between evaluations; 0 means none, nor is there any without labels.", minimum=0, maximum=100_000
-    )
-    knn_k: int = setting(
-        200,
-        "Neighbors that vote; at most as many as there are.",
-        minimum=1,
-        maximum=10_000,
-        needs=("knn_every_epochs",),
-    )
-    knn_temperature: float = setting(
-        0.1,
-        "Temperature of the votes, exp(cosine / temperature).",
-        minimum=0.01,
-        maximum=100,
-        needs=("knn_every_epochs",),
-    )
-    knn_holdout_fraction: float = setting(
-        0.1,
-        "Share of the labelled images that are held out of training and classified.",
-        exclusive_minimum=0,
-        maximum=0.9,
-        needs=("knn_every_epochs",),
-    )
-    knn_max_bank: int = setting(
-        10_000,
-        "Most labelled training images among which neighbors are looked for.",
-        minimum=1,
-        maximum=10_000_000,
-        needs=("knn_every_epochs",),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
