@@ -51,6 +51,10 @@ class ModelCard:
     backbone: str
     backbone_width: float
     stem: str
+    """Of a ResNet: "auto" where the backbone has none to choose."""
+    stem_relu: bool
+    patch_size: int | None
+    """Of a vision transformer, in pixels."""
     feature_dim: int
     projection_dim: int
     # Side in pixels that an image is resized to, and the channels' normalisation after scaling to 0..1.

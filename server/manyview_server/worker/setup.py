@@ -15,8 +15,8 @@ from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import optimizers
 from manyview_server.learn import settings as learn_settings
-from manyview_server.learn.backbones import choose_stem
 from manyview_server.learn.memory_bank import default_size
+from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.methods import Method, build_method
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import SettingsError, TrainSettings
@@ -92,7 +92,7 @@ class Setup:
     def resolved(self) -> dict[str, Any]:
         """What the settings left open, as it was chosen: to be merged over them."""
         return {
-            "stem": self._stem(),
+            **self.method.backbone.chosen,
             "batch_size": self.batch_size,
             "decode_size": self.builder.size,
             "precision": self.numerics.precision,
@@ -117,6 +117,7 @@ class Setup:
     def model_card(self, train_job: str, step: int, epoch: int) -> ModelCard:
         """The model of a checkpoint written at `step`."""
         settings = self.settings
+        chosen = {"stem": settings.stem, "patch_size": settings.patch_size, **self.method.backbone.chosen}
         return ModelCard(
             train_job=train_job,
             step=step,
@@ -124,16 +125,15 @@ class Setup:
             method=settings.method,
             backbone=settings.backbone,
             backbone_width=settings.backbone_width,
-            stem=self._stem(),
+            stem=chosen["stem"],
+            stem_relu=settings.stem_relu,
+            patch_size=chosen["patch_size"],
             feature_dim=self.method.backbone.feature_dim,
             projection_dim=settings.projection_dim,
             image_size=settings.image_size,
             mean=settings.views.normalize.mean,
             std=settings.views.normalize.std,
         )
-
-    def _stem(self) -> str:
-        return choose_stem(self.settings.image_size) if self.settings.stem == "auto" else self.settings.stem
 
 
 def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped: Callable[[], bool]) -> Setup:
@@ -201,7 +201,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         warmup_steps=min(num_steps - 1, round(settings.optimizer.warmup_epochs * steps_per_epoch)),
-        remarks=tuple(_remarks(cache, images, settings, numerics, start)),
+        remarks=(_told(settings.backbone, method.backbone), *_remarks(cache, images, settings, numerics, start)),
         inexact=tuple(_inexact(images, start, run if own else {})),
     )
 
@@ -296,6 +296,13 @@ def report_unreadable(channel: Channel, cache: ImageCache) -> None:
     """Tell the front of the images of `cache` that have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
+
+
+def _told(name: str, backbone: Backbone) -> tuple[str, str]:
+    """The log line that says what network is trained."""
+    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    chosen = "".join(f", {field} {value}" for field, value in backbone.chosen.items())
+    return "info", f"backbone {name}{chosen}: {backbone.feature_dim} features, {num_parameters:,} parameters"
 
 
 def _remarks(

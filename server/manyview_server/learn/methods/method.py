@@ -71,6 +71,12 @@ class Method(nn.Module, ABC):
 
 
 def build_backbone(settings: TrainSettings) -> Backbone:
-    """The backbone that `settings` describe, its stem chosen by the image size where they leave it open."""
-    stem = backbones.choose_stem(settings.image_size) if settings.stem == "auto" else settings.stem
-    return backbones.build(settings.backbone, width=settings.backbone_width, stem=stem)
+    """The backbone that `settings` describe; what they leave open is chosen by the image size."""
+    return backbones.build(
+        settings.backbone,
+        image_size=settings.image_size,
+        width=settings.backbone_width,
+        stem=settings.stem,
+        stem_relu=settings.stem_relu,
+        patch_size=settings.patch_size,
+    )
