@@ -13,7 +13,7 @@ negatives) by more than 0.1: the right key gets at most 1.1 times the share of a
 
 What is so must last: over `COLLAPSE_STEPS` or `CHANCE_STEPS` and at least `MIN_READINGS` logged steps without a gap,
 none of them in the first `WARMUP_STEPS` steps nor in the warm-up of the learning rate. A run that recovers before is
-not spoken of: with a teacher that was too fast, MoCo was at 0.04 of an even spread after 50 steps, and at 0.4 after 250.
+not spoken of: MoCo with a teacher that was too fast had 0.04 of an even spread after 50 steps and 0.4 after 250.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Alarms:
         if not math.isfinite(ratio):
             return None
         highest = self.highest[name] = max(ratio, self.highest.get(name, 0.0))
-        low = ratio < LOW_RATIO and ratio < LOW_SHARE_OF_HIGHEST * highest or ratio < VANISHED_RATIO
+        low = (ratio < LOW_RATIO and ratio < LOW_SHARE_OF_HIGHEST * highest) or ratio < VANISHED_RATIO
         if not self._lasts(name, step, low, COLLAPSE_STEPS):
             return None
         message = (
