@@ -50,11 +50,11 @@ class ModelCard:
     method: str
     backbone: str
     backbone_width: float
+    # Of a ResNet; "auto" for any other network.
     stem: str
-    """Of a ResNet: "auto" where the backbone has none to choose."""
     stem_relu: bool
+    # Of a vision transformer, in pixels; None for any other network.
     patch_size: int | None
-    """Of a vision transformer, in pixels."""
     feature_dim: int
     projection_dim: int
     # Side in pixels that an image is resized to, and the channels' normalisation after scaling to 0..1.

@@ -15,9 +15,10 @@ from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import optimizers
 from manyview_server.learn import settings as learn_settings
-from manyview_server.learn.memory_bank import default_size
 from manyview_server.learn.backbones import Backbone
+from manyview_server.learn.memory_bank import default_size
 from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.methods.method import build_backbone
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import SettingsError, TrainSettings
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
@@ -146,6 +147,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     torch.set_num_threads(start.num_threads)
     device = torch.device(start.device)
     settings = _settings(start)
+    _check_backbone(settings)
     run = _checkpoint(start)
     own = bool(run) and _is_own(Path(start.resume_from))
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
@@ -270,6 +272,15 @@ def _settings(start: StartTraining) -> TrainSettings:
     try:
         return learn_settings.from_json(start.settings)
     except SettingsError as error:
+        raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
+
+
+def _check_backbone(settings: TrainSettings) -> None:
+    """Build it once before the images are decoded, which may take long. Raises TrainingFailed."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            build_backbone(settings)
+    except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
 

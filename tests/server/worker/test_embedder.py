@@ -47,6 +47,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, me
         backbone=settings.backbone,
         backbone_width=settings.backbone_width,
         stem="small",
+        stem_relu=True,
+        patch_size=None,
         feature_dim=method.backbone.feature_dim,
         projection_dim=settings.projection_dim,
         image_size=16,
