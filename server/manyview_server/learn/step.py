@@ -32,6 +32,8 @@ class StepResult:
     """Of this step."""
     representation: Tensor
     """(V'B, D) features, detached."""
+    projection: Tensor | None
+    """(V'B, P) what the loss compares with its targets, detached."""
     scalars: dict[str, Tensor]
     """What else the method reports."""
 
@@ -79,6 +81,7 @@ def train_step(
         gradient_norm=gradient_norm,
         learning_rate=optimizer.learning_rate,
         representation=output.representation,
+        projection=output.projection,
         scalars=output.scalars,
     )
 

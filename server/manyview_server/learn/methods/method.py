@@ -43,8 +43,11 @@ class StepOutput:
     """0-d, with its graph."""
     representation: Tensor
     """(V'B, D) features of the views that the student saw, view by view, detached, for watching collapse."""
+    projection: Tensor | None = None
+    """(V'B, P) what the loss compares with its targets (a projection, or the prediction made of it), detached: it may
+    collapse long before the features do. None where the loss is no comparison of vectors."""
     scalars: dict[str, Tensor] = field(default_factory=dict)
-    """0-d tensors worth logging, by name."""
+    """0-d tensors worth logging, by name. `chance_loss`: the loss of a network that tells nothing apart."""
 
 
 class Method(nn.Module, ABC):

@@ -96,8 +96,12 @@ class MoCo(Method):
             for q, k in zip(queries, keys, strict=True)
         ]
         self._new_keys = keys[0], image_ids  # of view 1 alone: twice the images in a bank of the same size
-        scalars = {"bank_fill": bank.filled / bank.size}
-        return StepOutput(loss=torch.stack(losses).mean(), representation=h.detach(), scalars=scalars)
+        return StepOutput(
+            loss=torch.stack(losses).mean(),
+            representation=h.detach(),
+            projection=torch.cat(queries).detach(),
+            scalars={"bank_fill": bank.filled / bank.size, "chance_loss": bank.filled.float().log1p()},
+        )
 
     def after_step(self, moment: Moment, accept: Tensor) -> None:
         momentum = cosine(moment.step, moment.total_steps, self.momentum, self.momentum_end)

@@ -63,7 +63,8 @@ class SimCLR(Method):
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views  # (2, B, 3, o, o)
         h = self.encoder(pair.flatten(0, 1))  # (2B, D); one pass, so that batch norm sees both views
-        z0, z1 = self.head(h).chunk(2)  # (B, P) each
+        z = self.head(h)  # (2B, P)
+        z0, z1 = z.chunk(2)
         scalars = {}
         if self.bank is None:
             loss = nt_xent(z0, z1, self.temperature)
@@ -71,7 +72,8 @@ class SimCLR(Method):
             loss = (self._bank_loss(z0, z1, image_ids, self.bank) + self._bank_loss(z1, z0, image_ids, self.bank)) / 2
             self._new_keys = F.normalize(z1.detach().float(), dim=1), image_ids
             scalars["bank_fill"] = self.bank.filled / self.bank.size
-        return StepOutput(loss=loss, representation=h.detach(), scalars=scalars)
+            scalars["chance_loss"] = self.bank.filled.float().log1p()
+        return StepOutput(loss=loss, representation=h.detach(), projection=z.detach(), scalars=scalars)
 
     def after_step(self, moment: Moment, accept: Tensor) -> None:
         if self.bank is not None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -61,6 +62,25 @@ def test_a_step_trains_all_that_should_be_and_reports_tensors(name: str, overrid
     assert not result.representation.requires_grad
     unchanged = {key for key in after if torch.equal(before[key], after[key])}
     assert unchanged <= {"bank.filled", "bank.pointer"}
+
+
+@pytest.mark.parametrize(("name", "overrides"), VARIANTS)
+def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
+    name: str, overrides: dict[str, object]
+) -> None:
+    method = build_method(settings_of(name, overrides), 100)
+    result = train_step(method, optimizer_of(method), *a_batch(0), 0, 10)
+    assert result.projection is not None
+    assert result.projection.shape == (len(result.representation), 16)
+    assert not result.projection.requires_grad
+
+
+@pytest.mark.parametrize(("name", "overrides"), [variant for variant in VARIANTS if "memory_bank_size" in variant[1]])
+def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: dict[str, object]) -> None:
+    method = build_method(settings_of(name, overrides), 100)
+    optimizer = optimizer_of(method)
+    told = [train_step(method, optimizer, *a_batch(step), step, 10).scalars["chance_loss"] for step in range(5)]
+    assert torch.stack(told).tolist() == pytest.approx([math.log(n + 1) for n in (0, 8, 16, 24, 24)])
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
