@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from manyview_server.learn import plugins
 from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvision
-from manyview_server.learn.backbones.backbone import Backbone
+from manyview_server.learn.backbones.backbone import Backbone, measured_feature_dim
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.unknown import did_you_mean
 from manyview_server.learn.backbones.vit import VisionTransformer, choose_patch_size
@@ -37,6 +37,7 @@ __all__ = [
     "build",
     "choose_patch_size",
     "choose_stem",
+    "measured_feature_dim",
     "names",
 ]
 

@@ -40,14 +40,14 @@ def measured_feature_dim(network: nn.Module, image_size: int) -> int:
     """D of a network that does not say so: it is shown one black image. Nothing of the network changes.
 
     Raises:
-        ValueError: it does not take images of that size, or does not give (B, D).
+        ValueError: it does not take images of that size, in its own words where it has some, or does not give (B, D).
     """
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
             features = network(torch.zeros(1, 3, image_size, image_size))
-    except (RuntimeError, ValueError, AssertionError) as error:  # of another library: each has its own
+    except (RuntimeError, AssertionError) as error:  # of another library
         raise ValueError(f"it does not take images of {image_size} x {image_size} pixels") from error
     finally:
         network.train(was_training)
