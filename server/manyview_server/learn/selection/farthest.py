@@ -59,10 +59,11 @@ def minimum_distance(
 
 def _farthest_first(rows: Tensor, most: int, distance: float, seed: int, chosen: Tensor | None) -> Selection:
     reach = Reach(rows)
-    for start in range(0, 0 if chosen is None else len(chosen), ROUND_ROWS):
-        reach.select(chosen[start : start + ROUND_ROWS].to(rows.device))
+    before = torch.empty(0, dtype=torch.int64) if chosen is None else chosen
+    for start in range(0, len(before), ROUND_ROWS):
+        reach.select(before[start : start + ROUND_ROWS].to(rows.device))
     found: list[tuple[int, float]] = []
-    if most and (chosen is None or not len(chosen)):
+    if most and not len(before):
         found = [(int(shuffled(len(rows), seed)[0]), torch.inf)]
         reach.select(_rows_of(found, rows))
     while len(found) < most and (following := reach.farthest(most - len(found), distance)):
