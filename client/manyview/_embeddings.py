@@ -48,17 +48,44 @@ class Embeddings:
         return len(self.keys)
 
     def std(self) -> float:
-        """How spread out the embeddings are: the standard deviation of each feature of the rows scaled to length 1,
-        averaged over the features. About 1/sqrt(D) for a healthy model, near 0 for a collapsed one (SimSiam, arXiv
-        2011.10566, 4.1).
+        """How spread out the embeddings are: the standard deviation (unbiased) of each feature of the rows scaled to
+        length 1, averaged over the features. About 1/sqrt(D) for a healthy model, near 0 for a collapsed one (SimSiam,
+        arXiv 2011.10566, 4.1). What a job logs as `representation_std`, of images as they are and not of views.
+
+        Refused images are left out. 0 for a single row, NaN for none.
         """
         import numpy as np
 
-        rows = self.array[~np.isnan(self.array).any(axis=1)].astype(np.float32)
+        rows = self._whole_rows()
+        if len(rows) < 2:
+            return 0.0 if len(rows) else math.nan
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        return float(np.std(rows / np.maximum(lengths, 1e-12), axis=0, ddof=1).mean())
+
+    def effective_rank(self) -> float:
+        """How many dimensions the embeddings fill, from 1 to min(N, D): e to the entropy of their singular values,
+        scaled to sum 1 (RankMe, arXiv 2210.02885). It sees dimensions that died, which `std` does not; give it some
+        times D images, since it is never above N.
+
+        Refused images are left out. 0 for rows of zeros, NaN for none.
+        """
+        import numpy as np
+
+        rows = self._whole_rows()
         if len(rows) == 0:
             return math.nan
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return float(np.std(rows / np.maximum(lengths, 1e-12), axis=0).mean())
+        # The eigenvalues of the smaller product are the squares of the singular values: no copy of N rows is made.
+        products = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+        singular = np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0))
+        if singular.sum() == 0:
+            return 0.0
+        shares = singular[singular > 0] / singular.sum()
+        return float(np.exp(-(shares * np.log(shares)).sum()))
+
+    def _whole_rows(self) -> NDArray[np.float64]:
+        import numpy as np
+
+        return self.array[~np.isnan(self.array).any(axis=1)].astype(np.float64)
 
 
 def options(output: str, l2_normalize: bool, dtype: str) -> pb.EmbedOptions:

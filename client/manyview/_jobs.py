@@ -72,8 +72,8 @@ class Job:
         return _metrics.query(self._rpcs, self.name, names=names, max_rows=max_rows)
 
     def logs(self, lines: int = 100, *, follow: bool = False) -> Iterator[LogLine]:
-        """The newest `lines` of the job's log, oldest first, and with `follow` those to come until the job is
-        terminal."""
+        """The newest `lines` of the job's log, alerts among them, oldest first, and with `follow` those to come until
+        the job is terminal."""
         seen = 0
 
         def reopen() -> Stream[pb.TailLogsRequest, pb.TailLogsResponse]:

@@ -16,6 +16,7 @@ from manyview._cli.main import app
 from manyview._cli.models import parameters
 from manyview._cli.watch import Board, line, sparkline
 from manyview.testing import FakeServer
+from manyview.v1 import metrics_service_pb2, types_pb2
 
 COMMANDS = [
     "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed", "export",
@@ -185,6 +186,28 @@ def test_the_board_shows_state_progress_scalars_and_notes(client: manyview.Clien
     assert "█▁" in shown
     assert any(line.split() == ["scalar", "newest", "so", "far"] for line in shown.splitlines())
     assert "state: SUCCEEDED" in shown
+
+
+def test_an_alert_stays_on_the_board_whatever_comes_after(client: manyview.Client, server: FakeServer) -> None:
+    from rich.console import Console
+
+    client.upload([b"a"], "pets")
+    job = client.train("pets", job_id="collapsing")
+    alert = metrics_service_pb2.Alert(reason="COLLAPSE", message="std 0.01")
+    server.add_event(job.name, kind="KIND_ALERT", alert=alert)
+    for number in range(20):
+        server.add_event(job.name, kind="KIND_LOG", log=types_pb2.Log(text=f"line {number}"))
+    server.finish_job(job.name)
+    board = Board(job)
+    for event in job.metrics():
+        board.add(event)
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(board)
+        shown = console.export_text()
+    assert "alert: COLLAPSE  std 0.01" in shown
+    assert "line 19" in shown
+    assert "line 1\n" not in shown
 
 
 @pytest.mark.parametrize(

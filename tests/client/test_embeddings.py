@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
 import manyview
 from manyview.testing import FakeServer
@@ -104,3 +105,44 @@ def test_the_standard_deviation_tells_spread_from_collapse() -> None:
     assert abs(healthy.std() - 1 / math.sqrt(16)) < 0.02
     collapsed = manyview.Embeddings(array=np.ones_like(rows), checkpoint="", keys=("",) * 500, labels=("",) * 500)
     assert collapsed.std() < 1e-6
+
+
+def embeddings(array: np.ndarray) -> manyview.Embeddings:
+    return manyview.Embeddings(array=array, checkpoint="", keys=("",) * len(array), labels=("",) * len(array))
+
+
+def test_std_and_rank_are_the_servers_to_the_sixth_digit() -> None:
+    """The reference's golden value, and what `learn.collapse` gives for the same rows."""
+    from manyview_server.learn import collapse
+
+    waves = np.sin(0.37 * np.arange(128) + 0.1).reshape(8, 16)
+    assert embeddings(waves).std() == pytest.approx(0.1914458953, abs=1e-9)
+    rng = np.random.default_rng(0)
+    for shape, dtype in (
+        ((8, 16), np.float32),
+        ((300, 40), np.float32),
+        ((40, 300), np.float32),
+        ((64, 8), np.float16),
+    ):
+        rows = rng.normal(1, 2, shape).astype(dtype)
+        tensor = torch.from_numpy(rows)
+        assert embeddings(rows).std() == pytest.approx(collapse.representation_std(tensor).item(), abs=1e-6)
+        assert embeddings(rows).effective_rank() == pytest.approx(collapse.effective_rank(tensor).item(), rel=1e-6)
+
+
+def test_the_rank_by_hand_and_at_its_ends() -> None:
+    assert embeddings(np.array([[3.0, 0, 0], [0, 0, 1]])).effective_rank() == pytest.approx(4 / 3**0.75)
+    assert embeddings(np.eye(7, dtype=np.float32)).effective_rank() == pytest.approx(7)
+    assert embeddings(np.ones((9, 4), np.float32)).effective_rank() == pytest.approx(1, abs=1e-3)
+    assert embeddings(np.zeros((9, 4), np.float32)).effective_rank() == 0
+
+
+def test_refused_images_count_for_nothing_and_one_or_no_row_is_no_error() -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    gaps = np.insert(rows, 3, np.nan, axis=0)
+    assert embeddings(gaps).std() == embeddings(rows).std()
+    assert embeddings(gaps).effective_rank() == embeddings(rows).effective_rank()
+    assert (embeddings(rows[:1]).std(), embeddings(rows[:1]).effective_rank()) == (0, pytest.approx(1))
+    none = embeddings(np.full((2, 4), np.nan, np.float32))
+    assert math.isnan(none.std())
+    assert math.isnan(none.effective_rank())

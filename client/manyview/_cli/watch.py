@@ -79,6 +79,7 @@ class Board:
         self._job = job
         self._looked = time.monotonic()
         self._scalars: dict[str, deque[float]] = {}
+        self._alerts: deque[str] = deque(maxlen=3)
         self._notes: deque[str] = deque(maxlen=6)
 
     def add(self, event: Event) -> None:
@@ -87,7 +88,7 @@ class Board:
             for name, value in event.values.items():
                 self._scalars.setdefault(name, deque(maxlen=_POINTS)).append(value)
         else:
-            self._notes.append(line(event))
+            (self._alerts if event.kind == "alert" else self._notes).append(line(event))
         if event.kind == "state" or time.monotonic() - self._looked > _REFRESH_S:
             self._looked = time.monotonic()
             self._job.refresh()
@@ -112,7 +113,8 @@ class Board:
         # A bar alone does not end its line.
         bar = Padding(ProgressBar(total=max(1, done.num_steps), completed=done.step), 0)
         parts: list[Any] = [Text(head, style="bold"), bar]
-        return Group(*parts, table, *(Text(note, style="dim") for note in self._notes))
+        alerts = (Text(alert, style="bold yellow") for alert in self._alerts)
+        return Group(*parts, table, *alerts, *(Text(note, style="dim") for note in self._notes))
 
 
 def _show_live(job: Job, after: int) -> None:

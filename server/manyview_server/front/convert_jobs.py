@@ -140,7 +140,10 @@ def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, 
 
 
 def log_text(record: Event) -> types_pb2.Log:
-    """A log event's line."""
+    """The line of a log event, or of an alert."""
+    if record.kind == "alert":
+        text = f"{record.payload['reason']}: {record.payload['message']}"
+        return types_pb2.Log(level=types_pb2.Log.LEVEL_WARNING, text=text)
     return types_pb2.Log(level=f"LEVEL_{record.payload['level'].upper()}", text=record.payload["text"])
 
 

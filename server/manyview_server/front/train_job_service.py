@@ -30,6 +30,7 @@ MAX_LOG_LINES = 10_000
 # Lines of a message: the store bounds each line, and so this bounds the message.
 LINES_PER_MESSAGE = 200
 QUIET_S = 10.0
+LOGGED = {"log", "alert"}
 
 
 class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
@@ -151,7 +152,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         while request.follow:
             job = await self._store.jobs.get(job_id)
             events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
-            for message in _messages([event for event in events if event.kind == "log"]):
+            for message in _messages([event for event in events if event.kind in LOGGED]):
                 yield message
             if events:
                 cursor = events[-1].sequence

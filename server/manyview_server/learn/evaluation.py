@@ -5,6 +5,7 @@ Shapes: Q queries, N bank rows, D feature width, C classes, k neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,45 +55,55 @@ class EvaluationSettings:
     )
 
 
-def knn_predict(
-    features: Tensor, bank: Tensor, bank_labels: Tensor, num_classes: int, k: int = 200, temperature: float = 0.1
-) -> Tensor:
-    """Classes of each query, the best first, by a weighted vote of its k nearest bank rows.
+def knn_rankings(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    num_classes: int,
+    ks: Sequence[int] = (200,),
+    temperatures: Sequence[float] = (0.1,),
+    *,
+    best: int | None = None,
+) -> dict[tuple[int, float], Tensor]:
+    """Classes of each query, the best first, by a weighted vote of its nearest bank rows, for each (k, temperature).
 
     A neighbour at cosine s votes with e^(s / temperature) for its class (Wu et al., arXiv 1805.01978, section 3.4).
-    Classes without a vote follow in ascending order, as do ties.
+    Classes without a vote follow in ascending order, as do ties. Similarities are taken once, whatever is asked for.
 
     Args:
         features: (Q, D), of any length; normalised here.
         bank: (N, D), likewise.
         bank_labels: (N,) int64 in [0, num_classes).
-        k: at least 1; as many as there are where the bank has fewer.
+        ks: neighbours that vote, each at least 1; as many as there are where the bank has fewer.
+        temperatures: each above 0.
+        best: so many classes of each ranking, or all.
 
     Returns:
-        (Q, C) int64.
+        (Q, min(C, best)) int64 by (k, temperature), in the order of `ks`.
 
     Raises:
-        ValueError: an empty bank, shapes that do not fit, or k or temperature not above 0.
+        ValueError: an empty bank, shapes that do not fit, or no k or temperature, or one that is not above 0.
     """
-    if bank.ndim != 2 or len(bank) == 0 or bank_labels.shape != bank.shape[:1]:
-        raise ValueError(f"a bank of rows and their labels, not {tuple(bank.shape)} and {tuple(bank_labels.shape)}")
-    if features.ndim != 2 or features.shape[1] != bank.shape[1]:
-        raise ValueError(f"features must be (Q, {bank.shape[1]}), not {tuple(features.shape)}")
-    if k < 1 or not temperature > 0:
-        raise ValueError(f"k and temperature must be above 0, not {k} and {temperature}")
-    k = min(k, len(bank))
+    _check(features, bank, bank_labels, ks, temperatures)
+    most = min(max(ks), len(bank))
     unit_bank = _unit(bank)
-    rankings = []
+    rankings: dict[tuple[int, float], list[Tensor]] = {(k, t): [] for k in ks for t in temperatures}
     for chunk in torch.split(_unit(features), max(1, CHUNK_LOGITS // len(bank))):
-        similarity, neighbours = (chunk @ unit_bank.T).topk(k, dim=1)  # (q, k)
-        # Shifted by the nearest one's: the ranking stays, and small temperatures do not overflow.
-        votes = ((similarity - similarity[:, :1]) / temperature).exp()
-        scores = votes.new_zeros(len(chunk), num_classes)
-        scores.scatter_add_(1, bank_labels[neighbours], votes)
-        rankings.append(scores.argsort(dim=1, descending=True, stable=True))
-    if not rankings:
-        return bank_labels.new_zeros(0, num_classes)
-    return torch.cat(rankings)
+        similarity, neighbours = (chunk @ unit_bank.T).topk(most, dim=1)  # (q, most), the nearest first
+        classes = bank_labels[neighbours]
+        for (k, temperature), found in rankings.items():
+            # Shifted by the nearest one's: the ranking stays, and small temperatures do not overflow.
+            votes = ((similarity[:, :k] - similarity[:, :1]) / temperature).exp()
+            scores = votes.new_zeros(len(chunk), num_classes).scatter_add_(1, classes[:, :k], votes)
+            found.append(scores.argsort(dim=1, descending=True, stable=True)[:, :best])
+    return {key: torch.cat(found) for key, found in rankings.items()}
+
+
+def knn_predict(
+    features: Tensor, bank: Tensor, bank_labels: Tensor, num_classes: int, k: int = 200, temperature: float = 0.1
+) -> Tensor:
+    """The one of `knn_rankings` for this k and temperature, (Q, C) int64. Raises as it."""
+    return knn_rankings(features, bank, bank_labels, num_classes, (k,), (temperature,))[k, temperature]
 
 
 def knn_top1(
@@ -112,10 +123,27 @@ def knn_top1(
     Raises:
         ValueError: as `knn_predict`; no queries; or labels that do not fit them.
     """
-    if len(features) == 0 or labels.shape != features.shape[:1]:
-        raise ValueError(f"queries and their labels, not {tuple(features.shape)} and {tuple(labels.shape)}")
-    best = knn_predict(features, bank, bank_labels, num_classes, k, temperature)[:, 0]
-    return (best == labels).float().mean()
+    return topk_accuracy(knn_predict(features, bank, bank_labels, num_classes, k, temperature), labels, 1)
+
+
+def topk_accuracy(rankings: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Share of the rows whose label is among the first k of their ranking.
+
+    Args:
+        rankings: (Q, C') int64, the best class first.
+        labels: (Q,) int64.
+
+    Returns:
+        0-d float32 on the device, from 0 to 1.
+
+    Raises:
+        ValueError: no rows, labels that do not fit them, or k below 1.
+    """
+    if rankings.ndim != 2 or len(rankings) == 0 or labels.shape != rankings.shape[:1]:
+        raise ValueError(f"queries and their labels, not {tuple(rankings.shape)} and {tuple(labels.shape)}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    return (rankings[:, :k] == labels[:, None]).any(dim=1).float().mean()
 
 
 def raw_pixel_features(images: Tensor, largest_side: int = 32) -> Tensor:
@@ -133,6 +161,17 @@ def raw_pixel_features(images: Tensor, largest_side: int = 32) -> Tensor:
     """
     height, width = (min(side, largest_side) for side in images.shape[2:])
     return F.adaptive_avg_pool2d(images.float(), (height, width)).flatten(1)
+
+
+def _check(
+    features: Tensor, bank: Tensor, bank_labels: Tensor, ks: Sequence[int], temperatures: Sequence[float]
+) -> None:
+    if bank.ndim != 2 or len(bank) == 0 or bank_labels.shape != bank.shape[:1]:
+        raise ValueError(f"a bank of rows and their labels, not {tuple(bank.shape)} and {tuple(bank_labels.shape)}")
+    if features.ndim != 2 or features.shape[1] != bank.shape[1]:
+        raise ValueError(f"features must be (Q, {bank.shape[1]}), not {tuple(features.shape)}")
+    if not ks or not temperatures or min(ks) < 1 or not all(temperature > 0 for temperature in temperatures):
+        raise ValueError(f"k and temperature must be above 0, not {[*ks]} and {[*temperatures]}")
 
 
 def _unit(features: Tensor) -> Tensor:

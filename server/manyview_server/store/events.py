@@ -223,8 +223,8 @@ class EventLog:
         return [event for event in await self._database.read(run) if event.sequence <= tail.last]
 
     async def tail_logs(self, train_job_id: str, num_lines: int) -> list[Event]:
-        """The newest log events, oldest first."""
-        sql = f"SELECT {COLUMNS} FROM {RARE} AND job = ? AND kind = 'log' ORDER BY sequence DESC LIMIT ?"
+        """The newest log lines and alerts, oldest first."""
+        sql = f"SELECT {COLUMNS} FROM {RARE} AND job = ? AND kind IN ('log', 'alert') ORDER BY sequence DESC LIMIT ?"
 
         def run(connection: sqlite3.Connection) -> list[Event]:
             pk = job_pk(connection, train_job_id)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyview_server.learn.evaluation import knn_top1, raw_pixel_features
+from manyview_server.learn.evaluation import EvaluationSettings, knn_top1, raw_pixel_features
 from manyview_server.learn.methods import Method
-from manyview_server.learn.settings import EvaluationSettings, TrainSettings
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker.cache import ImageCache
 from manyview_server.worker.feed import is_held_out
 from manyview_server.worker.precision import Numerics

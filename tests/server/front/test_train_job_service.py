@@ -234,6 +234,18 @@ async def test_the_tail_begins_with_the_newest_lines_and_ends_with_the_job(front
         assert (await following.read()).end
 
 
+async def test_an_alert_is_a_warning_in_the_log(front: Any, dataset: str) -> None:
+    await create(front)
+    alert = NewEvent(kind="alert", payload={"reason": "COLLAPSE", "message": "std 0.01"})
+    await front.store.events.append("j", [alert])
+    following = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", follow=True))
+    await following.read()
+    await front.store.events.append("j", [alert])
+    (line,) = (await following.read()).lines
+    following.cancel()
+    assert (line.log.text, line.log.level) == ("COLLAPSE: std 0.01", types_pb2.Log.LEVEL_WARNING)
+
+
 async def test_a_drain_ends_a_followed_log_without_the_end_mark(front: Any, dataset: str, refused: Any) -> None:
     await create(front)
     await log_lines(front, "one")

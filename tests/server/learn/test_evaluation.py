@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import evaluation
-from manyview_server.learn.evaluation import knn_predict, knn_top1, raw_pixel_features
+from manyview_server.learn.evaluation import knn_predict, knn_rankings, knn_top1, raw_pixel_features, topk_accuracy
 
 
 def waves(rows: int, columns: int, phase: float) -> Tensor:
@@ -45,11 +45,44 @@ def test_k_is_at_most_the_bank_and_tiny_temperatures_do_not_overflow(golden: tup
     assert torch.equal(coldest[:, 0], nearest)
 
 
+@pytest.mark.parametrize("chunk", [1, 4_000_000])
+def test_several_k_and_temperatures_at_once_are_what_each_is_alone(
+    golden: tuple[Tensor, Tensor, Tensor], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "CHUNK_LOGITS", chunk)
+    rankings = knn_rankings(*golden, 5, ks=(5, 20, 1000), temperatures=(0.1, 0.07))
+    assert list(rankings) == [(k, t) for k in (5, 20, 1000) for t in (0.1, 0.07)]
+    for (k, temperature), ranking in rankings.items():
+        assert torch.equal(ranking, knn_predict(*golden, 5, k, temperature))
+    assert rankings[5, 0.1][:, 0].tolist() == [4, 1, 3, 0, 2, 4, 1, 3]
+    assert rankings[20, 0.07][0].tolist() == [4, 3, 0, 1, 2]
+    best = knn_rankings(*golden, 5, ks=(20,), temperatures=(0.07,), best=2)[20, 0.07]
+    assert torch.equal(best, rankings[20, 0.07][:, :2])
+
+
+def test_similarities_are_taken_once(golden: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    topk = Tensor.topk
+    monkeypatch.setattr(Tensor, "topk", lambda *given, **named: calls.append(given) or topk(*given, **named))
+    knn_rankings(*golden, 5, ks=(5, 20), temperatures=(0.1, 0.07))
+    assert len(calls) == 1
+
+
 def test_top1_is_the_share_of_right_answers() -> None:
     bank, labels = torch.eye(4), torch.arange(4)
     queries = torch.eye(4)
     assert knn_top1(queries, torch.tensor([0, 1, 2, 0]), bank, labels, 4, k=1).item() == 0.75
     assert knn_top1(queries[:1], torch.tensor([0]), bank, labels, 4).item() == 1
+
+
+def test_a_label_among_the_first_k_counts() -> None:
+    rankings = torch.tensor([[2, 0, 1], [0, 1, 2], [1, 0, 2], [0, 2, 1]])
+    labels = torch.tensor([2, 1, 2, 0])  # at places 1, 2, 3 and 1
+    assert [topk_accuracy(rankings, labels, k).item() for k in (1, 2, 3, 5)] == [0.5, 0.75, 1, 1]
+    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+        topk_accuracy(rankings, labels, 0)
+    with pytest.raises(ValueError, match="queries and their labels"):
+        topk_accuracy(rankings, labels[:-1], 1)
 
 
 def test_what_does_not_fit_is_refused(golden: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -64,6 +97,8 @@ def test_what_does_not_fit_is_refused(golden: tuple[Tensor, Tensor, Tensor]) -> 
         knn_predict(features, bank, labels, 5, k=0)
     with pytest.raises(ValueError, match="k and temperature"):
         knn_predict(features, bank, labels, 5, temperature=0)
+    with pytest.raises(ValueError, match=r"k and temperature must be above 0, not \[\] and \[0.1\]"):
+        knn_rankings(features, bank, labels, 5, ks=())
     with pytest.raises(ValueError, match="queries and their labels"):
         knn_top1(features[:0], labels[:0], bank, labels, 5)
 

@@ -209,9 +209,10 @@ async def test_scalars_of_many_pages_all_arrive(log: EventLog, monkeypatch: pyte
     assert [e.step for e in await log.scalar_rows("j", limit=12)] == list(range(12))
 
 
-async def test_the_newest_log_lines_come_oldest_first(log: EventLog) -> None:
-    await log.append("j", [line("a"), scalars(1), line("b"), line("c")])
-    assert [e.payload["text"] for e in await log.tail_logs("j", 2)] == ["b", "c"]
+async def test_the_newest_log_lines_and_alerts_come_oldest_first(log: EventLog) -> None:
+    alert = NewEvent(kind="alert", payload={"reason": "COLLAPSE", "message": "m"})
+    await log.append("j", [line("a"), scalars(1), line("b"), alert, line("c")])
+    assert [e.payload.get("text", "alert") for e in await log.tail_logs("j", 3)] == ["b", "alert", "c"]
 
 
 async def test_a_deleted_jobs_readers_wake_and_find_nothing(log: EventLog, store: Store) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from manyview_server.learn import settings as learn_settings
-from manyview_server.learn.settings import EvaluationSettings
+from manyview_server.learn import methods
+from manyview_server.learn.evaluation import EvaluationSettings
 from manyview_server.worker.cache import ImageCache
 from manyview_server.worker.knn import KnnEvaluation, Split, split
 from manyview_server.worker.precision import Numerics
@@ -32,7 +32,7 @@ def images(harness) -> ImageCache:
 
 
 def evaluation(images: ImageCache, parts: Split, stopped=lambda: False) -> KnnEvaluation:
-    return KnnEvaluation(images, parts, learn_settings.resolve("simclr", {"image_size": 16}), FLOAT32, CPU, stopped)
+    return KnnEvaluation(images, parts, methods.resolve("simclr", {"image_size": 16}), FLOAT32, CPU, stopped)
 
 
 def test_training_never_sees_an_image_that_is_held_out(images: ImageCache) -> None:

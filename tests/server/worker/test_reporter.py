@@ -27,6 +27,7 @@ def result(loss: float = 1.0, accepted: bool = True) -> StepResult:
         gradient_norm=torch.tensor(2.0),
         learning_rate=0.5,
         representation=torch.randn(64, 16, generator=torch.Generator().manual_seed(0)),
+        projection=None,
         scalars={"bank_fill": torch.tensor(0.25)},
     )
 

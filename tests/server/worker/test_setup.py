@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from manyview_server.learn import settings as learn_settings
+from manyview_server.learn import methods
 from manyview_server.messages import ImageUnreadable, Message, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
@@ -48,7 +48,7 @@ def test_what_was_left_open_is_chosen_and_is_valid_as_a_setting(start: StartTrai
     resolved = ready.resolved()
     assert resolved["decode_size"] == 16
     assert resolved["memory_bank_size"] == ready.method.bank.size
-    assert resolved["projection_hidden_dim"] == ready.method.backbone.feature_dim
+    assert resolved["projection_hidden_dim"] == ready.method.encoder.backbone.feature_dim
     merged = {**start.settings, **resolved, "optimizer": {**start.settings["optimizer"], **resolved["optimizer"]}}
     again = prepare(dataclasses.replace(start, settings=merged))
     assert again.resolved() == resolved
@@ -125,6 +125,6 @@ def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, 
 def test_the_card_describes_the_model(start: StartTraining) -> None:
     ready = prepare(start)
     card = ready.model_card("job", 4, 2)
-    settings = learn_settings.from_json(start.settings)
-    assert (card.image_size, card.stem, card.feature_dim) == (16, "small", ready.method.backbone.feature_dim)
+    settings = methods.from_json(start.settings)
+    assert (card.image_size, card.stem, card.feature_dim) == (16, "small", ready.method.encoder.backbone.feature_dim)
     assert card.mean == settings.views.normalize.mean

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyview_server.learn.losses.rows import unit
+
 SMALLEST_TEMPERATURE = 0.01
 """Far below what anybody trains with (0.05), and far above where e^(-2/T) leaves float64's range (0.003)."""
 
@@ -40,9 +42,9 @@ def nt_xent(z0: Tensor, z1: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: shapes that differ or are not (B, P), or a temperature below 0.01.
     """
-    _check(z0, z1, temperature)
+    check_pair(z0, z1, temperature)
     with torch.autocast(z0.device.type, enabled=False):
-        z = _unit(torch.cat([z0, z1]))  # (2B, P)
+        z = unit(torch.cat([z0, z1]))  # (2B, P)
         logits = (z @ z.T) / temperature  # (2B, 2B)
         logits.fill_diagonal_(-math.inf)
         B = len(z0)
@@ -65,11 +67,11 @@ def dcl(z0: Tensor, z1: Tensor, temperature: float, *, weight_sigma: float | Non
     Raises:
         ValueError: shapes that differ or are not (B, P), a temperature below 0.01, or a sigma that is not above 0.
     """
-    _check(z0, z1, temperature)
+    check_pair(z0, z1, temperature)
     if weight_sigma is not None and not weight_sigma > 0:
         raise ValueError(f"weight_sigma must be above 0, not {weight_sigma}")
     with torch.autocast(z0.device.type, enabled=False):
-        z0, z1 = _unit(z0), _unit(z1)
+        z0, z1 = unit(z0), unit(z1)
         positive = (z0 * z1).sum(1)  # (B,)
         if len(z0) == 1:
             return 0 * positive.sum()
@@ -113,13 +115,13 @@ def info_nce(
     Raises:
         ValueError: shapes that do not fit, one kind of ids without the other, or a temperature below 0.01.
     """
-    _check(query, key, temperature)
+    check_pair(query, key, temperature)
     if bank_keys.ndim != 2 or bank_keys.shape[1] != query.shape[1]:
         raise ValueError(f"the bank must be (K, {query.shape[1]}), not {tuple(bank_keys.shape)}")
     if (image_ids is None) != (bank_image_ids is None):
         raise ValueError("image_ids and bank_image_ids go together")
     with torch.autocast(query.device.type, enabled=False):
-        q, k = _unit(query), _unit(key)
+        q, k = unit(query), unit(key)
         if temperature < SMALLEST_FLOAT32_TEMPERATURE:
             q, k = q.double(), k.double()
         loss: Tensor = _BankCrossEntropy.apply(q, k, bank_keys, num_valid, temperature, image_ids, bank_image_ids)
@@ -171,12 +173,8 @@ class _BankCrossEntropy(torch.autograd.Function):
         return grad_loss * grad_q, grad_loss * grad_k, None, None, None, None, None
 
 
-def _unit(z: Tensor) -> Tensor:
-    """Rows of length 1, in float32 at least; rows of zeros stay zeros."""
-    return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1, eps=1e-8)
-
-
-def _check(z0: Tensor, z1: Tensor, temperature: float) -> None:
+def check_pair(z0: Tensor, z1: Tensor, temperature: float) -> None:
+    """Raises ValueError unless both are (B, P) and the temperature is one that this module computes with."""
     if z0.ndim != 2 or z0.shape != z1.shape or len(z0) == 0:
         raise ValueError(f"both projections must be (B, P), not {tuple(z0.shape)} and {tuple(z1.shape)}")
     if not temperature >= SMALLEST_TEMPERATURE:

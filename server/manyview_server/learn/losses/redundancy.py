@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyview_server.learn.losses.rows import widened
+
 BATCH_NORM_EPS = 1e-5
 VICREG_EPS = 1e-4
 """Under the square root: a column that does not vary has a finite gradient."""
@@ -57,7 +59,7 @@ def vicreg(
     """
     _check(z0, z1, least=2)
     with torch.autocast(z0.device.type, enabled=False):
-        z0, z1 = _float(z0), _float(z1)
+        z0, z1 = widened(z0), widened(z1)
         invariance = F.mse_loss(z0, z1)
         variance = (_hinge(z0) + _hinge(z1)) / 2
         covariance = _off_diagonal_covariance(z0) + _off_diagonal_covariance(z1)
@@ -76,12 +78,8 @@ def _off_diagonal_covariance(z: Tensor) -> Tensor:
 
 def _standardized(z: Tensor) -> Tensor:
     """Each column with mean 0 and variance 1 over the batch, as a batch norm without weights makes them."""
-    z = _float(z)
+    z = widened(z)
     return (z - z.mean(0)) / (z.var(0, unbiased=False) + BATCH_NORM_EPS).sqrt()
-
-
-def _float(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def _check(z0: Tensor, z1: Tensor, *, least: int) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyview_server.learn.losses.rows import UNIT_EPS, widened
+
 
 def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     """The mean of -cos(prediction, target) (SimSiam, arXiv 2011.10566, equation 1).
@@ -27,5 +29,4 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.ndim != 2 or prediction.shape != target.shape or len(prediction) == 0:
         raise ValueError(f"both must be (B, P), not {tuple(prediction.shape)} and {tuple(target.shape)}")
     with torch.autocast(prediction.device.type, enabled=False):
-        dtype = torch.promote_types(prediction.dtype, torch.float32)
-        return -F.cosine_similarity(prediction.to(dtype), target.to(dtype), dim=1, eps=1e-8).mean()
+        return -F.cosine_similarity(widened(prediction), widened(target), dim=1, eps=UNIT_EPS).mean()

@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from golden import waves
 from manyview_server.learn.losses import contrastive, dcl, info_nce, nt_xent
-
-
-def waves(rows: int, columns: int, phase: float) -> Tensor:
-    """The inputs of the golden values: sin(0.37 (i D + j) + phase), float64."""
-    return torch.sin(0.37 * torch.arange(rows * columns, dtype=torch.float64) + phase).view(rows, columns)
 
 
 def bank_reference(query: Tensor, key: Tensor, bank: Tensor, temperature: float, masked: Tensor) -> Tensor:

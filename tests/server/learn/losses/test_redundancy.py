@@ -2,15 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
+from golden import waves
 from manyview_server.learn.losses import barlow_twins, vicreg
-
-
-def waves(rows: int, columns: int, phase: float) -> Tensor:
-    """The inputs of the golden values: sin(0.37 (i D + j) + phase), float64."""
-    return torch.sin(0.37 * torch.arange(rows * columns, dtype=torch.float64) + phase).view(rows, columns)
 
 
 @pytest.mark.parametrize(
