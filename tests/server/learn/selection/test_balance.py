@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -14,6 +14,7 @@ def lowest(candidates: Tensor, count: int) -> Selection:
     return Selection(rows=torch.arange(count), scores=candidates[:count].float())
 
 
+@settings(deadline=None, max_examples=50)
 @given(available=st.lists(st.integers(0, 30), min_size=1, max_size=8), data=st.data())
 def test_equal_budgets_differ_only_where_a_class_has_no_more(available: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, sum(available)))
@@ -26,6 +27,7 @@ def test_equal_budgets_differ_only_where_a_class_has_no_more(available: list[int
     assert open_ones == sorted(open_ones, reverse=True), "the first classes get what is over"
 
 
+@settings(deadline=None, max_examples=50)
 @given(available=st.lists(st.integers(0, 30), min_size=1, max_size=8), data=st.data())
 def test_proportional_budgets_are_shares_to_within_one(available: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, sum(available)))

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.learn.selection import typicality
 
 
+@settings(deadline=None, max_examples=50)
 @given(data=st.data(), k=st.integers(1, 30))
 def test_as_a_loop_over_everything_would_choose(brute: Any, data: st.DataObject, k: int) -> None:
     rows = data.draw(brute.whole_rows(least=2))

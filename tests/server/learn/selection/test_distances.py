@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.learn.selection import distances, nearest, unit
 
 
+@settings(deadline=None, max_examples=50)
 @given(data=st.data(), spare=st.sampled_from([0, 2, 16]), chunk=st.sampled_from([1, 30, 16_000_000]))
 def test_the_nearest_by_distance_and_then_by_index(brute: Any, data: st.DataObject, spare: int, chunk: int) -> None:
     rows = data.draw(brute.whole_rows(least=2))

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.learn.selection import duplicates, near_duplicates, unit
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     data=st.data(), apart=st.sampled_from([0.0, 0.9, 1.0, 2**0.5 + 1e-6, 2.0, 5.0]), block=st.sampled_from([1, 3, 9])
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.learn.selection import coreset, farthest, minimum_distance, unit
@@ -16,6 +16,7 @@ WHOLE = st.integers(1, 24).flatmap(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows=WHOLE, seed=st.integers(0, 2**63 - 1), at_once=st.sampled_from([1, 3, 64]), data=st.data())
 def test_each_row_is_the_farthest_from_those_before_and_of_equal_ones_the_first(
     brute: Any, rows: list[list[int]], seed: int, at_once: int, data: st.DataObject
@@ -37,6 +38,7 @@ def test_each_row_is_the_farthest_from_those_before_and_of_equal_ones_the_first(
     assert len(found) == count
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows=WHOLE, seed=st.integers(0, 100), apart=st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 100.0]))
 def test_rows_are_kept_apart_until_none_is_left_that_is_farther(
     brute: Any, rows: list[list[int]], seed: int, apart: float

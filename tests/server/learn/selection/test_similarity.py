@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.learn.selection import similarity
 
 
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_the_nearest_to_any_query_come_first(brute: Any, data: st.DataObject) -> None:
     rows, queries = data.draw(brute.whole_rows()), data.draw(brute.whole_rows(most=4))
