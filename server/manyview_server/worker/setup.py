@@ -17,7 +17,7 @@ from manyview_server.learn import methods, optimizers
 from manyview_server.learn.backbones import Backbone, measured_feature_dim
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import Method, Moment, build_method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
@@ -51,7 +51,7 @@ class Setup:
     num_threads: int
     numerics: Numerics
     method: Method
-    optimizer: Sgd
+    optimizer: Optimizer
     builder: CacheBuilder
     cache: ImageCache
     """All that is decoded: more than `images` where an earlier attempt had adopted more by now."""
@@ -66,7 +66,6 @@ class Setup:
     num_steps: int
     steps_per_epoch: int
     """When the job began: schedules that are told in epochs go by it."""
-    warmup_steps: int
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
     inexact: tuple[str, ...]
@@ -104,7 +103,7 @@ class Setup:
             "decode_size": self.builder.size,
             "precision": self.numerics.precision,
             "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
-            "optimizer": {"learning_rate": self.optimizer.peak_learning_rate},
+            "optimizer": self.settings.optimizer.chosen(self.batch_size),
             **({"memory_bank_size": bank_size} if bank_size is not None else {}),
             **self.method.chosen,
         }
@@ -210,7 +209,6 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        warmup_steps=min(num_steps - 1, round(settings.optimizer.warmup_epochs * steps_per_epoch)),
         remarks=(
             _told(settings.backbone, method.encoder.backbone),
             *_remarks(cache, images, settings, numerics, start),
@@ -305,7 +303,7 @@ def _checkpoint(start: StartTraining) -> dict[str, Any]:
     return checkpoints.read_state(Path(start.resume_from))
 
 
-def _restore(directory: Path, method: Method, optimizer: Sgd) -> None:
+def _restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
     try:
         state.restore(directory, method, optimizer)
     except ValueError as error:
