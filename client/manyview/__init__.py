@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from manyview._metrics import Event, History
     from manyview._types import (
         Backbone,
+        BrokenPlugin,
         Dataset,
         Device,
         EmbedTiming,
@@ -100,6 +101,7 @@ _HOMES = {
     "_metrics": ("Event", "History"),
     "_types": (
         "Backbone",
+        "BrokenPlugin",
         "Dataset",
         "Device",
         "EmbedTiming",
@@ -133,6 +135,7 @@ __all__ = [  # noqa: RUF022  (the entry points first)
     "Aborted",
     "AlreadyExists",
     "Backbone",
+    "BrokenPlugin",
     "Cancelled",
     "DataLoss",
     "Dataset",

@@ -33,6 +33,7 @@ ERRORS = {
 }
 VALUES = {
     "Backbone",
+    "BrokenPlugin",
     "Dataset",
     "Device",
     "EmbedTiming",

@@ -54,6 +54,17 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenPlugin:
+    """Something that an installed package registers, but cannot be used. `traceback` is for the operator alone."""
+
+    group: str
+    name: str
+    package: str
+    problem: str
+    traceback: str = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
     """All of it. `versions` names the libraries of the torch side."""
 
@@ -61,6 +72,7 @@ class Catalogue:
     devices: tuple[Device, ...]
     methods: tuple[Method, ...]
     backbones: tuple[Backbone, ...]
+    broken_plugins: tuple[BrokenPlugin, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Catalogue:
@@ -72,6 +84,7 @@ class Catalogue:
                 devices=tuple(Device(**device) for device in document["devices"]),
                 methods=tuple(Method(**method) for method in document["methods"]),
                 backbones=tuple(Backbone(**backbone) for backbone in document["backbones"]),
+                broken_plugins=tuple(BrokenPlugin(**error) for error in document["broken_plugins"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogueError(f"the worker's description is not as expected: {error!r}") from error

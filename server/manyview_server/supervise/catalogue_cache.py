@@ -7,6 +7,7 @@ is as good as none.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -66,8 +67,31 @@ def _parts() -> Iterator[str]:
     for source in sorted((*SOURCES.glob("learn/**/*.py"), *SOURCES.glob("worker/*.py"))):
         status = source.stat()
         yield f"{source.relative_to(SOURCES)} {status.st_size} {status.st_mtime_ns}"
+    yield from _plugins()
     yield from sorted(node.name for node in DEVICE_NODES.glob("nvidia*"))
     yield os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def _plugins() -> Iterator[str]:
+    """Their sources: a plugin that is being worked on changes without a new version."""
+    entries = (entry for package in metadata.distributions() for entry in package.entry_points)
+    for entry in sorted(entry for entry in entries if entry.group.startswith("manyview.")):
+        yield f"{entry.group} {entry.name} {entry.value}"
+        yield from _sources(entry.module.partition(".")[0])
+
+
+def _sources(module: str) -> Iterator[str]:
+    """Size and time of the files of a module or package, which is found without being imported."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return
+    if spec is None or spec.origin is None:
+        return
+    origin = Path(spec.origin)
+    for source in sorted(origin.parent.glob("**/*.py")) if spec.submodule_search_locations else [origin]:
+        status = source.stat()
+        yield f"{source} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read(path: Path, key: str) -> Catalogue | None:

@@ -36,7 +36,9 @@ def main() -> None:
     _die_with_parent()
     _go_before_the_server()
     if arguments.kind == "describe":
-        print(json.dumps(describe.describe()))
+        with contextlib.redirect_stdout(sys.stderr):  # plugins may print
+            document = describe.describe()
+        print(json.dumps(document))
         return
     if arguments.link_fd is None:
         parser.error(f"{arguments.kind} needs --link-fd")

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from manyview_server.learn import backbones, schema
+from manyview_server.learn import backbones, plugins, schema
 from manyview_server.learn.methods import METHODS
+from manyview_server.learn.plugins import BrokenPlugin, PluginError
 from manyview_server.worker.versions import versions
 
 
 def describe() -> dict[str, Any]:
-    """{"versions", "devices", "methods", "backbones"}, all JSON values."""
+    """{"versions", "devices", "methods", "backbones", "broken_plugins"}, all JSON values."""
+    broken: list[BrokenPlugin] = []
+    plugged_in = _backbone_plugins(broken)
     return {
         "versions": versions(),
         "devices": _devices(),
         "methods": [_method(name) for name in METHODS],
-        "backbones": [_backbone(name) for name in backbones.BACKBONES],
+        "backbones": [*(_backbone(name) for name in backbones.BACKBONES), *plugged_in],
+        "broken_plugins": [asdict(plugin) for plugin in broken],
     }
 
 
@@ -45,3 +50,20 @@ def _method(name: str) -> dict[str, Any]:
 def _backbone(name: str) -> dict[str, Any]:
     entry = backbones.BACKBONES[name]
     return {"name": name, "feature_dim": entry.feature_dim, "num_parameters": entry.num_parameters}
+
+
+def _backbone_plugins(broken: list[BrokenPlugin]) -> list[dict[str, Any]]:
+    """Each is built once: what fails at that is appended to `broken`, as is what cannot be loaded."""
+    found = []
+    for name in plugins.load(backbones.PLUGINS, broken):
+        try:
+            if name in backbones.BACKBONES:
+                raise PluginError(backbones.PLUGINS, name, "there is a backbone of that name already")
+            network = backbones.build(name)
+            num_parameters = sum(parameter.numel() for parameter in network.parameters())
+            found.append({"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters})
+        except PluginError as error:
+            broken.append(error.plugin)
+        except ValueError:  # in its own words: it does not take images of the default size
+            found.append({"name": name, "feature_dim": 0, "num_parameters": 0})
+    return found

@@ -55,6 +55,25 @@ async def test_a_changed_source_is_described_anew(tmp_path: Path, monkeypatch: p
     assert catalogue_cache.fingerprint() != before
 
 
+def test_a_plugin_that_is_worked_on_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    information = tmp_path / "mixer-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mixer\nVersion: 1.0\n")
+    entries = information / "entry_points.txt"
+    entries.write_text("[manyview.backbones]\na = mixer_of_a_test:A\nb = is_not_there:B")
+    source = tmp_path / "mixer_of_a_test.py"
+    source.write_text("raise ImportError")
+    without = catalogue_cache.fingerprint()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [catalogue_cache.fingerprint()]
+    source.write_text("raise ImportError()")
+    found.append(catalogue_cache.fingerprint())
+    entries.write_text("[manyview.backbones]\nz = mixer_of_a_test:A")
+    found.append(catalogue_cache.fingerprint())
+    assert len({without, *found}) == 4
+    assert found[-1] == catalogue_cache.fingerprint()
+
+
 @pytest.mark.parametrize("damaged", ["", "{}", "[1]", '{"fingerprint": "KEY", "catalogue": {"versions": 1}}'])
 async def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, damaged: str) -> None:
     describe, path = Describe(), tmp_path / "catalogue.json"
