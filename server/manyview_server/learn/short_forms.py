@@ -13,8 +13,8 @@ Nothing of this is left in a resolved configuration, which lists every item in f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 Json = Any
 
@@ -116,7 +116,7 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
                 yield where, value, f"must be {words} {path}{field[key]}, which is {bound:g}"
 
 
-def _is_pair(value: Json) -> bool:
+def _is_pair(value: Json) -> TypeGuard[Sequence[Json]]:
     return isinstance(value, list | tuple) and len(value) == 2
 
 
