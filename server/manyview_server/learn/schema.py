@@ -77,6 +77,7 @@ def setting(
     only: Mapping[str, Names] | None = None,
     at_most: str | None = None,
     at_least: str | None = None,
+    width: str | None = None,
     presets: Mapping[str, Any] | None = None,
     fixed: bool = False,
 ) -> Any:
@@ -85,9 +86,10 @@ def setting(
     A text is one of `choices`, or fits `pattern`; with both, one of the two is enough. Names that are not known when
     the class is made, such as those of plugins, are given as a function.
     `needs` names sibling fields that must not be zero for this one to take effect, `only` a sibling and those of its
-    choices with which it does, `at_most` and `at_least` one that bounds it. `presets`, of settings that hold a tuple of
-    settings: values to begin from, by name (see `short_forms`).
-    `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
+    choices with which it does, `at_most` and `at_least` one that bounds it. `width`, of a number of rows, names the one
+    that says how wide they are: it can be given as [rows, width], too. `presets`, of settings that hold a tuple of
+    settings: values to begin from, by name. `short_forms` reads all of these. `fixed`: a checkpoint's tensors or
+    numbers depend on it, so that a run which goes on from one cannot change it.
     """
     bounds = {
         "minimum": minimum,
@@ -100,7 +102,7 @@ def setting(
     metadata: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     metadata |= {"description": description, "needs": tuple(needs), "fixed": fixed, "presets": presets}
     metadata |= {"only": only or {}}
-    metadata |= {"at_most": at_most, "at_least": at_least}
+    metadata |= {"at_most": at_most, "at_least": at_least, "width": width}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -263,7 +265,7 @@ def _field_schema(default: Any, hint: Any, metadata: Mapping[str, Any]) -> dict[
         return nested if metadata["presets"] is None else _with_short_forms(nested, default, metadata["presets"])
     only = {other: list(_names(choices)) for other, choices in metadata["only"].items()}
     rules: dict[str, Any] = {"x-needs": list(metadata["needs"]), "x-only": only}
-    rules |= {"x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"]}
+    rules |= {"x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"], "x-width": metadata["width"]}
     kept = {"x-fixed": True} if metadata["fixed"] else {}
     kept |= {key: rule for key, rule in rules.items() if rule}
     if item_class := _item_class(hint):

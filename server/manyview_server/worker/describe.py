@@ -44,7 +44,8 @@ def _devices() -> list[dict[str, Any]]:
 
 def _method(name: str) -> dict[str, Any]:
     entry = METHODS[name]
-    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": schema.json_schema(entry.settings)}
+    settings_schema = {**schema.json_schema(entry.settings), "x-takes": entry.settings.takes()}
+    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": settings_schema}
 
 
 def _backbone(name: str) -> dict[str, Any]:

@@ -109,9 +109,7 @@ class Table:
 
 def test_a_text_is_one_of_names_that_may_change_or_fits_a_pattern(monkeypatch):
     assert resolve(Table(), {"wood": "x/pine", "label": "A"}) == Table(wood="x/pine", label="A")
-    with pytest.raises(
-        SettingsError, match=r"'oak' or x/NAME; did you mean 'oak'\? \(got 'oac'\)"
-    ):
+    with pytest.raises(SettingsError, match=r"'oak' or x/NAME; did you mean 'oak'\? \(got 'oac'\)"):
         resolve(Table(), {"wood": "oac"})
     with pytest.raises(SettingsError, match="label: must be in capitals"):
         resolve(Table(), {"label": "a"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from manyview_server.learn.rules import view_size
 from manyview_server.learn.schema import setting
 
 
@@ -174,10 +175,8 @@ class PipelineSettings:
     solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
 
     def size(self, image_size: int) -> int:
-        """Pixels on a side of the view: all of `image_size`, or a multiple of 4 that is at least 8."""
-        if self.size_fraction == 1:
-            return image_size
-        return min(image_size, max(8, 4 * round(self.size_fraction * image_size / 4)))
+        """Pixels on a side of the view: see `rules.view_size`."""
+        return view_size(image_size, self.size_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
