@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manyview_server.errors import InvalidArgument, Violation
-from manyview_server.learn import short_forms
+from manyview_server.learn import rules, short_forms
 from manyview_server.supervise.plugin_packages import packages_with_plugins
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
 from manyview_server.supervise.violations import not_finite, not_installed, refused, shown, types_of, unknown
@@ -170,7 +170,7 @@ class Catalogue:
             found.setdefault(violation.field, violation.description)
         if not found:
             whole = _resolve(schema, short_forms.merged(whole, in_full))
-            for broken in short_forms.broken_rules(schema, overrides, whole):
+            for broken in (*short_forms.broken_rules(schema, overrides, whole), *_broken(schema, whole)):
                 refuse(*broken)
         if found:
             raise InvalidArgument.of(*(Violation(field=prefix + f, description=found[f]) for f in sorted(found)))
@@ -231,6 +231,10 @@ def _changed(
             yield from _changed(field, was or {}, wanted or {}, f"{path}{name}.")
         elif field.get("x-fixed") and was != wanted:
             yield f"{path}{name}", was, wanted
+
+
+def _broken(schema: Json, config: Mapping[str, Json]) -> Iterator[rules.Broken]:
+    return rules.broken(config, schema["x-takes"]) if "x-takes" in schema else iter(())
 
 
 def _item_schema(schema: Json, path: str) -> Json:

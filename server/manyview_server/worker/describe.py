@@ -43,10 +43,10 @@ def _devices() -> list[dict[str, Any]]:
 
 def _method(name: str) -> dict[str, Any]:
     entry = METHODS[name]
-    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": schema.json_schema(entry.settings)}
+    settings_schema = {**schema.json_schema(entry.settings), "x-takes": entry.settings.takes()}
+    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": settings_schema}
 
 
 def _backbone(name: str) -> dict[str, Any]:
-    network = backbones.build(name)  # on the meta device it would be instant, after importing torch's compiler for 8 s
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return {"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters}
+    entry = backbones.BACKBONES[name]
+    return {"name": name, "feature_dim": entry.feature_dim, "num_parameters": entry.num_parameters}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from manyview_server.learn.rules import view_size
 from manyview_server.learn.schema import setting, settings_by_name
 from manyview_server.learn.views import custom as plugins
 
@@ -179,10 +180,8 @@ class PipelineSettings:
     )
 
     def size(self, image_size: int) -> int:
-        """Pixels on a side of the view: all of `image_size`, or a multiple of 4 that is at least 8."""
-        if self.size_fraction == 1:
-            return image_size
-        return min(image_size, max(8, 4 * round(self.size_fraction * image_size / 4)))
+        """Pixels on a side of the view: see `rules.view_size`."""
+        return view_size(image_size, self.size_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
