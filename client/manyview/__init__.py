@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from manyview._metrics import Event, History
     from manyview._types import (
         Backbone,
-        BrokenPlugin,
         Dataset,
         Device,
         EmbedTiming,
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
         Method,
         Methods,
         Model,
+        PluginProblem,
         Progress,
         RejectedImage,
         ServerInfo,
@@ -101,7 +101,6 @@ _HOMES = {
     "_metrics": ("Event", "History"),
     "_types": (
         "Backbone",
-        "BrokenPlugin",
         "Dataset",
         "Device",
         "EmbedTiming",
@@ -113,7 +112,8 @@ _HOMES = {
         "Method",
         "Methods",
         "Model",
-        "Progress",
+            "PluginProblem",
+    "Progress",
         "RejectedImage",
         "ServerInfo",
         "StoredImage",
@@ -135,7 +135,7 @@ __all__ = [  # noqa: RUF022  (the entry points first)
     "Aborted",
     "AlreadyExists",
     "Backbone",
-    "BrokenPlugin",
+    "PluginProblem",
     "Cancelled",
     "DataLoss",
     "Dataset",

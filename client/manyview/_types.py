@@ -173,7 +173,7 @@ class Backbone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokenPlugin:
+class PluginProblem:
     """Something that a package on the server registers, but cannot be used."""
 
     group: str
@@ -188,7 +188,7 @@ class Methods:
 
     methods: tuple[Method, ...]
     backbones: tuple[Backbone, ...]
-    broken_plugins: tuple[BrokenPlugin, ...] = ()
+    plugin_problems: tuple[PluginProblem, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ ERRORS = {
 }
 VALUES = {
     "Backbone",
-    "BrokenPlugin",
+    "PluginProblem",
     "Dataset",
     "Device",
     "EmbedTiming",

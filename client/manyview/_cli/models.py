@@ -134,7 +134,7 @@ def methods(
         typer.echo()
         rows = [(item.name, item.feature_dim, item.num_parameters) for item in found.backbones]
         print_table(("BACKBONE", "FEATURES", "PARAMETERS"), rows)
-        for plugin in found.broken_plugins:
+        for plugin in found.plugin_problems:
             typer.echo(f"plugin {plugin.name} of {plugin.package} is left out: {plugin.problem}", err=True)
 
 

@@ -193,14 +193,14 @@ class ListMethodsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListMethodsResponse(_message.Message):
-    __slots__ = ("methods", "backbones", "broken_plugins")
+    __slots__ = ("methods", "backbones", "plugin_problems")
     METHODS_FIELD_NUMBER: _ClassVar[int]
     BACKBONES_FIELD_NUMBER: _ClassVar[int]
-    BROKEN_PLUGINS_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     methods: _containers.RepeatedCompositeFieldContainer[Method]
     backbones: _containers.RepeatedCompositeFieldContainer[Backbone]
-    broken_plugins: _containers.RepeatedCompositeFieldContainer[BrokenPlugin]
-    def __init__(self, methods: _Optional[_Iterable[_Union[Method, _Mapping]]] = ..., backbones: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ..., broken_plugins: _Optional[_Iterable[_Union[BrokenPlugin, _Mapping]]] = ...) -> None: ...
+    plugin_problems: _containers.RepeatedCompositeFieldContainer[PluginProblem]
+    def __init__(self, methods: _Optional[_Iterable[_Union[Method, _Mapping]]] = ..., backbones: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ..., plugin_problems: _Optional[_Iterable[_Union[PluginProblem, _Mapping]]] = ...) -> None: ...
 
 class Method(_message.Message):
     __slots__ = ("name", "title", "paper", "config_schema_json")
@@ -224,7 +224,7 @@ class Backbone(_message.Message):
     num_parameters: int
     def __init__(self, name: _Optional[str] = ..., feature_dim: _Optional[int] = ..., num_parameters: _Optional[int] = ...) -> None: ...
 
-class BrokenPlugin(_message.Message):
+class PluginProblem(_message.Message):
     __slots__ = ("group", "name", "package", "problem")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -141,9 +141,15 @@ class App:
 
 
 def _tell_of_plugins(catalogue: Catalogue) -> None:
-    for plugin in catalogue.broken_plugins:
-        told = {"group": plugin.group, "package": plugin.package, "traceback": plugin.traceback}
-        log.error("plugin %s is left out: %s", plugin.name, plugin.problem, extra=told)
+    for problem in catalogue.plugin_errors:
+        log.error(
+            "plugin %r of %s (%s) is left out: %s",
+            problem.name,
+            problem.package,
+            problem.group,
+            problem.problem,
+            extra={"traceback": problem.traceback},
+        )
 
 
 def _warn_of_open_door(settings: ServeSettings) -> None:

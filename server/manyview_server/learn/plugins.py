@@ -21,7 +21,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokenPlugin:
+class PluginError:
     """Why a plugin cannot be used."""
 
     group: str
@@ -37,30 +37,42 @@ class BrokenPlugin:
         return f"plugin {self.name!r} of {self.package} ({self.group}): {self.problem}"
 
 
-class PluginError(ValueError):
-    """A plugin that cannot be used; `plugin` says which and why."""
+class PluginBroken(ValueError):
+    """A plugin that cannot be used; `error` says which and why."""
 
     def __init__(self, group: str, name: str, problem: str, cause: BaseException | None = None) -> None:
         story = "" if cause is None else "".join(traceback.format_exception(cause))
         package = " and ".join(_packages(group, name)) or "no package"
-        self.plugin = BrokenPlugin(group=group, name=name, package=package, problem=problem, traceback=story)
-        super().__init__(str(self.plugin))
+        self.error = PluginError(group=group, name=name, package=package, problem=problem, traceback=story)
+        super().__init__(str(self.error))
+
+
+_left_out = False
+
+
+def leave_out() -> None:
+    """From now on be as if no package had registered anything."""
+    global _left_out
+    _left_out = True
+    names.cache_clear()
 
 
 @functools.cache
 def names(group: str) -> tuple[str, ...]:
     """The names registered in `group`, in order, whether they can be loaded or not. Imports no plugin."""
+    if _left_out:
+        return ()
     return tuple(sorted({entry.name for entry in metadata.entry_points(group=group)}))
 
 
-def load(group: str, broken: list[BrokenPlugin]) -> dict[str, object]:
-    """Every plugin of `group` by name; those that cannot be used are appended to `broken`."""
+def load(group: str, errors: list[PluginError]) -> dict[str, object]:
+    """Every plugin of `group` by name; those that cannot be used are appended to `errors`."""
     found: dict[str, object] = {}
     for name in names(group):
         try:
             found[name] = load_one(group, name)
-        except PluginError as error:
-            broken.append(error.plugin)
+        except PluginBroken as broken:
+            errors.append(broken.error)
     return found
 
 
@@ -68,17 +80,17 @@ def load_one(group: str, name: str) -> object:
     """What the entry point `name` of `group` names.
 
     Raises:
-        PluginError: it cannot be imported, its name is none, or it is not registered exactly once.
+        PluginBroken: it cannot be imported, its name is none, or it is not registered exactly once.
     """
     entries = list(metadata.entry_points(group=group, name=name))
     if not NAME.fullmatch(name):
-        raise PluginError(group, name, "its name is to begin with a letter or digit and go on with those, _, . and -")
+        raise PluginBroken(group, name, "its name is to begin with a letter or digit and go on with those, _, . and -")
     if len(entries) != 1:
-        raise PluginError(group, name, f"it is to be registered once, and is {len(entries)} times")
+        raise PluginBroken(group, name, f"it is to be registered once, and is {len(entries)} times")
     try:
         return entries[0].load()
     except (Exception, SystemExit) as error:
-        raise PluginError(group, name, f"it cannot be loaded ({type(error).__name__})", error) from error
+        raise PluginBroken(group, name, f"it cannot be loaded ({type(error).__name__})", error) from error
 
 
 def _packages(group: str, name: str) -> list[str]:

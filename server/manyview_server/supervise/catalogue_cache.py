@@ -7,7 +7,6 @@ is as good as none.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from manyview_server.store.shards import sync_directory
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError, describe
+from manyview_server.supervise.plugin_packages import plugin_files
 
 DEVICE_NODES = Path("/dev")
 SOURCES = Path(__file__).parent.parent
@@ -35,6 +35,8 @@ async def remembered(path: Path, describe: Callable[[], Awaitable[Catalogue]] = 
     if (kept := _read(path, key)) is not None:
         return kept
     catalogue = await describe()
+    if catalogue.without_plugins:  # perhaps only this time
+        return catalogue
     try:
         _keep(path, json.dumps({"fingerprint": key, "catalogue": catalogue.to_json()}))
     except OSError as error:
@@ -54,7 +56,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 def fingerprint() -> str:
-    """Of what the catalogue depends on: installed packages, our own sources, and the devices to be seen."""
+    """Of what the catalogue depends on: installed packages, our sources and the plugins', and devices to be seen."""
     digest = hashlib.sha256()
     for part in _parts():
         digest.update(f"{part}\n".encode())
@@ -65,33 +67,18 @@ def _parts() -> Iterator[str]:
     yield sys.version
     yield from sorted(f"{package.metadata['Name']} {package.version}" for package in metadata.distributions())
     for source in sorted((*SOURCES.glob("learn/**/*.py"), *SOURCES.glob("worker/*.py"))):
-        status = source.stat()
-        yield f"{source.relative_to(SOURCES)} {status.st_size} {status.st_mtime_ns}"
-    yield from _plugins()
+        yield _state_of(source)
+    yield from sorted(map(_state_of, plugin_files()))
     yield from sorted(node.name for node in DEVICE_NODES.glob("nvidia*"))
     yield os.environ.get("CUDA_VISIBLE_DEVICES", "all")
 
 
-def _plugins() -> Iterator[str]:
-    """Their sources: a plugin that is being worked on changes without a new version."""
-    entries = (entry for package in metadata.distributions() for entry in package.entry_points)
-    for entry in sorted(entry for entry in entries if entry.group.startswith("manyview.")):
-        yield f"{entry.group} {entry.name} {entry.value}"
-        yield from _sources(entry.module.partition(".")[0])
-
-
-def _sources(module: str) -> Iterator[str]:
-    """Size and time of the files of a module or package, which is found without being imported."""
+def _state_of(file: Path) -> str:
     try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return
-    if spec is None or spec.origin is None:
-        return
-    origin = Path(spec.origin)
-    for source in sorted(origin.parent.glob("**/*.py")) if spec.submodule_search_locations else [origin]:
-        status = source.stat()
-        yield f"{source} {status.st_size} {status.st_mtime_ns}"
+        status = file.stat()
+    except OSError:
+        return str(file)
+    return f"{file} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read(path: Path, key: str) -> Catalogue | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.learn import plugins
-from manyview_server.learn.plugins import BrokenPlugin, PluginError
+from manyview_server.learn.plugins import PluginBroken, PluginError
 
 GROUP = "manyview.things"
 
@@ -44,7 +44,7 @@ def test_what_packages_register_is_loaded_by_name(register: Register, module: ty
     register("first", {"b": "things_of_a_package:one"})
     register("second", {"a": "things_of_a_package:two"})
     register("third", {"c": "things_of_a_package:two"}, group="manyview.others")
-    broken: list[BrokenPlugin] = []
+    broken: list[PluginError] = []
     assert plugins.names(GROUP) == ("a", "b")
     assert plugins.load(GROUP, broken) == {"a": module.two, "b": module.one}
     assert broken == []
@@ -72,7 +72,7 @@ def test_a_plugin_that_fails_is_told_and_its_neighbours_are_loaded(
         "od d": "things_of_a_package:good",
     }
     register("first", entries)
-    broken: list[BrokenPlugin] = []
+    broken: list[PluginError] = []
     assert plugins.load(GROUP, broken) == {"good": module.good}
     told = {plugin.name: plugin.problem for plugin in broken}
     assert told == {
@@ -91,8 +91,8 @@ def test_a_name_that_two_packages_register_is_neither_ones(register: Register, m
     module.one = object()
     register("first", {"a": "things_of_a_package:one"})
     register("second", {"a": "things_of_a_package:one"})
-    with pytest.raises(PluginError, match="registered once, and is 2 times") as refused:
+    with pytest.raises(PluginBroken, match="registered once, and is 2 times") as refused:
         plugins.load_one(GROUP, "a")
-    assert refused.value.plugin.package == "first 1.2 and second 1.2"
-    with pytest.raises(PluginError, match="is 0 times"):
+    assert refused.value.error.package == "first 1.2 and second 1.2"
+    with pytest.raises(PluginBroken, match="is 0 times"):
         plugins.load_one(GROUP, "z")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from manyview_server.supervise import catalogue_cache
 from manyview_server.supervise.catalogue import Backbone, Catalogue, CatalogueError, Device, Method
+from manyview_server.supervise.plugin_packages import packages_with_plugins
+from plugins import install
 
 CATALOGUE = Catalogue(
     versions={"torch": "2.11"},
@@ -55,23 +58,36 @@ async def test_a_changed_source_is_described_anew(tmp_path: Path, monkeypatch: p
     assert catalogue_cache.fingerprint() != before
 
 
-def test_a_plugin_that_is_worked_on_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    information = tmp_path / "mixer-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mixer\nVersion: 1.0\n")
-    entries = information / "entry_points.txt"
-    entries.write_text("[manyview.backbones]\na = mixer_of_a_test:A\nb = is_not_there:B")
-    source = tmp_path / "mixer_of_a_test.py"
-    source.write_text("raise ImportError")
-    without = catalogue_cache.fingerprint()
-    monkeypatch.syspath_prepend(tmp_path)
-    found = [catalogue_cache.fingerprint()]
-    source.write_text("raise ImportError()")
-    found.append(catalogue_cache.fingerprint())
-    entries.write_text("[manyview.backbones]\nz = mixer_of_a_test:A")
-    found.append(catalogue_cache.fingerprint())
-    assert len({without, *found}) == 4
-    assert found[-1] == catalogue_cache.fingerprint()
+async def test_what_was_described_without_plugins_is_not_remembered(tmp_path: Path) -> None:
+    async def without() -> Catalogue:
+        return replace(CATALOGUE, without_plugins=True)
+
+    assert (await catalogue_cache.remembered(tmp_path / "catalogue.json", without)).without_plugins
+    assert await catalogue_cache.remembered(tmp_path / "catalogue.json", Describe()) == CATALOGUE
+
+
+def test_a_plugins_changed_source_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install(tmp_path, "posterize", "a = 1")
+    before = catalogue_cache.fingerprint()
+    (tmp_path / "posterize_plugin.py").write_text("a = 12")
+    assert catalogue_cache.fingerprint() != before
+
+
+def test_a_plugin_that_is_installed_to_be_edited_is_described_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, source = tmp_path / "site", tmp_path / "a source" / "posterize.py"
+    source.parent.mkdir()
+    source.write_text("a = 1")
+    install(site, "posterize", "")
+    origin = {"url": source.parent.as_uri(), "dir_info": {"editable": True}}
+    (site / "posterize_plugin-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(str(site))
+    before = catalogue_cache.fingerprint()
+    source.write_text("a = 12")
+    assert catalogue_cache.fingerprint() != before
+    assert packages_with_plugins() == ["posterize_plugin"]
 
 
 @pytest.mark.parametrize("damaged", ["", "{}", "[1]", '{"fingerprint": "KEY", "catalogue": {"versions": 1}}'])

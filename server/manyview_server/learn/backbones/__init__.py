@@ -22,7 +22,7 @@ from manyview_server.learn.backbones.backbone import Backbone, measured_feature_
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.unknown import did_you_mean
 from manyview_server.learn.backbones.vit import VisionTransformer, choose_patch_size
-from manyview_server.learn.plugins import PluginError
+from manyview_server.learn.plugins import PluginBroken
 
 __all__ = [
     "BACKBONES",
@@ -106,7 +106,7 @@ def names_taking(option: str) -> tuple[str, ...]:
     """Those of `names` on which one of `OPTIONS` has an effect. Loads the plugins; those that fail take nothing."""
     taking = []
     for name in names():
-        with contextlib.suppress(PluginError):
+        with contextlib.suppress(PluginBroken):
             taking += [name] if option in accepted_options(name) else []
     return tuple(taking)
 

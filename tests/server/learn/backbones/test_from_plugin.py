@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from manyview_server.learn import backbones, plugins
 from manyview_server.learn.backbones import Backbone, from_plugin
-from manyview_server.learn.plugins import PluginError
+from manyview_server.learn.plugins import PluginBroken
 
 
 class Mean(Backbone):
@@ -82,9 +82,9 @@ def test_a_plugin_is_told_what_it_has_parameters_for() -> None:
     ],
 )
 def test_a_plugin_that_does_not_keep_to_the_interface_is_refused(name: str, why: str) -> None:
-    with pytest.raises(PluginError, match=why) as refused:
+    with pytest.raises(PluginBroken, match=why) as refused:
         backbones.build(name)
-    assert (refused.value.plugin.group, refused.value.plugin.name) == (from_plugin.GROUP, name)
+    assert (refused.value.error.group, refused.value.error.name) == (from_plugin.GROUP, name)
     assert "a secret" not in str(refused.value)
 
 
