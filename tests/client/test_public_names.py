@@ -33,7 +33,6 @@ ERRORS = {
 }
 VALUES = {
     "Backbone",
-    "PluginProblem",
     "Dataset",
     "Device",
     "EmbedTiming",
@@ -45,6 +44,7 @@ VALUES = {
     "Method",
     "Methods",
     "Model",
+    "PluginProblem",
     "Progress",
     "RejectedImage",
     "ServerInfo",
