@@ -53,6 +53,19 @@ class EvaluationSettings:
         maximum=10_000_000,
         needs=("knn_every_epochs",),
     )
+    linear_probe: bool = setting(
+        True,
+        "Whether a linear classifier of the features is trained along, on the labelled training images, and evaluated "
+        "as kNN is. It has no influence on the features.",
+        needs=("knn_every_epochs",),
+    )
+    linear_learning_rate: float = setting(
+        0.1,
+        "Peak learning rate of the linear classifier, which falls along a cosine to 0.",
+        exclusive_minimum=0,
+        maximum=100,
+        needs=("knn_every_epochs", "linear_probe"),
+    )
 
 
 def knn_rankings(
