@@ -24,8 +24,8 @@ from torch import Tensor
 
 import manyview
 from manyview_server.learn import optimizers
-from manyview_server.learn.methods import build_method
-from manyview_server.learn.settings import TrainSettings, resolve
+from manyview_server.learn.methods import Moment, build_method, resolve
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
 from manyview_server.worker import decoder
@@ -94,19 +94,19 @@ def bare_training(paths: list[Path], method: str, steps: int = 12) -> float:
     for step in range(steps):
         rows = torch.arange(step * 256, (step + 1) * 256) % len(paths)
         began = time.perf_counter()
-        views = views_of(images[rows], rows, settings, model.num_views)
+        views = views_of(images[rows], rows, settings)
         between = time.perf_counter()
-        train_step(model, optimizer, views, rows, step, steps)
+        train_step(model, optimizer, views, rows, Moment(step=step, total_steps=steps))
         views_s.append(between - began)
         step_s.append(time.perf_counter() - between)
     return settings.batch_size / (statistics.median(views_s[2:]) + statistics.median(step_s[2:]))
 
 
-def views_of(images: Tensor, image_ids: Tensor, settings: TrainSettings, num_views: int) -> Tensor:
+def views_of(images: Tensor, image_ids: Tensor, settings: TrainSettings) -> list[Tensor]:
     """The views of a batch as the trainer makes them."""
     sizes = torch.full((len(images), 2), 32)
     return make_views(
-        images, sizes, image_ids, settings.views, size=32, seed=0, epoch=1, num_views=num_views,
+        images, sizes, image_ids, settings.views, image_size=32, seed=0, epoch=1,
         dtype=torch.float32, memory_format=torch.channels_last,
     )  # fmt: skip
 

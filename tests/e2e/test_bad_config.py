@@ -48,11 +48,11 @@ def schemas(client: manyview.Client) -> dict[str, Any]:
 
 
 def leaves(schema: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, schema) of each field that is no object."""
+    """(path, schema) of each field that is neither an object nor a list of them."""
     for name, field in schema["properties"].items():
         if "properties" in field:
             yield from leaves(field, (*path, name))
-        else:
+        elif "properties" not in field.get("items", {}):
             yield (*path, name), field
 
 
@@ -179,20 +179,46 @@ def test_hundreds_of_violations_still_fit_an_answer(client: manyview.Client, dat
     assert caught.value.violations[-1].description.endswith("more violations")
 
 
-def test_rules_between_fields_fail_the_job_with_every_field_that_breaks_one(
+def test_fields_that_contradict_one_another_or_would_have_no_effect_are_refused(
     client: manyview.Client, dataset: manyview.Dataset
 ) -> None:
-    config = SMALL_JOB | {
-        "views": {"crop": {"scale_min": 0.9, "scale_max": 0.5}, "blur": {"probability": 0, "sigma_max": 1.5}},
-        "optimizer": {"warmup_epochs": 7},
-    }
+    views = {"crop": {"scale_min": 0.9, "scale_max": 0.5}, "blur": {"probability": 0, "sigma_max": 1.5}}
+    with refused(
+        manyview.InvalidArgument,
+        "FIELD_INVALID",
+        "config.views.crop.scale_min: must be at most views.crop.scale_max, which is 0.5 (got 0.9)",
+        "config.views.blur.sigma_max: has no effect while views.blur.probability is 0 (got 1.5)",
+    ):
+        client.train(dataset, "simclr", config={"views": views})
+
+
+def test_recipes_are_resolved_in_full_and_refused_where_they_are_wrong(
+    client: manyview.Client, dataset: manyview.Dataset
+) -> None:
+    views = {"preset": "byol", "blur": {"sigma_max": 1.5}, "pipelines": {"1": {"solarize": {"probability": 0.5}}}}
+    config = client.resolve_config(dataset, "simclr", config={"views": views})
+    first, second = config["views"]["pipelines"]
+    assert (first["blur"]["probability"], second["blur"]["probability"]) == (1.0, 0.1)
+    assert (first["blur"]["sigma_max"], second["blur"]["sigma_max"]) == (1.5, 1.5)
+    assert (first["solarize"]["probability"], second["solarize"]["probability"]) == (0.0, 0.5)
+    assert set(config["views"]) == {"pipelines", "normalize"}
+    assert client.resolve_config(dataset, "simclr", config=config) == config
+
+    views = {"preset": "bylo", "blurr": {}, "pipelines": {"4": {}}}
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "'byol'", "did you mean 'blur'?", "0 to 0") as caught:
+        client.train(dataset, "simclr", config={"views": views})
+    fields = [violation.field for violation in caught.value.violations]
+    assert fields == ["config.views.blurr", "config.views.pipelines.4", "config.views.preset"]
+
+
+def test_rules_that_the_trainer_knows_fail_the_job(client: manyview.Client, dataset: manyview.Dataset) -> None:
+    config = SMALL_JOB | {"optimizer": {"warmup_epochs": 7}, "views": {"preset": "mae"}}
     job = client.train(dataset, "simclr", epochs=3, config=config)
     with pytest.raises(manyview.TrainJobFailed) as caught:
         job.wait(timeout_s=40)
     assert caught.value.reason == "CONFIG_INVALID"
     for text in (
-        "views.crop.scale_min: must be at most views.crop.scale_max, which is 0.5 (got 0.9)",
-        "views.blur.sigma_max: has no effect while views.blur.probability is 0 (got 1.5)",
+        "views.pipelines: simclr takes 2 views of the whole image_size, and these are 1",
         "optimizer.warmup_epochs: must be at most epochs, which is 3 (got 7",
     ):
         assert text in str(caught.value)

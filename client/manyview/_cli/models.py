@@ -156,9 +156,16 @@ def parameters(schema: Any, root: Any, prefix: str = "") -> list[tuple[str, str,
         if "properties" in inner:
             rows += parameters(inner, root, f"{prefix}{name}.")
         else:
-            default = json.dumps(field["default"]) if "default" in field else "-"
+            default = _default(field)
             rows.append((prefix + name, default, _allowed(inner), field.get("description", "")))
     return rows
+
+
+def _default(field: Any) -> str:
+    """A list of objects is too long for a table; `--print-config` shows it."""
+    if "properties" in field.get("items", {}):
+        return f"[{len(field['default'])} objects]"
+    return json.dumps(field["default"]) if "default" in field else "-"
 
 
 def _allowed(field: Any) -> str:

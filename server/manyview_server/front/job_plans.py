@@ -12,7 +12,6 @@ from manyview_server.front import convert_jobs, names
 from manyview_server.store.records import Checkpoint, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
-from manyview_server.supervise.reports import merged
 
 MIN_IMAGES = 2
 MAX_IMAGES = 10**9
@@ -39,17 +38,16 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
     origin, source = await _origin(request, store)
     if origin is None:
         dataset_id = names.dataset_id(request.dataset, "dataset")
-        method, overrides = request.method, convert_jobs.plain(request.config)
+        method, base = request.method, None
     else:
         dataset_id = names.dataset_id(request.dataset, "dataset") if request.dataset else origin.dataset_id
         method = request.method or origin.method
         if method != origin.method:
             raise names.invalid("method", f"must be {origin.method!r}, the other job's, or empty (got {method!r})")
-        overrides = merged(origin.settings, convert_jobs.plain(request.config))
-    settings = catalogue.resolve(method, overrides)
+        base = origin.settings
+    settings = catalogue.resolve(method, convert_jobs.plain(request.config), base)
     if origin is not None and source is not None:
-        # Resolved again: fields that came later than the job have their defaults.
-        catalogue.refuse_changed(method, catalogue.resolve(method, origin.settings), settings)
+        catalogue.refuse_changed(method, origin.settings, settings)
     return JobPlan(
         train_job_id=job_id,
         dataset_id=dataset_id,

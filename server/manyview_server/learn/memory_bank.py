@@ -9,8 +9,13 @@ slots that were never filled are known: they are not negatives.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Settings = TypeVar("Settings", bound=Any)
 
 LARGEST_DEFAULT_SIZE = 4096
 """The size usual for data sets of 50,000 images (lightly's examples and CIFAR-10 benchmark)."""
@@ -84,3 +89,10 @@ def default_size(num_images: int, batch_size: int) -> int:
     """
     target = min(LARGEST_DEFAULT_SIZE, num_images // 20)
     return max(1, target // batch_size) * batch_size
+
+
+def settle_bank(settings: Settings, num_images: int) -> Settings:
+    """Settled `settings` of a method with a bank, its size chosen by `default_size` where it was left open."""
+    if settings.memory_bank_size is not None:
+        return settings
+    return dataclasses.replace(settings, memory_bank_size=default_size(num_images, settings.batch_size))

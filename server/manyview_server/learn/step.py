@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from manyview_server.learn.methods.method import Method
+from manyview_server.learn.methods.method import Method, Moment, Views
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.schedules import warmup_cosine
 
@@ -31,7 +31,7 @@ class StepResult:
     learning_rate: float
     """Of this step."""
     representation: Tensor
-    """(V'B, D) backbone features, detached."""
+    """(V'B, D) features, detached."""
     projection: Tensor | None
     """(V'B, P) what the loss compares with its targets, detached."""
     scalars: dict[str, Tensor]
@@ -41,10 +41,9 @@ class StepResult:
 def train_step(
     method: Method,
     optimizer: Sgd,
-    views: Tensor,
+    views: Views,
     image_ids: Tensor,
-    step: int,
-    total_steps: int,
+    moment: Moment,
     *,
     warmup_steps: int = 0,
     precision: Precision = "float32",
@@ -56,17 +55,18 @@ def train_step(
     Args:
         method: in training mode.
         optimizer: made by `optimizers.build` for `method`.
-        views: (V, B, 3, H, W), normalised.
+        views: normalised, a tensor (V, B, 3, o, o) for each size.
         image_ids: (B,) int64.
-        step: of `total_steps`, from 0. The learning rate rises over `warmup_steps`, then falls along a cosine to 0.
+        moment: the learning rate rises over the first `warmup_steps`, then falls along a cosine to 0.
     """
-    optimizer.set_learning_rate(warmup_cosine(step, total_steps, warmup_steps))
+    optimizer.set_learning_rate(warmup_cosine(moment.step, moment.total_steps, warmup_steps))
     optimizer.zero_grad()
     statistics = _NormStatistics(method)
 
-    with torch.autocast(views.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        output = method.forward_loss(views, image_ids)
+    with torch.autocast(image_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        output = method.forward_loss(views, image_ids, moment)
     torch.autograd.backward(output.loss)
+    method.before_update(moment)
 
     gradient_norm = torch.nn.utils.get_total_norm(
         parameter.grad for parameter in method.parameters() if parameter.grad is not None
@@ -74,7 +74,7 @@ def train_step(
     accepted = torch.isfinite(output.loss.detach()) & torch.isfinite(gradient_norm)
     optimizer.step(accepted)
     statistics.restore_unless(accepted)
-    method.after_step(step, total_steps, accepted)
+    method.after_step(moment, accepted)
     return StepResult(
         loss=output.loss.detach(),
         accepted=accepted,

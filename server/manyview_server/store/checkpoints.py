@@ -51,7 +51,11 @@ class ModelCard:
     backbone: str
     backbone_width: float
     stem: str
+    # Width of the learned embedding behind the backbone, 0 where there is none.
+    embedding_dim: int
+    # Width of what embeds: the backbone's features, or the learned embedding.
     feature_dim: int
+    # 0 where there is no projection head.
     projection_dim: int
     # Side in pixels that an image is resized to, and the channels' normalisation after scaling to 0..1.
     image_size: int

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from manyview_server.errors import InvalidArgument, Violation
+from manyview_server.learn import short_forms
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
-from manyview_server.supervise.violations import not_finite, refused, types_of, unknown
+from manyview_server.supervise.violations import not_finite, refused, shown, types_of, unknown
 
 Json = Any
 
@@ -119,19 +120,42 @@ class Catalogue:
         if found:
             raise InvalidArgument.of(*found)
 
-    def resolve(self, method: str, overrides: Mapping[str, Json], *, prefix: str = "config.") -> dict[str, Json]:
-        """The whole configuration: `overrides`, nested, over the defaults of `method`. Whole floats become integers.
+    def resolve(
+        self,
+        method: str,
+        overrides: Mapping[str, Json],
+        base: Mapping[str, Json] | None = None,
+        *,
+        prefix: str = "config.",
+    ) -> dict[str, Json]:
+        """The whole configuration: `overrides`, nested, over `base`, by default the defaults of `method`. Short forms
+        are spelled out, and whole floats become integers.
 
         Raises:
             InvalidArgument: FIELD_INVALID with every violation; `prefix` goes before each field's dotted path.
         """
         schema = self.method(method).schema
-        found = {v.field: v for v in (*refused(schema, overrides), *not_finite(overrides))}
+        found: dict[str, str] = {}
+
+        def refuse(field: str, value: Json, message: str) -> None:
+            found.setdefault(field, f"{message} (got {shown(value)})")
+
+        def is_right(path: str, fields: Mapping[str, Json]) -> bool:
+            wrong = refused(_item_schema(schema, path), fields)
+            found.update({path + violation.field: violation.description for violation in wrong})
+            return not wrong
+
+        whole: dict[str, Json] = _resolve(schema, base or {})
+        in_full = short_forms.spelled_out(schema, whole, overrides, refuse, is_right)
+        for violation in (*refused(schema, in_full), *not_finite(overrides)):
+            found.setdefault(violation.field, violation.description)
+        if not found:
+            whole = _resolve(schema, short_forms.merged(whole, in_full))
+            for broken in short_forms.broken_rules(schema, overrides, whole):
+                refuse(*broken)
         if found:
-            fields = sorted(found)
-            raise InvalidArgument.of(*(Violation(field=prefix + f, description=found[f].description) for f in fields))
-        resolved: dict[str, Json] = _resolve(schema, overrides)
-        return resolved
+            raise InvalidArgument.of(*(Violation(field=prefix + f, description=found[f]) for f in sorted(found)))
+        return whole
 
 
 async def describe(command: Sequence[str] = WORKER_COMMAND, *, deadline_s: float = 300.0) -> Catalogue:
@@ -168,10 +192,19 @@ def _changed(
     """The fields that the schema fixes and that differ: dotted path, value before, value after."""
     for name, field in schema["properties"].items():
         was, wanted = before.get(name), after.get(name)
+        if field.get("x-short"):
+            continue
         if "properties" in field:
             yield from _changed(field, was or {}, wanted or {}, f"{path}{name}.")
         elif field.get("x-fixed") and was != wanted:
             yield f"{path}{name}", was, wanted
+
+
+def _item_schema(schema: Json, path: str) -> Json:
+    """Of the items of the list in the object at a dotted `path`."""
+    for name in path.rstrip(".").split("."):
+        schema = schema["properties"][name]
+    return schema["properties"][schema["x-list"]]["items"]
 
 
 def _resolve(schema: Mapping[str, Json], value: Json) -> Json:
@@ -181,6 +214,7 @@ def _resolve(schema: Mapping[str, Json], value: Json) -> Json:
         return {
             name: _resolve(field, given.get(name, copy.deepcopy(field.get("default"))))
             for name, field in schema["properties"].items()
+            if not field.get("x-short")
         }
     if isinstance(value, list):
         return [_resolve(schema.get("items", {}), item) for item in value]

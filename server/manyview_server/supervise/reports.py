@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from manyview_server import messages as m
 from manyview_server.errors import Aborted
+from manyview_server.learn.short_forms import merged
 from manyview_server.store.records import Job, Json, NewEvent, Progress
 from manyview_server.store.store import Store
 from manyview_server.supervise.retention import superfluous
@@ -147,12 +148,3 @@ class TrainerReports:
     async def _log(self, kind: str, payload: dict[str, Json], step: int, epoch: int) -> None:
         event = NewEvent(kind=kind, payload=payload, step=step, epoch=epoch, attempt=self._job.attempt)
         await self._store.events.append(self._job.train_job_id, [event])
-
-
-def merged(settings: Mapping[str, Json], chosen: Mapping[str, Json]) -> dict[str, Json]:
-    """`settings` with what a trainer has `chosen` for the fields that were left open, nested alike."""
-    result = dict(settings)
-    for name, value in chosen.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merged(result[name], value) if nested else value
-    return result

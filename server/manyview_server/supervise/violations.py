@@ -59,7 +59,7 @@ def unknown(field: str, name: str, known: Sequence[str], elsewhere: Iterable[str
     near = [path for path in elsewhere if path.rpartition(".")[2] == name]
     near = difflib.get_close_matches(name, known, n=1) or near
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return Violation(field=field, description=f"{_shown(name)} is not known; {hint}")
+    return Violation(field=field, description=f"{shown(name)} is not known; {hint}")
 
 
 def types_of(schema: Mapping[str, Json]) -> tuple[str, ...]:
@@ -71,9 +71,9 @@ def types_of(schema: Mapping[str, Json]) -> tuple[str, ...]:
 def allowed(schema: Mapping[str, Json]) -> str:
     """What a schema allows, in words: "an integer, at least 2 and at most 64"."""
     if "const" in schema:
-        return _shown(schema["const"])
+        return shown(schema["const"])
     if "enum" in schema:
-        return "one of " + ", ".join(_shown(choice) for choice in schema["enum"])
+        return "one of " + ", ".join(shown(choice) for choice in schema["enum"])
     bounds = " and ".join(f"{words} {schema[key]:,}" for key, words in BOUNDS.items() if key in schema)
     if types_of(schema) == ("array",):
         return _allowed_list(schema)
@@ -108,7 +108,7 @@ def _tell(error: jsonschema.ValidationError, whole: Mapping[str, Json]) -> Itera
             if name not in error.instance:
                 yield Violation(field=_join(path, name), description="is required")
     elif error.validator in DESCRIBED:
-        text = f"must be {allowed(error.schema)} (got {_shown(error.instance)}){_nearest(error)}"
+        text = f"must be {allowed(error.schema)} (got {shown(error.instance)}){_nearest(error)}"
         yield Violation(field=path, description=text)
     else:
         yield Violation(field=path, description=error.message)
@@ -131,7 +131,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _shown(value: Json) -> str:
+def shown(value: Json) -> str:
     """A value as the user wrote it, shortened."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -10,13 +10,7 @@ import torch
 
 from manyview_server.learn import backbones, schema
 from manyview_server.learn.methods import METHODS
-from manyview_server.learn.settings import METHOD_SETTINGS
 from manyview_server.worker.versions import versions
-
-TITLES = {
-    "simclr": ("SimCLR", "https://arxiv.org/abs/2002.05709"),
-    "moco": ("MoCo v2", "https://arxiv.org/abs/2003.04297"),
-}
 
 
 def describe() -> dict[str, Any]:
@@ -44,8 +38,8 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _method(name: str) -> dict[str, Any]:
-    title, paper = TITLES[name]
-    return {"name": name, "title": title, "paper": paper, "schema": schema.json_schema(METHOD_SETTINGS[name])}
+    entry = METHODS[name]
+    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": schema.json_schema(entry.settings)}
 
 
 def _backbone(name: str) -> dict[str, Any]:

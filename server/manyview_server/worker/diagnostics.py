@@ -18,7 +18,7 @@ MAX_ROWS = 256
 
 def spread(result: StepResult) -> dict[str, Tensor]:
     """The standard deviation of the features and of the projections, and its ratio to that of evenly spread ones."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, rows in (("representation", result.representation), ("projection", result.projection)):
         if rows is not None:
             std = collapse.representation_std(rows)
@@ -28,7 +28,8 @@ def spread(result: StepResult) -> dict[str, Tensor]:
 
 def geometry(result: StepResult, batch_size: int) -> dict[str, Tensor]:
     """Alignment of the views where there are several, and uniformity of the first one's features."""
-    views = result.representation.unflatten(0, (-1, batch_size))  # (V, B, D)
+    rows = result.representation
+    views = rows.view(-1, batch_size, rows.shape[1])  # (V, B, D)
     found = {"uniformity": collapse.uniformity(views[0, :MAX_ROWS])}
     return found | ({"alignment": collapse.alignment(views)} if len(views) > 1 else {})
 

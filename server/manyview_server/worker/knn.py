@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyview_server.learn.evaluation import knn_rankings, raw_pixel_features, topk_accuracy
+from manyview_server.learn.evaluation import (
+    EvaluationSettings,
+    knn_rankings,
+    raw_pixel_features,
+    topk_accuracy,
+)
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
-from manyview_server.learn.settings import EvaluationSettings, TrainSettings
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker.cache import ImageCache
 from manyview_server.worker.feed import is_held_out
 from manyview_server.worker.precision import Numerics
@@ -87,16 +92,26 @@ class KnnEvaluation:
         bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.held_out)
         if bank is None or queries is None:
             return None
-        rankings = self._rankings(queries, bank)
+        rankings = self._votes(queries, bank)
         if probe is not None:
-            rankings["linear"] = probe.rankings(queries, best=5)
+            rankings["linear", ""] = probe.rankings(queries, best=5)
         labels = self._cache.labels[self._parts.held_out].to(self._device)
         tops = (1, 5) if self._cache.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
         return {
-            name.replace("_", f"_top{k}_", 1) if "_" in name else f"{name}_top{k}": float(topk_accuracy(ranking, labels, k))
-            for name, ranking in rankings.items()
+            f"{judge}_top{k}{how}": float(topk_accuracy(ranking, labels, k))
+            for (judge, how), ranking in rankings.items()
             for k in tops
         }
+
+    def _votes(self, queries: Tensor, bank: Tensor) -> dict[tuple[str, str], Tensor]:
+        """The first classes of each query, by ("knn", what a scalar's name says of how): nothing of the first vote."""
+        first = self._settings.knn_k, self._settings.knn_temperature
+        votes = {first: ""}
+        for more in self._settings.knn_more:
+            votes.setdefault((more.k, more.temperature), f"_k{more.k}_t{more.temperature:g}")
+        labels = self._cache.labels[self._parts.bank].to(self._device)
+        rankings = knn_rankings(queries, bank, labels, self._cache.num_classes, votes, best=5)
+        return {("knn", how): rankings[vote] for vote, how in votes.items()}
 
     @torch.inference_mode()
     def _features(self, features: Features, rows: Tensor) -> Tensor | None:

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from manyview_server.learn import backbones
-from manyview_server.learn import settings as learn_settings
+from manyview_server.learn import backbones, methods
 from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.methods import build_method
-from manyview_server.learn.settings import NormalizeSettings
+from manyview_server.learn.views.recipe import NormalizeSettings
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
 from manyview_server.worker import state
@@ -106,7 +105,7 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         run = checkpoints.read_state(directory)
         card = ModelCard.from_json(run["model"])
         projects = key.output == "projection"
-        network = _projection(directory, run) if projects else _backbone(directory, card)
+        network = _network(directory, run, card, projects=projects)
         dtype = DTYPES[run["numerics"]["precision"]]
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         if not directory.is_dir():
@@ -152,10 +151,15 @@ def _backbone(directory: Path, card: ModelCard) -> nn.Module:
     return backbone
 
 
-def _projection(directory: Path, run: dict[str, Any]) -> nn.Module:
-    method = build_method(learn_settings.from_json(run["settings"]), run["num_images"])
+def _network(directory: Path, run: dict[str, Any], card: ModelCard, *, projects: bool) -> nn.Module:
+    """The backbone alone where that is all, else the encoder with its learned embedding, and the head behind it."""
+    if not projects and not card.embedding_dim:
+        return _backbone(directory, card)
+    method = build_method(methods.from_json(run["settings"]), run["num_images"])
     state.restore_method(directory, method)
-    return nn.Sequential(method.backbone, method.head)
+    if not projects:
+        return method.encoder
+    return nn.Sequential(method.encoder, method.head)
 
 
 def _ready(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import optimizers
-from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.methods import Method, Moment, Views, build_method
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import Precision, train_step
@@ -90,23 +89,35 @@ def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: N
     num_images = min(settings.batch_size or trial_images, trial_images)
     method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)
     optimizer = optimizers.build(settings.optimizer, method, num_images)
-    one = (3, settings.image_size, settings.image_size)
-    views = torch.linspace(-2, 2, method.num_views * num_images * math.prod(one), device=device).view(-1, *one)
-    views = views.to(numerics.dtype, memory_format=numerics.memory_format).view(method.num_views, num_images, *one)
+    views = _trial_views(settings, num_images, device, numerics)
     image_ids = torch.arange(num_images, device=device)
     return min(_timed(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
+
+
+def _trial_views(settings: TrainSettings, num_images: int, device: torch.device, numerics: Numerics) -> list[Tensor]:
+    num_views: dict[int, int] = {}
+    for pipeline in settings.views.pipelines:
+        size = pipeline.size(settings.image_size)
+        num_views[size] = num_views.get(size, 0) + pipeline.count
+    views = []
+    for size, count in num_views.items():
+        flat = torch.linspace(-2, 2, count * num_images * 3 * size**2, device=device).view(-1, 3, size, size)
+        flat = flat.to(numerics.dtype, memory_format=numerics.memory_format)
+        views.append(flat.view(count, num_images, 3, size, size))
+    return views
 
 
 def _timed(
     method: Method,
     optimizer: Sgd,
-    views: Tensor,
+    views: Views,
     image_ids: Tensor,
     step: int,
     numerics: Numerics,
 ) -> float:
     start = time.perf_counter()
-    train_step(method, optimizer, views, image_ids, step, 1 + TRIAL_STEPS, precision=numerics.precision)
-    if views.is_cuda:
-        torch.cuda.synchronize(views.device)
+    moment = Moment(step=step, total_steps=1 + TRIAL_STEPS)
+    train_step(method, optimizer, views, image_ids, moment, precision=numerics.precision)
+    if image_ids.is_cuda:
+        torch.cuda.synchronize(image_ids.device)
     return time.perf_counter() - start

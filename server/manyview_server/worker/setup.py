@@ -13,15 +13,14 @@ import torch
 
 from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
-from manyview_server.learn import optimizers
-from manyview_server.learn import settings as learn_settings
+from manyview_server.learn import methods, optimizers
 from manyview_server.learn.alarms import Alarms
 from manyview_server.learn.backbones import choose_stem
 from manyview_server.learn.linear_probe import LinearProbe
-from manyview_server.learn.memory_bank import default_size
-from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Sgd
-from manyview_server.learn.settings import SettingsError, TrainSettings
+from manyview_server.learn.schema import SettingsError
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
@@ -69,6 +68,8 @@ class Setup:
     follows: bool
     first_step: int
     num_steps: int
+    steps_per_epoch: int
+    """When the job began: schedules that are told in epochs go by it."""
     warmup_steps: int
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
@@ -86,10 +87,16 @@ class Setup:
         assert self.settings.batch_size is not None
         return self.settings.batch_size
 
+    def moment(self, step: int) -> Moment:
+        """When in the training the step after `step` steps takes place."""
+        return Moment(step=step, total_steps=self.num_steps, steps_per_epoch=self.steps_per_epoch)
+
     def adopt(self, cache: ImageCache, adoption: Adoption) -> Setup:
         """The same job, on all images of `cache` from now on. Raises TrainingFailed."""
         images = self.arrange(cache, adoption)
-        return replace(self, cache=cache, images=images, probe=_probe_for(images, self.method, self.settings, self.probe))
+        return replace(
+            self, cache=cache, images=images, probe=_probe_for(images, self.method, self.settings, self.probe)
+        )
 
     def is_due(self, every_epochs: int, progress: Progress) -> bool:
         """At the end of an epoch: whether it is a multiple of `every_epochs`, or the last one."""
@@ -97,21 +104,22 @@ class Setup:
 
     def resolved(self) -> dict[str, Any]:
         """What the settings left open, as it was chosen: to be merged over them."""
+        bank_size = getattr(self.settings, "memory_bank_size", None)
         return {
             "stem": self._stem(),
             "batch_size": self.batch_size,
             "decode_size": self.builder.size,
             "precision": self.numerics.precision,
             "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
-            "projection_hidden_dim": self.settings.projection_hidden_dim or self.method.backbone.feature_dim,
-            "memory_bank_size": self.settings.memory_bank_size,
             "optimizer": {"learning_rate": self.optimizer.peak_learning_rate},
+            **({"memory_bank_size": bank_size} if bank_size is not None else {}),
+            **self.method.chosen,
         }
 
     def run_json(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors, step and model card."""
         return {
-            "settings": learn_settings.to_json(self.settings),
+            "settings": methods.to_json(self.settings),
             "numerics": self.numerics.to_json(),
             "num_images": self.images.num_trained,
             "adoptions": [asdict(self.first), asdict(self.images.adoption)],
@@ -132,8 +140,9 @@ class Setup:
             backbone=settings.backbone,
             backbone_width=settings.backbone_width,
             stem=self._stem(),
-            feature_dim=self.method.backbone.feature_dim,
-            projection_dim=settings.projection_dim,
+            embedding_dim=settings.embedding_dim or 0,
+            feature_dim=self.method.encoder.feature_dim,
+            projection_dim=self.method.projection_dim,
             image_size=settings.image_size,
             mean=settings.views.normalize.mean,
             std=settings.views.normalize.std,
@@ -171,7 +180,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     placed = partial(arrange, settings=settings, numerics=numerics, device=device, stopped=stopped)
     first, adopted, repeated = _adoptions(start, run if own else {}, len(snapshot))
     at_first = placed(cache.first(first.num_images), first)
-    settings = _settled(settings, at_first.num_trained)
+    settings = settings.settled(at_first.num_trained)
     placed = partial(arrange, settings=settings, numerics=numerics, device=device, stopped=stopped)
     images = placed(cache.first(adopted.num_images), adopted)
     try:
@@ -212,6 +221,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         follows=start.follows,
         first_step=first_step,
         num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
         warmup_steps=warmup_steps,
         remarks=tuple(_remarks(cache, images, settings, numerics, start)),
         inexact=tuple(_inexact(images, start, run if own else {})),
@@ -260,14 +270,6 @@ def _adoptions(
     return first, adopted, tuple(by_size[size] for size in later)
 
 
-def _settled(settings: TrainSettings, num_images: int) -> TrainSettings:
-    """The settings with what follows from the number of images that the job begins with."""
-    batch_size, bank_size = settings.batch_size_for(num_images), settings.memory_bank_size
-    if bank_size is None:
-        bank_size = default_size(num_images, batch_size)
-    return replace(settings, batch_size=batch_size, memory_bank_size=bank_size)
-
-
 def _counted(stopped: Callable[[], bool], progress: Progress) -> Callable[[], bool]:
     """`stopped`, which long work asks again and again: each question is a sign of life."""
 
@@ -280,7 +282,7 @@ def _counted(stopped: Callable[[], bool], progress: Progress) -> Callable[[], bo
 
 def _settings(start: StartTraining) -> TrainSettings:
     try:
-        return learn_settings.from_json(start.settings)
+        return methods.from_json(start.settings)
     except SettingsError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
@@ -305,7 +307,7 @@ def _probe_for(
     if probe is None:
         rate = settings.evaluation.linear_learning_rate
         device = next(method.parameters()).device
-        return LinearProbe(method.backbone.feature_dim, images.num_classes, rate).to(device)
+        return LinearProbe(method.encoder.feature_dim, images.num_classes, rate).to(device)
     probe.grow(images.num_classes)
     return probe
 

@@ -23,7 +23,7 @@ from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.store import checkpoints
 
-BACKBONE_PREFIX = "backbone."
+BACKBONE_PREFIX = "encoder.backbone."
 METHOD_PREFIX = "method."
 OPTIMIZER_PREFIX = "optimizer."
 PROBE_PREFIX = "probe."

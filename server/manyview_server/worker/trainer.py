@@ -144,11 +144,7 @@ class Trainer:
                     self._save(setup)
 
     def _interrupted(self, reporter: StepReporter) -> bool:
-        return (
-            self._stop.is_set()
-            or self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS
-            or reporter.alarm is not None
-        )
+        return self._stop.is_set() or self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS or reporter.alarm is not None
 
     def _following(self, setup: Setup) -> Following | None:
         if not setup.follows:
@@ -197,20 +193,18 @@ class Trainer:
             batch.sizes,
             batch.image_ids,
             settings.views,
-            size=settings.image_size,
+            image_size=settings.image_size,
             seed=settings.seed,
             epoch=batch.epoch,
-            num_views=setup.method.num_views,
             dtype=numerics.dtype,
             memory_format=numerics.memory_format,
         )
         result = train_step(
             setup.method,
             setup.optimizer,
-            views if action != "nan" else views * torch.nan,
-            batch.image_ids.to(views.device, non_blocking=True),
-            progress.step,
-            setup.num_steps,
+            views if action != "nan" else [view * torch.nan for view in views],
+            batch.image_ids.to(views[0].device, non_blocking=True),
+            setup.moment(progress.step),
             warmup_steps=setup.warmup_steps,
             precision=numerics.precision,
         )

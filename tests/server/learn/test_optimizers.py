@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from manyview_server.learn import optimizers
-from manyview_server.learn.optimizers import Sgd, parameter_groups
-from manyview_server.learn.settings import OptimizerSettings
+from manyview_server.learn.optimizers import OptimizerSettings, Sgd, parameter_groups
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 

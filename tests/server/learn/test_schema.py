@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jsonschema
 import pytest
 
-from manyview_server.learn.schema import changed, check, json_schema, merge, setting, to_json, without_effect
-from manyview_server.learn.settings import METHOD_SETTINGS, SettingsError, resolve
+from manyview_server.learn import methods
+from manyview_server.learn.methods import METHODS
+from manyview_server.learn.schema import SettingsError, changed, check, json_schema, merge, resolve, setting, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def test_the_schema_holds_types_defaults_bounds_and_descriptions():
                         "type": "number",
                         "exclusiveMinimum": 0,
                         "maximum": 100,
+                        "x-needs": ["on"],
                     },
                     "tint": {
                         "description": "Two numbers.",
@@ -97,24 +99,25 @@ def test_checking_an_instance_finds_nested_values_outside_their_bounds():
 
 
 def test_a_changed_field_that_needs_another_one_is_found():
-    dark = Room(lamp=Lamp(on=False, watts=40.0))
-    assert [violation.field for violation in without_effect(dark, Room())] == ["lamp.watts"]
-    assert without_effect(Room(lamp=Lamp(on=False)), Room()) == []
+    with pytest.raises(SettingsError) as caught:
+        resolve(Room(), {"lamp": {"on": False, "watts": 40.0}})
+    assert [violation.field for violation in caught.value.violations] == ["lamp.watts"]
+    assert resolve(Room(), {"lamp": {"on": False}}) == Room(lamp=Lamp(on=False))
 
 
-@pytest.mark.parametrize("method", METHOD_SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_schema_of_a_method_is_valid_and_accepts_its_defaults(method):
-    schema = json_schema(METHOD_SETTINGS[method])
+    schema = json_schema(METHODS[method].settings)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert json.loads(json.dumps(schema)) == schema
-    jsonschema.validate(to_json(METHOD_SETTINGS[method]()), schema)
+    jsonschema.validate(to_json(METHODS[method].settings()), schema)
 
 
 def leaves(schema, path=()):
     for name, part in schema["properties"].items():
         if "properties" in part:
             yield from leaves(part, (*path, name))
-        else:
+        elif "properties" not in part.get("items", {}) and name != "preset":
             yield (*path, name), part
 
 
@@ -134,16 +137,16 @@ def wrong_values(part):
     if "integer" in kinds:
         yield 9.5
     if "array" in kinds:
-        yield part["default"][:2]
+        yield [part["items"]["minimum"]] * 2
         yield [part["items"]["minimum"] - 1] * 3
     if "integer" in kinds or "number" in kinds:
         yield from ("1", True, part["maximum"] + 1 if "maximum" in part else part["exclusiveMaximum"])
         yield part["minimum"] - 1 if "minimum" in part else part["exclusiveMinimum"]
 
 
-@pytest.mark.parametrize("method", METHOD_SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_schema_alone_refuses_the_violations_of_every_single_field(method):
-    schema = json_schema(METHOD_SETTINGS[method])
+    schema = json_schema(METHODS[method].settings)
     validator = jsonschema.Draft202012Validator(schema)
     tried = 0
     for path, part in leaves(schema):
@@ -151,7 +154,7 @@ def test_the_schema_alone_refuses_the_violations_of_every_single_field(method):
         for value in wrong_values(part):
             assert not validator.is_valid(nested(path, value)), (path, value)
             with pytest.raises(SettingsError) as caught:
-                resolve(method, nested(path, value))
+                methods.resolve(method, nested(path, value))
             assert [violation.field for violation in caught.value.violations] == [".".join(path)], (path, value)
             tried += 1
     assert tried > 150

@@ -5,16 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyview_server.learn.settings import (
-    METHOD_SETTINGS,
-    MoCoSettings,
-    OptimizerSettings,
-    SettingsError,
-    SimCLRSettings,
-    from_json,
-    resolve,
-    to_json,
-)
+from manyview_server.learn.methods import METHODS, from_json, resolve, to_json
+from manyview_server.learn.methods.moco import MoCoSettings
+from manyview_server.learn.methods.simclr import SimCLRSettings
+from manyview_server.learn.optimizers import OptimizerSettings
+from manyview_server.learn.schema import SettingsError, json_schema, merge
+from manyview_server.learn.views.presets import PRESETS
+from manyview_server.learn.views.recipe import BlurSettings, GrayscaleSettings, PipelineSettings, ViewSettings
 
 
 def violations(method, overrides):
@@ -23,16 +20,17 @@ def violations(method, overrides):
     return {violation.field: violation.message for violation in caught.value.violations}
 
 
-@pytest.mark.parametrize("method", METHOD_SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_without_overrides_the_defaults_of_the_method_come_out(method):
-    assert resolve(method, {}) == METHOD_SETTINGS[method]()
+    assert resolve(method, {}) == METHODS[method].settings()
     assert resolve(method, {}).method == method
 
 
 def test_presets_are_those_of_the_papers():
     simclr, moco = SimCLRSettings(), MoCoSettings()
-    assert (simclr.views.crop.scale_min, moco.views.crop.scale_min) == (0.08, 0.2)
-    jitter = [simclr.views.color_jitter, moco.views.color_jitter]
+    (simclr_views,), (moco_views,) = simclr.views.pipelines, moco.views.pipelines
+    assert (simclr_views.crop.scale_min, moco_views.crop.scale_min) == (0.08, 0.2)
+    jitter = [simclr_views.color_jitter, moco_views.color_jitter]
     assert [(j.brightness, j.contrast, j.saturation, j.hue, j.strength) for j in jitter] == [
         (0.8, 0.8, 0.8, 0.2, 0.5),  # of the paper for small images
         (0.4, 0.4, 0.4, 0.1, 1.0),
@@ -42,8 +40,8 @@ def test_presets_are_those_of_the_papers():
 
 def test_overrides_reach_single_fields_and_leave_their_neighbors():
     settings = resolve("moco", {"views": {"crop": {"scale_max": 0.9}}, "optimizer": {"learning_rate": 1}})
-    assert settings.views.crop.scale_max == 0.9
-    assert settings.views.crop.scale_min == 0.2
+    assert settings.views.pipelines[0].crop.scale_max == 0.9
+    assert settings.views.pipelines[0].crop.scale_min == 0.2
     assert settings.optimizer.learning_rate == 1.0
     assert isinstance(settings.optimizer.learning_rate, float)
 
@@ -59,7 +57,7 @@ def test_all_violations_are_told_at_once():
             "stem": "tiny",
             "optimizer": 3,
             "views": {
-                "blur": {"probability": 1.5, "sigma_min": 5, "sigmamax": 2},
+                "blur": {"probability": 1.5, "sigmamax": 2},
                 "normalize": {"mean": [0.5, 0.5], "std": [1, 0, 1]},
             },
         },
@@ -72,7 +70,6 @@ def test_all_violations_are_told_at_once():
         "stem": "must be one of 'auto', 'imagenet', 'small'",
         "optimizer": "must be an object",
         "views.blur.probability": "must be at least 0 and at most 1",
-        "views.blur.sigma_min": "must be at most views.blur.sigma_max, which is 2",
         "views.blur.sigmamax": "is not known; did you mean 'sigma_max'?",
         "views.normalize.mean": "must be a list of 3 numbers",
         "views.normalize.std": "must be at least 0.001 and at most 10",
@@ -95,7 +92,7 @@ def test_what_is_not_a_finite_number_within_bounds_is_refused(value):
         ({"views": {"crop": {"scale_min": 0.9, "scale_max": 0.5}}}, "views.crop.scale_min"),
         ({"views": {"crop": {"ratio_min": 2.0}}}, "views.crop.ratio_min"),
         ({"views": {"blur": {"probability": 0.5, "sigma_max": 0.05}}}, "views.blur.sigma_min"),
-        ({"views": {"color_jitter": {"hue": 0.4, "strength": 2}}}, "views.color_jitter.hue"),
+        ({"views": {"color_jitter": {"hue": 0.4, "strength": 2}}}, "views.pipelines[0].color_jitter.hue"),
         ({"epochs": 3, "optimizer": {"warmup_epochs": 4}}, "optimizer.warmup_epochs"),
         ({"ema_momentum": 0.9, "ema_momentum_end": 0.5}, "ema_momentum_end"),
     ],
@@ -122,7 +119,7 @@ def test_a_field_that_would_have_no_effect_is_refused(overrides, field):
 
 def test_switching_something_off_is_no_violation():
     off = {"blur": {"probability": 0}, "color_jitter": {"probability": 0}}
-    assert resolve("simclr", {"views": off}).views.blur.probability == 0
+    assert resolve("simclr", {"views": off}).views.pipelines[0].blur.probability == 0
 
 
 def test_an_unknown_method_lists_the_known_ones():
@@ -157,7 +154,7 @@ def test_the_default_learning_rate_grows_with_the_batch():
     assert OptimizerSettings(learning_rate=0.5).peak_learning_rate(256) == 0.5
 
 
-@pytest.mark.parametrize("method", METHOD_SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_settings_cannot_be_changed_in_place(method):
     with pytest.raises(dataclasses.FrozenInstanceError):
         resolve(method, {}).epochs = 3
@@ -167,7 +164,7 @@ probabilities = st.fixed_dictionaries({"probability": st.floats(0, 1)})
 
 
 @given(
-    method=st.sampled_from(sorted(METHOD_SETTINGS)),
+    method=st.sampled_from(sorted(METHODS)),
     temperature=st.floats(0.01, 100),
     decode_size=st.none() | st.integers(8, 2048),
     mean=st.tuples(*[st.floats(0, 1)] * 3),
@@ -204,3 +201,76 @@ def test_json_without_a_method_is_refused():
 def test_the_default_batch_gives_an_epoch_about_150_steps_within_bounds(num_images: int, batch_size: int) -> None:
     assert SimCLRSettings().batch_size_for(num_images) == batch_size
     assert SimCLRSettings(batch_size=48).batch_size_for(num_images) == 48
+
+
+def views_of(overrides):
+    return resolve("simclr", {"views": overrides}).views
+
+
+def test_a_preset_is_begun_from_and_changed_for_all_views_or_for_one():
+    views = views_of(
+        {"preset": "byol", "blur": {"sigma_max": 1.5}, "pipelines": {"1": {"solarize": {"probability": 0.5}}}}
+    )
+    first, second = views.pipelines
+    assert [pipeline.blur.sigma_max for pipeline in views.pipelines] == [1.5, 1.5]
+    assert (first.blur.probability, second.blur.probability) == (1.0, 0.1)
+    assert (first.solarize.probability, second.solarize.probability) == (0.0, 0.5)
+
+
+def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told():
+    views = views_of({"pipelines": [{"blur": {"probability": 0.5}}, {}], "grayscale": {"probability": 0.1}})
+    assert views.num_views == 2
+    plain = PipelineSettings(grayscale=GrayscaleSettings(probability=0.1))
+    assert views.pipelines == (dataclasses.replace(plain, blur=BlurSettings(probability=0.5)), plain)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "message"),
+    [
+        ({"preset": "bylo"}, "views.preset", "must be one of 'simclr'"),
+        ({"preset": 3}, "views.preset", "must be one of"),
+        ({"preset": "byol", "pipelines": [{}, {}]}, "views.preset", "has no effect where views.pipelines are given"),
+        ({"pipelines": []}, "views.pipelines", "at least one"),
+        ({"pipelines": "byol"}, "views.pipelines", "must be a list"),
+        ({"pipelines": [{}, 3]}, "views.pipelines[1]", "must be an object"),
+        ({"pipelines": {"1": {}}}, "views.pipelines.1", "is not there; there are 0 to 0"),
+        ({"pipelines": {"first": {}}}, "views.pipelines.first", "is not there"),
+        ({"pipelines": {"0": 3}}, "views.pipelines.0", "must be an object"),
+        ({"pipelines": {"0": {"blurr": {}}}}, "views.pipelines[0].blurr", "did you mean 'blur'?"),
+        ({"pipelines": {"0": {"blur": {"sigma_max": 1}}}}, "views.pipelines[0].blur.sigma_max", "has no effect while"),
+        (
+            {"pipelines": [{"count": 2, "solarize": {"threshold": 9}}]},
+            "views.pipelines[0].solarize.threshold",
+            "has no",
+        ),
+        ({"pipelines": [{"count": 2, "blur": {"probability": 2}}]}, "views.pipelines[0].blur.probability", "at most 1"),
+        ({"blur": 3}, "views.blur", "must be an object"),
+        ({"blur": {"probability": 2}}, "views.blur.probability", "at most 1"),
+        ({"count": 3}, "views.count", "is not known"),
+        ({"preset": "mae"}, "views.pipelines", "takes 2 views of the whole image_size, and these are 1"),
+        ({"preset": "dino"}, "views.pipelines", "takes no smaller views"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_told_where_it_was_written(overrides, field, message):
+    found = violations("simclr", {"views": overrides})
+    assert list(found) == [field]
+    assert message in found[field]
+
+
+def test_what_changes_some_of_the_views_has_an_effect():
+    solarized = views_of({"preset": "byol", "solarize": {"threshold": 100}})
+    assert [pipeline.solarize.threshold for pipeline in solarized.pipelines] == [100, 100]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_comes_out_of_the_schema_as_it_went_in(preset):
+    schema = json_schema(SimCLRSettings)["properties"]["views"]
+    sparse = {"pipelines": schema["x-presets"][preset]}
+    found = []
+    assert ViewSettings(**merge(ViewSettings(), sparse, found)) == PRESETS[preset]
+    assert found == []
+
+
+def test_a_resolved_recipe_is_read_again_though_parts_of_it_are_switched_off():
+    settings = resolve("simclr", {"views": {"preset": "byol", "color_jitter": {"probability": 0}}})
+    assert from_json(to_json(settings)) == settings

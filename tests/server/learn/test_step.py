@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from manyview_server.learn.methods import Method, StepOutput
+from manyview_server.learn.methods import Method, Moment, StepOutput, Views
 from manyview_server.learn.optimizers import Sgd, parameter_groups
 from manyview_server.learn.step import train_step
 
@@ -18,12 +18,12 @@ class Toy(Method):
         self.factor = factor
         self.told: list[tuple[int, int, bool]] = []
 
-    def forward_loss(self, views: Tensor, image_ids: Tensor) -> StepOutput:
-        features = self.layer(views.mean(dim=(3, 4))[0])
+    def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
+        features = self.layer(views[0].mean(dim=(3, 4))[0])
         return StepOutput(loss=self.factor * features.square().mean(), representation=features.detach())
 
-    def after_step(self, step: int, total_steps: int, accept: Tensor) -> None:
-        self.told.append((step, total_steps, bool(accept)))
+    def after_step(self, moment: Moment, accept: Tensor) -> None:
+        self.told.append((moment.step, moment.total_steps, bool(accept)))
 
 
 def toy_and_optimizer(factor: float = 1.0) -> tuple[Toy, Sgd]:
@@ -31,26 +31,30 @@ def toy_and_optimizer(factor: float = 1.0) -> tuple[Toy, Sgd]:
     return toy, Sgd(parameter_groups(toy, 0.0), 0.2, momentum=0.9)
 
 
+def at(step: int, total_steps: int) -> Moment:
+    return Moment(step=step, total_steps=total_steps)
+
+
 VIEWS, IDS = torch.randn(2, 8, 3, 4, 4), torch.arange(8)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     toy, optimizer = toy_and_optimizer()
-    rates = [train_step(toy, optimizer, VIEWS, IDS, step, 6, warmup_steps=2).learning_rate for step in range(6)]
+    rates = [train_step(toy, optimizer, [VIEWS], IDS, at(step, 6), warmup_steps=2).learning_rate for step in range(6)]
     assert rates == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.05, 0.0])
 
 
 def test_the_gradient_norm_is_that_of_all_trained_parameters() -> None:
     toy, optimizer = toy_and_optimizer()
-    result = train_step(toy, optimizer, VIEWS, IDS, 0, 10)
+    result = train_step(toy, optimizer, [VIEWS], IDS, at(0, 10))
     expected = torch.cat([parameter.grad.flatten() for parameter in toy.parameters()]).norm()  # type: ignore[union-attr]
     torch.testing.assert_close(result.gradient_norm, expected)
 
 
 def test_the_method_hears_of_each_step_and_whether_it_was_accepted() -> None:
     toy, optimizer = toy_and_optimizer()
-    train_step(toy, optimizer, VIEWS, IDS, 3, 10)
-    train_step(toy, optimizer, VIEWS * float("nan"), IDS, 4, 10)
+    train_step(toy, optimizer, [VIEWS], IDS, at(3, 10))
+    train_step(toy, optimizer, [VIEWS * float("nan")], IDS, at(4, 10))
     assert toy.told == [(3, 10, True), (4, 10, False)]
 
 
@@ -61,7 +65,7 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_refused_too() -> None:
     with torch.no_grad():
         toy.layer[1].bias.fill_(0.5)  # type: ignore[union-attr, operator]
     before = [value.clone() for name, value in toy.state_dict().items() if "num_batches" not in name]
-    result = train_step(toy, optimizer, views, IDS, 0, 10)
+    result = train_step(toy, optimizer, [views], IDS, at(0, 10))
     assert torch.isfinite(result.loss)
     assert not result.accepted
     after = [value for name, value in toy.state_dict().items() if "num_batches" not in name]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from manyview_server.learn import settings as learn_settings
+from manyview_server.learn import methods
 from manyview_server.link import Link, LinkClosed
 from manyview_server.messages import Message, StartTraining
 from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardWriter, image_id_of
@@ -143,7 +143,7 @@ def settings(method: str = "moco", **overrides: Any) -> dict[str, Any]:
         "projection_dim": 16,
         "evaluation": {"knn_every_epochs": 1, "knn_k": 5, "knn_holdout_fraction": 0.3},
     }
-    return learn_settings.to_json(learn_settings.resolve(method, small | overrides))
+    return methods.to_json(methods.resolve(method, small | overrides))
 
 
 def start_training(

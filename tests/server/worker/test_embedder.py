@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from manyview_server.learn import optimizers
-from manyview_server.learn import settings as learn_settings
+from manyview_server.learn import methods, optimizers
 from manyview_server.learn.methods import Method, build_method
 from manyview_server.messages import (
     CancelEmbed,
@@ -31,14 +30,14 @@ from manyview_server.worker.preprocess import Preprocess
 
 @pytest.fixture(scope="module")
 def method(harness: ModuleType) -> Method:
-    return build_method(learn_settings.from_json(harness.settings("simclr")), 64)
+    return build_method(methods.from_json(harness.settings("simclr")), 64)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, method: Method) -> str:
     """A checkpoint of `method`, as a trainer writes it."""
     values = harness.settings("simclr")
-    settings = learn_settings.from_json(values)
+    settings = methods.from_json(values)
     card = ModelCard(
         train_job="job",
         step=1,
@@ -47,7 +46,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, me
         backbone=settings.backbone,
         backbone_width=settings.backbone_width,
         stem="small",
-        feature_dim=method.backbone.feature_dim,
+        embedding_dim=0,
+        feature_dim=method.encoder.backbone.feature_dim,
         projection_dim=settings.projection_dim,
         image_size=16,
         mean=settings.views.normalize.mean,
@@ -114,7 +114,7 @@ def blobs(harness: ModuleType, pixels: list[np.ndarray]) -> list[bytes]:
 
 
 def expected(method: Method, pixels: list[np.ndarray], feature: Any = "backbone") -> np.ndarray:
-    settings = learn_settings.resolve("simclr", {}).views.normalize
+    settings = methods.resolve("simclr", {}).views.normalize
     preprocess = Preprocess(16, settings.mean, settings.std, torch.device("cpu"), torch.float32)
     return method.embed(preprocess(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)), feature).numpy()
 
@@ -148,7 +148,7 @@ def test_a_bad_image_costs_its_own_row_only(embed, method, blobs, pixels) -> Non
 
 def test_of_bad_images_alone_comes_an_answer_of_the_right_shape(embed, method) -> None:
     done = embed(5, [b"x", b"y"])
-    assert done.shape == (2, method.backbone.feature_dim)
+    assert done.shape == (2, method.encoder.backbone.feature_dim)
     assert np.isnan(rows(done)).all()
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from manyview_server.learn import settings as learn_settings
+from manyview_server.learn import methods
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker import precision
 from manyview_server.worker.precision import Numerics
@@ -15,7 +15,7 @@ HALF = Numerics(precision="bfloat16", channels_last=False)
 
 def settings(**overrides) -> TrainSettings:
     values = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 4}
-    return learn_settings.resolve("simclr", values | overrides)
+    return methods.resolve("simclr", values | overrides)
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.5, HALF), (0.95, BEST)])

@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from disks import small_tmpfs
-from manyview_server.learn import backbones, optimizers
-from manyview_server.learn import settings as learn_settings
-from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn import backbones, methods, optimizers
+from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Sgd
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
@@ -22,7 +21,7 @@ from probe import require
 
 def small(method: str, **overrides) -> TrainSettings:
     values = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 8}
-    return learn_settings.resolve(method, values | overrides)
+    return methods.resolve(method, values | overrides)
 
 
 def build(settings: TrainSettings) -> tuple[Method, Sgd]:
@@ -32,7 +31,8 @@ def build(settings: TrainSettings) -> tuple[Method, Sgd]:
 
 def step(method: Method, optimizer: Sgd, number: int) -> None:
     views = torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(number))
-    train_step(method, optimizer, views, torch.arange(8) + 8 * number, number, 10)
+    moment = Moment(step=number, total_steps=10)
+    train_step(method, optimizer, [views], torch.arange(8) + 8 * number, moment)
 
 
 @pytest.mark.parametrize("method_name", ["simclr", "moco"])
@@ -59,7 +59,7 @@ def test_what_was_captured_does_not_change_when_training_goes_on() -> None:
     captured = state.capture(method, optimizer)[checkpoints.BACKBONE]["conv1.weight"]
     before = captured.clone()
     step(method, optimizer, 0)
-    assert not torch.equal(method.backbone.conv1.weight, before)
+    assert not torch.equal(method.encoder.backbone.conv1.weight, before)
     assert torch.equal(captured, before)
 
 
@@ -67,16 +67,16 @@ def test_the_backbones_file_is_the_export_with_its_own_names_and_nothing_else(tm
     method, optimizer = build(small("moco"))
     state.write(tmp_path / "000000000-1", state.capture(method, optimizer), b"{}")
     weights = load_file(tmp_path / "000000000-1" / checkpoints.BACKBONE)
-    assert set(weights) == set(method.backbone.state_dict())
+    assert set(weights) == set(method.encoder.backbone.state_dict())
     fresh = backbones.build("resnet9", width=0.125, stem="small")
     state.restore_backbone(tmp_path / "000000000-1" / checkpoints.BACKBONE, fresh)
-    assert torch.equal(fresh.layer4[0].conv2.weight, method.backbone.layer4[0].conv2.weight)
+    assert torch.equal(fresh.layer4[0].conv2.weight, method.encoder.backbone.layer4[0].conv2.weight)
 
 
 def test_teacher_bank_and_momentum_are_in_the_checkpoint() -> None:
     method, optimizer = build(small("moco"))
     names = set(state.capture(method, optimizer)[checkpoints.STATE])
-    assert {"method.bank.keys", "method.bank.pointer", "method.teacher.backbone.conv1.weight"} <= names
+    assert {"method.bank.keys", "method.bank.pointer", "method.teacher.encoder.backbone.conv1.weight"} <= names
     num_momenta = sum(name.startswith("optimizer.") for name in names)
     assert num_momenta == len(optimizer.parameters)
 

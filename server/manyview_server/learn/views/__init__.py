@@ -1,15 +1,18 @@
-"""Many views of each image: `draw` chooses what to do, `apply` does it, `make_views` is both."""
+"""Many views of each image: `draw` chooses what to do, `apply` does it, `make_views` is both, for a whole recipe."""
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
 
 from manyview_server.learn.views.draw import ViewParameters, draw
 from manyview_server.learn.views.pixels import apply
-from manyview_server.learn.views.recipe import ViewSettings
+from manyview_server.learn.views.presets import PRESETS
+from manyview_server.learn.views.recipe import PipelineSettings, ViewSettings
 
-__all__ = ["ViewParameters", "ViewSettings", "apply", "draw", "make_views"]
+__all__ = ["PRESETS", "PipelineSettings", "ViewParameters", "ViewSettings", "apply", "draw", "draw_all", "make_views"]
 
 
 def make_views(
@@ -18,30 +21,46 @@ def make_views(
     image_ids: Tensor,
     settings: ViewSettings,
     *,
-    size: int,
+    image_size: int,
     seed: int,
     epoch: int,
-    num_views: int = 2,
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> Tensor:
-    """Normalized views (V, B, 3, o, o), o = `size`, of cached uint8 images (B, 3, S, S), on the device of `images`.
+) -> list[Tensor]:
+    """Normalized views of cached uint8 images (B, 3, S, S), on their device: a tensor (V, B, 3, o, o) for each size o.
 
-    `sizes` (B, 2) are the heights and widths that the images had before they were resampled to S x S, `image_ids` (B,)
-    their 64-bit ids. Keep both on the CPU: anywhere else they are copied there first, which waits for the device.
-    The same (seed, epoch, id, view) gives the same view in any batch. `memory_format` is that of (V * B, 3, o, o).
+    The sizes are in the order of the recipe. `sizes` (B, 2) are the heights and widths that the images had before they
+    were resampled to S x S, `image_ids` (B,) their 64-bit ids. Keep both on the CPU: anywhere else they are copied
+    there first, which waits for the device. The same (seed, epoch, id, view) gives the same view in any batch.
+    `memory_format` is that of (V * B, 3, o, o).
 
     Raises:
         ValueError: images that are not uint8 (B, 3, S, S).
     """
-    parameters = draw(
-        settings,
-        sizes.cpu(),
-        image_ids.cpu(),
-        cache_size=images.shape[-1],
-        seed=seed,
-        epoch=epoch,
-        num_views=num_views,
-    )
-    views = apply(images, parameters, size=size, normalize=settings.normalize, dtype=dtype, memory_format=memory_format)
-    return views.view(num_views, len(images), *views.shape[1:])
+    drawn = draw_all(settings, sizes.cpu(), image_ids.cpu(), cache_size=images.shape[-1], seed=seed, epoch=epoch)
+    by_size: dict[int, list[Tensor]] = {}
+    for (size, interpolation), group in itertools.groupby(
+        zip(settings.pipelines, drawn, strict=True), lambda pair: (pair[0].size(image_size), pair[0].crop.interpolation)
+    ):
+        views = apply(
+            images,
+            ViewParameters.joined([parameters for _, parameters in group]),
+            size=size,
+            interpolation=interpolation,
+            normalize=settings.normalize,
+            dtype=dtype,
+            memory_format=memory_format,
+        )
+        by_size.setdefault(size, []).append(views.view(-1, len(images), *views.shape[1:]))
+    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in by_size.values()]
+
+
+def draw_all(
+    settings: ViewSettings, sizes: Tensor, image_ids: Tensor, *, cache_size: int, seed: int, epoch: int
+) -> list[ViewParameters]:
+    """What is done to make the views of each pipeline: see `draw`."""
+    firsts = itertools.accumulate((pipeline.count for pipeline in settings.pipelines), initial=0)
+    return [
+        draw(pipeline, sizes, image_ids, cache_size=cache_size, seed=seed, epoch=epoch, first_view=first)
+        for pipeline, first in zip(settings.pipelines, firsts, strict=False)
+    ]

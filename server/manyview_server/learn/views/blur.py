@@ -28,6 +28,8 @@ def gaussian_matrix(sigma: Tensor, size: int, reach: int) -> Tensor:
     """(N, o, o): row i holds the weights of output i; what falls outside goes to the pixels at the edges."""
     distance = torch.arange(-reach, reach + 1, device=sigma.device)
     weights = (-0.5 * (distance / sigma[:, None]) ** 2).exp()
+    # Each kernel ends where its own width says, not the widest one's of the chunk.
+    weights = weights * (distance.abs() <= (REACH_SIGMAS * sigma).ceil()[:, None])
     weights = weights / weights.sum(1, keepdim=True)  # (N, 2R + 1)
 
     # Every row is the same kernel at another place: a window that slides over it, padded with zeros.

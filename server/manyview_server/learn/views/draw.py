@@ -12,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from manyview_server.learn.views.recipe import ColorJitterSettings, CropSettings, ViewSettings
+from manyview_server.learn.views.recipe import ColorJitterSettings, CropSettings, PipelineSettings
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 """The four changes of color jitter: columns of `ViewParameters.factors`, values in `ViewParameters.order`."""
@@ -30,7 +30,8 @@ CROP_TRIES = 10
 _AREA, _RATIO = slice(0, CROP_TRIES), slice(CROP_TRIES, 2 * CROP_TRIES)
 _TOP, _LEFT, _FLIP, _JITTER, _ORDER, _GRAYSCALE, _BLUR, _SIGMA, _SOLARIZE = range(2 * CROP_TRIES, 2 * CROP_TRIES + 9)
 _FACTORS = slice(_SOLARIZE + 1, _SOLARIZE + 5)
-_NUM_DRAWS = _FACTORS.stop
+_FLIP_VERTICAL, _QUARTER_TURN, _QUARTERS, _ROTATION, _ANGLE = range(_FACTORS.stop, _FACTORS.stop + 5)
+_NUM_DRAWS = _ANGLE + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,12 @@ class ViewParameters:
     """(N, 4) int64: top, left, height, width, in pixels of the cached image."""
     flip: Tensor
     """(N,) bool: mirrored left to right."""
+    flip_vertical: Tensor
+    """(N,) bool: mirrored top to bottom."""
+    quarter_turns: Tensor
+    """(N,) int64: rotated counter-clockwise by so many times 90 degrees, 0 to 3."""
+    angle: Tensor
+    """(N,) float32: rotated counter-clockwise by so many degrees; 0 is no rotation."""
     jitter: Tensor
     """(N,) bool: whether the factors apply."""
     factors: Tensor
@@ -55,9 +62,17 @@ class ViewParameters:
     """(N,) float32: standard deviation of the blur in pixels of the view; 0 is no blur."""
     solarize_from: Tensor
     """(N,) float32: values from this one on, of 0 to 1, are inverted; infinity inverts none."""
+    solarize_before_blur: Tensor
+    """(N,) bool."""
 
     def rows(self, rows: Tensor | slice) -> ViewParameters:
         return self._each(lambda tensor: tensor[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[ViewParameters]) -> ViewParameters:
+        """The views of all `parts`, one part after the other."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def to(self, device: torch.device | str) -> ViewParameters:
         return self._each(lambda tensor: tensor.to(device))
@@ -67,39 +82,47 @@ class ViewParameters:
 
 
 def draw(
-    settings: ViewSettings,
+    settings: PipelineSettings,
     sizes: Tensor,
     image_ids: Tensor,
     *,
     cache_size: int,
     seed: int,
     epoch: int,
-    num_views: int = 2,
+    first_view: int = 0,
 ) -> ViewParameters:
-    """Parameters of `num_views` views of each image, N = num_views * B, on the device of `image_ids`.
+    """Parameters of the pipeline's views of each image, N = count * B, on the device of `image_ids`.
 
     Crops are drawn in the geometry of the real image, `sizes` (B, 2) of height and width in pixels, then mapped to the
-    square of `cache_size` pixels to which it was resampled.
+    square of `cache_size` pixels to which it was resampled. `first_view` counts the views of the pipelines before.
     """
-    u = _uniforms(image_ids, seed=seed, epoch=epoch, num_views=num_views)  # (V, B, K)
+    num_views = settings.count
+    views = range(first_view, first_view + num_views)
+    u = _uniforms(image_ids, seed=seed, epoch=epoch, views=views)  # (V, B, K)
     sizes = sizes.to(device=u.device, dtype=torch.int64)
     batch = torch.arange(len(image_ids), device=u.device)
     u, sizes, image = u.flatten(0, 1), sizes.repeat(num_views, 1), batch.repeat(num_views)
 
-    blur, solarize = settings.blur, settings.solarize
+    blur, solarize, rotation = settings.blur, settings.solarize, settings.rotation
     sigma = blur.sigma_min + u[:, _SIGMA] * (blur.sigma_max - blur.sigma_min)
+    angle = rotation.degrees_min + u[:, _ANGLE] * (rotation.degrees_max - rotation.degrees_min)
+    quarters = 1 + (3 * u[:, _QUARTERS]).long()
     infinity = torch.full_like(sigma, math.inf)
     permutations = torch.tensor(list(itertools.permutations(range(4))), device=u.device)  # (24, 4)
     return ViewParameters(
         image=image,
         crop=_to_cache(_crop(settings.crop, sizes, u), sizes, cache_size),
         flip=u[:, _FLIP] < settings.horizontal_flip.probability,
+        flip_vertical=u[:, _FLIP_VERTICAL] < settings.vertical_flip.probability,
+        quarter_turns=torch.where(u[:, _QUARTER_TURN] < settings.quarter_turn.probability, quarters, 0),
+        angle=torch.where(u[:, _ROTATION] < rotation.probability, angle, 0.0).float(),
         jitter=u[:, _JITTER] < settings.color_jitter.probability,
         factors=_factors(settings.color_jitter, u[:, _FACTORS]),
         order=permutations[(u[:, _ORDER] * len(permutations)).long()],
         grayscale=u[:, _GRAYSCALE] < settings.grayscale.probability,
         sigma=torch.where(u[:, _BLUR] < blur.probability, sigma, 0.0).float(),
         solarize_from=torch.where(u[:, _SOLARIZE] < solarize.probability, solarize.threshold / 255, infinity).float(),
+        solarize_before_blur=torch.full_like(image, solarize.before_blur, dtype=torch.bool),
     )
 
 
@@ -149,13 +172,13 @@ def _to_cache(crop: Tensor, sizes: Tensor, cache_size: int) -> Tensor:
     return torch.cat([low, (high - low).clamp_min(1)], dim=1)
 
 
-def _uniforms(image_ids: Tensor, *, seed: int, epoch: int, num_views: int) -> Tensor:
+def _uniforms(image_ids: Tensor, *, seed: int, epoch: int, views: range) -> Tensor:
     """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, view, number)."""
     device = image_ids.device
     state = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN)
     state = _mix(state ^ _mix(torch.tensor(epoch, dtype=torch.int64, device=device) + _GOLDEN))
     state = _mix(state ^ _mix(image_ids.long() + _GOLDEN))  # (B,)
-    view = torch.arange(1, num_views + 1, device=device)[:, None]
+    view = torch.arange(views.start + 1, views.stop + 1, device=device)[:, None]
     number = torch.arange(1, _NUM_DRAWS + 1, device=device)
     bits = _mix(_mix(state + view * _GOLDEN)[..., None] + number * _GOLDEN)
     return _shift_right(bits, 11).double() * 2.0**-53

@@ -1,4 +1,4 @@
-"""Views from cached images and parameters: crop, mirror, color jitter, grayscale, blur, solarize, normalize.
+"""Views from cached images and parameters: crop, mirror, rotate, color jitter, grayscale, blur, solarize, normalize.
 
 Shapes: B images, N views, S pixels on a side of a cached image, o pixels on a side of a view.
 
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from manyview_server.learn.views import blur, color, crop
+from manyview_server.learn.views import blur, color, crop, rotation
+from manyview_server.learn.views.crop import Interpolation
 from manyview_server.learn.views.draw import HUE, ViewParameters
 from manyview_server.learn.views.recipe import NormalizeSettings
 
@@ -32,6 +33,7 @@ def apply(
     parameters: ViewParameters,
     *,
     size: int,
+    interpolation: Interpolation = "bilinear",
     normalize: NormalizeSettings | None = None,
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
@@ -54,7 +56,8 @@ def apply(
     shape.insert(channel_axis, 3)
     views = torch.empty(shape, dtype=dtype, device=images.device)
     for group, chunk in _chunks(counts, size, images.device):
-        planes = _cropped(images, host, here, chunk, size)
+        planes = _cropped(images, host, here, chunk, size, interpolation)
+        _rotate_(planes, host, here, chunk)
         if group != UNCHANGED:
             color.jitter_(planes, jitter.rows(chunk), hue_at=group)
         _rare_changes_(planes, host, here, chunk)
@@ -82,22 +85,49 @@ def _chunks(counts: list[int], size: int, device: torch.device) -> Iterator[tupl
             yield group, slice(first, min(first + length, end))
 
 
-def _cropped(images: Tensor, host: ViewParameters, here: ViewParameters, rows: slice, size: int) -> Tensor:
+def _cropped(
+    images: Tensor,
+    host: ViewParameters,
+    here: ViewParameters,
+    rows: slice,
+    size: int,
+    interpolation: Interpolation,
+) -> Tensor:
     if images.device.type == "cpu" and images.shape[-1] > LARGEST_MATMUL_PX:
-        index, rectangles = host.image[rows].tolist(), host.crop[rows].tolist()
-        return crop.resize_one_by_one(images, index, rectangles, host.flip[rows], size)
-    return crop.resize_by_matmul(images.index_select(0, here.image[rows]), here.crop[rows], here.flip[rows], size)
+        host = host.rows(rows)
+        flips = host.flip, host.flip_vertical
+        return crop.resize_one_by_one(images, host.image.tolist(), host.crop.tolist(), *flips, size, interpolation)
+    here = here.rows(rows)
+    flips = here.flip, here.flip_vertical
+    return crop.resize_by_matmul(images.index_select(0, here.image), here.crop, *flips, size, interpolation)
+
+
+def _rotate_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice) -> None:
+    """Quarter turns, then other angles, only of the views that have them."""
+    for quarters in (1, 2, 3):
+        if len(turned := (host.quarter_turns[rows] == quarters).nonzero()[:, 0]):
+            at = turned.to(planes.device)
+            planes[:, at] = planes[:, at].rot90(quarters, (2, 3))
+    if len(turned := host.angle[rows].nonzero()[:, 0]):
+        at = turned.to(planes.device)
+        planes[:, at] = rotation.rotate(planes[:, at], here.angle[rows][at])
 
 
 def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice) -> None:
     """Grayscale, blur and solarization, only of the views that have them."""
     first_gray = planes.shape[1] - int(host.grayscale[rows].count_nonzero())
     planes[:, first_gray:] = color.luma(planes[:, first_gray:])
+    solarized, before = host.solarize_from[rows].isfinite(), host.solarize_before_blur[rows]
+    _solarize_(planes, here, rows, solarized & before)
     sigma = host.sigma[rows]
     if len(blurred := sigma.nonzero()[:, 0]):
         at = blurred.to(planes.device)
         planes[:, at] = blur.blur(planes[:, at], here.sigma[rows][at], float(sigma.max()))
-    if len(solarized := host.solarize_from[rows].isfinite().nonzero()[:, 0]):
+    _solarize_(planes, here, rows, solarized & ~before)
+
+
+def _solarize_(planes: Tensor, here: ViewParameters, rows: slice, which: Tensor) -> None:
+    if len(solarized := which.nonzero()[:, 0]):
         at = solarized.to(planes.device)
         planes[:, at] = color.solarize(planes[:, at], here.solarize_from[rows][at, None, None])
 

@@ -1,13 +1,14 @@
-"""The recipe of a random view: which changes, how often, how strongly.
+"""The recipe of random views: pipelines, and for each of them which changes, how often, how strongly.
 
-The defaults are SimCLR's (arXiv 2002.05709, appendix A) for 224 pixels. Everything here is data; `draw` turns it into
-parameters of single views and `pixels` into images.
+By default a pipeline crops and does nothing else; `presets` has the recipes of the papers. Everything here is data;
+`draw` turns it into parameters of single views and `pixels` into images.
 """
 
 # ruff: noqa: RUF009 - `setting` makes dataclass fields, and their defaults are frozen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from manyview_server.learn.schema import setting
 
@@ -16,24 +17,61 @@ from manyview_server.learn.schema import setting
 class CropSettings:
     """Random resized crop: a rectangle of random area and shape, resized to the training size."""
 
-    scale_min: float = setting(0.08, "Smallest share of the image's area in a crop.", exclusive_minimum=0, maximum=1)
+    scale_min: float = setting(
+        0.08, "Smallest share of the image's area in a crop.", exclusive_minimum=0, maximum=1, at_most="scale_max"
+    )
     scale_max: float = setting(1.0, "Largest share of the image's area in a crop.", exclusive_minimum=0, maximum=1)
-    ratio_min: float = setting(3 / 4, "Smallest width over height of a crop.", minimum=0.1, maximum=10)
+    ratio_min: float = setting(
+        3 / 4, "Smallest width over height of a crop.", minimum=0.1, maximum=10, at_most="ratio_max"
+    )
     ratio_max: float = setting(4 / 3, "Largest width over height of a crop.", minimum=0.1, maximum=10)
+    interpolation: Literal["bilinear", "bicubic"] = setting("bilinear", "How a crop is resized, antialiased.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HorizontalFlipSettings:
     """Mirror image, left to right."""
 
-    probability: float = setting(0.5, "Share of views that are mirrored.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Share of views that are mirrored.", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerticalFlipSettings:
+    """Mirror image, top to bottom."""
+
+    probability: float = setting(0.0, "Share of views that are turned upside down.", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarterTurnSettings:
+    """Rotation by 90, 180 or 270 degrees, each as likely as the others."""
+
+    probability: float = setting(0.0, "Share of views that are turned.", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationSettings:
+    """Rotation by any angle around the center; what comes from outside is black."""
+
+    probability: float = setting(0.0, "Share of views that are rotated.", minimum=0, maximum=1)
+    degrees_min: float = setting(
+        -30.0,
+        "Smallest angle, counter-clockwise.",
+        minimum=-180,
+        maximum=180,
+        needs=("probability",),
+        at_most="degrees_max",
+    )
+    degrees_max: float = setting(
+        30.0, "Largest angle, counter-clockwise.", minimum=-180, maximum=180, needs=("probability",)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColorJitterSettings:
     """Brightness, contrast, saturation and hue by random amounts, in an order drawn for each view."""
 
-    probability: float = setting(0.8, "Share of views whose colors are changed.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Share of views whose colors are changed.", minimum=0, maximum=1)
     brightness: float = setting(
         0.8,
         "Brightness is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
@@ -69,20 +107,21 @@ class ColorJitterSettings:
 class GrayscaleSettings:
     """Luma in all three channels."""
 
-    probability: float = setting(0.2, "Share of views that lose their colors.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Share of views that lose their colors.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlurSettings:
     """Gaussian blur of a random width."""
 
-    probability: float = setting(0.5, "Share of views that are blurred.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Share of views that are blurred.", minimum=0, maximum=1)
     sigma_min: float = setting(
         0.1,
         "Smallest standard deviation of the blur, in pixels of the view.",
         exclusive_minimum=0,
         maximum=16,
         needs=("probability",),
+        at_most="sigma_max",
     )
     sigma_max: float = setting(
         2.0,
@@ -101,6 +140,7 @@ class SolarizeSettings:
     threshold: float = setting(
         128.0, "Values from this one on, of 0 to 255, are inverted.", minimum=0, maximum=255, needs=("probability",)
     )
+    before_blur: bool = setting(False, "Whether it comes before the blur and not after it.", needs=("probability",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +156,40 @@ class NormalizeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewSettings:
-    """How a random view is made of an image, in this order; the defaults are SimCLR's (arXiv 2002.05709)."""
+class PipelineSettings:
+    """How `count` views are made of an image: each change that has a probability, in this order."""
 
+    count: int = setting(1, "Views made in this way.", minimum=1, maximum=64)
+    size_fraction: float = setting(
+        1.0, "Width and height of the view as a share of image_size, to the nearest 4 pixels.", minimum=0.1, maximum=1
+    )
     crop: CropSettings = setting(CropSettings(), "Random resized crop.")
     horizontal_flip: HorizontalFlipSettings = setting(HorizontalFlipSettings(), "Mirror image, left to right.")
+    vertical_flip: VerticalFlipSettings = setting(VerticalFlipSettings(), "Mirror image, top to bottom.")
+    quarter_turn: QuarterTurnSettings = setting(QuarterTurnSettings(), "Rotation by 90, 180 or 270 degrees.")
+    rotation: RotationSettings = setting(RotationSettings(), "Rotation by any angle.")
     color_jitter: ColorJitterSettings = setting(ColorJitterSettings(), "Random changes of color.")
     grayscale: GrayscaleSettings = setting(GrayscaleSettings(), "Loss of color.")
     blur: BlurSettings = setting(BlurSettings(), "Gaussian blur.")
     solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
+
+    def size(self, image_size: int) -> int:
+        """Pixels on a side of the view: all of `image_size`, or a multiple of 4 that is at least 8."""
+        if self.size_fraction == 1:
+            return image_size
+        return min(image_size, max(8, 4 * round(self.size_fraction * image_size / 4)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """The views of an image: those of the first pipeline, then those of the next."""
+
+    pipelines: tuple[PipelineSettings, ...] = setting(
+        (PipelineSettings(count=2),), "How the views are made, those of the first one first."
+    )
     normalize: NormalizeSettings = setting(NormalizeSettings(), "Scaling of the channels, in embedding as in training.")
+
+    @property
+    def num_views(self) -> int:
+        """Of all pipelines."""
+        return sum(pipeline.count for pipeline in self.pipelines)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from manyview_server.learn.methods import METHODS, Method, build_method
+from manyview_server.learn.methods import METHODS, Method, Moment, build_method, resolve
 from manyview_server.learn.optimizers import Sgd, parameter_groups
-from manyview_server.learn.settings import METHOD_SETTINGS, TrainSettings, resolve
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 
 SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 16}
@@ -30,21 +30,21 @@ def optimizer_of(method: Method, learning_rate: float = 0.05) -> Sgd:
     return Sgd(parameter_groups(method, 5e-4), learning_rate, momentum=0.9)
 
 
-def a_batch(step: int, batch: int = 8) -> tuple[Tensor, Tensor]:
-    """Two noisy views of images that differ: (V, B, 3, H, W), and their ids."""
+def at(step: int, total_steps: int) -> Moment:
+    return Moment(step=step, total_steps=total_steps, steps_per_epoch=4)
+
+
+def a_batch(step: int, batch: int = 8) -> tuple[list[Tensor], Tensor]:
+    """Two noisy views of images that differ: (V, B, 3, o, o), and their ids."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.arange(batch) + batch * (step % 4)
     images = torch.randn(1, batch, 3, 4, 4, generator=generator).repeat_interleave(4, 3).repeat_interleave(4, 4)
-    return images + 0.3 * torch.randn(2, batch, 3, 16, 16, generator=generator), ids
+    return [images + 0.3 * torch.randn(2, batch, 3, 16, 16, generator=generator)], ids
 
 
 def state_of(method: Method, optimizer: Sgd) -> dict[str, Tensor]:
     kept = {f"momentum {i}": state["momentum_buffer"] for i, state in enumerate(optimizer.state.values())}
     return {name: value.clone() for name, value in {**method.state_dict(), **kept}.items() if "num_batches" not in name}
-
-
-def test_every_method_has_settings_and_every_settings_class_a_method() -> None:
-    assert METHODS.keys() == METHOD_SETTINGS.keys()
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
@@ -53,12 +53,12 @@ def test_a_step_trains_all_that_should_be_and_reports_tensors(name: str, overrid
     optimizer = optimizer_of(method)
     for step in range(2):  # a bank has no negatives before the second
         before = state_of(method, optimizer)
-        result = train_step(method, optimizer, *a_batch(step), step, 10)
+        result = train_step(method, optimizer, *a_batch(step), at(step, 10))
     after = state_of(method, optimizer)
     assert result.loss.shape == ()
     assert result.loss > 0
     assert result.accepted
-    assert result.representation.shape[1] == method.backbone.feature_dim
+    assert result.representation.shape[1] == method.encoder.feature_dim
     assert not result.representation.requires_grad
     unchanged = {key for key in after if torch.equal(before[key], after[key])}
     assert unchanged <= {"bank.filled", "bank.pointer"}
@@ -87,7 +87,7 @@ def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: di
 def test_the_loss_falls(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, {"temperature": 0.2, **overrides}), 100)
     optimizer = optimizer_of(method, 0.03)
-    losses = [float(train_step(method, optimizer, *a_batch(step % 4), step, 60).loss) for step in range(60)]
+    losses = [float(train_step(method, optimizer, *a_batch(step % 4), at(step, 60)).loss) for step in range(60)]
     assert sum(losses[-4:]) < 0.7 * sum(losses[4:8])
 
 
@@ -97,14 +97,14 @@ def test_a_loss_that_is_not_finite_leaves_no_trace(name: str, overrides: dict[st
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
     for step in range(2):
-        train_step(method, optimizer, *a_batch(step), step, 10)
+        train_step(method, optimizer, *a_batch(step), at(step, 10))
     before = state_of(method, optimizer)
     views, ids = a_batch(2)
-    views[0, 3, 1, 5, 5] = poison
-    assert not train_step(method, optimizer, views, ids, 2, 10).accepted
+    views[0][0, 3, 1, 5, 5] = poison
+    assert not train_step(method, optimizer, views, ids, at(2, 10)).accepted
     after = state_of(method, optimizer)
     assert [key for key in after if not torch.equal(before[key], after[key])] == []
-    assert train_step(method, optimizer, *a_batch(3), 3, 10).accepted
+    assert train_step(method, optimizer, *a_batch(3), at(3, 10)).accepted
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
@@ -113,7 +113,7 @@ def test_training_resumed_from_its_state_goes_on_bit_for_bit(name: str, override
     method = build_method(settings, 100)
     optimizer = optimizer_of(method)
     for step in range(3):
-        train_step(method, optimizer, *a_batch(step), step, 10)
+        train_step(method, optimizer, *a_batch(step), at(step, 10))
     resumed = build_method(settings, 100)
     resumed_optimizer = optimizer_of(resumed)
     resumed.load_state_dict(method.state_dict())
@@ -121,7 +121,7 @@ def test_training_resumed_from_its_state_goes_on_bit_for_bit(name: str, override
         theirs["momentum_buffer"].copy_(ours["momentum_buffer"])
     for step in range(3, 5):
         for each, its_optimizer in ((method, optimizer), (resumed, resumed_optimizer)):
-            train_step(each, its_optimizer, *a_batch(step), step, 10)
+            train_step(each, its_optimizer, *a_batch(step), at(step, 10))
     uninterrupted, continued = state_of(method, optimizer), state_of(resumed, resumed_optimizer)
     assert uninterrupted.keys() == continued.keys()
     assert [key for key in continued if not torch.equal(uninterrupted[key], continued[key])] == []
@@ -155,7 +155,7 @@ def test_a_step_never_waits_for_the_device_nor_copies_the_bank(name: str, overri
     views, ids = a_batch(0)
     with WaitsAndCopies((24, 16)) as watch:
         for step in range(2):
-            train_step(method, optimizer, views, ids, step, 10)
+            train_step(method, optimizer, views, ids, at(step, 10))
     assert watch.found == []
 
 
@@ -175,7 +175,7 @@ def test_weights_are_a_function_of_the_seed_and_the_global_generator_is_left_alo
     other = build_method(settings_of(name, {"seed": 4}), 100).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, again[key]) for key, value in first.items())
-    assert not torch.equal(first["backbone.conv1.weight"], other["backbone.conv1.weight"])
+    assert not torch.equal(first["encoder.backbone.conv1.weight"], other["encoder.backbone.conv1.weight"])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -183,7 +183,7 @@ def test_embeddings_do_not_depend_on_the_batch_and_leave_the_mode_as_it_was(name
     method = build_method(settings_of(name, {}), 100)
     images = torch.randn(6, 3, 16, 16)
     whole = method.embed(images)
-    assert whole.shape == (6, method.backbone.feature_dim)
+    assert whole.shape == (6, method.encoder.feature_dim)
     assert not whole.requires_grad
     torch.testing.assert_close(method.embed(images[:2]), whole[:2])
     assert method.embed(images, "projection").shape == (6, 16)
@@ -198,9 +198,9 @@ def test_settings_shape_the_network(name: str) -> None:
     def shape(overrides: dict[str, object], parameter: str) -> tuple[int, ...]:
         return tuple(build_method(settings_of(name, overrides), 100).state_dict()[parameter].shape)
 
-    assert shape({}, "backbone.conv1.weight") == (8, 3, 3, 3)
-    assert shape({"stem": "imagenet"}, "backbone.conv1.weight") == (8, 3, 7, 7)
-    assert shape({"image_size": 64}, "backbone.conv1.weight") == (8, 3, 7, 7)
+    assert shape({}, "encoder.backbone.conv1.weight") == (8, 3, 3, 3)
+    assert shape({"stem": "imagenet"}, "encoder.backbone.conv1.weight") == (8, 3, 7, 7)
+    assert shape({"image_size": 64}, "encoder.backbone.conv1.weight") == (8, 3, 7, 7)
     assert shape({}, "head.0.weight") == (64, 64)
     assert shape({"projection_hidden_dim": 40}, "head.0.weight") == (40, 64)
     assert shape({"memory_bank_size": None}, "bank.keys") == (8, 16)  # one batch, for only 100 images
@@ -211,7 +211,7 @@ def test_bfloat16_trains_and_keeps_loss_and_weights_in_float32() -> None:
     method = build_method(settings_of("moco", {"memory_bank_size": 24}), 100)
     optimizer = optimizer_of(method)
     for step in range(2):
-        result = train_step(method, optimizer, *a_batch(step), step, 10, precision="bfloat16")
+        result = train_step(method, optimizer, *a_batch(step), at(step, 10), precision="bfloat16")
     assert result.accepted
     assert result.loss.dtype == torch.float32
     assert result.representation.dtype == torch.bfloat16

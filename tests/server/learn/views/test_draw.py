@@ -8,23 +8,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.learn.views.draw import HUE, draw
+from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import (
     BlurSettings,
     ColorJitterSettings,
     CropSettings,
+    PipelineSettings,
+    QuarterTurnSettings,
+    RotationSettings,
     SolarizeSettings,
-    ViewSettings,
+    VerticalFlipSettings,
 )
 
 drawing = sys.modules[draw.__module__]  # the package has a function of the same name
 FIELDS = [field.name for field in dataclasses.fields(drawing.ViewParameters)]
-RECIPE = ViewSettings(solarize=SolarizeSettings(probability=0.3))
+RECIPE = dataclasses.replace(
+    PRESETS["simclr"].pipelines[0],
+    vertical_flip=VerticalFlipSettings(probability=0.1),
+    quarter_turn=QuarterTurnSettings(probability=0.4),
+    rotation=RotationSettings(probability=0.6, degrees_min=-20, degrees_max=50),
+    solarize=SolarizeSettings(probability=0.3),
+)
 
 
-def parameters(recipe=RECIPE, count=2000, size=(100, 100), cache_size=100, seed=3, epoch=5, num_views=2, first_id=0):
+def parameters(recipe=RECIPE, count=2000, size=(100, 100), cache_size=100, seed=3, epoch=5, first_id=0, first_view=0):
     ids = torch.arange(first_id, first_id + count) * 977
     sizes = torch.tensor([size]).repeat(count, 1)
-    return draw(recipe, sizes, ids, cache_size=cache_size, seed=seed, epoch=epoch, num_views=num_views)
+    return draw(recipe, sizes, ids, cache_size=cache_size, seed=seed, epoch=epoch, first_view=first_view)
 
 
 def equal(one, other):
@@ -35,10 +45,12 @@ def test_parameters_depend_on_seed_epoch_id_and_view_alone():
     assert equal(parameters(), parameters())
     for change in ({"seed": 4}, {"epoch": 6}, {"first_id": 1}):
         other = parameters(**change)
-        for name in set(FIELDS) - {"image"}:
+        for name in set(FIELDS) - {"image", "solarize_before_blur"}:
             assert not torch.equal(getattr(parameters(), name), getattr(other, name)), (change, name)
     one, two = parameters().factors.view(2, -1, 4)
     assert not (one == two).any()
+    second = parameters(dataclasses.replace(RECIPE, count=1), first_view=1)
+    assert torch.equal(second.factors, two)
 
 
 @settings(deadline=None, max_examples=20)
@@ -49,7 +61,8 @@ def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(split,
     before = torch.get_num_threads()
 
     def of(rows, views=num_views):
-        return draw(RECIPE, sizes[rows], ids[rows], cache_size=64, seed=2**53 - 1, epoch=7, num_views=views)
+        recipe = dataclasses.replace(RECIPE, count=views)
+        return draw(recipe, sizes[rows], ids[rows], cache_size=64, seed=2**53 - 1, epoch=7)
 
     whole = of(slice(None), 3)
     torch.set_num_threads(threads)
@@ -57,13 +70,13 @@ def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(split,
         parts = [of(slice(0, split)), of(slice(split, None))]
     finally:
         torch.set_num_threads(before)
-    for name in set(FIELDS) - {"image"}:
+    for name in set(FIELDS) - {"image", "solarize_before_blur"}:
         joined = torch.cat([getattr(part, name).unflatten(0, (num_views, -1)) for part in parts], dim=1)
         assert torch.equal(joined, getattr(whole, name).unflatten(0, (3, -1))[:num_views]), name
 
 
 def test_numbers_are_uniform_and_independent():
-    u = drawing._uniforms(torch.arange(4000), seed=0, epoch=0, num_views=2).flatten(0, 1)
+    u = drawing._uniforms(torch.arange(4000), seed=0, epoch=0, views=range(2)).flatten(0, 1)
     assert u.min() >= 0
     assert u.max() < 1
     assert torch.allclose(u.mean(0), torch.full((u.shape[1],), 0.5, dtype=u.dtype), atol=0.015)
@@ -82,25 +95,29 @@ def test_each_change_applies_as_often_as_its_probability_says():
     drawn = parameters()
     shares = {
         "flip": drawn.flip,
+        "flip_vertical": drawn.flip_vertical,
+        "quarter_turns": drawn.quarter_turns > 0,
+        "angle": drawn.angle != 0,
         "jitter": drawn.jitter,
         "grayscale": drawn.grayscale,
         "blur": drawn.sigma > 0,
         "solarize": drawn.solarize_from.isfinite(),
     }
-    expected = {"flip": 0.5, "jitter": 0.8, "grayscale": 0.2, "blur": 0.5, "solarize": 0.3}
+    expected = {"flip": 0.5, "flip_vertical": 0.1, "quarter_turns": 0.4, "angle": 0.6}
+    expected |= {"jitter": 0.8, "grayscale": 0.2, "blur": 0.5, "solarize": 0.3}
     for name, share in shares.items():
         assert share.float().mean().item() == pytest.approx(expected[name], abs=0.035), name
 
 
 @pytest.mark.parametrize(("probability", "count"), [(0.0, 0), (1.0, 4000)])
 def test_probabilities_of_zero_and_one_are_never_and_always(probability, count):
-    blur = parameters(ViewSettings(blur=BlurSettings(probability=probability))).sigma > 0
-    jitter = parameters(ViewSettings(color_jitter=ColorJitterSettings(probability=probability))).jitter
+    blur = parameters(PipelineSettings(count=2, blur=BlurSettings(probability=probability))).sigma > 0
+    jitter = parameters(PipelineSettings(count=2, color_jitter=ColorJitterSettings(probability=probability))).jitter
     assert (blur.sum(), jitter.sum()) == (count, count)
 
 
 def test_amounts_are_uniform_within_their_bounds():
-    drawn = parameters(ViewSettings(color_jitter=ColorJitterSettings(strength=0.5)))
+    drawn = parameters(dataclasses.replace(RECIPE, color_jitter=ColorJitterSettings(strength=0.5)))
     low, high = drawn.factors.amin(0), drawn.factors.amax(0)
     assert torch.allclose(low, torch.tensor([0.6, 0.6, 0.6, -0.1]), atol=0.005)
     assert torch.allclose(high, torch.tensor([1.4, 1.4, 1.4, 0.1]), atol=0.005)
@@ -109,10 +126,16 @@ def test_amounts_are_uniform_within_their_bounds():
     assert 0.1 <= sigma.min() < 0.11
     assert 1.99 < sigma.max() <= 2.0
     assert sigma.mean().item() == pytest.approx(1.05, abs=0.04)
+    angle = drawn.angle[drawn.angle != 0]
+    assert -20 <= angle.min() < -19
+    assert 49 < angle.max() <= 50
+    assert angle.mean().item() == pytest.approx(15, abs=1.5)
+    turns = drawn.quarter_turns.bincount(minlength=4)[1:]
+    assert (turns / turns.sum() - 1 / 3).abs().max() < 0.05
 
 
 def test_a_factor_never_goes_below_zero():
-    drawn = parameters(ViewSettings(color_jitter=ColorJitterSettings(brightness=3.0)))
+    drawn = parameters(PipelineSettings(count=2, color_jitter=ColorJitterSettings(brightness=3.0)))
     assert 0 <= drawn.factors[:, 0].min() < 0.01
     assert 3.9 < drawn.factors[:, 0].max() <= 4.0
 
@@ -133,7 +156,7 @@ def test_areas_and_ratios_of_crops_are_those_of_torchvision():
     ours = drawing._crop(
         CropSettings(),
         torch.tensor([[90, 120]]).repeat(4000, 1),
-        drawing._uniforms(torch.arange(4000), seed=1, epoch=1, num_views=1)[0],
+        drawing._uniforms(torch.arange(4000), seed=1, epoch=1, views=range(1))[0],
     ).double()
     for statistic in (
         lambda c: c[:, 2] * c[:, 3],
@@ -155,7 +178,7 @@ def test_areas_and_ratios_of_crops_are_those_of_torchvision():
     seed=st.integers(0, 2**53 - 1),
 )
 def test_crops_lie_within_the_cached_image(height, width, cache_size, scale_min, seed):
-    recipe = ViewSettings(crop=CropSettings(scale_min=scale_min))
+    recipe = PipelineSettings(count=2, crop=CropSettings(scale_min=scale_min))
     crop = parameters(recipe, count=20, size=(height, width), cache_size=cache_size, seed=seed).crop
     top, left, h, w = crop.T
     assert (top >= 0).all()
@@ -171,14 +194,14 @@ def test_crops_lie_within_the_cached_image(height, width, cache_size, scale_min,
     [((100, 100), [0, 0, 100, 100]), ((100, 400), [0, 133, 100, 133]), ((400, 100), [133, 0, 133, 100])],
 )
 def test_an_image_into_which_no_crop_fits_is_cropped_at_its_center(size, expected):
-    never = ViewSettings(crop=CropSettings(scale_min=1.0))
+    never = PipelineSettings(count=2, crop=CropSettings(scale_min=1.0))
     sizes = torch.tensor([size])
-    u = torch.full((1, 40), 0.25, dtype=torch.float64)
+    u = torch.full((1, drawing._NUM_DRAWS), 0.25, dtype=torch.float64)
     assert drawing._crop(never.crop, sizes, u).tolist() == [expected]
 
 
 def test_crops_are_drawn_in_the_geometry_of_the_real_image():
-    square = ViewSettings(crop=CropSettings(scale_min=0.2, scale_max=0.3, ratio_min=1.0, ratio_max=1.0))
+    square = PipelineSettings(count=2, crop=CropSettings(scale_min=0.2, scale_max=0.3, ratio_min=1.0, ratio_max=1.0))
     crop = parameters(square, size=(400, 100), cache_size=200).crop
     assert (crop[:, 2].float() / crop[:, 3]).mean().item() == pytest.approx(0.25, rel=0.02)
 

@@ -6,9 +6,24 @@ from torchvision.transforms.v2 import functional as reference
 
 from manyview_server.learn.views import apply, draw, make_views, pixels
 from manyview_server.learn.views.draw import ViewParameters
-from manyview_server.learn.views.recipe import BlurSettings, NormalizeSettings, SolarizeSettings, ViewSettings
+from manyview_server.learn.views.presets import PRESETS
+from manyview_server.learn.views.recipe import (
+    BlurSettings,
+    CropSettings,
+    NormalizeSettings,
+    PipelineSettings,
+    RotationSettings,
+    SolarizeSettings,
+    VerticalFlipSettings,
+    ViewSettings,
+)
 
-RECIPE = ViewSettings(solarize=SolarizeSettings(probability=0.3))
+RECIPE = dataclasses.replace(
+    PRESETS["simclr"].pipelines[0],
+    vertical_flip=VerticalFlipSettings(probability=0.3),
+    solarize=SolarizeSettings(probability=0.3),
+)
+THREE = dataclasses.replace(RECIPE, count=3)
 NORMALIZE = NormalizeSettings()
 
 
@@ -28,19 +43,27 @@ def plain(count, **changes):
         image=torch.arange(count),
         crop=torch.tensor([[0, 0, 24, 24]]).repeat(count, 1),
         flip=torch.zeros(count, dtype=torch.bool),
+        flip_vertical=torch.zeros(count, dtype=torch.bool),
+        quarter_turns=torch.zeros(count, dtype=torch.int64),
+        angle=torch.zeros(count),
         jitter=torch.zeros(count, dtype=torch.bool),
         factors=torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(count, 1),
         order=torch.arange(4).repeat(count, 1),
         grayscale=torch.zeros(count, dtype=torch.bool),
         sigma=torch.zeros(count),
         solarize_from=torch.full((count,), torch.inf),
+        solarize_before_blur=torch.zeros(count, dtype=torch.bool),
     )
     return dataclasses.replace(parameters, **changes)
 
 
-def views_of(images, recipe=RECIPE, seed=0, epoch=0, **options):
+def views_of(images, pipeline=RECIPE, seed=0, epoch=0, rows=slice(None), **options):
     ids, sizes = ids_and_sizes(len(images))
-    return make_views(images, sizes, ids, recipe, size=20, seed=seed, epoch=epoch, **options)
+    recipe = ViewSettings(pipelines=(pipeline,))
+    (views,) = make_views(
+        images[rows], sizes[rows], ids[rows], recipe, image_size=20, seed=seed, epoch=epoch, **options
+    )
+    return views
 
 
 def test_without_any_change_the_image_comes_back(images):
@@ -64,6 +87,7 @@ def test_views_equal_torchvision_step_by_step(images):
         view = images[drawn.image[row]].float() / 255
         view = reference.resized_crop(view, top, left, height, width, [20, 20], antialias=True)
         view = view.flip(2) if drawn.flip[row] else view
+        view = view.flip(1) if drawn.flip_vertical[row] else view
         for change in drawn.order[row].tolist() if drawn.jitter[row] else []:
             view = changes[change](view, drawn.factors[row, change].item())
         view = reference.rgb_to_grayscale(view, 3) if drawn.grayscale[row] else view
@@ -76,7 +100,22 @@ def test_views_equal_torchvision_step_by_step(images):
     assert difference.mean() < 1e-4
 
 
-@pytest.mark.parametrize("field", ["crop", "flip", "jitter", "factors", "order", "grayscale", "sigma", "solarize_from"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "crop",
+        "flip",
+        "flip_vertical",
+        "quarter_turns",
+        "angle",
+        "jitter",
+        "factors",
+        "order",
+        "grayscale",
+        "sigma",
+        "solarize_from",
+    ],
+)
 def test_every_parameter_takes_effect_and_on_its_own_view_only(images, field):
     base = plain(24)
     active = dataclasses.replace(
@@ -86,6 +125,9 @@ def test_every_parameter_takes_effect_and_on_its_own_view_only(images, field):
     changed = {
         "crop": torch.tensor([2, 3, 10, 12]),
         "flip": torch.tensor(True),
+        "flip_vertical": torch.tensor(True),
+        "quarter_turns": torch.tensor(3),
+        "angle": torch.tensor(30.0),
         "jitter": torch.tensor(True),
         "factors": torch.tensor([1.0, 1.0, 1.0, -0.1]),
         "order": torch.tensor([3, 2, 1, 0]),
@@ -105,11 +147,9 @@ def test_every_parameter_takes_effect_and_on_its_own_view_only(images, field):
 
 def test_a_view_is_the_same_in_any_batch_and_any_chunk(images, monkeypatch):
     whole = views_of(images)
-    ids, sizes = ids_and_sizes(24)
-    part = make_views(images[5:9], sizes[5:9], ids[5:9], RECIPE, size=20, seed=0, epoch=0)
-    assert torch.allclose(whole[:, 5:9], part, atol=1e-4)
+    assert torch.allclose(whole[:, 5:9], views_of(images, rows=slice(5, 9)), atol=1e-5)
     monkeypatch.setattr(pixels, "CPU_CHUNK_PIXELS", 1)
-    assert torch.allclose(whole, views_of(images), atol=1e-4)
+    assert torch.allclose(whole, views_of(images), atol=1e-5)
 
 
 def test_repeating_a_call_repeats_every_bit(images):
@@ -124,13 +164,13 @@ def test_seed_epoch_and_view_give_other_views(images):
 
 
 def test_shape_and_memory_format_and_dtype_are_as_asked(images):
-    views = views_of(images, num_views=3)
+    views = views_of(images, THREE)
     assert views.shape == (3, 24, 3, 20, 20)
     assert views.is_contiguous()
-    last = views_of(images, num_views=3, memory_format=torch.channels_last)
+    last = views_of(images, THREE, memory_format=torch.channels_last)
     assert last.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(last, views)
-    half = views_of(images, num_views=3, dtype=torch.bfloat16)
+    half = views_of(images, THREE, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.float(), views, atol=0.02)
 
@@ -160,3 +200,50 @@ def test_images_of_another_shape_are_refused(shape):
 def test_images_of_another_type_are_refused(images):
     with pytest.raises(ValueError, match="float32"):
         apply(images.float(), plain(24), size=8)
+
+
+def test_rotations_are_torchvisions(images):
+    angle = torch.linspace(-170, 170, 24)
+    rotated = apply(images, plain(24, angle=angle), size=24)
+    turned = apply(images, plain(24, quarter_turns=torch.arange(24) % 4), size=24)
+    for row in range(24):
+        image = images[row].float() / 255
+        expected = reference.rotate(image, angle[row].item())
+        assert ((rotated[row] - expected).abs().amax(0) > 1e-3).float().mean() < 0.01, row  # the nearest of two pixels
+        assert torch.allclose(turned[row], reference.rotate(image, 90.0 * (row % 4)), atol=1e-5), row
+
+
+def test_all_of_an_image_that_is_rotated_by_a_right_angle_is_kept(images):
+    by_angle = apply(images, plain(24, angle=torch.full((24,), 90.0)), size=24)
+    assert torch.allclose(by_angle, (images / 255).rot90(1, (2, 3)), atol=1e-5)
+
+
+def test_solarization_comes_before_or_after_the_blur(images):
+    both = {"sigma": torch.full((24,), 1.5), "solarize_from": torch.full((24,), 0.5)}
+    after = apply(images, plain(24, **both), size=24)
+    before = apply(images, plain(24, **both, solarize_before_blur=torch.ones(24, dtype=torch.bool)), size=24)
+    blurred = apply(images, plain(24, sigma=both["sigma"]), size=24)
+    assert torch.allclose(after, torch.where(blurred < 0.5, blurred, 1 - blurred), atol=1e-5)
+    solarized = (torch.where(images < 127.5, images, 255 - images)).to(torch.uint8)
+    assert torch.allclose(before, apply(solarized, plain(24, sigma=both["sigma"]), size=24), atol=1e-5)
+
+
+def test_a_recipe_gives_a_tensor_for_each_size_with_the_views_in_order(images):
+    ids, sizes = ids_and_sizes(24)
+    globals_, locals_ = dataclasses.replace(RECIPE, count=1), PipelineSettings(count=3, size_fraction=0.6)
+    bicubic = dataclasses.replace(globals_, crop=CropSettings(interpolation="bicubic"))
+    recipe = ViewSettings(pipelines=(globals_, bicubic, locals_))
+    large, small = make_views(images, sizes, ids, recipe, image_size=20, seed=0, epoch=0)
+    assert large.shape == (2, 24, 3, 20, 20)
+    assert small.shape == (3, 24, 3, 12, 12)  # the nearest multiple of four
+    drawn = draw(bicubic, sizes, ids, cache_size=24, seed=0, epoch=0, first_view=1)
+    assert torch.equal(large[1], apply(images, drawn, size=20, interpolation="bicubic", normalize=recipe.normalize))
+    drawn = draw(locals_, sizes, ids, cache_size=24, seed=0, epoch=0, first_view=2)
+    assert torch.equal(small.flatten(0, 1), apply(images, drawn, size=12, normalize=recipe.normalize))
+
+
+def test_rotated_views_are_black_where_nothing_comes_from(images):
+    always = RotationSettings(probability=1.0, degrees_min=44, degrees_max=46)
+    views = views_of(images + 10, PipelineSettings(count=2, crop=CropSettings(scale_min=1.0), rotation=always))
+    black = -torch.tensor(NORMALIZE.mean) / torch.tensor(NORMALIZE.std)
+    assert torch.allclose(views[:, :, :, 0, 0], black.expand(2, 24, 3), atol=1e-5)

@@ -1,0 +1,41 @@
+"""The encoder: what is left of a training, a backbone and the learned embedding behind it, if there is one.
+
+Shapes: B batch, D feature.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from manyview_server.learn import backbones
+from manyview_server.learn.backbones import Backbone
+
+if TYPE_CHECKING:
+    from manyview_server.learn.settings import TrainSettings
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W) to features (B, D).
+
+    With an `embedding_dim` the features are a learned linear map of the backbone's. It is trained with everything else:
+    what it keeps is what the loss needs, which PCA afterwards cannot know.
+    """
+
+    def __init__(self, backbone: Backbone, embedding_dim: int | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.reduction = None if embedding_dim is None else nn.Linear(backbone.feature_dim, embedding_dim)
+        self.feature_dim = embedding_dim or backbone.feature_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images)
+        return features if self.reduction is None else self.reduction(features)
+
+
+def build_encoder(settings: TrainSettings) -> Encoder:
+    """The encoder that `settings` describe, its stem chosen by the image size where they leave it open."""
+    stem = backbones.choose_stem(settings.image_size) if settings.stem == "auto" else settings.stem
+    backbone = backbones.build(settings.backbone, width=settings.backbone_width, stem=stem)
+    return Encoder(backbone, settings.embedding_dim)
