@@ -154,6 +154,35 @@ def test_an_unknown_field_or_choice_is_told_with_what_is_known(
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
+@pytest.mark.parametrize(
+    ("config", "field", "description"),
+    [
+        (
+            {"optimizer": {"name": "adamw", "momentum": 0.5}},
+            "config.optimizer.momentum",
+            "has no effect while optimizer.name is 'adamw' (got 0.5)",
+        ),
+        (
+            {"memory_bank_size": [64, 99]},
+            "config.memory_bank_size",
+            "its second number must be projection_dim, which is 128 (got [64, 99])",
+        ),
+    ],
+)
+def test_rules_between_fields_are_told_before_a_job_exists(
+    client: manyview.Client, dataset: manyview.Dataset, config: dict[str, Any], field: str, description: str
+) -> None:
+    with refused(manyview.InvalidArgument, "FIELD_INVALID") as caught:
+        client.resolve_config(dataset, "simclr", config=config)
+    (violation,) = caught.value.violations
+    assert (violation.field, violation.description) == (field, description)
+
+
+def test_a_bank_with_its_width_is_resolved_to_its_size(client: manyview.Client, dataset: manyview.Dataset) -> None:
+    config = {"memory_bank_size": [64, 32], "projection_dim": 32}
+    assert client.resolve_config(dataset, "simclr", config=config)["memory_bank_size"] == 64
+
+
 def test_an_unknown_method_is_told_with_the_known_ones(client: manyview.Client, dataset: manyview.Dataset) -> None:
     with refused(manyview.InvalidArgument, "FIELD_INVALID", "'barlow' is not known", "simclr", "moco") as caught:
         client.train(dataset, "barlow")

@@ -6,13 +6,15 @@ in the place of a list:
 
     {"preset": "byol", "blur": {"probability": 0}, "pipelines": {"1": {"solarize": {"probability": 0.1}}}}
 
+A number of rows with ``x-width`` can be given as [rows, width], where the width has to be that field's value.
+
 Nothing of this is left in a resolved configuration, which lists every item in full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 Json = Any
 
@@ -39,7 +41,9 @@ def spelled_out(
     result: dict[str, Json] = {}
     for name, value in given.items():
         field = schema["properties"].get(name, {})
-        if not isinstance(value, Mapping) or "properties" not in field:
+        if "x-width" in field and _is_pair(value):
+            result[name] = value[0]
+        elif not isinstance(value, Mapping) or "properties" not in field:
             result[name] = value
         elif "x-presets" in field:
             result[name] = _list_in_full(field, base[name], value, refuse, check, f"{path}{name}.")
@@ -88,8 +92,8 @@ def _changed_by_index(items: list[Json], changes: Mapping[str, Json], refuse: Re
 def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> Iterator[tuple[str, Json, str]]:
     """(field, value, message) of each rule between fields that `resolved` breaks, where `given` is what was asked for.
 
-    A value that was given, and is not the default, must have an effect: the fields that it needs are not zero. And
-    bounds that are other fields hold.
+    A value that was given, and is not the default, must have an effect: the fields that it needs are not zero, and what
+    it is only for is chosen. And bounds that are other fields hold.
     """
     if "x-presets" in schema:
         yield from _broken_in_list(schema, given, resolved, path)
@@ -102,9 +106,18 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
         for other in field.get("x-needs", ()):
             if asked is not None and value != field["default"] and resolved[other] == 0:
                 yield where, value, f"has no effect while {path}{other} is {resolved[other]:g}"
+        for other, choices in field.get("x-only", {}).items():
+            if asked is not None and value != field["default"] and resolved[other] not in choices:
+                yield where, value, f"has no effect while {path}{other} is {resolved[other]!r}"
+        if "x-width" in field and _is_pair(asked) and asked[1] != (width := resolved[field["x-width"]]):
+            yield where, asked, f"its second number must be {path}{field['x-width']}, which is {width}"
         for key, words in (("x-at-most", "at most"), ("x-at-least", "at least")):
             if key in field and _is_beyond(key, value, bound := resolved[field[key]]):
                 yield where, value, f"must be {words} {path}{field[key]}, which is {bound:g}"
+
+
+def _is_pair(value: Json) -> TypeGuard[Sequence[Json]]:
+    return isinstance(value, list | tuple) and len(value) == 2
 
 
 def _is_beyond(key: str, value: Json, bound: Json) -> bool:

@@ -65,6 +65,8 @@ class Pending:
     epoch: int
     reading: Reading
     logged: bool
+    watched: bool
+    """Whether its spread is among the values."""
     known: dict[str, float]
     """What needs no device."""
 
@@ -123,7 +125,8 @@ class StepReporter:
         tensors = {"loss": result.loss, "accepted": result.accepted, "gradient_norm": result.gradient_norm}
         products: Tensor | None = None
         known: dict[str, float] = {}
-        if logged or step == 1:  # the alarms want to know how the run began
+        watched = logged or step == self._alarms.first_step + 1  # the alarms want to know how the run began
+        if watched:
             tensors |= diagnostics.spread(result)
         if logged:
             tensors |= diagnostics.geometry(result, self._batch_size) | result.scalars
@@ -133,7 +136,7 @@ class StepReporter:
             known["memory_bytes"] = float(memory_bytes(result.loss.device))
         reading = Reading(tensors, products)
         self.flush()
-        self._pending = Pending(step=step, epoch=epoch, reading=reading, logged=logged, known=known)
+        self._pending = Pending(step=step, epoch=epoch, reading=reading, logged=logged, watched=watched, known=known)
 
     def flush(self) -> None:
         """Report the last step now. Raises as `step_done`."""
@@ -151,7 +154,7 @@ class StepReporter:
             told = values | pending.known | {"skipped_steps": float(self._skipped)}
             finite = {name: value for name, value in told.items() if math.isfinite(value)}
             self._channel.send(ScalarsLogged(step=step, epoch=epoch, values=finite))
-        if accepted and (pending.logged or step == 1):
+        if accepted and pending.watched:
             self._watch(step, epoch, values)
 
     def _watch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:

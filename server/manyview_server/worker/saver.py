@@ -11,7 +11,7 @@ from typing import Any
 from manyview_server import failpoints
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.messages import AlertRaised, CheckpointWritten
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
@@ -42,7 +42,7 @@ class CheckpointSaver:
     def save(
         self,
         method: Method,
-        optimizer: Sgd,
+        optimizer: Optimizer,
         card: ModelCard,
         run: dict[str, Any],
         probe: LinearProbe | None = None,

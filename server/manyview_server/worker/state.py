@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.store import checkpoints
 
 BACKBONE_PREFIX = "encoder.backbone."
@@ -29,7 +29,7 @@ OPTIMIZER_PREFIX = "optimizer."
 PROBE_PREFIX = "probe."
 
 
-def capture(method: Method, optimizer: Sgd, probe: LinearProbe | None = None) -> dict[str, dict[str, Tensor]]:
+def capture(method: Method, optimizer: Optimizer, probe: LinearProbe | None = None) -> dict[str, dict[str, Tensor]]:
     """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
     backbone, state = {}, {}
     for name, tensor in method.state_dict().items():
@@ -55,7 +55,7 @@ def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_js
     return checkpoints.write(directory, {**files, checkpoints.STATE_JSON: state_json})
 
 
-def restore(directory: Path, method: Method, optimizer: Sgd) -> None:
+def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
     """Put the checkpoint's tensors into a method and an optimizer that were built with the same settings.
 
     Raises:

@@ -205,7 +205,6 @@ class Trainer:
             views if action != "nan" else [view * torch.nan for view in views],
             batch.image_ids.to(views[0].device, non_blocking=True),
             setup.moment(progress.step),
-            warmup_steps=setup.warmup_steps,
             precision=numerics.precision,
         )
         if setup.probe is not None:
