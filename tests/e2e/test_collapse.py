@@ -46,7 +46,7 @@ def test_a_job_that_collapses_tells_of_it_and_fails_with_a_checkpoint_where_it_i
     last = int(job.refresh().latest_checkpoint.rpartition("/")[2])
     assert last in (210, 211)
     assert len(client.embed(sorted((tmp_path / "photos").rglob("*.jpg"))[:4], model=job)) == 4, "it can be looked at"
-    assert job.history()["projection_std_ratio"][-1] < 0.01
+    assert job.history()["projection_std_ratio"][-1] < 0.25
 
     monkeypatch.setenv("MANYVIEW_TARGET", server.address)
     watched = CliRunner().invoke(app, ["watch", job.name.removeprefix("trainJobs/")])

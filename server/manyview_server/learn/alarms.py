@@ -13,7 +13,7 @@ negatives) by more than 0.1: the right key gets at most 1.1 times the share of a
 
 What is so must last: over `COLLAPSE_STEPS` or `CHANCE_STEPS` and at least `MIN_READINGS` logged steps without a gap,
 none of them in the run's first `WARMUP_STEPS` steps nor in the warm-up of the learning rate. A run that recovers before
-that is not spoken of: MoCo with a teacher that was too fast had 0.04 of an even spread after 50 steps and 0.4 after 250.
+that is not spoken of: MoCo with too fast a teacher had 0.04 of an even spread after 50 steps and 0.4 after 250.
 """
 
 from __future__ import annotations
