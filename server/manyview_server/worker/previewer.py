@@ -8,14 +8,12 @@ trains.
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from manyview_server.learn import methods
@@ -31,13 +29,10 @@ from manyview_server.messages import (
     PreviewImages,
 )
 from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
-from manyview_server.worker import decoder
+from manyview_server.worker import decoder, png
 from manyview_server.worker.cache import choose_size
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.decoder import DecodeError, Pixels
-
-PNG_COMPRESSION = 1
-"""Of 0 to 9: higher ones take longer and gain little on photographs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +74,7 @@ def _preview(settings: TrainSettings, request: PreviewImages) -> PreviewDone | P
     readable = [image for image in images if isinstance(image, Decoded)]
     views = _views(settings, request.epoch, readable)
     blobs = [
-        _png(picture)
+        png.encode(picture.permute(1, 2, 0).numpy())
         for image, of_image in zip(readable, views, strict=True)
         for picture in (image.pixels, *(as_bytes(view.pixels, settings.views.normalize) for view in of_image))
     ]
@@ -145,10 +140,3 @@ def _told(image: Decoded | DecodeError, made: Iterator[list[View]]) -> Previewed
         for view in next(made)
     )
     return PreviewedImage(image_id=image.image_id, width=image.width, height=image.height, views=views)
-
-
-def _png(picture: Tensor) -> bytes:
-    """Of uint8 (3, o, o)."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "PNG", compress_level=PNG_COMPRESSION)
-    return buffer.getvalue()
