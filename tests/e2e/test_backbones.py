@@ -95,9 +95,7 @@ def test_a_name_that_is_not_there_is_refused_with_what_is_near(
 ) -> None:
     with refused(manyview.InvalidArgument, "FIELD_INVALID", "did you mean 'vit_tiny'?", "config.backbone"):
         client.train(dataset, "simclr", config=JOB | {"backbone": "vit_tny"})
-    with refused(
-        manyview.InvalidArgument, "FIELD_INVALID", "config.patch_size: has no effect while backbone is"
-    ):
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "config.patch_size: has no effect while backbone is"):
         client.train(dataset, "simclr", config=JOB | {"patch_size": 4})
     job = client.train(dataset, "simclr", epochs=1, config=JOB | {"backbone": "timm/vit_tiny_patch16_223"})
     with pytest.raises(manyview.TrainJobFailed, match="did you mean 'timm/vit_tiny_patch16_224'"):
