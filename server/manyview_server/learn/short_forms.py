@@ -8,12 +8,14 @@ in the place of a list:
 
 A number of rows with ``x-width`` can be given as [rows, width], where the width has to be that field's value.
 
-Nothing of this is left in a resolved configuration, which lists every item in full.
+Nothing of this is left in a resolved configuration, which lists every item in full. An object with ``x-group`` has a
+property for each plugin of that group of entry points; a resolved one holds those that are not all as by default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 Json = Any
@@ -99,6 +101,8 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
         yield from _broken_in_list(schema, given, resolved, path)
         return
     for name, field in schema["properties"].items():
+        if "x-group" in schema and name not in resolved:
+            continue
         where, value, asked = f"{path}{name}", resolved[name], given.get(name) if isinstance(given, Mapping) else None
         if "properties" in field:
             yield from broken_rules(field, asked, value, f"{where}.")
@@ -153,6 +157,14 @@ def _broken_in_list(schema: Json, given: Json, resolved: Json, path: str) -> Ite
         resolved,
         path,
     )
+
+
+def not_installed(name: str, known: Iterable[str], group: str) -> str:
+    """What is wrong with a name that no plugin of `group` has."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "none is installed"
+    return f"is no plugin that is installed on the server (entry points {group!r}); {hint}"
 
 
 def _is_short(schema: Json, name: str) -> bool:
