@@ -17,8 +17,9 @@ NARROWEST_PX = 128
 """Of a column: captions are to be read."""
 FONT_PX = 11
 LINE_PX = 14
-MOST_LINES = 6
-NO_BREAK = "\N{NO-BREAK SPACE}"
+MOST_LINES = 8
+NO_BREAK = "\0"
+"""Stands for a space at which no line breaks."""
 INK, PALE_INK, PAPER = (40, 40, 40), (130, 130, 130), (255, 255, 255)
 
 
@@ -125,6 +126,7 @@ def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
     for paragraph in text.split("\n"):
         line = ""
         for word in paragraph.split(" "):
+            word = word.replace(NO_BREAK, " ")
             longer = f"{line} {word}" if line else word
             if line and font.getlength(longer) > width:
                 lines.append(line)

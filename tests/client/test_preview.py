@@ -216,6 +216,9 @@ def test_captions_are_wrapped_and_cut_to_the_width_of_a_cell() -> None:
     text = "first line\n" + "word " * 60 + "x" * 200
     lines = _sheet.wrapped(text, 100, font)
     assert lines[0] == "first line"
+    told = _sheet.wrapped(_sheet.done_in_words(made().parameters[0][0]), 100, font)
+    assert told[:3] == ["crop 40x30 at 2,1,", "flip, upside down,", "turned 90°,"], "no step is broken"
+    assert "\0" not in "".join(told)
     assert len(lines) == _sheet.MOST_LINES
     assert lines[-1].endswith("…")
     assert all(font.getlength(line) <= 100 for line in [*lines, *_sheet.wrapped("y" * 200, 100, font)])
