@@ -18,8 +18,8 @@ from manyview_server.learn.ema import make_teacher, update_teacher
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, Moment, StepOutput, Views
-from manyview_server.learn.schedules import cosine
+from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.schedules import Moment, cosine
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
