@@ -26,11 +26,17 @@ def moco_head(feature_dim: int, hidden_dim: int, projection_dim: int) -> nn.Sequ
 
 
 def byol_head(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Two layers, batch norm on the hidden one: BYOL's projection and prediction (arXiv 2006.07733, section 3.3),
-    2048-4096-256 and 256-4096-256 there; the predictions of SimSiam (arXiv 2011.10566, section 3) and of NNCLR (arXiv
-    2104.14548, section 4.1), 2048-512-2048 and 256-4096-256, are alike.
+    """Two layers, batch norm on the hidden one, no bias on the output: projection and prediction of BYOL (arXiv
+    2006.07733, section 3.3, and the authors' code), 2048-4096-256 and 256-4096-256.
     """
-    return _mlp(input_dim, hidden_dim, output_dim)
+    return _mlp(input_dim, hidden_dim, output_dim, output_bias=False)
+
+
+def prediction_head(projection_dim: int, hidden_dim: int) -> nn.Sequential:
+    """Two layers from projections to projections, batch norm on the hidden one: SimSiam (arXiv 2011.10566, section 3),
+    2048-512-2048, and NNCLR (arXiv 2104.14548, section 4.1), 256-4096-256.
+    """
+    return _mlp(projection_dim, hidden_dim, projection_dim)
 
 
 def simsiam_head(feature_dim: int, hidden_dim: int, projection_dim: int, num_layers: int = 3) -> nn.Sequential:
@@ -54,7 +60,7 @@ def expander_head(feature_dim: int, hidden_dim: int, projection_dim: int, num_la
     The output has no bias: both losses take the mean away.
     """
     hidden = [hidden_dim] * (num_layers - 1)
-    return _mlp(feature_dim, *hidden, projection_dim, last=None, output_bias=False)
+    return _mlp(feature_dim, *hidden, projection_dim, output_bias=False)
 
 
 def _mlp(*widths: int, last: nn.Module | None = None, output_bias: bool = True) -> nn.Sequential:

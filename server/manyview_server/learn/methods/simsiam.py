@@ -54,7 +54,7 @@ class SimSiam(Method):
         self.head = heads.simsiam_head(
             feature_dim, self.hidden_dim, self.projection_dim, num_layers=settings.projection_layers
         )
-        self.predictor = heads.byol_head(self.projection_dim, settings.prediction_hidden_dim, self.projection_dim)
+        self.predictor = heads.prediction_head(self.projection_dim, settings.prediction_hidden_dim)
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views  # (2, B, 3, o, o)
