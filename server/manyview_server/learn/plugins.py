@@ -38,7 +38,7 @@ class PluginError:
 
 
 class PluginBroken(ValueError):
-    """A plugin that cannot be used; `error` says why."""
+    """A plugin that cannot be used; `error` says which and why."""
 
     def __init__(self, group: str, name: str, problem: str, cause: BaseException | None = None) -> None:
         story = "" if cause is None else "".join(traceback.format_exception(cause))
@@ -47,14 +47,26 @@ class PluginBroken(ValueError):
         super().__init__(str(self.error))
 
 
+_left_out = False
+
+
+def leave_out() -> None:
+    """From now on be as if no package had registered anything."""
+    global _left_out
+    _left_out = True
+    names.cache_clear()
+
+
 @functools.cache
 def names(group: str) -> tuple[str, ...]:
     """The names registered in `group`, in order, whether they can be loaded or not. Imports no plugin."""
+    if _left_out:
+        return ()
     return tuple(sorted({entry.name for entry in metadata.entry_points(group=group)}))
 
 
 def load(group: str, errors: list[PluginError]) -> dict[str, object]:
-    """Every plugin of `group` by name; why some are missing is appended to `errors`."""
+    """Every plugin of `group` by name; those that cannot be used are appended to `errors`."""
     found: dict[str, object] = {}
     for name in names(group):
         try:

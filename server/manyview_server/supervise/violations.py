@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 
 from manyview_server.errors import Violation
+from manyview_server.learn import short_forms
 
 Json = Any
 
@@ -30,7 +31,7 @@ BOUNDS = {
     "exclusiveMaximum": "below",
 }
 # Violations of these are told by describing what is allowed; of any other keyword, in jsonschema's own words.
-DESCRIBED = {"type", "enum", "const", "minItems", "maxItems", *BOUNDS}
+DESCRIBED = {"type", "enum", "anyOf", "pattern", "const", "minItems", "maxItems", *BOUNDS}
 SHOWN_CHARS = 80
 
 
@@ -54,6 +55,21 @@ def not_finite(value: Json, path: str = "") -> list[Violation]:
     return []
 
 
+def not_installed(schema: Mapping[str, Json], value: Json, path: str = "") -> list[Violation]:
+    """The plugins that a configuration in full, one of an earlier day, names and the server no longer has."""
+    if isinstance(value, list | tuple):
+        items = schema.get("items", {})
+        return [v for i, item in enumerate(value) for v in not_installed(items, item, f"{path}[{i}]")]
+    if not isinstance(value, Mapping):
+        return []
+    fields = schema.get("properties", {})
+    gone = [name for name in value if name not in fields] if "x-group" in schema else []
+    found = [_unknown(_join(path, name), name, schema, schema) for name in gone]
+    for name in fields.keys() & value.keys():
+        found += not_installed(fields[name], value[name], _join(path, name))
+    return found
+
+
 def unknown(field: str, name: str, known: Sequence[str], elsewhere: Iterable[str] = ()) -> Violation:
     """`name` is none of the `known`: says the nearest one, or the dotted path of a field so called `elsewhere`."""
     near = [path for path in elsewhere if path.rpartition(".")[2] == name]
@@ -74,6 +90,10 @@ def allowed(schema: Mapping[str, Json]) -> str:
         return shown(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(shown(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(allowed(part) for part in schema["anyOf"])
+    if "x-words" in schema:
+        return f"{schema['x-words']}{', or null' if 'null' in types_of(schema) else ''}"
     bounds = " and ".join(f"{words} {schema[key]:,}" for key, words in BOUNDS.items() if key in schema)
     if types_of(schema) == ("array",):
         return _allowed_list(schema)
@@ -102,7 +122,7 @@ def _tell(error: jsonschema.ValidationError, whole: Mapping[str, Json]) -> Itera
         known = list(error.schema.get("properties", {}))
         for name in error.instance:
             if name not in known:
-                yield unknown(_join(path, name), name, known, _fields(whole))
+                yield _unknown(_join(path, name), name, error.schema, whole)
     elif error.validator == "required":
         for name in error.validator_value:
             if name not in error.instance:
@@ -114,10 +134,19 @@ def _tell(error: jsonschema.ValidationError, whole: Mapping[str, Json]) -> Itera
         yield Violation(field=path, description=error.message)
 
 
+def _unknown(field: str, name: str, schema: Mapping[str, Json], whole: Mapping[str, Json]) -> Violation:
+    known = list(schema.get("properties", {}))
+    if "x-group" in schema:
+        text = short_forms.not_installed(name, known, schema["x-group"])
+        return Violation(field=field, description=f"{shown(name)} {text}")
+    return unknown(field, name, known, _fields(whole))
+
+
 def _nearest(error: jsonschema.ValidationError) -> str:
-    if error.validator != "enum" or not isinstance(error.instance, str):
+    if not isinstance(error.instance, str):
         return ""
-    near = difflib.get_close_matches(error.instance, [c for c in error.validator_value if isinstance(c, str)], n=1)
+    choices = [choice for part in error.schema.get("anyOf", [error.schema]) for choice in part.get("enum", ())]
+    near = difflib.get_close_matches(error.instance, [c for c in choices if isinstance(c, str)], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
