@@ -20,3 +20,8 @@ def warmup_cosine(step: int, num_steps: int, warmup_steps: int, end: float = 0.0
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return cosine(step - warmup_steps, num_steps - warmup_steps, 1.0, end)
+
+
+def line(at: float, length: float, start: float, end: float) -> float:
+    """A line from `start` at 0 to exactly `end` at `length`, and `end` from there on."""
+    return end if at >= length else start + (end - start) * at / length

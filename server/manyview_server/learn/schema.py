@@ -68,9 +68,9 @@ def setting(
 ) -> Any:
     """A dataclass field with a default, one sentence of description, and bounds (of each item, for a tuple).
 
-    `needs` names sibling fields that must not be zero for this one to take effect, `at_most` and `at_least` one that
-    bounds it. `presets`, of settings that hold a tuple of settings: values to begin from, by name (see `short_forms`).
-    `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
+    `needs` names sibling fields that must be neither zero nor null for this one to take effect, `at_most` and
+    `at_least` one that bounds it. `presets`, of settings that hold a tuple of settings: values to begin from, by name
+    (see `short_forms`). `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
     """
     bounds = {
         "minimum": minimum,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from manyview_server.learn import schema
+from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.method import Feature, Method, Moment, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
@@ -50,6 +51,7 @@ METHODS: dict[str, MethodEntry] = {
         title="SimCLR", paper="https://arxiv.org/abs/2002.05709", settings=SimCLRSettings, build=SimCLR
     ),
     "moco": MethodEntry(title="MoCo v2", paper="https://arxiv.org/abs/2003.04297", settings=MoCoSettings, build=MoCo),
+    "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
 }
 
 

@@ -19,7 +19,9 @@ VARIANTS = [
     ("simclr", {"memory_bank_size": 24}),
     ("moco", {"memory_bank_size": 24, "symmetric": True}),
     ("moco", {"memory_bank_size": 24, "symmetric": False}),
+    ("dino", {"projection_hidden_dim": 32, "num_prototypes": 48, "frozen_prototypes_epochs": 0}),
 ]
+HAS_CHANCE = [variant for variant in VARIANTS if "memory_bank_size" in variant[1]]
 
 
 def settings_of(name: str, overrides: dict[str, object]) -> TrainSettings:
@@ -34,12 +36,15 @@ def at(step: int, total_steps: int) -> Moment:
     return Moment(step=step, total_steps=total_steps, steps_per_epoch=4)
 
 
-def a_batch(step: int, batch: int = 8) -> tuple[list[Tensor], Tensor]:
-    """Two noisy views of images that differ: (V, B, 3, o, o), and their ids."""
+def a_batch(step: int, name: str = "", batch: int = 8) -> tuple[list[Tensor], Tensor]:
+    """Two noisy views (V, B, 3, o, o) of images that differ, three smaller ones where `name` takes them, and the ids."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.arange(batch) + batch * (step % 4)
     images = torch.randn(1, batch, 3, 4, 4, generator=generator).repeat_interleave(4, 3).repeat_interleave(4, 4)
-    return [images + 0.3 * torch.randn(2, batch, 3, 16, 16, generator=generator)], ids
+    views = [images + 0.3 * torch.randn(2, batch, 3, 16, 16, generator=generator)]
+    if name in METHODS and METHODS[name].settings.multi_crop:
+        views.append(images[..., 4:12, 4:12] + 0.3 * torch.randn(3, batch, 3, 8, 8, generator=generator))
+    return views, ids
 
 
 def state_of(method: Method, optimizer: Sgd) -> dict[str, Tensor]:
@@ -53,7 +58,7 @@ def test_a_step_trains_all_that_should_be_and_reports_tensors(name: str, overrid
     optimizer = optimizer_of(method)
     for step in range(2):  # a bank has no negatives before the second
         before = state_of(method, optimizer)
-        result = train_step(method, optimizer, *a_batch(step), at(step, 10))
+        result = train_step(method, optimizer, *a_batch(step, name), at(step, 10))
     after = state_of(method, optimizer)
     assert result.loss.shape == ()
     assert result.loss > 0
@@ -69,7 +74,7 @@ def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
     name: str, overrides: dict[str, object]
 ) -> None:
     method = build_method(settings_of(name, overrides), 100)
-    result = train_step(method, optimizer_of(method), *a_batch(0), 0, 10)
+    result = train_step(method, optimizer_of(method), *a_batch(0, name), 0, 10)
     assert result.projection is not None
     assert result.projection.shape == (len(result.representation), 16)
     assert not result.projection.requires_grad
@@ -79,7 +84,7 @@ def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
 def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
-    told = [train_step(method, optimizer, *a_batch(step), step, 10).scalars["chance_loss"] for step in range(5)]
+    told = [train_step(method, optimizer, *a_batch(step, name), step, 10).scalars["chance_loss"] for step in range(5)]
     assert torch.stack(told).tolist() == pytest.approx([math.log(n + 1) for n in (0, 8, 16, 24, 24)])
 
 
@@ -87,7 +92,7 @@ def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: di
 def test_the_loss_falls(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, {"temperature": 0.2, **overrides}), 100)
     optimizer = optimizer_of(method, 0.03)
-    losses = [float(train_step(method, optimizer, *a_batch(step % 4), at(step, 60)).loss) for step in range(60)]
+    losses = [float(train_step(method, optimizer, *a_batch(step % 4, name), at(step, 60)).loss) for step in range(60)]
     assert sum(losses[-4:]) < 0.7 * sum(losses[4:8])
 
 
@@ -97,14 +102,14 @@ def test_a_loss_that_is_not_finite_leaves_no_trace(name: str, overrides: dict[st
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
     for step in range(2):
-        train_step(method, optimizer, *a_batch(step), at(step, 10))
+        train_step(method, optimizer, *a_batch(step, name), at(step, 10))
     before = state_of(method, optimizer)
-    views, ids = a_batch(2)
+    views, ids = a_batch(2, name)
     views[0][0, 3, 1, 5, 5] = poison
     assert not train_step(method, optimizer, views, ids, at(2, 10)).accepted
     after = state_of(method, optimizer)
     assert [key for key in after if not torch.equal(before[key], after[key])] == []
-    assert train_step(method, optimizer, *a_batch(3), at(3, 10)).accepted
+    assert train_step(method, optimizer, *a_batch(3, name), at(3, 10)).accepted
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
@@ -113,7 +118,7 @@ def test_training_resumed_from_its_state_goes_on_bit_for_bit(name: str, override
     method = build_method(settings, 100)
     optimizer = optimizer_of(method)
     for step in range(3):
-        train_step(method, optimizer, *a_batch(step), at(step, 10))
+        train_step(method, optimizer, *a_batch(step, name), at(step, 10))
     resumed = build_method(settings, 100)
     resumed_optimizer = optimizer_of(resumed)
     resumed.load_state_dict(method.state_dict())
@@ -121,7 +126,7 @@ def test_training_resumed_from_its_state_goes_on_bit_for_bit(name: str, override
         theirs["momentum_buffer"].copy_(ours["momentum_buffer"])
     for step in range(3, 5):
         for each, its_optimizer in ((method, optimizer), (resumed, resumed_optimizer)):
-            train_step(each, its_optimizer, *a_batch(step), at(step, 10))
+            train_step(each, its_optimizer, *a_batch(step, name), at(step, 10))
     uninterrupted, continued = state_of(method, optimizer), state_of(resumed, resumed_optimizer)
     assert uninterrupted.keys() == continued.keys()
     assert [key for key in continued if not torch.equal(uninterrupted[key], continued[key])] == []
@@ -152,7 +157,7 @@ class WaitsAndCopies(TorchDispatchMode):
 def test_a_step_never_waits_for_the_device_nor_copies_the_bank(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
-    views, ids = a_batch(0)
+    views, ids = a_batch(0, name)
     with WaitsAndCopies((24, 16)) as watch:
         for step in range(2):
             train_step(method, optimizer, views, ids, at(step, 10))
@@ -211,7 +216,7 @@ def test_bfloat16_trains_and_keeps_loss_and_weights_in_float32() -> None:
     method = build_method(settings_of("moco", {"memory_bank_size": 24}), 100)
     optimizer = optimizer_of(method)
     for step in range(2):
-        result = train_step(method, optimizer, *a_batch(step), at(step, 10), precision="bfloat16")
+        result = train_step(method, optimizer, *a_batch(step, name), at(step, 10), precision="bfloat16")
     assert result.accepted
     assert result.loss.dtype == torch.float32
     assert result.representation.dtype == torch.bfloat16
