@@ -179,6 +179,14 @@ class Client:
             if not token:
                 return
 
+    def read_image(self, dataset: Dataset | str, image: StoredImage | str) -> bytes:
+        """The file of one stored image, as it was sent; `image` is one that was listed, or a key. Raises NotFound
+        IMAGE_NOT_FOUND, FailedPrecondition KEY_AMBIGUOUS and, where the disk lost or changed it, DataLoss."""
+        request = dataset_service_pb2.GetImageRequest(
+            dataset=_models.dataset_name(dataset), image=_models.image_ref(image)
+        )
+        return self._rpcs.get_image(request).data
+
     # --- training
 
     def train(

@@ -80,6 +80,7 @@ class FakeState:
         self.heartbeat_s = 0.2
         self.datasets: dict[str, datasets.Dataset] = {}
         self.images: dict[str, list[datasets.StoredImage]] = {}
+        self.files: dict[tuple[str, str], bytes] = {}  # by data set and image id
         self.uploads: dict[tuple[str, str], datasets.Upload] = {}
         self.jobs: dict[str, jobs.TrainJob] = {}
         self.events: dict[str, list[metrics.MetricsEvent]] = {}
@@ -122,6 +123,19 @@ class FakeState:
         start = int(request.page_token or 0)
         following = str(start + 2) if start + 2 < len(found) else ""
         return datasets.ListImagesResponse(images=found[start : start + 2], next_page_token=following)
+
+    def get_image(self, request: Any, _: Any) -> datasets.GetImageResponse:
+        found = self.find_image(request.dataset, request.image)
+        data = self.files[request.dataset, found.image_id]
+        return datasets.GetImageResponse(image=found, data=data)
+
+    def find_image(self, dataset: str, ref: datasets.ImageRef) -> datasets.StoredImage:
+        """The stored image of this id or key. Raises Refused."""
+        self._dataset(dataset)
+        for image in self.images[dataset]:
+            if image.image_id and ref in (datasets.ImageRef(image_id=image.image_id), datasets.ImageRef(key=image.key)):
+                return image
+        raise Refused("NOT_FOUND", "IMAGE_NOT_FOUND", f"no image {ref.image_id or ref.key}")
 
     def get_upload(self, request: Any, _: Any) -> datasets.GetUploadResponse:
         upload = self.uploads.get((request.dataset, request.upload_id))
@@ -188,6 +202,7 @@ class FakeState:
                 label_differs=first.label != image.label,
             )
         kept = datasets.StoredImage.STATUS_STORED
+        self.files[upload.dataset, image_id] = image.data
         stored.append(datasets.StoredImage(image_id=image_id, key=image.key, label=image.label, status=kept))
         upload.num_stored += 1
         dataset.num_images += 1

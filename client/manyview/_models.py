@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
 from manyview._rpcs import Rpcs
 from manyview._types import Dataset, Model
-from manyview.v1 import model_service_pb2
+from manyview.v1 import dataset_service_pb2, model_service_pb2
 
 if TYPE_CHECKING:
     from manyview._jobs import Job
@@ -18,6 +18,16 @@ def dataset_name(dataset: Dataset | str) -> str:
     """ "datasets/{id}" for a data set, its name or its id."""
     name = dataset.name if isinstance(dataset, Dataset) else dataset
     return name if name.startswith("datasets/") else f"datasets/{name}"
+
+
+def image_ref(image: Any) -> dataset_service_pb2.ImageRef:
+    """An image of a data set by its key, or by the id of what has one: a listed or selected image, a neighbour."""
+    if isinstance(image, str):
+        return dataset_service_pb2.ImageRef(key=image)
+    image_id = getattr(image, "image_id", None)
+    if not isinstance(image_id, str):
+        raise TypeError(f"an image is named by its key or by a StoredImage, not by {type(image).__name__}")
+    return dataset_service_pb2.ImageRef(image_id=image_id)
 
 
 def job_name(job: Job | str) -> str:

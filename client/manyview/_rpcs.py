@@ -49,6 +49,9 @@ class Rpcs:
     def list_images(self, request: datasets.ListImagesRequest) -> datasets.ListImagesResponse:
         return self._read("DatasetService/ListImages", request, datasets.ListImagesResponse)
 
+    def get_image(self, request: datasets.GetImageRequest) -> datasets.GetImageResponse:
+        return self._read("DatasetService/GetImage", request, datasets.GetImageResponse)
+
     def create_train_job(self, request: jobs.CreateTrainJobRequest) -> jobs.CreateTrainJobResponse:
         return self._mutate("TrainJobService/CreateTrainJob", request, jobs.CreateTrainJobResponse)
 

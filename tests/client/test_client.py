@@ -31,6 +31,18 @@ def test_images_come_page_by_page_and_by_status(client: manyview.Client, server:
         client.images("pets", ["lost"])
 
 
+def test_a_stored_image_is_read_by_its_key_or_as_it_was_listed(client: manyview.Client, server: FakeServer) -> None:
+    client.upload([b"1", b"2"], "pets")
+    listed = list(client.images("pets"))
+    assert client.read_image("pets", listed[1]) == b"2"
+    assert client.read_image("pets", listed[0].key) == b"1"
+    assert [request.image.WhichOneof("image") for request in server.requests("GetImage")] == ["image_id", "key"]
+    with pytest.raises(manyview.NotFound, match="no image elsewhere"):
+        client.read_image("pets", "elsewhere")
+    with pytest.raises(TypeError, match="by its key or by a StoredImage, not by bytes"):
+        client.read_image("pets", b"1")  # type: ignore[arg-type]
+
+
 def test_models_are_found_by_job_checkpoint_and_backbone(client: manyview.Client) -> None:
     client.upload([b"a"], "pets")
     job = client.train("pets", job_id="mine")

@@ -68,6 +68,7 @@ CLIENT = {
     "methods",
     "model",
     "models",
+    "read_image",
     "resolve_config",
     "server_info",
     "train",

@@ -259,3 +259,27 @@ class ListImagesResponse(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[StoredImage]
     next_page_token: str
     def __init__(self, images: _Optional[_Iterable[_Union[StoredImage, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ImageRef(_message.Message):
+    __slots__ = ("image_id", "key")
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    image_id: str
+    key: str
+    def __init__(self, image_id: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
+
+class GetImageRequest(_message.Message):
+    __slots__ = ("dataset", "image")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    image: ImageRef
+    def __init__(self, dataset: _Optional[str] = ..., image: _Optional[_Union[ImageRef, _Mapping]] = ...) -> None: ...
+
+class GetImageResponse(_message.Message):
+    __slots__ = ("image", "data")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    image: StoredImage
+    data: bytes
+    def __init__(self, image: _Optional[_Union[StoredImage, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...

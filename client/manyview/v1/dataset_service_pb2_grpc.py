@@ -49,6 +49,11 @@ class DatasetServiceStub(object):
                 request_serializer=manyview_dot_v1_dot_dataset__service__pb2.ListImagesRequest.SerializeToString,
                 response_deserializer=manyview_dot_v1_dot_dataset__service__pb2.ListImagesResponse.FromString,
                 )
+        self.GetImage = channel.unary_unary(
+                '/manyview.v1.DatasetService/GetImage',
+                request_serializer=manyview_dot_v1_dot_dataset__service__pb2.GetImageRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_dataset__service__pb2.GetImageResponse.FromString,
+                )
 
 
 class DatasetServiceServicer(object):
@@ -105,6 +110,13 @@ class DatasetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetImage(self, request, context):
+        """One committed image, its file as it was sent. DATA_LOSS where the disk lost or changed it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +154,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ListImages,
                     request_deserializer=manyview_dot_v1_dot_dataset__service__pb2.ListImagesRequest.FromString,
                     response_serializer=manyview_dot_v1_dot_dataset__service__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'GetImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImage,
+                    request_deserializer=manyview_dot_v1_dot_dataset__service__pb2.GetImageRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_dataset__service__pb2.GetImageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,5 +286,22 @@ class DatasetService(object):
         return grpc.experimental.unary_unary(request, target, '/manyview.v1.DatasetService/ListImages',
             manyview_dot_v1_dot_dataset__service__pb2.ListImagesRequest.SerializeToString,
             manyview_dot_v1_dot_dataset__service__pb2.ListImagesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/manyview.v1.DatasetService/GetImage',
+            manyview_dot_v1_dot_dataset__service__pb2.GetImageRequest.SerializeToString,
+            manyview_dot_v1_dot_dataset__service__pb2.GetImageResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -3,20 +3,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import dataset_service_pb2_grpc
+from manyview_server.errors import DataLoss
 from manyview_server.front import convert, names
 from manyview_server.front.bidi import RequestReader, ending_in_band
 from manyview_server.front.draining import Draining
 from manyview_server.front.idempotency import once
 from manyview_server.front.limits import Limits
 from manyview_server.front.upload_stream import UploadStream
+from manyview_server.store.records import FoundImage
+from manyview_server.store.shards import ShardReader, image_id_of
 from manyview_server.store.store import Store
+
+log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -100,3 +109,28 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
             images=[convert.stored_image(record) for record in records],
             next_page_token=names.encode_page_token(scope, following),
         )
+
+    async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
+        """One image with its file."""
+        dataset_id = names.dataset_id(request.dataset, "dataset")
+        ref = names.image_ref(request.image, "image")
+        dataset = await self._store.datasets.get(dataset_id)
+        (found,) = await self._store.datasets.find_images(dataset_id, [ref])
+        data = await asyncio.to_thread(stored_bytes, self._store.datasets.directory(dataset.uid), found)
+        return pb.GetImageResponse(image=convert.stored_image(found.record), data=data)
+
+
+def stored_bytes(directory: Path, image: FoundImage) -> bytes:
+    """The image's file. Raises DataLoss IMAGE_LOST or CHECKSUM_MISMATCH."""
+    name = convert.image_id(image.record.image_id)
+    reader = ShardReader(directory)
+    try:
+        data = reader.read(image.shard, image.offset, image.record.num_bytes)
+    except (OSError, EOFError) as error:
+        log.error("an image cannot be read", exc_info=error)
+        raise DataLoss("IMAGE_LOST", f"the server cannot read image {name} any more") from error
+    finally:
+        reader.close()
+    if image_id_of(hashlib.sha256(data).digest()) != image.record.image_id:
+        raise DataLoss("CHECKSUM_MISMATCH", f"the stored bytes of image {name} are not those that were sent")
+    return data

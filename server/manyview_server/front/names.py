@@ -8,12 +8,15 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from manyview.v1 import dataset_service_pb2
 from manyview_server.errors import InvalidArgument, Violation
+from manyview_server.store.records import ImageRef
 
 RESOURCE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,63}")
 BACKBONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 REQUEST_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 STEP = re.compile(r"[0-9]{1,18}")
 
 ID_RULE = "a-z or 0-9 first, then a-z, 0-9, _ and -, at most 63 characters"
@@ -61,6 +64,18 @@ def upload_id(text: str, field: str) -> str:
     if not UPLOAD_ID.fullmatch(text):
         raise invalid(field, f"{shown(text)} is no upload id: A-Z, a-z, 0-9, _ and -, 1 to 63 characters")
     return text
+
+
+def image_ref(ref: dataset_service_pb2.ImageRef, field: str) -> ImageRef:
+    """An image's id or key."""
+    kind = ref.WhichOneof("image")
+    if kind == "image_id":
+        if not IMAGE_ID.fullmatch(ref.image_id) or not 0 < int(ref.image_id, 16) < 2**63:
+            raise invalid(f"{field}.image_id", f"{shown(ref.image_id)} is no image id: 16 digits, 0-9 and a-f")
+        return ImageRef(image_id=int(ref.image_id, 16))
+    if kind is None or not ref.key:
+        raise invalid(field, "names no image: set image_id or key")
+    return ImageRef(key=ref.key)
 
 
 def request_id(text: str) -> str:

@@ -39,10 +39,24 @@ class TrainSettings:
         "resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES), fixed=True
     )
     backbone_width: float = setting(
-        1.0, "Multiplies the number of channels of the backbone.", exclusive_minimum=0, maximum=8, fixed=True
+        1.0,
+        "Multiplies the number of channels of a ResNet, or of heads of a vision transformer.",
+        exclusive_minimum=0,
+        maximum=8,
+        fixed=True,
     )
     stem: Literal["auto", "imagenet", "small"] = setting(
-        "auto", "First layers of the backbone; auto means small below 64 pixels and imagenet from there.", fixed=True
+        "auto", "First layers of a ResNet; auto means small below 64 pixels and imagenet from there.", fixed=True
+    )
+    stem_relu: bool = setting(
+        True, "Whether a ResNet's small stem ends in ReLU; lightly's CIFAR-10 benchmarks are without.", fixed=True
+    )
+    patch_size: int | None = setting(
+        None,
+        "Width and height of the patches of a vision transformer, in pixels; null chooses it from image_size.",
+        minimum=1,
+        maximum=256,
+        fixed=True,
     )
     embedding_dim: int | None = setting(
         None,

@@ -89,7 +89,7 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
     """(field, value, message) of each rule between fields that `resolved` breaks, where `given` is what was asked for.
 
     A value that was given, and is not the default, must have an effect: the fields that it needs are neither zero nor
-    null. And bounds that are other fields hold.
+    null, and what it is only for is chosen. And bounds that are other fields hold.
     """
     if "x-presets" in schema:
         yield from _broken_in_list(schema, given, resolved, path)
@@ -102,11 +102,11 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
         for other in field.get("x-needs", ()):
             needed = resolved[other]
             if asked is not None and value != field["default"] and (needed is None or needed == 0):
-                yield (
-                    where,
-                    value,
-                    f"has no effect while {path}{other} is {'null' if needed is None else f'{needed:g}'}",
-                )
+                shown = "null" if needed is None else f"{needed:g}"
+                yield where, value, f"has no effect while {path}{other} is {shown}"
+        for other, choices in field.get("x-only", {}).items():
+            if asked is not None and value != field["default"] and resolved[other] not in choices:
+                yield where, value, f"has no effect while {path}{other} is {resolved[other]!r}"
         for key, words in (("x-at-most", "at most"), ("x-at-least", "at least")):
             if key in field and _is_beyond(key, value, bound := resolved[field[key]]):
                 yield where, value, f"must be {words} {path}{field[key]}, which is {bound:g}"

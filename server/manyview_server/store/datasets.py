@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.store.database import Database
-from manyview_server.store.records import Dataset, ImageRecord, Snapshot
+from manyview_server.store.image_rows import ImagePage, find, image_at, images_page
+from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef, Snapshot
 from manyview_server.store.shards import SNAPSHOT_DTYPE, sync_directory
 from manyview_server.store.trash import Trash
 from manyview_server.store.writers import ShardWriters
@@ -23,32 +24,12 @@ from manyview_server.store.writers import ShardWriters
 COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_labelled, num_rejected, num_unreadable"
 # A page, and the token of the next one: "" where there is none.
 DatasetPage = tuple[list[Dataset], str]
-ImagePage = tuple[list[ImageRecord], str]
+ImageRecords = list[ImageRecord]
+FoundImages = list[FoundImage]
 
 # Rows that one visit to the database thread reads: a snapshot of millions lets commits in between.
 SNAPSHOT_CHUNK_ROWS = 50_000
-
-STORED_PAGE = """
-    SELECT image.position, image_id, key, coalesce(label.name, ''), length, width, height,
-           coalesce(reason, ''), coalesce(message, ''), reason IS NOT NULL
-    FROM image
-    LEFT JOIN label ON label.dataset = image.dataset AND label.ordinal = image.label
-    LEFT JOIN unreadable ON unreadable.dataset = image.dataset AND unreadable.position = image.position
-    WHERE image.dataset = ? AND image.position > ?
-    ORDER BY image.position LIMIT ?
-"""
-UNREADABLE_PAGE = """
-    SELECT image.position, image_id, key, coalesce(label.name, ''), length, width, height, reason, message, 1
-    FROM unreadable
-    JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
-    LEFT JOIN label ON label.dataset = image.dataset AND label.ordinal = image.label
-    WHERE unreadable.dataset = ? AND unreadable.position > ?
-    ORDER BY unreadable.position LIMIT ?
-"""
-REJECTED_PAGE = """
-    SELECT ordinal, key, label, num_bytes, reason, message FROM rejected
-    WHERE dataset = ? AND ordinal > ? ORDER BY ordinal LIMIT ?
-"""
+LOOKUP_CHUNK_ROWS = 1_000
 
 
 def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
@@ -152,9 +133,31 @@ class DatasetStore:
         wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
 
         def run(connection: sqlite3.Connection) -> ImagePage:
-            return _images_page(connection, dataset_pk(connection, dataset_id), wanted, page_size, page_token)
+            return images_page(connection, dataset_pk(connection, dataset_id), wanted, page_size, page_token)
 
         return await self._database.read(run)
+
+    async def find_images(self, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:
+        """The committed images that are named, in this order.
+
+        Raises NotFound IMAGE_NOT_FOUND and FailedPrecondition KEY_AMBIGUOUS.
+        """
+        found: FoundImages = []
+        for start in range(0, len(refs), LOOKUP_CHUNK_ROWS):
+            part = refs[start : start + LOOKUP_CHUNK_ROWS]
+            found += await self._database.read(partial(_find_in, dataset_id=dataset_id, refs=part))
+        return found
+
+    async def images_at(self, uid: str, positions: Sequence[int]) -> ImageRecords:
+        """The images at these positions of the order of their commits, which count from 0 as a snapshot's rows do.
+
+        Raises NotFound DATASET_NOT_FOUND where the data set was deleted meanwhile.
+        """
+        found: ImageRecords = []
+        for start in range(0, len(positions), LOOKUP_CHUNK_ROWS):
+            part = positions[start : start + LOOKUP_CHUNK_ROWS]
+            found += await self._database.read(partial(_at_in, uid=uid, positions=part))
+        return found
 
     async def snapshot(self, dataset_id: str, version: int | None = None, *, first: int = 0) -> Snapshot:
         """The first `version` images, by default all, but for the `first` of them.
@@ -215,58 +218,16 @@ def _refuse_in_use(connection: sqlite3.Connection, dataset_id: str, uid: str) ->
         raise FailedPrecondition("DATASET_IN_USE", message, metadata={"train_job": row[0]})
 
 
-def _images_page(
-    connection: sqlite3.Connection, pk: int, wanted: frozenset[str], page_size: int, page_token: str
-) -> ImagePage:
-    """A token is "i" or "r", for images and refused ones, and the last position or ordinal that was shown."""
-    table, after = page_token[:1] or "i", int(page_token[1:] or 0)
-    committed = wanted & {"STORED", "UNREADABLE"}
-    if table == "i" and committed:
-        found = _committed(connection, pk, committed, after, page_size + 1)
-        if len(found) > page_size:
-            return [record for _, record in found[:page_size]], f"i{found[page_size - 1][0]}"
-        if "REJECTED" not in wanted:
-            return [record for _, record in found], ""
-        if len(found) == page_size:
-            return [record for _, record in found], "r0"
-    else:
-        found = []
-    refused = _refused(connection, pk, after if table == "r" else 0, page_size - len(found) + 1)
-    room = page_size - len(found)
-    records = [record for _, record in found + refused[:room]]
-    return records, f"r{refused[room - 1][0]}" if len(refused) > room else ""
+def _find_in(connection: sqlite3.Connection, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:
+    pk = dataset_pk(connection, dataset_id)
+    return [find(connection, pk, ref) for ref in refs]
 
 
-def _committed(
-    connection: sqlite3.Connection, pk: int, wanted: Collection[str], after: int, limit: int
-) -> list[tuple[int, ImageRecord]]:
-    sql = UNREADABLE_PAGE if wanted == {"UNREADABLE"} else STORED_PAGE
-    if wanted == {"STORED"}:
-        sql = sql.replace("ORDER BY", "AND reason IS NULL ORDER BY")
-    return [(row[0], _committed_record(row)) for row in connection.execute(sql, (pk, after, limit))]
-
-
-def _committed_record(row: tuple[int, int, str, str, int, int, int, str, str, int]) -> ImageRecord:
-    _, image_id, key, label, length, width, height, reason, message, unreadable = row
-    return ImageRecord(
-        image_id=image_id,
-        key=key,
-        label=label,
-        status="UNREADABLE" if unreadable else "STORED",
-        num_bytes=length,
-        width=width,
-        height=height,
-        reason=reason,
-        message=message,
-    )
-
-
-def _refused(connection: sqlite3.Connection, pk: int, after: int, limit: int) -> list[tuple[int, ImageRecord]]:
-    return [
-        (ordinal, ImageRecord(image_id=0, key=key, label=label, status="REJECTED", num_bytes=num_bytes, width=0,
-                              height=0, reason=reason, message=message))
-        for ordinal, key, label, num_bytes, reason, message in connection.execute(REJECTED_PAGE, (pk, after, limit))
-    ]  # fmt: skip
+def _at_in(connection: sqlite3.Connection, uid: str, positions: Sequence[int]) -> ImageRecords:
+    row = connection.execute("SELECT pk FROM dataset WHERE uid = ?", (uid,)).fetchone()
+    if row is None:
+        raise NotFound("DATASET_NOT_FOUND", "the data set was deleted meanwhile")
+    return [image_at(connection, row[0], position + 1) for position in positions]
 
 
 def _snapshot_rows(connection: sqlite3.Connection, pk: int, first: int, last: int) -> npt.NDArray[np.void]:

@@ -111,6 +111,24 @@ class ImageRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """An image as a caller names it: by its id, or by its key where the id is 0."""
+
+    image_id: int = 0
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """A committed image and where it lies. `position` counts from 0, as the rows of a snapshot do."""
+
+    record: ImageRecord
+    position: int
+    shard: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The first `version` images of a data set in the order of their commit, or the last ones of these.
 

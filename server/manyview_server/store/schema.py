@@ -155,4 +155,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE job ADD COLUMN continued_from TEXT NOT NULL DEFAULT '';
     ALTER TABLE job ADD COLUMN min_images INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE INDEX image_by_key ON image (dataset, key) WHERE key <> '';
+    """,
 )

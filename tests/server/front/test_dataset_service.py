@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import Any
 
@@ -9,6 +10,8 @@ import grpc
 import pytest
 
 from manyview.v1 import dataset_service_pb2 as pb
+from manyview_server.store.records import CheckedImage
+from manyview_server.store.shards import shard_path
 
 
 async def create(front: Any, dataset_id: str = "shirts", **fields: Any) -> pb.Dataset:
@@ -83,3 +86,63 @@ async def test_an_upload_that_never_was_is_not_found(front: Any, refused: Any) -
     assert error.reason == "UPLOAD_NOT_FOUND"
     error = await refused(front.datasets.GetUpload(pb.GetUploadRequest(dataset="datasets/shirts", upload_id="")))
     assert error.fields == ("upload_id",)
+
+
+async def store_images(front: Any, files: dict[str, bytes]) -> str:
+    """A data set "shirts" with these files by their keys; its directory's uid."""
+    dataset = await front.store.datasets.create("shirts")
+    session = await front.store.uploads.open("shirts", "u")
+    checked = [
+        CheckedImage(
+            data=data, key=key, label="", sha256=hashlib.sha256(data).digest(), extension="png", width=8, height=8
+        )
+        for key, data in files.items()
+    ]
+    await session.append(1, checked)
+    return dataset.uid
+
+
+async def test_a_stored_image_comes_back_as_it_was_sent_by_key_and_by_id(front: Any, png: Any) -> None:
+    await store_images(front, {"a.png": png(1), "b.png": png(2)})
+    by_key = pb.GetImageRequest(dataset="datasets/shirts", image=pb.ImageRef(key="b.png"))
+    answer = await front.datasets.GetImage(by_key)
+    assert (answer.data, answer.image.key, answer.image.width) == (png(2), "b.png", 8)
+    by_id = pb.GetImageRequest(dataset="datasets/shirts", image=pb.ImageRef(image_id=answer.image.image_id))
+    assert await front.datasets.GetImage(by_id) == answer
+
+
+@pytest.mark.parametrize(
+    ("ref", "field"),
+    [
+        ({}, "image"),
+        ({"key": ""}, "image"),
+        ({"image_id": "12"}, "image.image_id"),
+        ({"image_id": "X" * 16}, "image.image_id"),
+        ({"image_id": "f" * 16}, "image.image_id"),
+        ({"image_id": "0" * 16}, "image.image_id"),
+    ],
+)
+async def test_what_names_no_image_is_refused(front: Any, refused: Any, ref: dict[str, str], field: str) -> None:
+    await create(front)
+    error = await refused(
+        front.datasets.GetImage(pb.GetImageRequest(dataset="datasets/shirts", image=pb.ImageRef(**ref)))
+    )
+    assert (error.code, error.fields) == (grpc.StatusCode.INVALID_ARGUMENT, (field,))
+
+
+async def test_an_image_whose_bytes_the_disk_changed_or_lost_is_data_loss(front: Any, refused: Any, png: Any) -> None:
+    uid = await store_images(front, {"a.png": png(1)})
+    request = pb.GetImageRequest(dataset="datasets/shirts", image=pb.ImageRef(key="a.png"))
+    shard = shard_path(front.store.datasets.directory(uid), 0)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole.replace(png(1), png(1)[:-1] + b"x"))
+    error = await refused(front.datasets.GetImage(request))
+    assert (error.code, error.reason) == (grpc.StatusCode.DATA_LOSS, "CHECKSUM_MISMATCH")
+    shard.write_bytes(whole[:520])
+    error = await refused(front.datasets.GetImage(request))
+    assert (error.code, error.reason) == (grpc.StatusCode.DATA_LOSS, "IMAGE_LOST")
+    assert str(front.store.datasets.directory(uid)) not in error.text
+    shard.write_bytes(whole)
+    assert (await front.datasets.GetImage(request)).data == png(1)
+    error = await refused(front.datasets.GetImage(pb.GetImageRequest(dataset="datasets/no", image=request.image)))
+    assert error.reason == "DATASET_NOT_FOUND"

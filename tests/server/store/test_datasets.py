@@ -8,8 +8,8 @@ from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArg
 from manyview_server.store import datasets as datasets_module
 from manyview_server.store import trash as trash_module
 from manyview_server.store.job_verbs import CANCEL
-from manyview_server.store.records import CheckedImage, ImageRecord, RejectedImage
-from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
+from manyview_server.store.records import CheckedImage, ImageRecord, ImageRef, RejectedImage
+from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader, image_id_of
 from manyview_server.store.store import Store
 
 MakeImage = Callable[..., CheckedImage]
@@ -160,3 +160,49 @@ async def test_a_deleted_data_set_leaves_neither_rows_nor_files(mixed: Store, mo
             lambda c, t=table: c.execute(f"SELECT count(*) FROM {t}").fetchone()
         )
         assert count == (0,), table
+
+
+async def test_an_image_is_found_by_its_id_and_by_its_key_with_its_place(mixed: Store, image: MakeImage) -> None:
+    wanted = image_id_of(image(4, label="ant").sha256)
+    for ref in (ImageRef(image_id=wanted), ImageRef(key="4.jpg")):
+        (found,) = await mixed.datasets.find_images("a", [ref])
+        assert (found.position, found.record.image_id, found.record.label) == (3, wanted, "ant")
+        directory = mixed.datasets.directory((await mixed.datasets.get("a")).uid)
+        assert ShardReader(directory).read(found.shard, found.offset, found.record.num_bytes) == image(4).data
+    keys = ["3.jpg", "1.jpg", "2.jpg", "1.jpg"]
+    found_all = await mixed.datasets.find_images("a", [ImageRef(key=key) for key in keys])
+    assert [found.record.key for found in found_all] == keys
+    assert found_all[2].record.status == "UNREADABLE"
+
+
+@pytest.mark.parametrize("ref", [ImageRef(key="8.gif"), ImageRef(key=""), ImageRef(image_id=7)])
+async def test_an_image_that_is_not_there_is_not_found_and_named(mixed: Store, ref: ImageRef) -> None:
+    with pytest.raises(NotFound, match=f"no image has the (key '{ref.key}'|id 0000000000000007)") as caught:
+        await mixed.datasets.find_images("a", [ImageRef(key="1.jpg"), ref])
+    assert caught.value.reason == "IMAGE_NOT_FOUND"
+
+
+async def test_a_key_of_several_images_names_none(store: Store, image: MakeImage) -> None:
+    await store.datasets.create("a")
+    session = await store.uploads.open("a", "u")
+    await session.append(1, [image(1, key="same.jpg"), image(2, key="same.jpg")])
+    ids = [f"{image_id_of(image(number).sha256):016x}" for number in (1, 2)]
+    with pytest.raises(FailedPrecondition, match=f"'same.jpg', such as {ids[0]} and {ids[1]}: name the one") as caught:
+        await store.datasets.find_images("a", [ImageRef(key="same.jpg")])
+    assert caught.value.reason == "KEY_AMBIGUOUS"
+
+
+async def test_images_are_found_by_their_positions(mixed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets_module, "LOOKUP_CHUNK_ROWS", 2)
+    uid = (await mixed.datasets.get("a")).uid
+    listed_ones = await listed(mixed, page_size=10)
+    assert await mixed.datasets.images_at(uid, [3, 0, 1, 2, 0]) == [listed_ones[row] for row in (3, 0, 1, 2, 0)]
+    await mixed.datasets.delete("a")
+    with pytest.raises(NotFound, match="deleted meanwhile"):
+        await mixed.datasets.images_at(uid, [0])
+
+
+async def test_keys_are_looked_up_in_an_index(mixed: Store) -> None:
+    plan = "EXPLAIN QUERY PLAN SELECT position FROM image WHERE dataset = 1 AND key = 'x' AND key <> ''"
+    (row,) = await mixed._database.read(lambda connection: connection.execute(plan).fetchall())
+    assert "image_by_key" in row[3]

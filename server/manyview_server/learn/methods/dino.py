@@ -19,9 +19,9 @@ from manyview_server.learn import heads, losses
 from manyview_server.learn.ema import make_teacher, update_teacher
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, Moment, StepOutput, Views
+from manyview_server.learn.methods.method import Method, StepOutput, Views
 from manyview_server.learn.prototypes import WeightNormalised, usage
-from manyview_server.learn.schedules import cosine, line
+from manyview_server.learn.schedules import Moment, cosine, linear
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -135,7 +135,8 @@ class DINO(Method):
         start, end = self.settings.teacher_temperature, self.settings.teacher_temperature_end
         if end is None:
             return start
-        return line(moment.epoch, self.settings.teacher_temperature_warmup_epochs, start, end)
+        num_steps = round(self.settings.teacher_temperature_warmup_epochs * moment.steps_per_epoch)
+        return linear(moment.step, 1 + num_steps, start, end)
 
     @property
     def chosen(self) -> dict[str, Any]:
