@@ -69,16 +69,10 @@ def setting(
 ) -> Any:
     """A dataclass field with a default, one sentence of description, and bounds (of each item, for a tuple).
 
-<<<<<<< HEAD
-    `needs` names sibling fields that must be neither zero nor null for this one to take effect, `at_most` and
-    `at_least` one that bounds it. `presets`, of settings that hold a tuple of settings: values to begin from, by name
-    (see `short_forms`). `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
-=======
-    `needs` names sibling fields that must not be zero for this one to take effect, `only` a sibling and those of its
-    choices with which it does, `at_most` and `at_least` one that bounds it. `presets`, of settings that hold a tuple of
-    settings: values to begin from, by name (see `short_forms`).
+    `needs` names sibling fields that must be neither zero nor null for this one to take effect, `only` a sibling and
+    those of its choices with which it does, `at_most` and `at_least` one that bounds it. `presets`, of settings that
+    hold a tuple of settings: values to begin from, by name (see `short_forms`).
     `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
->>>>>>> origin/main
     """
     bounds = {
         "minimum": minimum,

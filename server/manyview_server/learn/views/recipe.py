@@ -161,7 +161,11 @@ class PipelineSettings:
 
     count: int = setting(1, "Views made in this way.", minimum=1, maximum=64)
     size_fraction: float = setting(
-        1.0, "Width and height of the view as a share of image_size, to the nearest 4 pixels.", minimum=0.1, maximum=1
+        1.0,
+        "Width and height of the view as a share of image_size, to the nearest 4 pixels, or 8 or 16 where image_size "
+        "is a multiple of them.",
+        minimum=0.1,
+        maximum=1,
     )
     crop: CropSettings = setting(CropSettings(), "Random resized crop.")
     horizontal_flip: HorizontalFlipSettings = setting(HorizontalFlipSettings(), "Mirror image, left to right.")
@@ -174,10 +178,15 @@ class PipelineSettings:
     solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
 
     def size(self, image_size: int) -> int:
-        """Pixels on a side of the view: all of `image_size`, or a multiple of 4 that is at least 8."""
+        """Pixels on a side of the view: all of `image_size`, or a multiple of 4, 8 or 16 that is at least 8.
+
+        The multiple is so that the patches of a vision transformer tile it as they tile the whole view: the largest of
+        the three that divides `image_size` and leaves 7 or more on a side, as `choose_patch_size` has it.
+        """
         if self.size_fraction == 1:
             return image_size
-        return min(image_size, max(8, 4 * round(self.size_fraction * image_size / 4)))
+        unit = next((unit for unit in (16, 8) if image_size % unit == 0 and image_size // unit >= 7), 4)
+        return min(image_size, max(8, unit, unit * round(self.size_fraction * image_size / unit)))
 
 
 @dataclass(frozen=True, kw_only=True)
