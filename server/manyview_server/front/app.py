@@ -57,6 +57,7 @@ class App:
         self._store = Store.open(self._settings.data)
         try:
             catalogue = await remembered(self._settings.data / CATALOGUE)
+            _tell_of_plugins(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder = self._supervisors(catalogue, devices)
             backend = Backend(store=self._store, catalogue=catalogue, trainers=self._jobs, embedder=self._embedder)
@@ -137,6 +138,18 @@ class App:
         await self._embedder.close()
         await self._store.close()
         log.info("drained")
+
+
+def _tell_of_plugins(catalogue: Catalogue) -> None:
+    for problem in catalogue.plugin_errors:
+        log.error(
+            "plugin %r of %s (%s) is left out: %s",
+            problem.name,
+            problem.package,
+            problem.group,
+            problem.problem,
+            extra={"traceback": problem.traceback},
+        )
 
 
 def _warn_of_open_door(settings: ServeSettings) -> None:

@@ -47,9 +47,21 @@ class PluginBroken(ValueError):
         super().__init__(str(self.error))
 
 
+_left_out = False
+
+
+def leave_out() -> None:
+    """From now on be as if no package had registered anything."""
+    global _left_out
+    _left_out = True
+    names.cache_clear()
+
+
 @functools.cache
 def names(group: str) -> tuple[str, ...]:
     """The names registered in `group`, in order, whether they can be loaded or not. Imports no plugin."""
+    if _left_out:
+        return ()
     return tuple(sorted({entry.name for entry in metadata.entry_points(group=group)}))
 
 

@@ -20,6 +20,7 @@ from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views import require_plugins
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
@@ -148,11 +149,13 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
 
     Raises:
         TrainingFailed: the settings, the data set or the checkpoint do not allow training.
+        PluginBroken: the settings name a plugin that cannot be used.
         Stopped: `stopped` said so.
     """
     torch.set_num_threads(start.num_threads)
     device = torch.device(start.device)
     settings = _settings(start)
+    require_plugins(settings.views)
     _check_backbone(settings)
     run = _checkpoint(start)
     own = bool(run) and _is_own(Path(start.resume_from))
