@@ -29,7 +29,7 @@ def broken(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Iterator[Br
 
 
 def view_size(image_size: int, fraction: float) -> int:
-    """Pixels on a side of a view that is this share of `image_size`: all of it, or a multiple of 4, 8 or 16, 8 at least.
+    """Pixels on a side of a view that is this share of `image_size`: all of it, or a multiple of 4, 8 or 16 from 8 on.
 
     The multiple is so that the patches of a vision transformer tile it as they tile the whole view: the largest of the
     three that divides `image_size` and leaves 7 or more on a side, as `backbones.choose_patch_size` has it.

@@ -107,7 +107,7 @@ def test_a_changed_field_that_needs_another_one_is_found():
 
 
 def test_a_changed_field_that_needs_one_which_is_null_is_found():
-    with pytest.raises(SettingsError, match="teacher_temperature_warmup_epochs: has no effect while .*_end is null"):
+    with pytest.raises(SettingsError, match=r"teacher_temperature_warmup_epochs: has no effect while .*_end is null"):
         resolve(DINOSettings(), {"teacher_temperature_warmup_epochs": 5})
     warming = {"teacher_temperature_warmup_epochs": 5, "teacher_temperature_end": 0.07}
     assert resolve(DINOSettings(), warming).teacher_temperature_warmup_epochs == 5
