@@ -44,6 +44,7 @@ VALUES = {
     "Method",
     "Methods",
     "Model",
+    "PluginProblem",
     "Progress",
     "RejectedImage",
     "ServerInfo",

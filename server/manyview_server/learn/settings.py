@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
-from manyview_server.learn import rules, schema
-from manyview_server.learn.backbones import BACKBONES
+from manyview_server.learn import backbones, rules, schema
 from manyview_server.learn.evaluation import EvaluationSettings
 from manyview_server.learn.optimizers import OptimizerSettings
-from manyview_server.learn.schema import SettingsError, Violation, setting
+from manyview_server.learn.schema import Pattern, SettingsError, Violation, setting
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
@@ -36,26 +36,38 @@ class TrainSettings:
 
     method: str = setting("", "Self-supervised method.")
     backbone: str = setting(
-        "resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES), fixed=True
+        "resnet18",
+        "Network whose features are the embedding.",
+        choices=backbones.names,
+        pattern=Pattern(regex=backbones.LIBRARY_NAMES.pattern, words="torchvision/NAME or timm/NAME"),
+        fixed=True,
     )
     backbone_width: float = setting(
         1.0,
         "Multiplies the number of channels of a ResNet, or of heads of a vision transformer.",
         exclusive_minimum=0,
         maximum=8,
+        only={"backbone": partial(backbones.names_taking, "width")},
         fixed=True,
     )
     stem: Literal["auto", "imagenet", "small"] = setting(
-        "auto", "First layers of a ResNet; auto means small below 64 pixels and imagenet from there.", fixed=True
+        "auto",
+        "First layers of a ResNet; auto means small below 64 pixels and imagenet from there.",
+        only={"backbone": partial(backbones.names_taking, "stem")},
+        fixed=True,
     )
     stem_relu: bool = setting(
-        True, "Whether a ResNet's small stem ends in ReLU; lightly's CIFAR-10 benchmarks are without.", fixed=True
+        True,
+        "Whether a ResNet's small stem ends in ReLU; lightly's CIFAR-10 benchmarks are without.",
+        only={"backbone": partial(backbones.names_taking, "stem_relu")},
+        fixed=True,
     )
     patch_size: int | None = setting(
         None,
         "Width and height of the patches of a vision transformer, in pixels; null chooses it from image_size.",
         minimum=1,
         maximum=256,
+        only={"backbone": partial(backbones.names_taking, "patch_size")},
         fixed=True,
     )
     embedding_dim: int | None = setting(
