@@ -23,13 +23,18 @@ EACH_STEP = {
     "learning_rate",
     "representation_std",
     "representation_std_ratio",
+    "projection_std",
+    "projection_std_ratio",
+    "effective_rank",
+    "alignment",
+    "uniformity",
     "images_per_second",
     "data_wait_fraction",
     "step_ms",
     "bank_fill",
     "memory_bytes",
 }
-EVALUATIONS = {"knn_top1", "knn_top1_raw_pixels", "knn_top1_untrained"}
+EVALUATIONS = {"knn_top1", "knn_top1_k20_t0.07", "knn_top1_raw_pixels", "knn_top1_untrained", "linear_top1"}
 ENDLESS = SMALL_JOB | {"epochs": 100_000, "checkpoint_every_epochs": 1, "evaluation": {"knn_every_epochs": 0}}
 
 

@@ -99,6 +99,11 @@ class TrainSettings:
         "auto", "How feature maps lie in memory; auto takes the faster way of the device.", fixed=True
     )
     log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
+    on_collapse: Literal["warn", "stop", "ignore"] = setting(
+        "warn",
+        "What happens when features or projections collapse, or the loss stays at that of guessing: an alert, an alert "
+        "and the end of the job with a checkpoint, or nothing.",
+    )
     checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
     checkpoint_every_steps: int = setting(
         0, "Steps between checkpoints, beside those of the epochs; 0 means none.", minimum=0, maximum=1_000_000

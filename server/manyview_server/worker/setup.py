@@ -14,8 +14,10 @@ import torch
 from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import methods, optimizers
+from manyview_server.learn.alarms import Alarms
 from manyview_server.learn.backbones import Backbone, measured_feature_dim
 from manyview_server.learn.encoder import build_encoder
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.schema import SettingsError
@@ -53,6 +55,9 @@ class Setup:
     numerics: Numerics
     method: Method
     optimizer: Optimizer
+    probe: LinearProbe | None
+    """None where there are no labels to evaluate with, or it is off."""
+    alarms: Alarms
     builder: CacheBuilder
     cache: ImageCache
     """All that is decoded: more than `images` where an earlier attempt had adopted more by now."""
@@ -89,7 +94,10 @@ class Setup:
 
     def adopt(self, cache: ImageCache, adoption: Adoption) -> Setup:
         """The same job, on all images of `cache` from now on. Raises TrainingFailed."""
-        return replace(self, cache=cache, images=self.arrange(cache, adoption))
+        images = self.arrange(cache, adoption)
+        return replace(
+            self, cache=cache, images=images, probe=_probe_for(images, self.method, self.settings, self.probe)
+        )
 
     def is_due(self, every_epochs: int, progress: Progress) -> bool:
         """At the end of an epoch: whether it is a multiple of `every_epochs`, or the last one."""
@@ -118,6 +126,7 @@ class Setup:
             "adoptions": [asdict(self.first), asdict(self.images.adoption)],
             "num_threads": self.num_threads,
             "num_steps": self.num_steps,
+            "alarms": self.alarms.to_json(),
             "torch": torch.__version__,
         }
 
@@ -184,8 +193,10 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     assert settings.batch_size is not None
     optimizer = optimizers.build(settings.optimizer, method, settings.batch_size)
+    probe = _probe_for(images, method, settings)
     if run:
-        _restore(Path(start.resume_from), method, optimizer)
+        # Another job's probe may be of other labels.
+        _restore(Path(start.resume_from), method, optimizer, probe if own else None)
     steps_per_epoch = at_first.feed.steps_per_epoch
     num_steps = settings.max_steps or 2**63
     if not start.follows:  # else it does not end with its epochs: they grow
@@ -196,12 +207,15 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     if run and not own and first_step >= num_steps:
         message = f"the checkpoint to go on from is at step {first_step}, and the job would end at step {num_steps}"
         raise TrainingFailed("CONFIG_INVALID", message, "Raise epochs, or max_steps where that is set.")
+    warmup_steps = round(settings.optimizer.warmup_epochs * steps_per_epoch)
     return Setup(
         settings=settings,
         num_threads=start.num_threads,
         numerics=numerics,
         method=method,
         optimizer=optimizer,
+        probe=probe,
+        alarms=Alarms.from_json(run["alarms"]) if own else Alarms(first_step=first_step, warmup_steps=warmup_steps),
         builder=builder,
         cache=cache,
         arrange=placed,
@@ -306,9 +320,25 @@ def _checkpoint(start: StartTraining) -> dict[str, Any]:
     return checkpoints.read_state(Path(start.resume_from))
 
 
-def _restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
+def _probe_for(
+    images: TrainingImages, method: Method, settings: TrainSettings, probe: LinearProbe | None = None
+) -> LinearProbe | None:
+    """The probe for these images: `probe`, where there is one already, with room for all of their classes."""
+    if images.knn is None or not settings.evaluation.linear_probe:
+        return probe
+    if probe is None:
+        rate = settings.evaluation.linear_learning_rate
+        device = next(method.parameters()).device
+        return LinearProbe(method.encoder.feature_dim, images.num_classes, rate).to(device)
+    probe.grow(images.num_classes)
+    return probe
+
+
+def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: LinearProbe | None) -> None:
     try:
         state.restore(directory, method, optimizer)
+        if probe is not None:
+            state.restore_probe(directory, probe)
     except ValueError as error:
         hint = "Train it with the version that wrote it, or begin anew: clone the job."
         raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error

@@ -1,8 +1,8 @@
 """All of a training run as safetensors and JSON, and back: nothing is pickled.
 
 `backbone.safetensors` is what users export. `state.safetensors` holds every other tensor: the rest of the method
-(heads, teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``. Learning rates and orders are
-functions of the step and are not stored.
+(heads, teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``, the linear probe's, where there
+is one, as ``probe.NAME``. Learning rates and orders are functions of the step and are not stored.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.store import checkpoints
@@ -25,9 +26,10 @@ from manyview_server.store import checkpoints
 BACKBONE_PREFIX = "encoder.backbone."
 METHOD_PREFIX = "method."
 OPTIMIZER_PREFIX = "optimizer."
+PROBE_PREFIX = "probe."
 
 
-def capture(method: Method, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+def capture(method: Method, optimizer: Optimizer, probe: LinearProbe | None = None) -> dict[str, dict[str, Tensor]]:
     """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
     backbone, state = {}, {}
     for name, tensor in method.state_dict().items():
@@ -38,6 +40,8 @@ def capture(method: Method, optimizer: Optimizer) -> dict[str, dict[str, Tensor]
     for index, parameter in enumerate(optimizer.parameters):
         for name, tensor in optimizer.state.get(parameter, {}).items():
             state[f"{OPTIMIZER_PREFIX}{index}.{name}"] = _copy(tensor)
+    if probe is not None:
+        state |= {PROBE_PREFIX + name: _copy(tensor) for name, tensor in probe.state_dict().items()}
     return {checkpoints.BACKBONE: backbone, checkpoints.STATE: state}
 
 
@@ -68,6 +72,22 @@ def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
             if saved is None or saved.shape != tensor.shape:
                 raise ValueError(f"{directory.name} lacks the optimizer's {name} of parameter {index}")
             tensor.copy_(saved)
+
+
+def restore_probe(directory: Path, probe: LinearProbe) -> None:
+    """Put the checkpoint's probe into `probe`; where the checkpoint has none, it stays at its beginning.
+
+    Raises:
+        ValueError: it is of other features or classes.
+    """
+    state = load_file(directory / checkpoints.STATE)
+    tensors = {k.removeprefix(PROBE_PREFIX): v for k, v in state.items() if k.startswith(PROBE_PREFIX)}
+    if not tensors:
+        return
+    try:
+        probe.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{directory.name} does not fit the linear probe") from error
 
 
 def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from manyview_server.learn import methods
-from manyview_server.messages import ImageUnreadable, Message, StartTraining
+from manyview_server.messages import Adoption, ImageUnreadable, Message, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.worker import setup, state
@@ -122,6 +123,48 @@ def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, 
     (directory / checkpoints.STATE).write_bytes(b"")
     with pytest.raises(CheckpointCorrupt):
         prepare(dataclasses.replace(start, resume_from=str(directory)))
+
+
+def test_alarms_and_probe_go_on_with_the_jobs_own_checkpoint_and_not_with_another_jobs(
+    tmp_path: Path, start: StartTraining
+) -> None:
+    ready = prepare(start)
+    ready.alarms.see(1, {"projection_std_ratio": 0.7})
+    ready.probe.learn(torch.randn(64, ready.probe.mean.numel()), torch.arange(64) % 4, torch.tensor(True))
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    for attempt in (0, 1):  # a checkpoint of attempt 0 is the copy of another job's
+        directory = tmp_path / str(attempt) / checkpoints.name(2, attempt)
+        state.write(directory, state.capture(ready.method, ready.optimizer, ready.probe), text)
+        resumed = prepare(dataclasses.replace(start, resume_from=str(directory)))
+        assert (resumed.alarms == ready.alarms) is bool(attempt)
+        assert torch.equal(resumed.probe.weight, ready.probe.weight) is bool(attempt)
+    assert resumed.probe.weight.any()
+
+
+def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(
+    tmp_path: Path, harness: ModuleType
+) -> None:
+    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    start = harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,))
+    ready = prepare(start)
+    assert (ready.images.num_classes, ready.probe.num_classes) == (2, 2)
+    grown = ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120))
+    assert (grown.images.num_classes, grown.probe.num_classes) == (4, 4)
+    assert grown.probe is ready.probe
+
+
+def test_a_probe_begins_with_the_first_labels(tmp_path: Path, harness: ModuleType) -> None:
+    images = [(data, -1) for data, _ in harness.digits(60)] + harness.digits(120)[60:]
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    assert ready.probe is None
+    assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe.num_classes == 4
 
 
 def test_the_card_describes_the_model(start: StartTraining) -> None:
