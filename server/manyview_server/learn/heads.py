@@ -63,6 +63,22 @@ def expander_head(feature_dim: int, hidden_dim: int, projection_dim: int, num_la
     return _mlp(feature_dim, *hidden, projection_dim, output_bias=False)
 
 
+def dino_head(feature_dim: int, hidden_dim: int, projection_dim: int, *, batch_norm: bool) -> nn.Sequential:
+    """Three layers with GELU, up to the bottleneck (DINO, arXiv 2104.14294, section 3.1 and appendix C)."""
+
+    def hidden(in_dim: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm1d(hidden_dim)] if batch_norm else []
+        return [nn.Linear(in_dim, hidden_dim, bias=not batch_norm), *norm, nn.GELU()]
+
+    head = nn.Sequential(*hidden(feature_dim), *hidden(hidden_dim), nn.Linear(hidden_dim, projection_dim))
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return head
+
+
 def _mlp(*widths: int, last: nn.Module | None = None, output_bias: bool = True) -> nn.Sequential:
     """Linear layers from width to width, each but the last followed by batch norm and ReLU, the last by `last`."""
     layers: list[nn.Module] = []

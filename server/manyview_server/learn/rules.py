@@ -29,8 +29,15 @@ def broken(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Iterator[Br
 
 
 def view_size(image_size: int, fraction: float) -> int:
-    """Pixels on a side of a view that is this share of `image_size`: all of it, or a multiple of 4 from 8 on."""
-    return image_size if fraction == 1 else min(image_size, max(8, 4 * round(fraction * image_size / 4)))
+    """Pixels on a side of a view that is this share of `image_size`: all of it, or a multiple of 4, 8 or 16 from 8 on.
+
+    The multiple is so that the patches of a vision transformer tile it as they tile the whole view: the largest of the
+    three that divides `image_size` and leaves 7 or more on a side, as `backbones.choose_patch_size` has it.
+    """
+    if fraction == 1:
+        return image_size
+    unit = next((unit for unit in (16, 8) if image_size % unit == 0 and image_size // unit >= 7), 4)
+    return min(image_size, max(8, unit * max(1, round(fraction * image_size / unit))))
 
 
 def _broken_by_views(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Iterator[Broken]:

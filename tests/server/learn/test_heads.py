@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -52,3 +53,15 @@ def test_deeper_heads_repeat_the_hidden_layer() -> None:
         widths = [layer for layer in layers(head(32, 64, 16, num_layers=4)) if layer[0].isdigit()]
         assert widths == ["32-64", "64-64", "64-64", "64-16"]
         assert [layer for layer in layers(head(32, 64, 16, num_layers=2)) if layer[0].isdigit()] == ["32-64", "64-16"]
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_dino_has_three_layers_with_gelu_and_norms_only_if_told(batch_norm: bool) -> None:
+    head = heads.dino_head(32, 64, 16, batch_norm=batch_norm)
+    hidden = [nn.Linear, nn.BatchNorm1d, nn.GELU] if batch_norm else [nn.Linear, nn.GELU]
+    assert [type(layer) for layer in head] == [*hidden, *hidden, nn.Linear]
+    layers = [layer for layer in head if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [(32, 64), (64, 64), (64, 16)]
+    assert [layer.bias is None for layer in layers] == [batch_norm, batch_norm, False]
+    assert all(layer.weight.std().item() == pytest.approx(0.02, rel=0.15) for layer in layers)
+    assert head(torch.randn(8, 32)).shape == (8, 16)

@@ -14,6 +14,7 @@ import torch
 from manyview_server.learn import schema
 from manyview_server.learn.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
 from manyview_server.learn.methods.byol import BYOL, BYOLSettings
+from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
@@ -65,6 +66,7 @@ METHODS: dict[str, MethodEntry] = {
     "vicreg": MethodEntry(
         title="VICReg", paper="https://arxiv.org/abs/2105.04906", settings=VICRegSettings, build=VICReg
     ),
+    "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
 }
 
 
