@@ -52,7 +52,7 @@ VALUES = {
     "TrainJobInfo",
     "UploadReport",
 }
-ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Deadlines", "TLSOptions"}
+ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Preview", "Deadlines", "TLSOptions"}
 CLIENT = {
     "close",
     "create_dataset",
@@ -69,6 +69,7 @@ CLIENT = {
     "methods",
     "model",
     "models",
+    "preview",
     "read_image",
     "resolve_config",
     "server_info",

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from manyview._cli import images, jobs, models, server, watch
+from manyview._cli import images, jobs, models, preview, server, watch
 
 _HINTS = {
     "UNAVAILABLE": "is the server running there? set --target or $MANYVIEW_TARGET",
@@ -75,6 +75,7 @@ for command in (
     jobs.cancel,
     models.embed,
     models.export,
+    preview.preview,
     models.models,
     models.methods,
     server.info,

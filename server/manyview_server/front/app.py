@@ -21,6 +21,7 @@ from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
 from manyview_server.supervise.embedder import EmbedderSupervisor
 from manyview_server.supervise.jobs import JobSupervisor
+from manyview_server.supervise.previewer import PreviewerSupervisor
 
 CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
@@ -60,7 +61,14 @@ class App:
             _tell_of_plugins(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder = self._supervisors(catalogue, devices)
-            backend = Backend(store=self._store, catalogue=catalogue, trainers=self._jobs, embedder=self._embedder)
+            self._previewer = PreviewerSupervisor()
+            backend = Backend(
+                store=self._store,
+                catalogue=catalogue,
+                trainers=self._jobs,
+                embedder=self._embedder,
+                previewer=self._previewer,
+            )
             self._start_time = time.time()
             self._server = Server(self._settings, backend, self._version, self._start_time)
             address = await self._server.start()
@@ -136,6 +144,7 @@ class App:
             log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
         await self._server.stop(LAST_WORDS_S)
         await self._embedder.close()
+        await self._previewer.close()
         await self._store.close()
         log.info("drained")
 

@@ -34,8 +34,9 @@ from manyview_server.front.limits import Limits
 from manyview_server.front.metrics_service import MetricsService
 from manyview_server.front.model_service import ModelService
 from manyview_server.front.models import Models
+from manyview_server.front.previews import Previews
 from manyview_server.front.train_job_service import TrainJobService
-from manyview_server.front.workers import Embedder, Trainers
+from manyview_server.front.workers import Embedder, Previewer, Trainers
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 
@@ -62,6 +63,7 @@ class Backend:
     catalogue: Catalogue
     trainers: Trainers
     embedder: Embedder
+    previewer: Previewer
 
 
 class Server:
@@ -83,7 +85,8 @@ class Server:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining
         models = Models(backend.store, backend.catalogue)
         datasets = DatasetService(backend.store, limits, draining)
-        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, draining, version)
+        previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
+        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, previews, draining, version)
         embed = EmbedService(models, backend.embedder, limits, draining)
         metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
         model = ModelService(models, backend.catalogue, limits, version, start_time)

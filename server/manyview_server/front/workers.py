@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from manyview_server.messages import EmbedDone
+from manyview_server.messages import EmbedDone, PreviewDone, PreviewImages
 
 
 class Trainers(Protocol):
@@ -35,3 +35,10 @@ class Embedder(Protocol):
 
         Raises ServiceError.
         """
+
+
+class Previewer(Protocol):
+    """Makes views of a few images."""
+
+    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
+        """The views of each image. Raises ServiceError."""
