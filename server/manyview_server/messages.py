@@ -187,7 +187,10 @@ class StartEmbedding(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedImages(Message):
-    """Embed `blobs`, one encoded image each.
+    """Embed `blobs`, one encoded image each; or images of a data set, behind all requests that bring theirs.
+
+    `dataset_dir` is empty, or the data set's directory: then `blobs[0]` holds rows of its snapshot, of
+    `store.shards.SNAPSHOT_DTYPE`, and images that are `quarantined` are not decoded.
 
     `checkpoint_dir` is the checkpoint's directory, or empty for the plain backbone `backbone`, whose weights are read
     from `weights_file` where that is not empty. `time_left_s`: drop the request when so much time has passed; 0 for no
@@ -203,6 +206,8 @@ class EmbedImages(Message):
     l2_normalize: bool
     data_type: str
     time_left_s: float
+    dataset_dir: str = ""
+    quarantined: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,28 @@
+"""Images of a data set, read from its shards: the bytes that were sent, or a reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from typing import Any
+
+from manyview_server.store.shards import ShardReader, image_id_of
+from manyview_server.worker.decoder import DecodeError
+
+
+def read(reader: ShardReader, row: Any, quarantined: Collection[int] = ()) -> bytes:
+    """The file of the image in `row`, an element of an array of `store.shards.SNAPSHOT_DTYPE`.
+
+    Raises:
+        DecodeError: IMAGE_LOST, CHECKSUM_MISMATCH, or DECODER_CRASHED for one that is quarantined.
+    """
+    image_id = int(row["image_id"])
+    if image_id in quarantined:
+        raise DecodeError("DECODER_CRASHED", "it kills the decoder")
+    try:
+        data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
+    except (OSError, EOFError) as error:
+        raise DecodeError("IMAGE_LOST", f"the server cannot read it from shard {row['shard']} any more") from error
+    if image_id_of(hashlib.sha256(data).digest()) != image_id:
+        raise DecodeError("CHECKSUM_MISMATCH", "the stored bytes are not those that were sent")
+    return data
