@@ -1,7 +1,7 @@
 """Embeddings of data sets on disk: a table for each data set and exact model, made of segments, never the only copy.
 
     data_dir/embeddings/<data set's uid>/<job's uid or "backbone">-<digest>/segment-00000000
-                                                                           /pca-<number of images>
+                                                                           /pca-<number of images>-<digest>
 
 A row belongs to an image by its position in the data set, so that a table serves every version, and grows with the
 data set. A segment that is damaged, or of other images, counts as missing, and is made again. Who makes tables owns
@@ -93,7 +93,16 @@ class EmbeddingTable:
     def held(self, image_ids: Numbers) -> list[int]:
         """How many of these images, (N,), each segment holds, as its header says; 0 where it holds others."""
         first = (image_ids[index * SEGMENT_ROWS :][:count] for index, count in segments(len(image_ids)))
-        return [self._held(index, wanted) for index, wanted in enumerate(first)]
+        return [self.held_of(index, wanted) for index, wanted in enumerate(first)]
+
+    def held_of(self, index: int, wanted: Numbers) -> int:
+        """How many of the images `wanted` of one segment it holds."""
+        try:
+            image_ids = blocks.peek(self._path(index), ["image_ids"]).arrays["image_ids"]
+        except (BlockDamaged, FileNotFoundError, KeyError):
+            return 0
+        num_rows = min(len(image_ids), len(wanted))
+        return num_rows if np.array_equal(image_ids[:num_rows], wanted[:num_rows]) else 0
 
     def unreadable(self, num_rows: int) -> Numbers:
         """The rows without an embedding among the first `num_rows`, ascending. Raises SegmentDamaged."""
@@ -110,17 +119,9 @@ class EmbeddingTable:
         """Forget a segment."""
         self._path(index).unlink(missing_ok=True)
 
-    def pca_path(self, num_rows: int) -> Path:
-        """Where the principal components of the first rows lie."""
-        return self.directory / f"pca-{num_rows}"
-
-    def _held(self, index: int, wanted: Numbers) -> int:
-        try:
-            image_ids = blocks.peek(self._path(index), ["image_ids"]).arrays["image_ids"]
-        except (BlockDamaged, FileNotFoundError, KeyError):
-            return 0
-        num_rows = min(len(image_ids), len(wanted))
-        return num_rows if np.array_equal(image_ids[:num_rows], wanted[:num_rows]) else 0
+    def pca_path(self, num_rows: int, digest: str) -> Path:
+        """Where principal components of the first rows lie, of which the digest tells how they were asked for."""
+        return self.directory / f"pca-{num_rows}-{digest}"
 
     def _path(self, index: int) -> Path:
         return self.directory / f"segment-{index:08d}"
