@@ -60,6 +60,7 @@ class App:
         self._store = Store.open(self._settings.data)
         try:
             catalogue = await remembered(self._settings.data / CATALOGUE)
+            _tell_of_plugins(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder, self._selector = self._supervisors(catalogue, devices)
             cache = EmbeddingCache(self._store.embeddings_dir, self._settings.embedding_cache_bytes)
@@ -151,6 +152,18 @@ class App:
         await self._embedder.close()
         await self._store.close()
         log.info("drained")
+
+
+def _tell_of_plugins(catalogue: Catalogue) -> None:
+    for problem in catalogue.plugin_errors:
+        log.error(
+            "plugin %r of %s (%s) is left out: %s",
+            problem.name,
+            problem.package,
+            problem.group,
+            problem.problem,
+            extra={"traceback": problem.traceback},
+        )
 
 
 def _warn_of_open_door(settings: ServeSettings) -> None:

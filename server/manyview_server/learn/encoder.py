@@ -35,7 +35,13 @@ class Encoder(nn.Module):
 
 
 def build_encoder(settings: TrainSettings) -> Encoder:
-    """The encoder that `settings` describe, its stem chosen by the image size where they leave it open."""
-    stem = backbones.choose_stem(settings.image_size) if settings.stem == "auto" else settings.stem
-    backbone = backbones.build(settings.backbone, width=settings.backbone_width, stem=stem)
+    """The encoder that `settings` describe; what they leave open is chosen by the image size."""
+    backbone = backbones.build(
+        settings.backbone,
+        image_size=settings.image_size,
+        width=settings.backbone_width,
+        stem=settings.stem,
+        stem_relu=settings.stem_relu,
+        patch_size=settings.patch_size,
+    )
     return Encoder(backbone, settings.embedding_dim)

@@ -2,17 +2,19 @@
 
 A settings class is a frozen, keyword-only dataclass whose fields are made by `setting`. A field holds a bool, int,
 float or str, a Literal, a tuple of floats of fixed length, an optional one of these, another settings class, or a tuple
-of any number of another settings class.
+of any number of another settings class. One made by `settings_by_name` holds settings of classes that are registered
+elsewhere, by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -64,15 +66,17 @@ def setting(
     only: Mapping[str, Sequence[str]] | None = None,
     at_most: str | None = None,
     at_least: str | None = None,
+    width: str | None = None,
     presets: Mapping[str, Any] | None = None,
     fixed: bool = False,
 ) -> Any:
     """A dataclass field with a default, one sentence of description, and bounds (of each item, for a tuple).
 
     `needs` names sibling fields that must not be zero for this one to take effect, `only` a sibling and those of its
-    choices with which it does, `at_most` and `at_least` one that bounds it. `presets`, of settings that hold a tuple of
-    settings: values to begin from, by name (see `short_forms`).
-    `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
+    choices with which it does, `at_most` and `at_least` one that bounds it. `width`, of a number of rows, names the one
+    that says how wide they are: it can be given as [rows, width], too. `presets`, of settings that hold a tuple of
+    settings: values to begin from, by name. `short_forms` reads all of these. `fixed`: a checkpoint's tensors or
+    numbers depend on it, so that a run which goes on from one cannot change it.
     """
     bounds = {
         "minimum": minimum,
@@ -84,8 +88,19 @@ def setting(
     metadata: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     metadata |= {"description": description, "needs": tuple(needs), "fixed": fixed, "presets": presets}
     metadata |= {"only": {name: list(choices) for name, choices in (only or {}).items()}}
-    metadata |= {"at_most": at_most, "at_least": at_least}
+    metadata |= {"at_most": at_most, "at_least": at_least, "width": width}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def settings_by_name(classes: Callable[[], Mapping[str, type]], description: str, group: str) -> Any:
+    """A dataclass field that maps names to settings; a name that is missing means that class's defaults.
+
+    Args:
+        classes: gives the settings classes by name. Nothing is asked of it before it is needed.
+        group: of entry points, with which packages register them.
+    """
+    metadata = {"description": description, "classes": classes, "group": group}
+    return dataclasses.field(default_factory=dict, metadata=metadata)
 
 
 def changed(settings_class: type, name: str, default: Any, **metadata: Any) -> Any:
@@ -124,20 +139,23 @@ def resolve(defaults: Settings, overrides: Mapping[str, object]) -> Settings:
 
 
 def read(defaults: Settings, values: Mapping[str, object]) -> Settings:
-    """The settings of `values`, a configuration in full that was resolved before.
+    """The settings of `values`, a configuration in full that was resolved before. What is registered no more by its
+    name is kept as it came.
 
     Raises:
         SettingsError: with every violation of a single field, and what the settings' own check finds.
     """
     found: list[Violation] = []
-    settings = _replaced(defaults, values, found)
+    settings = _replaced(defaults, values, found, strict=False)
     if settings is None or found:
         raise SettingsError(found)
     return settings
 
 
-def _replaced(defaults: Settings, values: Mapping[str, object], found: list[Violation]) -> Settings | None:
-    accepted = merge(defaults, values, found)
+def _replaced(
+    defaults: Settings, values: Mapping[str, object], found: list[Violation], *, strict: bool = True
+) -> Settings | None:
+    accepted = merge(defaults, values, found, strict=strict)
     try:
         return dataclasses.replace(defaults, **accepted)  # type: ignore[type-var]
     except SettingsError as error:
@@ -146,8 +164,13 @@ def _replaced(defaults: Settings, values: Mapping[str, object], found: list[Viol
         return None
 
 
-def merge(settings: object, overrides: Mapping[str, object], found: list[Violation], path: str = "") -> dict[str, Any]:
-    """Keyword arguments for ``dataclasses.replace(settings, ...)``; what is refused is appended to `found` instead."""
+def merge(
+    settings: object, overrides: Mapping[str, object], found: list[Violation], path: str = "", *, strict: bool = True
+) -> dict[str, Any]:
+    """Keyword arguments for ``dataclasses.replace(settings, ...)``; what is refused is appended to `found` instead.
+
+    Where it is not `strict`, names that are not registered are kept with what they came with.
+    """
     fields = _fields(type(settings))
     accepted: dict[str, Any] = {}
     for name, value in overrides.items():
@@ -156,8 +179,10 @@ def merge(settings: object, overrides: Mapping[str, object], found: list[Violati
             found.append(Violation(where, value, _unknown(name, fields)))
             continue
         field, hint = fields[name]
-        if item_class := _item_class(hint):
-            if items := _read_items(item_class, value, found, where):
+        if "classes" in field.metadata:
+            accepted[name] = _read_by_name(field.metadata, getattr(settings, name), value, found, where, strict)
+        elif item_class := _item_class(hint):
+            if items := _read_items(item_class, value, found, where, strict):
                 accepted[name] = items
         elif not dataclasses.is_dataclass(hint):
             accepted[name], message = _read(value, hint, field.metadata)
@@ -166,13 +191,13 @@ def merge(settings: object, overrides: Mapping[str, object], found: list[Violati
                 found.append(Violation(where, value, message))
         elif isinstance(value, Mapping):
             inner = getattr(settings, name)
-            accepted[name] = dataclasses.replace(inner, **merge(inner, value, found, f"{where}."))
+            accepted[name] = dataclasses.replace(inner, **merge(inner, value, found, f"{where}.", strict=strict))
         else:
             found.append(Violation(where, value, "must be an object"))
     return accepted
 
 
-def _read_items(item_class: Any, value: object, found: list[Violation], path: str) -> tuple[Any, ...]:
+def _read_items(item_class: Any, value: object, found: list[Violation], path: str, strict: bool) -> tuple[Any, ...]:
     """The items of a list of settings, what they do not say being the class's defaults; none where they are refused."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) == 0:
         found.append(Violation(path, value, "must be a list of objects, at least one"))
@@ -180,10 +205,37 @@ def _read_items(item_class: Any, value: object, found: list[Violation], path: st
     before, items = len(found), []
     for index, item in enumerate(value):
         if isinstance(item, Mapping):
-            items.append(item_class(**merge(item_class(), item, found, f"{path}[{index}].")))
+            items.append(item_class(**merge(item_class(), item, found, f"{path}[{index}].", strict=strict)))
         else:
             found.append(Violation(f"{path}[{index}]", item, "must be an object"))
     return tuple(items) if len(found) == before else ()
+
+
+def _read_by_name(
+    metadata: Mapping[str, Any],
+    before: Mapping[str, Any],
+    value: object,
+    found: list[Violation],
+    path: str,
+    strict: bool,
+) -> dict[str, Any]:
+    """The settings `before` with those in `value`; what is all as by default is left out."""
+    if not isinstance(value, Mapping):
+        found.append(Violation(path, value, "must be an object"))
+        return {}
+    classes, result = metadata["classes"](), dict(before)
+    for name, fields in value.items():
+        where = f"{path}.{name}"
+        if not isinstance(fields, Mapping):
+            found.append(Violation(where, fields, "must be an object"))
+        elif name in classes:
+            settings = result.get(name) or classes[name]()
+            result[name] = dataclasses.replace(settings, **merge(settings, fields, found, f"{where}.", strict=strict))
+        elif strict:
+            found.append(Violation(where, fields, short_forms.not_installed(name, classes, metadata["group"])))
+        else:
+            result[name] = dict(fields)
+    return {name: settings for name, settings in result.items() if settings != type(settings)()}
 
 
 def _item_of(settings: object, path: str) -> object:
@@ -199,13 +251,28 @@ def check(settings: object, path: str = "") -> list[Violation]:
     found: list[Violation] = []
     for name, (field, hint) in _fields(type(settings)).items():
         value = getattr(settings, name)
-        if dataclasses.is_dataclass(hint):
+        if "classes" in field.metadata:
+            found += _check_by_name(field.metadata["classes"](), value, f"{path}{name}.")
+        elif dataclasses.is_dataclass(hint):
             found += check(value, f"{path}{name}.")
         elif _item_class(hint):
             for index, item in enumerate(value):
                 found += check(item, f"{path}{name}[{index}].")
         elif message := _read(value, hint, field.metadata)[1]:
             found.append(Violation(f"{path}{name}", value, message))
+    return found
+
+
+def _check_by_name(classes: Mapping[str, type], value: Mapping[str, Any], path: str) -> list[Violation]:
+    """What is not registered is not checked; it cannot be used either."""
+    found: list[Violation] = []
+    for name, settings in value.items():
+        if name not in classes:
+            continue
+        if isinstance(settings, classes[name]):
+            found += check(settings, f"{path}{name}.")
+        else:
+            found.append(Violation(f"{path}{name}", settings, f"must be of type {classes[name].__name__}"))
     return found
 
 
@@ -217,6 +284,8 @@ def to_json(settings: object) -> dict[str, Any]:
 def _to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_json(value)
+    if isinstance(value, dict):
+        return {name: _to_json(item) for name, item in value.items()}
     return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -242,17 +311,28 @@ def _object_schema(settings: object) -> dict[str, Any]:
 
 
 def _field_schema(default: Any, hint: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if "classes" in metadata:
+        return _by_name_schema(metadata)
     if dataclasses.is_dataclass(hint):
         nested = _object_schema(default)
         return nested if metadata["presets"] is None else _with_short_forms(nested, default, metadata["presets"])
     rules = {"x-needs": list(metadata["needs"]), "x-only": metadata["only"]}
-    rules |= {"x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"]}
+    rules |= {"x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"], "x-width": metadata["width"]}
     kept = {"x-fixed": True} if metadata["fixed"] else {}
     kept |= {key: rule for key, rule in rules.items() if rule}
     if item_class := _item_class(hint):
         items = _object_schema(item_class())
         return {"default": _to_json(default), **kept, "type": "array", "items": items, "minItems": 1}
     return {"default": _to_json(default), **kept, **_value_schema(hint, metadata)}
+
+
+def _by_name_schema(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Of settings by name, each described by the first line of its class."""
+    properties = {}
+    for name, settings_class in metadata["classes"]().items():
+        summary = (inspect.getdoc(settings_class) or "").partition("\n")[0]
+        properties[name] = {"description": summary, **_object_schema(settings_class())}
+    return {"type": "object", "properties": properties, "additionalProperties": False, "x-group": metadata["group"]}
 
 
 def _with_short_forms(schema: dict[str, Any], default: Any, presets: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,7 +345,7 @@ def _with_short_forms(schema: dict[str, Any], default: Any, presets: Mapping[str
     preset = {"description": f"Begin from these {name}.", "type": "string", "enum": list(presets), "x-short": True}
     own = [to_json(item) for item in getattr(default, name)]
     for_all = {
-        key: {**_shared(field, [item[key] for item in own]), "x-short": True}
+        key: {**(field if "x-group" in field else _shared(field, [item[key] for item in own])), "x-short": True}
         for key, field in schema["properties"][name]["items"]["properties"].items()
         if "properties" in field
     }

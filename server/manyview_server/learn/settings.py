@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from manyview_server.learn import schema
+from manyview_server.learn import rules, schema
 from manyview_server.learn.backbones import BACKBONES
 from manyview_server.learn.evaluation import EvaluationSettings
 from manyview_server.learn.optimizers import OptimizerSettings
@@ -39,10 +39,24 @@ class TrainSettings:
         "resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES), fixed=True
     )
     backbone_width: float = setting(
-        1.0, "Multiplies the number of channels of the backbone.", exclusive_minimum=0, maximum=8, fixed=True
+        1.0,
+        "Multiplies the number of channels of a ResNet, or of heads of a vision transformer.",
+        exclusive_minimum=0,
+        maximum=8,
+        fixed=True,
     )
     stem: Literal["auto", "imagenet", "small"] = setting(
-        "auto", "First layers of the backbone; auto means small below 64 pixels and imagenet from there.", fixed=True
+        "auto", "First layers of a ResNet; auto means small below 64 pixels and imagenet from there.", fixed=True
+    )
+    stem_relu: bool = setting(
+        True, "Whether a ResNet's small stem ends in ReLU; lightly's CIFAR-10 benchmarks are without.", fixed=True
+    )
+    patch_size: int | None = setting(
+        None,
+        "Width and height of the patches of a vision transformer, in pixels; null chooses it from image_size.",
+        minimum=1,
+        maximum=256,
+        fixed=True,
     )
     embedding_dim: int | None = setting(
         None,
@@ -104,29 +118,11 @@ class TrainSettings:
         """With what follows from the number of images to train on."""
         return dataclasses.replace(self, batch_size=self.batch_size_for(num_images))
 
+    @classmethod
+    def takes(cls) -> dict[str, Any]:
+        """Which views the method takes, as JSON values for `rules.broken`."""
+        return {"min_views": cls.min_views, "max_views": cls.max_views, "multi_crop": cls.multi_crop}
+
     def _rules(self) -> list[Violation]:
         """What is wrong between fields, each of which is right by itself."""
-        found: list[Violation] = []
-        for index, pipeline in enumerate(self.views.pipelines):
-            jitter = pipeline.color_jitter
-            if jitter.hue * jitter.strength > 0.5:
-                message = f"times strength, which is {jitter.strength:g}, must be at most 0.5"
-                found.append(Violation(f"views.pipelines[{index}].color_jitter.hue", jitter.hue, message))
-        found += self._views_rules()
-        if self.optimizer.warmup_epochs > self.epochs:
-            message = f"must be at most epochs, which is {self.epochs}"
-            found.append(Violation("optimizer.warmup_epochs", self.optimizer.warmup_epochs, message))
-        return found
-
-    def _views_rules(self) -> list[Violation]:
-        sizes = [pipeline.size(self.image_size) for pipeline in self.views.pipelines for _ in range(pipeline.count)]
-        num_whole = sizes.count(self.image_size)
-        if not self.min_views <= num_whole <= self.max_views:
-            wanted = f"{self.min_views}" + (f" to {self.max_views}" if self.max_views > self.min_views else "")
-            message = f"{self.method} takes {wanted} views of the whole image_size, and these are {num_whole}"
-            return [Violation("views.pipelines", sizes, message)]
-        if not self.multi_crop and num_whole < len(sizes):
-            return [Violation("views.pipelines", sizes, f"{self.method} takes no smaller views beside the whole ones")]
-        if sizes[:num_whole] != [self.image_size] * num_whole:
-            return [Violation("views.pipelines", sizes, "the views of the whole image_size come first")]
-        return []
+        return [Violation(*broken) for broken in rules.broken(schema.to_json(self), self.takes())]

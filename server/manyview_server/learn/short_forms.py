@@ -6,13 +6,17 @@ in the place of a list:
 
     {"preset": "byol", "blur": {"probability": 0}, "pipelines": {"1": {"solarize": {"probability": 0.1}}}}
 
-Nothing of this is left in a resolved configuration, which lists every item in full.
+A number of rows with ``x-width`` can be given as [rows, width], where the width has to be that field's value.
+
+Nothing of this is left in a resolved configuration, which lists every item in full. An object with ``x-group`` has a
+property for each plugin of that group of entry points; a resolved one holds those that are not all as by default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 Json = Any
 
@@ -39,7 +43,9 @@ def spelled_out(
     result: dict[str, Json] = {}
     for name, value in given.items():
         field = schema["properties"].get(name, {})
-        if not isinstance(value, Mapping) or "properties" not in field:
+        if "x-width" in field and _is_pair(value):
+            result[name] = value[0]
+        elif not isinstance(value, Mapping) or "properties" not in field:
             result[name] = value
         elif "x-presets" in field:
             result[name] = _list_in_full(field, base[name], value, refuse, check, f"{path}{name}.")
@@ -95,6 +101,8 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
         yield from _broken_in_list(schema, given, resolved, path)
         return
     for name, field in schema["properties"].items():
+        if "x-group" in schema and name not in resolved:
+            continue
         where, value, asked = f"{path}{name}", resolved[name], given.get(name) if isinstance(given, Mapping) else None
         if "properties" in field:
             yield from broken_rules(field, asked, value, f"{where}.")
@@ -105,9 +113,15 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
         for other, choices in field.get("x-only", {}).items():
             if asked is not None and value != field["default"] and resolved[other] not in choices:
                 yield where, value, f"has no effect while {path}{other} is {resolved[other]!r}"
+        if "x-width" in field and _is_pair(asked) and asked[1] != (width := resolved[field["x-width"]]):
+            yield where, asked, f"its second number must be {path}{field['x-width']}, which is {width}"
         for key, words in (("x-at-most", "at most"), ("x-at-least", "at least")):
             if key in field and _is_beyond(key, value, bound := resolved[field[key]]):
                 yield where, value, f"must be {words} {path}{field[key]}, which is {bound:g}"
+
+
+def _is_pair(value: Json) -> TypeGuard[Sequence[Json]]:
+    return isinstance(value, list | tuple) and len(value) == 2
 
 
 def _is_beyond(key: str, value: Json, bound: Json) -> bool:
@@ -143,6 +157,14 @@ def _broken_in_list(schema: Json, given: Json, resolved: Json, path: str) -> Ite
         resolved,
         path,
     )
+
+
+def not_installed(name: str, known: Iterable[str], group: str) -> str:
+    """What is wrong with a name that no plugin of `group` has."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "none is installed"
+    return f"is no plugin that is installed on the server (entry points {group!r}); {hint}"
 
 
 def _is_short(schema: Json, name: str) -> bool:

@@ -50,7 +50,11 @@ class ModelCard:
     method: str
     backbone: str
     backbone_width: float
+    # Of a ResNet; "auto" for any other network.
     stem: str
+    stem_relu: bool
+    # Of a vision transformer, in pixels; None for any other network.
+    patch_size: int | None
     # Width of the learned embedding behind the backbone, 0 where there is none.
     embedding_dim: int
     # Width of what embeds: the backbone's features, or the learned embedding.

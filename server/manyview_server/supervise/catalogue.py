@@ -9,16 +9,20 @@ import asyncio
 import copy
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from manyview_server.errors import InvalidArgument, Violation
-from manyview_server.learn import short_forms
+from manyview_server.learn import rules, short_forms
+from manyview_server.supervise.plugin_packages import packages_with_plugins
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
-from manyview_server.supervise.violations import not_finite, refused, shown, types_of, unknown
+from manyview_server.supervise.violations import not_finite, not_installed, refused, shown, types_of, unknown
 
 Json = Any
+
+log = logging.getLogger(__name__)
 
 
 class CatalogueError(Exception):
@@ -54,6 +58,17 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PluginProblem:
+    """Why what `package` registers in a `group` of entry points is left out."""
+
+    group: str
+    name: str
+    package: str
+    problem: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
     """All of it. `versions` names the libraries of the torch side."""
 
@@ -61,6 +76,9 @@ class Catalogue:
     devices: tuple[Device, ...]
     methods: tuple[Method, ...]
     backbones: tuple[Backbone, ...]
+    plugin_errors: tuple[PluginProblem, ...] = ()
+    # Described without any plugin, since that failed with them.
+    without_plugins: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Catalogue:
@@ -72,6 +90,7 @@ class Catalogue:
                 devices=tuple(Device(**device) for device in document["devices"]),
                 methods=tuple(Method(**method) for method in document["methods"]),
                 backbones=tuple(Backbone(**backbone) for backbone in document["backbones"]),
+                plugin_errors=tuple(PluginProblem(**problem) for problem in document["plugin_errors"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogueError(f"the worker's description is not as expected: {error!r}") from error
@@ -147,11 +166,11 @@ class Catalogue:
 
         whole: dict[str, Json] = _resolve(schema, base or {})
         in_full = short_forms.spelled_out(schema, whole, overrides, refuse, is_right)
-        for violation in (*refused(schema, in_full), *not_finite(overrides)):
+        for violation in (*refused(schema, in_full), *not_finite(overrides), *not_installed(schema, base or {})):
             found.setdefault(violation.field, violation.description)
         if not found:
             whole = _resolve(schema, short_forms.merged(whole, in_full))
-            for broken in short_forms.broken_rules(schema, overrides, whole):
+            for broken in (*short_forms.broken_rules(schema, overrides, whole), *_broken(schema, whole)):
                 refuse(*broken)
         if found:
             raise InvalidArgument.of(*(Violation(field=prefix + f, description=found[f]) for f in sorted(found)))
@@ -159,13 +178,27 @@ class Catalogue:
 
 
 async def describe(command: Sequence[str] = WORKER_COMMAND, *, deadline_s: float = 300.0) -> Catalogue:
-    """Run `describe` and read what it prints.
+    """Run `describe` and read what it prints. Where that fails and there are plugins, once more without them.
 
     Raises:
         CatalogueError: it failed or took longer than `deadline_s`; the message holds the end of what it printed.
     """
     try:
-        process = await WorkerProcess.start("describe", num_threads=1, command=command, capture_stdout=True)
+        return await _describe(command, (), deadline_s)
+    except CatalogueError as error:
+        packages = packages_with_plugins()
+        if not packages:
+            raise
+        catalogue = await _describe(command, ("--without-plugins",), deadline_s)
+        log.error("all plugins are left out, of %s: describing them failed: %s", ", ".join(packages), error)
+        return dataclasses.replace(catalogue, without_plugins=True)
+
+
+async def _describe(command: Sequence[str], arguments: Sequence[str], deadline_s: float) -> Catalogue:
+    try:
+        process = await WorkerProcess.start(
+            "describe", num_threads=1, command=command, arguments=arguments, capture_stdout=True
+        )
     except OSError as error:
         raise CatalogueError(f"the worker cannot be started: {error}") from error
     try:
@@ -200,6 +233,10 @@ def _changed(
             yield f"{path}{name}", was, wanted
 
 
+def _broken(schema: Json, config: Mapping[str, Json]) -> Iterator[rules.Broken]:
+    return rules.broken(config, schema["x-takes"]) if "x-takes" in schema else iter(())
+
+
 def _item_schema(schema: Json, path: str) -> Json:
     """Of the items of the list in the object at a dotted `path`."""
     for name in path.rstrip(".").split("."):
@@ -210,13 +247,23 @@ def _item_schema(schema: Json, path: str) -> Json:
 def _resolve(schema: Mapping[str, Json], value: Json) -> Json:
     """`value` with every field that it lacks, of the types that the schema names."""
     if "properties" in schema and (value is not None or "null" not in types_of(schema)):
-        given = value or {}
-        return {
-            name: _resolve(field, given.get(name, copy.deepcopy(field.get("default"))))
-            for name, field in schema["properties"].items()
-            if not field.get("x-short")
-        }
+        return _resolve_by_name(schema, value) if "x-group" in schema else _resolve_object(schema, value or {})
     if isinstance(value, list):
         return [_resolve(schema.get("items", {}), item) for item in value]
     whole = isinstance(value, float) and value.is_integer()
     return int(value) if whole and "integer" in types_of(schema) and "number" not in types_of(schema) else value
+
+
+def _resolve_object(schema: Mapping[str, Json], given: Mapping[str, Json]) -> dict[str, Json]:
+    return {
+        name: _resolve(field, given.get(name, copy.deepcopy(field.get("default"))))
+        for name, field in schema["properties"].items()
+        if not field.get("x-short")
+    }
+
+
+def _resolve_by_name(schema: Mapping[str, Json], given: Mapping[str, Json] | None) -> dict[str, Json]:
+    """Only the plugins' settings that are not all as by default: whoever has none of it need not know a plugin."""
+    fields = {name: field for name, field in schema["properties"].items() if name in (given or {})}
+    whole = {name: _resolve(field, (given or {})[name]) for name, field in fields.items()}
+    return {name: value for name, value in whole.items() if value != _resolve(fields[name], {})}

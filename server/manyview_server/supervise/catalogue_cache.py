@@ -17,6 +17,7 @@ from pathlib import Path
 
 from manyview_server.store.shards import sync_directory
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError, describe
+from manyview_server.supervise.plugin_packages import plugin_files
 
 DEVICE_NODES = Path("/dev")
 SOURCES = Path(__file__).parent.parent
@@ -34,6 +35,8 @@ async def remembered(path: Path, describe: Callable[[], Awaitable[Catalogue]] = 
     if (kept := _read(path, key)) is not None:
         return kept
     catalogue = await describe()
+    if catalogue.without_plugins:  # perhaps only this time
+        return catalogue
     try:
         _keep(path, json.dumps({"fingerprint": key, "catalogue": catalogue.to_json()}))
     except OSError as error:
@@ -53,7 +56,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 def fingerprint() -> str:
-    """Of what the catalogue depends on: installed packages, our own sources, and the devices to be seen."""
+    """Of what the catalogue depends on: installed packages, our sources and the plugins', and devices to be seen."""
     digest = hashlib.sha256()
     for part in _parts():
         digest.update(f"{part}\n".encode())
@@ -64,10 +67,18 @@ def _parts() -> Iterator[str]:
     yield sys.version
     yield from sorted(f"{package.metadata['Name']} {package.version}" for package in metadata.distributions())
     for source in sorted((*SOURCES.glob("learn/**/*.py"), *SOURCES.glob("worker/*.py"))):
-        status = source.stat()
-        yield f"{source.relative_to(SOURCES)} {status.st_size} {status.st_mtime_ns}"
+        yield _state_of(source)
+    yield from sorted(map(_state_of, plugin_files()))
     yield from sorted(node.name for node in DEVICE_NODES.glob("nvidia*"))
     yield os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def _state_of(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file)
+    return f"{file} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read(path: Path, key: str) -> Catalogue | None:

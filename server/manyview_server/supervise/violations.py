@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 
 from manyview_server.errors import Violation
+from manyview_server.learn import short_forms
 
 Json = Any
 
@@ -52,6 +53,21 @@ def not_finite(value: Json, path: str = "") -> list[Violation]:
     if isinstance(value, float) and not math.isfinite(value):
         return [Violation(field=path, description=f"must be a finite number (got {value})")]
     return []
+
+
+def not_installed(schema: Mapping[str, Json], value: Json, path: str = "") -> list[Violation]:
+    """The plugins that a configuration in full, one of an earlier day, names and the server no longer has."""
+    if isinstance(value, list | tuple):
+        items = schema.get("items", {})
+        return [v for i, item in enumerate(value) for v in not_installed(items, item, f"{path}[{i}]")]
+    if not isinstance(value, Mapping):
+        return []
+    fields = schema.get("properties", {})
+    gone = [name for name in value if name not in fields] if "x-group" in schema else []
+    found = [_unknown(_join(path, name), name, schema, schema) for name in gone]
+    for name in fields.keys() & value.keys():
+        found += not_installed(fields[name], value[name], _join(path, name))
+    return found
 
 
 def unknown(field: str, name: str, known: Sequence[str], elsewhere: Iterable[str] = ()) -> Violation:
@@ -102,7 +118,7 @@ def _tell(error: jsonschema.ValidationError, whole: Mapping[str, Json]) -> Itera
         known = list(error.schema.get("properties", {}))
         for name in error.instance:
             if name not in known:
-                yield unknown(_join(path, name), name, known, _fields(whole))
+                yield _unknown(_join(path, name), name, error.schema, whole)
     elif error.validator == "required":
         for name in error.validator_value:
             if name not in error.instance:
@@ -112,6 +128,14 @@ def _tell(error: jsonschema.ValidationError, whole: Mapping[str, Json]) -> Itera
         yield Violation(field=path, description=text)
     else:
         yield Violation(field=path, description=error.message)
+
+
+def _unknown(field: str, name: str, schema: Mapping[str, Json], whole: Mapping[str, Json]) -> Violation:
+    known = list(schema.get("properties", {}))
+    if "x-group" in schema:
+        text = short_forms.not_installed(name, known, schema["x-group"])
+        return Violation(field=field, description=f"{shown(name)} {text}")
+    return unknown(field, name, known, _fields(whole))
 
 
 def _nearest(error: jsonschema.ValidationError) -> str:

@@ -15,6 +15,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from manyview_server.learn import plugins
 from manyview_server.link import Link
 from manyview_server.messages import Hello
 from manyview_server.worker import describe, embedder, selector, trainer
@@ -32,11 +33,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="manyview_server.worker", description=__doc__)
     parser.add_argument("kind", choices=[*RUN, "describe"])
     parser.add_argument("--link-fd", type=int, help="inherited end of the socketpair to the front")
+    parser.add_argument("--without-plugins", action="store_true", help="as if no package had registered any")
     arguments = parser.parse_args()
     _die_with_parent()
     _go_before_the_server()
     if arguments.kind == "describe":
-        print(json.dumps(describe.describe()))
+        if arguments.without_plugins:
+            plugins.leave_out()
+        with contextlib.redirect_stdout(sys.stderr):  # whatever plugins print when they are imported
+            found = describe.describe()
+        print(json.dumps(found))
         return
     if arguments.link_fd is None:
         parser.error(f"{arguments.kind} needs --link-fd")

@@ -1,25 +1,29 @@
-"""The catalogue of the torch side: devices, methods with their settings' schemas, backbones. Printed as JSON."""
+"""The catalogue of the torch side: devices, methods with their settings' schemas, backbones, and which plugins are left
+out. Printed as JSON."""
 
 from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from manyview_server.learn import backbones, schema
 from manyview_server.learn.methods import METHODS
+from manyview_server.learn.views import custom
 from manyview_server.worker.versions import versions
 
 
 def describe() -> dict[str, Any]:
-    """{"versions", "devices", "methods", "backbones"}, all JSON values."""
+    """{"versions", "devices", "methods", "backbones", "plugin_errors"}, all JSON values."""
     return {
         "versions": versions(),
         "devices": _devices(),
         "methods": [_method(name) for name in METHODS],
         "backbones": [_backbone(name) for name in backbones.BACKBONES],
+        "plugin_errors": [asdict(error) for error in custom.errors()],
     }
 
 
@@ -39,10 +43,10 @@ def _devices() -> list[dict[str, Any]]:
 
 def _method(name: str) -> dict[str, Any]:
     entry = METHODS[name]
-    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": schema.json_schema(entry.settings)}
+    settings_schema = {**schema.json_schema(entry.settings), "x-takes": entry.settings.takes()}
+    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": settings_schema}
 
 
 def _backbone(name: str) -> dict[str, Any]:
-    network = backbones.build(name)  # on the meta device it would be instant, after importing torch's compiler for 8 s
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return {"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters}
+    entry = backbones.BACKBONES[name]
+    return {"name": name, "feature_dim": entry.feature_dim, "num_parameters": entry.num_parameters}

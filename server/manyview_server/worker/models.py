@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from manyview_server.learn import backbones, methods
-from manyview_server.learn.backbones import Backbone
+from manyview_server.learn.backbones import Backbone, ResNet
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.views.recipe import NormalizeSettings
 from manyview_server.store import checkpoints
@@ -116,11 +116,13 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Put each batch norm that directly follows a convolution into its weights; `network` is in evaluation mode.
+    """Put each batch norm of our ResNets into the weights of the convolution before it; all is in evaluation mode.
 
-    Found by torchvision's names, ``convN`` and ``bnN`` of one module, and by neighbourhood in a Sequential.
+    Found by their names, ``convN`` and ``bnN`` of one module, and by neighbourhood in a Sequential. In other libraries'
+    networks the same names may stand in another order, or for a batch norm with an activation inside.
     """
-    for module in list(network.modules()):
+    resnets = (module for module in network.modules() if isinstance(module, ResNet))
+    for module in [module for resnet in resnets for module in resnet.modules()]:
         names = list(module._modules)
         pairs = list(itertools.pairwise(names)) if isinstance(module, nn.Sequential) else []
         pairs += [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
@@ -135,7 +137,7 @@ def _plain_backbone(key: ModelKey) -> Backbone:
     """With the operator's weights, or else weights that are random, but the same at each start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = backbones.build(key.backbone)
+        backbone = backbones.build(key.backbone, image_size=PLAIN_IMAGE_SIZE)
     if key.weights_file:
         try:
             state.restore_backbone(Path(key.weights_file), backbone)
@@ -146,7 +148,14 @@ def _plain_backbone(key: ModelKey) -> Backbone:
 
 def _backbone(directory: Path, card: ModelCard) -> nn.Module:
     stem: Any = card.stem
-    backbone = backbones.build(card.backbone, width=card.backbone_width, stem=stem)
+    backbone = backbones.build(
+        card.backbone,
+        image_size=card.image_size,
+        width=card.backbone_width,
+        stem=stem,
+        stem_relu=card.stem_relu,
+        patch_size=card.patch_size,
+    )
     state.restore_backbone(directory / checkpoints.BACKBONE, backbone)
     return backbone
 

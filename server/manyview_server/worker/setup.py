@@ -14,11 +14,13 @@ import torch
 from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import methods, optimizers
-from manyview_server.learn.backbones import choose_stem
+from manyview_server.learn.backbones import Backbone, measured_feature_dim
+from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views import require_plugins
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
@@ -97,7 +99,7 @@ class Setup:
         """What the settings left open, as it was chosen: to be merged over them."""
         bank_size = getattr(self.settings, "memory_bank_size", None)
         return {
-            "stem": self._stem(),
+            **self.method.encoder.backbone.chosen,
             "batch_size": self.batch_size,
             "decode_size": self.builder.size,
             "precision": self.numerics.precision,
@@ -122,6 +124,7 @@ class Setup:
     def model_card(self, train_job: str, step: int, epoch: int) -> ModelCard:
         """The model of a checkpoint written at `step`."""
         settings = self.settings
+        chosen = {"stem": settings.stem, "patch_size": settings.patch_size, **self.method.encoder.backbone.chosen}
         return ModelCard(
             train_job=train_job,
             step=step,
@@ -129,7 +132,9 @@ class Setup:
             method=settings.method,
             backbone=settings.backbone,
             backbone_width=settings.backbone_width,
-            stem=self._stem(),
+            stem=chosen["stem"],
+            stem_relu=settings.stem_relu,
+            patch_size=chosen["patch_size"],
             embedding_dim=settings.embedding_dim or 0,
             feature_dim=self.method.encoder.feature_dim,
             projection_dim=self.method.projection_dim,
@@ -138,20 +143,20 @@ class Setup:
             std=settings.views.normalize.std,
         )
 
-    def _stem(self) -> str:
-        return choose_stem(self.settings.image_size) if self.settings.stem == "auto" else self.settings.stem
-
 
 def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped: Callable[[], bool]) -> Setup:
     """Do what comes before the first step; `progress.stage` says at what it is.
 
     Raises:
         TrainingFailed: the settings, the data set or the checkpoint do not allow training.
+        PluginBroken: the settings name a plugin that cannot be used.
         Stopped: `stopped` said so.
     """
     torch.set_num_threads(start.num_threads)
     device = torch.device(start.device)
     settings = _settings(start)
+    require_plugins(settings.views)
+    _check_backbone(settings)
     run = _checkpoint(start)
     own = bool(run) and _is_own(Path(start.resume_from))
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
@@ -207,7 +212,10 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        remarks=tuple(_remarks(cache, images, settings, numerics, start)),
+        remarks=(
+            _told(settings.backbone, method.encoder.backbone),
+            *_remarks(cache, images, settings, numerics, start),
+        ),
         inexact=tuple(_inexact(images, start, run if own else {})),
     )
 
@@ -271,6 +279,22 @@ def _settings(start: StartTraining) -> TrainSettings:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
 
+def _check_backbone(settings: TrainSettings) -> None:
+    """Build it and show it each size of view before the images are decoded, which may take long.
+
+    Raises:
+        TrainingFailed: there is no such backbone, or it does not take such views.
+    """
+    sizes = {pipeline.size(settings.image_size) for pipeline in settings.views.pipelines}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            backbone = build_encoder(settings).backbone
+            for size in sorted(sizes):
+                measured_feature_dim(backbone, size)
+    except ValueError as error:
+        raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
+
+
 def _checkpoint(start: StartTraining) -> dict[str, Any]:
     """The `state.json` of the checkpoint to continue from, its files verified; empty at the beginning.
 
@@ -294,6 +318,13 @@ def report_unreadable(channel: Channel, cache: ImageCache) -> None:
     """Tell the front of the images of `cache` that have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
+
+
+def _told(name: str, backbone: Backbone) -> tuple[str, str]:
+    """The log line that says what network is trained."""
+    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    chosen = "".join(f", {field} {value}" for field, value in backbone.chosen.items())
+    return "info", f"backbone {name}{chosen}: {backbone.feature_dim} features, {num_parameters:,} parameters"
 
 
 def _remarks(

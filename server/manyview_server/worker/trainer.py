@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from manyview_server import failpoints
+from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages import (
@@ -37,6 +38,7 @@ from manyview_server.worker.setup import Setup, Stopped, prepare, report_unreada
 
 MAX_FAILED_CHECKPOINTS = 3
 """In a row; then going on would only lose more."""
+PLUGIN_HINT = "Correct the package on the server, or do without it: the job goes on in a new one with continue_from."
 OUT_OF_MEMORY_HINT = "Lower batch_size or image_size, choose a smaller backbone, or set precision to bfloat16."
 
 
@@ -53,6 +55,9 @@ def run(channel: Channel) -> None:
         ended = TrainingEnded(outcome=outcome, step=progress.step, epoch=progress.epoch)
     except TrainingFailed as error:
         ended = _failed(progress, error.reason, str(error), error.hint)
+    except PluginBroken as broken:
+        print(broken.error.traceback, file=sys.stderr, flush=True)
+        ended = _failed(progress, "PLUGIN_FAILED", str(broken), PLUGIN_HINT)
     except (MemoryError, torch.OutOfMemoryError) as error:
         ended = _out_of_memory(progress, error)
     except RuntimeError as error:

@@ -117,6 +117,29 @@ def test_a_field_that_would_have_no_effect_is_refused(overrides, field):
     assert "has no effect while" in found[field]
 
 
+def test_a_bank_can_be_given_with_its_width():
+    assert resolve("moco", {"memory_bank_size": [4096, 128]}).memory_bank_size == 4096
+    assert resolve("moco", {"memory_bank_size": (512, 64), "projection_dim": 64}) == resolve(
+        "moco", {"memory_bank_size": 512, "projection_dim": 64}
+    )
+    assert resolve("simclr", {"memory_bank_size": [0, 128]}).memory_bank_size == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([4096, 256], "its second number must be projection_dim, which is 128"),
+        ([4096, "128"], "its second number must be projection_dim, which is 128"),
+        ([0, 128], "must be at least 1 and at most 1.04858e+06"),
+        ([4096], "must be an integer"),
+        ([4096, 128, 1], "must be an integer"),
+        (["4096", 128], "must be an integer"),
+    ],
+)
+def test_a_bank_of_another_width_than_the_projections_is_refused(given, message):
+    assert violations("moco", {"memory_bank_size": given}) == {"memory_bank_size": message}
+
+
 def test_switching_something_off_is_no_violation():
     off = {"blur": {"probability": 0}, "color_jitter": {"probability": 0}}
     assert resolve("simclr", {"views": off}).views.pipelines[0].blur.probability == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from manyview_server.errors import InvalidArgument
+from manyview_server.supervise import catalogue as catalogue_module
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device, describe
 
 SCHEMA: dict[str, Any] = {
@@ -50,6 +52,7 @@ DOCUMENT: dict[str, Any] = {
     ],
     "methods": [{"name": "moco", "title": "MoCo", "paper": "https://arxiv.org/abs/2003.04297", "schema": SCHEMA}],
     "backbones": [{"name": "resnet18", "feature_dim": 512, "num_parameters": 11}],
+    "plugin_errors": [{"group": "g", "name": "n", "package": "p 1", "problem": "it fails", "traceback": "…"}],
 }
 DEFAULTS = {
     "batch_size": 256,
@@ -193,6 +196,66 @@ async def test_a_worker_that_takes_too_long_to_describe_is_ended():
 async def test_a_missing_program_is_a_catalogue_error():
     with pytest.raises(CatalogueError, match="no-such-program"):
         await describe(("/no-such-program",))
+
+
+PLUGINS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "posterize": {
+            "type": "object",
+            "properties": {
+                "probability": {"type": "number", "default": 0.0, "minimum": 0, "maximum": 1},
+                "bits": {"type": "integer", "default": 4, "minimum": 1, "x-needs": ["probability"]},
+            },
+            "additionalProperties": False,
+        }
+    },
+    "additionalProperties": False,
+    "x-group": "manyview.transforms",
+}
+
+
+@pytest.fixture
+def with_plugins() -> Catalogue:
+    schema = {"type": "object", "properties": {"custom": PLUGINS}, "additionalProperties": False}
+    return Catalogue.parse(json.dumps(DOCUMENT | {"methods": [{**DOCUMENT["methods"][0], "schema": schema}]}))
+
+
+def test_of_plugins_a_configuration_holds_what_is_not_as_by_default(with_plugins):
+    resolve = with_plugins.resolve
+    assert resolve("moco", {}) == {"custom": {}}
+    used = {"custom": {"posterize": {"probability": 0.5, "bits": 4}}}
+    assert resolve("moco", {"custom": {"posterize": {"probability": 0.5}}}) == used
+    assert resolve("moco", {}, used) == used
+    assert resolve("moco", {"custom": {"posterize": {"probability": 0}}}, used) == {"custom": {}}
+
+
+def test_a_plugin_that_is_not_installed_is_told_in_a_new_configuration_and_in_one_of_an_earlier_day(with_plugins):
+    text = (
+        "'posterise' is no plugin that is installed on the server (entry points 'manyview.transforms'); "
+        "did you mean 'posterize'?"
+    )
+    old = {"custom": {"posterise": {"probability": 0.5}}}
+    assert violations(with_plugins, old) == {"config.custom.posterise": text}
+    with pytest.raises(InvalidArgument) as caught:
+        with_plugins.resolve("moco", {}, old)
+    assert [(v.field, v.description) for v in caught.value.violations] == [("config.custom.posterise", text)]
+
+
+def test_a_plugins_parameter_that_has_no_effect_is_refused(with_plugins):
+    found = violations(with_plugins, {"custom": {"posterize": {"bits": 2}}})
+    assert found == {"config.custom.posterize.bits": "has no effect while custom.posterize.probability is 0 (got 2)"}
+
+
+async def test_where_describing_fails_with_plugins_it_is_done_without_them(monkeypatch, caplog):
+    text = json.dumps(DOCUMENT)
+    program = f"import sys; sys.exit(7) if '--without-plugins' not in sys.argv else print({text!r})"
+    command = (sys.executable, "-S", "-c", program)
+    with pytest.raises(CatalogueError, match="exit status 7"):
+        await describe(command)
+    monkeypatch.setattr(catalogue_module, "packages_with_plugins", lambda: ["posterize"])
+    assert await describe(command) == dataclasses.replace(Catalogue.parse(text), without_plugins=True)
+    assert "all plugins are left out, of posterize: describing them failed" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"versions": {}, "devices": [{}], "methods": [], "backbones": []}'])

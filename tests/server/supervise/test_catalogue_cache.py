@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from manyview_server.supervise import catalogue_cache
 from manyview_server.supervise.catalogue import Backbone, Catalogue, CatalogueError, Device, Method
+from manyview_server.supervise.plugin_packages import packages_with_plugins
+from plugins import install
 
 CATALOGUE = Catalogue(
     versions={"torch": "2.11"},
@@ -53,6 +56,38 @@ async def test_a_changed_source_is_described_anew(tmp_path: Path, monkeypatch: p
     before = catalogue_cache.fingerprint()
     source.write_text("a = 12")
     assert catalogue_cache.fingerprint() != before
+
+
+async def test_what_was_described_without_plugins_is_not_remembered(tmp_path: Path) -> None:
+    async def without() -> Catalogue:
+        return replace(CATALOGUE, without_plugins=True)
+
+    assert (await catalogue_cache.remembered(tmp_path / "catalogue.json", without)).without_plugins
+    assert await catalogue_cache.remembered(tmp_path / "catalogue.json", Describe()) == CATALOGUE
+
+
+def test_a_plugins_changed_source_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install(tmp_path, "posterize", "a = 1")
+    before = catalogue_cache.fingerprint()
+    (tmp_path / "posterize_plugin.py").write_text("a = 12")
+    assert catalogue_cache.fingerprint() != before
+
+
+def test_a_plugin_that_is_installed_to_be_edited_is_described_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, source = tmp_path / "site", tmp_path / "a source" / "posterize.py"
+    source.parent.mkdir()
+    source.write_text("a = 1")
+    install(site, "posterize", "")
+    origin = {"url": source.parent.as_uri(), "dir_info": {"editable": True}}
+    (site / "posterize_plugin-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(str(site))
+    before = catalogue_cache.fingerprint()
+    source.write_text("a = 12")
+    assert catalogue_cache.fingerprint() != before
+    assert packages_with_plugins() == ["posterize_plugin"]
 
 
 @pytest.mark.parametrize("damaged", ["", "{}", "[1]", '{"fingerprint": "KEY", "catalogue": {"versions": 1}}'])

@@ -29,4 +29,10 @@ def test_the_command_prints_one_json_document(monkeypatch, capsys) -> None:
     for of_the_process in ("_die_with_parent", "_go_before_the_server"):
         monkeypatch.setattr(entry, of_the_process, lambda: None)
     entry.main()
-    assert set(json.loads(capsys.readouterr().out)) == {"versions", "devices", "methods", "backbones"}
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "versions",
+        "devices",
+        "methods",
+        "backbones",
+        "plugin_errors",
+    }

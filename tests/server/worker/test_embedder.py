@@ -46,6 +46,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, me
         backbone=settings.backbone,
         backbone_width=settings.backbone_width,
         stem="small",
+        stem_relu=True,
+        patch_size=None,
         embedding_dim=0,
         feature_dim=method.encoder.backbone.feature_dim,
         projection_dim=settings.projection_dim,

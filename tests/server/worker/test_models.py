@@ -39,6 +39,17 @@ def test_folding_changes_no_output_and_leaves_no_batch_norm(name: str) -> None:
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["torchvision/densenet121", "timm/resnetv2_50", "timm/resnet18", "vit_tiny"])
+@torch.inference_mode()
+def test_a_network_of_another_kind_embeds_as_it_is(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(backbones.build(name))
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    model = load(key(name, str(tmp_path / "weights.safetensors")), CPU)
+    torch.testing.assert_close(model.embed(images), network(model.preprocess(images)), rtol=1e-3, atol=1e-4)
+
+
 def test_a_plain_backbone_is_the_same_at_each_start_and_disturbs_no_other_generator() -> None:
     torch.manual_seed(3)
     images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)

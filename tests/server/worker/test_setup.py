@@ -129,4 +129,39 @@ def test_the_card_describes_the_model(start: StartTraining) -> None:
     card = ready.model_card("job", 4, 2)
     settings = methods.from_json(start.settings)
     assert (card.image_size, card.stem, card.feature_dim) == (16, "small", ready.method.encoder.backbone.feature_dim)
+    assert (card.stem_relu, card.patch_size) == (True, None)
     assert card.mean == settings.views.normalize.mean
+
+
+def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: StartTraining) -> None:
+    settings = {**start.settings, "backbone": "vit_tiny", "backbone_width": 0.3}
+    ready = prepare(dataclasses.replace(start, settings=settings))
+    assert ready.resolved()["patch_size"] == 2
+    assert "stem" not in ready.resolved(), "it has none"
+    assert ready.remarks[0][1].startswith("backbone vit_tiny, patch_size 2: 64 features, ")
+    card = ready.model_card("job", 4, 2)
+    assert (card.backbone, card.backbone_width, card.patch_size, card.stem) == ("vit_tiny", 0.3, 2, "auto")
+
+
+def test_the_stem_is_chosen_told_and_written_down(start: StartTraining) -> None:
+    ready = prepare(dataclasses.replace(start, settings={**start.settings, "stem_relu": False}))
+    assert ready.resolved()["stem"] == "small"
+    assert ready.remarks[0][1].startswith("backbone resnet9, stem small: 64 features, ")
+    assert ready.model_card("job", 4, 2).stem_relu is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ({"backbone": "vit_tiny", "image_size": 33}, "image_size: 33 pixels are no multiple"),
+        ({"backbone": "vit_tiny", "patch_size": 5}, "nearest: 15 or 20"),
+        ({"backbone": "vit_tiny", "stem": "small"}, "stem has no effect on backbone 'vit_tiny'"),
+        ({"patch_size": 4}, "patch_size has no effect on backbone 'resnet9'"),
+        ({"stem": "imagenet", "stem_relu": False}, "stem_relu: only the small stem"),
+    ],
+)
+def test_what_a_backbone_cannot_be_is_refused(start: StartTraining, overrides: dict[str, object], why: str) -> None:
+    values = {**start.settings, "backbone_width": 1.0, **overrides}
+    failed = refused(dataclasses.replace(start, settings=values))
+    assert failed.reason == "CONFIG_INVALID"
+    assert why in str(failed)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import plugins
 from manyview_server import decode_notes
+from manyview_server.learn.plugins import PluginBroken
 from manyview_server.messages import (
     Adoption,
     AlertRaised,
@@ -33,6 +35,7 @@ from manyview_server.worker.channel import EXIT_ORPHANED
 from manyview_server.worker.reporter import TrainingFailed
 from manyview_server.worker.saver import CheckpointSaver
 from manyview_server.worker.trainer import Trainer
+from plugins import POSTERIZE
 
 FIXED = {"precision": "float32", "memory_format": "channels_last"}
 """Nothing is chosen by timing: two runs of one job compute the same."""
@@ -327,3 +330,41 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
         told = worker.until(ImageUnreadable)
         assert (told.image_id, told.reason) == (image_id, "DECODER_CRASHED")
         assert worker.until(TrainingEnded).outcome == "succeeded"
+
+
+def with_transform(start: StartTraining, name: str, directory: Path) -> StartTraining:
+    """The job, each of whose views goes through a plugin's transform."""
+    views = start.settings["views"]
+    pipelines = [{**pipeline, "custom": {name: {"probability": 1.0}}} for pipeline in views["pipelines"]]
+    return changed(start, {"views": {**views, "pipelines": pipelines}}, directory)
+
+
+def test_a_plugins_transform_is_part_of_the_views_and_its_failure_names_it(
+    tmp_path: Path, harness: ModuleType, start: StartTraining, whole: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = POSTERIZE.replace(
+        "    planes = planes", "    CALLS.append(1)\n    5 / (len(CALLS) < 4)\n    planes = planes"
+    )
+    plugins.install(tmp_path / "site", "posterize", POSTERIZE)
+    plugins.install(tmp_path / "site", "late", late.replace("TRANSFORM =", "CALLS = []\nTRANSFORM ="))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+    def ended(name: str) -> tuple[Any, TrainingEnded]:
+        with harness.Worker("trainer") as worker:
+            worker.send(with_transform(start, name, tmp_path / name))
+            return worker, worker.until(TrainingEnded)
+
+    worker, end = ended("posterize")
+    assert end.outcome == "succeeded"
+    assert losses(worker).keys() == losses(whole).keys()
+    assert losses(worker)[2] != losses(whole)[2]
+    worker, end = ended("late")
+    assert (end.outcome, end.reason) == ("failed", "PLUGIN_FAILED")
+    assert end.message == "plugin 'late' of late_plugin 1.0 (manyview.transforms): it failed (ZeroDivisionError)"
+
+
+def test_a_job_whose_plugin_is_gone_fails_before_an_image_is_decoded(tmp_path: Path, start: StartTraining) -> None:
+    sent = Sent()
+    with pytest.raises(PluginBroken, match=r"plugin 'gone' of no package \(manyview.transforms\): it is not installed"):
+        Trainer(sent, with_transform(start, "gone", tmp_path)).train()
+    assert sent.of(ImageUnreadable) == []

@@ -26,9 +26,11 @@ def projection_dim(default: int) -> Any:
 
 def memory_bank_size(default: int | None, *, minimum: int = 1) -> Any:
     """Of a bank of negatives; where `minimum` is 0 there may be none."""
-    described = "Keys of earlier batches that serve as negatives; null chooses it from the data set"
-    described += ", 0 means none." if minimum == 0 else "."
-    return setting(default, described, minimum=minimum, maximum=1_048_576, fixed=True)
+    described = (
+        "Keys of earlier batches that serve as negatives, or [keys, projection_dim]; null chooses it from the data "
+    )
+    described += "set, 0 means none." if minimum == 0 else "set."
+    return setting(default, described, minimum=minimum, maximum=1_048_576, width="projection_dim", fixed=True)
 
 
 def ema_momentum(default: float) -> Any:

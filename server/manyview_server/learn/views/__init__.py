@@ -7,12 +7,25 @@ import itertools
 import torch
 from torch import Tensor
 
-from manyview_server.learn.views.draw import ViewParameters, draw
+from manyview_server.learn.views.custom import Transform, transform
+from manyview_server.learn.views.draw import CustomDraws, ViewParameters, draw
 from manyview_server.learn.views.pixels import apply
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import PipelineSettings, ViewSettings
 
-__all__ = ["PRESETS", "PipelineSettings", "ViewParameters", "ViewSettings", "apply", "draw", "draw_all", "make_views"]
+__all__ = [
+    "PRESETS",
+    "CustomDraws",
+    "PipelineSettings",
+    "Transform",
+    "ViewParameters",
+    "ViewSettings",
+    "apply",
+    "draw",
+    "draw_all",
+    "make_views",
+    "require_plugins",
+]
 
 
 def make_views(
@@ -35,18 +48,20 @@ def make_views(
     `memory_format` is that of (V * B, 3, o, o).
 
     Raises:
-        ValueError: images that are not uint8 (B, 3, S, S).
+        ValueError: images that are not uint8 (B, 3, S, S), or PluginBroken, which names the plugin.
     """
     drawn = draw_all(settings, sizes.cpu(), image_ids.cpu(), cache_size=images.shape[-1], seed=seed, epoch=epoch)
     by_size: dict[int, list[Tensor]] = {}
-    for (size, interpolation), group in itertools.groupby(
-        zip(settings.pipelines, drawn, strict=True), lambda pair: (pair[0].size(image_size), pair[0].crop.interpolation)
+    for (size, interpolation, custom), group in itertools.groupby(
+        zip(settings.pipelines, drawn, strict=True),
+        lambda pair: (pair[0].size(image_size), pair[0].crop.interpolation, pair[0].custom),
     ):
         views = apply(
             images,
             ViewParameters.joined([parameters for _, parameters in group]),
             size=size,
             interpolation=interpolation,
+            custom_settings=custom,
             normalize=settings.normalize,
             dtype=dtype,
             memory_format=memory_format,
@@ -64,3 +79,10 @@ def draw_all(
         draw(pipeline, sizes, image_ids, cache_size=cache_size, seed=seed, epoch=epoch, first_view=first)
         for pipeline, first in zip(settings.pipelines, firsts, strict=False)
     ]
+
+
+def require_plugins(settings: ViewSettings) -> None:
+    """Raise PluginBroken where a plugin's transform that the recipe names cannot be used."""
+    for pipeline in settings.pipelines:
+        for name in pipeline.custom:
+            transform(name)

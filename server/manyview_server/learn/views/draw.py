@@ -10,14 +10,18 @@ Only exactly rounded arithmetic is used on the way to the parameters, so they ar
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from manyview_server.learn.views import custom
 from manyview_server.learn.views.recipe import ColorJitterSettings, CropSettings, PipelineSettings
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -32,6 +36,20 @@ _TOP, _LEFT, _FLIP, _JITTER, _ORDER, _GRAYSCALE, _BLUR, _SIGMA, _SOLARIZE = rang
 _FACTORS = slice(_SOLARIZE + 1, _SOLARIZE + 5)
 _FLIP_VERTICAL, _QUARTER_TURN, _QUARTERS, _ROTATION, _ANGLE = range(_FACTORS.stop, _FACTORS.stop + 5)
 _NUM_DRAWS = _ANGLE + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomDraws:
+    """What is drawn for a plugin's transform, for each of N views."""
+
+    applies: Tensor
+    """(N,) bool."""
+    numbers: Tensor
+    """(N, K) float64, uniform in [0, 1)."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> CustomDraws:
+        """With `change` made to both."""
+        return CustomDraws(applies=change(self.applies), numbers=change(self.numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +82,36 @@ class ViewParameters:
     """(N,) float32: values from this one on, of 0 to 1, are inverted; infinity inverts none."""
     solarize_before_blur: Tensor
     """(N,) bool."""
+    custom: dict[str, CustomDraws] = field(default_factory=dict)
+    """By the name of a plugin's transform, in the order in which they are applied."""
 
     def rows(self, rows: Tensor | slice) -> ViewParameters:
         return self._each(lambda tensor: tensor[rows])
 
     @classmethod
     def joined(cls, parts: Sequence[ViewParameters]) -> ViewParameters:
-        """The views of all `parts`, one part after the other."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        """The views of all `parts`, one part after the other; the same plugins' transforms in each of them."""
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "custom"]
+        return cls(
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in names},
+            custom={
+                name: CustomDraws(
+                    applies=torch.cat([part.custom[name].applies for part in parts]),
+                    numbers=torch.cat([part.custom[name].numbers for part in parts]),
+                )
+                for name in parts[0].custom
+            },
+        )
 
     def to(self, device: torch.device | str) -> ViewParameters:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> ViewParameters:
-        return ViewParameters(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})
+        names = [field.name for field in dataclasses.fields(self) if field.name != "custom"]
+        return ViewParameters(
+            **{name: change(getattr(self, name)) for name in names},
+            custom={name: draws.each(change) for name, draws in self.custom.items()},
+        )
 
 
 def draw(
@@ -95,10 +128,14 @@ def draw(
 
     Crops are drawn in the geometry of the real image, `sizes` (B, 2) of height and width in pixels, then mapped to the
     square of `cache_size` pixels to which it was resampled. `first_view` counts the views of the pipelines before.
+
+    Raises:
+        PluginBroken: a transform of `settings.custom` is not installed.
     """
     num_views = settings.count
     views = range(first_view, first_view + num_views)
-    u = _uniforms(image_ids, seed=seed, epoch=epoch, views=views)  # (V, B, K)
+    uniforms = partial(_uniforms, image_ids, seed=seed, epoch=epoch, views=views)
+    u = uniforms()  # (V, B, K)
     sizes = sizes.to(device=u.device, dtype=torch.int64)
     batch = torch.arange(len(image_ids), device=u.device)
     u, sizes, image = u.flatten(0, 1), sizes.repeat(num_views, 1), batch.repeat(num_views)
@@ -123,7 +160,16 @@ def draw(
         sigma=torch.where(u[:, _BLUR] < blur.probability, sigma, 0.0).float(),
         solarize_from=torch.where(u[:, _SOLARIZE] < solarize.probability, solarize.threshold / 255, infinity).float(),
         solarize_before_blur=torch.full_like(image, solarize.before_blur, dtype=torch.bool),
+        custom={name: _custom(name, settings.custom[name], uniforms) for name in sorted(settings.custom)},
     )
+
+
+def _custom(name: str, settings: Any, uniforms: Callable[..., Tensor]) -> CustomDraws:
+    """Numbers of a stream of the name's own: no other plugin, and nothing of ours, ever changes them."""
+    num_draws = custom.transform(name).num_draws
+    stream = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little", signed=True)
+    u = uniforms(num_draws=1 + num_draws, stream=stream).flatten(0, 1)  # (N, 1 + K)
+    return CustomDraws(applies=u[:, 0] < settings.probability, numbers=u[:, 1:])
 
 
 def _factors(jitter: ColorJitterSettings, u: Tensor) -> Tensor:
@@ -172,14 +218,24 @@ def _to_cache(crop: Tensor, sizes: Tensor, cache_size: int) -> Tensor:
     return torch.cat([low, (high - low).clamp_min(1)], dim=1)
 
 
-def _uniforms(image_ids: Tensor, *, seed: int, epoch: int, views: range) -> Tensor:
-    """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, view, number)."""
+def _uniforms(
+    image_ids: Tensor,
+    *,
+    seed: int,
+    epoch: int,
+    views: range,
+    num_draws: int = _NUM_DRAWS,
+    stream: int | None = None,
+) -> Tensor:
+    """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, stream if there is one, view, number)."""
     device = image_ids.device
     state = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN)
     state = _mix(state ^ _mix(torch.tensor(epoch, dtype=torch.int64, device=device) + _GOLDEN))
     state = _mix(state ^ _mix(image_ids.long() + _GOLDEN))  # (B,)
+    if stream is not None:
+        state = _mix(state ^ _mix(torch.tensor(stream, dtype=torch.int64, device=device) + _GOLDEN))
     view = torch.arange(views.start + 1, views.stop + 1, device=device)[:, None]
-    number = torch.arange(1, _NUM_DRAWS + 1, device=device)
+    number = torch.arange(1, num_draws + 1, device=device)
     bits = _mix(_mix(state + view * _GOLDEN)[..., None] + number * _GOLDEN)
     return _shift_right(bits, 11).double() * 2.0**-53
 

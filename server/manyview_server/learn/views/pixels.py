@@ -1,4 +1,5 @@
-"""Views from cached images and parameters: crop, mirror, rotate, color jitter, grayscale, blur, solarize, normalize.
+"""Views from cached images and parameters: crop, mirror, rotate, color jitter, grayscale, blur, solarize, what plugins
+do, normalize.
 
 Shapes: B images, N views, S pixels on a side of a cached image, o pixels on a side of a view.
 
@@ -9,12 +10,13 @@ that are there, and a device is never waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from manyview_server.learn.views import blur, color, crop, rotation
+from manyview_server.learn.views import blur, color, crop, custom, rotation
 from manyview_server.learn.views.crop import Interpolation
 from manyview_server.learn.views.draw import HUE, ViewParameters
 from manyview_server.learn.views.recipe import NormalizeSettings
@@ -34,16 +36,18 @@ def apply(
     *,
     size: int,
     interpolation: Interpolation = "bilinear",
+    custom_settings: Mapping[str, Any] | None = None,
     normalize: NormalizeSettings | None = None,
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """Views (N, 3, o, o), o = `size`, of uint8 `images` (B, 3, S, S), on their device; in [0, 1] unless normalized.
 
-    The `parameters` stay on the CPU, whatever the device of the images.
+    The `parameters` stay on the CPU, whatever the device of the images. `custom_settings` are those of the plugins'
+    transforms in `parameters.custom`.
 
     Raises:
-        ValueError: images that are not uint8 (B, 3, S, S).
+        ValueError: images that are not uint8 (B, 3, S, S), or PluginBroken.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"images must be uint8 (B, 3, S, S), not {images.dtype} {tuple(images.shape)}")
@@ -61,6 +65,8 @@ def apply(
         if group != UNCHANGED:
             color.jitter_(planes, jitter.rows(chunk), hue_at=group)
         _rare_changes_(planes, host, here, chunk)
+        for name, settings in sorted((custom_settings or {}).items()):
+            _custom_(planes, host, here, chunk, name, settings)
         if normalize is not None:
             _normalize_(planes, normalize)
         views.index_copy_(0, places[chunk], torch.stack(planes.unbind(), channel_axis).to(dtype))
@@ -124,6 +130,12 @@ def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters, r
         at = blurred.to(planes.device)
         planes[:, at] = blur.blur(planes[:, at], here.sigma[rows][at], float(sigma.max()))
     _solarize_(planes, here, rows, solarized & ~before)
+
+
+def _custom_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice, name: str, settings: Any) -> None:
+    if len(which := host.custom[name].applies[rows].nonzero()[:, 0]):
+        at = which.to(planes.device)
+        planes[:, at] = custom.changed(name, settings, planes[:, at], here.custom[name].numbers[rows][at])
 
 
 def _solarize_(planes: Tensor, here: ViewParameters, rows: slice, which: Tensor) -> None:

@@ -7,10 +7,13 @@ By default a pipeline crops and does nothing else; `presets` has the recipes of 
 # ruff: noqa: RUF009 - `setting` makes dataclass fields, and their defaults are frozen
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from manyview_server.learn.schema import setting
+from manyview_server.learn.rules import view_size
+from manyview_server.learn.schema import setting, settings_by_name
+from manyview_server.learn.views import custom as plugins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +175,13 @@ class PipelineSettings:
     grayscale: GrayscaleSettings = setting(GrayscaleSettings(), "Loss of color.")
     blur: BlurSettings = setting(BlurSettings(), "Gaussian blur.")
     solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
+    custom: Mapping[str, Any] = settings_by_name(
+        plugins.settings_classes, "Changes that installed packages add, in the order of their names.", plugins.GROUP
+    )
 
     def size(self, image_size: int) -> int:
-        """Pixels on a side of the view: all of `image_size`, or a multiple of 4 that is at least 8."""
-        if self.size_fraction == 1:
-            return image_size
-        return min(image_size, max(8, 4 * round(self.size_fraction * image_size / 4)))
+        """Pixels on a side of the view: see `rules.view_size`."""
+        return view_size(image_size, self.size_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from manyview_server.learn.views.recipe import (
 )
 
 drawing = sys.modules[draw.__module__]  # the package has a function of the same name
-FIELDS = [field.name for field in dataclasses.fields(drawing.ViewParameters)]
+FIELDS = [field.name for field in dataclasses.fields(drawing.ViewParameters) if field.name != "custom"]
 RECIPE = dataclasses.replace(
     PRESETS["simclr"].pipelines[0],
     vertical_flip=VerticalFlipSettings(probability=0.1),

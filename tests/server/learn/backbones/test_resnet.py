@@ -7,7 +7,7 @@ import torchvision
 from manyview_server.learn import backbones
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
 def test_a_state_dict_loads_into_torchvision_and_gives_the_same_features(name: str) -> None:
     torch.manual_seed(0)
     ours = backbones.build(name, stem="imagenet").eval()
@@ -64,15 +64,31 @@ def test_features_depend_on_every_pixel_and_channel() -> None:
     assert (images.grad != 0).all()
 
 
-def test_what_is_unknown_or_out_of_range_is_refused_with_what_is_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown backbone 'resnet99'; known: resnet9, resnet18"):
-        backbones.build("resnet99")
-    with pytest.raises(ValueError, match=r"unknown stem 'large'; known: imagenet, small"):
+def test_what_is_out_of_range_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match=r"unknown stem 'large'; known: auto, imagenet, small"):
         backbones.build("resnet9", stem="large")  # type: ignore[arg-type]
     for width in (0, -1, 9, float("nan")):
-        with pytest.raises(ValueError, match="width"):
+        with pytest.raises(ValueError, match=r"width must be above 0 and at most 8"):
             backbones.build("resnet9", width=width)
 
 
 def test_images_below_64_pixels_get_the_small_stem() -> None:
     assert [backbones.choose_stem(size) for size in (8, 32, 63, 64, 224)] == ["small"] * 3 + ["imagenet"] * 2
+    for size, stem, kernel in ((63, "small", (3, 3)), (64, "imagenet", (7, 7))):
+        network = backbones.build("resnet9", image_size=size)
+        assert (network.chosen, network.conv1.kernel_size) == ({"stem": stem}, kernel)
+
+
+def test_without_its_relu_the_network_is_that_of_the_published_benchmarks() -> None:
+    torch.manual_seed(0)
+    network = backbones.build("resnet18", width=0.25, stem="small", stem_relu=False).eval()
+    # How lightly's benchmarks put their backbones together: the modules one behind the other, no function between.
+    put_together = torch.nn.Sequential(*network.children(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), put_together(images), rtol=1e-4, atol=1e-5)
+        usual = backbones.build("resnet18", width=0.25, stem="small").eval()
+        usual.load_state_dict(network.state_dict())
+        assert (usual(images) - network(images)).abs().max() > 1e-2
+    with pytest.raises(ValueError, match=r"stem_relu: only the small stem .* 'imagenet'"):
+        backbones.build("resnet18", stem_relu=False)

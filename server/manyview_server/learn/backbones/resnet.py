@@ -9,16 +9,17 @@ bottleneck sits on its 3x3 convolution) and with torchvision's parameter names: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manyview_server.learn.backbones.backbone import Backbone
+
 Stem = Literal["imagenet", "small"]
 STEMS: tuple[Stem, ...] = ("imagenet", "small")
 
+MAX_WIDTH = 8
 SMALLEST_IMAGENET_STEM_PX = 64
 """From this image size on the stem of the paper leaves at least 2 x 2 positions to the last stage."""
 
@@ -73,17 +74,38 @@ def _projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A residual network without classifier: images (B, 3, H, W) to features (B, D) by global average pooling.
 
     ``stem="small"`` is the paper's CIFAR stem, a 3x3 convolution of stride 1 and no max-pooling; ``"imagenet"`` is the
     7x7 of stride 2 with max-pooling. Both end in ReLU. Any H and W from 1 pixel on are accepted.
+
+    ``stem_relu=False`` leaves out the ReLU of the small stem. So are the networks of lightly's CIFAR-10 benchmarks,
+    which are put together of a ResNet's modules, among which that ReLU is not: published figures are for them.
     """
 
+    left_aside = ("fc",)
+
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], width: float, stem: Stem
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        *,
+        image_size: int = 224,
+        width: float = 1.0,
+        stem: Stem | Literal["auto"] = "auto",
+        stem_relu: bool = True,
     ) -> None:
         super().__init__()
+        stem = choose_stem(image_size) if stem == "auto" else stem
+        if stem not in STEMS:
+            raise ValueError(f"unknown stem {stem!r}; known: auto, {', '.join(STEMS)}")
+        if not stem_relu and stem != "small":
+            raise ValueError(f"stem_relu: only the small stem can do without its ReLU, and this one is {stem!r}")
+        if not 0 < width <= MAX_WIDTH:
+            raise ValueError(f"width must be above 0 and at most {MAX_WIDTH}, not {width}")
+        self.chosen = {"stem": stem}
+        self.stem_relu = stem_relu
         stem_channels, *stage_channels = (_scaled(channels, width) for channels in (64, 64, 128, 256, 512))
         if stem == "small":
             self.conv1 = nn.Conv2d(3, stem_channels, 3, 1, padding=1, bias=False)
@@ -106,14 +128,12 @@ class ResNet(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        x = self.bn1(self.conv1(images))
+        x = self.maxpool(F.relu(x, inplace=True) if self.stem_relu else x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         # A plain mean over both axes: on the CPU its backward is faster than adaptive_avg_pool2d's in channels_last.
         features: Tensor = x.mean(dim=(2, 3))  # (B, D)
         return features
-
-
-Backbone = ResNet
 
 
 def _initialise(network: nn.Module) -> None:
@@ -125,51 +145,6 @@ def _initialise(network: nn.Module) -> None:
 def _scaled(channels: int, width: float) -> int:
     """Channels times width, to a multiple of 8 (what vector units and tensor cores like), at least 8."""
     return max(8, round(channels * width / 8) * 8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneEntry:
-    """What is known of a backbone before it is built."""
-
-    build: Callable[[float, Stem], Backbone]
-    description: str
-
-
-BACKBONES: dict[str, BackboneEntry] = {
-    "resnet9": BackboneEntry(
-        build=lambda width, stem: ResNet(BasicBlock, (1, 1, 1, 1), width, stem),
-        description="ResNet with one basic block per stage: for small images and for CPUs.",
-    ),
-    "resnet18": BackboneEntry(
-        build=lambda width, stem: ResNet(BasicBlock, (2, 2, 2, 2), width, stem),
-        description="ResNet-18 (arXiv 1512.03385), 11 million parameters.",
-    ),
-    "resnet34": BackboneEntry(
-        build=lambda width, stem: ResNet(BasicBlock, (3, 4, 6, 3), width, stem),
-        description="ResNet-34 (arXiv 1512.03385), 21 million parameters.",
-    ),
-    "resnet50": BackboneEntry(
-        build=lambda width, stem: ResNet(Bottleneck, (3, 4, 6, 3), width, stem),
-        description="ResNet-50 (arXiv 1512.03385), 24 million parameters.",
-    ),
-}
-
-
-def build(name: str, *, width: float = 1.0, stem: Stem = "imagenet") -> Backbone:
-    """The backbone `name`, freshly initialised from torch's global generator.
-
-    `width` multiplies every number of channels (rounded to multiples of 8).
-
-    Raises:
-        ValueError: an unknown name or stem (the known ones are listed), or a width outside (0, 8].
-    """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
-    if stem not in STEMS:
-        raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
-    if not 0 < width <= 8:
-        raise ValueError(f"width must be above 0 and at most 8, not {width}")
-    return BACKBONES[name].build(width, stem)
 
 
 def choose_stem(image_size: int) -> Stem:

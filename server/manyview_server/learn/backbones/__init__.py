@@ -1,0 +1,146 @@
+"""Networks by name.
+
+Our own families are in `BACKBONES`; "torchvision/NAME" and "timm/NAME" are the networks of those libraries; installed
+packages add names, see `from_plugin`.
+
+To add one: a file with the network, and an entry in `BACKBONES`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from manyview_server.learn import plugins
+from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvision
+from manyview_server.learn.backbones.backbone import Backbone, measured_feature_dim
+from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
+from manyview_server.learn.backbones.unknown import did_you_mean
+from manyview_server.learn.backbones.vit import VisionTransformer, choose_patch_size
+
+__all__ = [
+    "BACKBONES",
+    "LIBRARIES",
+    "LIBRARY_NAMES",
+    "OPTIONS",
+    "STEMS",
+    "Backbone",
+    "BackboneEntry",
+    "ResNet",
+    "Stem",
+    "VisionTransformer",
+    "accepted_options",
+    "build",
+    "choose_patch_size",
+    "choose_stem",
+    "measured_feature_dim",
+    "names",
+]
+
+OPTIONS: Mapping[str, Any] = {
+    "image_size": 224,
+    "width": 1.0,
+    "stem": "auto",
+    "stem_relu": True,
+    "patch_size": None,
+}
+"""What a builder may take, by keyword, with the default. What it does not take has no effect on its networks."""
+
+LIBRARIES: Mapping[str, Callable[..., Backbone]] = {"torchvision": from_torchvision.build, "timm": from_timm.build}
+LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry:
+    """What is known of a backbone without building it."""
+
+    build: Callable[..., Backbone]
+    """Takes some of `OPTIONS`."""
+    feature_dim: int
+    num_parameters: int
+    """Both at 224 pixels, all else by default."""
+
+
+BACKBONES: dict[str, BackboneEntry] = {
+    # For small images and for CPUs: one basic block in each stage.
+    "resnet9": BackboneEntry(
+        build=partial(ResNet, BasicBlock, (1, 1, 1, 1)), feature_dim=512, num_parameters=4_905_792
+    ),
+    "resnet18": BackboneEntry(
+        build=partial(ResNet, BasicBlock, (2, 2, 2, 2)), feature_dim=512, num_parameters=11_176_512
+    ),
+    "resnet34": BackboneEntry(
+        build=partial(ResNet, BasicBlock, (3, 4, 6, 3)), feature_dim=512, num_parameters=21_284_672
+    ),
+    "resnet50": BackboneEntry(
+        build=partial(ResNet, Bottleneck, (3, 4, 6, 3)), feature_dim=2048, num_parameters=23_508_032
+    ),
+    "resnet101": BackboneEntry(
+        build=partial(ResNet, Bottleneck, (3, 4, 23, 3)), feature_dim=2048, num_parameters=42_500_160
+    ),
+    "resnet152": BackboneEntry(
+        build=partial(ResNet, Bottleneck, (3, 8, 36, 3)), feature_dim=2048, num_parameters=58_143_808
+    ),
+    "vit_tiny": BackboneEntry(build=partial(VisionTransformer, 3), feature_dim=192, num_parameters=5_486_592),
+    "vit_small": BackboneEntry(build=partial(VisionTransformer, 6), feature_dim=384, num_parameters=21_590_016),
+    "vit_base": BackboneEntry(build=partial(VisionTransformer, 12), feature_dim=768, num_parameters=85_647_360),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Our own backbones and those of plugins, whether these can be loaded or not."""
+    return (*BACKBONES, *(name for name in plugins.names(from_plugin.GROUP) if name not in BACKBONES))
+
+
+def build(
+    name: str,
+    *,
+    image_size: int = 224,
+    width: float = 1.0,
+    stem: Stem | Literal["auto"] = "auto",
+    stem_relu: bool = True,
+    patch_size: int | None = None,
+) -> Backbone:
+    """The backbone `name`, freshly initialised from torch's global generator.
+
+    Args:
+        name: of `names`, "torchvision/NAME" or "timm/NAME".
+        image_size: side in pixels of the images that it is made for.
+        width: multiplies the channels: of a ResNet to multiples of 8, of a ViT to multiples of 64, those of a head.
+        stem: first layers of a ResNet; "auto" lets `choose_stem` choose.
+        stem_relu: whether a ResNet's small stem ends in ReLU.
+        patch_size: of a ViT, in pixels; None lets `choose_patch_size` choose.
+
+    Raises:
+        ValueError: an unknown name (the nearest are told), an option that is out of range or has no effect on this
+            backbone, an image size that it does not take, or a plugin that fails.
+    """
+    given = {"image_size": image_size, "width": width, "stem": stem, "stem_relu": stem_relu, "patch_size": patch_size}
+    accepted = accepted_options(name)
+    for option, value in given.items():
+        if option not in accepted and option != "image_size" and value != OPTIONS[option]:
+            raise ValueError(f"{option} has no effect on backbone {name!r}")
+    options = {option: given[option] for option in accepted}
+    if name in BACKBONES:
+        return BACKBONES[name].build(**options)
+    library, _, rest = name.partition("/")
+    return LIBRARIES[library](rest, **options) if rest else from_plugin.build(name, image_size, options)
+
+
+def accepted_options(name: str) -> tuple[str, ...]:
+    """Those of `OPTIONS` that have an effect on the backbone `name`.
+
+    Raises:
+        ValueError: there is none of that name, or a plugin cannot be loaded.
+    """
+    if LIBRARY_NAMES.fullmatch(name):
+        return ("image_size",)
+    if name not in names():
+        raise ValueError(did_you_mean(name, [*names(), *(f"{library}/NAME" for library in LIBRARIES)]))
+    builder = BACKBONES[name].build if name in BACKBONES else from_plugin.builder(name)
+    parameters = inspect.signature(builder).parameters
+    return tuple(option for option in OPTIONS if option in parameters)

@@ -1,0 +1,56 @@
+"""timm's networks by name, without their classifiers.
+
+timm takes seconds to import, which only those who want such a network are to wait for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from manyview_server.learn.backbones.backbone import measured_feature_dim
+from manyview_server.learn.backbones.library import LibraryNetwork
+from manyview_server.learn.backbones.unknown import did_you_mean
+
+
+def build(name: str, image_size: int) -> LibraryNetwork:
+    """``timm/NAME`` with random weights, its features pooled as timm does it.
+
+    Raises:
+        ValueError: there is no such network, or it does not take images of that size.
+    """
+    import timm
+
+    if not timm.is_model(name) or "." in name:
+        known = timm.list_models()
+        if "." in name and name.partition(".")[0] in known:
+            plain, _, tag = name.partition(".")
+            raise ValueError(f"timm/{name}: .{tag} names weights, which are not fetched here; say 'timm/{plain}'")
+        raise ValueError(did_you_mean(f"timm/{name}", [f"timm/{each}" for each in known]))
+    network, feature_dim = _sized(name, image_size)
+    classifier = timm.get_pretrained_cfg_value(name, "classifier") or ()
+    return LibraryNetwork(network, feature_dim, (classifier,) if isinstance(classifier, str) else tuple(classifier))
+
+
+def _sized(name: str, image_size: int) -> tuple[nn.Module, int]:
+    """A network that takes images of that size, and its D.
+
+    Networks that are built for one size are first asked to adapt to the images that come: then their weights are those
+    of timm's default size, and views of several sizes pass. Those that have no such option are built for `image_size`.
+    """
+    import timm
+
+    choices: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"img_size": image_size}, {})
+    for options in choices:
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        except (TypeError, ValueError, AssertionError):  # it has no such option, or not for this size
+            continue
+        try:
+            return network, measured_feature_dim(network, image_size)
+        except ValueError:
+            if "dynamic_img_size" in options:  # built for the size it would pass over the last pixels
+                break
+    pixels, own = f"{image_size} x {image_size} pixels", timm.get_pretrained_cfg_value(name, "input_size")
+    raise ValueError(f"timm/{name} does not take images of {pixels}" + (f"; it is made for {own[-1]}" if own else ""))

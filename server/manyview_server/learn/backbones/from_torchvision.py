@@ -1,0 +1,59 @@
+"""torchvision's classification networks by name, without their classifiers.
+
+torchvision takes seconds to import, which only those who want such a network are to wait for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from manyview_server.learn.backbones.backbone import measured_feature_dim
+from manyview_server.learn.backbones.library import LibraryNetwork
+from manyview_server.learn.backbones.unknown import did_you_mean
+
+NUM_CLASSES = 1000
+UNRESTORABLE = "mnasnet"
+"""They refuse weights without the version that torch's pickles hold beside them, and safetensors files do not."""
+SIZED = {"vit": "image_size", "maxvit": "input_size"}
+"""Families that are built for one image size -> how the size is told."""
+
+
+def build(name: str, image_size: int) -> LibraryNetwork:
+    """``torchvision/NAME`` with random weights; what is left of it gives the input of its last layer.
+
+    Raises:
+        ValueError: there is no such network, or it does not take images of that size.
+    """
+    from torchvision import models
+
+    known = [known for known in models.list_models(module=models) if not known.startswith(UNRESTORABLE)]
+    if name not in known:
+        raise ValueError(did_you_mean(f"torchvision/{name}", [f"torchvision/{each}" for each in known]))
+    try:
+        network = models.get_model(name, weights=None, **_options(name, image_size))
+        classifier = _remove_last_layer(network)
+        feature_dim = measured_feature_dim(network, image_size)
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"torchvision/{name} does not take images of {image_size} x {image_size} pixels") from error
+    return LibraryNetwork(network, feature_dim, (classifier,))
+
+
+def _options(name: str, image_size: int) -> dict[str, Any]:
+    family = name.partition("_")[0]
+    if family == "maxvit":
+        return {SIZED[family]: (image_size, image_size)}
+    if family in SIZED:
+        return {SIZED[family]: image_size}
+    if family in ("inception", "googlenet"):
+        return {"aux_logits": False, "init_weights": True}
+    return {}
+
+
+def _remove_last_layer(network: nn.Module) -> str:
+    """Its name. It maps to the classes, and each of these networks defines it last."""
+    name, layer = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    assert NUM_CLASSES in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0)), name
+    network.set_submodule(name, nn.Identity())
+    return str(name)

@@ -1,0 +1,50 @@
+"""A network of another library as a backbone, under that library's parameter names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from manyview_server.learn.backbones.backbone import Backbone
+
+INNER = "network."
+
+
+class LibraryNetwork(Backbone):
+    """Holds the network, and keeps that to itself: its state_dict is the network's, name by name.
+
+    Dropout and stochastic depth, which some libraries put into their networks for supervised training, are off: a job
+    that is resumed could not draw the same again.
+    """
+
+    def __init__(self, network: nn.Module, feature_dim: int, left_aside: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.feature_dim = feature_dim
+        self.left_aside = left_aside
+        for module in network.modules():
+            _draw_nothing(module)
+        self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images)
+        return features
+
+
+def _draw_nothing(module: nn.Module) -> None:
+    if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
+        vars(module)["p"] = 0.0
+    if type(module).__name__ == "DropPath":
+        vars(module)["drop_prob"] = 0.0
+
+
+def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: object) -> None:
+    for name in [name for name in state if name.startswith(prefix + INNER)]:
+        state[prefix + name.removeprefix(prefix + INNER)] = state.pop(name)
+
+
+def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: object) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[prefix + INNER + name.removeprefix(prefix)] = state.pop(name)

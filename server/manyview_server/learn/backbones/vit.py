@@ -1,0 +1,224 @@
+"""Vision transformers, of which methods may hide patches.
+
+Shapes: B batch, H and W pixels, p patch size, h x w the grid of patches, N = h w patches, K of them kept, D feature.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929, in timm's form and with its parameter names: the
+state_dict of ``vit_base`` with patches of 16 at 224 pixels loads into ``timm.create_model("vit_base_patch16_224")``,
+apart from the classifier ``head``, as do the encoders that MAE's and DINO's authors published into ours.
+
+Differs from the paper: positions are fixed 2-D sines and cosines, as in MAE (arXiv 2111.06377, appendix A.1) and MoCo
+v3 (arXiv 2104.02057), and not learned: where most patches are hidden, and in short trainings, there is little to learn
+them from. They are a part of the state_dict, so that networks whose positions were learned can be begun with. Linear
+layers begin as in MAE, by Glorot's rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manyview_server.learn.backbones.backbone import Backbone
+from manyview_server.learn.backbones.positions import resampled, sines_and_cosines
+
+HEAD_DIM = 64
+PATCH_SIZES = (16, 8, 4, 2)
+FEWEST_ON_A_SIDE = 7
+MAX_WIDTH = 8
+
+
+class VisionTransformer(Backbone):
+    """Images (B, 3, H, W), H and W multiples of the patch size, to the class token (B, D) after the last norm.
+
+    Args:
+        num_heads: of 64 channels each, so D is 64 times that, times `width`.
+        image_size: whose grid the positions are made for; images of another size get them resampled.
+        patch_size: p; None chooses it from `image_size`, see `choose_patch_size`.
+
+    Raises:
+        ValueError: `image_size` is no multiple of the patch size, or `width` is outside (0, 8].
+    """
+
+    left_aside = (
+        *("head", "head_dist", "fc_norm"),
+        *("mask_token", "decoder_embed", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred"),
+    )
+
+    def __init__(
+        self,
+        num_heads: int,
+        depth: int = 12,
+        *,
+        image_size: int = 224,
+        patch_size: int | None = None,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < width <= MAX_WIDTH:
+            raise ValueError(f"width must be above 0 and at most {MAX_WIDTH}, not {width}")
+        num_heads = max(1, round(num_heads * width))
+        self.patch_size = choose_patch_size(image_size) if patch_size is None else patch_size
+        self.chosen = {"patch_size": self.patch_size}
+        self.embed_dim = self.feature_dim = dim = HEAD_DIM * num_heads
+        self.base_grid = self.grid(image_size, image_size)
+        self.patch_embed = PatchEmbedding(self.patch_size, dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sines_and_cosines(self.base_grid, dim))  # (1, 1 + N, D)
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_tokens(images)[:, 0]
+
+    def forward_tokens(
+        self,
+        images: Tensor,
+        keep: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """All tokens after the last norm, the class token first: (B, 1 + N, D), or (B, 1 + K, D) with `keep`.
+
+        Patches count row by row. Hide them either by leaving them out, or by putting `mask_token` in their place.
+
+        Args:
+            images: (B, 3, H, W).
+            keep: (B, K) int64, which patches go through the network, in this order (MAE, arXiv 2111.06377).
+            mask: (B, N) bool, which patches become `mask_token`, before positions are added (SimMIM, arXiv 2111.09886).
+            mask_token: (D,), or what broadcasts to (B, N, D).
+        """
+        assert keep is None or mask is None, "patches are hidden in one way"
+        assert (mask is None) == (mask_token is None), "a mask needs its token"
+        grid = self.grid(*images.shape[2:])
+        x = self.patch_embed(images)  # (B, N, D)
+        if mask is not None and mask_token is not None:
+            x = torch.where(mask[:, :, None], mask_token.to(x.dtype), x)
+        positions = resampled(self.pos_embed, self.base_grid, grid)
+        x = x + positions[:, 1:]  # under autocast a float32 sum, to which the blocks add
+        if keep is not None:
+            x = x.gather(1, keep[:, :, None].expand(-1, -1, x.shape[2]))  # (B, K, D)
+        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat([first, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        tokens: Tensor = self.norm(x)
+        return tokens
+
+    def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
+        """Rows and columns of patches of an image of `height` x `width` pixels; without `width` it is square.
+
+        Raises:
+            ValueError: a side is no multiple of the patch size; names the nearest ones.
+        """
+        patch = self.patch_size
+        for side in (height, height if width is None else width):
+            if side % patch or side == 0:
+                below, above = side // patch * patch, (side // patch + 1) * patch
+                nearest = f"{below} or {above}" if below else f"{above}"
+                raise ValueError(f"image_size: {side} pixels are no multiple of patch_size {patch}; nearest: {nearest}")
+        return height // patch, (height if width is None else width) // patch
+
+    def num_patches(self, height: int, width: int | None = None) -> int:
+        """N of an image of that size; see `grid`."""
+        return math.prod(self.grid(height, width))
+
+    def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Also with positions of another square grid resampled to ours."""
+        fitted = super().fitted(tensors)
+        positions = fitted.get("pos_embed")
+        if positions is not None and positions.ndim == 3 and positions.shape != self.pos_embed.shape:
+            side = math.isqrt(positions.shape[1] - 1)
+            if side * side == positions.shape[1] - 1 and positions.shape[2] == self.embed_dim:
+                fitted["pos_embed"] = resampled(positions, (side, side), self.base_grid)
+        return fitted
+
+
+class PatchEmbedding(nn.Module):
+    """Patches of p x p pixels, each through the same linear layer: (B, 3, H, W) to (B, N, D)."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches: Tensor = self.proj(images)
+        return patches.flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each behind a layer norm and beside a shortcut (paper, equations 2, 3)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Perceptron(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (paper, appendix A): (B, N, D) to (B, N, D)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, N, 3, heads, D / heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+        mixed: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class Perceptron(nn.Module):
+    """D to 4 D to D, with GELU."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+def choose_patch_size(image_size: int) -> int:
+    """The largest of 16, 8, 4 and 2 that divides `image_size` and leaves 7 patches or more on a side; else the least.
+
+    So 224 pixels get 16 (14 on a side), 96 get 8 (12), 64 get 8 (8), 32 get 4 (8), 28 get 4 (7).
+
+    Raises:
+        ValueError: `image_size` is odd.
+    """
+    dividing = [patch for patch in PATCH_SIZES if image_size % patch == 0]
+    if not dividing:
+        nearest = f"{image_size - 1} or {image_size + 1}"
+        raise ValueError(f"image_size: {image_size} pixels are no multiple of a patch_size of 2; nearest: {nearest}")
+    return next((patch for patch in dividing if image_size // patch >= FEWEST_ON_A_SIDE), dividing[-1])
+
+
+def _initialise(network: VisionTransformer) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    projection = network.patch_embed.proj
+    nn.init.xavier_uniform_(projection.weight.view(projection.out_channels, -1))  # it is a linear layer
+    assert projection.bias is not None
+    nn.init.zeros_(projection.bias)
+    nn.init.normal_(network.cls_token, std=0.02)
