@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import partial
@@ -62,8 +63,8 @@ class NeighborFinder:
         checks.done()
         source = await self._stored.source(asked)
         rows = self._stored.rows_of(source, unit=unit)
-        await caller.send(pb.FindNeighborsResponse(opened=source.opened))
         own = await self._queries.positions(source.snapshot, refs, "stored") if refs else None
+        await caller.send(pb.FindNeighborsResponse(opened=source.opened))
         queries = None if refs else await caller.wait(self._queries.brought(source, request.images), computing_progress)
         async with self._stored.tables.open(source.spec, source.snapshot) as table:
             await caller.wait(table.complete(), partial(embedding_progress, table))
@@ -111,7 +112,7 @@ class NeighborFinder:
         members, heads = (np.frombuffer(blob, "<i8") for blob in found.blobs[:2])
         distances = np.frombuffer(found.blobs[2], "<f4")
         starts = np.flatnonzero(np.diff(heads, prepend=-1)).tolist()
-        for group, (start, stop) in enumerate(zip(starts, [*starts[1:], len(members)], strict=True)):
+        for group, (start, stop) in enumerate(itertools.pairwise([*starts, len(members)])):
             for at in range(start, stop, MEMBERS_AT_ONCE):
                 part = slice(at, min(at + MEMBERS_AT_ONCE, stop))
                 near = await self._near(source, members[part].tolist(), distances[part].tolist())

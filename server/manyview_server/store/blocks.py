@@ -27,6 +27,7 @@ LENGTH = struct.Struct("<I")
 DIGEST_BYTES = 32
 MAX_HEADER_BYTES = 16 << 20
 TEMPORARY_SUFFIX = ".tmp"
+DTYPES = {name: np.dtype(name) for name in ("<f4", "<f8", "<i8")}
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +93,7 @@ def _block(path: Path, file: BinaryIO, names: Collection[str] | None) -> Block:
         header = json.loads(file.read(length))
         at, arrays = len(start) + length, {}
         for entry in header["arrays"]:
-            dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+            dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
             size = dtype.itemsize * math.prod(shape)
             if names is None or entry["name"] in names:
                 file.seek(at)

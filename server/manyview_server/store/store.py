@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manyview_server.store.ballast import Ballast
+from manyview_server.store.blocks import TEMPORARY_SUFFIX
 from manyview_server.store.database import Database, StoreLocked
 from manyview_server.store.datasets import DatasetStore
 from manyview_server.store.embedding_cache import remove
@@ -132,12 +133,14 @@ class Store:
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _remove_embeddings_of_none(self, connection: sqlite3.Connection) -> None:
-        """Tables whose data set or job is gone: one that was being made when it was deleted, before a crash."""
+        """Tables whose data set or job is gone, and what a crash left unfinished in others."""
         datasets = {uid for (uid,) in connection.execute("SELECT uid FROM dataset")}
         owners = {"backbone", *(uid for (uid,) in connection.execute("SELECT uid FROM job"))}
         for table in self.embeddings_dir.glob("*/*"):
             if table.parent.name not in datasets or table.name.partition("-")[0] not in owners:
                 remove(table)
+        for unfinished in self.embeddings_dir.glob(f"*/*/*{TEMPORARY_SUFFIX}"):
+            unfinished.unlink(missing_ok=True)
 
     def _recover_shards(self, connection: sqlite3.Connection) -> None:
         for pk, uid, shard, end in connection.execute("SELECT pk, uid, shard, shard_bytes FROM dataset").fetchall():
