@@ -61,6 +61,7 @@ class SelectorPool:
         self._idle: list[tuple[WorkerProcess, asyncio.TimerHandle]] = []
         self._busy: set[WorkerProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._num_callers = 0
         self._closed = False
 
     def source(self, directory: str, num_rows: int, num_features: int, *, unit: bool) -> m.RowSource:
@@ -93,49 +94,52 @@ class SelectorPool:
             ServiceError: what the selector says; RESOURCE_EXHAUSTED SELECTION_OUT_OF_MEMORY or INTERNAL where it
                 died; UNAVAILABLE where it cannot start, or DRAINING.
         """
-        async with self._slots, self._process() as process:
-            kills = oom_kills()
-            try:
-                await process.link.send(request)
-                answer = await process.link.receive()
-            except (LinkClosed, LinkCorrupt) as error:
-                raise await self._death(process, error, kills) from error
+        self._num_callers += 1
+        try:
+            answer = await self._ask(request)
+        finally:
+            self._num_callers -= 1
         if isinstance(answer, m.SelectionFailed):
             raise ERRORS.get(answer.code, ServiceError)(answer.reason, answer.message)
         return answer
 
+    async def _ask(self, request: m.Message) -> m.Message:
+        async with self._slots, self._process() as process:
+            kills = oom_kills()
+            try:
+                await process.link.send(request)
+                return await process.link.receive()
+            except (LinkClosed, LinkCorrupt) as error:
+                raise await self._death(process, error, kills) from error
+
     async def close(self) -> None:
         """End all processes. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
         self._closed = True
-        for process in self._busy:
-            process.kill()
         for process, timer in self._idle:
             timer.cancel()
             self._spawn(self._end(process))
         self._idle.clear()
-        while self._tasks or self._busy:
+        while self._tasks or self._num_callers:
+            for process in self._busy:
+                process.kill()
             await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[WorkerProcess]:
         """A process of one's own: kept for the next one afterwards, unless anything went wrong."""
-        if self._closed:
-            raise _draining()
         process = self._take_idle() or await self._start()
         self._busy.add(process)
         try:
+            if self._closed:
+                raise _draining()
             yield process
         except BaseException:
             process.kill()
             await asyncio.shield(process.stop())
             raise
         else:
-            if self._closed:
-                process.kill()
-                await process.stop()
-            else:
-                timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._retire, process)
-                self._idle.append((process, timer))
+            timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._retire, process)
+            self._idle.append((process, timer))
         finally:
             self._busy.discard(process)
 
@@ -149,21 +153,29 @@ class SelectorPool:
         return None
 
     async def _start(self) -> WorkerProcess:
+        if self._closed:
+            raise _draining()
         process = None
         try:
             threads = self._budget.embedder_threads
             process = await WorkerProcess.start("selector", num_threads=threads, command=self._command)
+            self._busy.add(process)
             async with asyncio.timeout(self._limits.hello_s):
                 await process.link.receive()
         except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
             words = describe_exit(await process.stop()) if process else ""
             stderr = process.stderr_tail if process else ""
+            if self._closed:
+                raise _draining() from error
             log.error("selector cannot be started", extra={"error": repr(error), "exit": words, "stderr": stderr})
             raise Unavailable("SELECTOR_START", "the selector does not start", retry_after_s=RETRY_AFTER_S) from error
         except BaseException:
             if process:
                 await asyncio.shield(process.stop())
             raise
+        finally:
+            if process:
+                self._busy.discard(process)
         return process
 
     async def _death(self, process: WorkerProcess, error: Exception, kills: int) -> ServiceError:
