@@ -137,6 +137,10 @@ def methods(value: train_job_service_pb2.ListMethodsResponse) -> types.Methods:
             types.Backbone(name=item.name, feature_dim=item.feature_dim, num_parameters=item.num_parameters)
             for item in value.backbones
         ),
+        plugin_problems=tuple(
+            types.PluginProblem(group=item.group, name=item.name, package=item.package, problem=item.problem)
+            for item in value.plugin_problems
+        ),
     )
 
 

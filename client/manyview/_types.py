@@ -265,7 +265,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A network that methods train and that can embed by itself."""
+    """A network that methods train and that can embed by itself; `feature_dim` is that at 224 pixels, or 0."""
 
     name: str
     feature_dim: int
@@ -273,11 +273,22 @@ class Backbone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginProblem:
+    """Something that a package on the server registers, but cannot be used."""
+
+    group: str
+    name: str
+    package: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Methods:
-    """What can be trained on a server."""
+    """What can be trained on a server; beside `backbones`, torchvision/NAME and timm/NAME."""
 
     methods: tuple[Method, ...]
     backbones: tuple[Backbone, ...]
+    plugin_problems: tuple[PluginProblem, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ VALUES = {
     "Methods",
     "Model",
     "Neighbor",
+    "PluginProblem",
     "Progress",
     "QueryNeighbors",
     "RejectedImage",

@@ -62,8 +62,11 @@ def wrong_values(field: Any) -> Iterator[tuple[Any, str, str]]:
     kind = next(name for name in types if name != "null")
     if "enum" in field:
         yield "none-of-these", "", f"one of {', '.join(map(repr, field['enum']))}"
+    for part in field.get("anyOf", [field]):
+        if "pattern" in part:
+            yield "none of these", "", part["x-words"]
     for value in (*WRONG_TYPES[kind], *([] if "null" in types else [None])):
-        yield value, "", NOUNS[kind]
+        yield value, "", field.get("x-words", NOUNS[kind])
     yield from ((value, "", words) for value, words in out_of_bounds(field, kind))
     if kind == "array":
         good = field["default"]

@@ -23,13 +23,18 @@ EACH_STEP = {
     "learning_rate",
     "representation_std",
     "representation_std_ratio",
+    "projection_std",
+    "projection_std_ratio",
+    "effective_rank",
+    "alignment",
+    "uniformity",
     "images_per_second",
     "data_wait_fraction",
     "step_ms",
     "bank_fill",
     "memory_bytes",
 }
-EVALUATIONS = {"knn_top1", "knn_top1_raw_pixels", "knn_top1_untrained"}
+EVALUATIONS = {"knn_top1", "knn_top1_k20_t0.07", "knn_top1_raw_pixels", "knn_top1_untrained", "linear_top1"}
 ENDLESS = SMALL_JOB | {"epochs": 100_000, "checkpoint_every_epochs": 1, "evaluation": {"knn_every_epochs": 0}}
 
 
@@ -123,7 +128,7 @@ def test_the_configuration_of_a_job_is_whole(jobs: dict[str, manyview.Job], clie
         assert set(config) == set(schemas[name]["properties"])
         assert (config["method"], config["backbone"], config["epochs"]) == (name, "resnet9", 4)
         assert (config["stem"], config["precision"]) == ("small", "float32"), "what was left open is told"
-        assert config["views"]["crop"]["ratio_max"] == pytest.approx(4 / 3)
+        assert config["views"]["pipelines"][0]["crop"]["ratio_max"] == pytest.approx(4 / 3)
 
 
 def test_the_log_lines_of_a_job_can_be_read_and_followed_to_its_end(jobs: dict[str, manyview.Job]) -> None:

@@ -7,7 +7,21 @@ from safetensors.numpy import load_file
 import manyview
 from harness import ServerProcess
 
-EXACT = ("loss", "gradient_norm", "representation_std", "learning_rate", "bank_fill", "knn_top1", "skipped_steps")
+EXACT = (
+    "loss",
+    "gradient_norm",
+    "representation_std",
+    "projection_std",
+    "effective_rank",
+    "alignment",
+    "uniformity",
+    "learning_rate",
+    "bank_fill",
+    "chance_loss",
+    "knn_top1",
+    "linear_top1",
+    "skipped_steps",
+)
 
 
 def exact(job: manyview.Job) -> list[dict[str, float]]:

@@ -163,6 +163,8 @@ def methods(
         typer.echo()
         rows = [(item.name, item.feature_dim, item.num_parameters) for item in found.backbones]
         print_table(("BACKBONE", "FEATURES", "PARAMETERS"), rows)
+        for plugin in found.plugin_problems:
+            typer.echo(f"plugin {plugin.name} of {plugin.package} is left out: {plugin.problem}", err=True)
 
 
 def _print_parameters(found: Methods, name: str, *, as_json: bool) -> None:
@@ -200,6 +202,10 @@ def _default(field: Any) -> str:
 def _allowed(field: Any) -> str:
     if "enum" in field:
         return "|".join(map(str, field["enum"]))
+    if "anyOf" in field:
+        return "|".join(_allowed(part) for part in field["anyOf"])
+    if "x-words" in field:
+        return str(field["x-words"])
     low = field.get("minimum", field.get("exclusiveMinimum"))
     high = field.get("maximum", field.get("exclusiveMaximum"))
     if low is None and high is None:

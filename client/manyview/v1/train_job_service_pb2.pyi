@@ -193,12 +193,14 @@ class ListMethodsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListMethodsResponse(_message.Message):
-    __slots__ = ("methods", "backbones")
+    __slots__ = ("methods", "backbones", "plugin_problems")
     METHODS_FIELD_NUMBER: _ClassVar[int]
     BACKBONES_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     methods: _containers.RepeatedCompositeFieldContainer[Method]
     backbones: _containers.RepeatedCompositeFieldContainer[Backbone]
-    def __init__(self, methods: _Optional[_Iterable[_Union[Method, _Mapping]]] = ..., backbones: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ...) -> None: ...
+    plugin_problems: _containers.RepeatedCompositeFieldContainer[PluginProblem]
+    def __init__(self, methods: _Optional[_Iterable[_Union[Method, _Mapping]]] = ..., backbones: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ..., plugin_problems: _Optional[_Iterable[_Union[PluginProblem, _Mapping]]] = ...) -> None: ...
 
 class Method(_message.Message):
     __slots__ = ("name", "title", "paper", "config_schema_json")
@@ -221,6 +223,18 @@ class Backbone(_message.Message):
     feature_dim: int
     num_parameters: int
     def __init__(self, name: _Optional[str] = ..., feature_dim: _Optional[int] = ..., num_parameters: _Optional[int] = ...) -> None: ...
+
+class PluginProblem(_message.Message):
+    __slots__ = ("group", "name", "package", "problem")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    name: str
+    package: str
+    problem: str
+    def __init__(self, group: _Optional[str] = ..., name: _Optional[str] = ..., package: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class TailLogsRequest(_message.Message):
     __slots__ = ("train_job", "num_lines", "follow")

@@ -136,7 +136,11 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             pb.Backbone(name=b.name, feature_dim=b.feature_dim, num_parameters=b.num_parameters)
             for b in self._catalogue.backbones
         ]
-        return pb.ListMethodsResponse(methods=methods, backbones=backbones)
+        problems = [
+            pb.PluginProblem(group=p.group, name=p.name, package=p.package, problem=p.problem)
+            for p in self._catalogue.plugin_errors
+        ]
+        return pb.ListMethodsResponse(methods=methods, backbones=backbones, plugin_problems=problems)
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """The newest lines, then the new ones until the job is terminal."""

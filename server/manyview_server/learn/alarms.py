@@ -12,8 +12,8 @@ LOSS_AT_CHANCE: the loss is not below `chance_loss` (that of a network that tell
 negatives) by more than 0.1: the right key gets at most 1.1 times the share of any other.
 
 What is so must last: over `COLLAPSE_STEPS` or `CHANCE_STEPS` and at least `MIN_READINGS` logged steps without a gap,
-none of them in the first `WARMUP_STEPS` steps nor in the warm-up of the learning rate. A run that recovers before is
-not spoken of: MoCo with a teacher that was too fast had 0.04 of an even spread after 50 steps and 0.4 after 250.
+none of them in the run's first `WARMUP_STEPS` steps nor in the warm-up of the learning rate. A run that recovers before
+that is not spoken of: MoCo with too fast a teacher had 0.04 of an even spread after 50 steps and 0.4 after 250.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class Alarms:
     """Give it the scalars of each logged step, in order. Its state is JSON: a run that goes on from a checkpoint with
     it says the same at the same steps."""
 
+    first_step: int = 0
+    """With which the run began: above 0 where it goes on from another one's checkpoint."""
     warmup_steps: int = 0
     """Of the learning rate."""
     highest: dict[str, float] = field(default_factory=dict)
@@ -99,7 +101,7 @@ class Alarms:
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Alarms:
         streaks = {name: Streak(**streak) for name, streak in state["streaks"].items()}
-        return cls(warmup_steps=state["warmup_steps"], highest=dict(state["highest"]), streaks=streaks)
+        return cls(**{**state, "streaks": streaks})
 
     def _spread(self, step: int, name: str, ratio: float) -> Alarm | None:
         if not math.isfinite(ratio):
@@ -127,6 +129,6 @@ class Alarms:
         return Alarm(reason="LOSS_AT_CHANCE", message=message, hint=CHANCE_HINT)
 
     def _lasts(self, name: str, step: int, so: bool, num_steps: int) -> bool:
-        if step <= max(WARMUP_STEPS, self.warmup_steps):
+        if step <= max(self.first_step + WARMUP_STEPS, self.warmup_steps):
             return False
         return self.streaks.setdefault(name, Streak()).see(step, so, num_steps)

@@ -5,7 +5,7 @@ Shapes: Q queries, N bank rows, D feature width, C classes, k neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,18 @@ CHUNK_LOGITS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoteSettings:
+    """How nearest neighbors vote."""
+
+    k: int = setting(20, "Neighbors that vote; at most as many as there are.", minimum=1, maximum=10_000)
+    temperature: float = setting(
+        0.07, "Temperature of the votes, exp(cosine / temperature).", minimum=0.01, maximum=100
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Accuracy of nearest neighbors among labelled images, while training."""
+    """Accuracy of nearest neighbors and of a linear classifier among labelled images, while training."""
 
     knn_every_epochs: int = setting(
         1, "Epochs between evaluations; 0 means none, nor is there any without labels.", minimum=0, maximum=100_000
@@ -39,6 +49,11 @@ class EvaluationSettings:
         maximum=100,
         needs=("knn_every_epochs",),
     )
+    knn_more: tuple[VoteSettings, ...] = setting(
+        (VoteSettings(),),
+        "Further votes, taken from the same similarities and told as knn_top1_kK_tTEMPERATURE.",
+        needs=("knn_every_epochs",),
+    )
     knn_holdout_fraction: float = setting(
         0.1,
         "Share of the labelled images that are held out of training and classified.",
@@ -53,6 +68,19 @@ class EvaluationSettings:
         maximum=10_000_000,
         needs=("knn_every_epochs",),
     )
+    linear_probe: bool = setting(
+        True,
+        "Whether a linear classifier of the features is trained along, on the labelled training images, and evaluated "
+        "as kNN is. It has no influence on the features.",
+        needs=("knn_every_epochs",),
+    )
+    linear_learning_rate: float = setting(
+        0.1,
+        "Peak learning rate of the linear classifier, which falls along a cosine to 0.",
+        exclusive_minimum=0,
+        maximum=100,
+        needs=("knn_every_epochs", "linear_probe"),
+    )
 
 
 def knn_rankings(
@@ -60,12 +88,11 @@ def knn_rankings(
     bank: Tensor,
     bank_labels: Tensor,
     num_classes: int,
-    ks: Sequence[int] = (200,),
-    temperatures: Sequence[float] = (0.1,),
+    votes: Iterable[tuple[int, float]],
     *,
     best: int | None = None,
 ) -> dict[tuple[int, float], Tensor]:
-    """Classes of each query, the best first, by a weighted vote of its nearest bank rows, for each (k, temperature).
+    """Classes of each query, the best first, by weighted votes of its nearest bank rows, one for each (k, temperature).
 
     A neighbour at cosine s votes with e^(s / temperature) for its class (Wu et al., arXiv 1805.01978, section 3.4).
     Classes without a vote follow in ascending order, as do ties. Similarities are taken once, whatever is asked for.
@@ -74,27 +101,26 @@ def knn_rankings(
         features: (Q, D), of any length; normalised here.
         bank: (N, D), likewise.
         bank_labels: (N,) int64 in [0, num_classes).
-        ks: neighbours that vote, each at least 1; as many as there are where the bank has fewer.
-        temperatures: each above 0.
+        votes: (k, temperature): k at least 1, and as many as there are where the bank has fewer; temperature above 0.
         best: so many classes of each ranking, or all.
 
     Returns:
-        (Q, min(C, best)) int64 by (k, temperature), in the order of `ks`.
+        (Q, min(C, best)) int64 by (k, temperature).
 
     Raises:
-        ValueError: an empty bank, shapes that do not fit, or no k or temperature, or one that is not above 0.
+        ValueError: an empty bank, shapes that do not fit, no vote, or a k or temperature that is not above 0.
     """
-    _check(features, bank, bank_labels, ks, temperatures)
-    most = min(max(ks), len(bank))
+    rankings: dict[tuple[int, float], list[Tensor]] = {vote: [] for vote in votes}
+    _check(features, bank, bank_labels, rankings)
+    most = min(max(k for k, _ in rankings), len(bank))
     unit_bank = _unit(bank)
-    rankings: dict[tuple[int, float], list[Tensor]] = {(k, t): [] for k in ks for t in temperatures}
     for chunk in torch.split(_unit(features), max(1, CHUNK_LOGITS // len(bank))):
         similarity, neighbours = (chunk @ unit_bank.T).topk(most, dim=1)  # (q, most), the nearest first
         classes = bank_labels[neighbours]
         for (k, temperature), found in rankings.items():
             # Shifted by the nearest one's: the ranking stays, and small temperatures do not overflow.
-            votes = ((similarity[:, :k] - similarity[:, :1]) / temperature).exp()
-            scores = votes.new_zeros(len(chunk), num_classes).scatter_add_(1, classes[:, :k], votes)
+            weights = ((similarity[:, :k] - similarity[:, :1]) / temperature).exp()
+            scores = weights.new_zeros(len(chunk), num_classes).scatter_add_(1, classes[:, :k], weights)
             found.append(scores.argsort(dim=1, descending=True, stable=True)[:, :best])
     return {key: torch.cat(found) for key, found in rankings.items()}
 
@@ -103,7 +129,7 @@ def knn_predict(
     features: Tensor, bank: Tensor, bank_labels: Tensor, num_classes: int, k: int = 200, temperature: float = 0.1
 ) -> Tensor:
     """The one of `knn_rankings` for this k and temperature, (Q, C) int64. Raises as it."""
-    return knn_rankings(features, bank, bank_labels, num_classes, (k,), (temperature,))[k, temperature]
+    return knn_rankings(features, bank, bank_labels, num_classes, [(k, temperature)])[k, temperature]
 
 
 def knn_top1(
@@ -163,15 +189,16 @@ def raw_pixel_features(images: Tensor, largest_side: int = 32) -> Tensor:
     return F.adaptive_avg_pool2d(images.float(), (height, width)).flatten(1)
 
 
-def _check(
-    features: Tensor, bank: Tensor, bank_labels: Tensor, ks: Sequence[int], temperatures: Sequence[float]
-) -> None:
+def _check(features: Tensor, bank: Tensor, bank_labels: Tensor, votes: Collection[tuple[int, float]]) -> None:
     if bank.ndim != 2 or len(bank) == 0 or bank_labels.shape != bank.shape[:1]:
         raise ValueError(f"a bank of rows and their labels, not {tuple(bank.shape)} and {tuple(bank_labels.shape)}")
     if features.ndim != 2 or features.shape[1] != bank.shape[1]:
         raise ValueError(f"features must be (Q, {bank.shape[1]}), not {tuple(features.shape)}")
-    if not ks or not temperatures or min(ks) < 1 or not all(temperature > 0 for temperature in temperatures):
-        raise ValueError(f"k and temperature must be above 0, not {[*ks]} and {[*temperatures]}")
+    if not votes:
+        raise ValueError("there must be a vote, (k, temperature)")
+    for k, temperature in votes:
+        if k < 1 or not temperature > 0:
+            raise ValueError(f"k and temperature must be above 0, not {k} and {temperature}")
 
 
 def _unit(features: Tensor) -> Tensor:

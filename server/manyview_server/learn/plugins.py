@@ -38,7 +38,7 @@ class PluginError:
 
 
 class PluginBroken(ValueError):
-    """A plugin that cannot be used; `error` says why."""
+    """A plugin that cannot be used; `error` says which and why."""
 
     def __init__(self, group: str, name: str, problem: str, cause: BaseException | None = None) -> None:
         story = "" if cause is None else "".join(traceback.format_exception(cause))
@@ -66,7 +66,7 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def load(group: str, errors: list[PluginError]) -> dict[str, object]:
-    """Every plugin of `group` by name; why some are missing is appended to `errors`."""
+    """Every plugin of `group` by name; those that cannot be used are appended to `errors`."""
     found: dict[str, object] = {}
     for name in names(group):
         try:

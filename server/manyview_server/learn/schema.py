@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, Literal, TypeVar
 from manyview_server.learn import short_forms
 
 Settings = TypeVar("Settings")
+Names = Sequence[str] | Callable[[], Sequence[str]]
 
 BOUNDS: Mapping[str, tuple[str, str]] = {
     "minimum": ("minimum", "at least"),
@@ -31,6 +33,16 @@ BOUNDS: Mapping[str, tuple[str, str]] = {
 """Bound in a field's metadata -> (JSON Schema keyword, words)."""
 
 JSON_TYPES: Mapping[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """Texts that are allowed."""
+
+    regex: str
+    """Of the whole text."""
+    words: str
+    """The same for people: "timm/NAME"."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,10 @@ def setting(
     exclusive_minimum: float | None = None,
     maximum: float | None = None,
     exclusive_maximum: float | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Names | None = None,
+    pattern: Pattern | None = None,
     needs: Sequence[str] = (),
-    only: Mapping[str, Sequence[str]] | None = None,
+    only: Mapping[str, Names] | None = None,
     at_most: str | None = None,
     at_least: str | None = None,
     width: str | None = None,
@@ -72,6 +85,8 @@ def setting(
 ) -> Any:
     """A dataclass field with a default, one sentence of description, and bounds (of each item, for a tuple).
 
+    A text is one of `choices`, or fits `pattern`; with both, one of the two is enough. Names that are not known when
+    the class is made, such as those of plugins, are given as a function.
     `needs` names sibling fields that must not be zero for this one to take effect, `only` a sibling and those of its
     choices with which it does, `at_most` and `at_least` one that bounds it. `width`, of a number of rows, names the one
     that says how wide they are: it can be given as [rows, width], too. `presets`, of settings that hold a tuple of
@@ -83,11 +98,12 @@ def setting(
         "exclusive_minimum": exclusive_minimum,
         "maximum": maximum,
         "exclusive_maximum": exclusive_maximum,
-        "choices": None if choices is None else tuple(choices),
+        "choices": choices,
+        "pattern": pattern,
     }
     metadata: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     metadata |= {"description": description, "needs": tuple(needs), "fixed": fixed, "presets": presets}
-    metadata |= {"only": {name: list(choices) for name, choices in (only or {}).items()}}
+    metadata |= {"only": only or {}}
     metadata |= {"at_most": at_most, "at_least": at_least, "width": width}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -316,7 +332,8 @@ def _field_schema(default: Any, hint: Any, metadata: Mapping[str, Any]) -> dict[
     if dataclasses.is_dataclass(hint):
         nested = _object_schema(default)
         return nested if metadata["presets"] is None else _with_short_forms(nested, default, metadata["presets"])
-    rules = {"x-needs": list(metadata["needs"]), "x-only": metadata["only"]}
+    only = {other: list(_names(choices)) for other, choices in metadata["only"].items()}
+    rules: dict[str, Any] = {"x-needs": list(metadata["needs"]), "x-only": only}
     rules |= {"x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"], "x-width": metadata["width"]}
     kept = {"x-fixed": True} if metadata["fixed"] else {}
     kept |= {key: rule for key, rule in rules.items() if rule}
@@ -378,10 +395,15 @@ def _value_schema(hint: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
     if typing.get_origin(kind) is tuple:
         length = len(typing.get_args(kind))
         return {"type": "array", "items": {"type": "number", **bounds}, "minItems": length, "maxItems": length}
-    if choices := _choices(kind, metadata):
+    choices, pattern = _choices(kind, metadata), metadata.get("pattern")
+    # $ alone would let a line end pass.
+    fitting = {"pattern": rf"^(?:{pattern.regex})(?!\n)$", "x-words": pattern.words} if pattern else {}
+    if choices and pattern:
+        return {"type": "string", "anyOf": [{"enum": list(choices)}, fitting]}
+    if choices:
         return {"type": "string", "enum": list(choices)}
     name = JSON_TYPES[kind]
-    return {"type": [name, "null"] if nullable else name, **bounds}
+    return {"type": [name, "null"] if nullable else name, **bounds, **fitting}
 
 
 def _read(value: object, hint: Any, metadata: Mapping[str, Any]) -> tuple[Any, str | None]:
@@ -395,11 +417,21 @@ def _read(value: object, hint: Any, metadata: Mapping[str, Any]) -> tuple[Any, s
             return value, f"must be a list of {length} numbers"
         items = [_read_number(item, float, metadata) for item in value]
         return tuple(item for item, _ in items), next((message for _, message in items if message), None)
-    if choices := _choices(kind, metadata):
-        return value, None if value in choices else f"must be one of {', '.join(map(repr, choices))}"
     if kind in (int, float):
         return _read_number(value, kind, metadata)
+    choices, pattern = _choices(kind, metadata), metadata.get("pattern")
+    if choices or pattern:
+        return value, _wrong_text(value, choices, pattern)
     return value, None if isinstance(value, kind) else f"must be a {JSON_TYPES[kind]}"
+
+
+def _wrong_text(value: object, choices: Sequence[str], pattern: Pattern | None) -> str | None:
+    if value in choices or (pattern and isinstance(value, str) and re.fullmatch(pattern.regex, value)):
+        return None
+    allowed = [f"one of {', '.join(map(repr, choices))}"] if choices else []
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"must be {' or '.join([*allowed, *([pattern.words] if pattern else [])])}{hint}"
 
 
 def _read_number(value: object, kind: type[int] | type[float], metadata: Mapping[str, Any]) -> tuple[Any, str | None]:
@@ -443,8 +475,11 @@ def _kind(hint: Any) -> tuple[Any, bool]:
 def _choices(kind: Any, metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if typing.get_origin(kind) is Literal:
         return typing.get_args(kind)
-    choices: tuple[str, ...] = metadata.get("choices", ())
-    return choices
+    return _names(metadata.get("choices", ()))
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return tuple(names() if callable(names) else names)
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

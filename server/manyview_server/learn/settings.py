@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
-from manyview_server.learn import rules, schema
-from manyview_server.learn.backbones import BACKBONES
+from manyview_server.learn import backbones, rules, schema
 from manyview_server.learn.evaluation import EvaluationSettings
 from manyview_server.learn.optimizers import OptimizerSettings
-from manyview_server.learn.schema import SettingsError, Violation, setting
+from manyview_server.learn.schema import Pattern, SettingsError, Violation, setting
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
@@ -36,26 +36,47 @@ class TrainSettings:
 
     method: str = setting("", "Self-supervised method.")
     backbone: str = setting(
-        "resnet18", "Network whose features are the embedding.", choices=tuple(BACKBONES), fixed=True
+        "resnet18",
+        "Network whose features are the embedding.",
+        choices=backbones.names,
+        pattern=Pattern(regex=backbones.LIBRARY_NAMES.pattern, words="torchvision/NAME or timm/NAME"),
+        fixed=True,
     )
     backbone_width: float = setting(
         1.0,
         "Multiplies the number of channels of a ResNet, or of heads of a vision transformer.",
         exclusive_minimum=0,
         maximum=8,
+        only={"backbone": partial(backbones.names_taking, "width")},
         fixed=True,
     )
     stem: Literal["auto", "imagenet", "small"] = setting(
-        "auto", "First layers of a ResNet; auto means small below 64 pixels and imagenet from there.", fixed=True
+        "auto",
+        "First layers of a ResNet; auto means small below 64 pixels and imagenet from there.",
+        only={"backbone": partial(backbones.names_taking, "stem")},
+        fixed=True,
     )
     stem_relu: bool = setting(
-        True, "Whether a ResNet's small stem ends in ReLU; lightly's CIFAR-10 benchmarks are without.", fixed=True
+        True,
+        "Whether a ResNet's small stem ends in ReLU; lightly's CIFAR-10 benchmarks are without.",
+        only={"backbone": partial(backbones.names_taking, "stem_relu")},
+        fixed=True,
     )
     patch_size: int | None = setting(
         None,
         "Width and height of the patches of a vision transformer, in pixels; null chooses it from image_size.",
         minimum=1,
         maximum=256,
+        only={"backbone": partial(backbones.names_taking, "patch_size")},
+        fixed=True,
+    )
+    backbone_weights: str | None = setting(
+        None,
+        "File in the server's directory of weights with which the backbone begins; null begins at random.",
+        pattern=Pattern(
+            regex=r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/){0,4}[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.safetensors",
+            words="a path in the server's directory of weights that ends in .safetensors",
+        ),
         fixed=True,
     )
     embedding_dim: int | None = setting(
@@ -87,6 +108,11 @@ class TrainSettings:
         "auto", "How feature maps lie in memory; auto takes the faster way of the device.", fixed=True
     )
     log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
+    on_collapse: Literal["warn", "stop", "ignore"] = setting(
+        "warn",
+        "What happens when features or projections collapse, or the loss stays at that of guessing: an alert, an alert "
+        "and the end of the job with a checkpoint, or nothing.",
+    )
     checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
     checkpoint_every_steps: int = setting(
         0, "Steps between checkpoints, beside those of the epochs; 0 means none.", minimum=0, maximum=1_000_000

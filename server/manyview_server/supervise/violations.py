@@ -31,7 +31,7 @@ BOUNDS = {
     "exclusiveMaximum": "below",
 }
 # Violations of these are told by describing what is allowed; of any other keyword, in jsonschema's own words.
-DESCRIBED = {"type", "enum", "const", "minItems", "maxItems", *BOUNDS}
+DESCRIBED = {"type", "enum", "anyOf", "pattern", "const", "minItems", "maxItems", *BOUNDS}
 SHOWN_CHARS = 80
 
 
@@ -90,6 +90,10 @@ def allowed(schema: Mapping[str, Json]) -> str:
         return shown(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(shown(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(allowed(part) for part in schema["anyOf"])
+    if "x-words" in schema:
+        return f"{schema['x-words']}{', or null' if 'null' in types_of(schema) else ''}"
     bounds = " and ".join(f"{words} {schema[key]:,}" for key, words in BOUNDS.items() if key in schema)
     if types_of(schema) == ("array",):
         return _allowed_list(schema)
@@ -139,9 +143,10 @@ def _unknown(field: str, name: str, schema: Mapping[str, Json], whole: Mapping[s
 
 
 def _nearest(error: jsonschema.ValidationError) -> str:
-    if error.validator != "enum" or not isinstance(error.instance, str):
+    if not isinstance(error.instance, str):
         return ""
-    near = difflib.get_close_matches(error.instance, [c for c in error.validator_value if isinstance(c, str)], n=1)
+    choices = [choice for part in error.schema.get("anyOf", [error.schema]) for choice in part.get("enum", ())]
+    near = difflib.get_close_matches(error.instance, [c for c in choices if isinstance(c, str)], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

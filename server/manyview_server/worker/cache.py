@@ -69,6 +69,11 @@ class ImageCache:
         return len(self.image_ids)
 
     @property
+    def num_classes(self) -> int:
+        """Labels are numbered from 0 in the order in which they first appeared."""
+        return int(self.labels.max()) + 1 if len(self.labels) else 0
+
+    @property
     def device_bytes(self) -> int:
         """What it takes of the device."""
         return self.storage.nbytes if self.location == "device" else 0

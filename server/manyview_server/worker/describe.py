@@ -10,20 +10,23 @@ from typing import Any
 
 import torch
 
-from manyview_server.learn import backbones, schema
+from manyview_server.learn import backbones, plugins, schema
 from manyview_server.learn.methods import METHODS
+from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.views import custom
 from manyview_server.worker.versions import versions
 
 
 def describe() -> dict[str, Any]:
     """{"versions", "devices", "methods", "backbones", "plugin_errors"}, all JSON values."""
+    errors = custom.errors()
+    plugged_in = _backbone_plugins(errors)
     return {
         "versions": versions(),
         "devices": _devices(),
         "methods": [_method(name) for name in METHODS],
-        "backbones": [_backbone(name) for name in backbones.BACKBONES],
-        "plugin_errors": [asdict(error) for error in custom.errors()],
+        "backbones": [*(_backbone(name) for name in backbones.BACKBONES), *plugged_in],
+        "plugin_errors": [asdict(error) for error in errors],
     }
 
 
@@ -50,3 +53,20 @@ def _method(name: str) -> dict[str, Any]:
 def _backbone(name: str) -> dict[str, Any]:
     entry = backbones.BACKBONES[name]
     return {"name": name, "feature_dim": entry.feature_dim, "num_parameters": entry.num_parameters}
+
+
+def _backbone_plugins(errors: list[PluginError]) -> list[dict[str, Any]]:
+    """Each is built once: what fails at that is appended to `errors`, as is what cannot be loaded."""
+    found = []
+    for name in plugins.load(backbones.PLUGINS, errors):
+        try:
+            if name in backbones.BACKBONES:
+                raise PluginBroken(backbones.PLUGINS, name, "there is a backbone of that name already")
+            network = backbones.build(name)
+            num_parameters = sum(parameter.numel() for parameter in network.parameters())
+            found.append({"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters})
+        except PluginBroken as broken:
+            errors.append(broken.error)
+        except ValueError:  # in its own words: it does not take images of the default size
+            found.append({"name": name, "feature_dim": 0, "num_parameters": 0})
+    return found

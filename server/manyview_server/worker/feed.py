@@ -33,6 +33,8 @@ class Batch:
     """(B, 2) int64, height and width; on the CPU, where view parameters are drawn."""
     image_ids: Tensor
     """(B,) int64, on the CPU."""
+    labels: Tensor
+    """(B,) int64, -1 where there is none; on the CPU."""
 
 
 def is_held_out(image_ids: Tensor, fraction: float) -> Tensor:
@@ -116,6 +118,7 @@ class Feed:
             images=images,
             sizes=self._cache.sizes[rows],
             image_ids=self._cache.image_ids[rows],
+            labels=self._cache.labels[rows],
         )
 
 

@@ -1,4 +1,4 @@
-"""Nearest-neighbour accuracy of a job's labelled images, some of which are held out of training for it.
+"""How well a job's features tell its labelled images apart, some of which are held out of training for it.
 
 Shapes: N images of the cache, B batch, D feature width.
 """
@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyview_server.learn.evaluation import EvaluationSettings, knn_top1, raw_pixel_features
+from manyview_server.learn.evaluation import (
+    EvaluationSettings,
+    knn_rankings,
+    raw_pixel_features,
+    topk_accuracy,
+)
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker.cache import ImageCache
@@ -20,6 +26,7 @@ from manyview_server.worker.precision import Numerics
 from manyview_server.worker.preprocess import Preprocess
 
 EVALUATION_BATCH = 256
+MIN_CLASSES_FOR_TOP5 = 6
 
 Features = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, o, o) to features (B, D)."""
@@ -48,7 +55,11 @@ def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
 
 
 class KnnEvaluation:
-    """kNN top-1 of the held-out images among the bank's. It waits for the device: call it between steps."""
+    """Accuracies of the held-out images, by their neighbours in the bank and by the linear probe, from 0 to 1.
+
+    `knn_top1` is by the k and temperature of the settings. Where a stop comes in between there are none. It waits for
+    the device: call it between steps.
+    """
 
     def __init__(
         self,
@@ -68,30 +79,39 @@ class KnnEvaluation:
         normalize = settings.views.normalize
         self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
 
-    def of_method(self, method: Method) -> float | None:
-        """Of the backbone's features, from 0 to 1; None where a stop came in between."""
+    def of_method(self, method: Method, probe: LinearProbe | None = None) -> dict[str, float] | None:
+        """Of the embedding, and of `probe` on it."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
-            return self._top1(method.embed)
+            return self._accuracies(method.embed, probe)
 
-    def of_raw_pixels(self) -> float | None:
+    def of_raw_pixels(self) -> dict[str, float] | None:
         """Of the pixels themselves: what learning has to beat."""
-        return self._top1(raw_pixel_features)
+        return self._accuracies(raw_pixel_features)
 
-    def _top1(self, features: Features) -> float | None:
+    def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
         bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.held_out)
         if bank is None or queries is None:
             return None
-        labels = self._cache.labels.to(self._device)
-        top1 = knn_top1(
-            queries,
-            labels[self._parts.held_out],
-            bank,
-            labels[self._parts.bank],
-            int(self._cache.labels.max()) + 1,
-            self._settings.knn_k,
-            self._settings.knn_temperature,
-        )
-        return float(top1)
+        rankings = self._votes(queries, bank)
+        if probe is not None:
+            rankings["linear", ""] = probe.rankings(queries, best=5)
+        labels = self._cache.labels[self._parts.held_out].to(self._device)
+        tops = (1, 5) if self._cache.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
+        return {
+            f"{judge}_top{k}{how}": float(topk_accuracy(ranking, labels, k))
+            for (judge, how), ranking in rankings.items()
+            for k in tops
+        }
+
+    def _votes(self, queries: Tensor, bank: Tensor) -> dict[tuple[str, str], Tensor]:
+        """The first classes of each query, by ("knn", what a scalar's name says of how): nothing of the first vote."""
+        first = self._settings.knn_k, self._settings.knn_temperature
+        votes = {first: ""}
+        for more in self._settings.knn_more:
+            votes.setdefault((more.k, more.temperature), f"_k{more.k}_t{more.temperature:g}")
+        labels = self._cache.labels[self._parts.bank].to(self._device)
+        rankings = knn_rankings(queries, bank, labels, self._cache.num_classes, votes, best=5)
+        return {("knn", how): rankings[vote] for vote, how in votes.items()}
 
     @torch.inference_mode()
     def _features(self, features: Features, rows: Tensor) -> Tensor | None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyview_server.learn.collapse import healthy_std, representation_std
+from manyview_server.learn.alarms import Alarm, Alarms
+from manyview_server.learn.collapse import effective_rank_of_gram
 from manyview_server.learn.step import StepResult
 from manyview_server.messages import AlertRaised, Heartbeat, ScalarsLogged
+from manyview_server.worker import diagnostics
 from manyview_server.worker.channel import Channel
 
 HEARTBEAT_S = 2.0
@@ -32,25 +34,41 @@ class TrainingFailed(Exception):
 
 
 class Reading:
-    """0-d tensors by name, on their way from the device to the host."""
+    """0-d tensors by name, on their way from the device to the host, and perhaps the products of features."""
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, values: Mapping[str, Tensor], products: Tensor | None = None) -> None:
         self._names = tuple(values)
         stacked = torch.stack([value.to(torch.float32) for value in values.values()])
+        self._host = _to_host(stacked)
+        self._products = None if products is None else _to_host(products)
         self._arrived: torch.cuda.Event | None = None
         if stacked.is_cuda:
-            host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
-            host.copy_(stacked, non_blocking=True)
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
-            stacked = host
-        self._host = stacked
 
     def get(self) -> dict[str, float]:
-        """The values. The one place where a step waits for the device, and for the step before it."""
+        """The values, and `effective_rank` where there are products. The one place where a step waits for the device,
+        and for the step before it."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return dict(zip(self._names, self._host.tolist(), strict=True))
+        values = dict(zip(self._names, self._host.tolist(), strict=True))
+        if self._products is not None:
+            values["effective_rank"] = float(effective_rank_of_gram(self._products))
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A step whose values are on their way."""
+
+    step: int
+    epoch: int
+    reading: Reading
+    logged: bool
+    watched: bool
+    """Whether its spread is among the values."""
+    known: dict[str, float]
+    """What needs no device."""
 
 
 @dataclass
@@ -67,13 +85,20 @@ class Progress:
 
 
 class StepReporter:
-    """Sends the scalars of every n-th step, with rates over the steps since the last."""
+    """Sends the scalars of every n-th step, with rates over the steps since the last, and the alarms they raise."""
 
-    def __init__(self, channel: Channel, *, every_steps: int, batch_size: int) -> None:
+    def __init__(
+        self, channel: Channel, *, every_steps: int, batch_size: int, alarms: Alarms, on_collapse: str = "warn"
+    ) -> None:
+        """`on_collapse`: whether an alarm is told ("warn"), also kept as `alarm` ("stop"), or neither ("ignore")."""
         self._channel = channel
         self._every_steps = every_steps
         self._batch_size = batch_size
-        self._pending: tuple[int, int, Reading, dict[str, float]] | None = None
+        self._alarms = alarms
+        self._on_collapse = on_collapse
+        self.alarm: Alarm | None = None
+        """Why training is to stop, if so."""
+        self._pending: Pending | None = None
         self._steps = 0
         self._waited_s = 0.0
         self._excluded_s = 0.0
@@ -96,34 +121,50 @@ class StepReporter:
             TrainingFailed: the step before was the third in a row that was not finite.
         """
         self._steps += 1
+        logged = step % self._every_steps == 0
         tensors = {"loss": result.loss, "accepted": result.accepted, "gradient_norm": result.gradient_norm}
+        products: Tensor | None = None
         known: dict[str, float] = {}
-        if step % self._every_steps == 0:
-            tensors |= {"representation_std": representation_std(result.representation), **result.scalars}
+        watched = logged or step == self._alarms.first_step + 1  # the alarms want to know how the run began
+        if watched:
+            tensors |= diagnostics.spread(result)
+        if logged:
+            tensors |= diagnostics.geometry(result, self._batch_size) | result.scalars
+            products = diagnostics.products(result, self._batch_size)
             known = self._rates()
             known["learning_rate"] = result.learning_rate
-            known["healthy_std"] = healthy_std(result.representation.shape[1])
             known["memory_bytes"] = float(memory_bytes(result.loss.device))
-        reading = Reading(tensors)
+        reading = Reading(tensors, products)
         self.flush()
-        self._pending = step, epoch, reading, known
+        self._pending = Pending(step=step, epoch=epoch, reading=reading, logged=logged, watched=watched, known=known)
 
     def flush(self) -> None:
         """Report the last step now. Raises as `step_done`."""
         if self._pending is None:
             return
-        step, epoch, reading, known = self._pending
-        self._pending = None
-        values = reading.get()
-        if values.pop("accepted"):
+        pending, self._pending = self._pending, None
+        step, epoch = pending.step, pending.epoch
+        values = pending.reading.get()
+        accepted = values.pop("accepted")
+        if accepted:
             self._skipped_in_a_row = 0
         else:
             self._skip(step, epoch, "gradient" if math.isfinite(values["loss"]) else "loss")
-        if known:
-            values["representation_std_ratio"] = values["representation_std"] / known.pop("healthy_std")
-            values |= known | {"skipped_steps": float(self._skipped)}
-            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        if pending.logged:
+            told = values | pending.known | {"skipped_steps": float(self._skipped)}
+            finite = {name: value for name, value in told.items() if math.isfinite(value)}
             self._channel.send(ScalarsLogged(step=step, epoch=epoch, values=finite))
+        if accepted and pending.watched:
+            self._watch(step, epoch, values)
+
+    def _watch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        for alarm in self._alarms.see(step, values):
+            if self._on_collapse == "ignore":
+                continue
+            message = f"{alarm.message}. {alarm.hint}."
+            self._channel.send(AlertRaised(step=step, epoch=epoch, reason=alarm.reason, message=message))
+            if self._on_collapse == "stop":
+                self.alarm = self.alarm or alarm
 
     def _skip(self, step: int, epoch: int, what: str) -> None:
         """Nothing of the step remains; the first one is told, and too many in a row end the training."""
@@ -150,6 +191,14 @@ class StepReporter:
         self._steps, self._waited_s, self._excluded_s = 0, 0.0, 0.0
         self._since = time.perf_counter()
         return rates
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory that is on its way still, where the tensor is on a GPU."""
+    if not tensor.is_cuda:
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
 
 
 def start_heartbeat(channel: Channel, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from manyview_server import failpoints
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.messages import AlertRaised, CheckpointWritten
@@ -38,13 +39,20 @@ class CheckpointSaver:
         """Since the last checkpoint was asked for, or since the start."""
         return (time.monotonic() - self._asked_at) / 60
 
-    def save(self, method: Method, optimizer: Optimizer, card: ModelCard, run: dict[str, Any]) -> None:
+    def save(
+        self,
+        method: Method,
+        optimizer: Optimizer,
+        card: ModelCard,
+        run: dict[str, Any],
+        probe: LinearProbe | None = None,
+    ) -> None:
         """Write all state and `run` (JSON values) as a checkpoint; returns once it is copied.
 
         A failure is an alert to the job's owner, and training goes on: the next one may succeed.
         """
         self.wait()
-        tensors = state.capture(method, optimizer)
+        tensors = state.capture(method, optimizer, probe)
         text = json.dumps({**run, "step": card.step, "epoch": card.epoch, "model": card.to_json()}, indent=1).encode()
         path = self._directory / checkpoints.name(card.step, self._attempt)
         self.last_step = card.step

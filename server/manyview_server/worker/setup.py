@@ -14,8 +14,8 @@ import torch
 from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import methods, optimizers
-from manyview_server.learn.backbones import Backbone, measured_feature_dim
-from manyview_server.learn.encoder import build_encoder
+from manyview_server.learn.alarms import Alarms
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.schema import SettingsError
@@ -25,11 +25,12 @@ from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
 from manyview_server.store.shards import SNAPSHOT_DTYPE
+from manyview_server.worker import backbone_check, precision, state
 from manyview_server.worker import cache as image_cache
-from manyview_server.worker import precision, state
 from manyview_server.worker.cache import CacheBuilder, ImageCache
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.feed import Feed
+from manyview_server.worker.initial_weights import InitialWeights
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.training_images import TrainingImages, arrange
@@ -53,6 +54,9 @@ class Setup:
     numerics: Numerics
     method: Method
     optimizer: Optimizer
+    probe: LinearProbe | None
+    """None where there are no labels to evaluate with, or it is off."""
+    alarms: Alarms
     builder: CacheBuilder
     cache: ImageCache
     """All that is decoded: more than `images` where an earlier attempt had adopted more by now."""
@@ -67,6 +71,8 @@ class Setup:
     num_steps: int
     steps_per_epoch: int
     """When the job began: schedules that are told in epochs go by it."""
+    initial_weights: dict[str, str] | None
+    """The file that the backbone began with, and its SHA-256."""
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
     inexact: tuple[str, ...]
@@ -89,7 +95,10 @@ class Setup:
 
     def adopt(self, cache: ImageCache, adoption: Adoption) -> Setup:
         """The same job, on all images of `cache` from now on. Raises TrainingFailed."""
-        return replace(self, cache=cache, images=self.arrange(cache, adoption))
+        images = self.arrange(cache, adoption)
+        return replace(
+            self, cache=cache, images=images, probe=_probe_for(images, self.method, self.settings, self.probe)
+        )
 
     def is_due(self, every_epochs: int, progress: Progress) -> bool:
         """At the end of an epoch: whether it is a multiple of `every_epochs`, or the last one."""
@@ -113,11 +122,13 @@ class Setup:
         """What a checkpoint holds beside tensors, step and model card."""
         return {
             "settings": methods.to_json(self.settings),
+            "initial_weights": self.initial_weights,
             "numerics": self.numerics.to_json(),
             "num_images": self.images.num_trained,
             "adoptions": [asdict(self.first), asdict(self.images.adoption)],
             "num_threads": self.num_threads,
             "num_steps": self.num_steps,
+            "alarms": self.alarms.to_json(),
             "torch": torch.__version__,
         }
 
@@ -156,8 +167,8 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     device = torch.device(start.device)
     settings = _settings(start)
     require_plugins(settings.views)
-    _check_backbone(settings)
     run = _checkpoint(start)
+    initial = None if run else _initial_weights(start, settings)
     own = bool(run) and _is_own(Path(start.resume_from))
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
     snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)
@@ -184,8 +195,12 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     assert settings.batch_size is not None
     optimizer = optimizers.build(settings.optimizer, method, settings.batch_size)
+    probe = _probe_for(images, method, settings)
     if run:
-        _restore(Path(start.resume_from), method, optimizer)
+        # Another job's probe may be of other labels.
+        _restore(Path(start.resume_from), method, optimizer, probe if own else None)
+    elif initial:
+        initial.put_into(method)
     steps_per_epoch = at_first.feed.steps_per_epoch
     num_steps = settings.max_steps or 2**63
     if not start.follows:  # else it does not end with its epochs: they grow
@@ -196,12 +211,15 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     if run and not own and first_step >= num_steps:
         message = f"the checkpoint to go on from is at step {first_step}, and the job would end at step {num_steps}"
         raise TrainingFailed("CONFIG_INVALID", message, "Raise epochs, or max_steps where that is set.")
+    warmup_steps = round(settings.optimizer.warmup_epochs * steps_per_epoch)
     return Setup(
         settings=settings,
         num_threads=start.num_threads,
         numerics=numerics,
         method=method,
         optimizer=optimizer,
+        probe=probe,
+        alarms=Alarms.from_json(run["alarms"]) if own else Alarms(first_step=first_step, warmup_steps=warmup_steps),
         builder=builder,
         cache=cache,
         arrange=placed,
@@ -212,8 +230,10 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
+        initial_weights=initial.to_json() if initial else run.get("initial_weights"),
         remarks=(
-            _told(settings.backbone, method.encoder.backbone),
+            ("info", backbone_check.told(settings.backbone, method.encoder.backbone)),
+            *([("info", f"it begins with {initial.file}, SHA-256 {initial.sha256}")] if initial else []),
             *_remarks(cache, images, settings, numerics, start),
         ),
         inexact=tuple(_inexact(images, start, run if own else {})),
@@ -279,20 +299,18 @@ def _settings(start: StartTraining) -> TrainSettings:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
 
-def _check_backbone(settings: TrainSettings) -> None:
-    """Build it and show it each size of view before the images are decoded, which may take long.
+def _initial_weights(start: StartTraining, settings: TrainSettings) -> InitialWeights | None:
+    """What the backbone begins with, if not at random; it is checked that there can be such a backbone.
 
-    Raises:
-        TrainingFailed: there is no such backbone, or it does not take such views.
+    Before the images are decoded, which may take long. Raises TrainingFailed.
     """
-    sizes = {pipeline.size(settings.image_size) for pipeline in settings.views.pipelines}
     try:
-        with torch.random.fork_rng(devices=[]):
-            backbone = build_encoder(settings).backbone
-            for size in sorted(sizes):
-                measured_feature_dim(backbone, size)
+        file = settings.backbone_weights
+        initial = InitialWeights.read(Path(start.weights_dir), file) if file else None
+        backbone_check.check(settings, initial)
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
+    return initial
 
 
 def _checkpoint(start: StartTraining) -> dict[str, Any]:
@@ -306,9 +324,25 @@ def _checkpoint(start: StartTraining) -> dict[str, Any]:
     return checkpoints.read_state(Path(start.resume_from))
 
 
-def _restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
+def _probe_for(
+    images: TrainingImages, method: Method, settings: TrainSettings, probe: LinearProbe | None = None
+) -> LinearProbe | None:
+    """The probe for these images: `probe`, where there is one already, with room for all of their classes."""
+    if images.knn is None or not settings.evaluation.linear_probe:
+        return probe
+    if probe is None:
+        rate = settings.evaluation.linear_learning_rate
+        device = next(method.parameters()).device
+        return LinearProbe(method.encoder.feature_dim, images.num_classes, rate).to(device)
+    probe.grow(images.num_classes)
+    return probe
+
+
+def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: LinearProbe | None) -> None:
     try:
         state.restore(directory, method, optimizer)
+        if probe is not None:
+            state.restore_probe(directory, probe)
     except ValueError as error:
         hint = "Train it with the version that wrote it, or begin anew: clone the job."
         raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error
@@ -318,13 +352,6 @@ def report_unreadable(channel: Channel, cache: ImageCache) -> None:
     """Tell the front of the images of `cache` that have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
-
-
-def _told(name: str, backbone: Backbone) -> tuple[str, str]:
-    """The log line that says what network is trained."""
-    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    chosen = "".join(f", {field} {value}" for field, value in backbone.chosen.items())
-    return "info", f"backbone {name}{chosen}: {backbone.feature_dim} features, {num_parameters:,} parameters"
 
 
 def _remarks(

@@ -1,8 +1,8 @@
 """All of a training run as safetensors and JSON, and back: nothing is pickled.
 
 `backbone.safetensors` is what users export. `state.safetensors` holds every other tensor: the rest of the method
-(heads, teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``. Learning rates and orders are
-functions of the step and are not stored.
+(heads, teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``, the linear probe's, where there
+is one, as ``probe.NAME``. Learning rates and orders are functions of the step and are not stored.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from manyview_server.learn.backbones import Backbone, load_weights
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.store import checkpoints
@@ -25,9 +27,10 @@ from manyview_server.store import checkpoints
 BACKBONE_PREFIX = "encoder.backbone."
 METHOD_PREFIX = "method."
 OPTIMIZER_PREFIX = "optimizer."
+PROBE_PREFIX = "probe."
 
 
-def capture(method: Method, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+def capture(method: Method, optimizer: Optimizer, probe: LinearProbe | None = None) -> dict[str, dict[str, Tensor]]:
     """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
     backbone, state = {}, {}
     for name, tensor in method.state_dict().items():
@@ -38,6 +41,8 @@ def capture(method: Method, optimizer: Optimizer) -> dict[str, dict[str, Tensor]
     for index, parameter in enumerate(optimizer.parameters):
         for name, tensor in optimizer.state.get(parameter, {}).items():
             state[f"{OPTIMIZER_PREFIX}{index}.{name}"] = _copy(tensor)
+    if probe is not None:
+        state |= {PROBE_PREFIX + name: _copy(tensor) for name, tensor in probe.state_dict().items()}
     return {checkpoints.BACKBONE: backbone, checkpoints.STATE: state}
 
 
@@ -70,6 +75,22 @@ def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
             tensor.copy_(saved)
 
 
+def restore_probe(directory: Path, probe: LinearProbe) -> None:
+    """Put the checkpoint's probe into `probe`; where the checkpoint has none, it stays at its beginning.
+
+    Raises:
+        ValueError: it is of other features or classes.
+    """
+    state = load_file(directory / checkpoints.STATE)
+    tensors = {k.removeprefix(PROBE_PREFIX): v for k, v in state.items() if k.startswith(PROBE_PREFIX)}
+    if not tensors:
+        return
+    try:
+        probe.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{directory.name} does not fit the linear probe") from error
+
+
 def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:
     """Put the checkpoint's weights, teacher and bank into `method`.
 
@@ -85,20 +106,20 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
         raise ValueError(f"{directory.name} does not fit the model") from error
 
 
-def restore_backbone(file: Path, backbone: nn.Module) -> None:
-    """Load exported weights, a classifier's ``fc`` left aside.
+def restore_backbone(file: Path, backbone: Backbone) -> None:
+    """Load exported weights, a classifier left aside.
 
     Raises:
-        ValueError: they are of another network, or the file is no safetensors file.
+        ValueError: they are of another network (names what differs), or the file is no safetensors file.
     """
     try:
         saved = load_file(file)
     except Exception as error:  # safetensors raises classes of its own
         raise ValueError(f"{file.name} does not fit the backbone: it is no safetensors file") from error
     try:
-        backbone.load_state_dict({name: tensor for name, tensor in saved.items() if not name.startswith("fc.")})
-    except RuntimeError as error:
-        raise ValueError(f"{file.name} does not fit the backbone: it is of another network") from error
+        load_weights(backbone, saved)
+    except ValueError as error:
+        raise ValueError(f"{file.name} does not fit the backbone: {error}") from error
 
 
 def _save(named: Mapping[str, Tensor], path: Path) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 import torch
 
 from manyview_server import failpoints
+from manyview_server.learn.alarms import Alarm
+from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.plugins import PluginBroken
-from manyview_server.learn.step import train_step
+from manyview_server.learn.schedules import cosine
+from manyview_server.learn.step import StepResult, train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages import (
     AlertRaised,
@@ -103,11 +106,17 @@ class Trainer:
         return setup
 
     def _steps(self, setup: Setup) -> None:
-        reporter = StepReporter(self._channel, every_steps=setup.settings.log_every_steps, batch_size=setup.batch_size)
+        reporter = StepReporter(
+            self._channel,
+            every_steps=setup.settings.log_every_steps,
+            batch_size=setup.batch_size,
+            alarms=setup.alarms,
+            on_collapse=setup.settings.on_collapse,
+        )
         eta = Eta(self._progress)
         following = self._following(setup)
         self._progress.stage = "training"
-        while self._progress.step < setup.num_steps and not self._interrupted:
+        while self._progress.step < setup.num_steps and not self._interrupted(reporter):
             setup = self._adopt(setup, following, reporter)
             self._steps_on(setup, reporter, eta)
         reporter.flush()
@@ -117,6 +126,8 @@ class Trainer:
         if self.saver.error is not None:
             message = f"checkpoints cannot be written: {self.saver.failed_in_a_row} in a row failed"
             raise TrainingFailed("CHECKPOINT_FAILED", message, "Free disk space on the server, then resume the job.")
+        if reporter.alarm is not None:
+            raise _stopped_by(reporter.alarm)
 
     def _steps_on(self, setup: Setup, reporter: StepReporter, eta: Eta) -> None:
         """The steps on these images: to the end of the job, or of the epoch where there may be others for the next."""
@@ -125,7 +136,7 @@ class Trainer:
             last = min(last, setup.feed.end_of_epoch(step))
         with closing(setup.feed.batches(step, last)) as batches:
             for batch in _timed(batches, reporter):
-                if self._interrupted:
+                if self._interrupted(reporter):
                     break
                 self._step(setup, batch, reporter)
                 self._progress.eta_s = eta.seconds(self._progress)
@@ -137,9 +148,8 @@ class Trainer:
                     reporter.flush()  # what a checkpoint covers is told before it
                     self._save(setup)
 
-    @property
-    def _interrupted(self) -> bool:
-        return self._stop.is_set() or self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS
+    def _interrupted(self, reporter: StepReporter) -> bool:
+        return self._stop.is_set() or self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS or reporter.alarm is not None
 
     def _following(self, setup: Setup) -> Following | None:
         if not setup.follows:
@@ -202,6 +212,8 @@ class Trainer:
             setup.moment(progress.step),
             precision=numerics.precision,
         )
+        if setup.probe is not None:
+            _teach(setup.probe, batch, result, cosine(progress.step, setup.num_steps, 1.0, 0.0))
         progress.step += 1
         progress.epoch = setup.feed.epoch_of(progress.step)
         reporter.step_done(progress.step, progress.epoch, result)
@@ -215,7 +227,7 @@ class Trainer:
         if knn is None or not setup.is_due(setup.settings.evaluation.knn_every_epochs, self._progress):
             return
         self._progress.stage = "evaluating"
-        self._log_scalar("knn_top1", knn.of_method(setup.method))
+        self._log_scalars(knn.of_method(setup.method, setup.probe))
         self._progress.stage = "training"
 
     def _measure_baselines(self, setup: Setup) -> None:
@@ -223,17 +235,17 @@ class Trainer:
         if knn is None or self._progress.step > 0:
             return
         self._progress.stage = "evaluating"
-        self._log_scalar("knn_top1_raw_pixels", knn.of_raw_pixels())
-        self._log_scalar("knn_top1_untrained", knn.of_method(setup.method))
+        for name, values in (("raw_pixels", knn.of_raw_pixels()), ("untrained", knn.of_method(setup.method))):
+            if values is not None:
+                self._log_scalars({f"knn_top1_{name}": values["knn_top1"]})
 
-    def _log_scalar(self, name: str, value: float | None) -> None:
-        if value is not None:
-            values = {name: value}
+    def _log_scalars(self, values: dict[str, float] | None) -> None:
+        if values is not None:
             self._channel.send(ScalarsLogged(step=self._progress.step, epoch=self._progress.epoch, values=values))
 
     def _save(self, setup: Setup) -> None:
         card = setup.model_card(self._start.train_job, self._progress.step, self._progress.epoch)
-        self.saver.save(setup.method, setup.optimizer, card, setup.run_json())
+        self.saver.save(setup.method, setup.optimizer, card, setup.run_json(), setup.probe)
 
     def _announce(self, setup: Setup) -> None:
         self._progress.step = setup.first_step
@@ -265,6 +277,18 @@ class Eta:
         """From now."""
         done = progress.step - self._first_step
         return (time.perf_counter() - self._started) / done * (progress.num_steps - progress.step)
+
+
+def _teach(probe: LinearProbe, batch: Batch, result: StepResult, factor: float) -> None:
+    """A step of the probe on the features that the training step made anyway, of all views."""
+    features = result.representation  # (V'B, D)
+    labels = batch.labels.to(features.device, non_blocking=True).repeat(len(features) // len(batch.labels))
+    probe.learn(features, labels, result.accepted, factor)
+
+
+def _stopped_by(alarm: Alarm) -> TrainingFailed:
+    reason = "COLLAPSED" if alarm.reason == "COLLAPSE" else alarm.reason
+    return TrainingFailed(reason, alarm.message, f"{alarm.hint}. With on_collapse=warn such a job goes on.")
 
 
 def _num_epochs(setup: Setup) -> int:

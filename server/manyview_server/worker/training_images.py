@@ -28,6 +28,8 @@ class TrainingImages:
     feed: Feed
     knn: KnnEvaluation | None
     """None where there are no labels to evaluate with."""
+    num_classes: int
+    """Labels so far: as images come in there may be more of them."""
 
 
 def arrange(
@@ -73,4 +75,5 @@ def arrange(
             first_epoch=adoption.epoch,
         ),
         knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if num_held_out else None,
+        num_classes=cache.num_classes,
     )

@@ -9,8 +9,8 @@ import torch
 
 
 def versions() -> dict[str, str]:
-    """Name to version of what decides about numbers: Python, torch, torchvision, and CUDA where torch has it."""
+    """Name to version of what decides about numbers: Python, torch, torchvision, timm, and CUDA where torch has it."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    # Asked of the package index on disk: importing it would take a second.
-    found["torchvision"] = importlib.metadata.version("torchvision")
+    # Asked of what is installed: importing them would take seconds.
+    found |= {name: importlib.metadata.version(name) for name in ("torchvision", "timm")}
     return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})

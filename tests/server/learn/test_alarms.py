@@ -67,6 +67,12 @@ def test_the_first_100_steps_and_the_warmup_of_the_learning_rate_do_not_count() 
     assert reasons(told(run(falls(after=10, to=0.1)), Alarms(warmup_steps=400))) == [(510, "COLLAPSE")]
 
 
+def test_a_run_that_goes_on_from_another_one_has_its_own_first_100_steps() -> None:
+    later = [(step + 5000, scalars) for step, scalars in run(falls(after=10, to=0.1))]
+    assert reasons(told(later, Alarms(first_step=5000))) == [(5210, "COLLAPSE")]
+    assert reasons(told(later, Alarms(first_step=5000, warmup_steps=400))) == [(5210, "COLLAPSE")]
+
+
 def test_who_recovers_in_time_is_not_spoken_of_and_who_falls_again_is_told_again() -> None:
     dip = run(lambda step: 0.05 if step <= 190 else 0.4, last=1000)
     assert told([(1, {"projection_std_ratio": 0.5}), *dip[1:]]) == []
@@ -103,8 +109,8 @@ def test_a_loss_that_falls_below_chance_in_time_is_not_spoken_of() -> None:
 @pytest.mark.parametrize("cut", [10, 110, 300, 400, 500])
 def test_a_run_that_goes_on_from_its_state_says_the_same_at_the_same_steps(cut: int) -> None:
     readings = [(step, {**scalars, "loss": 8.3, "chance_loss": 8.318}) for step, scalars in run(falls(300, 0.1))]
-    whole = told(readings, Alarms(warmup_steps=7))
-    before = Alarms(warmup_steps=7)
+    whole = told(readings, Alarms(first_step=2, warmup_steps=7))
+    before = Alarms(first_step=2, warmup_steps=7)
     first = told([reading for reading in readings if reading[0] <= cut], before)
     after = Alarms.from_json(json.loads(json.dumps(before.to_json())))
     assert after == before

@@ -50,13 +50,14 @@ def test_several_k_and_temperatures_at_once_are_what_each_is_alone(
     golden: tuple[Tensor, Tensor, Tensor], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation, "CHUNK_LOGITS", chunk)
-    rankings = knn_rankings(*golden, 5, ks=(5, 20, 1000), temperatures=(0.1, 0.07))
-    assert list(rankings) == [(k, t) for k in (5, 20, 1000) for t in (0.1, 0.07)]
+    votes = [(k, t) for k in (5, 20, 1000) for t in (0.1, 0.07)]
+    rankings = knn_rankings(*golden, 5, votes)
+    assert list(rankings) == votes
     for (k, temperature), ranking in rankings.items():
         assert torch.equal(ranking, knn_predict(*golden, 5, k, temperature))
     assert rankings[5, 0.1][:, 0].tolist() == [4, 1, 3, 0, 2, 4, 1, 3]
     assert rankings[20, 0.07][0].tolist() == [4, 3, 0, 1, 2]
-    best = knn_rankings(*golden, 5, ks=(20,), temperatures=(0.07,), best=2)[20, 0.07]
+    best = knn_rankings(*golden, 5, [(20, 0.07)], best=2)[20, 0.07]
     assert torch.equal(best, rankings[20, 0.07][:, :2])
 
 
@@ -64,7 +65,7 @@ def test_similarities_are_taken_once(golden: tuple[Tensor, Tensor, Tensor], monk
     calls = []
     topk = Tensor.topk
     monkeypatch.setattr(Tensor, "topk", lambda *given, **named: calls.append(given) or topk(*given, **named))
-    knn_rankings(*golden, 5, ks=(5, 20), temperatures=(0.1, 0.07))
+    knn_rankings(*golden, 5, [(5, 0.1), (20, 0.07)])
     assert len(calls) == 1
 
 
@@ -97,8 +98,10 @@ def test_what_does_not_fit_is_refused(golden: tuple[Tensor, Tensor, Tensor]) -> 
         knn_predict(features, bank, labels, 5, k=0)
     with pytest.raises(ValueError, match="k and temperature"):
         knn_predict(features, bank, labels, 5, temperature=0)
-    with pytest.raises(ValueError, match=r"k and temperature must be above 0, not \[\] and \[0.1\]"):
-        knn_rankings(features, bank, labels, 5, ks=())
+    with pytest.raises(ValueError, match="there must be a vote"):
+        knn_rankings(features, bank, labels, 5, [])
+    with pytest.raises(ValueError, match=r"k and temperature must be above 0, not 0 and 0\.1"):
+        knn_rankings(features, bank, labels, 5, [(5, 0.1), (0, 0.1)])
     with pytest.raises(ValueError, match="queries and their labels"):
         knn_top1(features[:0], labels[:0], bank, labels, 5)
 

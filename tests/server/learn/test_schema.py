@@ -7,7 +7,17 @@ import pytest
 
 from manyview_server.learn import methods
 from manyview_server.learn.methods import METHODS
-from manyview_server.learn.schema import SettingsError, changed, check, json_schema, merge, resolve, setting, to_json
+from manyview_server.learn.schema import (
+    Pattern,
+    SettingsError,
+    changed,
+    check,
+    json_schema,
+    merge,
+    resolve,
+    setting,
+    to_json,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,33 @@ def test_merging_collects_what_is_refused_and_keeps_the_rest():
     accepted = merge(Room(), {"lamp": {"on": 1, "watts": 40}, "name": 3, "kind": "hall", "nmae": "x"}, found)
     assert accepted == {"lamp": Lamp(watts=40.0)}
     assert {violation.field for violation in found} == {"lamp.on", "name", "kind", "nmae"}
+
+
+NAMES = ["oak"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    wood: str = setting("oak", "Of what.", choices=lambda: NAMES, pattern=Pattern(regex="x/[a-z]+", words="x/NAME"))
+    label: str | None = setting(None, "What it says.", pattern=Pattern(regex="[A-Z]+", words="in capitals"))
+    shine: int = setting(0, "How much.", only={"wood": lambda: NAMES})
+
+
+def test_a_text_is_one_of_names_that_may_change_or_fits_a_pattern(monkeypatch):
+    assert resolve(Table(), {"wood": "x/pine", "label": "A"}) == Table(wood="x/pine", label="A")
+    with pytest.raises(SettingsError, match=r"'oak' or x/NAME; did you mean 'oak'\? \(got 'oac'\)"):
+        resolve(Table(), {"wood": "oac"})
+    with pytest.raises(SettingsError, match="label: must be in capitals"):
+        resolve(Table(), {"label": "a"})
+    for wrong in (3, "x/pine\n", "x/", "ax/b"):
+        with pytest.raises(SettingsError, match="wood: must be one of"):
+            resolve(Table(), {"wood": wrong})
+        assert not jsonschema.Draft202012Validator(json_schema(Table)).is_valid({"wood": wrong})
+    with pytest.raises(SettingsError, match="shine: has no effect while wood is 'x/pine'"):
+        resolve(Table(), {"wood": "x/pine", "shine": 1})
+    monkeypatch.setitem(globals(), "NAMES", ["oak", "ash"])
+    assert resolve(Table(), {"wood": "ash", "shine": 1}).shine == 1
+    assert json_schema(Table)["properties"]["wood"]["anyOf"][0] == {"enum": ["oak", "ash"]}
 
 
 def test_an_unknown_name_far_from_all_lists_the_known_ones():

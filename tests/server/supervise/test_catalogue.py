@@ -21,6 +21,15 @@ SCHEMA: dict[str, Any] = {
         "temperature": {"type": "number", "default": 0.5, "exclusiveMinimum": 0},
         "decode_size": {"type": ["integer", "null"], "default": None, "minimum": 8},
         "stem": {"type": "string", "default": "auto", "enum": ["auto", "imagenet", "small"]},
+        "backbone": {
+            "type": "string",
+            "default": "resnet18",
+            "anyOf": [
+                {"enum": ["resnet18", "resnet50"]},
+                {"pattern": r"^(?:(timm)/[a-z0-9_]+)(?!\n)$", "x-words": "timm/NAME"},
+            ],
+        },
+        "weights": {"type": ["string", "null"], "default": None, "pattern": "^[a-z]+$", "x-words": "a name"},
         "symmetric": {"type": "boolean", "default": True},
         "views": {
             "type": "object",
@@ -59,6 +68,8 @@ DEFAULTS = {
     "temperature": 0.5,
     "decode_size": None,
     "stem": "auto",
+    "backbone": "resnet18",
+    "weights": None,
     "symmetric": True,
     "views": {"blur": {"probability": 0.5}, "mean": [0.5, 0.4, 0.3]},
 }
@@ -95,6 +106,12 @@ def test_a_resolved_configuration_shares_nothing_with_the_defaults(catalogue):
     assert catalogue.resolve("moco", {}) == DEFAULTS
 
 
+def test_a_text_may_be_one_of_some_names_or_fit_a_pattern(catalogue):
+    for name in ("resnet50", "timm/vit_tiny"):
+        assert catalogue.resolve("moco", {"backbone": name})["backbone"] == name
+    assert violations(catalogue, {"backbone": "timm/vit_tiny\n"}).keys() == {"config.backbone"}
+
+
 def test_a_resolved_configuration_is_accepted_and_stays_the_same(catalogue):
     once = catalogue.resolve("moco", {"temperature": 0.1, "views": {"mean": [0, 0, 0]}})
     assert catalogue.resolve("moco", once) == once
@@ -122,6 +139,18 @@ def test_a_resolved_configuration_is_accepted_and_stays_the_same(catalogue):
             "stem",
             "must be one of 'auto', 'imagenet', 'small' (got 'smal'); did you mean 'small'?",
         ),
+        (
+            {"backbone": "resnt50"},
+            "backbone",
+            "must be one of 'resnet18', 'resnet50' or timm/NAME (got 'resnt50'); did you mean 'resnet50'?",
+        ),
+        (
+            {"backbone": "timm/../x"},
+            "backbone",
+            "must be one of 'resnet18', 'resnet50' or timm/NAME (got 'timm/../x')",
+        ),
+        ({"backbone": 3}, "backbone", "must be one of 'resnet18', 'resnet50' or timm/NAME (got 3)"),
+        ({"weights": "../x"}, "weights", "must be a name, or null (got '../x')"),
         (
             {"views": {"blur": {"probability": 1.5}}},
             "views.blur.probability",

@@ -43,6 +43,16 @@ def test_an_epoch_takes_each_image_at_most_once_and_leaves_out_the_incomplete_ba
     assert len(set(seen)) == len(seen) == 48
 
 
+def test_labels_and_ids_are_those_of_the_images() -> None:
+    cache = make_cache(50)
+    cache = dataclasses.replace(cache, labels=torch.arange(50) % 7 - 1)
+    with closing(Feed(cache, torch.arange(50), batch_size=8, seed=1, device=CPU).batches(0, 3)) as batches:
+        for batch in batches:
+            rows = batch.images[:, 0, 0, 0].long()
+            assert torch.equal(batch.labels, cache.labels[rows])
+            assert torch.equal(batch.image_ids, cache.image_ids[rows])
+
+
 def test_epochs_and_seeds_differ_in_their_order() -> None:
     first, second = numbers(feed(), 0, 6), numbers(feed(), 6, 12)
     assert first != second

@@ -8,6 +8,9 @@ import torch
 
 from manyview_server.learn import methods
 from manyview_server.learn.evaluation import EvaluationSettings
+from manyview_server.learn.linear_probe import LinearProbe
+from manyview_server.learn.methods import build_method
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker.cache import ImageCache
 from manyview_server.worker.knn import KnnEvaluation, Split, split
 from manyview_server.worker.precision import Numerics
@@ -31,8 +34,13 @@ def images(harness) -> ImageCache:
     )
 
 
-def evaluation(images: ImageCache, parts: Split, stopped=lambda: False) -> KnnEvaluation:
-    return KnnEvaluation(images, parts, methods.resolve("simclr", {"image_size": 16}), FLOAT32, CPU, stopped)
+def settings_of(**evaluation: object) -> TrainSettings:
+    small = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16}
+    return methods.resolve("simclr", {**small, "evaluation": evaluation})
+
+
+def evaluation(images: ImageCache, parts: Split, stopped=lambda: False, **settings: object) -> KnnEvaluation:
+    return KnnEvaluation(images, parts, settings_of(**settings), FLOAT32, CPU, stopped)
 
 
 def test_training_never_sees_an_image_that_is_held_out(images: ImageCache) -> None:
@@ -71,9 +79,47 @@ def test_the_bank_has_at_most_as_many_images_as_the_settings_say(images: ImageCa
 
 def test_pixels_tell_bars_apart_and_wrong_labels_do_not(images: ImageCache) -> None:
     parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
-    assert evaluation(images, parts).of_raw_pixels() > 0.9
+    assert evaluation(images, parts).of_raw_pixels()["knn_top1"] > 0.9
     shuffled = dataclasses.replace(images, labels=images.labels[torch.randperm(200)])
-    assert evaluation(shuffled, parts).of_raw_pixels() < 0.6
+    assert evaluation(shuffled, parts).of_raw_pixels()["knn_top1"] < 0.6
+
+
+def test_each_vote_is_told_by_its_name_and_the_first_one_by_none(images: ImageCache) -> None:
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    more = [{"k": 3, "temperature": 0.5}, {"k": 1000}, {"k": 1, "temperature": 0.1}]
+    found = evaluation(images, parts, knn_k=1, knn_more=more).of_raw_pixels()
+    assert list(found) == ["knn_top1", "knn_top1_k3_t0.5", "knn_top1_k1000_t0.07"]
+    alone = evaluation(images, parts, knn_k=3, knn_temperature=0.5).of_raw_pixels()
+    assert found["knn_top1_k3_t0.5"] == alone["knn_top1"]
+
+
+@pytest.mark.parametrize(("num_classes", "told"), [(5, False), (6, True)])
+def test_top_5_is_told_where_there_are_more_than_five_classes(images: ImageCache, num_classes: int, told: bool) -> None:
+    images = dataclasses.replace(images, labels=torch.arange(200) % num_classes)
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    found = evaluation(images, parts).of_raw_pixels()
+    assert ("knn_top5" in found) is told
+    if told:
+        assert found["knn_top5"] >= found["knn_top1"]
+        assert found["knn_top5_k20_t0.07"] >= found["knn_top1_k20_t0.07"]
+
+
+def test_the_probe_is_judged_by_the_same_held_out_images(images: ImageCache) -> None:
+    """A probe that was taught the features of the training images themselves, as they are embedded."""
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    judge = evaluation(images, parts)
+    method = build_method(settings_of(), 200)
+    probe = LinearProbe(method.encoder.feature_dim, 4, 0.1)
+    untaught = judge.of_method(method, probe)
+    features = judge._features(method.embed, parts.train)
+    for _ in range(100):
+        probe.learn(features, images.labels[parts.train], torch.tensor(True))
+    taught = judge.of_method(method, probe)
+    share_of_class_0 = (images.labels[parts.held_out] == 0).float().mean().item()
+    assert untaught["linear_top1"] == pytest.approx(share_of_class_0), "at zero all classes tie"
+    assert taught["linear_top1"] > 0.9
+    assert taught["knn_top1"] == untaught["knn_top1"]
+    assert "linear_top1" not in judge.of_method(method)
 
 
 def test_a_stop_ends_an_evaluation(images: ImageCache) -> None:

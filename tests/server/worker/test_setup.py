@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from manyview_server.learn import methods
-from manyview_server.messages import ImageUnreadable, Message, StartTraining
+from manyview_server.learn import backbones, methods
+from manyview_server.messages import Adoption, ImageUnreadable, Message, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.worker import setup, state
@@ -124,6 +127,48 @@ def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, 
         prepare(dataclasses.replace(start, resume_from=str(directory)))
 
 
+def test_alarms_and_probe_go_on_with_the_jobs_own_checkpoint_and_not_with_another_jobs(
+    tmp_path: Path, start: StartTraining
+) -> None:
+    ready = prepare(start)
+    ready.alarms.see(1, {"projection_std_ratio": 0.7})
+    ready.probe.learn(torch.randn(64, ready.probe.mean.numel()), torch.arange(64) % 4, torch.tensor(True))
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    for attempt in (0, 1):  # a checkpoint of attempt 0 is the copy of another job's
+        directory = tmp_path / str(attempt) / checkpoints.name(2, attempt)
+        state.write(directory, state.capture(ready.method, ready.optimizer, ready.probe), text)
+        resumed = prepare(dataclasses.replace(start, resume_from=str(directory)))
+        assert (resumed.alarms == ready.alarms) is bool(attempt)
+        assert torch.equal(resumed.probe.weight, ready.probe.weight) is bool(attempt)
+    assert resumed.probe.weight.any()
+
+
+def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(
+    tmp_path: Path, harness: ModuleType
+) -> None:
+    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    start = harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,))
+    ready = prepare(start)
+    assert (ready.images.num_classes, ready.probe.num_classes) == (2, 2)
+    grown = ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120))
+    assert (grown.images.num_classes, grown.probe.num_classes) == (4, 4)
+    assert grown.probe is ready.probe
+
+
+def test_a_probe_begins_with_the_first_labels(tmp_path: Path, harness: ModuleType) -> None:
+    images = [(data, -1) for data, _ in harness.digits(60)] + harness.digits(120)[60:]
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    assert ready.probe is None
+    assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe.num_classes == 4
+
+
 def test_the_card_describes_the_model(start: StartTraining) -> None:
     ready = prepare(start)
     card = ready.model_card("job", 4, 2)
@@ -165,3 +210,55 @@ def test_what_a_backbone_cannot_be_is_refused(start: StartTraining, overrides: d
     failed = refused(dataclasses.replace(start, settings=values))
     assert failed.reason == "CONFIG_INVALID"
     assert why in str(failed)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, start: StartTraining) -> StartTraining:
+    """The job, beginning with weights of the operator's."""
+    (tmp_path / "weights").mkdir()
+    torch.manual_seed(77)
+    theirs = backbones.build("resnet9", width=0.125, image_size=16)
+    save_file(theirs.state_dict(), tmp_path / "weights" / "mine.safetensors")
+    settings = {**start.settings, "backbone_weights": "mine.safetensors"}
+    return dataclasses.replace(start, settings=settings, weights_dir=str(tmp_path / "weights"))
+
+
+def test_a_job_begins_with_the_operators_weights_and_says_which(tmp_path: Path, weights: StartTraining) -> None:
+    ready = prepare(weights)
+    theirs = load_file(tmp_path / "weights" / "mine.safetensors")
+    found = ready.method.encoder.backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in theirs.items())
+    sha256 = hashlib.sha256((tmp_path / "weights" / "mine.safetensors").read_bytes()).hexdigest()
+    assert ready.remarks[1] == ("info", f"it begins with mine.safetensors, SHA-256 {sha256}")
+    assert ready.run_json()["initial_weights"] == {"file": "mine.safetensors", "sha256": sha256}
+
+
+def test_a_resumed_job_takes_its_checkpoint_and_still_says_what_it_began_with(
+    tmp_path: Path, weights: StartTraining
+) -> None:
+    ready = prepare(weights)
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    directory = tmp_path / checkpoints.name(2, 1)
+    state.write(directory, state.capture(ready.method, ready.optimizer), text)
+    (tmp_path / "weights" / "mine.safetensors").unlink()
+    resumed = prepare(dataclasses.replace(weights, resume_from=str(directory)))
+    assert resumed.run_json()["initial_weights"] == ready.run_json()["initial_weights"]
+    assert not any("begins with" in text for _, text in resumed.remarks)
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
+    weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "_builder", lambda *_: pytest.fail("decoding began"))
+    failed = refused(dataclasses.replace(weights, settings={**weights.settings, "stem": "imagenet"}))
+    assert failed.reason == "CONFIG_INVALID"
+    assert "of another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
+    gone = {**weights.settings, "backbone_weights": "gone.safetensors"}
+    assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone)))
+
+
+def test_without_a_file_nothing_is_said_of_one(start: StartTraining) -> None:
+    ready = prepare(start)
+    assert ready.run_json()["initial_weights"] is None
+    assert not any("begins with" in text for _, text in ready.remarks)

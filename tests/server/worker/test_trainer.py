@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import plugins
 from manyview_server import decode_notes
@@ -95,6 +96,9 @@ def test_a_job_says_what_it_does_from_its_start_to_its_last_checkpoint(whole: Se
     assert values["knn_top1"] > 0.5
     assert 0 <= values["knn_top1_untrained"] <= 1
     assert values["knn_top1_raw_pixels"] > 0.5
+    assert values["knn_top1_k20_t0.07"] > 0.5
+    assert values["linear_top1"] > 0.5
+    assert {"effective_rank", "alignment", "uniformity", "projection_std_ratio", "chance_loss"} <= set(values)
     assert {"step_ms", "images_per_second", "data_wait_fraction", "bank_fill", "memory_bytes"} <= set(values)
 
 
@@ -141,6 +145,98 @@ def test_a_trainer_whose_front_is_gone_ends(tmp_path: Path, harness: ModuleType,
         worker.send(changed(start, {"epochs": 100_000, "checkpoint_every_epochs": 99_999}, tmp_path))
         worker.until(ScalarsLogged)
         assert worker.close() == EXIT_ORPHANED
+
+
+def tensors(job: Any, file: str) -> dict[str, bytes]:
+    """Of the last checkpoint, without the probe."""
+    saved = load_file(last_directory(job) / file)
+    return {name: tensor.tobytes() for name, tensor in saved.items() if not name.startswith("probe.")}
+
+
+def test_the_probe_changes_nothing_else(tmp_path: Path, start: StartTraining, whole: Sent) -> None:
+    without = Sent()
+    evaluation = {**start.settings["evaluation"], "linear_probe": False}
+    Trainer(without, changed(start, {"evaluation": evaluation}, tmp_path)).train()
+    assert losses(without) == losses(whole)
+    for file in (checkpoints.BACKBONE, checkpoints.STATE):
+        assert tensors(without, file) == tensors(whole, file)
+    saved = [load_file(last_directory(job) / checkpoints.STATE) for job in (whole, without)]
+    assert ["probe.weight" in state for state in saved] == [True, False]
+    assert not any("linear_top1" in message.values for message in without.of(ScalarsLogged))
+
+
+def test_without_labels_there_is_no_probe_and_no_evaluation(tmp_path: Path, harness: ModuleType) -> None:
+    snapshot = harness.write_dataset(tmp_path / "dataset", [(data, -1) for data, _ in harness.digits(40)])
+    sent = Sent()
+    job = harness.start_training(tmp_path, snapshot, harness.settings("simclr", epochs=1, **FIXED))
+    assert Trainer(sent, job).train() == "succeeded"
+    assert not [name for m in sent.of(ScalarsLogged) for name in m.values if name.startswith(("knn", "linear"))]
+    assert not any(name.startswith("probe.") for name in load_file(last_directory(sent) / checkpoints.STATE))
+
+
+def last_directory(job: Any) -> Path:
+    return Path(job.of(CheckpointWritten)[-1].directory)
+
+
+COLLAPSING = {
+    "max_steps": 330,
+    "epochs": 1000,
+    "log_every_steps": 10,
+    "checkpoint_every_epochs": 999,
+    "checkpoint_every_steps": 160,
+    # A teacher that is the student, and no norm that keeps the projections apart.
+    "ema_momentum": 0.0,
+    "projection_batch_norm": False,
+    "optimizer": {"learning_rate": 0.3},
+    "evaluation": {"knn_every_epochs": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def collapsing(start: StartTraining, tmp_path_factory: pytest.TempPathFactory) -> Sent:
+    sent = Sent()
+    assert Trainer(sent, changed(start, COLLAPSING, tmp_path_factory.mktemp("collapsing"))).train() == "succeeded"
+    return sent
+
+
+def alerts(job: Any) -> list[tuple[int, str]]:
+    return [(message.step, message.reason) for message in job.of(AlertRaised)]
+
+
+def test_a_collapse_is_told_within_210_steps(collapsing: Sent) -> None:
+    assert alerts(collapsing) == [(210, "COLLAPSE")]
+    (alert,) = collapsing.of(AlertRaised)
+    assert "the projections have collapsed" in alert.message
+    assert "ema_momentum" in alert.message
+    told = {m.step: m.values for m in collapsing.of(ScalarsLogged)}
+    assert told[200]["projection_std_ratio"] < 0.01
+    assert told[200]["representation_std_ratio"] > 0.25, "the features show nothing of it yet"
+
+
+def test_a_job_that_goes_on_from_a_checkpoint_tells_a_collapse_at_the_same_step(
+    tmp_path: Path, start: StartTraining, collapsing: Sent
+) -> None:
+    first = collapsing.of(CheckpointWritten)[0]
+    assert first.step == 160, "it has collapsed by then, and nobody has said so"
+    sent = Sent()
+    again = changed(start, COLLAPSING, tmp_path, attempt=2, resume_from=first.directory)
+    assert Trainer(sent, again).train() == "succeeded"
+    assert alerts(sent) == alerts(collapsing)
+    assert [message.message for message in sent.of(AlertRaised)] == [m.message for m in collapsing.of(AlertRaised)]
+
+
+def test_a_job_that_is_to_stop_at_a_collapse_fails_with_a_checkpoint(tmp_path: Path, start: StartTraining) -> None:
+    sent = Sent()
+    trainer = Trainer(sent, changed(start, {**COLLAPSING, "on_collapse": "stop"}, tmp_path))
+    with pytest.raises(TrainingFailed, match="the projections have collapsed: since step") as failed:
+        trainer.train()
+    assert failed.value.reason == "COLLAPSED"
+    assert "learning_rate" in failed.value.hint
+    assert "on_collapse=warn" in failed.value.hint
+    assert alerts(sent) == [(210, "COLLAPSE")]
+    last = sent.of(CheckpointWritten)[-1]
+    assert last.step == trainer.progress.step <= 211
+    checkpoints.verify(Path(last.directory))
 
 
 def test_a_stop_comes_through_at_the_next_step_and_leaves_a_checkpoint(tmp_path: Path, start: StartTraining) -> None:

@@ -8,6 +8,7 @@ To add one: a file with the network, and an entry in `BACKBONES`.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -21,12 +22,15 @@ from manyview_server.learn.backbones.backbone import Backbone, measured_feature_
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.unknown import did_you_mean
 from manyview_server.learn.backbones.vit import VisionTransformer, choose_patch_size
+from manyview_server.learn.backbones.weights import load_weights
+from manyview_server.learn.plugins import PluginBroken
 
 __all__ = [
     "BACKBONES",
     "LIBRARIES",
     "LIBRARY_NAMES",
     "OPTIONS",
+    "PLUGINS",
     "STEMS",
     "Backbone",
     "BackboneEntry",
@@ -37,9 +41,13 @@ __all__ = [
     "build",
     "choose_patch_size",
     "choose_stem",
+    "load_weights",
     "measured_feature_dim",
     "names",
+    "names_taking",
 ]
+
+PLUGINS = from_plugin.GROUP
 
 OPTIONS: Mapping[str, Any] = {
     "image_size": 224,
@@ -51,7 +59,7 @@ OPTIONS: Mapping[str, Any] = {
 """What a builder may take, by keyword, with the default. What it does not take has no effect on its networks."""
 
 LIBRARIES: Mapping[str, Callable[..., Backbone]] = {"torchvision": from_torchvision.build, "timm": from_timm.build}
-LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]+")
+LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]{{1,100}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,16 @@ BACKBONES: dict[str, BackboneEntry] = {
 
 def names() -> tuple[str, ...]:
     """Our own backbones and those of plugins, whether these can be loaded or not."""
-    return (*BACKBONES, *(name for name in plugins.names(from_plugin.GROUP) if name not in BACKBONES))
+    return (*BACKBONES, *(name for name in plugins.names(PLUGINS) if name not in BACKBONES))
+
+
+def names_taking(option: str) -> tuple[str, ...]:
+    """Those of `names` on which one of `OPTIONS` has an effect. Loads the plugins; those that fail take nothing."""
+    taking = []
+    for name in names():
+        with contextlib.suppress(PluginBroken):
+            taking += [name] if option in accepted_options(name) else []
+    return tuple(taking)
 
 
 def build(
@@ -141,6 +158,8 @@ def accepted_options(name: str) -> tuple[str, ...]:
         return ("image_size",)
     if name not in names():
         raise ValueError(did_you_mean(name, [*names(), *(f"{library}/NAME" for library in LIBRARIES)]))
-    builder = BACKBONES[name].build if name in BACKBONES else from_plugin.builder(name)
-    parameters = inspect.signature(builder).parameters
+    if name in BACKBONES:
+        parameters = tuple(inspect.signature(BACKBONES[name].build).parameters)
+    else:
+        parameters = from_plugin.parameters(name)
     return tuple(option for option in OPTIONS if option in parameters)

@@ -6,6 +6,7 @@ given what it has parameters for, by name.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,20 @@ def builder(name: str) -> Callable[..., Any]:
     return plugin
 
 
+def parameters(name: str) -> tuple[str, ...]:
+    """Of the callable that is registered as `name`. Raises PluginBroken."""
+    plugin = builder(name)
+    try:
+        return tuple(inspect.signature(plugin).parameters)
+    except (TypeError, ValueError) as error:
+        raise PluginBroken(GROUP, name, "it does not tell its parameters", error) from error
+
+
 def build(name: str, image_size: int, options: dict[str, Any]) -> Backbone:
     """What the callable gives for `options`, if that keeps to the interface at `image_size`.
 
     Raises:
-        ValueError: in the plugin's own words, or PluginBroken.
+        ValueError: in the plugin's own words, it does not take such images, or PluginBroken.
     """
     try:
         network = builder(name)(**options)
@@ -38,7 +48,11 @@ def build(name: str, image_size: int, options: dict[str, Any]) -> Backbone:
         raise PluginBroken(GROUP, name, f"building it failed ({type(error).__name__})", error) from error
     if not isinstance(network, Backbone):
         raise PluginBroken(GROUP, name, f"it gave a {type(network).__name__}, and no Backbone")
-    stated, measured = getattr(network, "feature_dim", None), measured_feature_dim(network, image_size)
+    try:
+        measured = measured_feature_dim(network, image_size)
+    except ValueError as error:
+        raise ValueError(f"backbone {name!r}: {error}") from error
+    stated = getattr(network, "feature_dim", None)
     if stated != measured:
         raise PluginBroken(GROUP, name, f"its feature_dim is {stated}, and it gives {measured} features")
     return network
