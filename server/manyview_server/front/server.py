@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from manyview_server.front.train_job_service import TrainJobService
 from manyview_server.front.workers import Embedder, Selector, Tables, Trainers
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
+from manyview_server.supervise.plugin_packages import packages_with_plugins
 
 PROTO_FILES = (
     dataset_service_pb2,
@@ -113,7 +115,8 @@ class Server:
     def _embed_service(self, backend: Backend, models: Models, limits: Limits, version: str) -> EmbedService:
         draining = self._draining
         embedder = ImageEmbedder(backend.embedder, limits.image)
-        versions = {**backend.catalogue.versions, "manyview": version}
+        plugins = {name: metadata.version(name) for name in packages_with_plugins()}
+        versions = {**plugins, **backend.catalogue.versions, "manyview": version}
         stored = StoredEmbeddings(backend.store, models, backend.tables, backend.selector, versions)
         queries = QueryReader(backend.store, embedder, limits)
         return EmbedService(
