@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from manyview._jobs import Job
     from manyview._local import local
     from manyview._metrics import Event, History
+    from manyview._preview import Preview
     from manyview._types import (
         Backbone,
         Dataset,
@@ -104,6 +105,7 @@ _HOMES = {
     "_jobs": ("Job",),
     "_local": ("local",),
     "_metrics": ("Event", "History"),
+    "_preview": ("Preview",),
     "_types": (
         "Backbone",
         "Dataset",
@@ -140,6 +142,7 @@ __all__ = [  # noqa: RUF022  (the entry points first)
     "Event",
     "History",
     "Embeddings",
+    "Preview",
     "Deadlines",
     "TLSOptions",
     "Aborted",

@@ -12,11 +12,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from manyview import _convert, _dataset_embeddings, _embeddings, _export, _images, _models, _selection
+from manyview import _convert, _dataset_embeddings, _embeddings, _export, _images, _models, _preview, _selection
 from manyview._channel import Channel, Deadlines, TLSOptions
 from manyview._embeddings import Embeddings, EmbedRun
 from manyview._errors import AlreadyExists, NotFound, UploadChanged, UploadRejected
 from manyview._jobs import Job
+from manyview._preview import Preview
 from manyview._progress import ProgressOption, gauge, reporter
 from manyview._rpcs import Rpcs
 from manyview._types import (
@@ -264,6 +265,40 @@ class Client:
     def methods(self) -> Methods:
         """The methods and backbones that can be trained on this server, with every parameter's default and bounds."""
         return _convert.methods(self._rpcs.list_methods(train_job_service_pb2.ListMethodsRequest()))
+
+    def preview(
+        self,
+        images: Any,
+        method: str | None = None,
+        *,
+        job: Job | str | None = None,
+        config: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        epoch: int = 0,
+        dataset: Dataset | str | None = None,
+    ) -> Preview:
+        """The views of up to 16 images as training makes them, with what was done to make each.
+
+        `images`: whatever `upload` takes, or, with `dataset`, keys of images of that data set; what `images` lists of a
+        job's own needs no `dataset`. With `job` they are the very views that this job makes of them in `epoch`, which
+        counts from 0; without, those of a method, SimCLR unless another is named, with `config` and `seed` as for
+        `train`.
+
+        Raises InvalidArgument with every violation named, FailedPrecondition where a plugin fails.
+        """
+        wanted = _preview.request(
+            job=job, method=method, config=config, seed=seed, epoch=epoch, default=_DEFAULT_METHOD
+        )
+        errors = {}
+        if dataset is not None or _preview.are_listed(images):
+            wanted.dataset = "" if dataset is None else _models.dataset_name(dataset)
+            found = _preview.stored(images)
+        else:
+            files = _preview.sent(images, self._info.limits)
+            errors = {at: image.error for at, (image, _) in enumerate(files) if image.error is not None}
+            found = [(image.key, message) for image, message in files]
+        wanted.images.extend(message for _, message in found)
+        return _preview.preview([key for key, _ in found], errors, self._rpcs.preview_views(wanted))
 
     # --- embeddings and weights out
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from manyview import _pixels
 from manyview._fake_embeddings import FEATURE_DIM, FakeEmbeddings
 from manyview._fake_errors import Refused
 from manyview.v1 import dataset_service_pb2 as datasets
@@ -237,6 +238,22 @@ class FakeState(FakeEmbeddings):
         schema = {"type": "object", "properties": {"epochs": {"type": "integer", "default": 100, "minimum": 1}}}
         method = jobs.Method(name="simclr", title="SimCLR", config_schema_json=json.dumps(schema))
         return jobs.ListMethodsResponse(methods=[method], backbones=[jobs.Backbone(name="resnet18", feature_dim=512)])
+
+    def preview_views(self, request: Any, _: Any) -> jobs.PreviewViewsResponse:
+        """Each image and both of its views are squares of one color, a function of its bytes."""
+        dataset = request.dataset or (self._job(request.train_job).dataset if request.train_job else "")
+        reply = jobs.PreviewViewsResponse(decode_size=8)
+        for image in request.images:
+            data = image.image.data
+            if image.WhichOneof("source") == "stored":
+                data = self.files[dataset, self.find_image(dataset, image.stored).image_id]
+            digest = hashlib.sha256(data).digest()
+            png = _pixels.encode_png(8, 8, digest[:3] * 64)
+            parameters = json.dumps({"crop": {"top": 0, "left": 0, "height": 8, "width": 8}})
+            view = jobs.PreviewedView(size=8, png=png, parameters_json=parameters)
+            made = jobs.PreviewedImage(image_id=digest.hex()[:16], width=8, height=8, original=png, views=[view] * 2)
+            reply.images.append(made if data else jobs.PreviewedImage(error=types_pb2.ImageError(reason="IMAGE_EMPTY")))
+        return reply
 
     def tail_logs(self, request: Any, _: Any) -> Iterator[jobs.TailLogsResponse]:
         self._job(request.train_job)

@@ -76,6 +76,11 @@ class Rpcs:
     def list_methods(self, request: jobs.ListMethodsRequest) -> jobs.ListMethodsResponse:
         return self._read("TrainJobService/ListMethods", request, jobs.ListMethodsResponse)
 
+    def preview_views(self, request: jobs.PreviewViewsRequest) -> jobs.PreviewViewsResponse:
+        timeout_s = self.channel.deadlines.embed_s
+        method = f"{_PACKAGE}TrainJobService/PreviewViews"
+        return self.channel.unary(method, request, jobs.PreviewViewsResponse, timeout_s=timeout_s)
+
     def tail_logs(self, request: jobs.TailLogsRequest) -> Stream[jobs.TailLogsRequest, jobs.TailLogsResponse]:
         return self.channel.server_stream(f"{_PACKAGE}TrainJobService/TailLogs", request, jobs.TailLogsResponse)
 

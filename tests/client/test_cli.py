@@ -20,7 +20,7 @@ from manyview.v1 import metrics_service_pb2, types_pb2
 
 COMMANDS = [
     "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed", "select",
-    "neighbors", "duplicates", "export", "models", "methods", "info", "health",
+    "neighbors", "duplicates", "export", "preview", "models", "methods", "info", "health",
 ]  # fmt: skip
 Run = Callable[..., Any]
 

@@ -57,7 +57,7 @@ VALUES = {
     "TrainJobInfo",
     "UploadReport",
 }
-ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Deadlines", "TLSOptions"}
+ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Preview", "Deadlines", "TLSOptions"}
 CLIENT = {
     "close",
     "create_dataset",
@@ -78,6 +78,7 @@ CLIENT = {
     "model",
     "models",
     "neighbors",
+    "preview",
     "read_image",
     "resolve_config",
     "select",

@@ -22,6 +22,7 @@ from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
 from manyview_server.supervise.embedder import EmbedderSupervisor
 from manyview_server.supervise.jobs import JobSupervisor
+from manyview_server.supervise.previewer import PreviewerSupervisor
 from manyview_server.supervise.selector import SelectorPool
 from manyview_server.supervise.tables import EmbeddingTables
 
@@ -64,6 +65,7 @@ class App:
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder, self._selector = self._supervisors(catalogue, devices)
             cache = EmbeddingCache(self._store.embeddings_dir, self._settings.embedding_cache_bytes)
+            self._previewer = PreviewerSupervisor()
             backend = Backend(
                 store=self._store,
                 catalogue=catalogue,
@@ -71,6 +73,7 @@ class App:
                 embedder=self._embedder,
                 tables=EmbeddingTables(self._store, self._embedder, cache),
                 selector=self._selector,
+                previewer=self._previewer,
             )
             self._start_time = time.time()
             self._server = Server(self._settings, backend, self._version, self._start_time)
@@ -150,6 +153,7 @@ class App:
         await self._server.stop(LAST_WORDS_S)
         await self._selector.close()
         await self._embedder.close()
+        await self._previewer.close()
         await self._store.close()
         log.info("drained")
 

@@ -38,11 +38,12 @@ from manyview_server.front.metrics_service import MetricsService
 from manyview_server.front.model_service import ModelService
 from manyview_server.front.models import Models
 from manyview_server.front.neighbors import NeighborFinder
+from manyview_server.front.previews import Previews
 from manyview_server.front.queries import QueryReader
 from manyview_server.front.sample_selection import SampleSelector
 from manyview_server.front.stored_embeddings import StoredEmbeddings
 from manyview_server.front.train_job_service import TrainJobService
-from manyview_server.front.workers import Embedder, Selector, Tables, Trainers
+from manyview_server.front.workers import Embedder, Previewer, Selector, Tables, Trainers
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 from manyview_server.supervise.plugin_packages import packages_with_plugins
@@ -72,6 +73,7 @@ class Backend:
     embedder: Embedder
     tables: Tables
     selector: Selector
+    previewer: Previewer
 
 
 class Server:
@@ -93,8 +95,9 @@ class Server:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining
         models = Models(backend.store, backend.catalogue)
         datasets = DatasetService(backend.store, limits, draining)
-        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, draining, version)
         embed = self._embed_service(backend, models, limits, version)
+        previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
+        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, previews, draining, version)
         metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
         model = ModelService(models, backend.catalogue, limits, version, start_time)
         add: list[tuple[Callable[[Any, grpc.aio.Server], None], object]] = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from manyview_server.messages import EmbedDone, Message, RowSource
+from manyview_server.messages import EmbedDone, Message, PreviewDone, PreviewImages, RowSource
 from manyview_server.store.records import Snapshot
 from manyview_server.supervise.stored_embedder import TableSpec
 from manyview_server.supervise.tables import OpenTable
@@ -56,3 +56,10 @@ class Selector(Protocol):
 
     async def ask(self, request: Message) -> Message:
         """The answer to a request of `messages`. Cancelling it ends the work. Raises ServiceError."""
+
+
+class Previewer(Protocol):
+    """Makes views of a few images."""
+
+    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
+        """The views of each image. Raises ServiceError."""

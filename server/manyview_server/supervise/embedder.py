@@ -22,6 +22,7 @@ from manyview_server.errors import (
     ResourceExhausted,
     ServiceError,
     Unavailable,
+    of_code,
 )
 from manyview_server.link import LinkClosed, LinkCorrupt
 from manyview_server.supervise.budget import CoreBudget
@@ -30,7 +31,6 @@ from manyview_server.supervise.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
 
-ERRORS = {kind.code: kind for kind in ServiceError.__subclasses__()}
 RETRY_AFTER_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
 
@@ -283,8 +283,7 @@ class EmbedderSupervisor:
         if isinstance(message, m.EmbedDone):
             waiter.answer.set_result(message)
         else:
-            kind = ERRORS.get(message.code, ServiceError)
-            waiter.answer.set_exception(kind(message.reason, message.message))
+            waiter.answer.set_exception(of_code(message.code)(message.reason, message.message))
 
     def _died(self) -> None:
         """Count a death. The first restart comes at once, each further one without an answer between later."""

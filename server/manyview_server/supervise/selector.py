@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from manyview_server import messages as m
-from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable
+from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, of_code
 from manyview_server.link import LinkClosed, LinkCorrupt
 from manyview_server.supervise.budget import CoreBudget, available_memory, oom_kills
-from manyview_server.supervise.embedder import ERRORS
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
 
 log = logging.getLogger(__name__)
@@ -33,6 +32,8 @@ class SelectorLimits:
     """How many work at once, and how long they are waited for."""
 
     max_processes: int = 2
+    # That work and wait.
+    max_requests: int = 32
     # From the start of a process to its first message.
     hello_s: float = 300.0
     # Without work, until it is ended.
@@ -91,16 +92,19 @@ class SelectorPool:
         """The answer to a request; cancelling it kills the process that works on it.
 
         Raises:
-            ServiceError: what the selector says; RESOURCE_EXHAUSTED SELECTION_OUT_OF_MEMORY or INTERNAL where it
-                died; UNAVAILABLE where it cannot start, or DRAINING.
+            ServiceError: what the selector says; RESOURCE_EXHAUSTED SELECTOR_QUEUE_FULL; SELECTION_OUT_OF_MEMORY or
+                INTERNAL where it died; UNAVAILABLE where it cannot start, or DRAINING.
         """
+        if self._num_callers >= self._limits.max_requests:
+            message = f"{self._num_callers} selections wait already"
+            raise ResourceExhausted("SELECTOR_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._num_callers += 1
         try:
             answer = await self._ask(request)
         finally:
             self._num_callers -= 1
         if isinstance(answer, m.SelectionFailed):
-            raise ERRORS.get(answer.code, ServiceError)(answer.reason, answer.message)
+            raise of_code(answer.code)(answer.reason, answer.message)
         return answer
 
     async def _ask(self, request: m.Message) -> m.Message:

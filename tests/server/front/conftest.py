@@ -27,7 +27,17 @@ from manyview.v1 import (
 from manyview_server.config import ServeSettings
 from manyview_server.errors import ResourceExhausted, ServiceError
 from manyview_server.front.server import Backend, Server
-from manyview_server.messages import EmbedDone, Message, RowFailed, RowSource, SelectionFailed
+from manyview_server.messages import (
+    EmbedDone,
+    Message,
+    PreviewDone,
+    PreviewedImage,
+    PreviewedView,
+    PreviewImages,
+    RowFailed,
+    RowSource,
+    SelectionFailed,
+)
 from manyview_server.store.embedding_cache import EmbeddingCache
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader
@@ -52,6 +62,20 @@ SCHEMA = {
         "max_steps": {"type": ["integer", "null"], "minimum": 1, "default": None},
         "batch_size": {"type": ["integer", "null"], "minimum": 2, "default": None},
         "temperature": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},
+        "views": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "pipelines": {
+                    "type": "array",
+                    "default": [{"count": 2}],
+                    "items": {
+                        "type": "object",
+                        "properties": {"count": {"type": "integer", "default": 1, "minimum": 1}},
+                    },
+                }
+            },
+        },
         "backbone": {"enum": ["resnet18", "resnet34"], "default": "resnet18", "x-fixed": True},
     },
 }
@@ -157,6 +181,37 @@ class LocalSelector:
         return answer
 
 
+class FakePreviewer:
+    """Every view of an image is its file; an image that ends in "!" does not decode."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[PreviewImages, float]] = []
+        self.gate: asyncio.Event | None = None
+        self.cancelled = 0
+        self.failure: Exception | None = None
+
+    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
+        self.calls.append((request, time_left_s))
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        images, blobs = [], []
+        for data in request.blobs:
+            if not data or data.endswith(b"!"):
+                images.append(PreviewedImage(reason="DECODE_FAILED", message="it ends early"))
+                continue
+            view = PreviewedView(pipeline=0, size=32, parameters={"crop": {"top": 1}, "blur": {"sigma": 1.5}})
+            image_id = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 1
+            images.append(PreviewedImage(image_id=image_id, width=8, height=9, views=(view,) * 2))
+            blobs += [data, data + b" 0", data + b" 1"]
+        return PreviewDone(decode_size=64, images=tuple(images), blobs=tuple(blobs))
+
+
 class FakeTrainers:
     """Counts how often it is woken."""
 
@@ -174,6 +229,7 @@ class Front:
     server: Server
     store: Store
     embedder: FakeEmbedder
+    previewer: FakePreviewer
     trainers: FakeTrainers
     selector: LocalSelector
     channel: grpc.aio.Channel
@@ -201,7 +257,7 @@ def options() -> dict[str, object]:
 async def front(tmp_path: Path, options: dict[str, object]) -> AsyncIterator[Front]:
     settings = ServeSettings(**{"listen": "127.0.0.1:0", "data": tmp_path / "data", "heartbeat_s": 0.2, **options})
     store = Store.open(settings.data)
-    embedder, trainers, local = FakeEmbedder(), FakeTrainers(), LocalSelector()
+    embedder, previewer, trainers, local = FakeEmbedder(), FakePreviewer(), FakeTrainers(), LocalSelector()
     cache = EmbeddingCache(store.embeddings_dir, settings.embedding_cache_bytes)
     backend = Backend(
         store=store,
@@ -210,11 +266,12 @@ async def front(tmp_path: Path, options: dict[str, object]) -> AsyncIterator[Fro
         embedder=embedder,
         tables=EmbeddingTables(store, embedder, cache),  # type: ignore[arg-type]
         selector=local,
+        previewer=previewer,
     )
     server = Server(settings, backend, "1.2.3", 1000.0)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
-        yield Front(server, store, embedder, trainers, local, channel)
+        yield Front(server, store, embedder, previewer, trainers, local, channel)
     await server.stop(0)
     await store.close()
 

@@ -1,7 +1,7 @@
 """A worker of a few lines for the tests of supervise: `scripted_worker.py SCRIPT KIND --link-fd N`.
 
-SCRIPT is a JSON object: {"trainer": BEHAVIOUR, "embedder": …, "selector": …, "describe": TEXT, "once_file": PATH}. With
-`once_file`, the behaviour is a list of which each start takes the next one, the last one for ever.
+SCRIPT is a JSON object: {"trainer": BEHAVIOUR, "embedder": …, "previewer": …, "selector": …, "describe": TEXT,
+"once_file": PATH}. By `once_file` the behaviour is a list of which each start takes the next one, the last for ever.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def main() -> None:
             Trainer(link, behaviour).run()
         elif parsed.kind == "selector":
             Selector(link, behaviour).run()
+        elif parsed.kind == "previewer":
+            preview(link, behaviour)
         else:
             Embedder(link, behaviour).run()
     except LinkClosed:
@@ -211,6 +213,31 @@ class Trainer:
         )
         if self.plan.get("stay"):
             rest_of_the_day()
+
+
+def preview(link: Link, behaviour: Any) -> None:
+    """Images b"die", b"hang", b"slow", b"stray" and b"refuse" make it do so; its process id is the `decode_size`."""
+    if behaviour == "die at once":
+        os._exit(1)
+    if behaviour == "no hello":
+        rest_of_the_day()
+    hello(link)
+    while True:
+        request = link.receive()
+        assert isinstance(request, m.PreviewImages)
+        first = request.blobs[0]
+        if first == b"die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if first in (b"die", b"hang"):
+            rest_of_the_day()
+        if first == b"slow":
+            time.sleep(0.3)
+        if first == b"stray":
+            link.send(m.CancelEmbed(request_id=1))
+        elif first == b"refuse":
+            link.send(m.PreviewFailed(code="INVALID_ARGUMENT", reason="PREVIEW_TOO_LARGE", message="too large"))
+        else:
+            link.send(m.PreviewDone(decode_size=os.getpid(), images=(m.PreviewedImage(width=len(first)),)))
 
 
 class Embedder:

@@ -79,6 +79,17 @@ async def test_requests_work_side_by_side_in_so_many_processes_and_the_rest_wait
     assert len({pid for pid, _ in answers}) == 2
 
 
+async def test_too_many_that_wait_are_told_to_come_back(make: Make) -> None:
+    pool = make(max_processes=1, max_requests=2)
+    waiting = [asyncio.create_task(ask(pool, seconds=0.2)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted, match="2 selections wait already") as caught:
+        await ask(pool)
+    assert caught.value.retry_after_s > 0
+    await asyncio.gather(*waiting)
+    await ask(pool)
+
+
 async def test_a_process_without_work_ends(make: Make) -> None:
     pool = make(idle_s=0.1)
     await ask(pool)
