@@ -145,8 +145,9 @@ def test_switching_something_off_is_no_violation():
     assert resolve("simclr", {"views": off}).views.pipelines[0].blur.probability == 0
 
 
-def test_an_unknown_method_lists_the_known_ones():
-    assert violations("simclar", {}) == {"method": "is not known; known: 'simclr', 'moco'"}
+def test_an_unknown_method_is_told_with_the_nearest_one_or_with_all():
+    assert violations("simclar", {}) == {"method": "is not known; did you mean 'simclr'?"}
+    assert violations("zzz", {})["method"].startswith("is not known; known: 'simclr', 'moco'")
 
 
 def test_a_field_of_another_method_is_unknown():
