@@ -16,10 +16,15 @@ import torch
 
 from manyview_server.learn import plugins, schema
 from manyview_server.learn.methods import from_plugin
+from manyview_server.learn.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
+from manyview_server.learn.methods.byol import BYOL, BYOLSettings
+from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.entry import MethodEntry
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
+from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
+from manyview_server.learn.methods.vicreg import VICReg, VICRegSettings
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.schema import SettingsError, Violation
@@ -48,6 +53,17 @@ METHODS: dict[str, MethodEntry] = {
         title="SimCLR", paper="https://arxiv.org/abs/2002.05709", settings=SimCLRSettings, build=SimCLR
     ),
     "moco": MethodEntry(title="MoCo v2", paper="https://arxiv.org/abs/2003.04297", settings=MoCoSettings, build=MoCo),
+    "byol": MethodEntry(title="BYOL", paper="https://arxiv.org/abs/2006.07733", settings=BYOLSettings, build=BYOL),
+    "simsiam": MethodEntry(
+        title="SimSiam", paper="https://arxiv.org/abs/2011.10566", settings=SimSiamSettings, build=SimSiam
+    ),
+    "barlow_twins": MethodEntry(
+        title="Barlow Twins", paper="https://arxiv.org/abs/2103.03230", settings=BarlowTwinsSettings, build=BarlowTwins
+    ),
+    "vicreg": MethodEntry(
+        title="VICReg", paper="https://arxiv.org/abs/2105.04906", settings=VICRegSettings, build=VICReg
+    ),
+    "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
 }
 
 
