@@ -16,6 +16,7 @@ from manyview_server.learn import heads, losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.optimizers import OptimizerSettings
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
@@ -35,12 +36,16 @@ class BarlowTwinsSettings(TrainSettings):
         5e-3, "Weight of the correlations between different axes, lambda.", minimum=0, maximum=1
     )
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["byol"])  # as the paper says
+    # At first the gradient is some thousands long, and the first steps ruin the network. CIFAR-10 at 16 px, resnet9 x
+    # 0.25, steps of 64, kNN: 32.4 % after 300, and unclipped 23.2 % after 400; untrained 25.8 %.
+    optimizer: OptimizerSettings = changed(TrainSettings, "optimizer", OptimizerSettings(clip_gradient_norm=2.0))
 
 
 class BarlowTwins(Method):
     """Algorithm 1 of the paper.
 
-    Differs from the paper: the network's batch norms see both views at once; the loss standardises each for itself.
+    Differs from the paper: gradients are clipped, where the paper's optimizer scales the update of each layer; the
+    network's batch norms see both views at once, and the loss standardises each for itself.
     """
 
     def __init__(self, settings: BarlowTwinsSettings) -> None:

@@ -44,8 +44,7 @@ class BYOL(Method):
 
     Prediction head and teacher together keep it from collapsing: without either all images end in one place.
 
-    Differs from the paper: the loss is the mean of both directions and not their sum, from 0 to 4; the batch norms see
-    both views at once.
+    Differs from the paper: the batch norms see both views at once.
     """
 
     def __init__(self, settings: BYOLSettings) -> None:
@@ -64,11 +63,12 @@ class BYOL(Method):
         (pair,) = views  # (2, B, 3, o, o)
         images = pair.flatten(0, 1)
         h = self.encoder(images)  # (2B, D)
-        q = self.predictor(self.head(h))  # (2B, P)
-        q0, q1 = q.chunk(2)
-        z0, z1 = self._targets(images).chunk(2)
-        loss = 2 + negative_cosine(q0, z1) + negative_cosine(q1, z0)  # |q - z|^2 of unit vectors is 2 - 2 q.z
-        return StepOutput(loss=loss, representation=h.detach(), projection=q.detach())
+        z = self.head(h)  # (2B, P)
+        q0, q1 = self.predictor(z).chunk(2)
+        target0, target1 = self._targets(images).chunk(2)
+        loss = distance(q0, target1) + distance(q1, target0)
+        # Not the predictions: those of the first hundreds of steps are all alike, with no collapse.
+        return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
 
     def after_step(self, moment: Moment, accept: Tensor) -> None:
         momentum = cosine(moment.step, moment.total_steps, self.momentum, self.momentum_end)
@@ -84,3 +84,8 @@ class BYOL(Method):
     @property
     def chosen(self) -> dict[str, Any]:
         return {"projection_hidden_dim": self.hidden_dim}
+
+
+def distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Equation 2: the squared distance of two vectors of length 1, in the mean over the batch; from 0 to 4."""
+    return 2 + 2 * negative_cosine(prediction, target)

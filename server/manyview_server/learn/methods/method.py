@@ -31,8 +31,9 @@ class StepOutput:
     representation: Tensor
     """(V'B, D) features of the views that the student saw, view by view, detached, for watching collapse."""
     projection: Tensor | None = None
-    """(V'B, P) what the loss compares with its targets (a projection, or the prediction made of it), detached: it may
-    collapse long before the features do. None where the loss is no comparison of vectors."""
+    """(V'B, P) what the loss compares with its targets (a projection, or the prediction made of it) or what that is
+    predicted from, detached: it may collapse long before the features do. None where the loss is no comparison of
+    vectors."""
     scalars: dict[str, Tensor] = field(default_factory=dict)
     """0-d tensors worth logging, by name. `chance_loss`: the loss of a network that tells nothing apart."""
 

@@ -3,10 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from manyview_server.learn.alarms import Alarms
+from manyview_server.learn.collapse import healthy_std, representation_std
 from manyview_server.learn.losses import negative_cosine
+from manyview_server.learn.methods.method import StepOutput, Views
 from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
+from manyview_server.learn.optimizers import Sgd, parameter_groups
 from manyview_server.learn.schedules import Moment
+from manyview_server.learn.step import train_step
 
 START = Moment(step=0, total_steps=10)
 SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 16}
@@ -62,3 +68,37 @@ def test_the_projection_is_normed_without_weights_and_the_prediction_is_a_bottle
     assert not method.head[-1].affine
     assert method.chosen == {"projection_hidden_dim": 40}
     assert simsiam().chosen == {"projection_hidden_dim": 64}, "the features' width"
+
+
+class WithoutStopGradient(SimSiam):
+    """What the paper's section 4.1 tries."""
+
+    def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
+        h = self.encoder(views[0].flatten(0, 1))
+        z = self.head(h)
+        p = self.predictor(z)
+        (z0, z1), (p0, p1) = z.chunk(2), p.chunk(2)
+        loss = (negative_cosine(p0, z1) + negative_cosine(p1, z0)) / 2
+        return StepOutput(loss=loss, representation=h.detach(), projection=p.detach())
+
+
+def alarms_of(kind: type[SimSiam]) -> list[str]:
+    """What 220 steps on low-frequency patterns with noise raise."""
+    torch.manual_seed(0)
+    method = kind(SimSiamSettings(**(SMALL | {"image_size": 8, "backbone_width": 0.0625})))  # type: ignore[arg-type]
+    optimizer = Sgd(parameter_groups(method, 5e-4), 0.1, momentum=0.9)
+    alarms, told = Alarms(), []
+    for step in range(220):
+        images = F.interpolate(torch.randn(16, 3, 2, 2), scale_factor=4, mode="bilinear")
+        views = images + 0.3 * torch.randn(2, 16, 3, 8, 8)
+        result = train_step(method, optimizer, [views], torch.arange(16), Moment(step=step, total_steps=220))
+        if step % 10 == 9:
+            assert result.projection is not None
+            ratio = representation_std(result.projection).item() / healthy_std(16)
+            told += [alarm.reason for alarm in alarms.see(step + 1, {"projection_std_ratio": ratio})]
+    return told
+
+
+def test_without_stop_gradient_it_collapses_and_the_alarm_tells() -> None:
+    assert alarms_of(SimSiam) == []
+    assert alarms_of(WithoutStopGradient) == ["COLLAPSE"]
