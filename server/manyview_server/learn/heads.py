@@ -29,6 +29,16 @@ def moco_head(feature_dim: int, hidden_dim: int, projection_dim: int) -> nn.Sequ
     )
 
 
+def swav_head(feature_dim: int, hidden_dim: int, projection_dim: int) -> nn.Sequential:
+    """Two layers with batch norm on the hidden one (SwAV, arXiv 2006.09882, appendix A)."""
+    return nn.Sequential(
+        nn.Linear(feature_dim, hidden_dim, bias=False),
+        nn.BatchNorm1d(hidden_dim),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden_dim, projection_dim),
+    )
+
+
 def dino_head(feature_dim: int, hidden_dim: int, projection_dim: int, *, batch_norm: bool) -> nn.Sequential:
     """Three layers with GELU, up to the bottleneck (DINO, arXiv 2104.14294, section 3.1 and appendix C)."""
 

@@ -24,6 +24,13 @@ def test_moco_has_no_batch_norm_so_rows_do_not_see_one_another() -> None:
     torch.testing.assert_close(head(features)[:3], head(features[:3]))
 
 
+def test_swav_norms_the_hidden_layer_alone() -> None:
+    head = heads.swav_head(32, 64, 16)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert (head[0].bias is None, head[3].bias is None) == (True, False)
+    assert head(torch.randn(8, 32)).shape == (8, 16)
+
+
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_dino_has_three_layers_with_gelu_and_norms_only_if_told(batch_norm: bool) -> None:
     head = heads.dino_head(32, 64, 16, batch_norm=batch_norm)

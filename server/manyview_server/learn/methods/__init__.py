@@ -16,6 +16,7 @@ from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
+from manyview_server.learn.methods.swav import SwAV, SwAVSettings
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.schema import SettingsError, Violation
 from manyview_server.learn.settings import TrainSettings
@@ -52,6 +53,7 @@ METHODS: dict[str, MethodEntry] = {
         title="SimCLR", paper="https://arxiv.org/abs/2002.05709", settings=SimCLRSettings, build=SimCLR
     ),
     "moco": MethodEntry(title="MoCo v2", paper="https://arxiv.org/abs/2003.04297", settings=MoCoSettings, build=MoCo),
+    "swav": MethodEntry(title="SwAV", paper="https://arxiv.org/abs/2006.09882", settings=SwAVSettings, build=SwAV),
     "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
 }
 

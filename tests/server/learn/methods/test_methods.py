@@ -19,11 +19,14 @@ VARIANTS = [
     ("simclr", {"memory_bank_size": 24}),
     ("moco", {"memory_bank_size": 24, "symmetric": True}),
     ("moco", {"memory_bank_size": 24, "symmetric": False}),
+    ("swav", {"num_prototypes": 12, "queue_size": 0, "frozen_prototypes_epochs": 0}),
+    ("swav", {"num_prototypes": 12, "queue_size": 20, "queue_start_epoch": 0, "frozen_prototypes_epochs": 0}),
     ("dino", {"projection_hidden_dim": 32, "num_prototypes": 48, "frozen_prototypes_epochs": 0}),
 ]
 EASY: dict[str, dict[str, object]] = {
     "simclr": {"temperature": 0.2},
     "moco": {"temperature": 0.2},
+    "swav": {"sinkhorn_epsilon": 0.03},
     "dino": {"ema_momentum": 1.0},  # a teacher that stands still
 }
 """With which the loss falls soon, and steadily."""
@@ -72,7 +75,7 @@ def test_a_step_trains_all_that_should_be_and_reports_tensors(name: str, overrid
     assert result.representation.shape[1] == method.encoder.feature_dim
     assert not result.representation.requires_grad
     unchanged = {key for key in after if torch.equal(before[key], after[key])}
-    assert unchanged <= {"bank.filled", "bank.pointer"}
+    assert unchanged <= {"bank.filled", "bank.pointer", "queue.filled", "queue.pointer"}
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
