@@ -39,11 +39,23 @@ async def add_checkpoint(front: Any, step: int) -> Path:
 
 async def test_checkpoints_come_newest_first_and_then_the_backbones(front: Any, job: str) -> None:
     models = (await front.models.ListModels(pb.ListModelsRequest())).models
-    assert [model.name for model in models] == [f"{job}/checkpoints/{s}" for s in (30, 20, 10)] + ["backbones/resnet18"]
+    plain = ["backbones/resnet18", "backbones/thin"]
+    assert [model.name for model in models] == [f"{job}/checkpoints/{s}" for s in (30, 20, 10)] + plain
     assert (models[0].weights, models[0].projection_dim, models[0].train_job) == ("trained", 128, job)
     assert (models[3].weights, models[3].projection_dim, models[3].num_bytes) == ("random", 0, 0)
     (front.store.weights_dir / "resnet18.safetensors").write_bytes(b"weights")
     plain = (await front.models.GetModel(pb.GetModelRequest(name="backbones/resnet18"))).model
+    assert (plain.weights, plain.num_bytes) == ("file", 7)
+
+
+async def test_a_librarys_network_is_a_model_by_its_name_and_takes_the_operators_file(front: Any) -> None:
+    name = "backbones/timm/vit_tiny_patch16_224"
+    plain = (await front.models.GetModel(pb.GetModelRequest(name=name))).model
+    assert (plain.name, plain.backbone, plain.weights) == (name, "timm/vit_tiny_patch16_224", "random")
+    assert (plain.feature_dim, plain.image_size) == (0, 224)
+    (front.store.weights_dir / "timm").mkdir()
+    (front.store.weights_dir / "timm" / "vit_tiny_patch16_224.safetensors").write_bytes(b"weights")
+    plain = (await front.models.GetModel(pb.GetModelRequest(name=name))).model
     assert (plain.weights, plain.num_bytes) == ("file", 7)
 
 

@@ -24,11 +24,36 @@ def test_moco_has_no_batch_norm_so_rows_do_not_see_one_another() -> None:
     torch.testing.assert_close(head(features)[:3], head(features[:3]))
 
 
-def test_swav_norms_the_hidden_layer_alone() -> None:
-    head = heads.swav_head(32, 64, 16)
-    assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
-    assert (head[0].bias is None, head[3].bias is None) == (True, False)
-    assert head(torch.randn(8, 32)).shape == (8, 16)
+def layers(head: nn.Sequential) -> list[str]:
+    """Each layer in a word: widths and bias of a linear one, whether a norm has weights."""
+
+    def word(layer: nn.Module) -> str:
+        match layer:
+            case nn.Linear():
+                return f"{layer.in_features}-{layer.out_features}{'' if layer.bias is None else ' bias'}"
+            case nn.BatchNorm1d():
+                return "norm" if layer.affine else "plain norm"
+            case _:
+                return "relu"
+
+    return [word(layer) for layer in head]
+
+
+def test_heads_have_the_layers_of_their_papers() -> None:
+    assert layers(heads.byol_head(32, 64, 16)) == ["32-64", "norm", "relu", "64-16"]
+    assert layers(heads.prediction_head(16, 8)) == ["16-8", "norm", "relu", "8-16 bias"]
+    assert layers(heads.swav_head(32, 64, 16)) == ["32-64", "norm", "relu", "64-16 bias"]
+    wide = ["32-64", "norm", "relu", "64-64", "norm", "relu"]
+    assert layers(heads.simsiam_head(32, 64, 16)) == [*wide, "64-16", "plain norm"]
+    assert layers(heads.nnclr_head(32, 64, 16)) == [*wide, "64-16", "norm"]
+    assert layers(heads.expander_head(32, 64, 16)) == [*wide, "64-16"]
+
+
+def test_deeper_heads_repeat_the_hidden_layer() -> None:
+    for head in (heads.simsiam_head, heads.nnclr_head, heads.expander_head):
+        widths = [layer for layer in layers(head(32, 64, 16, num_layers=4)) if layer[0].isdigit()]
+        assert widths == ["32-64", "64-64", "64-64", "64-16"]
+        assert [layer for layer in layers(head(32, 64, 16, num_layers=2)) if layer[0].isdigit()] == ["32-64", "64-16"]
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])

@@ -24,6 +24,16 @@ def projection_dim(default: int) -> Any:
     return setting(default, described, minimum=1, maximum=65_536, fixed=True)
 
 
+def projection_layers(default: int) -> Any:
+    """Of the projection head."""
+    return setting(default, "Linear layers of the projection head.", minimum=2, maximum=8, fixed=True)
+
+
+def prediction_hidden_dim(default: int) -> Any:
+    """Of the prediction head."""
+    return setting(default, "Width of the prediction head's hidden layer.", minimum=1, maximum=65_536, fixed=True)
+
+
 def memory_bank_size(default: int | None, *, minimum: int = 1) -> Any:
     """Of a bank of negatives; where `minimum` is 0 there may be none."""
     described = (
