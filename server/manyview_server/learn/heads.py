@@ -25,6 +25,11 @@ def moco_head(feature_dim: int, hidden_dim: int, projection_dim: int) -> nn.Sequ
     )
 
 
+def swav_head(feature_dim: int, hidden_dim: int, projection_dim: int) -> nn.Sequential:
+    """Two layers, batch norm on the hidden one (SwAV, arXiv 2006.09882, section 4): 2048-2048-128."""
+    return _mlp(feature_dim, hidden_dim, projection_dim)
+
+
 def byol_head(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
     """Two layers, batch norm on the hidden one, no bias on the output: projection and prediction of BYOL (arXiv
     2006.07733, section 3.3, and the authors' code), 2048-4096-256 and 256-4096-256.

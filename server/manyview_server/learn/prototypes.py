@@ -28,6 +28,27 @@ class WeightNormalised(nn.Linear):
             return F.linear(unit(z), unit(self.weight))
 
 
+class UnitPrototypes(nn.Linear):
+    """Unit projections (N, P) to their cosines (N, K) with the prototypes: a linear layer whose rows have length 1.
+
+    Gradients do not know of the length, so `renormalise` after each update (SwAV, arXiv 2006.09882, listing A.1). In
+    float32 even under autocast, as above.
+    """
+
+    def __init__(self, projection_dim: int, num_prototypes: int) -> None:
+        super().__init__(projection_dim, num_prototypes, bias=False)
+        self.renormalise(torch.tensor(True))
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            return F.linear(z, self.weight)
+
+    @torch.no_grad()
+    def renormalise(self, accept: Tensor) -> None:
+        """Sets the lengths to 1 where `accept` (0-d bool, on the device) holds; else all stays, bit for bit."""
+        self.weight.copy_(torch.where(accept, unit(self.weight), self.weight))
+
+
 @torch.no_grad()
 def usage(logits: Tensor) -> dict[str, Tensor]:
     """How sure the softmax of `logits` (..., K) is of one prototype, and how many serve: 0-d each, for the log.

@@ -42,6 +42,7 @@ def layers(head: nn.Sequential) -> list[str]:
 def test_heads_have_the_layers_of_their_papers() -> None:
     assert layers(heads.byol_head(32, 64, 16)) == ["32-64", "norm", "relu", "64-16"]
     assert layers(heads.prediction_head(16, 8)) == ["16-8", "norm", "relu", "8-16 bias"]
+    assert layers(heads.swav_head(32, 64, 16)) == ["32-64", "norm", "relu", "64-16 bias"]
     wide = ["32-64", "norm", "relu", "64-64", "norm", "relu"]
     assert layers(heads.simsiam_head(32, 64, 16)) == [*wide, "64-16", "plain norm"]
     assert layers(heads.nnclr_head(32, 64, 16)) == [*wide, "64-16", "norm"]

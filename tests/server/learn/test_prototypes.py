@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.prototypes import WeightNormalised, usage
+from manyview_server.learn.prototypes import UnitPrototypes, WeightNormalised, usage
 
 
 def test_weight_normalised_outputs_are_cosines_whatever_the_lengths() -> None:
@@ -45,6 +45,27 @@ def test_cosines_are_float32_under_autocast() -> None:
         out = layer(z)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, layer(z.float()))
+
+
+def test_unit_prototypes_have_length_one_at_first_and_again_after_an_accepted_update() -> None:
+    layer = UnitPrototypes(6, 10)
+    torch.testing.assert_close(layer.weight.norm(dim=1), torch.ones(10))
+    with torch.no_grad():
+        layer.weight.mul_(torch.arange(1.0, 11)[:, None])
+    grown = layer.weight.clone()
+    layer.renormalise(torch.tensor(False))
+    assert torch.equal(layer.weight, grown)
+    layer.renormalise(torch.tensor(True))
+    torch.testing.assert_close(layer.weight, F.normalize(grown, dim=1))
+
+
+def test_scores_of_unit_projections_are_their_cosines_in_float32_whatever_autocast_says() -> None:
+    layer = UnitPrototypes(6, 10)
+    z = F.normalize(torch.randn(4, 6), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = layer(z)
+    torch.testing.assert_close(scores, F.cosine_similarity(z[:, None], layer.weight[None], dim=2))
+    assert scores.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from manyview_server.learn.methods.method import Feature, Method, StepOutput, Vi
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
 from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
+from manyview_server.learn.methods.swav import SwAV, SwAVSettings
 from manyview_server.learn.methods.vicreg import VICReg, VICRegSettings
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.schedules import Moment
@@ -63,6 +64,7 @@ METHODS: dict[str, MethodEntry] = {
     "vicreg": MethodEntry(
         title="VICReg", paper="https://arxiv.org/abs/2105.04906", settings=VICRegSettings, build=VICReg
     ),
+    "swav": MethodEntry(title="SwAV", paper="https://arxiv.org/abs/2006.09882", settings=SwAVSettings, build=SwAV),
     "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
 }
 

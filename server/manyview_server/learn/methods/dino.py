@@ -7,7 +7,6 @@ Shapes: V views, T of them whole (o pixels) and seen by the teacher, B batch, D 
 # ruff: noqa: RUF009 - the fields' defaults are frozen
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -46,19 +45,15 @@ class DINOSettings(TrainSettings):
     teacher_temperature: float = setting(
         0.04, "Temperature of the teacher's outputs: the lower, the surer it is.", minimum=0.001, maximum=100
     )
-    teacher_temperature_end: float | None = setting(
-        None,
-        "Where teacher_temperature arrives, along a line; null leaves it constant.",
+    teacher_temperature_start: float = setting(
+        0.02,
+        "Temperature of the teacher's outputs at the beginning, where there is a warm-up.",
         minimum=0.001,
         maximum=100,
-        at_least="teacher_temperature",
+        needs=("teacher_temperature_warmup_epochs",),
     )
     teacher_temperature_warmup_epochs: float = setting(
-        30.0,
-        "Epochs until teacher_temperature arrives.",
-        minimum=0,
-        maximum=100_000,
-        needs=("teacher_temperature_end",),
+        0.0, "Epochs until teacher_temperature is reached, along a line; 0 means none.", minimum=0, maximum=100_000
     )
     center_momentum: float = setting(
         0.9, "Share of the center of the teacher's outputs that stays at each step.", minimum=0, maximum=1
@@ -112,12 +107,11 @@ class DINO(Method):
         )
         self._mean_output = teacher.mean((0, 1))  # (K,)
         of_whole = slice(len(whole) * B)
-        chance = torch.full_like(loss, math.log(self.settings.num_prototypes), requires_grad=False)
         return StepOutput(
             loss=loss,
             representation=h[of_whole].detach(),
             projection=z[of_whole].detach(),
-            scalars={"chance_loss": chance, **usage((teacher - self.center) / temperature)},
+            scalars=usage((teacher - self.center) / temperature),
         )
 
     def before_update(self, moment: Moment) -> None:
@@ -132,9 +126,7 @@ class DINO(Method):
         losses.update_center(self.center, self._mean_output, self.settings.center_momentum, accept)
 
     def _teacher_temperature(self, moment: Moment) -> float:
-        start, end = self.settings.teacher_temperature, self.settings.teacher_temperature_end
-        if end is None:
-            return start
+        start, end = self.settings.teacher_temperature_start, self.settings.teacher_temperature
         num_steps = round(self.settings.teacher_temperature_warmup_epochs * moment.steps_per_epoch)
         return linear(moment.step, 1 + num_steps, start, end)
 

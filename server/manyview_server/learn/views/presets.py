@@ -1,7 +1,7 @@
 """The recipes of the papers' views, as lightly 1.5.26 has them.
 
 Sizes are for 224 pixels; smaller views are a share of `image_size` (96 of 224 is 3/7). For images of 32 pixels the same
-source leaves out the blur, and halves SimCLR's jitter: `simclr_small`, `moco_small`, `dino_small`.
+source leaves out the blur, and halves SimCLR's jitter: the presets named `_small`.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ PRESETS: dict[str, ViewSettings] = {
         _pipeline(2, (0.14, 1), _SIMCLR, blur=0.5),
         _pipeline(6, (0.05, 0.14), _SIMCLR, blur=0.5, size_fraction=LOCAL_SIZE),
     ),
+    "swav_small": _recipe(_pipeline(2, (0.14, 1), replace(_SIMCLR, strength=0.5), blur=0)),
     # arXiv 2104.14294, section 3.1.
     "dino": _recipe(
         _pipeline(1, (0.4, 1), _DINO, blur=1.0, bicubic=True),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_prototypes_rest_in_the_first_epochs_while_all_else_learns(views: list[T
 @pytest.mark.parametrize(("step", "temperature"), [(0, 0.04), (4, 0.055), (8, 0.07), (100, 0.07)])
 def test_the_teachers_temperature_warms_up_over_epochs(views: list[Tensor], step: int, temperature: float) -> None:
     moment = Moment(step=step, total_steps=101, steps_per_epoch=4)
-    warming = a_dino(teacher_temperature_end=0.07, teacher_temperature_warmup_epochs=2.0)
+    warming = a_dino(teacher_temperature_start=0.04, teacher_temperature=0.07, teacher_temperature_warmup_epochs=2.0)
     constant = a_dino(teacher_temperature=temperature)
     losses = [method.forward_loss(views, torch.arange(8), moment).loss for method in (warming, constant)]
     torch.testing.assert_close(*losses)
@@ -128,8 +129,7 @@ def test_the_teacher_follows_along_a_cosine_that_ends_where_it_stands_still(view
 
 def test_the_share_and_the_sureness_of_the_prototypes_are_told(views: list[Tensor]) -> None:
     told = a_dino().forward_loss(views, torch.arange(8), START).scalars
-    assert told["chance_loss"].item() == pytest.approx(torch.tensor(24.0).log().item())
-    assert 0 < told["prototype_entropy"] < told["chance_loss"]
+    assert 0 < told["prototype_entropy"] < math.log(24)
     assert 1 < told["prototypes_used"] < 24
 
 
@@ -151,8 +151,7 @@ def test_by_default_it_builds_for_small_images_and_for_large_ones() -> None:
     ("overrides", "field"),
     [
         ({"teacher_temperature": 0}, "teacher_temperature"),
-        ({"teacher_temperature_warmup_epochs": 5}, "teacher_temperature_warmup_epochs"),
-        ({"teacher_temperature_end": 0.03}, "teacher_temperature_end"),
+        ({"teacher_temperature_start": 0.01}, "teacher_temperature_start"),
         ({"num_prototypes": 1}, "num_prototypes"),
         ({"center_momentum": 1.5}, "center_momentum"),
         ({"views": {"pipelines": [{"count": 1}, {"count": 2, "size_fraction": 0.5}]}}, "views.pipelines"),

@@ -25,6 +25,8 @@ VARIANTS = [
     ("simsiam", {"prediction_hidden_dim": 8}),
     ("barlow_twins", NARROW),
     ("vicreg", NARROW | {"projection_layers": 3}),
+    ("swav", {"num_prototypes": 12, "queue_size": 0, "frozen_prototypes_epochs": 0}),
+    ("swav", {"num_prototypes": 12, "queue_size": 20, "queue_start_epoch": 0, "frozen_prototypes_epochs": 0}),
     ("dino", {"projection_hidden_dim": 32, "num_prototypes": 48, "frozen_prototypes_epochs": 0}),
 ]
 OTHER_VALUES = {
@@ -46,11 +48,17 @@ OTHER_VALUES = {
     "frozen_prototypes_epochs": 0.0,
     "student_temperature": 0.2,
     "teacher_temperature": 0.03,
-    "teacher_temperature_end": 0.07,
+    "teacher_temperature_start": 0.03,
     "teacher_temperature_warmup_epochs": 1.0,
+    "sinkhorn_epsilon": 0.1,
+    "sinkhorn_iterations": 2,
+    "queue_size": 17,
+    "queue_start_epoch": 0.0,
     "center_momentum": 0.5,
 }
 """Of every setting that only some methods have: one that no method has by default."""
+BESIDE: dict[str, dict[str, object]] = {"teacher_temperature_start": {"teacher_temperature_warmup_epochs": 1.0}}
+"""What a setting needs to take effect."""
 EASY: dict[str, dict[str, object]] = {"dino": {"ema_momentum": 1.0}}  # a teacher that stands still
 """With which the loss falls soon, and steadily."""
 WITH_BANK = [variant for variant in VARIANTS if "memory_bank_size" in variant[1]]
@@ -98,7 +106,7 @@ def test_a_step_trains_all_that_should_be_and_reports_tensors(name: str, overrid
     assert result.representation.shape[1] == method.encoder.feature_dim
     assert not result.representation.requires_grad
     unchanged = {key for key in after if torch.equal(before[key], after[key])}
-    assert unchanged <= {"bank.filled", "bank.pointer"}
+    assert unchanged <= {"bank.filled", "bank.pointer", "queue.filled", "queue.pointer"}
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
@@ -258,12 +266,11 @@ OWN_SETTINGS = [
 
 
 @functools.cache
-def after_three_steps(name: str, field: str | None = None, *, with_end: bool = False) -> dict[str, Tensor]:
-    own: dict[str, object] = {}
+def after_three_steps(name: str, field: str | None = None, beside: str | None = None) -> dict[str, Tensor]:
+    """With another value of `field`, and with what the setting `beside` needs."""
+    own = dict(BESIDE.get(beside or "", {}))
     if "memory_bank_size" in METHODS[name].settings.__dataclass_fields__:
         own["memory_bank_size"] = 16
-    if field == "teacher_temperature_warmup_epochs" or (field is None and with_end):
-        own["teacher_temperature_end"] = 0.06
     method = build_method(settings_of(name, own if field is None else own | {field: OTHER_VALUES[field]}), 100)
     optimizer = optimizer_of(method)
     for step in range(3):
@@ -273,8 +280,8 @@ def after_three_steps(name: str, field: str | None = None, *, with_end: bool = F
 
 @pytest.mark.parametrize(("name", "field"), OWN_SETTINGS)
 def test_every_setting_of_a_method_takes_effect(name: str, field: str) -> None:
-    one = after_three_steps(name, with_end=field == "teacher_temperature_warmup_epochs")
-    other = after_three_steps(name, field)
+    beside = field if field in BESIDE else None
+    one, other = after_three_steps(name, None, beside), after_three_steps(name, field, beside)
     assert one.keys() != other.keys() or any(
         value.shape != other[key].shape or not torch.equal(value, other[key]) for key, value in one.items()
     )
