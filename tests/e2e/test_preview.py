@@ -66,6 +66,12 @@ def test_a_job_s_views_are_those_of_its_configuration_and_seed(
     assert not same(found, client.preview(listed, "simclr", config={**config, "seed": 10}, epoch=3, dataset="photos"))
 
 
+def test_views_of_several_sizes_come_in_the_order_of_the_recipe(client: manyview.Client, files: list[Path]) -> None:
+    found = client.preview(files[:2], "dino", config={"image_size": 32, "views": {"preset": "dino"}})
+    assert found.pipelines == ((0, 1, 2, 2, 2, 2, 2, 2),) * 2
+    assert [view.shape[0] for view in found.views[0]] == [32, 32, *[12] * 6]
+
+
 def test_bad_images_and_a_killed_previewer_cost_nobody_else(
     client: manyview.Client, server: ServerProcess, files: list[Path]
 ) -> None:

@@ -68,7 +68,7 @@ def pictures(harness: ModuleType, count: int) -> dict[int, bytes]:
 
 
 def trained(
-    harness: ModuleType, directory: Path, monkeypatch: pytest.MonkeyPatch, **overrides: Any
+    harness: ModuleType, directory: Path, monkeypatch: pytest.MonkeyPatch, method: str = "simclr", **overrides: Any
 ) -> tuple[dict[str, Any], dict[int, bytes], list[Seen]]:
     """Two epochs of a job, in this process: its resolved settings, its images by id, and what its steps saw."""
     files = pictures(harness, 40)
@@ -81,7 +81,7 @@ def trained(
         return views
 
     monkeypatch.setattr(trainer, "make_views", make)
-    settings = harness.settings("simclr", **FIXED, **overrides)
+    settings = harness.settings(method, **FIXED, **overrides)
     sent = Sent()
     assert trainer.Trainer(sent, harness.start_training(directory, snapshot, settings)).train() == "succeeded"
     (started,) = (message for message in sent.received if isinstance(message, TrainingStarted))
@@ -120,6 +120,23 @@ def test_a_preview_is_what_the_trainer_saw_bit_for_bit(
             for number in range(2):
                 expected = replay.as_bytes(step.views[0][number, row], normalize).permute(1, 2, 0)
                 assert np.array_equal(pixels(next(blobs)), expected.numpy()), (step.epoch, row, number)
+
+
+def test_a_job_with_views_of_several_sizes_is_replayed_as_it_saw_them(
+    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = {"views": {"preset": "dino"}, "decode_size": 40, "image_size": 24, "epochs": 1}
+    settings, files, seen = trained(harness, tmp_path, monkeypatch, method="dino", **overrides)
+    step = seen[-1]
+    done = previewer.answer(request(settings, [files[image_id] for image_id in step.image_ids], step.epoch))
+    assert isinstance(done, PreviewDone)
+    blobs = iter(done.blobs)
+    for row, image in enumerate(done.images):
+        assert [(view.pipeline, view.size) for view in image.views] == [(0, 24), (1, 24), *[(2, 12)] * 6]
+        next(blobs)
+        for expected in (view for of_size in step.views for view in of_size[:, row]):
+            bytes_seen = replay.as_bytes(expected, PRESETS["dino"].normalize).permute(1, 2, 0)
+            assert np.array_equal(pixels(next(blobs)), bytes_seen.numpy())
 
 
 def test_one_image_alone_is_as_in_its_batch_to_the_last_bit_of_a_float(
