@@ -102,8 +102,12 @@ class EmbedderSupervisor:
         l2_normalize: bool,
         data_type: str,
         time_left_s: float,
+        dataset_dir: str = "",
+        quarantined: Sequence[int] = (),
     ) -> m.EmbedDone:
         """Embed encoded images; `time_left_s` 0 for no limit. The other fields are those of `EmbedImages`.
+
+        With `dataset_dir`, `images` holds rows of that data set's snapshot, and the images are read from there.
 
         Raises:
             ResourceExhausted: EMBED_QUEUE_FULL, too much waits already.
@@ -122,6 +126,8 @@ class EmbedderSupervisor:
             l2_normalize=l2_normalize,
             data_type=data_type,
             time_left_s=time_left_s,
+            dataset_dir=dataset_dir,
+            quarantined=tuple(quarantined),
             blobs=tuple(images),
         )
         with self._room(request):
@@ -150,6 +156,9 @@ class EmbedderSupervisor:
         """Room in the queue for the request."""
         if self._closed:
             raise _draining()
+        if request.dataset_dir:  # whoever asks for these waits for each answer, and they wait behind all others
+            yield
+            return
         num_images, num_bytes = len(request.blobs), sum(map(len, request.blobs))
         if self._images + num_images > self._limits.max_images or self._bytes + num_bytes > self._limits.max_bytes:
             message = f"{self._images} images wait to be embedded already"

@@ -6,6 +6,7 @@ Shapes: B images, o pixels on a side of the input, D output width.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -108,6 +109,9 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         projects = key.output == "projection"
         network = _network(directory, run, card, projects=projects)
         dtype = DTYPES[run["numerics"]["precision"]]
+    except PluginBroken as broken:
+        print(broken.error.traceback, file=sys.stderr, flush=True)
+        raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         if not directory.is_dir():
             raise ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed") from error

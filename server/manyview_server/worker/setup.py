@@ -192,6 +192,8 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     images = placed(cache.first(adopted.num_images), adopted)
     try:
         method = build_method(settings, at_first.num_trained).to(device).to(memory_format=numerics.memory_format)
+    except PluginBroken:
+        raise
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     assert settings.batch_size is not None
