@@ -293,7 +293,8 @@ class Methods:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A checkpoint or a plain backbone. `weights` is "trained", "file" or "random"; `projection_dim` 0 means none."""
+    """A checkpoint or a plain backbone. `weights` is "trained", "file" or "random"; `projection_dim` 0 means none, and
+    `feature_dim` 0 that a library's network has not been looked at."""
 
     name: str
     train_job: str

@@ -102,7 +102,7 @@ def test_a_job_with_a_broken_plugin_fails_and_says_why(client: manyview.Client, 
     with pytest.raises(manyview.TrainJobFailed, match=r"plugin 'no_module' of broken 0\.1 .* cannot be loaded"):
         job.wait(timeout_s=50)
     assert job.info.failure is not None
-    assert job.info.failure.reason == "CONFIG_INVALID"
+    assert job.info.failure.reason == "PLUGIN_FAILED"
 
 
 def _exported(job: manyview.Job, tmp_path: Path) -> set[str]:

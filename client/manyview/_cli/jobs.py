@@ -23,7 +23,7 @@ def train(
     method: Annotated[
         str | None, typer.Option(help="See `manyview methods`; simclr by default, or that of the other job.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="resnet18, …")] = None,
+    backbone: Annotated[str | None, typer.Option(help="resnet18, vit_tiny, timm/NAME, torchvision/NAME, …")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration as .json or .toml.")] = None,
     settings: Annotated[

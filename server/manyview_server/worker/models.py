@@ -94,7 +94,7 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     """The model of `key` on `device`: batch norms folded into convolutions, channels_last, in its training's precision.
 
     Raises:
-        ModelUnavailable: its files are gone, damaged or of another network.
+        ModelUnavailable: its files are gone, damaged or of another network, or there is no such network any more.
     """
     if not key.checkpoint_dir:
         normalize = NormalizeSettings()
@@ -144,6 +144,8 @@ def _plain_backbone(key: ModelKey) -> Backbone:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             backbone = backbones.build(key.backbone, image_size=PLAIN_IMAGE_SIZE)
+    except PluginBroken as broken:
+        raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
     except ValueError as error:
         raise ModelUnavailable("NOT_FOUND", "MODEL_NOT_FOUND", str(error)) from error
     if key.weights_file:
@@ -156,22 +158,26 @@ def _plain_backbone(key: ModelKey) -> Backbone:
 
 def _backbone(directory: Path, card: ModelCard) -> nn.Module:
     stem: Any = card.stem
-    backbone = backbones.build(
-        card.backbone,
-        image_size=card.image_size,
-        width=card.backbone_width,
-        stem=stem,
-        stem_relu=card.stem_relu,
-        patch_size=card.patch_size,
-    )
+    try:
+        backbone = backbones.build(
+            card.backbone,
+            image_size=card.image_size,
+            width=card.backbone_width,
+            stem=stem,
+            stem_relu=card.stem_relu,
+            patch_size=card.patch_size,
+        )
+    except ValueError as error:  # its plugin is gone, or its library has another version
+        raise ModelUnavailable("FAILED_PRECONDITION", "BACKBONE_UNAVAILABLE", str(error)) from error
     state.restore_backbone(directory / checkpoints.BACKBONE, backbone)
     return backbone
 
 
 def _network(directory: Path, run: dict[str, Any], card: ModelCard, *, projects: bool) -> nn.Module:
     """The backbone alone where that is all, else the encoder with its learned embedding, and the head behind it."""
+    backbone = _backbone(directory, card)  # also where the method builds its own: it says what cannot be built
     if not projects and not card.embedding_dim:
-        return _backbone(directory, card)
+        return backbone
     method = build_method(methods.from_json(run["settings"]), run["num_images"])
     state.restore_method(directory, method)
     if not projects:

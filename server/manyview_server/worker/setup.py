@@ -305,12 +305,14 @@ def _settings(start: StartTraining) -> TrainSettings:
 def _initial_weights(start: StartTraining, settings: TrainSettings) -> InitialWeights | None:
     """What the backbone begins with, if not at random; it is checked that there can be such a backbone.
 
-    Before the images are decoded, which may take long. Raises TrainingFailed.
+    Before the images are decoded, which may take long. Raises TrainingFailed and PluginBroken.
     """
     try:
         file = settings.backbone_weights
         initial = InitialWeights.read(Path(start.weights_dir), file) if file else None
         backbone_check.check(settings, initial)
+    except PluginBroken:
+        raise
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     return initial

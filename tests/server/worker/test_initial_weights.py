@@ -21,6 +21,13 @@ def test_a_file_is_known_by_its_name_and_hash(tmp_path: Path) -> None:
     assert torch.equal(found.tensors["a"], torch.ones(2))
 
 
+def test_a_link_of_the_operators_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    save_file({"a": torch.ones(2)}, tmp_path / "elsewhere.safetensors")
+    (tmp_path / "weights" / "linked.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    assert set(InitialWeights.read(tmp_path / "weights", "linked.safetensors").tensors) == {"a"}
+
+
 @pytest.mark.parametrize(
     ("file", "why"),
     [

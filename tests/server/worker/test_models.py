@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from manyview_server.learn import backbones
+from manyview_server.learn import backbones, methods, optimizers
+from manyview_server.learn.methods import Method, build_method
+from manyview_server.store import checkpoints
+from manyview_server.store.checkpoints import ModelCard
+from manyview_server.worker import state
 from manyview_server.worker.models import MAX_MODELS, ModelCache, ModelKey, ModelUnavailable, fold_batch_norms, load
 
 CPU = torch.device("cpu")
@@ -48,6 +57,69 @@ def test_a_network_of_another_kind_embeds_as_it_is(name: str, tmp_path: Path) ->
     images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     model = load(key(name, str(tmp_path / "weights.safetensors")), CPU)
     torch.testing.assert_close(model.embed(images), network(model.preprocess(images)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, harness: ModuleType) -> Callable[..., tuple[Path, Method]]:
+    """Writes a checkpoint of a fresh job as a trainer does; gives its directory and what was trained."""
+
+    def write(precision: str = "float32", card: dict[str, Any] | None = None, **overrides: Any) -> tuple[Path, Method]:
+        settings = methods.from_json(harness.settings("simclr", **overrides))
+        method = build_method(settings, 64)
+        with_statistics(method)
+        chosen = {"stem": "auto", "patch_size": None, **method.encoder.backbone.chosen}
+        described = {
+            **{name: getattr(settings, name) for name in ("method", "backbone", "backbone_width", "stem_relu")},
+            **{"train_job": "job", "step": 1, "epoch": 1, "embedding_dim": 0, "image_size": settings.image_size},
+            **{"feature_dim": method.encoder.feature_dim, "projection_dim": method.projection_dim, **chosen},
+            **{"mean": settings.views.normalize.mean, "std": settings.views.normalize.std, **(card or {})},
+        }
+        run = {
+            "settings": methods.to_json(settings),
+            "numerics": {"precision": precision, "channels_last": True},
+            "num_images": 64,
+            "step": 1,
+            "model": ModelCard(**described).to_json(),
+        }
+        directory = tmp_path / checkpoints.name(1, 1)
+        tensors = state.capture(method, optimizers.build(settings.optimizer, method, 16))
+        state.write(directory, tensors, json.dumps(run).encode())
+        return directory, method
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"backbone": "resnet9", "stem_relu": False},
+        {"backbone": "vit_tiny", "backbone_width": 0.3},
+        {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 8},
+        {"backbone": "timm/mobilenetv3_small_050", "backbone_width": 1.0},
+        {"backbone": "torchvision/shufflenet_v2_x0_5", "backbone_width": 1.0},
+    ],
+)
+@pytest.mark.parametrize("output", ["backbone", "projection"])
+def test_a_checkpoint_of_any_backbone_embeds_as_it_was_trained(
+    checkpoint: Callable[..., tuple[Path, Method]], backbone: dict[str, Any], output: str
+) -> None:
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+    for precision, near in (("float32", 0.99999), ("bfloat16", 0.99)):
+        directory, method = checkpoint(precision, **backbone)
+        model = load(dataclasses.replace(key(checkpoint_dir=str(directory)), output=output), CPU)
+        expected = method.embed(model.preprocess(images).float(), output)
+        found = model.embed(images)
+        assert found.shape == expected.shape
+        assert torch.cosine_similarity(found, expected).min() > near
+
+
+def test_a_backbone_that_is_there_no_more_is_no_damage_to_the_checkpoint(
+    checkpoint: Callable[..., tuple[Path, Method]],
+) -> None:
+    directory, _ = checkpoint(card={"backbone": "of_a_plugin_that_was_removed"})
+    with pytest.raises(ModelUnavailable, match="unknown backbone 'of_a_plugin_that_was_removed'") as gone:
+        load(key(checkpoint_dir=str(directory)), CPU)
+    assert (gone.value.code, gone.value.reason) == ("FAILED_PRECONDITION", "BACKBONE_UNAVAILABLE")
 
 
 def test_a_plain_backbone_is_the_same_at_each_start_and_disturbs_no_other_generator() -> None:

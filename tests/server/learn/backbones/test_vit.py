@@ -8,6 +8,7 @@ import torch
 
 from manyview_server.learn import backbones
 from manyview_server.learn.backbones.vit import Attention, VisionTransformer
+from manyview_server.learn.losses import nt_xent
 
 
 def small(image_size: int = 32, patch_size: int = 8, **options: float) -> VisionTransformer:
@@ -191,3 +192,20 @@ def test_under_bfloat16_the_features_are_nearly_the_same() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             rough = network(images).float()
     assert torch.cosine_similarity(exact, rough).min() > 0.999
+
+
+def test_a_contrastive_loss_falls() -> None:
+    """A vision transformer learns to tell pictures apart, whatever part of each it sees."""
+    torch.manual_seed(0)
+    network = backbones.build("vit_tiny", image_size=16, width=1 / 3).train()
+    pictures = torch.randn(16, 3, 1, 1) + 0.3 * torch.randn(16, 3, 16, 16)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    losses = []
+    for _ in range(15):
+        views = [network.forward_tokens(pictures, torch.rand(16, 64).argsort(1)[:, :48])[:, 0] for _ in range(2)]
+        loss = nt_xent(*views, 0.2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
