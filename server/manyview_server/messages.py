@@ -55,6 +55,8 @@ class StartTraining(Message):
     # What such a job has adopted since the checkpoint, or since its beginning: an attempt adopts the same at the same
     # steps again, and only then what is new.
     adoptions: tuple[Adoption, ...] = ()
+    # Where the settings' `backbone_weights` are; empty where there is no such directory.
+    weights_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

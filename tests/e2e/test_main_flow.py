@@ -128,7 +128,7 @@ def test_the_configuration_of_a_job_is_whole(jobs: dict[str, manyview.Job], clie
         assert set(config) == set(schemas[name]["properties"])
         assert (config["method"], config["backbone"], config["epochs"]) == (name, "resnet9", 4)
         assert (config["stem"], config["precision"]) == ("small", "float32"), "what was left open is told"
-        assert config["views"]["crop"]["ratio_max"] == pytest.approx(4 / 3)
+        assert config["views"]["pipelines"][0]["crop"]["ratio_max"] == pytest.approx(4 / 3)
 
 
 def test_the_log_lines_of_a_job_can_be_read_and_followed_to_its_end(jobs: dict[str, manyview.Job]) -> None:

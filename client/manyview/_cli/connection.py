@@ -54,9 +54,9 @@ def _known(client: Client, error: NotFound) -> list[str]:
     return []
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, sort_keys: bool = False) -> None:
     """Print a value of the SDK as indented JSON; times become ISO text."""
-    typer.echo(json.dumps(plain(value), indent=2, default=str))
+    typer.echo(json.dumps(plain(value), indent=2, default=str, sort_keys=sort_keys))
 
 
 def plain(value: Any) -> Any:

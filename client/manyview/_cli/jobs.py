@@ -66,7 +66,7 @@ def train(
     }
     with connect(target, token) as client:
         if print_config:
-            print_json(client.resolve_config(**wanted))
+            print_json(client.resolve_config(**wanted), sort_keys=True)  # a Struct has no order
             return
         job = client.train(**wanted, job_id=job_id)
         if watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
     settings = catalogue.resolve(method, convert_jobs.plain(request.config), base)
     if origin is not None and source is not None:
         catalogue.refuse_changed(method, origin.settings, settings)
+    elif file := settings.get("backbone_weights"):
+        await _refuse_missing(store, file)
     return JobPlan(
         train_job_id=job_id,
         dataset_id=dataset_id,
@@ -56,6 +59,13 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
         source=source,
         min_images=_min_images(request, settings),
     )
+
+
+async def _refuse_missing(store: Store, file: str) -> None:
+    """Now, and not when the job starts. Raises InvalidArgument."""
+    if not await asyncio.to_thread((store.weights_dir / file).is_file):
+        message = f"there is no {names.shown(file)} in the server's directory of weights"
+        raise names.invalid("config.backbone_weights", message)
 
 
 def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) -> int:

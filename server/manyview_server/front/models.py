@@ -65,6 +65,8 @@ class Models:
 
     async def _resolve_backbone(self, name: str) -> ResolvedModel:
         info = next((info for info in self._catalogue.backbones if info.name == name), None)
+        if info is None and "/" in name:  # of a library: whether there is one of that name the embedder knows
+            info = Backbone(name=name, feature_dim=0, num_parameters=0)
         if info is None:
             known = ", ".join(info.name for info in self._catalogue.backbones)
             raise NotFound("MODEL_NOT_FOUND", f"no backbone {shown(name)}; known: {known}")

@@ -14,7 +14,7 @@ from manyview_server.store.records import ImageRef
 
 RESOURCE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,63}")
-BACKBONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+BACKBONE = re.compile(r"(?:(?:torchvision|timm)/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 REQUEST_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 STEP = re.compile(r"[0-9]{1,18}")
@@ -93,9 +93,10 @@ def model_name(name: str, field: str) -> ModelName:
             return ModelName(train_job_id=parts[1])
         if parts[2] == "checkpoints" and STEP.fullmatch(parts[3]):
             return ModelName(train_job_id=parts[1], step=int(parts[3]))
-    if parts[0] == "backbones" and len(parts) == 2 and BACKBONE.fullmatch(parts[1]):
-        return ModelName(backbone=parts[1])
-    forms = "trainJobs/{id}, trainJobs/{id}/checkpoints/{step} or backbones/{name}"
+    collection, _, rest = name.partition("/")
+    if collection == "backbones" and BACKBONE.fullmatch(rest):
+        return ModelName(backbone=rest)
+    forms = "trainJobs/{id}, trainJobs/{id}/checkpoints/{step}, backbones/{name} or backbones/timm/{name}"
     raise invalid(field, f"{shown(name)} names no model; it is to be {forms}")
 
 

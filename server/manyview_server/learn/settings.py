@@ -70,6 +70,15 @@ class TrainSettings:
         only={"backbone": partial(backbones.names_taking, "patch_size")},
         fixed=True,
     )
+    backbone_weights: str | None = setting(
+        None,
+        "File in the server's directory of weights with which the backbone begins; null begins at random.",
+        pattern=Pattern(
+            regex=r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/){0,4}[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.safetensors",
+            words="a path in the server's directory of weights that ends in .safetensors",
+        ),
+        fixed=True,
+    )
     embedding_dim: int | None = setting(
         None,
         "Width of a learned linear layer behind the backbone, whose output is the embedding; null means none.",

@@ -238,6 +238,7 @@ class JobSupervisor:
             suspects=poison.suspects,
             quarantined=await poison.quarantined(job),
             follows=job.min_images > 0,
+            weights_dir=str(self._store.weights_dir),
             adoptions=tuple(await growth.adopted_since(self._store, job, checkpoint)),
             blobs=(snapshot.array.tobytes(),),
         )

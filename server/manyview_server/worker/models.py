@@ -135,9 +135,12 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 def _plain_backbone(key: ModelKey) -> Backbone:
     """With the operator's weights, or else weights that are random, but the same at each start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        backbone = backbones.build(key.backbone, image_size=PLAIN_IMAGE_SIZE)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            backbone = backbones.build(key.backbone, image_size=PLAIN_IMAGE_SIZE)
+    except ValueError as error:
+        raise ModelUnavailable("NOT_FOUND", "MODEL_NOT_FOUND", str(error)) from error
     if key.weights_file:
         try:
             state.restore_backbone(Path(key.weights_file), backbone)

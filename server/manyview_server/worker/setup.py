@@ -15,8 +15,6 @@ from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import methods, optimizers
 from manyview_server.learn.alarms import Alarms
-from manyview_server.learn.backbones import Backbone, measured_feature_dim
-from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
@@ -27,11 +25,12 @@ from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
 from manyview_server.store.shards import SNAPSHOT_DTYPE
+from manyview_server.worker import backbone_check, precision, state
 from manyview_server.worker import cache as image_cache
-from manyview_server.worker import precision, state
 from manyview_server.worker.cache import CacheBuilder, ImageCache
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.feed import Feed
+from manyview_server.worker.initial_weights import InitialWeights
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.training_images import TrainingImages, arrange
@@ -72,6 +71,8 @@ class Setup:
     num_steps: int
     steps_per_epoch: int
     """When the job began: schedules that are told in epochs go by it."""
+    initial_weights: dict[str, str] | None
+    """The file that the backbone began with, and its SHA-256."""
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
     inexact: tuple[str, ...]
@@ -121,6 +122,7 @@ class Setup:
         """What a checkpoint holds beside tensors, step and model card."""
         return {
             "settings": methods.to_json(self.settings),
+            "initial_weights": self.initial_weights,
             "numerics": self.numerics.to_json(),
             "num_images": self.images.num_trained,
             "adoptions": [asdict(self.first), asdict(self.images.adoption)],
@@ -165,8 +167,8 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     device = torch.device(start.device)
     settings = _settings(start)
     require_plugins(settings.views)
-    _check_backbone(settings)
     run = _checkpoint(start)
+    initial = None if run else _initial_weights(start, settings)
     own = bool(run) and _is_own(Path(start.resume_from))
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
     snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)
@@ -197,6 +199,8 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     if run:
         # Another job's probe may be of other labels.
         _restore(Path(start.resume_from), method, optimizer, probe if own else None)
+    elif initial:
+        initial.put_into(method)
     steps_per_epoch = at_first.feed.steps_per_epoch
     num_steps = settings.max_steps or 2**63
     if not start.follows:  # else it does not end with its epochs: they grow
@@ -226,8 +230,10 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
+        initial_weights=initial.to_json() if initial else run.get("initial_weights"),
         remarks=(
-            _told(settings.backbone, method.encoder.backbone),
+            ("info", backbone_check.told(settings.backbone, method.encoder.backbone)),
+            *([("info", f"it begins with {initial.file}, SHA-256 {initial.sha256}")] if initial else []),
             *_remarks(cache, images, settings, numerics, start),
         ),
         inexact=tuple(_inexact(images, start, run if own else {})),
@@ -293,20 +299,18 @@ def _settings(start: StartTraining) -> TrainSettings:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
 
 
-def _check_backbone(settings: TrainSettings) -> None:
-    """Build it and show it each size of view before the images are decoded, which may take long.
+def _initial_weights(start: StartTraining, settings: TrainSettings) -> InitialWeights | None:
+    """What the backbone begins with, if not at random; it is checked that there can be such a backbone.
 
-    Raises:
-        TrainingFailed: there is no such backbone, or it does not take such views.
+    Before the images are decoded, which may take long. Raises TrainingFailed.
     """
-    sizes = {pipeline.size(settings.image_size) for pipeline in settings.views.pipelines}
     try:
-        with torch.random.fork_rng(devices=[]):
-            backbone = build_encoder(settings).backbone
-            for size in sorted(sizes):
-                measured_feature_dim(backbone, size)
+        file = settings.backbone_weights
+        initial = InitialWeights.read(Path(start.weights_dir), file) if file else None
+        backbone_check.check(settings, initial)
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
+    return initial
 
 
 def _checkpoint(start: StartTraining) -> dict[str, Any]:
@@ -348,13 +352,6 @@ def report_unreadable(channel: Channel, cache: ImageCache) -> None:
     """Tell the front of the images of `cache` that have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
-
-
-def _told(name: str, backbone: Backbone) -> tuple[str, str]:
-    """The log line that says what network is trained."""
-    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    chosen = "".join(f", {field} {value}" for field, value in backbone.chosen.items())
-    return "info", f"backbone {name}{chosen}: {backbone.feature_dim} features, {num_parameters:,} parameters"
 
 
 def _remarks(

@@ -16,8 +16,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from manyview_server.learn.backbones import Backbone, load_weights
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
@@ -105,20 +106,20 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
         raise ValueError(f"{directory.name} does not fit the model") from error
 
 
-def restore_backbone(file: Path, backbone: nn.Module) -> None:
-    """Load exported weights, a classifier's ``fc`` left aside.
+def restore_backbone(file: Path, backbone: Backbone) -> None:
+    """Load exported weights, a classifier left aside.
 
     Raises:
-        ValueError: they are of another network, or the file is no safetensors file.
+        ValueError: they are of another network (names what differs), or the file is no safetensors file.
     """
     try:
         saved = load_file(file)
     except Exception as error:  # safetensors raises classes of its own
         raise ValueError(f"{file.name} does not fit the backbone: it is no safetensors file") from error
     try:
-        backbone.load_state_dict({name: tensor for name, tensor in saved.items() if not name.startswith("fc.")})
-    except RuntimeError as error:
-        raise ValueError(f"{file.name} does not fit the backbone: it is of another network") from error
+        load_weights(backbone, saved)
+    except ValueError as error:
+        raise ValueError(f"{file.name} does not fit the backbone: {error}") from error
 
 
 def _save(named: Mapping[str, Tensor], path: Path) -> None:

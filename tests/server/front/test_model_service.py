@@ -47,6 +47,17 @@ async def test_checkpoints_come_newest_first_and_then_the_backbones(front: Any, 
     assert (plain.weights, plain.num_bytes) == ("file", 7)
 
 
+async def test_a_librarys_network_is_a_model_by_its_name_and_takes_the_operators_file(front: Any) -> None:
+    name = "backbones/timm/vit_tiny_patch16_224"
+    plain = (await front.models.GetModel(pb.GetModelRequest(name=name))).model
+    assert (plain.name, plain.backbone, plain.weights) == (name, "timm/vit_tiny_patch16_224", "random")
+    assert (plain.feature_dim, plain.image_size) == (0, 224)
+    (front.store.weights_dir / "timm").mkdir()
+    (front.store.weights_dir / "timm" / "vit_tiny_patch16_224.safetensors").write_bytes(b"weights")
+    plain = (await front.models.GetModel(pb.GetModelRequest(name=name))).model
+    assert (plain.weights, plain.num_bytes) == ("file", 7)
+
+
 async def test_pages_survive_checkpoints_that_come_and_go(front: Any, job: str, refused: Any) -> None:
     first = await front.models.ListModels(pb.ListModelsRequest(train_job=job, page_size=2))
     assert [model.step for model in first.models] == [30, 20]

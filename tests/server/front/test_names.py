@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from manyview_server.errors import InvalidArgument
 from manyview_server.front import names
 from manyview_server.front.names import ModelName
+from manyview_server.learn.backbones import LIBRARIES
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ from manyview_server.front.names import ModelName
         ("trainJobs/a/checkpoints/0", ModelName(train_job_id="a", step=0)),
         ("backbones/resnet18", ModelName(backbone="resnet18")),
         ("backbones/vit_small_patch16_224.dino", ModelName(backbone="vit_small_patch16_224.dino")),
+        ("backbones/timm/resnet18", ModelName(backbone="timm/resnet18")),
+        ("backbones/torchvision/resnet18", ModelName(backbone="torchvision/resnet18")),
     ],
 )
 def test_models_have_three_kinds_of_names(name: str, expected: ModelName) -> None:
@@ -27,7 +30,8 @@ def test_models_have_three_kinds_of_names(name: str, expected: ModelName) -> Non
 
 NO_MODELS = """
 a trainJobs trainJobs/ trainJobs/A trainJobs/a/checkpoints trainJobs/a/checkpoints/-1 trainJobs/a/checkpoints/x
-trainJobs/a/steps/1 backbones/ backbones/../x backbones/a/b x/a trainJobs/a/checkpoints/² backbones/.hidden
+trainJobs/a/steps/1 backbones/ backbones/../x backbones/a/b backbones/timm/a/b backbones/timm/
+backbones/timm/.. x/a trainJobs/a/checkpoints/² backbones/.hidden
 trainJobs/a/checkpoints/1/
 """
 
@@ -81,3 +85,8 @@ def test_request_ids_are_uuids_of_one_case() -> None:
     assert names.request_id("0FD1B3B2-8F0B-4C3B-9F0C-0123456789AB") == "0fd1b3b2-8f0b-4c3b-9f0c-0123456789ab"
     with pytest.raises(InvalidArgument):
         names.request_id("0fd1b3b2")
+
+
+def test_the_libraries_of_backbones_are_those_that_can_be_built() -> None:
+    for library in LIBRARIES:
+        assert names.model_name(f"backbones/{library}/a", "model").backbone == f"{library}/a"

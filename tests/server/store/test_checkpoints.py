@@ -19,6 +19,7 @@ CARD = ModelCard(
     stem="small",
     stem_relu=True,
     patch_size=None,
+    embedding_dim=0,
     feature_dim=256,
     projection_dim=64,
     image_size=32,

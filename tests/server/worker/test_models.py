@@ -73,12 +73,19 @@ def test_an_operators_weights_are_used_and_their_classifier_is_left_aside(tmp_pa
     torch.testing.assert_close(model.embed(images), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_librarys_network_that_is_not_there_is_not_found() -> None:
+    with pytest.raises(ModelUnavailable, match="did you mean 'timm/resnet18'") as unknown:
+        load(key("timm/resnet18x"), CPU)
+    assert (unknown.value.code, unknown.value.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
+
+
 def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     bad = tmp_path / "bad.safetensors"
     save_file({"conv1.weight": torch.zeros(1)}, bad)
     with pytest.raises(ModelUnavailable) as wrong:
         load(key(weights_file=str(bad)), CPU)
     assert (wrong.value.code, wrong.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")
+    assert "of another shape: conv1.weight (1,) instead of (64, 3, 7, 7)" in str(wrong.value)
     with pytest.raises(ModelUnavailable) as gone:
         load(key(checkpoint_dir=str(tmp_path / "000000001-1")), CPU)
     assert (gone.value.code, gone.value.reason) == ("NOT_FOUND", "CHECKPOINT_GONE")

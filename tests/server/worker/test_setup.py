@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from manyview_server.learn import methods
+from manyview_server.learn import backbones, methods
 from manyview_server.messages import Adoption, ImageUnreadable, Message, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
@@ -208,3 +210,55 @@ def test_what_a_backbone_cannot_be_is_refused(start: StartTraining, overrides: d
     failed = refused(dataclasses.replace(start, settings=values))
     assert failed.reason == "CONFIG_INVALID"
     assert why in str(failed)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, start: StartTraining) -> StartTraining:
+    """The job, beginning with weights of the operator's."""
+    (tmp_path / "weights").mkdir()
+    torch.manual_seed(77)
+    theirs = backbones.build("resnet9", width=0.125, image_size=16)
+    save_file(theirs.state_dict(), tmp_path / "weights" / "mine.safetensors")
+    settings = {**start.settings, "backbone_weights": "mine.safetensors"}
+    return dataclasses.replace(start, settings=settings, weights_dir=str(tmp_path / "weights"))
+
+
+def test_a_job_begins_with_the_operators_weights_and_says_which(tmp_path: Path, weights: StartTraining) -> None:
+    ready = prepare(weights)
+    theirs = load_file(tmp_path / "weights" / "mine.safetensors")
+    found = ready.method.encoder.backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in theirs.items())
+    sha256 = hashlib.sha256((tmp_path / "weights" / "mine.safetensors").read_bytes()).hexdigest()
+    assert ready.remarks[1] == ("info", f"it begins with mine.safetensors, SHA-256 {sha256}")
+    assert ready.run_json()["initial_weights"] == {"file": "mine.safetensors", "sha256": sha256}
+
+
+def test_a_resumed_job_takes_its_checkpoint_and_still_says_what_it_began_with(
+    tmp_path: Path, weights: StartTraining
+) -> None:
+    ready = prepare(weights)
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    directory = tmp_path / checkpoints.name(2, 1)
+    state.write(directory, state.capture(ready.method, ready.optimizer), text)
+    (tmp_path / "weights" / "mine.safetensors").unlink()
+    resumed = prepare(dataclasses.replace(weights, resume_from=str(directory)))
+    assert resumed.run_json()["initial_weights"] == ready.run_json()["initial_weights"]
+    assert not any("begins with" in text for _, text in resumed.remarks)
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
+    weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "_builder", lambda *_: pytest.fail("decoding began"))
+    failed = refused(dataclasses.replace(weights, settings={**weights.settings, "stem": "imagenet"}))
+    assert failed.reason == "CONFIG_INVALID"
+    assert "of another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
+    gone = {**weights.settings, "backbone_weights": "gone.safetensors"}
+    assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone)))
+
+
+def test_without_a_file_nothing_is_said_of_one(start: StartTraining) -> None:
+    ready = prepare(start)
+    assert ready.run_json()["initial_weights"] is None
+    assert not any("begins with" in text for _, text in ready.remarks)

@@ -22,6 +22,7 @@ from manyview_server.learn.backbones.backbone import Backbone, measured_feature_
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.unknown import did_you_mean
 from manyview_server.learn.backbones.vit import VisionTransformer, choose_patch_size
+from manyview_server.learn.backbones.weights import load_weights
 from manyview_server.learn.plugins import PluginBroken
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "build",
     "choose_patch_size",
     "choose_stem",
+    "load_weights",
     "measured_feature_dim",
     "names",
     "names_taking",
