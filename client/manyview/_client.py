@@ -12,16 +12,27 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from manyview import _convert, _embeddings, _export, _images, _models
+from manyview import _convert, _dataset_embeddings, _embeddings, _export, _images, _models, _preview, _selection
 from manyview._channel import Channel, Deadlines, TLSOptions
 from manyview._embeddings import Embeddings, EmbedRun
 from manyview._errors import AlreadyExists, NotFound, UploadChanged, UploadRejected
 from manyview._jobs import Job
-from manyview._progress import ProgressOption, reporter
+from manyview._preview import Preview
+from manyview._progress import ProgressOption, gauge, reporter
 from manyview._rpcs import Rpcs
-from manyview._types import Dataset, Methods, Model, ServerInfo, StoredImage, UploadReport
+from manyview._types import (
+    Dataset,
+    DuplicateGroup,
+    Methods,
+    Model,
+    QueryNeighbors,
+    Selection,
+    ServerInfo,
+    StoredImage,
+    UploadReport,
+)
 from manyview._upload import Upload
-from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
+from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2
 
 _DEFAULT_METHOD = "simclr"
 _DEFAULT_TARGET = "localhost:50051"
@@ -255,6 +266,40 @@ class Client:
         """The methods and backbones that can be trained on this server, with every parameter's default and bounds."""
         return _convert.methods(self._rpcs.list_methods(train_job_service_pb2.ListMethodsRequest()))
 
+    def preview(
+        self,
+        images: Any,
+        method: str | None = None,
+        *,
+        job: Job | str | None = None,
+        config: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        epoch: int = 0,
+        dataset: Dataset | str | None = None,
+    ) -> Preview:
+        """The views of up to 16 images as training makes them, with what was done to make each.
+
+        `images`: whatever `upload` takes, or, with `dataset`, keys of images of that data set; what `images` lists of a
+        job's own needs no `dataset`. With `job` they are the very views that this job makes of them in `epoch`, which
+        counts from 0; without, those of a method, SimCLR unless another is named, with `config` and `seed` as for
+        `train`.
+
+        Raises InvalidArgument with every violation named, FailedPrecondition where a plugin fails.
+        """
+        wanted = _preview.request(
+            job=job, method=method, config=config, seed=seed, epoch=epoch, default=_DEFAULT_METHOD
+        )
+        errors = {}
+        if dataset is not None or _preview.are_listed(images):
+            wanted.dataset = "" if dataset is None else _models.dataset_name(dataset)
+            found = _preview.stored(images)
+        else:
+            files = _preview.sent(images, self._info.limits)
+            errors = {at: image.error for at, (image, _) in enumerate(files) if image.error is not None}
+            found = [(image.key, message) for image, message in files]
+        wanted.images.extend(message for _, message in found)
+        return _preview.preview([key for key, _ in found], errors, self._rpcs.preview_views(wanted))
+
     # --- embeddings and weights out
 
     def embed(
@@ -302,6 +347,162 @@ class Client:
     ) -> Iterator[Embeddings]:
         made = _embeddings.batches(iter(source), batch_size, self._info.limits)
         return EmbedRun(self._rpcs, _models.model_name(model), how).run(made)
+
+    def embed_dataset(
+        self,
+        dataset: Dataset | str,
+        model: Job | Model | str,
+        *,
+        output: str = "backbone",
+        l2_normalize: bool = False,
+        dtype: str = "float32",
+        version: int | None = None,
+        pca: int | float | None = None,
+        whiten: bool = False,
+        progress: ProgressOption = None,
+    ) -> Embeddings:
+        """The embeddings of all images that a data set holds, or of its first `version`, in the order of their upload.
+
+        Nothing but the rows travels; the server keeps them, and the next call for the same model gets them at once. The
+        row of an unreadable image is NaN and has an entry in `.errors`. With `pca` they are reduced to so many
+        dimensions (an int), or to as few as keep a share of the variance (a float), fitted on the data set:
+        `.variance_kept` says how much that is. `whiten` scales each dimension to variance 1.
+        """
+        asked = _embed_dataset_request(dataset, model, output, l2_normalize, dtype, version, pca, whiten)
+        with gauge(progress, f"embed {asked.dataset}") as report:
+            return _embeddings.joined(list(_dataset_embeddings.pages(self._rpcs, asked, report)))
+
+    def embed_dataset_iter(
+        self,
+        dataset: Dataset | str,
+        model: Job | Model | str,
+        *,
+        output: str = "backbone",
+        l2_normalize: bool = False,
+        dtype: str = "float32",
+        version: int | None = None,
+        pca: int | float | None = None,
+        whiten: bool = False,
+    ) -> Iterator[Embeddings]:
+        """As `embed_dataset`, but in chunks as they come, with bounded memory; `.start` is a chunk's first row."""
+        asked = _embed_dataset_request(dataset, model, output, l2_normalize, dtype, version, pca, whiten)
+        return _dataset_embeddings.pages(self._rpcs, asked, lambda _done, _total: None)
+
+    # --- which images
+
+    def select(
+        self,
+        dataset: Dataset | str,
+        count: int | None = None,
+        *,
+        model: Job | Model | str | None = None,
+        strategy: str = "coreset",
+        seed: int | None = None,
+        distance: float | None = None,
+        num_neighbors: int | None = None,
+        like: Any = None,
+        like_keys: Iterable[str] | None = None,
+        chosen: Iterable[Any] = (),
+        balance: str | Mapping[str, int] | None = None,
+        output: str | None = None,
+        metric: str | None = None,
+        version: int | None = None,
+        progress: ProgressOption = None,
+        timeout_s: float | None = None,
+    ) -> Selection:
+        """Choose `count` images of a data set by their embeddings. The same request gives the same images.
+
+        `strategy`: "coreset", diverse ones, each the farthest from all before it; "minimum_distance", the same until
+        nothing is farther than `distance`; "typicality", those in the midst of many others (`num_neighbors`, 20);
+        "similarity", the nearest to the images `like` (whatever `embed` takes, or images of the data set as `images`
+        lists them; or their keys as `like_keys`); "random", which needs no model. `seed` is for the first two and the
+        last.
+
+        `chosen` are images that were chosen before, by key or as this gives them: the new ones are chosen with regard
+        to them. `balance` is a number for each label, {"dress": 10}, or "equal" or "proportional" shares of `count`.
+        `metric` "cosine" measures between rows scaled to length 1, from 0 to 2, "euclidean" as they are.
+
+        Raises InvalidArgument that names every field that is wrong, DeadlineExceeded after `timeout_s`.
+        """
+        request = embed_service_pb2.SelectSamplesRequest(
+            dataset=_models.dataset_name(dataset),
+            model="" if model is None else _models.model_name(model),
+            output=None if output is None else _selection.output(output),
+            metric=None if metric is None else _selection.metric(metric),
+            version=version or 0,
+            count=count or 0,
+            chosen=[_models.image_ref(image) for image in chosen],
+            balance=_selection.balance(balance),
+        )
+        given = {
+            "seed": seed,
+            "distance": distance,
+            "num_neighbors": num_neighbors,
+            "like": like,
+            "like_keys": like_keys,
+        }
+        _selection.set_strategy(request, strategy, given, self._info.limits)
+        with gauge(progress, f"select from {request.dataset}") as report:
+            return _selection.select(self._rpcs, request, report, timeout_s)
+
+    def neighbors(
+        self,
+        dataset: Dataset | str,
+        images: Any = None,
+        *,
+        keys: Iterable[str] | None = None,
+        model: Job | Model | str,
+        num_neighbors: int | None = None,
+        output: str = "backbone",
+        metric: str = "cosine",
+        version: int | None = None,
+        progress: ProgressOption = None,
+        timeout_s: float | None = None,
+    ) -> list[QueryNeighbors]:
+        """The images of a data set that are nearest to each of `images` (whatever `embed` takes), or to each of its
+        own: as `images` or `select` give them, or by their `keys`; these are no neighbors of themselves.
+
+        One entry for each query, in their order; a query that cannot be decoded has an `.error` and no neighbors.
+        """
+        request = embed_service_pb2.FindNeighborsRequest(
+            dataset=_models.dataset_name(dataset),
+            model=_models.model_name(model),
+            output=_selection.output(output),
+            metric=_selection.metric(metric),
+            version=version or 0,
+            num_neighbors=num_neighbors or 0,
+        )
+        limits = self._info.limits
+        asked = _selection.queries(images, keys, limits)
+        with gauge(progress, f"neighbors in {request.dataset}") as report:
+            return _selection.neighbors(self._rpcs, request, asked, limits, report, timeout_s)
+
+    def duplicates(
+        self,
+        dataset: Dataset | str,
+        *,
+        model: Job | Model | str,
+        max_distance: float,
+        output: str = "backbone",
+        metric: str = "cosine",
+        version: int | None = None,
+        progress: ProgressOption = None,
+        timeout_s: float | None = None,
+    ) -> list[DuplicateGroup]:
+        """Groups of near-duplicates: images that are connected through pairs at most `max_distance` apart, in the order
+        of their first images. 0 finds images with equal embeddings."""
+        request = embed_service_pb2.FindDuplicatesRequest(
+            dataset=_models.dataset_name(dataset),
+            model=_models.model_name(model),
+            output=_selection.output(output),
+            metric=_selection.metric(metric),
+            version=version or 0,
+            max_distance=max_distance,
+        )
+        with gauge(progress, f"duplicates in {request.dataset}") as report:
+            return _selection.duplicates(self._rpcs, request, report, timeout_s)
+
+    # --- models
 
     def models(self, job: Job | str | None = None) -> list[Model]:
         """What can embed: the checkpoints of one job, or of all jobs and then the plain backbones."""
@@ -357,6 +558,25 @@ def _train_request(
         config=_convert.config_struct({**(config or {}), **given}),
         clone_from="" if clone_from is None else _models.job_name(clone_from),
         continue_from="" if continue_from is None else _models.model_name(continue_from),
+    )
+
+
+def _embed_dataset_request(
+    dataset: Dataset | str,
+    model: Job | Model | str,
+    output: str,
+    l2_normalize: bool,
+    dtype: str,
+    version: int | None,
+    pca: int | float | None,
+    whiten: bool,
+) -> embed_service_pb2.EmbedDatasetRequest:
+    return embed_service_pb2.EmbedDatasetRequest(
+        dataset=_models.dataset_name(dataset),
+        model=_models.model_name(model),
+        options=_embeddings.options(output, l2_normalize, dtype),
+        version=version or 0,
+        pca=_dataset_embeddings.pca(pca, whiten),
     )
 
 

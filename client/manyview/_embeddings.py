@@ -34,7 +34,7 @@ EmbedCall = Stream[pb.EmbedStreamRequest, pb.EmbedStreamResponse]
 class Embeddings:
     """`array` (N, D) has a row for each image, in their order; read-only. The row of a refused image is NaN, and
     `errors` says why by row. `checkpoint` names the exact weights; `start` is the first row's place among all
-    images."""
+    images; `variance_kept` is what principal components kept, of 1, where they were asked for."""
 
     array: NDArray[np.float32 | np.float16] = field(repr=False)
     checkpoint: str
@@ -43,6 +43,7 @@ class Embeddings:
     errors: dict[int, ImageError] = field(default_factory=dict)
     timing: EmbedTiming = field(default_factory=EmbedTiming)
     start: int = 0
+    variance_kept: float | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -109,6 +110,7 @@ def joined(chunks: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(
         array=array,
         checkpoint=chunks[-1].checkpoint,
+        variance_kept=chunks[-1].variance_kept,
         keys=tuple(key for chunk in chunks for key in chunk.keys),
         labels=tuple(label for chunk in chunks for label in chunk.labels),
         errors={chunk.start + row: error for chunk in chunks for row, error in chunk.errors.items()},

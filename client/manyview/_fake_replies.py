@@ -9,14 +9,15 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from manyview import _pixels
+from manyview._fake_embeddings import FEATURE_DIM, FakeEmbeddings
+from manyview._fake_errors import Refused
 from manyview.v1 import dataset_service_pb2 as datasets
-from manyview.v1 import embed_service_pb2 as embeds
 from manyview.v1 import metrics_service_pb2 as metrics
 from manyview.v1 import model_service_pb2 as models
 from manyview.v1 import train_job_service_pb2 as jobs
 from manyview.v1 import types_pb2
 
-FEATURE_DIM = 4
 WEIGHTS = b"weights" * 1000
 _TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -26,45 +27,7 @@ def snake(rpc: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
 
 
-def status_details(
-    code: str,
-    message: str,
-    reason: str,
-    metadata: dict[str, str],
-    retry_after_s: float | None,
-    violations: dict[str, str],
-) -> bytes:
-    """A serialized google.rpc.Status with the details that are given; empty without any."""
-    import grpc
-    from google.rpc import error_details_pb2, status_pb2
-
-    status = status_pb2.Status(code=grpc.StatusCode[code].value[0], message=message)
-    if reason:
-        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="manyview", metadata=metadata))
-    if retry_after_s is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromNanoseconds(int(retry_after_s * 1e9))
-        status.details.add().Pack(retry)
-    if violations:
-        bad = error_details_pb2.BadRequest()
-        for name, description in violations.items():
-            bad.field_violations.add(field=name, description=description)
-        status.details.add().Pack(bad)
-    return status.SerializeToString() if status.details else b""
-
-
-class Refused(Exception):
-    """A call that the fake refuses, with the status to answer."""
-
-    def __init__(self, code: str, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
-
-    def details(self) -> bytes:
-        return status_details(self.code, self.message, self.reason, {}, None, {})
-
-
-class FakeState:
+class FakeState(FakeEmbeddings):
     """All that a fake server holds. Tests may change the attributes without an underscore.
 
     `max_unacked_batches` and `max_unacked_bytes` are the upload window, `rejects` maps bytes to the reason they are
@@ -276,6 +239,22 @@ class FakeState:
         method = jobs.Method(name="simclr", title="SimCLR", config_schema_json=json.dumps(schema))
         return jobs.ListMethodsResponse(methods=[method], backbones=[jobs.Backbone(name="resnet18", feature_dim=512)])
 
+    def preview_views(self, request: Any, _: Any) -> jobs.PreviewViewsResponse:
+        """Each image and both of its views are squares of one color, a function of its bytes."""
+        dataset = request.dataset or (self._job(request.train_job).dataset if request.train_job else "")
+        reply = jobs.PreviewViewsResponse(decode_size=8)
+        for image in request.images:
+            data = image.image.data
+            if image.WhichOneof("source") == "stored":
+                data = self.files[dataset, self.find_image(dataset, image.stored).image_id]
+            digest = hashlib.sha256(data).digest()
+            png = _pixels.encode_png(8, 8, digest[:3] * 64)
+            parameters = json.dumps({"crop": {"top": 0, "left": 0, "height": 8, "width": 8}})
+            view = jobs.PreviewedView(size=8, png=png, parameters_json=parameters)
+            made = jobs.PreviewedImage(image_id=digest.hex()[:16], width=8, height=8, original=png, views=[view] * 2)
+            reply.images.append(made if data else jobs.PreviewedImage(error=types_pb2.ImageError(reason="IMAGE_EMPTY")))
+        return reply
+
     def tail_logs(self, request: Any, _: Any) -> Iterator[jobs.TailLogsResponse]:
         self._job(request.train_job)
         lines = list(enumerate(self.logs[request.train_job], start=1))[-(request.num_lines or 100) :]
@@ -338,16 +317,16 @@ class FakeState:
     # --- models and embeddings
 
     def list_models(self, request: Any, _: Any) -> models.ListModelsResponse:
-        checkpoints = [self._model(name) for name in self.jobs if request.train_job in ("", name)]
+        checkpoints = [self.find_model(name) for name in self.jobs if request.train_job in ("", name)]
         plain = [] if request.train_job else [models.Model(name="backbones/resnet18", feature_dim=FEATURE_DIM)]
         return models.ListModelsResponse(models=checkpoints + plain)
 
     def get_model(self, request: Any, _: Any) -> models.GetModelResponse:
-        return models.GetModelResponse(model=self._model(request.name))
+        return models.GetModelResponse(model=self.find_model(request.name))
 
     def export_model(self, request: Any, _: Any) -> Iterator[models.ExportModelResponse]:
         digest = hashlib.sha256(WEIGHTS).digest()
-        header = models.ExportHeader(model=self._model(request.name), num_bytes=len(WEIGHTS), sha256=digest)
+        header = models.ExportHeader(model=self.find_model(request.name), num_bytes=len(WEIGHTS), sha256=digest)
         yield models.ExportModelResponse(header=header)
         for start in range(0, len(WEIGHTS), 3000):
             yield models.ExportModelResponse(chunk=WEIGHTS[start : start + 3000])
@@ -363,20 +342,8 @@ class FakeState:
         device = models.Device(name="cpu", description="fake")
         return models.GetServerInfoResponse(version="0.0.0-fake", limits=limits, devices=[device])
 
-    def embed(self, request: Any, _: Any) -> embeds.EmbedResponse:
-        tensor, errors = _embedded(request.images, request.options)
-        return embeds.EmbedResponse(checkpoint=self._model(request.model).name, embeddings=tensor, errors=errors)
-
-    def embed_stream(self, requests: Iterator[Any], _: Any) -> Iterator[embeds.EmbedStreamResponse]:
-        header = next(requests).header
-        opened = embeds.EmbedOpened(checkpoint=self._model(header.model).name, max_unanswered_batches=2)
-        yield embeds.EmbedStreamResponse(opened=opened)
-        for request in requests:
-            tensor, errors = _embedded(request.batch.images, header.options)
-            result = embeds.EmbedResult(number=request.batch.number, embeddings=tensor, errors=errors)
-            yield embeds.EmbedStreamResponse(result=result)
-
-    def _model(self, name: str) -> models.Model:
+    def find_model(self, name: str) -> models.Model:
+        """The model of this name. Raises Refused."""
         if name.startswith("backbones/"):
             return models.Model(name=name, feature_dim=FEATURE_DIM, weights="random")
         job = "/".join(name.split("/")[:2])
@@ -387,20 +354,3 @@ class FakeState:
 
 def _is_terminal(job: jobs.TrainJob) -> bool:
     return types_pb2.TrainJobState.Name(job.state).removeprefix("TRAIN_JOB_STATE_") in _TERMINAL
-
-
-def _embedded(images: Any, options: embeds.EmbedOptions) -> tuple[types_pb2.Tensor, list[embeds.RowError]]:
-    """Row i is the first bytes of image i's SHA-256, in [0, 1]; an empty image is an error and NaN."""
-    import numpy as np
-
-    rows = np.array([list(hashlib.sha256(image.data).digest()[:FEATURE_DIM]) for image in images], dtype="<f4") / 255
-    empty = [row for row, image in enumerate(images) if not image.data]
-    rows[empty] = np.nan
-    if options.l2_normalize:
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    half = options.data_type == types_pb2.Tensor.DATA_TYPE_FLOAT16
-    data = rows.astype("<f2" if half else "<f4").tobytes()
-    refused = types_pb2.ImageError(reason="IMAGE_EMPTY", message="no bytes")
-    kind = types_pb2.Tensor.DATA_TYPE_FLOAT16 if half else types_pb2.Tensor.DATA_TYPE_FLOAT32
-    tensor = types_pb2.Tensor(data_type=kind, shape=rows.shape, data=data)
-    return tensor, [embeds.RowError(row=row, error=refused) for row in empty]

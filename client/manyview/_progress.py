@@ -1,10 +1,14 @@
-"""A bar on stderr while images go out; nothing at all where stderr is not a terminal."""
+"""A bar on stderr while something takes its time; nothing at all where stderr is not a terminal."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 ProgressOption = bool | Callable[[int, int | None], None] | None
 
@@ -34,11 +38,28 @@ def _counter(report: Callable[[int, int | None], None], total: int | None) -> Ca
 
 
 @contextmanager
+def gauge(progress: ProgressOption, title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields `report(done, total)`, for what the server does; `progress` as in `reporter`."""
+    if callable(progress):
+        yield progress
+    elif progress or (progress is None and sys.stderr.isatty()):
+        with _rich_progress() as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+    else:
+        yield lambda _done, _total: None
+
+
+@contextmanager
 def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    with _rich_progress() as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _rich_progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+    return Progress(*columns, console=Console(stderr=True))

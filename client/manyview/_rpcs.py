@@ -76,6 +76,11 @@ class Rpcs:
     def list_methods(self, request: jobs.ListMethodsRequest) -> jobs.ListMethodsResponse:
         return self._read("TrainJobService/ListMethods", request, jobs.ListMethodsResponse)
 
+    def preview_views(self, request: jobs.PreviewViewsRequest) -> jobs.PreviewViewsResponse:
+        timeout_s = self.channel.deadlines.embed_s
+        method = f"{_PACKAGE}TrainJobService/PreviewViews"
+        return self.channel.unary(method, request, jobs.PreviewViewsResponse, timeout_s=timeout_s)
+
     def tail_logs(self, request: jobs.TailLogsRequest) -> Stream[jobs.TailLogsRequest, jobs.TailLogsResponse]:
         return self.channel.server_stream(f"{_PACKAGE}TrainJobService/TailLogs", request, jobs.TailLogsResponse)
 
@@ -87,6 +92,29 @@ class Rpcs:
         method = f"{_PACKAGE}EmbedService/EmbedStream"
         idle_s = self.channel.deadlines.embed_s
         return self.channel.bidi_stream(method, embeds.EmbedStreamRequest, embeds.EmbedStreamResponse, idle_s=idle_s)
+
+    def embed_dataset(
+        self, request: embeds.EmbedDatasetRequest
+    ) -> Stream[embeds.EmbedDatasetRequest, embeds.EmbedDatasetResponse]:
+        return self.channel.server_stream(f"{_PACKAGE}EmbedService/EmbedDataset", request, embeds.EmbedDatasetResponse)
+
+    def select_samples(
+        self, request: embeds.SelectSamplesRequest
+    ) -> Stream[embeds.SelectSamplesRequest, embeds.SelectSamplesResponse]:
+        method = f"{_PACKAGE}EmbedService/SelectSamples"
+        return self.channel.server_stream(method, request, embeds.SelectSamplesResponse)
+
+    def find_neighbors(
+        self, request: embeds.FindNeighborsRequest
+    ) -> Stream[embeds.FindNeighborsRequest, embeds.FindNeighborsResponse]:
+        method = f"{_PACKAGE}EmbedService/FindNeighbors"
+        return self.channel.server_stream(method, request, embeds.FindNeighborsResponse)
+
+    def find_duplicates(
+        self, request: embeds.FindDuplicatesRequest
+    ) -> Stream[embeds.FindDuplicatesRequest, embeds.FindDuplicatesResponse]:
+        method = f"{_PACKAGE}EmbedService/FindDuplicates"
+        return self.channel.server_stream(method, request, embeds.FindDuplicatesResponse)
 
     def subscribe_metrics(
         self, request: metrics.SubscribeMetricsRequest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 TERMINAL_STATES = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})
 
@@ -86,6 +86,106 @@ class StoredImage:
     num_bytes: int
     width: int
     height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A selected image. `score` is what the strategy says of it, or None: the distance to the nearest image selected
+    before (coreset, minimum_distance), to the nearest query (similarity), or the typicality."""
+
+    image: StoredImage
+    score: float | None
+
+    @property
+    def image_id(self) -> str:
+        return self.image.image_id
+
+    @property
+    def key(self) -> str:
+        return self.image.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Sequence[Sample]):
+    """The selected images in the order of their selection. `checkpoint` names the exact model, "" for none; `version`:
+    they are from the first so many images of the data set."""
+
+    samples: tuple[Sample, ...] = field(repr=False)
+    dataset: str
+    strategy: str
+    checkpoint: str
+    version: int
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        return self.samples[index]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The images' keys."""
+        return tuple(sample.key for sample in self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbor:
+    """An image, and how far it is: from the query, or from the first image of its group of near-duplicates."""
+
+    image: StoredImage
+    distance: float
+
+    @property
+    def image_id(self) -> str:
+        return self.image.image_id
+
+    @property
+    def key(self) -> str:
+        return self.image.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryNeighbors(Sequence[Neighbor]):
+    """The images that are nearest to one query, the nearest first. `query` is its key; `error` says why it has no
+    embedding, and so no neighbors."""
+
+    query: str
+    neighbors: tuple[Neighbor, ...] = field(repr=False)
+    error: ImageError | None
+    checkpoint: str
+
+    @overload
+    def __getitem__(self, index: int) -> Neighbor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Neighbor]: ...
+    def __getitem__(self, index: int | slice) -> Neighbor | Sequence[Neighbor]:
+        return self.neighbors[index]
+
+    def __len__(self) -> int:
+        return len(self.neighbors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateGroup(Sequence[Neighbor]):
+    """Images that are nearly the same, in the order of the data set: each is near to another one of the group.
+    Distances are those to the first."""
+
+    members: tuple[Neighbor, ...] = field(repr=False)
+    checkpoint: str
+
+    @overload
+    def __getitem__(self, index: int) -> Neighbor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Neighbor]: ...
+    def __getitem__(self, index: int | slice) -> Neighbor | Sequence[Neighbor]:
+        return self.members[index]
+
+    def __len__(self) -> int:
+        return len(self.members)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@
         assert server.requests("CreateDataset")[0].dataset_id == "mine"
 
 It behaves as a small, obedient server: images are stored and deduplicated, a job is QUEUED until `finish_job`, events
-are those given to `add_event`, embeddings are a fixed function of the image's bytes. `fail` and `reply` script
-anything else.
+are those given to `add_event`, embeddings are a fixed function of the image's bytes, and the first images are selected.
+`fail` and `reply` script anything else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import grpc
 from google.protobuf.message import Message
 
 from manyview import _fake_replies as fake
+from manyview._fake_errors import Refused, status_details
 from manyview.v1 import (
     dataset_service_pb2,
     embed_service_pb2,
@@ -102,7 +103,7 @@ class FakeServer:
     ) -> None:
         """Let the next `times` calls of `rpc` end with a status, streams after `after` replies. With `reason`,
         `retry_after_s` or `violations` the status carries the google.rpc details."""
-        details = fake.status_details(code, message, reason, metadata or {}, retry_after_s, violations or {})
+        details = status_details(code, message, reason, metadata or {}, retry_after_s, violations or {})
         failure = Failure(grpc.StatusCode[code], message, details, after)
         self._failures[rpc] += [failure] * times
 
@@ -160,7 +161,7 @@ class FakeServer:
             _abort(context, failure)
         try:
             answer: Message = self._answer(rpc)(request, context)
-        except fake.Refused as refused:
+        except Refused as refused:
             _abort(context, Failure(grpc.StatusCode[refused.code], refused.message, refused.details(), 0))
         return answer
 
@@ -175,7 +176,7 @@ class FakeServer:
                 yield message
                 if failure is not None and count >= failure.after:
                     _abort(context, failure)
-        except fake.Refused as refused:
+        except Refused as refused:
             _abort(context, Failure(grpc.StatusCode[refused.code], refused.message, refused.details(), 0))
 
     def _admit(self, rpc: str, context: grpc.ServicerContext) -> Failure | None:
@@ -185,7 +186,7 @@ class FakeServer:
             self.calls.append(Call(rpc, metadata, left_s if left_s is not None and left_s < 1e6 else None))
             failure = self._failures[rpc].pop(0) if self._failures[rpc] else None
         if self._token is not None and metadata.get("authorization") != f"Bearer {self._token}":
-            details = fake.status_details("UNAUTHENTICATED", "wrong token", "TOKEN_INVALID", {}, None, {})
+            details = status_details("UNAUTHENTICATED", "wrong token", "TOKEN_INVALID", {}, None, {})
             return Failure(grpc.StatusCode.UNAUTHENTICATED, "wrong token", details, 0)
         return failure
 

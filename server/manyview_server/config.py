@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 ENV_PREFIX = "MANYVIEW_SERVER_"
 MIB = 1 << 20
+GIB = 1 << 30
 
 
 class SettingsError(ValueError):
@@ -64,6 +65,9 @@ class ServeSettings(BaseSettings):
     max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header says")
     max_image_side: int = Field(16_384, ge=1, le=65_535, description="longest side of an image in pixels")
     max_batch_images: int = Field(256, ge=1, le=4096, description="most images of a batch")
+    embedding_cache_bytes: int = Field(
+        16 * GIB, ge=MIB, description="most bytes of the disk for embeddings of data sets, which can be made again"
+    )
     upload_window_batches: int = Field(8, ge=1, le=64, description="batches of an upload that may wait for their ack")
     upload_window_bytes: int = Field(16 * MIB, ge=MIB, description="bytes of an upload that may wait for their ack")
     embed_window_batches: int = Field(4, ge=1, le=64, description="batches of an embed stream that may be unanswered")

@@ -120,3 +120,8 @@ class DataLoss(ServiceError):
     """Stored bytes fail their checksum."""
 
     code = "DATA_LOSS"
+
+
+def of_code(code: str) -> type[ServiceError]:
+    """The class of a canonical status name."""
+    return next((kind for kind in ServiceError.__subclasses__() if kind.code == code), ServiceError)

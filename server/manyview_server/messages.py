@@ -189,7 +189,10 @@ class StartEmbedding(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedImages(Message):
-    """Embed `blobs`, one encoded image each.
+    """Embed `blobs`, one encoded image each; or images of a data set, behind all requests that bring theirs.
+
+    `dataset_dir` is empty, or the data set's directory: then `blobs[0]` holds rows of its snapshot, of
+    `store.shards.SNAPSHOT_DTYPE`, and images that are `quarantined` are not decoded.
 
     `checkpoint_dir` is the checkpoint's directory, or empty for the plain backbone `backbone`, whose weights are read
     from `weights_file` where that is not empty. `time_left_s`: drop the request when so much time has passed; 0 for no
@@ -205,6 +208,8 @@ class EmbedImages(Message):
     l2_normalize: bool
     data_type: str
     time_left_s: float
+    dataset_dir: str = ""
+    quarantined: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +224,61 @@ class SetThreads(Message):
     """Use so many threads from now on: another process wants the cores, or has gone."""
 
     num_threads: int
+
+
+# ---- front -> previewer ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewImages(Message):
+    """Make the views of `blobs`, one encoded image each, as a job with these settings does in this epoch. An empty blob
+    is an image that was refused already."""
+
+    settings: dict[str, Json]
+    epoch: int
+    # Of the reply's images together, before compression.
+    max_pixel_bytes: int
+
+
+# ---- previewer -> front ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewedView:
+    """One view of one image. `parameters` is what `learn.views.replay.told` says."""
+
+    pipeline: int
+    size: int
+    parameters: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewedImage:
+    """An image and its views; or the reason why there are none."""
+
+    reason: str = ""
+    message: str = ""
+    image_id: int = 0
+    width: int = 0
+    height: int = 0
+    views: tuple[PreviewedView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewDone(Message):
+    """`blobs`: of each image that could be read a PNG of itself, and one of each of its views."""
+
+    decode_size: int
+    images: tuple[PreviewedImage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewFailed(Message):
+    """No views at all. `code` is a canonical status name."""
+
+    code: str
+    reason: str
+    message: str
 
 
 # ---- embedder -> front ----
@@ -254,3 +314,110 @@ class EmbedFailed(Message):
     code: str
     reason: str
     message: str
+
+
+# ---- front -> selector, which answers each with one message ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSource:
+    """The embeddings to work on, and with what.
+
+    `directory` is that of a `store.embeddings.EmbeddingTable`, of which the first rows are read; rows that are not
+    finite are left out. `unit`: they are scaled to length 1. Without a directory there are no rows, only their number.
+    """
+
+    directory: str
+    num_rows: int
+    num_features: int
+    unit: bool
+    device: str
+    num_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectRows(Message):
+    """Select rows by a strategy of `learn.selection`; those that are no parameters of it are 0.
+
+    `count` 0 with "minimum_distance" is no bound. `balance`: "" or how many of each class are to be selected, "equal",
+    "proportional" or "given". `blobs`: int64 rows that are chosen already; int64 rows that cannot be; the queries as
+    int64 rows, or as float32 (Q, D); int64 class of each row, -1 for none; int64 number for each class, where given.
+    """
+
+    source: RowSource
+    strategy: str
+    count: int
+    seed: int
+    distance: float
+    num_neighbors: int
+    balance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindNearest(Message):
+    """The `num_neighbors` nearest rows of each query. `blobs`: the queries as int64 rows, or as float32 (Q, D)."""
+
+    source: RowSource
+    num_neighbors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupDuplicates(Message):
+    """Groups of rows that are connected through pairs at most `max_distance` apart."""
+
+    source: RowSource
+    max_distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitPca(Message):
+    """Principal components of the rows: so many, or, where that is 0, those that keep a share of the variance."""
+
+    source: RowSource
+    num_components: int
+    variance_fraction: float
+    whiten: bool
+
+
+# ---- selector -> front ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsSelected(Message):
+    """`blobs`: int64 (k,) rows in the order of their selection, and float32 (k,) scores, NaN for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearestFound(Message):
+    """`blobs`: int64 (Q, K) rows, the nearest first, and float32 (Q, K) distances."""
+
+    num_neighbors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicatesGrouped(Message):
+    """`blobs`: int64 (M,) rows of all groups of two and more, group by group; int64 (M,) the first row of the group;
+    float32 (M,) distance to that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcaFitted(Message):
+    """`blobs`: float32 mean (D,) and matrix (d, D): a row x becomes matrix (x - mean)."""
+
+    variance_kept: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionFailed(Message):
+    """It cannot be done. `code` is a canonical status name."""
+
+    code: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDamaged(Message):
+    """A segment of the table is not what it was: ask again when it is."""
+
+    segment: int

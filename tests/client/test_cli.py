@@ -19,8 +19,8 @@ from manyview.testing import FakeServer
 from manyview.v1 import metrics_service_pb2, types_pb2
 
 COMMANDS = [
-    "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed", "export",
-    "models", "methods", "info", "health",
+    "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed", "select",
+    "neighbors", "duplicates", "export", "preview", "models", "methods", "info", "health",
 ]  # fmt: skip
 Run = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from manyview._cli import images, jobs, models, server, watch
+from manyview._cli import curation, images, jobs, models, preview, server, watch
 
 _HINTS = {
     "UNAVAILABLE": "is the server running there? set --target or $MANYVIEW_TARGET",
@@ -74,7 +74,11 @@ for command in (
     jobs.resume,
     jobs.cancel,
     models.embed,
+    curation.select,
+    curation.neighbors,
+    curation.duplicates,
     models.export,
+    preview.preview,
     models.models,
     models.methods,
     server.info,

@@ -16,13 +16,22 @@ if TYPE_CHECKING:
 
 
 def embed(
-    sources: Annotated[list[str], typer.Argument(help="Folders, image files or WebDataset .tar shards.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npy (with a .json beside it) or .csv.")],
+    sources: Annotated[list[str] | None, typer.Argument(help="Folders, image files or WebDataset .tar shards.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Instead of files: a data set that the server holds.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Of the data set only the first so many images.")] = None,
+    pca: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER", help="Of a data set: keep 64 dimensions, or 0.95 of the variance."),
+    ] = None,
+    whiten: Annotated[bool, typer.Option("--whiten", help="Scale each dimension of --pca to variance 1.")] = False,
     output: Annotated[str, typer.Option(help="backbone or projection.")] = "backbone",
     l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale rows to length 1.")] = False,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images of files sent at once; 64.")] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
@@ -30,26 +39,45 @@ def embed(
     """Embed images into a file, one row each, in their order. Exit status 1 when an image could not be embedded."""
     if out.suffix not in (".npy", ".csv"):
         raise ValueError(f"--out {out}: expected a .npy or .csv file")
+    how: dict[str, Any] = {"output": output, "l2_normalize": l2_normalize, "dtype": dtype}
     with connect(target, token) as client:
-        found = client.embed(
-            sources if len(sources) > 1 else sources[0],
-            model,
-            output=output,
-            l2_normalize=l2_normalize,
-            dtype=dtype,
-            batch_size=batch_size,
-        )
+        if dataset is not None:
+            _refuse({"SOURCES": sources, "--batch-size": batch_size}, "goes with files, not with --dataset")
+            found = client.embed_dataset(dataset, model, version=version, pca=_pca(pca), whiten=whiten, **how)
+        else:
+            _refuse({"--version": version, "--pca": pca, "--whiten": whiten}, "goes with --dataset")
+            if not sources:
+                raise ValueError("give files to embed, or --dataset")
+            images = sources if len(sources) > 1 else sources[0]
+            found = client.embed(images, model, batch_size=batch_size or 64, **how)
     summary = _summary(found)
     write_csv(found, out) if out.suffix == ".csv" else write_npy(found, summary, out)
     if as_json:
         print_json(summary)
     else:
         rows, features = found.array.shape
-        typer.echo(f"{out}: {rows} rows of {features} from {found.checkpoint}, std {found.std():.4f}")
+        kept = "" if found.variance_kept is None else f", {found.variance_kept:.1%} of the variance kept"
+        typer.echo(f"{out}: {rows} rows of {features} from {found.checkpoint}, std {found.std():.4f}{kept}")
         for row, error in found.errors.items():
             typer.echo(f"  {found.keys[row]}: {error.reason} {error.message}", err=True)
     if found.errors:
         raise typer.Exit(1)
+
+
+def _refuse(given: dict[str, Any], why: str) -> None:
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"{name} {why}")
+
+
+def _pca(text: str | None) -> int | float | None:
+    """A whole number is one of dimensions, any other a share of the variance."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise ValueError(f"--pca {text}: expected a number of dimensions, or a share of the variance") from None
 
 
 def _summary(found: Embeddings) -> dict[str, Any]:
@@ -63,6 +91,7 @@ def _summary(found: Embeddings) -> dict[str, Any]:
         "keys": list(found.keys),
         "labels": list(found.labels),
         "errors": errors,
+        **({} if found.variance_kept is None else {"variance_kept": found.variance_kept}),
     }
 
 

@@ -24,6 +24,26 @@ class EmbedServiceStub(object):
                 request_serializer=manyview_dot_v1_dot_embed__service__pb2.EmbedStreamRequest.SerializeToString,
                 response_deserializer=manyview_dot_v1_dot_embed__service__pb2.EmbedStreamResponse.FromString,
                 )
+        self.EmbedDataset = channel.unary_stream(
+                '/manyview.v1.EmbedService/EmbedDataset',
+                request_serializer=manyview_dot_v1_dot_embed__service__pb2.EmbedDatasetRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_embed__service__pb2.EmbedDatasetResponse.FromString,
+                )
+        self.SelectSamples = channel.unary_stream(
+                '/manyview.v1.EmbedService/SelectSamples',
+                request_serializer=manyview_dot_v1_dot_embed__service__pb2.SelectSamplesRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_embed__service__pb2.SelectSamplesResponse.FromString,
+                )
+        self.FindNeighbors = channel.unary_stream(
+                '/manyview.v1.EmbedService/FindNeighbors',
+                request_serializer=manyview_dot_v1_dot_embed__service__pb2.FindNeighborsRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_embed__service__pb2.FindNeighborsResponse.FromString,
+                )
+        self.FindDuplicates = channel.unary_stream(
+                '/manyview.v1.EmbedService/FindDuplicates',
+                request_serializer=manyview_dot_v1_dot_embed__service__pb2.FindDuplicatesRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_embed__service__pb2.FindDuplicatesResponse.FromString,
+                )
 
 
 class EmbedServiceServicer(object):
@@ -44,6 +64,40 @@ class EmbedServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmbedDataset(self, request, context):
+        """The calls below work on images that the server holds. It embeds them once for each model, keeps the rows on its disk
+        within a cap (`embedding_cache_bytes`), and goes on there when it is asked again; callers of the two calls above go
+        first. Each begins with `opened`, sends `progress` at least every few seconds while the caller waits, and ends with
+        `end`: a stream without it was cut off. Cancelling a call, or the end of its deadline, ends the work on it.
+
+        The embeddings of a data set, page by page in the order of its images. A dropped stream goes on where it stopped: ask
+        again with the last `page_token` that came.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SelectSamples(self, request, context):
+        """Some of a data set's images: diverse, typical, or similar to others. The same request gives the same answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindNeighbors(self, request, context):
+        """The images of a data set that are nearest to others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindDuplicates(self, request, context):
+        """Groups of images that are nearly the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -56,6 +110,26 @@ def add_EmbedServiceServicer_to_server(servicer, server):
                     servicer.EmbedStream,
                     request_deserializer=manyview_dot_v1_dot_embed__service__pb2.EmbedStreamRequest.FromString,
                     response_serializer=manyview_dot_v1_dot_embed__service__pb2.EmbedStreamResponse.SerializeToString,
+            ),
+            'EmbedDataset': grpc.unary_stream_rpc_method_handler(
+                    servicer.EmbedDataset,
+                    request_deserializer=manyview_dot_v1_dot_embed__service__pb2.EmbedDatasetRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_embed__service__pb2.EmbedDatasetResponse.SerializeToString,
+            ),
+            'SelectSamples': grpc.unary_stream_rpc_method_handler(
+                    servicer.SelectSamples,
+                    request_deserializer=manyview_dot_v1_dot_embed__service__pb2.SelectSamplesRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_embed__service__pb2.SelectSamplesResponse.SerializeToString,
+            ),
+            'FindNeighbors': grpc.unary_stream_rpc_method_handler(
+                    servicer.FindNeighbors,
+                    request_deserializer=manyview_dot_v1_dot_embed__service__pb2.FindNeighborsRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_embed__service__pb2.FindNeighborsResponse.SerializeToString,
+            ),
+            'FindDuplicates': grpc.unary_stream_rpc_method_handler(
+                    servicer.FindDuplicates,
+                    request_deserializer=manyview_dot_v1_dot_embed__service__pb2.FindDuplicatesRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_embed__service__pb2.FindDuplicatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -98,5 +172,73 @@ class EmbedService(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/manyview.v1.EmbedService/EmbedStream',
             manyview_dot_v1_dot_embed__service__pb2.EmbedStreamRequest.SerializeToString,
             manyview_dot_v1_dot_embed__service__pb2.EmbedStreamResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def EmbedDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/manyview.v1.EmbedService/EmbedDataset',
+            manyview_dot_v1_dot_embed__service__pb2.EmbedDatasetRequest.SerializeToString,
+            manyview_dot_v1_dot_embed__service__pb2.EmbedDatasetResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SelectSamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/manyview.v1.EmbedService/SelectSamples',
+            manyview_dot_v1_dot_embed__service__pb2.SelectSamplesRequest.SerializeToString,
+            manyview_dot_v1_dot_embed__service__pb2.SelectSamplesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def FindNeighbors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/manyview.v1.EmbedService/FindNeighbors',
+            manyview_dot_v1_dot_embed__service__pb2.FindNeighborsRequest.SerializeToString,
+            manyview_dot_v1_dot_embed__service__pb2.FindNeighborsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def FindDuplicates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/manyview.v1.EmbedService/FindDuplicates',
+            manyview_dot_v1_dot_embed__service__pb2.FindDuplicatesRequest.SerializeToString,
+            manyview_dot_v1_dot_embed__service__pb2.FindDuplicatesResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

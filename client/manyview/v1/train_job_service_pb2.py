@@ -14,68 +14,79 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from manyview.v1 import dataset_service_pb2 as manyview_dot_v1_dot_dataset__service__pb2
 from manyview.v1 import types_pb2 as manyview_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#manyview/v1/train_job_service.proto\x12\x0bmanyview.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\xad\x04\n\x08TrainJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\'\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.manyview.v1.Failure\x12\'\n\x08progress\x18\x08 \x01(\x0b\x32\x15.manyview.v1.Progress\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\x12\x15\n\rlast_sequence\x18\r \x01(\x03\x12\x19\n\x11latest_checkpoint\x18\x0e \x01(\t\x12\x16\n\x0equeue_position\x18\x0f \x01(\x05\x12\x16\n\x0eserver_version\x18\x10 \x01(\t\x12#\n\x06\x66ollow\x18\x11 \x01(\x0b\x32\x13.manyview.v1.Follow\x12\x16\n\x0e\x63ontinued_from\x18\x12 \x01(\t\"\x1c\n\x06\x46ollow\x12\x12\n\nmin_images\x18\x01 \x01(\x03\"8\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"]\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x11\n\tnum_steps\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x12\n\nnum_epochs\x18\x04 \x01(\x05\x12\r\n\x05\x65ta_s\x18\x05 \x01(\x01\"\xf2\x01\n\x15\x43reateTrainJobRequest\x12\x14\n\x0ctrain_job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12\x12\n\nclone_from\x18\x07 \x01(\t\x12\x15\n\rcontinue_from\x18\x08 \x01(\t\x12#\n\x06\x66ollow\x18\t \x01(\x0b\x32\x13.manyview.v1.Follow\"B\n\x16\x43reateTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\"\n\x12GetTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"=\n\x14ListTrainJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListTrainJobsResponse\x12)\n\ntrain_jobs\x18\x01 \x03(\x0b\x32\x15.manyview.v1.TrainJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x15\x44\x65leteTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteTrainJobResponse\"8\n\x14PauseTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"A\n\x15PauseTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"9\n\x15ResumeTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16ResumeTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"9\n\x15\x43\x61ncelTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16\x43\x61ncelTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\x14\n\x12ListMethodsRequest\"\x9a\x01\n\x13ListMethodsResponse\x12$\n\x07methods\x18\x01 \x03(\x0b\x32\x13.manyview.v1.Method\x12(\n\tbackbones\x18\x02 \x03(\x0b\x32\x15.manyview.v1.Backbone\x12\x33\n\x0fplugin_problems\x18\x03 \x03(\x0b\x32\x1a.manyview.v1.PluginProblem\"P\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05paper\x18\x03 \x01(\t\x12\x1a\n\x12\x63onfig_schema_json\x18\x04 \x01(\t\"E\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x02 \x01(\x05\x12\x16\n\x0enum_parameters\x18\x03 \x01(\x03\"N\n\rPluginProblem\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07package\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"G\n\x0fTailLogsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x11\n\tnum_lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"D\n\x10TailLogsResponse\x12#\n\x05lines\x18\x01 \x03(\x0b\x32\x14.manyview.v1.LogLine\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x08\"d\n\x07LogLine\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x03log\x18\x03 \x01(\x0b\x32\x10.manyview.v1.Log2\x9c\x06\n\x0fTrainJobService\x12Y\n\x0e\x43reateTrainJob\x12\".manyview.v1.CreateTrainJobRequest\x1a#.manyview.v1.CreateTrainJobResponse\x12P\n\x0bGetTrainJob\x12\x1f.manyview.v1.GetTrainJobRequest\x1a .manyview.v1.GetTrainJobResponse\x12V\n\rListTrainJobs\x12!.manyview.v1.ListTrainJobsRequest\x1a\".manyview.v1.ListTrainJobsResponse\x12Y\n\x0e\x44\x65leteTrainJob\x12\".manyview.v1.DeleteTrainJobRequest\x1a#.manyview.v1.DeleteTrainJobResponse\x12V\n\rPauseTrainJob\x12!.manyview.v1.PauseTrainJobRequest\x1a\".manyview.v1.PauseTrainJobResponse\x12Y\n\x0eResumeTrainJob\x12\".manyview.v1.ResumeTrainJobRequest\x1a#.manyview.v1.ResumeTrainJobResponse\x12Y\n\x0e\x43\x61ncelTrainJob\x12\".manyview.v1.CancelTrainJobRequest\x1a#.manyview.v1.CancelTrainJobResponse\x12P\n\x0bListMethods\x12\x1f.manyview.v1.ListMethodsRequest\x1a .manyview.v1.ListMethodsResponse\x12I\n\x08TailLogs\x12\x1c.manyview.v1.TailLogsRequest\x1a\x1d.manyview.v1.TailLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#manyview/v1/train_job_service.proto\x12\x0bmanyview.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!manyview/v1/dataset_service.proto\x1a\x17manyview/v1/types.proto\"\xad\x04\n\x08TrainJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\'\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.manyview.v1.TrainJobState\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.manyview.v1.Failure\x12\'\n\x08progress\x18\x08 \x01(\x0b\x32\x15.manyview.v1.Progress\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\x12\x15\n\rlast_sequence\x18\r \x01(\x03\x12\x19\n\x11latest_checkpoint\x18\x0e \x01(\t\x12\x16\n\x0equeue_position\x18\x0f \x01(\x05\x12\x16\n\x0eserver_version\x18\x10 \x01(\t\x12#\n\x06\x66ollow\x18\x11 \x01(\x0b\x32\x13.manyview.v1.Follow\x12\x16\n\x0e\x63ontinued_from\x18\x12 \x01(\t\"\x1c\n\x06\x46ollow\x12\x12\n\nmin_images\x18\x01 \x01(\x03\"8\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"]\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x11\n\tnum_steps\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x12\n\nnum_epochs\x18\x04 \x01(\x05\x12\r\n\x05\x65ta_s\x18\x05 \x01(\x01\"\xf2\x01\n\x15\x43reateTrainJobRequest\x12\x14\n\x0ctrain_job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12\x12\n\nclone_from\x18\x07 \x01(\t\x12\x15\n\rcontinue_from\x18\x08 \x01(\t\x12#\n\x06\x66ollow\x18\t \x01(\x0b\x32\x13.manyview.v1.Follow\"B\n\x16\x43reateTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\"\n\x12GetTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"=\n\x14ListTrainJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListTrainJobsResponse\x12)\n\ntrain_jobs\x18\x01 \x03(\x0b\x32\x15.manyview.v1.TrainJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x15\x44\x65leteTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteTrainJobResponse\"8\n\x14PauseTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"A\n\x15PauseTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"9\n\x15ResumeTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16ResumeTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"9\n\x15\x43\x61ncelTrainJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x16\x43\x61ncelTrainJobResponse\x12(\n\ttrain_job\x18\x01 \x01(\x0b\x32\x15.manyview.v1.TrainJob\"\x14\n\x12ListMethodsRequest\"\x9a\x01\n\x13ListMethodsResponse\x12$\n\x07methods\x18\x01 \x03(\x0b\x32\x13.manyview.v1.Method\x12(\n\tbackbones\x18\x02 \x03(\x0b\x32\x15.manyview.v1.Backbone\x12\x33\n\x0fplugin_problems\x18\x03 \x03(\x0b\x32\x1a.manyview.v1.PluginProblem\"P\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05paper\x18\x03 \x01(\t\x12\x1a\n\x12\x63onfig_schema_json\x18\x04 \x01(\t\"E\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x02 \x01(\x05\x12\x16\n\x0enum_parameters\x18\x03 \x01(\x03\"N\n\rPluginProblem\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07package\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"\xac\x01\n\x13PreviewViewsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\'\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12)\n\x06images\x18\x06 \x03(\x0b\x32\x19.manyview.v1.PreviewImage\"f\n\x0cPreviewImage\x12#\n\x05image\x18\x01 \x01(\x0b\x32\x12.manyview.v1.ImageH\x00\x12\'\n\x06stored\x18\x02 \x01(\x0b\x32\x15.manyview.v1.ImageRefH\x00\x42\x08\n\x06source\"X\n\x14PreviewViewsResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.manyview.v1.PreviewedImage\x12\x13\n\x0b\x64\x65\x63ode_size\x18\x02 \x01(\x05\"\xa6\x01\n\x0ePreviewedImage\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.manyview.v1.ImageError\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\x10\n\x08original\x18\x05 \x01(\x0c\x12)\n\x05views\x18\x06 \x03(\x0b\x32\x1a.manyview.v1.PreviewedView\"U\n\rPreviewedView\x12\x10\n\x08pipeline\x18\x01 \x01(\x05\x12\x0c\n\x04size\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12\x17\n\x0fparameters_json\x18\x04 \x01(\t\"G\n\x0fTailLogsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x11\n\tnum_lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"D\n\x10TailLogsResponse\x12#\n\x05lines\x18\x01 \x03(\x0b\x32\x14.manyview.v1.LogLine\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x08\"d\n\x07LogLine\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x03log\x18\x03 \x01(\x0b\x32\x10.manyview.v1.Log2\xf1\x06\n\x0fTrainJobService\x12Y\n\x0e\x43reateTrainJob\x12\".manyview.v1.CreateTrainJobRequest\x1a#.manyview.v1.CreateTrainJobResponse\x12P\n\x0bGetTrainJob\x12\x1f.manyview.v1.GetTrainJobRequest\x1a .manyview.v1.GetTrainJobResponse\x12V\n\rListTrainJobs\x12!.manyview.v1.ListTrainJobsRequest\x1a\".manyview.v1.ListTrainJobsResponse\x12Y\n\x0e\x44\x65leteTrainJob\x12\".manyview.v1.DeleteTrainJobRequest\x1a#.manyview.v1.DeleteTrainJobResponse\x12V\n\rPauseTrainJob\x12!.manyview.v1.PauseTrainJobRequest\x1a\".manyview.v1.PauseTrainJobResponse\x12Y\n\x0eResumeTrainJob\x12\".manyview.v1.ResumeTrainJobRequest\x1a#.manyview.v1.ResumeTrainJobResponse\x12Y\n\x0e\x43\x61ncelTrainJob\x12\".manyview.v1.CancelTrainJobRequest\x1a#.manyview.v1.CancelTrainJobResponse\x12P\n\x0bListMethods\x12\x1f.manyview.v1.ListMethodsRequest\x1a .manyview.v1.ListMethodsResponse\x12S\n\x0cPreviewViews\x12 .manyview.v1.PreviewViewsRequest\x1a!.manyview.v1.PreviewViewsResponse\x12I\n\x08TailLogs\x12\x1c.manyview.v1.TailLogsRequest\x1a\x1d.manyview.v1.TailLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'manyview.v1.train_job_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TRAINJOB']._serialized_start=141
-  _globals['_TRAINJOB']._serialized_end=698
-  _globals['_FOLLOW']._serialized_start=700
-  _globals['_FOLLOW']._serialized_end=728
-  _globals['_FAILURE']._serialized_start=730
-  _globals['_FAILURE']._serialized_end=786
-  _globals['_PROGRESS']._serialized_start=788
-  _globals['_PROGRESS']._serialized_end=881
-  _globals['_CREATETRAINJOBREQUEST']._serialized_start=884
-  _globals['_CREATETRAINJOBREQUEST']._serialized_end=1126
-  _globals['_CREATETRAINJOBRESPONSE']._serialized_start=1128
-  _globals['_CREATETRAINJOBRESPONSE']._serialized_end=1194
-  _globals['_GETTRAINJOBREQUEST']._serialized_start=1196
-  _globals['_GETTRAINJOBREQUEST']._serialized_end=1230
-  _globals['_GETTRAINJOBRESPONSE']._serialized_start=1232
-  _globals['_GETTRAINJOBRESPONSE']._serialized_end=1295
-  _globals['_LISTTRAINJOBSREQUEST']._serialized_start=1297
-  _globals['_LISTTRAINJOBSREQUEST']._serialized_end=1358
-  _globals['_LISTTRAINJOBSRESPONSE']._serialized_start=1360
-  _globals['_LISTTRAINJOBSRESPONSE']._serialized_end=1451
-  _globals['_DELETETRAINJOBREQUEST']._serialized_start=1453
-  _globals['_DELETETRAINJOBREQUEST']._serialized_end=1510
-  _globals['_DELETETRAINJOBRESPONSE']._serialized_start=1512
-  _globals['_DELETETRAINJOBRESPONSE']._serialized_end=1536
-  _globals['_PAUSETRAINJOBREQUEST']._serialized_start=1538
-  _globals['_PAUSETRAINJOBREQUEST']._serialized_end=1594
-  _globals['_PAUSETRAINJOBRESPONSE']._serialized_start=1596
-  _globals['_PAUSETRAINJOBRESPONSE']._serialized_end=1661
-  _globals['_RESUMETRAINJOBREQUEST']._serialized_start=1663
-  _globals['_RESUMETRAINJOBREQUEST']._serialized_end=1720
-  _globals['_RESUMETRAINJOBRESPONSE']._serialized_start=1722
-  _globals['_RESUMETRAINJOBRESPONSE']._serialized_end=1788
-  _globals['_CANCELTRAINJOBREQUEST']._serialized_start=1790
-  _globals['_CANCELTRAINJOBREQUEST']._serialized_end=1847
-  _globals['_CANCELTRAINJOBRESPONSE']._serialized_start=1849
-  _globals['_CANCELTRAINJOBRESPONSE']._serialized_end=1915
-  _globals['_LISTMETHODSREQUEST']._serialized_start=1917
-  _globals['_LISTMETHODSREQUEST']._serialized_end=1937
-  _globals['_LISTMETHODSRESPONSE']._serialized_start=1940
-  _globals['_LISTMETHODSRESPONSE']._serialized_end=2094
-  _globals['_METHOD']._serialized_start=2096
-  _globals['_METHOD']._serialized_end=2176
-  _globals['_BACKBONE']._serialized_start=2178
-  _globals['_BACKBONE']._serialized_end=2247
-  _globals['_PLUGINPROBLEM']._serialized_start=2249
-  _globals['_PLUGINPROBLEM']._serialized_end=2327
-  _globals['_TAILLOGSREQUEST']._serialized_start=2329
-  _globals['_TAILLOGSREQUEST']._serialized_end=2400
-  _globals['_TAILLOGSRESPONSE']._serialized_start=2402
-  _globals['_TAILLOGSRESPONSE']._serialized_end=2470
-  _globals['_LOGLINE']._serialized_start=2472
-  _globals['_LOGLINE']._serialized_end=2572
-  _globals['_TRAINJOBSERVICE']._serialized_start=2575
-  _globals['_TRAINJOBSERVICE']._serialized_end=3371
+  _globals['_TRAINJOB']._serialized_start=176
+  _globals['_TRAINJOB']._serialized_end=733
+  _globals['_FOLLOW']._serialized_start=735
+  _globals['_FOLLOW']._serialized_end=763
+  _globals['_FAILURE']._serialized_start=765
+  _globals['_FAILURE']._serialized_end=821
+  _globals['_PROGRESS']._serialized_start=823
+  _globals['_PROGRESS']._serialized_end=916
+  _globals['_CREATETRAINJOBREQUEST']._serialized_start=919
+  _globals['_CREATETRAINJOBREQUEST']._serialized_end=1161
+  _globals['_CREATETRAINJOBRESPONSE']._serialized_start=1163
+  _globals['_CREATETRAINJOBRESPONSE']._serialized_end=1229
+  _globals['_GETTRAINJOBREQUEST']._serialized_start=1231
+  _globals['_GETTRAINJOBREQUEST']._serialized_end=1265
+  _globals['_GETTRAINJOBRESPONSE']._serialized_start=1267
+  _globals['_GETTRAINJOBRESPONSE']._serialized_end=1330
+  _globals['_LISTTRAINJOBSREQUEST']._serialized_start=1332
+  _globals['_LISTTRAINJOBSREQUEST']._serialized_end=1393
+  _globals['_LISTTRAINJOBSRESPONSE']._serialized_start=1395
+  _globals['_LISTTRAINJOBSRESPONSE']._serialized_end=1486
+  _globals['_DELETETRAINJOBREQUEST']._serialized_start=1488
+  _globals['_DELETETRAINJOBREQUEST']._serialized_end=1545
+  _globals['_DELETETRAINJOBRESPONSE']._serialized_start=1547
+  _globals['_DELETETRAINJOBRESPONSE']._serialized_end=1571
+  _globals['_PAUSETRAINJOBREQUEST']._serialized_start=1573
+  _globals['_PAUSETRAINJOBREQUEST']._serialized_end=1629
+  _globals['_PAUSETRAINJOBRESPONSE']._serialized_start=1631
+  _globals['_PAUSETRAINJOBRESPONSE']._serialized_end=1696
+  _globals['_RESUMETRAINJOBREQUEST']._serialized_start=1698
+  _globals['_RESUMETRAINJOBREQUEST']._serialized_end=1755
+  _globals['_RESUMETRAINJOBRESPONSE']._serialized_start=1757
+  _globals['_RESUMETRAINJOBRESPONSE']._serialized_end=1823
+  _globals['_CANCELTRAINJOBREQUEST']._serialized_start=1825
+  _globals['_CANCELTRAINJOBREQUEST']._serialized_end=1882
+  _globals['_CANCELTRAINJOBRESPONSE']._serialized_start=1884
+  _globals['_CANCELTRAINJOBRESPONSE']._serialized_end=1950
+  _globals['_LISTMETHODSREQUEST']._serialized_start=1952
+  _globals['_LISTMETHODSREQUEST']._serialized_end=1972
+  _globals['_LISTMETHODSRESPONSE']._serialized_start=1975
+  _globals['_LISTMETHODSRESPONSE']._serialized_end=2129
+  _globals['_METHOD']._serialized_start=2131
+  _globals['_METHOD']._serialized_end=2211
+  _globals['_BACKBONE']._serialized_start=2213
+  _globals['_BACKBONE']._serialized_end=2282
+  _globals['_PLUGINPROBLEM']._serialized_start=2284
+  _globals['_PLUGINPROBLEM']._serialized_end=2362
+  _globals['_PREVIEWVIEWSREQUEST']._serialized_start=2365
+  _globals['_PREVIEWVIEWSREQUEST']._serialized_end=2537
+  _globals['_PREVIEWIMAGE']._serialized_start=2539
+  _globals['_PREVIEWIMAGE']._serialized_end=2641
+  _globals['_PREVIEWVIEWSRESPONSE']._serialized_start=2643
+  _globals['_PREVIEWVIEWSRESPONSE']._serialized_end=2731
+  _globals['_PREVIEWEDIMAGE']._serialized_start=2734
+  _globals['_PREVIEWEDIMAGE']._serialized_end=2900
+  _globals['_PREVIEWEDVIEW']._serialized_start=2902
+  _globals['_PREVIEWEDVIEW']._serialized_end=2987
+  _globals['_TAILLOGSREQUEST']._serialized_start=2989
+  _globals['_TAILLOGSREQUEST']._serialized_end=3060
+  _globals['_TAILLOGSRESPONSE']._serialized_start=3062
+  _globals['_TAILLOGSRESPONSE']._serialized_end=3130
+  _globals['_LOGLINE']._serialized_start=3132
+  _globals['_LOGLINE']._serialized_end=3232
+  _globals['_TRAINJOBSERVICE']._serialized_start=3235
+  _globals['_TRAINJOBSERVICE']._serialized_end=4116
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from manyview.v1 import dataset_service_pb2 as _dataset_service_pb2
 from manyview.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -235,6 +236,66 @@ class PluginProblem(_message.Message):
     package: str
     problem: str
     def __init__(self, group: _Optional[str] = ..., name: _Optional[str] = ..., package: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class PreviewViewsRequest(_message.Message):
+    __slots__ = ("train_job", "method", "config", "epoch", "dataset", "images")
+    TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    train_job: str
+    method: str
+    config: _struct_pb2.Struct
+    epoch: int
+    dataset: str
+    images: _containers.RepeatedCompositeFieldContainer[PreviewImage]
+    def __init__(self, train_job: _Optional[str] = ..., method: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., epoch: _Optional[int] = ..., dataset: _Optional[str] = ..., images: _Optional[_Iterable[_Union[PreviewImage, _Mapping]]] = ...) -> None: ...
+
+class PreviewImage(_message.Message):
+    __slots__ = ("image", "stored")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    image: _types_pb2.Image
+    stored: _dataset_service_pb2.ImageRef
+    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., stored: _Optional[_Union[_dataset_service_pb2.ImageRef, _Mapping]] = ...) -> None: ...
+
+class PreviewViewsResponse(_message.Message):
+    __slots__ = ("images", "decode_size")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[PreviewedImage]
+    decode_size: int
+    def __init__(self, images: _Optional[_Iterable[_Union[PreviewedImage, _Mapping]]] = ..., decode_size: _Optional[int] = ...) -> None: ...
+
+class PreviewedImage(_message.Message):
+    __slots__ = ("error", "image_id", "width", "height", "original", "views")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    error: _types_pb2.ImageError
+    image_id: str
+    width: int
+    height: int
+    original: bytes
+    views: _containers.RepeatedCompositeFieldContainer[PreviewedView]
+    def __init__(self, error: _Optional[_Union[_types_pb2.ImageError, _Mapping]] = ..., image_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., original: _Optional[bytes] = ..., views: _Optional[_Iterable[_Union[PreviewedView, _Mapping]]] = ...) -> None: ...
+
+class PreviewedView(_message.Message):
+    __slots__ = ("pipeline", "size", "png", "parameters_json")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_JSON_FIELD_NUMBER: _ClassVar[int]
+    pipeline: int
+    size: int
+    png: bytes
+    parameters_json: str
+    def __init__(self, pipeline: _Optional[int] = ..., size: _Optional[int] = ..., png: _Optional[bytes] = ..., parameters_json: _Optional[str] = ...) -> None: ...
 
 class TailLogsRequest(_message.Message):
     __slots__ = ("train_job", "num_lines", "follow")

@@ -54,6 +54,11 @@ class TrainJobServiceStub(object):
                 request_serializer=manyview_dot_v1_dot_train__job__service__pb2.ListMethodsRequest.SerializeToString,
                 response_deserializer=manyview_dot_v1_dot_train__job__service__pb2.ListMethodsResponse.FromString,
                 )
+        self.PreviewViews = channel.unary_unary(
+                '/manyview.v1.TrainJobService/PreviewViews',
+                request_serializer=manyview_dot_v1_dot_train__job__service__pb2.PreviewViewsRequest.SerializeToString,
+                response_deserializer=manyview_dot_v1_dot_train__job__service__pb2.PreviewViewsResponse.FromString,
+                )
         self.TailLogs = channel.unary_stream(
                 '/manyview.v1.TrainJobService/TailLogs',
                 request_serializer=manyview_dot_v1_dot_train__job__service__pb2.TailLogsRequest.SerializeToString,
@@ -122,6 +127,15 @@ class TrainJobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewViews(self, request, context):
+        """The views of a few images, as training makes them: the same configuration, seed, epoch and image give the same views, so
+        that those of a job can be made again. Crop for crop, and with the same pixels: bit for bit where the job trains on the CPU
+        in float32, within a level or two of 255 elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TailLogs(self, request, context):
         """The job's log lines, its alerts among them; with `follow` until the job is terminal, and then an explicit end.
         """
@@ -171,6 +185,11 @@ def add_TrainJobServiceServicer_to_server(servicer, server):
                     servicer.ListMethods,
                     request_deserializer=manyview_dot_v1_dot_train__job__service__pb2.ListMethodsRequest.FromString,
                     response_serializer=manyview_dot_v1_dot_train__job__service__pb2.ListMethodsResponse.SerializeToString,
+            ),
+            'PreviewViews': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewViews,
+                    request_deserializer=manyview_dot_v1_dot_train__job__service__pb2.PreviewViewsRequest.FromString,
+                    response_serializer=manyview_dot_v1_dot_train__job__service__pb2.PreviewViewsResponse.SerializeToString,
             ),
             'TailLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.TailLogs,
@@ -320,6 +339,23 @@ class TrainJobService(object):
         return grpc.experimental.unary_unary(request, target, '/manyview.v1.TrainJobService/ListMethods',
             manyview_dot_v1_dot_train__job__service__pb2.ListMethodsRequest.SerializeToString,
             manyview_dot_v1_dot_train__job__service__pb2.ListMethodsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PreviewViews(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/manyview.v1.TrainJobService/PreviewViews',
+            manyview_dot_v1_dot_train__job__service__pb2.PreviewViewsRequest.SerializeToString,
+            manyview_dot_v1_dot_train__job__service__pb2.PreviewViewsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -14,6 +14,7 @@ from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
 from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
+from manyview_server.store.embedding_cache import EmbeddingCache
 from manyview_server.store.store import Store
 from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes
@@ -21,6 +22,9 @@ from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
 from manyview_server.supervise.embedder import EmbedderSupervisor
 from manyview_server.supervise.jobs import JobSupervisor
+from manyview_server.supervise.previewer import PreviewerSupervisor
+from manyview_server.supervise.selector import SelectorPool
+from manyview_server.supervise.tables import EmbeddingTables
 
 CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
@@ -59,8 +63,18 @@ class App:
             catalogue = await remembered(self._settings.data / CATALOGUE)
             _tell_of_plugins(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
-            self._jobs, self._embedder = self._supervisors(catalogue, devices)
-            backend = Backend(store=self._store, catalogue=catalogue, trainers=self._jobs, embedder=self._embedder)
+            self._jobs, self._embedder, self._selector = self._supervisors(catalogue, devices)
+            cache = EmbeddingCache(self._store.embeddings_dir, self._settings.embedding_cache_bytes)
+            self._previewer = PreviewerSupervisor()
+            backend = Backend(
+                store=self._store,
+                catalogue=catalogue,
+                trainers=self._jobs,
+                embedder=self._embedder,
+                tables=EmbeddingTables(self._store, self._embedder, cache),
+                selector=self._selector,
+                previewer=self._previewer,
+            )
             self._start_time = time.time()
             self._server = Server(self._settings, backend, self._version, self._start_time)
             address = await self._server.start()
@@ -72,7 +86,9 @@ class App:
         print(json.dumps({"event": "serving", "address": address, "pid": os.getpid()}), flush=True)
         log.info("serving on %s, devices %s, data in %s", address, ", ".join(devices), self._settings.data)
 
-    def _supervisors(self, catalogue: Catalogue, devices: tuple[str, ...]) -> tuple[JobSupervisor, EmbedderSupervisor]:
+    def _supervisors(
+        self, catalogue: Catalogue, devices: tuple[str, ...]
+    ) -> tuple[JobSupervisor, EmbedderSupervisor, SelectorPool]:
         budget = CoreBudget(available_cores())
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
@@ -82,7 +98,7 @@ class App:
             stop_s=STOP_FRACTION * self._settings.drain_s,
         )
         jobs = JobSupervisor(self._store, caches, budget, patience=patience)
-        return jobs, EmbedderSupervisor(budget, devices[0])
+        return jobs, EmbedderSupervisor(budget, devices[0]), SelectorPool(budget, devices[0])
 
     async def serve(self) -> None:
         """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""
@@ -135,7 +151,9 @@ class App:
         except TimeoutError:
             log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
         await self._server.stop(LAST_WORDS_S)
+        await self._selector.close()
         await self._embedder.close()
+        await self._previewer.close()
         await self._store.close()
         log.info("drained")
 

@@ -135,10 +135,10 @@ def data_type(value: types_pb2.Tensor.DataType) -> str:
     return DATA_TYPES[value]
 
 
-def output(value: embed_service_pb2.EmbedOptions.Output) -> str:
+def output(value: embed_service_pb2.EmbedOptions.Output, field: str = "options.output") -> str:
     """The network's output asked for."""
     if value not in OUTPUTS:
-        raise _unknown_enum("options.output", value)
+        raise _unknown_enum(field, value)
     return OUTPUTS[value]
 
 

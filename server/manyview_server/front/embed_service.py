@@ -1,9 +1,8 @@
-"""EmbedService: one batch, or many in order. Images are checked by their headers before a worker sees them."""
+"""EmbedService: one batch, many in order, and what is done with the embeddings of a data set."""
 # ruff: noqa: N802 (the contract names the methods)
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,27 +12,18 @@ import grpc
 
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import embed_service_pb2_grpc, types_pb2
-from manyview_server.errors import Aborted, FailedPrecondition
+from manyview_server.errors import Aborted
 from manyview_server.front import convert, names
 from manyview_server.front.bidi import RequestReader, Window, ending_in_band, in_order
+from manyview_server.front.dataset_export import DatasetExporter
 from manyview_server.front.draining import Draining
-from manyview_server.front.image_check import check_embed
+from manyview_server.front.image_embedder import ImageEmbedder, Recipe, check_output
 from manyview_server.front.limits import Limits
-from manyview_server.front.models import Models, ResolvedModel
-from manyview_server.front.workers import Embedder
-from manyview_server.messages import EmbedDone, RowFailed
+from manyview_server.front.models import Models
+from manyview_server.front.neighbors import NeighborFinder
+from manyview_server.front.sample_selection import SampleSelector
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What is asked of each image."""
-
-    model: ResolvedModel
-    output: str
-    l2_normalize: bool
-    data_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +47,23 @@ class Embedded:
 class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     """Embeddings out."""
 
-    def __init__(self, models: Models, embedder: Embedder, limits: Limits, draining: Draining) -> None:
+    def __init__(
+        self,
+        models: Models,
+        embedder: ImageEmbedder,
+        limits: Limits,
+        draining: Draining,
+        exporter: DatasetExporter,
+        samples: SampleSelector,
+        finder: NeighborFinder,
+    ) -> None:
         self._models = models
         self._embedder = embedder
         self._limits = limits
         self._draining = draining
+        self._exporter = exporter
+        self._samples = samples
+        self._finder = finder
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """One batch. A caller that goes away takes its queued work with it."""
@@ -82,6 +84,38 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
         responses = self._stream(reader)
         async for response in ending_in_band(responses, reader, lambda e: pb.EmbedStreamResponse(error=e)):
             yield response
+
+    async def EmbedDataset(
+        self, request: pb.EmbedDatasetRequest, context: Context
+    ) -> AsyncIterator[pb.EmbedDatasetResponse]:
+        """A data set's embeddings, page by page."""
+        async with aclosing(self._exporter.export(request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def SelectSamples(
+        self, request: pb.SelectSamplesRequest, context: Context
+    ) -> AsyncIterator[pb.SelectSamplesResponse]:
+        """Some images of a data set."""
+        async with aclosing(self._samples.select(request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def FindNeighbors(
+        self, request: pb.FindNeighborsRequest, context: Context
+    ) -> AsyncIterator[pb.FindNeighborsResponse]:
+        """The nearest images of each query."""
+        async with aclosing(self._finder.neighbors(request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def FindDuplicates(
+        self, request: pb.FindDuplicatesRequest, context: Context
+    ) -> AsyncIterator[pb.FindDuplicatesResponse]:
+        """Groups of near-duplicates."""
+        async with aclosing(self._finder.duplicates(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def _stream(
         self, reader: RequestReader[pb.EmbedStreamRequest]
@@ -127,34 +161,13 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> Recipe:
         output, data_type = convert.output(options.output), convert.data_type(options.data_type)
         resolved = await self._models.resolve_kept(names.model_name(model, field))
-        if output == "projection" and resolved.message.projection_dim == 0:
-            message = f"{resolved.name} has no projection head; its output is the backbone's"
-            raise FailedPrecondition("NO_PROJECTION_HEAD", message)
+        check_output(resolved, output)
         return Recipe(model=resolved, output=output, l2_normalize=options.l2_normalize, data_type=data_type)
 
     async def _embed(self, recipe: Recipe, images: Sequence[types_pb2.Image], time_left_s: float) -> Embedded:
-        """Refused images travel on as empty ones, so that the worker's rows stay those of the caller."""
-        refused = await asyncio.to_thread(self._refused, images)
-        blobs = tuple(b"" if row in refused else image.data for row, image in enumerate(images))
-        checkpoint, weights = recipe.model.checkpoint, recipe.model.weights_file
-        done: EmbedDone = await self._embedder.embed(
-            model=recipe.model.name,
-            checkpoint_dir=checkpoint.directory if checkpoint else "",
-            backbone=recipe.model.message.backbone,
-            weights_file=str(weights) if weights else "",
-            output=recipe.output,
-            l2_normalize=recipe.l2_normalize,
-            data_type=recipe.data_type,
-            time_left_s=time_left_s,
-            images=blobs,
-        )
-        failed = {**{error.row: error for error in done.errors}, **refused}
+        batch = await self._embedder.embed(recipe, images, time_left_s)
         return Embedded(
-            embeddings=convert.tensor(done, recipe.data_type),
-            errors=[convert.row_error(failed[row]) for row in sorted(failed)],
-            timing=convert.timing(done),
+            embeddings=convert.tensor(batch.done, recipe.data_type),
+            errors=[convert.row_error(error) for error in batch.errors.values()],
+            timing=convert.timing(batch.done),
         )
-
-    def _refused(self, images: Sequence[types_pb2.Image]) -> dict[int, RowFailed]:
-        checked = ((row, check_embed(image, self._limits.image)) for row, image in enumerate(images))
-        return {row: RowFailed(row=row, reason=r.reason, message=r.message) for row, r in checked if r is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,26 @@ from manyview.v1 import (
     train_job_service_pb2_grpc,
 )
 from manyview_server.config import ServeSettings, SettingsError
+from manyview_server.front.dataset_export import DatasetExporter
 from manyview_server.front.dataset_service import DatasetService
 from manyview_server.front.draining import Draining
 from manyview_server.front.embed_service import EmbedService
+from manyview_server.front.image_embedder import ImageEmbedder
 from manyview_server.front.interceptors import CallInterceptor
 from manyview_server.front.limits import Limits
 from manyview_server.front.metrics_service import MetricsService
 from manyview_server.front.model_service import ModelService
 from manyview_server.front.models import Models
+from manyview_server.front.neighbors import NeighborFinder
+from manyview_server.front.previews import Previews
+from manyview_server.front.queries import QueryReader
+from manyview_server.front.sample_selection import SampleSelector
+from manyview_server.front.stored_embeddings import StoredEmbeddings
 from manyview_server.front.train_job_service import TrainJobService
-from manyview_server.front.workers import Embedder, Trainers
+from manyview_server.front.workers import Embedder, Previewer, Selector, Tables, Trainers
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
+from manyview_server.supervise.plugin_packages import packages_with_plugins
 
 PROTO_FILES = (
     dataset_service_pb2,
@@ -62,6 +71,9 @@ class Backend:
     catalogue: Catalogue
     trainers: Trainers
     embedder: Embedder
+    tables: Tables
+    selector: Selector
+    previewer: Previewer
 
 
 class Server:
@@ -83,8 +95,9 @@ class Server:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining
         models = Models(backend.store, backend.catalogue)
         datasets = DatasetService(backend.store, limits, draining)
-        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, draining, version)
-        embed = EmbedService(models, backend.embedder, limits, draining)
+        embed = self._embed_service(backend, models, limits, version)
+        previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
+        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, previews, draining, version)
         metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
         model = ModelService(models, backend.catalogue, limits, version, start_time)
         add: list[tuple[Callable[[Any, grpc.aio.Server], None], object]] = [
@@ -100,6 +113,23 @@ class Server:
         reflection.enable_server_reflection(
             (*SERVICE_NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
             server,
+        )
+
+    def _embed_service(self, backend: Backend, models: Models, limits: Limits, version: str) -> EmbedService:
+        draining = self._draining
+        embedder = ImageEmbedder(backend.embedder, limits.image)
+        plugins = {name: metadata.version(name) for name in packages_with_plugins()}
+        versions = {**plugins, **backend.catalogue.versions, "manyview": version}
+        stored = StoredEmbeddings(backend.store, models, backend.tables, backend.selector, versions)
+        queries = QueryReader(backend.store, embedder, limits)
+        return EmbedService(
+            models,
+            embedder,
+            limits,
+            draining,
+            DatasetExporter(stored, limits, draining),
+            SampleSelector(stored, queries, draining),
+            NeighborFinder(stored, queries, draining),
         )
 
     async def start(self) -> str:

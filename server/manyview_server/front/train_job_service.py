@@ -15,6 +15,7 @@ from manyview_server.front import convert, convert_jobs, job_plans, names
 from manyview_server.front.draining import Draining
 from manyview_server.front.idempotency import once
 from manyview_server.front.job_plans import JobPlan
+from manyview_server.front.previews import Previews
 from manyview_server.front.workers import Trainers
 from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME, Verb
 from manyview_server.store.records import Event
@@ -37,11 +38,18 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
     """Training."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, trainers: Trainers, draining: Draining, version: str
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        trainers: Trainers,
+        previews: Previews,
+        draining: Draining,
+        version: str,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._trainers = trainers
+        self._previews = previews
         self._draining = draining
         self._version = version
 
@@ -141,6 +149,10 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             for p in self._catalogue.plugin_errors
         ]
         return pb.ListMethodsResponse(methods=methods, backbones=backbones, plugin_problems=problems)
+
+    async def PreviewViews(self, request: pb.PreviewViewsRequest, context: Context) -> pb.PreviewViewsResponse:
+        """The views of a few images. A caller that goes away takes the work with it."""
+        return await self._previews.views(request, context.time_remaining() or 0.0)
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """The newest lines, then the new ones until the job is terminal."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from manyview_server.messages import EmbedDone
+from manyview_server.messages import EmbedDone, Message, PreviewDone, PreviewImages, RowSource
+from manyview_server.store.records import Snapshot
+from manyview_server.supervise.stored_embedder import TableSpec
+from manyview_server.supervise.tables import OpenTable
 
 
 class Trainers(Protocol):
@@ -35,3 +39,27 @@ class Embedder(Protocol):
 
         Raises ServiceError.
         """
+
+
+class Tables(Protocol):
+    """Makes and keeps embeddings of data sets."""
+
+    def open(self, spec: TableSpec, snapshot: Snapshot, first_row: int = 0) -> AbstractAsyncContextManager[OpenTable]:
+        """The table of these images; see `supervise.tables`."""
+
+
+class Selector(Protocol):
+    """Works on tables of embeddings."""
+
+    def source(self, directory: str, num_rows: int, num_features: int, *, unit: bool) -> RowSource:
+        """The rows of a table, as requests name them. Raises ServiceError."""
+
+    async def ask(self, request: Message) -> Message:
+        """The answer to a request of `messages`. Cancelling it ends the work. Raises ServiceError."""
+
+
+class Previewer(Protocol):
+    """Makes views of a few images."""
+
+    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
+        """The views of each image. Raises ServiceError."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from manyview_server.learn import backbones
 from manyview_server.learn.backbones import Backbone
+from manyview_server.learn.backbones.backbone import measured_feature_dim
 
 if TYPE_CHECKING:
     from manyview_server.learn.settings import TrainSettings
@@ -35,7 +36,11 @@ class Encoder(nn.Module):
 
 
 def build_encoder(settings: TrainSettings) -> Encoder:
-    """The encoder that `settings` describe; what they leave open is chosen by the image size."""
+    """The encoder that `settings` describe; what they leave open is chosen by the image size.
+
+    Raises:
+        ValueError: there is no such backbone, or it does not take views of one of their sizes.
+    """
     backbone = backbones.build(
         settings.backbone,
         image_size=settings.image_size,
@@ -44,4 +49,19 @@ def build_encoder(settings: TrainSettings) -> Encoder:
         stem_relu=settings.stem_relu,
         patch_size=settings.patch_size,
     )
+    for size in sorted({pipeline.size(settings.image_size) for pipeline in settings.views.pipelines}):
+        _check_takes(backbone, size, settings)
     return Encoder(backbone, settings.embedding_dim)
+
+
+def _check_takes(backbone: Backbone, size: int, settings: TrainSettings) -> None:
+    """A backbone that was built for the whole image_size may not take smaller views."""
+    if size == settings.image_size:
+        return
+    try:
+        measured_feature_dim(backbone, size)
+    except ValueError as error:
+        raise ValueError(
+            f"views.pipelines: backbone {settings.backbone!r} for an image_size of {settings.image_size} pixels takes "
+            f"no views of {size}: {error}"
+        ) from error

@@ -47,13 +47,16 @@ class Pca:
         too_few = (self.variances.cumsum(0) < wanted).sum()
         return self.first(min(int(too_few) + 1, len(self.components)))
 
+    def matrix(self, *, whiten: bool = False) -> Tensor:
+        """(d, D), what centred rows are multiplied with: the components, shortened to variance 1 if whitened."""
+        if not whiten:
+            return self.components
+        least = SMALLEST_VARIANCE * self.total_variance or 1.0
+        return self.components / self.variances.clamp_min(least).sqrt()[:, None]
+
     def transform(self, rows: Tensor, *, whiten: bool = False) -> Tensor:
         """(n, d) of (n, D), in the rows' own type: along the components, where all variances are 1 if whitened."""
-        found = (rows.to(self.mean) - self.mean) @ self.components.T
-        if whiten:
-            least = SMALLEST_VARIANCE * self.total_variance or 1.0
-            found /= self.variances.clamp_min(least).sqrt()
-        return found.to(rows.dtype)
+        return ((rows.to(self.mean) - self.mean) @ self.matrix(whiten=whiten).T).to(rows.dtype)
 
 
 def fit(chunks: Iterable[Tensor]) -> Pca:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from manyview_server.learn.patches import choose_patch_size
+
 Json = Any
 
 Broken = tuple[str, Json, str]
@@ -29,8 +31,12 @@ def broken(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Iterator[Br
 
 
 def view_size(image_size: int, fraction: float) -> int:
-    """Pixels on a side of a view that is this share of `image_size`: all of it, or a multiple of 4 from 8 on."""
-    return image_size if fraction == 1 else min(image_size, max(8, 4 * round(fraction * image_size / 4)))
+    """Pixels on a side of a view that is this share of `image_size`: all of it, or the nearest multiple of the patches
+    that a vision transformer would have by default, or of 4 where those are smaller, twice as much at least."""
+    if fraction == 1:
+        return image_size
+    step = 4 if image_size % 2 else max(4, choose_patch_size(image_size))
+    return min(image_size, max(2 * step, step * round(fraction * image_size / step)))
 
 
 def _broken_by_views(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Iterator[Broken]:

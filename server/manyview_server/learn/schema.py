@@ -87,11 +87,11 @@ def setting(
 
     A text is one of `choices`, or fits `pattern`; with both, one of the two is enough. Names that are not known when
     the class is made, such as those of plugins, are given as a function.
-    `needs` names sibling fields that must not be zero for this one to take effect, `only` a sibling and those of its
-    choices with which it does, `at_most` and `at_least` one that bounds it. `width`, of a number of rows, names the one
-    that says how wide they are: it can be given as [rows, width], too. `presets`, of settings that hold a tuple of
-    settings: values to begin from, by name. `short_forms` reads all of these. `fixed`: a checkpoint's tensors or
-    numbers depend on it, so that a run which goes on from one cannot change it.
+    `needs` names sibling fields, none of which may be zero or null for this one to take effect, `only` a sibling and
+    those of its choices with which it does, `at_most` and `at_least` one that bounds it. `width`, of a number of rows,
+    names the one that says how wide they are: it can be given as [rows, width], too. `presets`, of settings that hold a
+    tuple of settings: values to begin from, by name. `short_forms` reads all of these. `fixed`: a checkpoint's tensors
+    or numbers depend on it, so that a run which goes on from one cannot change it.
     """
     bounds = {
         "minimum": minimum,

@@ -61,11 +61,14 @@ class DatasetStore:
         writers: ShardWriters,
         trash: Trash,
         clock: Callable[[], float] = time.time,
+        *,
+        embeddings_dir: Path,
     ) -> None:
         self._database = database
         self._datasets_dir = datasets_dir
         self._writers = writers
         self._trash = trash
+        self._embeddings_dir = embeddings_dir
         self._clock = clock
 
     def directory(self, uid: str) -> Path:
@@ -116,6 +119,7 @@ class DatasetStore:
             connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
             connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
             self._trash.put(connection, self.directory(uid), dataset=pk)
+            self._trash.put(connection, self._embeddings_dir / uid)
             self._writers.forget(pk)
 
         await self._database.write(run, vital=True)
@@ -189,6 +193,15 @@ class DatasetStore:
             WHERE uid = ? AND reason = ?
         """
         return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, (uid, reason))))
+
+    async def unreadable_positions(self, uid: str, version: int) -> npt.NDArray[np.int64]:
+        """Which of the first `version` images are noted as unreadable; positions count from 0."""
+        sql = """
+            SELECT position - 1 FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
+            WHERE uid = ? AND position <= ? ORDER BY position
+        """
+        rows = await self._database.read(lambda c: c.execute(sql, (uid, version)).fetchall())
+        return np.array([position for (position,) in rows], np.int64)
 
     async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
         """Note that a committed image does not decode. False where that was known, or the data set is gone."""

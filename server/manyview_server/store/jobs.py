@@ -25,6 +25,7 @@ from manyview_server.store import checkpoint_rows, checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.store.database import Database, translated_file
 from manyview_server.store.datasets import dataset_pk, read_dataset
+from manyview_server.store.embedding_cache import tables_of_job
 from manyview_server.store.event_rows import RARE, insert, job_pk
 from manyview_server.store.events import EventLog
 from manyview_server.store.job_rows import SELECT, check_expected, job_of, move, read_job, save_progress
@@ -52,11 +53,14 @@ class JobStore:
         jobs_dir: Path,
         trash: Trash,
         clock: Callable[[], float] = time.time,
+        *,
+        embeddings_dir: Path,
     ) -> None:
         self._database = database
         self._events = events
         self._jobs_dir = jobs_dir
         self._trash = trash
+        self._embeddings_dir = embeddings_dir
         self._clock = clock
         # Newer than the rows': too frequent for a commit each, and no harm when lost.
         self._progress: dict[str, Progress] = {}
@@ -161,6 +165,8 @@ class JobStore:
                 raise FailedPrecondition("STATE_CONFLICT", message, metadata={"state": job.state})
             connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
             self._trash.put(connection, self._jobs_dir / job.uid, job=pk)
+            for table in tables_of_job(self._embeddings_dir, job.uid):
+                self._trash.put(connection, table)
 
         await self._database.write(run, vital=True)
         self._forget(train_job_id)

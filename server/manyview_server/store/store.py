@@ -4,6 +4,7 @@
     data_dir/manyview.sqlite             registry, image index, jobs, event log
     data_dir/datasets/<uid>/shard-*.tar  the images
     data_dir/jobs/<uid>/checkpoints/     the checkpoints
+    data_dir/embeddings/<uid>/           embeddings of a data set, which can be made again
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones
     data_dir/BALLAST                     room that is given up when the disk is full
 
@@ -23,8 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manyview_server.store.ballast import Ballast
+from manyview_server.store.blocks import TEMPORARY_SUFFIX
 from manyview_server.store.database import Database, StoreLocked
 from manyview_server.store.datasets import DatasetStore
+from manyview_server.store.embedding_cache import remove
 from manyview_server.store.events import EventLog
 from manyview_server.store.ingest import Ingest
 from manyview_server.store.jobs import JobStore
@@ -51,9 +54,13 @@ class Store:
         self._writers = ShardWriters(self.datasets_dir)
         self._trash = Trash(self._database, data_dir)
         self.events = EventLog(self._database, clock=clock)
-        self.datasets = DatasetStore(self._database, self.datasets_dir, self._writers, self._trash, clock)
+        self.datasets = DatasetStore(
+            self._database, self.datasets_dir, self._writers, self._trash, clock, embeddings_dir=self.embeddings_dir
+        )
         self.uploads = UploadStore(self._database, Ingest(self._database, self._writers, data_dir, reserve_bytes))
-        self.jobs = JobStore(self._database, self.events, self.jobs_dir, self._trash, clock)
+        self.jobs = JobStore(
+            self._database, self.events, self.jobs_dir, self._trash, clock, embeddings_dir=self.embeddings_dir
+        )
         self.requests = RequestLog(self._database, clock)
 
     @classmethod
@@ -87,6 +94,11 @@ class Store:
         return self._data_dir / "jobs"
 
     @property
+    def embeddings_dir(self) -> Path:
+        """Holds a directory for each data set, by its uid, with the tables of its embeddings."""
+        return self._data_dir / "embeddings"
+
+    @property
     def weights_dir(self) -> Path:
         """Holds the operator's own weights for plain backbones."""
         return self._data_dir / "weights"
@@ -100,7 +112,7 @@ class Store:
         os.close(self._lock_fd)
 
     def _start(self) -> None:
-        for directory in (self.datasets_dir, self.jobs_dir, self.weights_dir):
+        for directory in (self.datasets_dir, self.jobs_dir, self.embeddings_dir, self.weights_dir):
             directory.mkdir(mode=0o700, exist_ok=True)
         self._database.open()
         try:
@@ -108,6 +120,7 @@ class Store:
             self._database.run(self._trash.sweep_at_start)
             self._database.run(lambda: self._database.transact(self._recover_shards))
             self._database.run(lambda: self._database.transact(self._remove_jobs_never_made))
+            self._database.run(lambda: self._database.transact(self._remove_embeddings_of_none))
         except BaseException:
             self._database.close()
             raise
@@ -118,6 +131,16 @@ class Store:
         for directory in self.jobs_dir.iterdir():
             if directory.name not in known:
                 shutil.rmtree(directory, ignore_errors=True)
+
+    def _remove_embeddings_of_none(self, connection: sqlite3.Connection) -> None:
+        """Tables whose data set or job is gone, and what a crash left unfinished in others."""
+        datasets = {uid for (uid,) in connection.execute("SELECT uid FROM dataset")}
+        owners = {"backbone", *(uid for (uid,) in connection.execute("SELECT uid FROM job"))}
+        for table in self.embeddings_dir.glob("*/*"):
+            if table.parent.name not in datasets or table.name.partition("-")[0] not in owners:
+                remove(table)
+        for unfinished in self.embeddings_dir.glob(f"*/*/*{TEMPORARY_SUFFIX}"):
+            unfinished.unlink(missing_ok=True)
 
     def _recover_shards(self, connection: sqlite3.Connection) -> None:
         for pk, uid, shard, end in connection.execute("SELECT pk, uid, shard, shard_bytes FROM dataset").fetchall():

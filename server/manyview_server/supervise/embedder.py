@@ -22,6 +22,7 @@ from manyview_server.errors import (
     ResourceExhausted,
     ServiceError,
     Unavailable,
+    of_code,
 )
 from manyview_server.link import LinkClosed, LinkCorrupt
 from manyview_server.supervise.budget import CoreBudget
@@ -30,7 +31,6 @@ from manyview_server.supervise.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
 
-ERRORS = {kind.code: kind for kind in ServiceError.__subclasses__()}
 RETRY_AFTER_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
 
@@ -102,8 +102,12 @@ class EmbedderSupervisor:
         l2_normalize: bool,
         data_type: str,
         time_left_s: float,
+        dataset_dir: str = "",
+        quarantined: Sequence[int] = (),
     ) -> m.EmbedDone:
         """Embed encoded images; `time_left_s` 0 for no limit. The other fields are those of `EmbedImages`.
+
+        With `dataset_dir`, `images` holds rows of that data set's snapshot, and the images are read from there.
 
         Raises:
             ResourceExhausted: EMBED_QUEUE_FULL, too much waits already.
@@ -122,6 +126,8 @@ class EmbedderSupervisor:
             l2_normalize=l2_normalize,
             data_type=data_type,
             time_left_s=time_left_s,
+            dataset_dir=dataset_dir,
+            quarantined=tuple(quarantined),
             blobs=tuple(images),
         )
         with self._room(request):
@@ -150,6 +156,9 @@ class EmbedderSupervisor:
         """Room in the queue for the request."""
         if self._closed:
             raise _draining()
+        if request.dataset_dir:  # whoever asks for these waits for each answer, and they wait behind all others
+            yield
+            return
         num_images, num_bytes = len(request.blobs), sum(map(len, request.blobs))
         if self._images + num_images > self._limits.max_images or self._bytes + num_bytes > self._limits.max_bytes:
             message = f"{self._images} images wait to be embedded already"
@@ -274,8 +283,7 @@ class EmbedderSupervisor:
         if isinstance(message, m.EmbedDone):
             waiter.answer.set_result(message)
         else:
-            kind = ERRORS.get(message.code, ServiceError)
-            waiter.answer.set_exception(kind(message.reason, message.message))
+            waiter.answer.set_exception(of_code(message.code)(message.reason, message.message))
 
     def _died(self) -> None:
         """Count a death. The first restart comes at once, each further one without an answer between later."""

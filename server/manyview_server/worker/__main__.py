@@ -1,4 +1,4 @@
-"""`python -m manyview_server.worker trainer|embedder --link-fd N`, or `describe`, which prints JSON and ends."""
+"""`python -m manyview_server.worker KIND --link-fd N`, or `describe`, which prints JSON and ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pathlib import Path
 from manyview_server.learn import plugins
 from manyview_server.link import Link
 from manyview_server.messages import Hello
-from manyview_server.worker import describe, embedder, trainer
+from manyview_server.worker import describe, embedder, previewer, selector, trainer
 from manyview_server.worker.channel import EXIT_ORPHANED, Channel
 from manyview_server.worker.versions import versions
 
 EXIT_THREAD_FAILED = 70
 PR_SET_PDEATHSIG = 1
 OOM_SCORE_ADJUSTMENT = "500"
-RUN = {"trainer": trainer.run, "embedder": embedder.run}
+RUN = {"trainer": trainer.run, "embedder": embedder.run, "selector": selector.run, "previewer": previewer.run}
 
 
 def main() -> None:

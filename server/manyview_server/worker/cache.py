@@ -8,7 +8,6 @@ and mapped onto the square.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import threading
@@ -26,8 +25,8 @@ from torch import Tensor
 
 from manyview_server import failpoints
 from manyview_server.decode_notes import DecodeNotes
-from manyview_server.store.shards import ShardReader, image_id_of
-from manyview_server.worker import decoder
+from manyview_server.store.shards import ShardReader
+from manyview_server.worker import decoder, stored_images
 from manyview_server.worker.decoder import DecodeError
 
 Snapshot = npt.NDArray[Any]
@@ -220,15 +219,8 @@ class CacheBuilder:
         )
 
     def _decode(self, reader: ShardReader, row: Any, *, alone: bool = False) -> decoder.Pixels:
+        data = stored_images.read(reader, row, self.quarantined)
         image_id = int(row["image_id"])
-        if image_id in self.quarantined:
-            raise DecodeError("DECODER_CRASHED", "it kills the decoder")
-        try:
-            data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
-        except (OSError, EOFError) as error:
-            raise DecodeError("IMAGE_LOST", f"the server cannot read it from shard {row['shard']} any more") from error
-        if image_id_of(hashlib.sha256(data).digest()) != image_id:
-            raise DecodeError("CHECKSUM_MISMATCH", "the stored bytes are not those that were sent")
         noted: AbstractContextManager[None] = self.notes.of(image_id, alone=alone) if self.notes else nullcontext()
         with noted:
             failpoints.reach("cache.decode", image_id)

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from manyview_server.learn import backbones, plugins, schema
-from manyview_server.learn.methods import METHODS
+from manyview_server.learn import backbones, methods, plugins, schema
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.views import custom
 from manyview_server.worker.versions import versions
@@ -19,12 +18,12 @@ from manyview_server.worker.versions import versions
 
 def describe() -> dict[str, Any]:
     """{"versions", "devices", "methods", "backbones", "plugin_errors"}, all JSON values."""
-    errors = custom.errors()
+    errors = [*custom.errors(), *methods.plugin_errors()]
     plugged_in = _backbone_plugins(errors)
     return {
         "versions": versions(),
         "devices": _devices(),
-        "methods": [_method(name) for name in METHODS],
+        "methods": [_method(name) for name in methods.names()],
         "backbones": [*(_backbone(name) for name in backbones.BACKBONES), *plugged_in],
         "plugin_errors": [asdict(error) for error in errors],
     }
@@ -45,7 +44,7 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _method(name: str) -> dict[str, Any]:
-    entry = METHODS[name]
+    entry = methods.entry(name)
     settings_schema = {**schema.json_schema(entry.settings), "x-takes": entry.settings.takes()}
     return {"name": name, "title": entry.title, "paper": entry.paper, "schema": settings_schema}
 

@@ -28,6 +28,8 @@ CPU_MAX_BATCH = 16
 CUDA_MAX_BATCH = 128
 CPU_SMALLEST_SHARE = 4
 """Rows that a thread does not leave to the others."""
+CPU_BULK_BATCH = 4
+"""Of stored images: 3 % slower than 16, and a caller in between waits a quarter as long for a thread."""
 CUDA_LANES = 2
 
 Rows = npt.NDArray[np.float32]
@@ -54,9 +56,9 @@ class Embedder:
         self._on_cpu = device.type == "cpu"
         self._allocating = threading.Lock()
         self._scheduler = (
-            Scheduler(CPU_MAX_BATCH, num_threads, smallest_share=CPU_SMALLEST_SHARE)
+            Scheduler(CPU_MAX_BATCH, CPU_BULK_BATCH, num_threads, smallest_share=CPU_SMALLEST_SHARE)
             if self._on_cpu
-            else Scheduler(CUDA_MAX_BATCH, num_threads, smallest_share=CUDA_MAX_BATCH)
+            else Scheduler(CUDA_MAX_BATCH, CUDA_MAX_BATCH, num_threads, smallest_share=CUDA_MAX_BATCH)
         )
 
     def start(self) -> None:
@@ -70,15 +72,18 @@ class Embedder:
     def handle(self, message: Message) -> None:
         """Take note of a message from the front."""
         match message:
-            case EmbedImages() if not message.blobs:
-                request = Request(message)
-                self._channel.send(request.failed("INVALID_ARGUMENT", "NO_IMAGES", "a request needs an image"))
             case EmbedImages():
-                self._scheduler.add(Request(message))
+                self._accept(Request(message))
             case CancelEmbed():
                 self._scheduler.cancel(message.request_id)
             case SetThreads():
                 self._scheduler.set_threads(max(1, message.num_threads))
+
+    def _accept(self, request: Request) -> None:
+        if request.num_images:
+            self._scheduler.add(request)
+        else:
+            self._channel.send(request.failed("INVALID_ARGUMENT", "NO_IMAGES", "a request needs an image"))
 
     def _spawn(self, name: str, number: int, *, decodes: bool, embeds: bool) -> None:
         def work() -> None:
@@ -97,7 +102,7 @@ class Embedder:
         if self._is_late(request) or (model := self._model_for(request)) is None:
             return
         try:
-            pixels = decoder.resize(decoder.decode(request.message.blobs[task.row]), model.image_size)
+            pixels = decoder.resize(decoder.decode(request.image(task.row)), model.image_size)
         except DecodeError as error:
             request.last_decode = time.monotonic()
             request.errors.append(RowFailed(row=task.row, reason=error.reason, message=str(error)))

@@ -6,6 +6,7 @@ Shapes: B images, o pixels on a side of the input, D output width.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from manyview_server.learn import backbones, methods
 from manyview_server.learn.backbones import Backbone, ResNet
 from manyview_server.learn.methods import build_method
+from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.views.recipe import NormalizeSettings
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
@@ -107,6 +109,9 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         projects = key.output == "projection"
         network = _network(directory, run, card, projects=projects)
         dtype = DTYPES[run["numerics"]["precision"]]
+    except PluginBroken as broken:
+        print(broken.error.traceback, file=sys.stderr, flush=True)
+        raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         if not directory.is_dir():
             raise ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed") from error

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from manyview_server.messages import EmbedDone, EmbedFailed, EmbedImages, RowFailed
+from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader
+from manyview_server.worker import stored_images
 from manyview_server.worker.models import ModelKey
 
 NUMPY_DTYPES = {"float32": "<f4", "float16": "<f2"}
@@ -46,8 +50,27 @@ class Request:
         )
 
     @property
+    def is_bulk(self) -> bool:
+        """Whether it goes behind those of callers that brought their images."""
+        return bool(self.message.dataset_dir)
+
+    @cached_property
     def num_images(self) -> int:
-        return len(self.message.blobs)
+        return len(self._stored) if self.is_bulk else len(self.message.blobs)
+
+    def image(self, row: int) -> bytes:
+        """An image's file. Raises DecodeError where it is stored and cannot be read."""
+        if not self.is_bulk:
+            return self.message.blobs[row]
+        reader = ShardReader(Path(self.message.dataset_dir))
+        try:
+            return stored_images.read(reader, self._stored[row], self.message.quarantined)
+        finally:
+            reader.close()
+
+    @cached_property
+    def _stored(self) -> npt.NDArray[np.void]:
+        return np.frombuffer(b"".join(self.message.blobs), SNAPSHOT_DTYPE)
 
     @property
     def has_expired(self) -> bool:

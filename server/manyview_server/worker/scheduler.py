@@ -1,7 +1,8 @@
 """Who does what next in the embedder: rows to decode, batches to embed.
 
 A batch holds whatever rows of the same model are ready, whoever asked for them. It is taken when it is full, or when
-nothing is left to decode first; so batches are large under load, and a lone request does not wait for company.
+nothing is left to decode first; so batches are large under load, and a lone request does not wait for company. Stored
+images are embedded with what callers leave over: theirs is always the next task.
 """
 
 from __future__ import annotations
@@ -37,20 +38,71 @@ class ForwardTask:
 Task = DecodeTask | ForwardTask
 
 
-class Scheduler:
-    """The queues. Any thread; `take` waits."""
+class Lane:
+    """Requests of one rank, from the queue to the network. Under the scheduler's lock."""
 
-    def __init__(self, max_batch: int, num_threads: int, smallest_share: int) -> None:
-        """An incomplete batch is split among the threads, into parts of at least `smallest_share` rows."""
-        self._smallest_share = smallest_share
+    def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
-        self._num_threads = num_threads
-        self._changed = threading.Condition()
-        self._requests: OrderedDict[int, Request] = OrderedDict()
-        self._to_decode: deque[Request] = deque()
+        self.to_decode: deque[Request] = deque()
         # By model, the one whose row has waited longest first.
         self._ready: OrderedDict[ModelKey, deque[DecodedRow]] = OrderedDict()
         self._num_ready = 0
+
+    @property
+    def may_decode(self) -> bool:
+        """Whether an image is left to decode, and room for its row."""
+        while self.to_decode and self.to_decode[0].is_over:
+            self.to_decode.popleft()
+        return bool(self.to_decode) and self._num_ready < READY_BATCHES * self._max_batch
+
+    @property
+    def may_embed(self) -> bool:
+        """Whether a batch is to go: it is full, or nothing is left to wait for."""
+        return bool(self._ready) and (self._is_full or not self.may_decode)
+
+    @property
+    def _is_full(self) -> bool:
+        return any(len(rows) >= self._max_batch for rows in self._ready.values())
+
+    def add(self, row: DecodedRow) -> None:
+        """A row is ready for the network."""
+        self._ready.setdefault(row.request.key, deque()).append(row)
+        self._num_ready += 1
+
+    def decode(self) -> DecodeTask:
+        """The next image."""
+        request = self.to_decode[0]
+        row = request.num_taken
+        if row == 0:
+            request.first_decode = time.monotonic()
+        request.num_taken += 1
+        if request.num_taken == request.num_images:
+            self.to_decode.popleft()
+        return DecodeTask(request=request, row=row)
+
+    def batch(self, num_threads: int, smallest_share: int) -> ForwardTask:
+        """The next batch; an incomplete one is split among the threads."""
+        full = self._is_full
+        key, rows = next((k, rows) for k, rows in self._ready.items() if not full or len(rows) >= self._max_batch)
+        share = max(smallest_share, -(-len(rows) // num_threads))
+        taken = [rows.popleft() for _ in range(min(len(rows), self._max_batch if full else share))]
+        self._num_ready -= len(taken)
+        del self._ready[key]
+        if rows:
+            self._ready[key] = rows  # to the end: models take turns
+        return ForwardTask(key=key, rows=[row for row in taken if not row.request.is_over])
+
+
+class Scheduler:
+    """The queues. Any thread; `take` waits."""
+
+    def __init__(self, max_batch: int, max_bulk_batch: int, num_threads: int, smallest_share: int) -> None:
+        """An incomplete batch is split among the threads, into parts of at least `smallest_share` rows."""
+        self._smallest_share = smallest_share
+        self._num_threads = num_threads
+        self._changed = threading.Condition()
+        self._requests: OrderedDict[int, Request] = OrderedDict()
+        self._callers, self._bulk = Lane(max_batch), Lane(max_bulk_batch)
 
     def set_threads(self, num_threads: int) -> None:
         """Let only the first `num_threads` threads take tasks."""
@@ -62,7 +114,7 @@ class Scheduler:
         """Queue all rows of a request."""
         with self._changed:
             self._requests[request.message.request_id] = request
-            self._to_decode.append(request)
+            self._lane(request).to_decode.append(request)
             self._changed.notify_all()
 
     def cancel(self, request_id: int) -> None:
@@ -77,6 +129,8 @@ class Scheduler:
         with self._changed:
             while True:
                 if thread < self._num_threads and (task := self._next(decodes, embeds)) is not None:
+                    # What others waited for may have changed: room, or the last row before an incomplete batch.
+                    self._changed.notify_all()
                     return task
                 self._changed.wait()
 
@@ -85,8 +139,7 @@ class Scheduler:
         with self._changed:
             row.request.last_decode = time.monotonic()
             if not row.request.is_over:
-                self._ready.setdefault(row.request.key, deque()).append(row)
-                self._num_ready += 1
+                self._lane(row.request).add(row)
             self._changed.notify_all()
 
     def rows_done(self, request: Request, num_rows: int) -> bool:
@@ -110,34 +163,13 @@ class Scheduler:
         self._requests.pop(request.message.request_id, None)
         self._changed.notify_all()
 
+    def _lane(self, request: Request) -> Lane:
+        return self._bulk if request.is_bulk else self._callers
+
     def _next(self, decodes: bool, embeds: bool) -> Task | None:
-        while self._to_decode and self._to_decode[0].is_over:
-            self._to_decode.popleft()
-        full = any(len(rows) >= self._max_batch for rows in self._ready.values())
-        has_room = self._num_ready < READY_BATCHES * self._max_batch
-        may_decode = bool(self._to_decode) and has_room
-        if embeds and self._ready and (full or not may_decode):
-            return self._batch(full)
-        return self._decode() if decodes and may_decode else None
-
-    def _decode(self) -> DecodeTask:
-        request = self._to_decode[0]
-        row = request.num_taken
-        if row == 0:
-            request.first_decode = time.monotonic()
-        request.num_taken += 1
-        if request.num_taken == request.num_images:
-            self._to_decode.popleft()
-            self._changed.notify_all()  # nothing is left to wait for: an incomplete batch may go
-        return DecodeTask(request=request, row=row)
-
-    def _batch(self, full: bool) -> ForwardTask:
-        key, rows = next((key, rows) for key, rows in self._ready.items() if not full or len(rows) >= self._max_batch)
-        share = max(self._smallest_share, -(-len(rows) // self._num_threads))
-        taken = [rows.popleft() for _ in range(min(len(rows), self._max_batch if full else share))]
-        self._num_ready -= len(taken)
-        del self._ready[key]
-        if rows:
-            self._ready[key] = rows  # to the end: models take turns
-        self._changed.notify_all()
-        return ForwardTask(key=key, rows=[row for row in taken if not row.request.is_over])
+        for lane in (self._callers, self._bulk):
+            if embeds and lane.may_embed:
+                return lane.batch(self._num_threads, self._smallest_share)
+            if decodes and lane.may_decode:
+                return lane.decode()
+        return None

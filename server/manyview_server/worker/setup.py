@@ -18,6 +18,7 @@ from manyview_server.learn.alarms import Alarms
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
+from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views import require_plugins
@@ -191,6 +192,8 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     images = placed(cache.first(adopted.num_images), adopted)
     try:
         method = build_method(settings, at_first.num_trained).to(device).to(memory_format=numerics.memory_format)
+    except PluginBroken:
+        raise
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     assert settings.batch_size is not None

@@ -25,10 +25,26 @@ from manyview.v1 import (
     types_pb2,
 )
 from manyview_server.config import ServeSettings
+from manyview_server.errors import ResourceExhausted, ServiceError
 from manyview_server.front.server import Backend, Server
-from manyview_server.messages import EmbedDone, RowFailed
+from manyview_server.messages import (
+    EmbedDone,
+    Message,
+    PreviewDone,
+    PreviewedImage,
+    PreviewedView,
+    PreviewImages,
+    RowFailed,
+    RowSource,
+    SelectionFailed,
+)
+from manyview_server.store.embedding_cache import EmbeddingCache
+from manyview_server.store.records import CheckedImage
+from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Backbone, Catalogue, Device, Method
+from manyview_server.supervise.tables import EmbeddingTables
+from manyview_server.worker import selector
 
 SCHEMA = {
     "type": "object",
@@ -46,6 +62,20 @@ SCHEMA = {
         "max_steps": {"type": ["integer", "null"], "minimum": 1, "default": None},
         "batch_size": {"type": ["integer", "null"], "minimum": 2, "default": None},
         "temperature": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},
+        "views": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "pipelines": {
+                    "type": "array",
+                    "default": [{"count": 2}],
+                    "items": {
+                        "type": "object",
+                        "properties": {"count": {"type": "integer", "default": 1, "minimum": 1}},
+                    },
+                }
+            },
+        },
         "backbone": {"enum": ["resnet18", "resnet34"], "default": "resnet18", "x-fixed": True},
     },
 }
@@ -54,12 +84,15 @@ CATALOGUE = Catalogue(
     versions={"torch": "0"},
     devices=(Device(name="cpu", description="a pretended CPU", memory_bytes=1 << 30),),
     methods=(Method(name="simclr", title="SimCLR", paper="https://arxiv.org/abs/2002.05709", schema=SCHEMA),),
-    backbones=(Backbone(name="resnet18", feature_dim=512, num_parameters=11_000_000),),
+    backbones=(
+        Backbone(name="resnet18", feature_dim=512, num_parameters=11_000_000),
+        Backbone(name="thin", feature_dim=3, num_parameters=11),
+    ),
 )
 
 
 class FakeEmbedder:
-    """Row i is the first byte of image i, three times; an image that begins with "bad" does not decode."""
+    """Row i is the last byte of image i, three times; of stored images those that begin with "bad" do not decode."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, object]] = []
@@ -69,8 +102,12 @@ class FakeEmbedder:
         self.running = 0
         self.most_running = 0
 
-    async def embed(self, *, images: Sequence[bytes], data_type: str, **fields: object) -> EmbedDone:
-        self.calls.append({"images": images, "data_type": data_type, **fields})
+    async def embed(
+        self, *, images: Sequence[bytes], data_type: str, dataset_dir: str = "", **fields: object
+    ) -> EmbedDone:
+        self.calls.append({"images": images, "data_type": data_type, "dataset_dir": dataset_dir, **fields})
+        if dataset_dir:
+            images = [b"" if data.startswith(b"bad") else data for data in stored(dataset_dir, images[0])]
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -97,6 +134,84 @@ class FakeEmbedder:
         )
 
 
+def stored(dataset_dir: str, rows: bytes) -> list[bytes]:
+    """The images of a snapshot's rows."""
+    reader = ShardReader(Path(dataset_dir))
+    places = np.frombuffer(rows, SNAPSHOT_DTYPE)
+    found = [reader.read(int(row["shard"]), int(row["offset"]), int(row["length"])) for row in places]
+    reader.close()
+    return found
+
+
+class LocalSelector:
+    """The selector's work, in a thread of this process."""
+
+    def __init__(self) -> None:
+        self.asked: list[Message] = []
+        self.gate: asyncio.Event | None = None
+        self.cancelled = 0
+        self.answers: list[Message] = []
+        """To be given before any work is done."""
+
+    def source(self, directory: str, num_rows: int, num_features: int, *, unit: bool) -> RowSource:
+        if num_rows * num_features > 3_000_000:
+            raise ResourceExhausted("SELECTION_TOO_LARGE", "too many")
+        return RowSource(
+            directory=directory,
+            num_rows=num_rows,
+            num_features=num_features,
+            unit=unit,
+            device="cpu",
+            num_threads=1,
+        )
+
+    async def ask(self, request: Message) -> Message:
+        self.asked.append(request)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.answers:
+            return self.answers.pop(0)
+        answer = await asyncio.to_thread(selector.answer, request)
+        if isinstance(answer, SelectionFailed):
+            raise ServiceError(answer.reason, answer.message)
+        return answer
+
+
+class FakePreviewer:
+    """Every view of an image is its file; an image that ends in "!" does not decode."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[PreviewImages, float]] = []
+        self.gate: asyncio.Event | None = None
+        self.cancelled = 0
+        self.failure: Exception | None = None
+
+    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
+        self.calls.append((request, time_left_s))
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        images, blobs = [], []
+        for data in request.blobs:
+            if not data or data.endswith(b"!"):
+                images.append(PreviewedImage(reason="DECODE_FAILED", message="it ends early"))
+                continue
+            view = PreviewedView(pipeline=0, size=32, parameters={"crop": {"top": 1}, "blur": {"sigma": 1.5}})
+            image_id = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 1
+            images.append(PreviewedImage(image_id=image_id, width=8, height=9, views=(view,) * 2))
+            blobs += [data, data + b" 0", data + b" 1"]
+        return PreviewDone(decode_size=64, images=tuple(images), blobs=tuple(blobs))
+
+
 class FakeTrainers:
     """Counts how often it is woken."""
 
@@ -114,7 +229,9 @@ class Front:
     server: Server
     store: Store
     embedder: FakeEmbedder
+    previewer: FakePreviewer
     trainers: FakeTrainers
+    selector: LocalSelector
     channel: grpc.aio.Channel
     datasets: dataset_service_pb2_grpc.DatasetServiceStub = field(init=False)
     jobs: train_job_service_pb2_grpc.TrainJobServiceStub = field(init=False)
@@ -140,12 +257,21 @@ def options() -> dict[str, object]:
 async def front(tmp_path: Path, options: dict[str, object]) -> AsyncIterator[Front]:
     settings = ServeSettings(**{"listen": "127.0.0.1:0", "data": tmp_path / "data", "heartbeat_s": 0.2, **options})
     store = Store.open(settings.data)
-    embedder, trainers = FakeEmbedder(), FakeTrainers()
-    backend = Backend(store=store, catalogue=CATALOGUE, trainers=trainers, embedder=embedder)
+    embedder, previewer, trainers, local = FakeEmbedder(), FakePreviewer(), FakeTrainers(), LocalSelector()
+    cache = EmbeddingCache(store.embeddings_dir, settings.embedding_cache_bytes)
+    backend = Backend(
+        store=store,
+        catalogue=CATALOGUE,
+        trainers=trainers,
+        embedder=embedder,
+        tables=EmbeddingTables(store, embedder, cache),  # type: ignore[arg-type]
+        selector=local,
+        previewer=previewer,
+    )
     server = Server(settings, backend, "1.2.3", 1000.0)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
-        yield Front(server, store, embedder, trainers, channel)
+        yield Front(server, store, embedder, previewer, trainers, local, channel)
     await server.stop(0)
     await store.close()
 
@@ -168,6 +294,34 @@ def image() -> Callable[..., types_pb2.Image]:
 
     def make(data: bytes, key: str = "", label: str = "") -> types_pb2.Image:
         return types_pb2.Image(data=data, key=key, label=label, sha256=hashlib.sha256(data).digest())
+
+    return make
+
+
+@pytest.fixture
+def store_images() -> Callable[..., Awaitable[str]]:
+    """Makes a data set of images by their shades: keys "3.png", labels as given, None for one that does not decode."""
+
+    async def make(front: Front, shades: Sequence[int | None], labels: Sequence[str] = (), name: str = "shirts") -> str:
+        if name not in [dataset.dataset_id for dataset in (await front.store.datasets.list(100))[0]]:
+            await front.store.datasets.create(name)
+        session = await front.store.uploads.open(name, f"u{len(shades)}-{shades[0]}")
+        files = [b"bad %d" % row if shade is None else b"shade" + bytes([shade]) for row, shade in enumerate(shades)]
+        keys = [f"bad{row}.png" if shade is None else f"{shade}.png" for row, shade in enumerate(shades)]
+        checked = [
+            CheckedImage(
+                data=data,
+                key=key,
+                label=labels[row] if labels else "",
+                sha256=hashlib.sha256(data).digest(),
+                extension="png",
+                width=8,
+                height=8,
+            )
+            for row, (data, key) in enumerate(zip(files, keys, strict=True))
+        ]
+        await session.append(1, checked)
+        return f"datasets/{name}"
 
     return make
 

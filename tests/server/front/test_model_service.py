@@ -39,7 +39,8 @@ async def add_checkpoint(front: Any, step: int) -> Path:
 
 async def test_checkpoints_come_newest_first_and_then_the_backbones(front: Any, job: str) -> None:
     models = (await front.models.ListModels(pb.ListModelsRequest())).models
-    assert [model.name for model in models] == [f"{job}/checkpoints/{s}" for s in (30, 20, 10)] + ["backbones/resnet18"]
+    plain = ["backbones/resnet18", "backbones/thin"]
+    assert [model.name for model in models] == [f"{job}/checkpoints/{s}" for s in (30, 20, 10)] + plain
     assert (models[0].weights, models[0].projection_dim, models[0].train_job) == ("trained", 128, job)
     assert (models[3].weights, models[3].projection_dim, models[3].num_bytes) == ("random", 0, 0)
     (front.store.weights_dir / "resnet18.safetensors").write_bytes(b"weights")

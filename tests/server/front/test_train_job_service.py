@@ -48,6 +48,7 @@ async def test_a_job_holds_its_whole_configuration_and_wakes_the_supervisor(fron
         "method": "simclr",
         "epochs": 3,
         "evaluation": evaluation,
+        "views": {"pipelines": [{"count": 2}]},
         **defaults,
     }
     assert (await front.store.jobs.get("j")).settings["epochs"] == 3

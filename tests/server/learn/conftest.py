@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.learn import plugins as registered
+from manyview_server.learn.methods import from_plugin
 from manyview_server.learn.views import custom
 from plugins import install
 
@@ -17,6 +18,7 @@ def forget() -> None:
     """Look for plugins anew."""
     registered.names.cache_clear()
     custom._found.cache_clear()
+    from_plugin._found.cache_clear()
 
 
 @pytest.fixture

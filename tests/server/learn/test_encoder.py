@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import pytest
 import torch
 
 from manyview_server.learn import backbones
-from manyview_server.learn.encoder import Encoder
+from manyview_server.learn.encoder import Encoder, build_encoder
 from manyview_server.learn.methods import METHODS, build_method, resolve
 from manyview_server.learn.methods.method import Moment
 from manyview_server.learn.optimizers import Sgd, parameter_groups
 from manyview_server.learn.step import train_step
 
 SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8}
+MULTI_CROP = {"preset": "dino"}
 
 
 def test_without_a_learned_embedding_the_features_are_the_backbones() -> None:
@@ -29,6 +33,19 @@ def test_a_learned_embedding_is_a_linear_map_of_the_backbones_features() -> None
     assert encoder.feature_dim == 5
     assert encoder.reduction is not None
     torch.testing.assert_close(encoder(images), backbone(images) @ encoder.reduction.weight.T + encoder.reduction.bias)
+
+
+def test_small_views_that_the_backbone_does_not_take_are_refused_by_name() -> None:
+    settings = resolve(
+        "dino", {**SMALL, "backbone": "vit_tiny", "image_size": 28, "patch_size": 7, "views": MULTI_CROP}
+    )
+    message = (
+        "views.pipelines: backbone 'vit_tiny' for an image_size of 28 pixels takes no views of 12: image_size: 12 "
+        "pixels are no multiple of patch_size 7; nearest: 7 or 14"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_encoder(settings)
+    assert build_encoder(dataclasses.replace(settings, patch_size=4)).feature_dim == 64
 
 
 @pytest.mark.parametrize("name", [name for name in ("simclr", "moco", "byol") if name in METHODS])

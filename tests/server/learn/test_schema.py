@@ -7,6 +7,7 @@ import pytest
 
 from manyview_server.learn import methods
 from manyview_server.learn.methods import METHODS
+from manyview_server.learn.methods.dino import DINOSettings
 from manyview_server.learn.schema import (
     Pattern,
     SettingsError,
@@ -140,6 +141,13 @@ def test_a_changed_field_that_needs_another_one_is_found():
         resolve(Room(), {"lamp": {"on": False, "watts": 40.0}})
     assert [violation.field for violation in caught.value.violations] == ["lamp.watts"]
     assert resolve(Room(), {"lamp": {"on": False}}) == Room(lamp=Lamp(on=False))
+
+
+def test_a_changed_field_that_needs_one_which_is_null_is_found():
+    with pytest.raises(SettingsError, match=r"teacher_temperature_warmup_epochs: has no effect while .*_end is null"):
+        resolve(DINOSettings(), {"teacher_temperature_warmup_epochs": 5})
+    warming = {"teacher_temperature_warmup_epochs": 5, "teacher_temperature_end": 0.07}
+    assert resolve(DINOSettings(), warming).teacher_temperature_warmup_epochs == 5
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,7 +1,7 @@
 """A worker of a few lines for the tests of supervise: `scripted_worker.py SCRIPT KIND --link-fd N`.
 
-SCRIPT is a JSON object: {"trainer": BEHAVIOUR, "embedder": BEHAVIOUR, "describe": TEXT, "once_file": PATH}. With
-`once_file`, the behaviour is a list of which each start takes the next one, the last one for ever.
+SCRIPT is a JSON object: {"trainer": BEHAVIOUR, "embedder": …, "previewer": …, "selector": …, "describe": TEXT,
+"once_file": PATH}. By `once_file` the behaviour is a list of which each start takes the next one, the last for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from manyview_server import decode_notes
 from manyview_server import messages as m
@@ -40,6 +42,10 @@ def main() -> None:
             print(behaviour)
         elif parsed.kind == "trainer":
             Trainer(link, behaviour).run()
+        elif parsed.kind == "selector":
+            Selector(link, behaviour).run()
+        elif parsed.kind == "previewer":
+            preview(link, behaviour)
         else:
             Embedder(link, behaviour).run()
     except LinkClosed:
@@ -209,6 +215,31 @@ class Trainer:
             rest_of_the_day()
 
 
+def preview(link: Link, behaviour: Any) -> None:
+    """Images b"die", b"hang", b"slow", b"stray" and b"refuse" make it do so; its process id is the `decode_size`."""
+    if behaviour == "die at once":
+        os._exit(1)
+    if behaviour == "no hello":
+        rest_of_the_day()
+    hello(link)
+    while True:
+        request = link.receive()
+        assert isinstance(request, m.PreviewImages)
+        first = request.blobs[0]
+        if first == b"die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if first in (b"die", b"hang"):
+            rest_of_the_day()
+        if first == b"slow":
+            time.sleep(0.3)
+        if first == b"stray":
+            link.send(m.CancelEmbed(request_id=1))
+        elif first == b"refuse":
+            link.send(m.PreviewFailed(code="INVALID_ARGUMENT", reason="PREVIEW_TOO_LARGE", message="too large"))
+        else:
+            link.send(m.PreviewDone(decode_size=os.getpid(), images=(m.PreviewedImage(width=len(first)),)))
+
+
 class Embedder:
     """Each image is embedded as its length; images that begin with b"die", b"slow" or b"hang" do so."""
 
@@ -233,6 +264,9 @@ class Embedder:
                     threading.Thread(target=self.embed, args=(request,), daemon=True).start()
 
     def embed(self, request: m.EmbedImages) -> None:
+        if request.dataset_dir:
+            self.embed_stored(request)
+            return
         first = request.blobs[0]
         if first.startswith(b"die"):
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -259,6 +293,60 @@ class Embedder:
                 blobs=(numbers,),
             )
         )
+
+    def embed_stored(self, request: m.EmbedImages) -> None:
+        """An image's row is its id, or the behaviour's: {"poison": [ids], "unreadable": [ids], "image_s": seconds}."""
+        ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"]
+        time.sleep(self.plan.get("image_s", 0.0) * len(ids))
+        if set(ids.tolist()) & set(self.plan.get("poison", ())) - set(request.quarantined):
+            os.kill(os.getpid(), signal.SIGSEGV)
+            rest_of_the_day()
+        rows = ids.astype("<f4")[:, None]
+        bad = np.flatnonzero(np.isin(ids, self.plan.get("unreadable", ())))
+        rows[bad] = np.nan
+        self.link.send(
+            m.EmbedDone(
+                request_id=request.request_id,
+                shape=(len(ids), 1),
+                errors=tuple(m.RowFailed(row=int(row), reason="DECODE_FAILED", message="torn") for row in bad),
+                queue_ms=0.0,
+                decode_ms=0.0,
+                forward_ms=0.0,
+                batch_images=len(ids),
+                blobs=(rows.tobytes(),),
+            )
+        )
+
+
+class Selector:
+    """Answers with its process id and the number of threads; the strategy says otherwise."""
+
+    def __init__(self, link: Link, behaviour: Any) -> None:
+        self.link = link
+        self.plan: dict[str, Any] = {} if behaviour == "normal" else behaviour
+
+    def run(self) -> None:
+        if self.plan.get("die") == "at once":
+            print("no such library", file=sys.stderr)
+            os._exit(1)
+        hello(self.link)
+        while True:
+            request = self.link.receive()
+            assert isinstance(request, m.SelectRows)
+            match request.strategy:
+                case "die":
+                    print("it went wrong", file=sys.stderr, flush=True)
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                case "hang":
+                    rest_of_the_day()
+                case "garbage":
+                    os.write(self.link._socket.fileno(), b"x" * 100)
+                case "fail":
+                    self.link.send(m.SelectionFailed(code="INVALID_ARGUMENT", reason="NO", message="it cannot be done"))
+                case _:
+                    time.sleep(request.distance)
+                    numbers = np.array([os.getpid(), request.source.num_threads], "<i8")
+                    self.link.send(m.RowsSelected(blobs=(numbers.tobytes(), b"")))
 
 
 if __name__ == "__main__":

@@ -185,3 +185,35 @@ def test_a_plain_backbone_embeds_and_other_numbers_of_threads_change_nothing(wor
     two = embed(14, blobs[:3], checkpoint_dir="", backbone="resnet9")
     assert one.shape == (3, 512)
     np.testing.assert_allclose(rows(one), rows(two), rtol=1e-4, atol=1e-5)
+
+
+def test_stored_images_are_read_from_their_shards_and_each_bad_one_costs_its_own_row(
+    embed, method, harness, pixels, tmp_path: Path
+) -> None:
+    files = [(harness.encoded(image), 0) for image in pixels[:6]]
+    files[2] = (b"junk", 0)
+    snapshot = harness.write_dataset(tmp_path / "stored", files)
+    snapshot["offset"][3] += 512
+    snapshot["shard"][4] = 7
+    quarantined = int(snapshot["image_id"][5])
+    done = embed(
+        15,
+        [snapshot[:3].tobytes(), snapshot[3:].tobytes()],
+        dataset_dir=str(tmp_path / "stored"),
+        quarantined=(quarantined,),
+    )
+    assert [(error.row, error.reason) for error in done.errors] == [
+        (2, "FORMAT_NOT_ALLOWED"),
+        (3, "CHECKSUM_MISMATCH"),
+        (4, "IMAGE_LOST"),
+        (5, "DECODER_CRASHED"),
+    ]
+    np.testing.assert_allclose(rows(done)[:2], expected(method, pixels[:2]), rtol=1e-4, atol=1e-5)
+    assert np.isnan(rows(done)[2:]).all()
+
+
+def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed, harness, tmp_path: Path) -> None:
+    snapshot = harness.write_dataset(tmp_path / "stored", harness.digits(2))
+    done = embed(16, [snapshot.tobytes()], dataset_dir=str(tmp_path / "elsewhere"))
+    assert [error.reason for error in done.errors] == ["IMAGE_LOST"] * 2
+    assert embed(17, [b""], dataset_dir=str(tmp_path / "stored")).reason == "NO_IMAGES"

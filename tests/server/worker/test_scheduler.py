@@ -5,11 +5,12 @@ import threading
 import torch
 
 from manyview_server.messages import EmbedImages
+from manyview_server.store.shards import SNAPSHOT_DTYPE
 from manyview_server.worker.requests import DecodedRow, Request
 from manyview_server.worker.scheduler import DecodeTask, ForwardTask, Scheduler
 
 
-def request(number: int, images: int, backbone: str = "resnet18") -> Request:
+def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> Request:
     return Request(
         EmbedImages(
             request_id=number,
@@ -21,13 +22,14 @@ def request(number: int, images: int, backbone: str = "resnet18") -> Request:
             l2_normalize=False,
             data_type="float32",
             time_left_s=0.0,
-            blobs=(b"",) * images,
+            dataset_dir=dataset_dir,
+            blobs=(bytes(images * SNAPSHOT_DTYPE.itemsize),) if dataset_dir else (b"",) * images,
         )
     )
 
 
 def scheduler(max_batch: int = 8, num_threads: int = 1, smallest_share: int = 2) -> Scheduler:
-    return Scheduler(max_batch, num_threads, smallest_share)
+    return Scheduler(max_batch, 2, num_threads, smallest_share)
 
 
 def decode_one(queue: Scheduler) -> None:
@@ -125,3 +127,32 @@ def test_a_thread_beyond_the_number_allowed_rests_until_it_is_allowed() -> None:
     queue.set_threads(2)
     assert taken.wait(10)
     thread.join()
+
+
+def test_stored_images_go_behind_those_of_callers_at_every_task() -> None:
+    queue = scheduler(max_batch=8)
+    queue.add(request(1, 6, dataset_dir="/data"))
+    decode_one(queue)
+    queue.add(request(2, 2))
+    decode_one(queue)
+    decode_one(queue)
+    assert next_batch(queue) == [(2, 0), (2, 1)], "the caller's batch, although it is not full"
+    decode_one(queue)
+    assert next_batch(queue) == [(1, 0), (1, 1)], "a batch of stored images is full with two"
+    decode_one(queue)
+    queue.add(request(3, 1))
+    decode_one(queue)
+    assert next_batch(queue) == [(3, 0)]
+    decode_one(queue)
+    assert next_batch(queue) == [(1, 2), (1, 3)]
+
+
+def test_stored_images_that_wait_do_not_keep_callers_from_decoding() -> None:
+    queue = scheduler(max_batch=1)
+    queue.add(request(1, 100, dataset_dir="/data"))
+    for row in range(16):
+        queue.decoded(DecodedRow(request=queue.take(0, embeds=False).request, row=row, pixels=torch.zeros(3, 1, 1)))  # type: ignore[union-attr]
+    queue.add(request(2, 1))
+    task = queue.take(0, embeds=False)
+    assert isinstance(task, DecodeTask)
+    assert task.request.message.request_id == 2

@@ -36,7 +36,7 @@ def step(method: Method, optimizer: Optimizer, number: int) -> None:
 
 
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adamw", "lars"])
-@pytest.mark.parametrize("method_name", ["simclr", "moco"])
+@pytest.mark.parametrize("method_name", ["simclr", "moco", "dino"])
 def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path, method_name: str, optimizer_name: str) -> None:
     scheduled = {"name": optimizer_name, "weight_decay_end": 0.4, "clip_gradient_norm": 1.0, "warmup_epochs": 2}
     method, optimizer = build(small(method_name, optimizer=scheduled))

@@ -21,8 +21,9 @@ from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvi
 from manyview_server.learn.backbones.backbone import Backbone, measured_feature_dim
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.unknown import did_you_mean
-from manyview_server.learn.backbones.vit import VisionTransformer, choose_patch_size
+from manyview_server.learn.backbones.vit import VisionTransformer
 from manyview_server.learn.backbones.weights import load_weights
+from manyview_server.learn.patches import choose_patch_size
 from manyview_server.learn.plugins import PluginBroken
 
 __all__ = [

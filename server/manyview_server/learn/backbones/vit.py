@@ -23,10 +23,9 @@ from torch.nn import functional as F
 
 from manyview_server.learn.backbones.backbone import Backbone
 from manyview_server.learn.backbones.positions import resampled, sines_and_cosines
+from manyview_server.learn.patches import choose_patch_size
 
 HEAD_DIM = 64
-PATCH_SIZES = (16, 8, 4, 2)
-FEWEST_ON_A_SIDE = 7
 MAX_WIDTH = 8
 
 
@@ -195,21 +194,6 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
-
-
-def choose_patch_size(image_size: int) -> int:
-    """The largest of 16, 8, 4 and 2 that divides `image_size` and leaves 7 patches or more on a side; else the least.
-
-    So 224 pixels get 16 (14 on a side), 96 get 8 (12), 64 get 8 (8), 32 get 4 (8), 28 get 4 (7).
-
-    Raises:
-        ValueError: `image_size` is odd.
-    """
-    dividing = [patch for patch in PATCH_SIZES if image_size % patch == 0]
-    if not dividing:
-        nearest = f"{image_size - 1} or {image_size + 1}"
-        raise ValueError(f"image_size: {image_size} pixels are no multiple of a patch_size of 2; nearest: {nearest}")
-    return next((patch for patch in dividing if image_size // patch >= FEWEST_ON_A_SIDE), dividing[-1])
 
 
 def _initialise(network: VisionTransformer) -> None:

@@ -1,20 +1,31 @@
 """The methods by name, what they can be told, and one function that builds them.
 
-To add one: a file that reads like its paper, with its settings, and an entry in `METHODS`.
+To add one: a file that reads like its paper, with its settings, and an entry in `METHODS`. Or, without touching this
+package, one with an entry point: see `from_plugin`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 
-from manyview_server.learn import schema
+from manyview_server.learn import plugins, schema
+from manyview_server.learn.methods import from_plugin
+from manyview_server.learn.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
+from manyview_server.learn.methods.byol import BYOL, BYOLSettings
+from manyview_server.learn.methods.dino import DINO, DINOSettings
+from manyview_server.learn.methods.entry import MethodEntry
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
+from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
+from manyview_server.learn.methods.vicreg import VICReg, VICRegSettings
+from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.schema import SettingsError, Violation
 from manyview_server.learn.settings import TrainSettings
@@ -28,22 +39,13 @@ __all__ = [
     "StepOutput",
     "Views",
     "build_method",
+    "entry",
     "from_json",
+    "names",
+    "plugin_errors",
     "resolve",
     "to_json",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodEntry:
-    """What is known of a method before it is built."""
-
-    title: str
-    paper: str
-    """Address of the paper."""
-    settings: type[TrainSettings]
-    build: Callable[[Any], Method]
-    """From settled settings of that type."""
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -51,7 +53,46 @@ METHODS: dict[str, MethodEntry] = {
         title="SimCLR", paper="https://arxiv.org/abs/2002.05709", settings=SimCLRSettings, build=SimCLR
     ),
     "moco": MethodEntry(title="MoCo v2", paper="https://arxiv.org/abs/2003.04297", settings=MoCoSettings, build=MoCo),
+    "byol": MethodEntry(title="BYOL", paper="https://arxiv.org/abs/2006.07733", settings=BYOLSettings, build=BYOL),
+    "simsiam": MethodEntry(
+        title="SimSiam", paper="https://arxiv.org/abs/2011.10566", settings=SimSiamSettings, build=SimSiam
+    ),
+    "barlow_twins": MethodEntry(
+        title="Barlow Twins", paper="https://arxiv.org/abs/2103.03230", settings=BarlowTwinsSettings, build=BarlowTwins
+    ),
+    "vicreg": MethodEntry(
+        title="VICReg", paper="https://arxiv.org/abs/2105.04906", settings=VICRegSettings, build=VICReg
+    ),
+    "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
 }
+
+
+def names() -> tuple[str, ...]:
+    """Our own methods, and those of plugins that can be used."""
+    found: list[str] = []
+    for name in plugins.names(from_plugin.GROUP):
+        with suppress(PluginBroken):
+            entry(name)
+            found.append(name)
+    return (*METHODS, *(name for name in found if name not in METHODS))
+
+
+def entry(name: str) -> MethodEntry:
+    """What is known of the method `name`. Raises PluginBroken: it is none of ours, and no plugin that can be used."""
+    return METHODS[name] if name in METHODS else from_plugin.entry(name)
+
+
+def plugin_errors() -> list[PluginError]:
+    """Why methods of plugins cannot be used. Imports all of them."""
+    found: list[PluginError] = []
+    for name in plugins.names(from_plugin.GROUP):
+        try:
+            if name in METHODS:
+                raise PluginBroken(from_plugin.GROUP, name, "there is a method of that name already")
+            entry(name)
+        except PluginBroken as broken:
+            found.append(broken.error)
+    return found
 
 
 def build_method(settings: TrainSettings, num_images: int) -> Method:
@@ -64,13 +105,14 @@ def build_method(settings: TrainSettings, num_images: int) -> Method:
         num_images: of the training set; what is left open is chosen by it.
 
     Raises:
-        ValueError: settings of a method that is not known, or that no network can be built from.
+        ValueError: settings of a method that is not known, or that no network can be built from; or PluginBroken.
     """
-    if settings.method not in METHODS:
-        raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(METHODS)}")
+    build = (
+        METHODS[settings.method].build if settings.method in METHODS else partial(from_plugin.build, settings.method)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        method = METHODS[settings.method].build(settings.settled(num_images))
+        method = build(settings.settled(num_images))
     return method.to(memory_format=torch.channels_last)
 
 
@@ -81,10 +123,11 @@ def resolve(method: str, overrides: Mapping[str, object]) -> TrainSettings:
         SettingsError: with all violations: unknown names (and the nearest known one), wrong types, bounds, rules
             between fields, and fields that would have no effect.
     """
-    if method not in METHODS:
-        known = ", ".join(map(repr, METHODS))
-        raise SettingsError([Violation("method", method, f"is not known; known: {known}")])
-    return schema.resolve(METHODS[method].settings(), overrides)
+    if method not in names():
+        near = difflib.get_close_matches(method, names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(map(repr, names()))}"
+        raise SettingsError([Violation("method", method, f"is not known; {hint}")])
+    return schema.resolve(entry(method).settings(), overrides)
 
 
 def to_json(settings: TrainSettings) -> dict[str, Any]:
@@ -97,8 +140,7 @@ def from_json(values: Mapping[str, object]) -> TrainSettings:
 
     Raises:
         SettingsError: as `resolve`.
+        PluginBroken: the method was a plugin's, and cannot be used.
     """
     method = str(values.get("method", ""))
-    if method not in METHODS:
-        return resolve(method, values)
-    return schema.read(METHODS[method].settings(), values)
+    return schema.read(entry(method).settings(), values) if method else resolve(method, values)

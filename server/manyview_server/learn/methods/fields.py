@@ -24,6 +24,16 @@ def projection_dim(default: int) -> Any:
     return setting(default, described, minimum=1, maximum=65_536, fixed=True)
 
 
+def projection_layers(default: int) -> Any:
+    """Of the projection head."""
+    return setting(default, "Linear layers of the projection head.", minimum=2, maximum=8, fixed=True)
+
+
+def prediction_hidden_dim(default: int) -> Any:
+    """Of the prediction head."""
+    return setting(default, "Width of the prediction head's hidden layer.", minimum=1, maximum=65_536, fixed=True)
+
+
 def memory_bank_size(default: int | None, *, minimum: int = 1) -> Any:
     """Of a bank of negatives; where `minimum` is 0 there may be none."""
     described = (
@@ -43,3 +53,19 @@ def ema_momentum_end(default: float | None) -> Any:
     """Of the teacher, in the end."""
     described = "Where ema_momentum arrives in the end, along a cosine; null leaves it constant."
     return setting(default, described, minimum=0, maximum=1, at_least="ema_momentum")
+
+
+def projection_batch_norm(default: bool, remark: str) -> Any:
+    """Of the projection head; `remark` says who has them."""
+    return setting(default, f"Whether the projection head has batch norms; {remark}.", fixed=True)
+
+
+def num_prototypes(default: int) -> Any:
+    """Of a loss that compares what views say of prototypes, by cross-entropy."""
+    return setting(default, "Directions to which projections are compared.", minimum=2, maximum=1_048_576, fixed=True)
+
+
+def frozen_prototypes_epochs(default: float) -> Any:
+    """Of prototypes that are learned."""
+    described = "Epochs at the beginning in which the prototypes stay as they are."
+    return setting(default, described, minimum=0, maximum=100_000)

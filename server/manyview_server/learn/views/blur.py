@@ -27,14 +27,16 @@ def blur(planes: Tensor, sigma: Tensor, sigma_max: float) -> Tensor:
 def gaussian_matrix(sigma: Tensor, size: int, reach: int) -> Tensor:
     """(N, o, o): row i holds the weights of output i; what falls outside goes to the pixels at the edges."""
     distance = torch.arange(-reach, reach + 1, device=sigma.device)
+    # In double precision, so that rounding does not tell in which order, and with which others, they were summed.
+    sigma = sigma.double()
     weights = (-0.5 * (distance / sigma[:, None]) ** 2).exp()
     # Each kernel ends where its own width says, not the widest one's of the chunk.
     weights = weights * (distance.abs() <= (REACH_SIGMAS * sigma).ceil()[:, None])
-    weights = weights / weights.sum(1, keepdim=True)  # (N, 2R + 1)
+    weights = (weights / weights.sum(1, keepdim=True)).float()  # (N, 2R + 1)
 
     # Every row is the same kernel at another place: a window that slides over it, padded with zeros.
     rows = pad(weights, (size - 1, size - 1)).unfold(1, size + 2 * reach, 1).flip(1)  # (N, o, o + 2R)
     matrix = rows[:, :, reach : reach + size].clone()
-    matrix[:, :, 0] += rows[:, :, :reach].sum(2)
-    matrix[:, :, -1] += rows[:, :, reach + size :].sum(2)
+    matrix[:, :, 0] += rows[:, :, :reach].sum(2, dtype=torch.float64)
+    matrix[:, :, -1] += rows[:, :, reach + size :].sum(2, dtype=torch.float64)
     return matrix

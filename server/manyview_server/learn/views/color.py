@@ -63,7 +63,8 @@ def luma(planes: Tensor) -> Tensor:
 def mix_(planes: Tensor, factor: Tensor, with_luma: Tensor, with_mean: Tensor) -> None:
     """factor * planes + with_luma * luma + with_mean * mean of luma, clamped; the three are (N, 1, 1)."""
     paler = luma(planes)
-    mean = paler.mean((1, 2), keepdim=True).mul_(with_mean)
+    # Row by row, then over the rows: a sum over both would be split among threads where there are few views.
+    mean = paler.mean(2, keepdim=True).mean(1, keepdim=True).mul_(with_mean)
     torch.addcmul(mean, paler, with_luma, out=paler)
     torch.addcmul(paler, planes, factor, out=planes)
     planes.clamp_(0, 1)

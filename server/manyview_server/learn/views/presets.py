@@ -1,7 +1,7 @@
 """The recipes of the papers' views, as lightly 1.5.26 has them.
 
 Sizes are for 224 pixels; smaller views are a share of `image_size` (96 of 224 is 3/7). For images of 32 pixels the same
-source leaves out the blur, and halves SimCLR's jitter: `simclr_small`, `moco_small`.
+source leaves out the blur, and halves SimCLR's jitter: `simclr_small`, `moco_small`, `dino_small`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,10 @@ PRESETS: dict[str, ViewSettings] = {
         _pipeline(1, (0.4, 1), _DINO, blur=1.0, bicubic=True),
         _pipeline(1, (0.4, 1), _DINO, blur=0.1, solarize=_solarize(0.2), bicubic=True),
         _pipeline(6, (0.05, 0.4), _DINO, blur=0.5, size_fraction=LOCAL_SIZE, bicubic=True),
+    ),
+    "dino_small": _recipe(
+        _pipeline(1, (0.4, 1), _DINO, blur=0, bicubic=True),
+        _pipeline(1, (0.4, 1), _DINO, blur=0, solarize=_solarize(0.2), bicubic=True),
     ),
     # arXiv 2111.06377, appendix A.1.
     "mae": _recipe(

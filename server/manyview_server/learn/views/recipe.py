@@ -164,7 +164,10 @@ class PipelineSettings:
 
     count: int = setting(1, "Views made in this way.", minimum=1, maximum=64)
     size_fraction: float = setting(
-        1.0, "Width and height of the view as a share of image_size, to the nearest 4 pixels.", minimum=0.1, maximum=1
+        1.0,
+        "Width and height of the view as a share of image_size, to the nearest 4, 8 or 16 pixels.",
+        minimum=0.1,
+        maximum=1,
     )
     crop: CropSettings = setting(CropSettings(), "Random resized crop.")
     horizontal_flip: HorizontalFlipSettings = setting(HorizontalFlipSettings(), "Mirror image, left to right.")

@@ -157,10 +157,9 @@ def test_an_image_that_is_no_multiple_of_the_patch_is_refused_with_the_nearest_s
         backbones.build("vit_tiny", image_size=33)
 
 
-def test_the_size_of_the_patches_follows_from_that_of_the_images() -> None:
-    chosen = {224: 16, 192: 16, 112: 16, 96: 8, 64: 8, 56: 8, 48: 4, 32: 4, 28: 4, 16: 2, 8: 2, 30: 2}
-    assert {size: backbones.choose_patch_size(size) for size in chosen} == chosen
-    assert backbones.build("vit_tiny", image_size=32, width=1 / 3).chosen == {"patch_size": 4}
+def test_patches_that_are_not_told_are_chosen_by_the_image_size() -> None:
+    network = backbones.build("vit_tiny", image_size=32, width=1 / 3)
+    assert (network.chosen, network.patch_size) == ({"patch_size": 4}, 4)
 
 
 def test_width_multiplies_the_heads() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,12 +15,45 @@ from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 
 SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 16}
+NARROW = {"projection_hidden_dim": 32}
 VARIANTS = [
     ("simclr", {}),
     ("simclr", {"memory_bank_size": 24}),
     ("moco", {"memory_bank_size": 24, "symmetric": True}),
     ("moco", {"memory_bank_size": 24, "symmetric": False}),
+    ("byol", NARROW | {"prediction_hidden_dim": 16}),
+    ("simsiam", {"prediction_hidden_dim": 8}),
+    ("barlow_twins", NARROW),
+    ("vicreg", NARROW | {"projection_layers": 3}),
+    ("dino", {"projection_hidden_dim": 32, "num_prototypes": 48, "frozen_prototypes_epochs": 0}),
 ]
+OTHER_VALUES = {
+    "temperature": 0.5,
+    "projection_hidden_dim": 40,
+    "projection_layers": 4,
+    "projection_dim": 24,
+    "projection_batch_norm": False,
+    "prediction_hidden_dim": 40,
+    "memory_bank_size": 17,
+    "ema_momentum": 0.9,
+    "ema_momentum_end": 0.995,
+    "symmetric": False,
+    "off_diagonal_weight": 0.01,
+    "invariance_weight": 3.0,
+    "variance_weight": 3.0,
+    "covariance_weight": 3.0,
+    "num_prototypes": 24,
+    "frozen_prototypes_epochs": 0.0,
+    "student_temperature": 0.2,
+    "teacher_temperature": 0.03,
+    "teacher_temperature_end": 0.07,
+    "teacher_temperature_warmup_epochs": 1.0,
+    "center_momentum": 0.5,
+}
+"""Of every setting that only some methods have: one that no method has by default."""
+EASY: dict[str, dict[str, object]] = {"dino": {"ema_momentum": 1.0}}  # a teacher that stands still
+"""With which the loss falls soon, and steadily."""
+WITH_BANK = [variant for variant in VARIANTS if "memory_bank_size" in variant[1]]
 
 
 def settings_of(name: str, overrides: dict[str, object]) -> TrainSettings:
@@ -34,12 +68,15 @@ def at(step: int, total_steps: int) -> Moment:
     return Moment(step=step, total_steps=total_steps, steps_per_epoch=4)
 
 
-def a_batch(step: int, batch: int = 8) -> tuple[list[Tensor], Tensor]:
-    """Two noisy views of images that differ: (V, B, 3, o, o), and their ids."""
+def a_batch(step: int, name: str = "", batch: int = 8) -> tuple[list[Tensor], Tensor]:
+    """Two noisy views (V, B, 3, o, o) of images that differ, three small ones where `name` takes them, and the ids."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.arange(batch) + batch * (step % 4)
     images = torch.randn(1, batch, 3, 4, 4, generator=generator).repeat_interleave(4, 3).repeat_interleave(4, 4)
-    return [images + 0.3 * torch.randn(2, batch, 3, 16, 16, generator=generator)], ids
+    views = [images + 0.3 * torch.randn(2, batch, 3, 16, 16, generator=generator)]
+    if name in METHODS and METHODS[name].settings.multi_crop:
+        views.append(images[..., 4:12, 4:12] + 0.3 * torch.randn(3, batch, 3, 8, 8, generator=generator))
+    return views, ids
 
 
 def state_of(method: Method, optimizer: Sgd) -> dict[str, Tensor]:
@@ -53,10 +90,10 @@ def test_a_step_trains_all_that_should_be_and_reports_tensors(name: str, overrid
     optimizer = optimizer_of(method)
     for step in range(2):  # a bank has no negatives before the second
         before = state_of(method, optimizer)
-        result = train_step(method, optimizer, *a_batch(step), at(step, 10))
+        result = train_step(method, optimizer, *a_batch(step, name), at(step, 10))
     after = state_of(method, optimizer)
     assert result.loss.shape == ()
-    assert result.loss > 0
+    assert result.loss != 0
     assert result.accepted
     assert result.representation.shape[1] == method.encoder.feature_dim
     assert not result.representation.requires_grad
@@ -69,26 +106,30 @@ def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
     name: str, overrides: dict[str, object]
 ) -> None:
     method = build_method(settings_of(name, overrides), 100)
-    result = train_step(method, optimizer_of(method), *a_batch(0), at(0, 10))
+    result = train_step(method, optimizer_of(method), *a_batch(0, name), at(0, 10))
     assert result.projection is not None
     assert result.projection.shape == (len(result.representation), 16)
     assert not result.projection.requires_grad
 
 
-@pytest.mark.parametrize(("name", "overrides"), [variant for variant in VARIANTS if "memory_bank_size" in variant[1]])
+@pytest.mark.parametrize(("name", "overrides"), WITH_BANK)
 def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
-    told = [train_step(method, optimizer, *a_batch(step), at(step, 10)).scalars["chance_loss"] for step in range(5)]
+    told = [
+        train_step(method, optimizer, *a_batch(step, name), at(step, 10)).scalars["chance_loss"] for step in range(5)
+    ]
     assert torch.stack(told).tolist() == pytest.approx([math.log(n + 1) for n in (0, 8, 16, 24, 24)])
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
 def test_the_loss_falls(name: str, overrides: dict[str, object]) -> None:
-    method = build_method(settings_of(name, {"temperature": 0.2, **overrides}), 100)
+    method = build_method(settings_of(name, {**EASY.get(name, {}), **overrides}), 100)
     optimizer = optimizer_of(method, 0.03)
-    losses = [float(train_step(method, optimizer, *a_batch(step % 4), at(step, 60)).loss) for step in range(60)]
-    assert sum(losses[-4:]) < 0.7 * sum(losses[4:8])
+    losses = [float(train_step(method, optimizer, *a_batch(step % 4, name), at(step, 60)).loss) for step in range(60)]
+    first, last = losses[4:8], losses[-4:]  # of the same four batches; a bank has no negatives before
+    assert all(after < before for before, after in zip(first, last, strict=True))
+    assert sum(last) < sum(first) - 0.3 * abs(sum(first))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -97,14 +138,14 @@ def test_a_loss_that_is_not_finite_leaves_no_trace(name: str, overrides: dict[st
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
     for step in range(2):
-        train_step(method, optimizer, *a_batch(step), at(step, 10))
+        train_step(method, optimizer, *a_batch(step, name), at(step, 10))
     before = state_of(method, optimizer)
-    views, ids = a_batch(2)
+    views, ids = a_batch(2, name)
     views[0][0, 3, 1, 5, 5] = poison
     assert not train_step(method, optimizer, views, ids, at(2, 10)).accepted
     after = state_of(method, optimizer)
     assert [key for key in after if not torch.equal(before[key], after[key])] == []
-    assert train_step(method, optimizer, *a_batch(3), at(3, 10)).accepted
+    assert train_step(method, optimizer, *a_batch(3, name), at(3, 10)).accepted
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
@@ -113,7 +154,7 @@ def test_training_resumed_from_its_state_goes_on_bit_for_bit(name: str, override
     method = build_method(settings, 100)
     optimizer = optimizer_of(method)
     for step in range(3):
-        train_step(method, optimizer, *a_batch(step), at(step, 10))
+        train_step(method, optimizer, *a_batch(step, name), at(step, 10))
     resumed = build_method(settings, 100)
     resumed_optimizer = optimizer_of(resumed)
     resumed.load_state_dict(method.state_dict())
@@ -121,7 +162,7 @@ def test_training_resumed_from_its_state_goes_on_bit_for_bit(name: str, override
         theirs["momentum_buffer"].copy_(ours["momentum_buffer"])
     for step in range(3, 5):
         for each, its_optimizer in ((method, optimizer), (resumed, resumed_optimizer)):
-            train_step(each, its_optimizer, *a_batch(step), at(step, 10))
+            train_step(each, its_optimizer, *a_batch(step, name), at(step, 10))
     uninterrupted, continued = state_of(method, optimizer), state_of(resumed, resumed_optimizer)
     assert uninterrupted.keys() == continued.keys()
     assert [key for key in continued if not torch.equal(uninterrupted[key], continued[key])] == []
@@ -152,7 +193,7 @@ class WaitsAndCopies(TorchDispatchMode):
 def test_a_step_never_waits_for_the_device_nor_copies_the_bank(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
-    views, ids = a_batch(0)
+    views, ids = a_batch(0, name)
     with WaitsAndCopies((24, 16)) as watch:
         for step in range(2):
             train_step(method, optimizer, views, ids, at(step, 10))
@@ -193,25 +234,58 @@ def test_embeddings_do_not_depend_on_the_batch_and_leave_the_mode_as_it_was(name
     assert not method.training
 
 
+def shapes(name: str, overrides: dict[str, object]) -> dict[str, tuple[int, ...]]:
+    state = build_method(settings_of(name, overrides), 100).state_dict()
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_settings_shape_the_network(name: str) -> None:
-    def shape(overrides: dict[str, object], parameter: str) -> tuple[int, ...]:
-        return tuple(build_method(settings_of(name, overrides), 100).state_dict()[parameter].shape)
-
-    assert shape({}, "encoder.backbone.conv1.weight") == (8, 3, 3, 3)
-    assert shape({"stem": "imagenet"}, "encoder.backbone.conv1.weight") == (8, 3, 7, 7)
-    assert shape({"image_size": 64}, "encoder.backbone.conv1.weight") == (8, 3, 7, 7)
-    assert shape({}, "head.0.weight") == (64, 64)
-    assert shape({"projection_hidden_dim": 40}, "head.0.weight") == (40, 64)
-    assert shape({"memory_bank_size": None}, "bank.keys") == (8, 16)  # one batch, for only 100 images
-    assert shape({"memory_bank_size": 17}, "bank.keys") == (17, 16)
+def test_settings_shape_the_encoder(name: str) -> None:
+    first = "encoder.backbone.conv1.weight"
+    assert shapes(name, {})[first] == (8, 3, 3, 3)
+    assert shapes(name, {"backbone_width": 0.25})[first] == (16, 3, 3, 3)
+    assert shapes(name, {"stem": "imagenet"})[first] == (8, 3, 7, 7)
+    assert shapes(name, {"image_size": 64})[first] == (8, 3, 7, 7)
+    assert shapes(name, {"embedding_dim": 7})["encoder.reduction.weight"] == (7, 64)
 
 
-def test_bfloat16_trains_and_keeps_loss_and_weights_in_float32() -> None:
-    method = build_method(settings_of("moco", {"memory_bank_size": 24}), 100)
+OWN_SETTINGS = [
+    (name, field)
+    for name, entry in METHODS.items()
+    for field in entry.settings.__dataclass_fields__
+    if field not in TrainSettings.__dataclass_fields__
+]
+
+
+@functools.cache
+def after_three_steps(name: str, field: str | None = None, *, with_end: bool = False) -> dict[str, Tensor]:
+    own: dict[str, object] = {}
+    if "memory_bank_size" in METHODS[name].settings.__dataclass_fields__:
+        own["memory_bank_size"] = 16
+    if field == "teacher_temperature_warmup_epochs" or (field is None and with_end):
+        own["teacher_temperature_end"] = 0.06
+    method = build_method(settings_of(name, own if field is None else own | {field: OTHER_VALUES[field]}), 100)
+    optimizer = optimizer_of(method)
+    for step in range(3):
+        train_step(method, optimizer, *a_batch(step, name), at(step, 10))
+    return state_of(method, optimizer)
+
+
+@pytest.mark.parametrize(("name", "field"), OWN_SETTINGS)
+def test_every_setting_of_a_method_takes_effect(name: str, field: str) -> None:
+    one = after_three_steps(name, with_end=field == "teacher_temperature_warmup_epochs")
+    other = after_three_steps(name, field)
+    assert one.keys() != other.keys() or any(
+        value.shape != other[key].shape or not torch.equal(value, other[key]) for key, value in one.items()
+    )
+
+
+@pytest.mark.parametrize(("name", "overrides"), VARIANTS)
+def test_bfloat16_trains_and_keeps_loss_and_weights_in_float32(name: str, overrides: dict[str, object]) -> None:
+    method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
     for step in range(2):
-        result = train_step(method, optimizer, *a_batch(step), at(step, 10), precision="bfloat16")
+        result = train_step(method, optimizer, *a_batch(step, name), at(step, 10), precision="bfloat16")
     assert result.accepted
     assert result.loss.dtype == torch.float32
     assert result.representation.dtype == torch.bfloat16
@@ -220,6 +294,6 @@ def test_bfloat16_trains_and_keeps_loss_and_weights_in_float32() -> None:
 
 def test_an_unknown_method_lists_the_known() -> None:
     settings = settings_of("simclr", {})
-    object.__setattr__(settings, "method", "byol")
-    with pytest.raises(ValueError, match="unknown method 'byol'; known: simclr, moco"):
+    object.__setattr__(settings, "method", "simclar")
+    with pytest.raises(ValueError, match="unknown method 'simclar'; known: simclr, moco, "):
         build_method(settings, 100)

@@ -60,6 +60,7 @@ def test_the_head_has_batch_norms_unless_told_otherwise() -> None:
         return sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in method.head.modules())
 
     assert norms(moco()) == 2
+    assert moco().head[0].weight.shape == (64, 64), "the features' width"
     assert norms(moco(projection_batch_norm=False)) == 0
 
 
@@ -94,3 +95,9 @@ def test_the_teacher_follows_along_the_schedule() -> None:
         return (method.head[0].weight - method.teacher["head"][0].weight).mean().item()
 
     assert [distance_left(step) for step in (0, 5, 10)] == pytest.approx([0.5, 0.75, 1.0])
+
+
+def test_a_bank_left_open_is_chosen_from_the_data_set() -> None:
+    settings = MoCoSettings(**SMALL)  # type: ignore[arg-type]
+    assert MoCo(settings.settled(100)).bank.keys.shape == (8, 16), "one batch, for only 100 images"
+    assert MoCo(settings.settled(1000)).bank.keys.shape == (48, 16)

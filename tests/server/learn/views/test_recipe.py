@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from manyview_server.learn import schema
+from manyview_server.learn.backbones import choose_patch_size
 from manyview_server.learn.views import make_views
 from manyview_server.learn.views.recipe import PipelineSettings, ViewSettings
 
@@ -67,6 +68,20 @@ def differ(one, other):
 def test_the_recipe_has_parameters_in_every_step():
     assert len(LEAVES) > 25
     assert set(ACTIVE) <= {path[0] for path, _ in LEAVES.values()}
+
+
+@pytest.mark.parametrize(
+    ("image_size", "expected"), [(16, 8), (28, 12), (32, 12), (64, 24), (96, 40), (100, 44), (128, 48), (224, 96)]
+)
+def test_small_views_have_sizes_that_patches_tile(image_size, expected):
+    assert PipelineSettings(size_fraction=3 / 7).size(image_size) == expected
+
+
+def test_whatever_share_of_the_image_size_its_patches_tile_a_view_of_it():
+    for image_size in range(8, 1025, 2):
+        patch_size = choose_patch_size(image_size)
+        for fraction in (0.1, 0.3, 3 / 7, 0.9, 1.0):
+            assert PipelineSettings(size_fraction=fraction).size(image_size) % patch_size == 0
 
 
 @pytest.mark.parametrize("name", LEAVES)

@@ -1,0 +1,287 @@
+"""Which images: select, neighbors, duplicates; with a picture where one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manyview._cli import sheet
+from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
+from manyview._cli.sheet import Tile
+
+if TYPE_CHECKING:
+    from manyview import Client, Neighbor, Sample, Selection
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
+]
+OutputOption = Annotated[str, typer.Option(help="backbone or projection.")]
+MetricOption = Annotated[str, typer.Option(help="cosine (distances from 0 to 2) or euclidean.")]
+VersionOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")]
+SheetOption = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="SHEET.png", help="Also draw a contact sheet; needs Pillow.")
+]
+_READERS = 8
+
+
+def select(
+    dataset: Annotated[str, typer.Argument(help="Data set.")],
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="How many.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME; none for random."),
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="coreset, minimum_distance, typicality, similarity or random.")
+    ] = "coreset",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of coreset, minimum_distance and random.")] = None,
+    distance: Annotated[float | None, typer.Option(help="Of minimum_distance.")] = None,
+    num_neighbors: Annotated[int | None, typer.Option(min=1, help="Of typicality; 20 by default.")] = None,
+    like: Annotated[list[str] | None, typer.Option(help="Of similarity: an image or a folder; repeatable.")] = None,
+    like_key: Annotated[list[str] | None, typer.Option(help="Of similarity: a stored image; repeatable.")] = None,
+    chosen: Annotated[
+        Path | None, typer.Option(metavar="KEYS.txt", help="Images that are chosen already, a key on each line.")
+    ] = None,
+    balance: Annotated[
+        list[str] | None, typer.Option(help="equal, proportional, or LABEL=NUMBER; the last is repeatable.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="backbone or projection.")] = None,
+    metric: Annotated[str | None, typer.Option(help="cosine (distances from 0 to 2) or euclidean.")] = None,
+    version: VersionOption = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("--out", "-o", help="Also write a contact sheet (.png, needs Pillow) or the keys (.txt)."),
+    ] = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Choose images: diverse, typical, or similar to others."""
+    for path in out or ():
+        _check_suffix(path, ".png", ".txt")
+    before = [line for line in chosen.read_text().splitlines() if line] if chosen else []
+    with connect(target, token) as client:
+        found = client.select(
+            dataset,
+            count,
+            model=model,
+            strategy=strategy,
+            seed=seed,
+            distance=distance,
+            num_neighbors=num_neighbors,
+            like=_source(like),
+            like_keys=like_key or None,
+            chosen=before,
+            balance=_balance(balance),
+            output=output,
+            metric=metric,
+            version=version,
+        )
+        for path in out or ():
+            _write_selection(client, found, path)
+    if as_json:
+        print_json(_selection_json(found))
+        return
+    rows = [
+        (number, _shown(sample.score), sample.image_id, sample.image.label or "-", sample.key)
+        for number, sample in enumerate(found, start=1)
+    ]
+    print_table(("RANK", "SCORE", "IMAGE", "LABEL", "KEY"), rows)
+    _tell(out or ())
+
+
+def neighbors(
+    dataset: Annotated[str, typer.Argument(help="Data set.")],
+    sources: Annotated[list[str] | None, typer.Argument(help="Folders or image files: the queries.")] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="A query of the data set; repeatable.")] = None,
+    model: ModelOption = "",
+    num_neighbors: Annotated[int, typer.Option("--num-neighbors", "-k", min=1)] = 10,
+    output: OutputOption = "backbone",
+    metric: MetricOption = "cosine",
+    version: VersionOption = None,
+    out: SheetOption = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Find the images of a data set that are nearest to others. Exit status 1 when a query could not be embedded."""
+    _need_model(model)
+    if out:
+        _check_suffix(out, ".png")
+    with connect(target, token) as client:
+        found = client.neighbors(
+            dataset,
+            _source(sources),
+            keys=key or None,
+            model=model,
+            num_neighbors=num_neighbors,
+            output=output,
+            metric=metric,
+            version=version,
+        )
+        if out:
+            queries = _files(client, dataset, _source(sources), key or ())
+            rows = [
+                [Tile(data=data, caption=(answer.query,), framed=True), *_tiles(client, dataset, answer)]
+                for data, answer in zip(queries, found, strict=False)
+            ]
+            sheet.draw(rows, out)
+    if as_json:
+        print_json([{"query": answer.query, "error": answer.error, "neighbors": _near(answer)} for answer in found])
+    else:
+        for answer in found:
+            typer.echo(answer.query)
+            if answer.error:
+                typer.echo(f"  {answer.error.reason} {answer.error.message}", err=True)
+            for one in answer:
+                typer.echo(f"  {one.distance:.4f}  {one.image_id}  {one.image.label or '-'}  {one.key}")
+        _tell([out] if out else ())
+    if any(answer.error for answer in found):
+        raise typer.Exit(1)
+
+
+def duplicates(
+    dataset: Annotated[str, typer.Argument(help="Data set.")],
+    max_distance: Annotated[float, typer.Option("--max-distance", "-d", min=0, help="How far apart at most.")],
+    model: ModelOption = "",
+    output: OutputOption = "backbone",
+    metric: MetricOption = "cosine",
+    version: VersionOption = None,
+    out: SheetOption = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Find groups of images that are nearly the same."""
+    _need_model(model)
+    if out:
+        _check_suffix(out, ".png")
+    with connect(target, token) as client:
+        found = client.duplicates(
+            dataset, model=model, max_distance=max_distance, output=output, metric=metric, version=version
+        )
+        if out and found:
+            shown = list(islice(found, sheet.MAX_TILES // 8))
+            sheet.draw([_tiles(client, dataset, group[:12]) for group in shown], out)
+    if as_json:
+        print_json([_near(group) for group in found])
+        return
+    for number, group in enumerate(found, start=1):
+        typer.echo(f"group {number}, {len(group)} images")
+        for one in group:
+            typer.echo(f"  {one.distance:.4f}  {one.image_id}  {one.image.label or '-'}  {one.key}")
+    spare = sum(map(len, found)) - len(found)
+    typer.echo(f"{len(found)} groups; {spare} images could go")
+    _tell([out] if out and found else ())
+
+
+def _need_model(model: str) -> None:
+    if not model:
+        raise typer.BadParameter("needed: a job, a checkpoint or backbones/NAME", param_hint="--model")
+
+
+def _check_suffix(path: Path, *suffixes: str) -> None:
+    if path.suffix not in suffixes:
+        raise ValueError(f"--out {path}: expected a {' or '.join(suffixes)} file")
+
+
+def _balance(words: Sequence[str] | None) -> str | dict[str, int] | None:
+    """ "equal", "proportional", or a number for each label. Raises ValueError."""
+    if not words:
+        return None
+    first: str = words[0]
+    if len(words) == 1 and first in ("equal", "proportional"):
+        return first
+    counts: dict[str, int] = {}
+    for word in words:
+        label, equals, number = word.rpartition("=")
+        if not equals or not number.isdigit():
+            raise ValueError(f"--balance {word}: expected equal, proportional or LABEL=NUMBER")
+        counts[label] = int(number)
+    return counts
+
+
+def _write_selection(client: Client, found: Selection, path: Path) -> None:
+    if path.suffix == ".txt":
+        path.write_text("".join(f"{key}\n" for key in found.keys))
+        return
+    shown = found[: sheet.MAX_TILES]
+    files = _read(client, found.dataset, shown)
+    tiles = [
+        Tile(data=data, caption=(_caption(number, sample), sample.key))
+        for number, (data, sample) in enumerate(zip(files, shown, strict=True), start=1)
+    ]
+    sheet.draw(sheet.grid(tiles), path)
+
+
+def _caption(number: int, sample: Sample) -> str:
+    return "  ".join(filter(None, (f"{number}.", _shown(sample.score), sample.image.label)))
+
+
+def _tiles(client: Client, dataset: str, near: Sequence[Neighbor]) -> list[Tile]:
+    files = _read(client, dataset, near)
+    return [
+        Tile(data=data, caption=(f"{one.distance:.4f}  {one.image.label}".rstrip(), one.key))
+        for data, one in zip(files, near, strict=True)
+    ]
+
+
+def _read(client: Client, dataset: str, images: Sequence[Any]) -> list[bytes]:
+    """The files of stored images, some at a time; empty for one that the server has lost."""
+    from manyview import DataLoss
+
+    def read(image: Any) -> bytes:
+        try:
+            return client.read_image(dataset, image)
+        except DataLoss:
+            return b""
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, images))
+
+
+def _source(paths: Sequence[str] | None) -> Any:
+    """What the SDK takes: one folder or file, or several files."""
+    return None if not paths else paths[0] if len(paths) == 1 else list(paths)
+
+
+def _files(client: Client, dataset: str, source: Any, keys: Sequence[str]) -> Iterable[bytes]:
+    """The queries' files, in their order."""
+    from manyview._images import open_source
+
+    if keys:
+        return _read(client, dataset, keys)
+    limit = client.server_info().limits.max_image_bytes
+    return (image.data for image in open_source(source, max_image_bytes=limit))
+
+
+def _shown(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+def _selection_json(found: Selection) -> dict[str, Any]:
+    return {
+        "dataset": found.dataset,
+        "strategy": found.strategy,
+        "checkpoint": found.checkpoint,
+        "version": found.version,
+        "samples": [
+            {"image_id": one.image_id, "key": one.key, "label": one.image.label, "score": one.score} for one in found
+        ],
+    }
+
+
+def _near(near: Iterable[Neighbor]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": one.image_id, "key": one.key, "label": one.image.label, "distance": one.distance} for one in near
+    ]
+
+
+def _tell(paths: Iterable[Path]) -> None:
+    for path in paths:
+        typer.echo(f"written: {path}", err=True)

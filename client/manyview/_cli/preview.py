@@ -1,0 +1,89 @@
+"""Views of images, to look at: preview."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
+from manyview._cli.jobs import assign, read_config
+
+if TYPE_CHECKING:
+    from manyview import Preview
+
+
+def preview(
+    sources: Annotated[list[str], typer.Argument(help="Up to 16 image files, or keys of images with --dataset.")],
+    method: Annotated[str | None, typer.Option(help="See `manyview methods`; simclr by default.")] = None,
+    job: Annotated[str | None, typer.Option(help="Train job whose views are made again.")] = None,
+    epoch: Annotated[int, typer.Option(min=0, help="Passes over the data set before; 0 is the first one.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="Configuration as .json or .toml.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One parameter, as views.blur.probability=0; repeatable.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the views.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set whose images SOURCES name.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Contact sheet to write: .png or .jpg.")] = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Show the views that training makes of images. Exit status 1 when an image could not be read."""
+    chosen = read_config(config) if config else {}
+    for setting in settings or ():
+        assign(chosen, setting)
+    with connect(target, token) as client:
+        found = client.preview(
+            sources if len(sources) > 1 else sources[0],
+            method,
+            job=job,
+            config=chosen or None,
+            seed=seed,
+            epoch=epoch,
+            dataset=dataset,
+        )
+    if out is not None:
+        found.save(out)
+    if as_json:
+        print_json(summary(found))
+    elif out is not None:
+        typer.echo(f"{out}: {len(found)} images, {sum(map(len, found.views))} views")
+    else:
+        print_table(("IMAGE", "VIEW", "PIPELINE", "SIZE", "DONE"), list(rows(found)))
+    for at, error in found.errors.items():
+        typer.echo(f"  {found.keys[at]}: {error.reason} {error.message}", err=True)
+    if found.errors:
+        raise typer.Exit(1)
+
+
+def rows(found: Preview) -> list[tuple[str, int, int, int, str]]:
+    """A line for each view."""
+    from manyview._sheet import steps
+
+    return [
+        (key, number, pipeline, view.shape[0], ", ".join(steps(done)))
+        for key, views, pipelines, parameters in zip(
+            found.keys, found.views, found.pipelines, found.parameters, strict=True
+        )
+        for number, (view, pipeline, done) in enumerate(zip(views, pipelines, parameters, strict=True), start=1)
+    ]
+
+
+def summary(found: Preview) -> dict[str, Any]:
+    """All but the pixels."""
+    return {"decode_size": found.decode_size, "images": [image(found, at) for at in range(len(found))]}
+
+
+def image(found: Preview, at: int) -> dict[str, Any]:
+    """One image and what was done to make its views, or why there are none."""
+    if at in found.errors:
+        return {"key": found.keys[at], "error": asdict(found.errors[at])}
+    views = [
+        {"pipeline": pipeline, "size": view.shape[0], "parameters": parameters}
+        for view, pipeline, parameters in zip(found.views[at], found.pipelines[at], found.parameters[at], strict=True)
+    ]
+    height, width = found.shapes[at]
+    return {"key": found.keys[at], "image_id": found.image_ids[at], "width": width, "height": height, "views": views}

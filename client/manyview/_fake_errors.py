@@ -1,0 +1,41 @@
+"""The errors of `manyview.testing.FakeServer`, with details as a real server sends them."""
+
+from __future__ import annotations
+
+
+def status_details(
+    code: str,
+    message: str,
+    reason: str,
+    metadata: dict[str, str],
+    retry_after_s: float | None,
+    violations: dict[str, str],
+) -> bytes:
+    """A serialized google.rpc.Status with the details that are given; empty without any."""
+    import grpc
+    from google.rpc import error_details_pb2, status_pb2
+
+    status = status_pb2.Status(code=grpc.StatusCode[code].value[0], message=message)
+    if reason:
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="manyview", metadata=metadata))
+    if retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(retry_after_s * 1e9))
+        status.details.add().Pack(retry)
+    if violations:
+        bad = error_details_pb2.BadRequest()
+        for name, description in violations.items():
+            bad.field_violations.add(field=name, description=description)
+        status.details.add().Pack(bad)
+    return status.SerializeToString() if status.details else b""
+
+
+class Refused(Exception):
+    """A call that the fake refuses, with the status to answer."""
+
+    def __init__(self, code: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+
+    def details(self) -> bytes:
+        return status_details(self.code, self.message, self.reason, {}, None, {})

@@ -1,0 +1,73 @@
+"""Images of a request into rows: checked by their headers, embedded with whatever others ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from manyview.v1 import types_pb2
+from manyview_server.errors import FailedPrecondition
+from manyview_server.front.image_check import ImageLimits, check_embed
+from manyview_server.front.models import ResolvedModel
+from manyview_server.front.workers import Embedder
+from manyview_server.messages import EmbedDone, RowFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is asked of each image."""
+
+    model: ResolvedModel
+    output: str
+    l2_normalize: bool
+    data_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedBatch:
+    """The embedder's answer, and by row why there is no embedding."""
+
+    done: EmbedDone
+    errors: dict[int, RowFailed]
+
+
+def check_output(model: ResolvedModel, output: str) -> None:
+    """Raise FailedPrecondition NO_PROJECTION_HEAD where the model has not this output."""
+    if output == "projection" and model.message.projection_dim == 0:
+        message = f"{model.name} has no projection head; its output is the backbone's"
+        raise FailedPrecondition("NO_PROJECTION_HEAD", message)
+
+
+class ImageEmbedder:
+    """Embeds what callers send."""
+
+    def __init__(self, embedder: Embedder, limits: ImageLimits) -> None:
+        self._embedder = embedder
+        self._limits = limits
+
+    async def embed(self, recipe: Recipe, images: Sequence[types_pb2.Image], time_left_s: float) -> EmbeddedBatch:
+        """A row for each image; `time_left_s` 0 for no limit.
+
+        Refused images travel on as empty ones, so that the worker's rows stay those of the caller.
+        """
+        refused = await asyncio.to_thread(self._refused, images)
+        blobs = tuple(b"" if row in refused else image.data for row, image in enumerate(images))
+        checkpoint, weights = recipe.model.checkpoint, recipe.model.weights_file
+        done = await self._embedder.embed(
+            model=recipe.model.name,
+            checkpoint_dir=checkpoint.directory if checkpoint else "",
+            backbone=recipe.model.message.backbone,
+            weights_file=str(weights) if weights else "",
+            output=recipe.output,
+            l2_normalize=recipe.l2_normalize,
+            data_type=recipe.data_type,
+            time_left_s=time_left_s,
+            images=blobs,
+        )
+        failed = {**{error.row: error for error in done.errors}, **refused}
+        return EmbeddedBatch(done=done, errors={row: failed[row] for row in sorted(failed)})
+
+    def _refused(self, images: Sequence[types_pb2.Image]) -> dict[int, RowFailed]:
+        checked = ((row, check_embed(image, self._limits)) for row, image in enumerate(images))
+        return {row: RowFailed(row=row, reason=r.reason, message=r.message) for row, r in checked if r is not None}

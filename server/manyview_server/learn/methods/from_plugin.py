@@ -1,0 +1,81 @@
+"""Methods of installed packages: entry points of the group "manyview.methods", each a `MethodEntry`.
+
+Such a method is trained by its name like any other: its settings are a subclass of `TrainSettings` whose `method` is
+that name, and what it builds is a `Method`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from manyview_server.learn import plugins, schema
+from manyview_server.learn.encoder import Encoder
+from manyview_server.learn.methods.entry import MethodEntry
+from manyview_server.learn.methods.method import Method
+from manyview_server.learn.plugins import PluginBroken
+from manyview_server.learn.settings import TrainSettings
+
+GROUP = "manyview.methods"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def entry(name: str) -> MethodEntry:
+    """The method that is registered as `name`. Raises PluginBroken: there is none, or it cannot be used."""
+    found = _found(name)
+    if isinstance(found, PluginBroken):
+        raise found
+    return found
+
+
+def build(name: str, settings: TrainSettings) -> Method:
+    """What the entry makes of settled settings.
+
+    Raises:
+        ValueError: in the plugin's own words, or PluginBroken.
+    """
+    try:
+        method = entry(name).build(settings)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise PluginBroken(GROUP, name, f"building it failed ({type(error).__name__})", error) from error
+    if not isinstance(method, Method) or not isinstance(getattr(method, "encoder", None), Encoder):
+        raise PluginBroken(GROUP, name, f"it gave a {type(method).__name__}, and no Method with an Encoder")
+    return method
+
+
+@functools.cache
+def _found(name: str) -> MethodEntry | PluginBroken:
+    try:
+        return _loaded(name)
+    except PluginBroken as broken:
+        return broken
+
+
+def _loaded(name: str) -> MethodEntry:
+    if name not in plugins.names(GROUP):
+        raise PluginBroken(GROUP, name, "it is not installed")
+    found = plugins.load_one(GROUP, name)
+    if not NAME.fullmatch(name):
+        raise PluginBroken(GROUP, name, "its name is to consist of small letters, digits and _, a letter first")
+    if not isinstance(found, MethodEntry):
+        raise PluginBroken(GROUP, name, f"it is to be a MethodEntry, and is a {type(found).__name__}")
+    try:
+        problem = _problem_of(name, found)
+    except Exception as error:
+        raise PluginBroken(GROUP, name, f"its settings are wrong ({type(error).__name__})", error) from error
+    if problem:
+        raise PluginBroken(GROUP, name, problem)
+    return found
+
+
+def _problem_of(name: str, found: MethodEntry) -> str:
+    """What is wrong with an entry, or nothing."""
+    if not issubclass(found.settings, TrainSettings):
+        return f"its settings are to be a subclass of TrainSettings, and are {found.settings.__name__}"
+    settings = found.settings()
+    if settings.method != name:
+        return f"the method of its settings is to be {name!r}, and is {settings.method!r}"
+    schema.json_schema(found.settings)
+    return ""

@@ -1,0 +1,106 @@
+"""Arrays in a file that is whole or not there, and that says when its bytes are no longer those that were written.
+
+Magic, u32 length of the header, the header as UTF-8 JSON {"meta", "arrays": [{"name", "dtype", "shape"}]}, the arrays
+as they lie in memory (little-endian, row-major), then the SHA-256 of all that. Nothing is synced: what a power cut
+takes is noticed, and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import secrets
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+MAGIC = b"MVBLOCK1"
+LENGTH = struct.Struct("<I")
+DIGEST_BYTES = 32
+MAX_HEADER_BYTES = 16 << 20
+TEMPORARY_SUFFIX = ".tmp"
+DTYPES = {name: np.dtype(name) for name in ("<f4", "<f8", "<i8")}
+
+Array = npt.NDArray[Any]
+
+
+class BlockDamaged(Exception):
+    """The file is no block, or not the one that was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What a file holds: JSON values and arrays by name, the arrays read-only."""
+
+    meta: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
+    """Write the file, or replace it; gives its bytes.
+
+    Raises:
+        OSError: FileNotFoundError where the directory is gone; the disk is full or failing. Nothing is left then.
+    """
+    little = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in arrays.items()}
+    described = [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in little.items()]
+    header = json.dumps({"meta": meta, "arrays": described}, separators=(",", ":")).encode()
+    pieces = [MAGIC + LENGTH.pack(len(header)) + header, *(array.tobytes() for array in little.values())]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    temporary = path.with_name(f"{path.name}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("xb") as file:
+            file.writelines([*pieces, digest.digest()])
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return sum(map(len, pieces)) + DIGEST_BYTES
+
+
+def read(path: Path) -> Block:
+    """The whole of the file, verified. Raises BlockDamaged, and FileNotFoundError where there is none."""
+    data = path.read_bytes()
+    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
+        raise BlockDamaged(f"{path.name}: its bytes are not those that were written")
+    return _block(path, io.BytesIO(data), None)
+
+
+def peek(path: Path, names: Collection[str] = ()) -> Block:
+    """The JSON values and some of the arrays. Only the file's length is verified. Raises as `read` does."""
+    with path.open("rb") as file:
+        return _block(path, file, names)
+
+
+def _block(path: Path, file: BinaryIO, names: Collection[str] | None) -> Block:
+    try:
+        start = file.read(len(MAGIC) + LENGTH.size)
+        if not start.startswith(MAGIC):
+            raise BlockDamaged(f"{path.name}: it does not begin like a block")
+        (length,) = LENGTH.unpack(start[len(MAGIC) :])
+        if length > MAX_HEADER_BYTES:
+            raise BlockDamaged(f"{path.name}: a header of {length} bytes")
+        header = json.loads(file.read(length))
+        at, arrays = len(start) + length, {}
+        for entry in header["arrays"]:
+            dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+            size = dtype.itemsize * math.prod(shape)
+            if names is None or entry["name"] in names:
+                file.seek(at)
+                arrays[entry["name"]] = np.frombuffer(file.read(size), dtype).reshape(shape)
+            at += size
+        if file.seek(0, os.SEEK_END) != at + DIGEST_BYTES:
+            raise BlockDamaged(f"{path.name}: its length is not that of what it holds")
+        return Block(meta=dict(header["meta"]), arrays=arrays)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+        raise BlockDamaged(f"{path.name}: its header is damaged") from error

@@ -1,0 +1,94 @@
+"""The room that tables of embeddings take: within a cap and away from a full disk, the least recently used go first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from manyview_server.errors import ResourceExhausted
+
+RESERVE_BYTES = 1 << 30
+RESERVE_FRACTION = 0.1
+"""Of the disk tables leave 1 GiB free, or a tenth of a small one: twice what uploads leave."""
+
+
+class EmbeddingCache:
+    """The tables of a data directory. What is done with files blocks: call it in a thread."""
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+
+    def path(self, dataset_uid: str, owner: str, digest: str) -> Path:
+        """Where a table lies: of this data set, with the model of this job (its uid, or "backbone")."""
+        return self._root / dataset_uid / f"{owner}-{digest}"
+
+    def touch(self, table: Path) -> None:
+        """A table is used now; it is made where it is missing."""
+        table.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.utime(table)
+
+    def make_room(self, num_bytes: int, kept: Collection[Path]) -> None:
+        """Remove tables, but for those `kept`, until so many bytes more fit.
+
+        Raises:
+            ResourceExhausted: EMBEDDINGS_TOO_LARGE where they never do, DISK_FULL where others fill the disk.
+        """
+        if num_bytes > self._max_bytes:
+            message = (
+                f"the embeddings take {num_bytes:,} bytes, and embedding_cache_bytes allows {self._max_bytes:,} for "
+                "all tables together"
+            )
+            raise ResourceExhausted("EMBEDDINGS_TOO_LARGE", message)
+        sizes = {table: size_of(table) for table in self._tables()}
+        used = sum(sizes.values())
+        for table in sorted(sizes, key=_used_at):
+            if used + num_bytes <= self._max_bytes and num_bytes <= self._free_bytes():
+                return
+            if table not in kept:
+                remove(table)
+                used -= sizes[table]
+        if used + num_bytes > self._max_bytes:
+            message = f"tables of embeddings in use take {used:,} of {self._max_bytes:,} bytes: try again later"
+            raise ResourceExhausted("EMBEDDING_CACHE_FULL", message, retry_after_s=30.0)
+        if num_bytes > self._free_bytes():
+            raise ResourceExhausted("DISK_FULL", "the server's disk is full", retry_after_s=30.0)
+
+    def _free_bytes(self) -> int:
+        disk = os.statvfs(self._root)
+        reserve = min(RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * RESERVE_FRACTION))
+        return disk.f_bavail * disk.f_frsize - reserve
+
+    def _tables(self) -> Iterator[Path]:
+        for dataset in self._root.iterdir():
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                yield from dataset.iterdir()
+
+
+def tables_of_job(root: Path, uid: str) -> list[Path]:
+    """The tables that were made with a job's checkpoints."""
+    return list(root.glob(f"*/{uid}-*"))
+
+
+def size_of(table: Path) -> int:
+    """Bytes of a table's files."""
+    total = 0
+    with suppress(FileNotFoundError), os.scandir(table) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                total += entry.stat().st_size
+    return total
+
+
+def remove(table: Path) -> None:
+    """Remove a table; readers that have it open go on."""
+    shutil.rmtree(table, ignore_errors=True)
+
+
+def _used_at(table: Path) -> float:
+    with suppress(FileNotFoundError):
+        return table.stat().st_mtime
+    return 0.0

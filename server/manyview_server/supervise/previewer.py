@@ -1,0 +1,168 @@
+"""The previewer process, as the front sees it: a call that answers or raises.
+
+One request at a time, in a process that starts with the first one and ends when there was none for a while: previews
+come in bursts, and starting costs seconds. A request whose caller has gone or whose time is over takes the process with
+it, and so may a hostile image or a plugin: the next request starts another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from manyview_server import messages as m
+from manyview_server.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    ResourceExhausted,
+    ServiceError,
+    Unavailable,
+    of_code,
+)
+from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewerLimits:
+    """How many may wait for the previewer, and for how long."""
+
+    max_requests: int = 8
+    # For one request, its wait for others included, whatever its caller allows.
+    most_s: float = 120.0
+    # From the start of the process to its first message.
+    hello_s: float = 60.0
+    idle_s: float = 60.0
+    exit_s: float = 5.0
+
+
+class PreviewerSupervisor:
+    """Keeps at most one previewer. `preview` starts it where there is none; `close` ends it."""
+
+    def __init__(self, *, command: Sequence[str] = WORKER_COMMAND, limits: PreviewerLimits | None = None) -> None:
+        self._command = command
+        self._limits = limits or PreviewerLimits()
+        self._process: WorkerProcess | None = None
+        self._turn = asyncio.Lock()
+        self._num_requests = 0
+        self._idle: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def preview(self, request: m.PreviewImages, time_left_s: float) -> m.PreviewDone:
+        """The views of the request's images; `time_left_s` 0 for no limit of the caller's.
+
+        Raises:
+            ResourceExhausted: PREVIEW_QUEUE_FULL.
+            DeadlineExceeded: PREVIEW_DEADLINE.
+            FailedPrecondition: PREVIEW_CRASHED, the process died of this very request.
+            Unavailable: PREVIEWER_START, the process cannot start; DRAINING.
+            ServiceError: what the previewer answers.
+        """
+        if self._closed:
+            raise _draining()
+        if self._num_requests >= self._limits.max_requests:
+            message = f"{self._num_requests} previews wait already"
+            raise ResourceExhausted("PREVIEW_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
+        self._num_requests += 1
+        limit_s = min(time_left_s or self._limits.most_s, self._limits.most_s)
+        try:
+            async with asyncio.timeout(limit_s), self._turn:
+                return await self._ask(request)
+        except TimeoutError as error:
+            raise DeadlineExceeded("PREVIEW_DEADLINE", f"not previewed within {limit_s:g} seconds") from error
+        finally:
+            self._num_requests -= 1
+
+    async def close(self) -> None:
+        """End the process. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
+        self._closed = True
+        if self._idle:
+            self._idle.cancel()
+        if self._process:
+            await self._process.stop(self._limits.exit_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _ask(self, request: m.PreviewImages) -> m.PreviewDone:
+        if self._idle:
+            self._idle.cancel()
+        process = await self._running()
+        try:
+            with suppress(LinkClosed):  # then receiving says so too
+                await process.link.send(request)
+            answer = await process.link.receive()
+            if not isinstance(answer, m.PreviewDone | m.PreviewFailed):
+                raise LinkCorrupt(f"{type(answer).__name__} is nothing that a previewer answers")
+        except (LinkClosed, LinkCorrupt) as error:
+            raise await self._died(process, error) from error
+        except BaseException:  # nobody waits for the answer any more, and the next request is not to wait for it
+            self._process = None
+            process.kill()
+            self._spawn(process.stop())
+            raise
+        self._idle = asyncio.get_running_loop().call_later(self._limits.idle_s, self._rest)
+        if isinstance(answer, m.PreviewDone):
+            return answer
+        raise of_code(answer.code)(answer.reason, answer.message)
+
+    async def _running(self) -> WorkerProcess:
+        """The process; started where there is none, or where it has ended while nobody asked."""
+        if self._process and not self._process.running:
+            log.error("previewer ended", extra={"exit": describe_exit(await self._process.stop())})
+            self._process = None
+        if not self._process:
+            self._process = await self._start()
+        return self._process
+
+    async def _start(self) -> WorkerProcess:
+        if self._closed:
+            raise _draining()
+        process = None
+        try:
+            process = await WorkerProcess.start("previewer", num_threads=1, command=self._command)
+            async with asyncio.timeout(self._limits.hello_s):
+                await process.link.receive()
+        except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
+            words = describe_exit(await process.stop()) if process else ""
+            stderr = process.stderr_tail if process else ""
+            log.error("previewer cannot be started", extra={"error": repr(error), "exit": words, "stderr": stderr})
+            raise Unavailable(
+                "PREVIEWER_START", "the previewer cannot be started", retry_after_s=RETRY_AFTER_S
+            ) from error
+        except asyncio.CancelledError:
+            if process:
+                self._spawn(process.stop())
+            raise
+        return process
+
+    async def _died(self, process: WorkerProcess, error: Exception) -> ServiceError:
+        self._process = None
+        words = describe_exit(await process.stop(self._limits.exit_s))
+        if self._closed:
+            return _draining()
+        log.error("previewer died", extra={"exit": words, "why": repr(error), "stderr": process.stderr_tail})
+        message = f"the process that makes the views ended with {words}: of one of these images, or of a plugin"
+        return FailedPrecondition("PREVIEW_CRASHED", message)
+
+    def _rest(self) -> None:
+        if self._process and not self._turn.locked():
+            self._spawn(self._process.stop(self._limits.exit_s))
+            self._process = None
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _draining() -> Unavailable:
+    return Unavailable("DRAINING", "the server is stopping", retry_after_s=RETRY_AFTER_S)

@@ -1,0 +1,142 @@
+"""The previewer: makes the views of a few images as training does, for people to look at.
+
+A process of its own, one request at a time: an image or a plugin that kills it takes nobody's embeddings or training
+with it, and the front may kill it whenever its caller has gone. It works on the CPU, with one thread, beside whatever
+trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyview_server.learn import methods
+from manyview_server.learn.plugins import PluginBroken
+from manyview_server.learn.schema import SettingsError
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views.replay import View, as_bytes, replay
+from manyview_server.messages import (
+    PreviewDone,
+    PreviewedImage,
+    PreviewedView,
+    PreviewFailed,
+    PreviewImages,
+)
+from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
+from manyview_server.worker import decoder, png
+from manyview_server.worker.cache import choose_size
+from manyview_server.worker.channel import Channel
+from manyview_server.worker.decoder import DecodeError, Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image of a request, resampled to S x S."""
+
+    image_id: int
+    height: int
+    width: int
+    pixels: Tensor
+    """(3, S, S) uint8."""
+
+
+def run(channel: Channel) -> None:
+    """Answer requests until the link ends."""
+    torch.set_num_threads(1)
+    while True:
+        message = channel.receive()
+        assert isinstance(message, PreviewImages)
+        channel.send(answer(message))
+
+
+def answer(request: PreviewImages) -> PreviewDone | PreviewFailed:
+    """What becomes of one request."""
+    try:
+        return _preview(methods.from_json(request.settings), request)
+    except SettingsError as error:
+        return PreviewFailed(code="FAILED_PRECONDITION", reason="CONFIG_INVALID", message=str(error))
+    except PluginBroken as broken:
+        print(broken.error.traceback, file=sys.stderr, flush=True)
+        return PreviewFailed(code="FAILED_PRECONDITION", reason="PLUGIN_FAILED", message=str(broken))
+
+
+def _preview(settings: TrainSettings, request: PreviewImages) -> PreviewDone | PreviewFailed:
+    size = settings.decode_size or _chosen_size(settings, request)
+    if too_large := _too_large(settings, request, size):
+        return too_large
+    images = [_decoded(data, size) for data in request.blobs]
+    readable = [image for image in images if isinstance(image, Decoded)]
+    views = _views(settings, request.epoch, readable)
+    blobs = [
+        png.encode(picture.permute(1, 2, 0).numpy())
+        for image, of_image in zip(readable, views, strict=True)
+        for picture in (image.pixels, *(as_bytes(view.pixels, settings.views.normalize) for view in of_image))
+    ]
+    made = iter(views)
+    return PreviewDone(decode_size=size, images=tuple(_told(image, made) for image in images), blobs=tuple(blobs))
+
+
+def _chosen_size(settings: TrainSettings, request: PreviewImages) -> int:
+    """What a data set of these images would be decoded to. They are decoded for it and forgotten, since all together
+    may be large."""
+    shapes = [pixels.shape for data in request.blobs if isinstance(pixels := _pixels(data), np.ndarray)]
+    snapshot = np.zeros(len(shapes), SNAPSHOT_DTYPE)
+    for row, (height, width, _) in zip(snapshot, shapes, strict=True):
+        row["height"], row["width"] = height, width
+    return choose_size(snapshot, settings.image_size, None)
+
+
+def _too_large(settings: TrainSettings, request: PreviewImages, size: int) -> PreviewFailed | None:
+    sides = [pipeline.size(settings.image_size) for pipeline in settings.views.pipelines for _ in range(pipeline.count)]
+    most = request.max_pixel_bytes // (3 * sum(side**2 for side in (size, *sides)))
+    if len(request.blobs) <= most:
+        return None
+    what = f"{len(request.blobs)} images of {size} x {size} pixels with {len(sides)} views each"
+    message = f"{what} do not fit into a message; at most {most} do"
+    return PreviewFailed(code="INVALID_ARGUMENT", reason="PREVIEW_TOO_LARGE", message=message)
+
+
+def _views(settings: TrainSettings, epoch: int, images: list[Decoded]) -> list[list[View]]:
+    if not images:
+        return []
+    return replay(
+        torch.stack([image.pixels for image in images]),
+        torch.tensor([(image.height, image.width) for image in images]),
+        torch.tensor([image.image_id for image in images]),
+        settings.views,
+        image_size=settings.image_size,
+        seed=settings.seed,
+        epoch=epoch,
+    )
+
+
+def _decoded(data: bytes, size: int) -> Decoded | DecodeError:
+    pixels = _pixels(data)
+    if isinstance(pixels, DecodeError):
+        return pixels
+    height, width, _ = pixels.shape
+    image_id = image_id_of(hashlib.sha256(data).digest())
+    return Decoded(image_id=image_id, height=height, width=width, pixels=decoder.resize(pixels, size))
+
+
+def _pixels(data: bytes) -> Pixels | DecodeError:
+    try:
+        return decoder.decode(data)
+    except DecodeError as error:
+        return error
+
+
+def _told(image: Decoded | DecodeError, made: Iterator[list[View]]) -> PreviewedImage:
+    if isinstance(image, DecodeError):
+        return PreviewedImage(reason=image.reason, message=str(image))
+    views = tuple(
+        PreviewedView(pipeline=view.pipeline, size=view.pixels.shape[-1], parameters=view.parameters)
+        for view in next(made)
+    )
+    return PreviewedImage(image_id=image.image_id, width=image.width, height=image.height, views=views)

@@ -1,0 +1,35 @@
+"""Images of a data set, read from its shards: the bytes that were sent, or a reason."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Collection
+from typing import Any
+
+from manyview_server.store.shards import ShardReader, image_id_of
+from manyview_server.worker.decoder import DecodeError
+
+WANTING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN}
+"""Of the errors of reading a file, those that say nothing about the file."""
+
+
+def read(reader: ShardReader, row: Any, quarantined: Collection[int] = ()) -> bytes:
+    """The file of the image in `row`, an element of an array of `store.shards.SNAPSHOT_DTYPE`.
+
+    Raises:
+        DecodeError: IMAGE_LOST, CHECKSUM_MISMATCH, or DECODER_CRASHED for one that is quarantined.
+        OSError: it cannot be said now, such as for want of descriptors: the image may be well.
+    """
+    image_id = int(row["image_id"])
+    if image_id in quarantined:
+        raise DecodeError("DECODER_CRASHED", "it kills the decoder")
+    try:
+        data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
+    except (OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in WANTING:
+            raise
+        raise DecodeError("IMAGE_LOST", f"the server cannot read it from shard {row['shard']} any more") from error
+    if image_id_of(hashlib.sha256(data).digest()) != image_id:
+        raise DecodeError("CHECKSUM_MISMATCH", "the stored bytes are not those that were sent")
+    return data

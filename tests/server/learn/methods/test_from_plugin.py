@@ -1,0 +1,118 @@
+"""Methods of installed packages: by name, with settings of their own, like ours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from manyview_server.learn import methods, schema
+from manyview_server.learn.methods import METHODS, build_method, from_plugin
+from manyview_server.learn.plugins import PluginBroken
+from manyview_server.learn.schema import SettingsError
+
+EXAMPLE = (Path(__file__).parents[4] / "examples" / "plugin_method" / "rotation_prediction.py").read_text()
+NAME = "rotation_prediction"
+
+
+@pytest.fixture
+def rotation(install_plugin):
+    install_plugin(NAME, EXAMPLE, group=from_plugin.GROUP, attribute="METHOD")
+
+
+def test_it_is_known_by_its_name_behind_ours(rotation):
+    assert methods.names() == (*METHODS, NAME)
+    assert methods.entry(NAME).title == "RotNet"
+    assert methods.plugin_errors() == []
+    properties = schema.json_schema(methods.entry(NAME).settings)["properties"]
+    assert properties["label_smoothing"]["maximum"] == 0.9
+    assert properties["method"]["enum"] == [NAME]
+
+
+def test_its_settings_are_resolved_written_and_read_like_ours(rotation):
+    settings = methods.resolve(
+        NAME, {"label_smoothing": 0.1, "backbone": "resnet9", "views": {"blur": {"probability": 1}}}
+    )
+    assert (settings.label_smoothing, settings.views.num_views) == (0.1, 1)
+    assert methods.from_json(methods.to_json(settings)) == settings
+    with pytest.raises(SettingsError, match=r"label_smoothing: must be at least 0 and at most 0.9 \(got 2\)"):
+        methods.resolve(NAME, {"label_smoothing": 2})
+    with pytest.raises(SettingsError, match="takes 1 to 2 views"):
+        methods.resolve(NAME, {"views": {"pipelines": [{"count": 3}]}})
+
+
+def test_it_is_built_and_embeds(rotation):
+    settings = methods.resolve(NAME, {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16})
+    one, other = (build_method(settings, 100) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    assert one.embed(torch.rand(3, 3, 16, 16)).shape == (3, 64)
+
+
+def test_an_unknown_method_is_told_with_the_nearest_one_plugins_among_them(rotation):
+    with pytest.raises(SettingsError, match="did you mean 'rotation_prediction'"):
+        methods.resolve("rotation_predictions", {})
+    with pytest.raises(SettingsError, match=r"known: 'simclr', .*'rotation_prediction'"):
+        methods.resolve("zzz", {})
+
+
+def test_a_configuration_whose_method_is_gone_names_it():
+    with pytest.raises(
+        PluginBroken, match=r"plugin 'vanished' of no package \(manyview.methods\): it is not installed"
+    ):
+        methods.from_json({"method": "vanished"})
+
+
+def named(name, before="", after=""):
+    """The example under another name, and with a change."""
+    return EXAMPLE.replace(NAME, name).replace(before, after)
+
+
+BROKEN = {
+    "exits": ("raise SystemExit", "it cannot be loaded (SystemExit)"),
+    "no_entry": ("METHOD = 3", "it is to be a MethodEntry, and is a int"),
+    "other_name": (EXAMPLE, "the method of its settings is to be 'other_name', and is 'rotation_prediction'"),
+    "simclr": (EXAMPLE, "there is a method of that name already"),
+    "no_settings": (named("no_settings", "settings=RotationSettings", "settings=int"), "of TrainSettings, and are int"),
+    "bad_default": (named("bad_default", "setting(0.0,", "setting(7.0,"), "its settings are wrong (SettingsError)"),
+    "plain_field": (
+        named("plain_field", "    min_views", "    n: int = 3\n    min_views"),
+        "settings are wrong (KeyError)",
+    ),
+    "Large": (named("Large"), "its name is to consist of small letters"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_method_that_cannot_be_used_is_told_and_costs_nothing_else(name, rotation, install_plugin):
+    source, problem = BROKEN[name]
+    install_plugin(name, source, group=from_plugin.GROUP, attribute="METHOD")
+    (error,) = methods.plugin_errors()
+    assert str(error).startswith(f"plugin {name!r} of {name}_plugin 1.0 (manyview.methods): ")
+    assert problem in str(error)
+    assert methods.names() == (*METHODS, NAME)
+    assert methods.entry("simclr") is METHODS["simclr"], "our own stays"
+
+
+BUILDS = {
+    "builds_nothing": ("None", "it gave a NoneType, and no Method with an Encoder"),
+    "builds_other": ("nn.Linear(1, 1)", "it gave a Linear, and no Method with an Encoder"),
+    "fails": ("1 / 0", "building it failed (ZeroDivisionError)"),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_what_it_builds_is_checked(name, install_plugin):
+    expression, problem = BUILDS[name]
+    source = EXAMPLE.replace(NAME, name).replace("build=RotationPrediction", f"build=lambda settings: {expression}")
+    install_plugin(name, source, group=from_plugin.GROUP, attribute="METHOD")
+    with pytest.raises(PluginBroken) as caught:
+        build_method(methods.resolve(name, {}), 100)
+    assert problem in str(caught.value)
+
+
+def test_a_value_error_of_its_own_is_for_the_user(install_plugin):
+    source = EXAMPLE.replace(NAME, "choosy").replace(
+        "        super().__init__()", '        raise ValueError("image_size must be even")'
+    )
+    install_plugin("choosy", source, group=from_plugin.GROUP, attribute="METHOD")
+    with pytest.raises(ValueError, match=r"^image_size must be even$"):
+        build_method(methods.resolve("choosy", {}), 100)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from manyview_server.learn.losses import negative_cosine
+from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
+from manyview_server.learn.schedules import Moment
+
+START = Moment(step=0, total_steps=10)
+SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 16}
+
+
+def simsiam(**overrides: object) -> SimSiam:
+    torch.manual_seed(0)
+    return SimSiam(SimSiamSettings(**SMALL, **overrides))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def views() -> Tensor:
+    return torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_loss_is_the_mean_negative_cosine_of_each_prediction_and_the_other_projection(views: Tensor) -> None:
+    method = simsiam()
+    output = method.forward_loss([views], torch.arange(8), START)
+    z = method.head(method.encoder(views.flatten(0, 1)))
+    p = method.predictor(z)
+    expected = (negative_cosine(p[:8], z[8:]) + negative_cosine(p[8:], z[:8])) / 2
+    torch.testing.assert_close(output.loss, expected)
+    torch.testing.assert_close(output.projection, p.detach())
+    flipped = method.forward_loss([views.flip(0)], torch.arange(8), START).loss
+    assert flipped.item() == pytest.approx(output.loss.item(), abs=1e-5)
+
+
+def test_the_gradient_is_that_of_constant_targets(views: Tensor) -> None:
+    method = simsiam()
+    weight = method.encoder.backbone.conv1.weight
+    (ours,) = torch.autograd.grad(method.forward_loss([views], torch.arange(8), START).loss, weight)
+    z = method.head(method.encoder(views.flatten(0, 1)))
+    targets = z.detach().clone()
+    p = method.predictor(z)
+    stopped = (negative_cosine(p[:8], targets[8:]) + negative_cosine(p[8:], targets[:8])) / 2
+    flowing = (negative_cosine(p[:8], z[8:]) + negative_cosine(p[8:], z[:8])) / 2
+    (expected,) = torch.autograd.grad(stopped, weight, retain_graph=True)
+    (other,) = torch.autograd.grad(flowing, weight)
+    torch.testing.assert_close(ours, expected)
+    assert not torch.allclose(ours, other, atol=1e-3)
+
+
+def test_there_is_no_teacher_and_no_bank() -> None:
+    assert {name for name, _ in simsiam().named_children()} == {"encoder", "head", "predictor"}
+
+
+def test_the_projection_is_normed_without_weights_and_the_prediction_is_a_bottleneck() -> None:
+    method = simsiam(projection_hidden_dim=40, prediction_hidden_dim=4, projection_layers=2)
+    linear = [layer for layer in (*method.head, *method.predictor) if isinstance(layer, torch.nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in linear] == [(40, 64), (16, 40), (4, 16), (16, 4)]
+    assert [layer.bias is None for layer in linear] == [True, True, True, False]
+    assert isinstance(method.head[-1], torch.nn.BatchNorm1d)
+    assert not method.head[-1].affine
+    assert method.chosen == {"projection_hidden_dim": 40}
+    assert simsiam().chosen == {"projection_hidden_dim": 64}, "the features' width"

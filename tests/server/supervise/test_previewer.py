@@ -1,0 +1,162 @@
+"""Previews come from a process that may die, hang or be given up: each caller gets an answer or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manyview_server import messages as m
+from manyview_server.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
+from manyview_server.supervise.previewer import PreviewerLimits, PreviewerSupervisor
+
+Make = Callable[..., PreviewerSupervisor]
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+@pytest.fixture
+async def make(scripted: Any) -> AsyncIterator[Make]:
+    made: list[PreviewerSupervisor] = []
+
+    def make(behaviour: Any = "normal", **limits: Any) -> PreviewerSupervisor:
+        limited = PreviewerLimits(**{"exit_s": 0.2, **limits})
+        made.append(PreviewerSupervisor(command=scripted(previewer=behaviour), limits=limited))
+        return made[-1]
+
+    yield make
+    for supervisor in made:
+        await supervisor.close()
+    assert not children()
+
+
+async def preview(supervisor: PreviewerSupervisor, image: bytes, time_left_s: float = 0.0) -> m.PreviewDone:
+    request = m.PreviewImages(settings={}, epoch=0, max_pixel_bytes=1, blobs=(image,))
+    return await supervisor.preview(request, time_left_s)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_one_process_starts_with_the_first_request_and_serves_the_next_ones(make):
+    supervisor = make()
+    assert not children()
+    done = [await preview(supervisor, b"x" * n) for n in (3, 4)]
+    assert [d.images[0].width for d in done] == [3, 4]
+    assert [[str(d.decode_size)] for d in done] == [children()] * 2
+
+
+async def test_concurrent_requests_are_answered_one_after_the_other_each_with_its_own(make):
+    supervisor = make()
+    done = await asyncio.gather(*(preview(supervisor, b"x" * n) for n in range(1, 8)))
+    assert [d.images[0].width for d in done] == list(range(1, 8))
+    assert len({d.decode_size for d in done}) == 1
+
+
+async def test_after_a_while_without_requests_the_process_ends_and_the_next_request_starts_another(make):
+    supervisor = make(idle_s=0.1)
+    first = await preview(supervisor, b"x")
+    await until(lambda: not children())
+    assert (await preview(supervisor, b"x")).decode_size != first.decode_size
+
+
+async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_served(make):
+    supervisor = make()
+    with pytest.raises(
+        FailedPrecondition, match="ended with SIGSEGV: of one of these images, or of a plugin"
+    ) as caught:
+        await preview(supervisor, b"die")
+    assert caught.value.reason == "PREVIEW_CRASHED"
+    assert (await preview(supervisor, b"x")).images[0].width == 1
+
+
+async def test_a_process_that_ends_while_nobody_asks_costs_no_request(make):
+    supervisor = make()
+    os.kill((await preview(supervisor, b"x")).decode_size, signal.SIGKILL)
+    await until(lambda: not children())
+    assert (await preview(supervisor, b"x")).images[0].width == 1
+
+
+async def test_what_the_previewer_refuses_has_its_status(make):
+    with pytest.raises(InvalidArgument, match="too large") as caught:
+        await preview(make(), b"refuse")
+    assert caught.value.reason == "PREVIEW_TOO_LARGE"
+
+
+async def test_a_stray_answer_is_a_death(make):
+    with pytest.raises(FailedPrecondition, match="the process that makes the views ended"):
+        await preview(make(), b"stray")
+
+
+@pytest.mark.parametrize(("time_left_s", "most_s"), [(0.5, 120.0), (0.0, 0.5), (60.0, 0.5)])
+async def test_a_request_that_hangs_ends_with_its_deadline_and_holds_up_nobody(make, time_left_s, most_s):
+    supervisor = make(most_s=most_s)
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.5 seconds"):
+        await preview(supervisor, b"hang", time_left_s)
+    await until(lambda: not children())
+    with pytest.raises(DeadlineExceeded):
+        await preview(supervisor, b"hang", 0.5)
+
+
+async def test_a_caller_that_goes_away_takes_the_process_with_it(make):
+    supervisor = make()
+    await preview(supervisor, b"x")
+    task = asyncio.create_task(preview(supervisor, b"hang"))
+    waiting = asyncio.create_task(preview(supervisor, b"abc"))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await waiting).images[0].width == 3
+
+
+async def test_of_many_requests_the_last_ones_are_told_to_come_again(make):
+    supervisor = make(max_requests=2)
+    first = [asyncio.create_task(preview(supervisor, b"slow")) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted) as caught:
+        await preview(supervisor, b"x")
+    assert caught.value.reason == "PREVIEW_QUEUE_FULL"
+    assert caught.value.retry_after_s > 0
+    await asyncio.gather(*first)
+    assert (await preview(supervisor, b"x")).images[0].width == 1
+
+
+@pytest.mark.parametrize("behaviour", ["die at once", "no hello"])
+async def test_a_process_that_cannot_start_is_unavailable(make, behaviour):
+    with pytest.raises(Unavailable) as caught:
+        await preview(make(behaviour, hello_s=0.5), b"x")
+    assert caught.value.reason == "PREVIEWER_START"
+
+
+async def test_a_missing_program_is_unavailable():
+    with pytest.raises(Unavailable):
+        await preview(PreviewerSupervisor(command=("/no-such-program",)), b"x")
+
+
+async def test_a_server_that_stops_says_so_to_the_request_in_work_and_to_later_ones(make):
+    supervisor = make()
+    await preview(supervisor, b"x")
+    task = asyncio.create_task(preview(supervisor, b"hang"))
+    await asyncio.sleep(0.1)
+    await supervisor.close()
+    for request in (task, preview(supervisor, b"x")):
+        with pytest.raises(Unavailable) as caught:
+            await request
+        assert caught.value.reason == "DRAINING"
