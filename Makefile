@@ -4,15 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 GENERATOR := .tools/proto
+REFERENCE := .tools/parity
 # Several torch processes on few cores: waiting threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo serve test soak check format proto pins bench image image-test clean
+.PHONY: help install demo serve test soak parity check format proto pins bench image image-test clean
 
 help:
 	@echo "make demo           train on real images, watch it learn, get a picture (IMAGES=DIR for your own)"
 	@echo "make test           the test suite"
 	@echo "make soak           the tests of faults, ROUNDS=50 times each; goes on where the last run stopped (MINUTES=10: at most)"
+	@echo "make parity         losses, optimizers and evaluation side by side with lightly, the reference"
 	@echo "make check          format, lint, types, import contracts, freshness of the generated stubs"
 	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
 	@echo "make bench          the benchmarks, one after the other"
@@ -44,6 +46,17 @@ ROUNDS ?= 50
 soak: $(INSTALLED)
 	MANYVIEW_SOAK=$(ROUNDS) MANYVIEW_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/faults $(TEST_ARGS)
 
+# The reference in an environment of its own, beside all that the tests need.
+$(REFERENCE)/.installed: requirements/parity.txt $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(REFERENCE)
+	$(BIN)/uv pip sync --quiet --python $(REFERENCE)/bin/python --require-hashes requirements/dev.txt requirements/parity.txt
+	$(BIN)/uv pip install --quiet --python $(REFERENCE)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Not a part of `make test`: the reference brings packages that nothing else needs.
+parity: $(REFERENCE)/.installed
+	$(REFERENCE)/bin/python -m pytest tests/parity $(TEST_ARGS)
+
 check: $(INSTALLED) $(GENERATOR)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -69,8 +82,9 @@ pins: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade requirements/proto.in -o requirements/proto.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --extra dev pyproject.toml -o requirements/dev.txt
-# What the image installs is what was tested: the same versions as in dev.txt.
+# What the image installs, and what is compared with the reference, is what was tested: the same versions as in dev.txt.
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/parity.in -o requirements/parity.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt --extra server pyproject.toml -o requirements/server.txt
 
 bench: $(INSTALLED)

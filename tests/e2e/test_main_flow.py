@@ -246,6 +246,22 @@ def test_an_export_is_the_network_that_embeds_and_loads_into_torchvision(
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_learned_embedding_is_as_wide_as_was_asked_for_and_lies_behind_the_exported_backbone(
+    client: manyview.Client, dataset: manyview.Dataset, folder: Path, tmp_path: Path
+) -> None:
+    job = client.train(dataset, "simclr", epochs=1, config=SMALL_JOB | {"embedding_dim": 5})
+    job.wait(timeout_s=50)
+    found = client.embed(sorted(folder.rglob("*.jpg"))[:6], model=job)
+    assert found.array.shape == (6, 5)
+    assert np.isfinite(found.array).all()
+    assert client.model(job).feature_dim == 5
+    projected = client.embed(sorted(folder.rglob("*.jpg"))[:6], model=job, output="projection")
+    assert projected.array.shape == (6, 128)
+    exported = load_file(job.export(tmp_path / "backbone.safetensors"))
+    assert not [name for name in exported if "reduction" in name]
+    assert len(exported) > 10
+
+
 def test_a_server_that_is_told_to_stop_drains_and_its_subscriber_goes_on_after_the_restart(
     new_server: Callable[..., ServerProcess], folder: Path
 ) -> None:

@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When in a training a step takes place. Steps count from 0."""
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int = 1
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data set before this step."""
+        return self.step / self.steps_per_epoch
+
+
+def linear(step: int, num_steps: int, start: float, end: float) -> float:
+    """A line from `start` at step 0 to exactly `end` at step `num_steps - 1`, and `end` from there on."""
+    if step >= num_steps - 1:
+        return end
+    return start + (end - start) * step / (num_steps - 1)
 
 
 def cosine(step: int, num_steps: int, start: float, end: float) -> float:

@@ -61,6 +61,7 @@ def setting(
     exclusive_maximum: float | None = None,
     choices: Sequence[str] | None = None,
     needs: Sequence[str] = (),
+    only: Mapping[str, Sequence[str]] | None = None,
     at_most: str | None = None,
     at_least: str | None = None,
     presets: Mapping[str, Any] | None = None,
@@ -68,8 +69,9 @@ def setting(
 ) -> Any:
     """A dataclass field with a default, one sentence of description, and bounds (of each item, for a tuple).
 
-    `needs` names sibling fields that must not be zero for this one to take effect, `at_most` and `at_least` one that
-    bounds it. `presets`, of settings that hold a tuple of settings: values to begin from, by name (see `short_forms`).
+    `needs` names sibling fields that must not be zero for this one to take effect, `only` a sibling and those of its
+    choices with which it does, `at_most` and `at_least` one that bounds it. `presets`, of settings that hold a tuple of
+    settings: values to begin from, by name (see `short_forms`).
     `fixed`: a checkpoint's tensors or numbers depend on it, so that a run which goes on from one cannot change it.
     """
     bounds = {
@@ -81,6 +83,7 @@ def setting(
     }
     metadata: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     metadata |= {"description": description, "needs": tuple(needs), "fixed": fixed, "presets": presets}
+    metadata |= {"only": {name: list(choices) for name, choices in (only or {}).items()}}
     metadata |= {"at_most": at_most, "at_least": at_least}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -242,7 +245,8 @@ def _field_schema(default: Any, hint: Any, metadata: Mapping[str, Any]) -> dict[
     if dataclasses.is_dataclass(hint):
         nested = _object_schema(default)
         return nested if metadata["presets"] is None else _with_short_forms(nested, default, metadata["presets"])
-    rules = {"x-needs": list(metadata["needs"]), "x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"]}
+    rules = {"x-needs": list(metadata["needs"]), "x-only": metadata["only"]}
+    rules |= {"x-at-most": metadata["at_most"], "x-at-least": metadata["at_least"]}
     kept = {"x-fixed": True} if metadata["fixed"] else {}
     kept |= {key: rule for key, rule in rules.items() if rule}
     if item_class := _item_class(hint):

@@ -88,8 +88,8 @@ def _changed_by_index(items: list[Json], changes: Mapping[str, Json], refuse: Re
 def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> Iterator[tuple[str, Json, str]]:
     """(field, value, message) of each rule between fields that `resolved` breaks, where `given` is what was asked for.
 
-    A value that was given, and is not the default, must have an effect: the fields that it needs are not zero. And
-    bounds that are other fields hold.
+    A value that was given, and is not the default, must have an effect: the fields that it needs are not zero, and what
+    it is only for is chosen. And bounds that are other fields hold.
     """
     if "x-presets" in schema:
         yield from _broken_in_list(schema, given, resolved, path)
@@ -102,6 +102,9 @@ def broken_rules(schema: Json, given: Json, resolved: Json, path: str = "") -> I
         for other in field.get("x-needs", ()):
             if asked is not None and value != field["default"] and resolved[other] == 0:
                 yield where, value, f"has no effect while {path}{other} is {resolved[other]:g}"
+        for other, choices in field.get("x-only", {}).items():
+            if asked is not None and value != field["default"] and resolved[other] not in choices:
+                yield where, value, f"has no effect while {path}{other} is {resolved[other]!r}"
         for key, words in (("x-at-most", "at most"), ("x-at-least", "at least")):
             if key in field and _is_beyond(key, value, bound := resolved[field[key]]):
                 yield where, value, f"must be {words} {path}{field[key]}, which is {bound:g}"

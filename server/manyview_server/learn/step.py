@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from manyview_server.learn.methods.method import Method, Moment, Views
-from manyview_server.learn.optimizers import Sgd
-from manyview_server.learn.schedules import warmup_cosine
+from manyview_server.learn.methods.method import Method, Views
+from manyview_server.learn.optimizers import Optimizer
+from manyview_server.learn.schedules import Moment
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -27,7 +27,7 @@ class StepResult:
     accepted: Tensor
     """0-d bool: false where the loss or a gradient was not finite. Nothing of such a step remains."""
     gradient_norm: Tensor
-    """0-d float, over all trained parameters."""
+    """0-d float, over all trained parameters, before clipping."""
     learning_rate: float
     """Of this step."""
     representation: Tensor
@@ -40,12 +40,11 @@ class StepResult:
 
 def train_step(
     method: Method,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     views: Views,
     image_ids: Tensor,
     moment: Moment,
     *,
-    warmup_steps: int = 0,
     precision: Precision = "float32",
 ) -> StepResult:
     """Forward, backward, update, and what the method does after it. Never waits for the device.
@@ -57,10 +56,9 @@ def train_step(
         optimizer: made by `optimizers.build` for `method`.
         views: normalised, a tensor (V, B, 3, o, o) for each size.
         image_ids: (B,) int64.
-        moment: the learning rate rises over the first `warmup_steps`, then falls along a cosine to 0.
+        moment: what learning rate and weight decay, and what the method changes over a training, go by.
     """
-    optimizer.set_learning_rate(warmup_cosine(moment.step, moment.total_steps, warmup_steps))
-    optimizer.zero_grad()
+    optimizer.begin_step(moment)
     statistics = _NormStatistics(method)
 
     with torch.autocast(image_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -72,7 +70,7 @@ def train_step(
         parameter.grad for parameter in method.parameters() if parameter.grad is not None
     )
     accepted = torch.isfinite(output.loss.detach()) & torch.isfinite(gradient_norm)
-    optimizer.step(accepted)
+    optimizer.step(accepted, gradient_norm)
     statistics.restore_unless(accepted)
     method.after_step(moment, accepted)
     return StepResult(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manyview_server.learn import optimizers
 from manyview_server.learn.methods import Method, Moment, Views, build_method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import Precision, train_step
 
@@ -109,7 +109,7 @@ def _trial_views(settings: TrainSettings, num_images: int, device: torch.device,
 
 def _timed(
     method: Method,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     views: Views,
     image_ids: Tensor,
     step: int,

@@ -10,7 +10,7 @@ from typing import Any
 
 from manyview_server import failpoints
 from manyview_server.learn.methods import Method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.messages import AlertRaised, CheckpointWritten
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
@@ -38,7 +38,7 @@ class CheckpointSaver:
         """Since the last checkpoint was asked for, or since the start."""
         return (time.monotonic() - self._asked_at) / 60
 
-    def save(self, method: Method, optimizer: Sgd, card: ModelCard, run: dict[str, Any]) -> None:
+    def save(self, method: Method, optimizer: Optimizer, card: ModelCard, run: dict[str, Any]) -> None:
         """Write all state and `run` (JSON values) as a checkpoint; returns once it is copied.
 
         A failure is an alert to the job's owner, and training goes on: the next one may succeed.

@@ -16,7 +16,7 @@ from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import methods, optimizers
 from manyview_server.learn.backbones import choose_stem
 from manyview_server.learn.methods import Method, Moment, build_method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
@@ -50,7 +50,7 @@ class Setup:
     num_threads: int
     numerics: Numerics
     method: Method
-    optimizer: Sgd
+    optimizer: Optimizer
     builder: CacheBuilder
     cache: ImageCache
     """All that is decoded: more than `images` where an earlier attempt had adopted more by now."""
@@ -65,7 +65,6 @@ class Setup:
     num_steps: int
     steps_per_epoch: int
     """When the job began: schedules that are told in epochs go by it."""
-    warmup_steps: int
     remarks: tuple[tuple[str, str], ...]
     """Log lines for the job's owner: (level, text)."""
     inexact: tuple[str, ...]
@@ -103,7 +102,7 @@ class Setup:
             "decode_size": self.builder.size,
             "precision": self.numerics.precision,
             "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
-            "optimizer": {"learning_rate": self.optimizer.peak_learning_rate},
+            "optimizer": self.settings.optimizer.chosen(self.batch_size),
             **({"memory_bank_size": bank_size} if bank_size is not None else {}),
             **self.method.chosen,
         }
@@ -208,7 +207,6 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         first_step=first_step,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        warmup_steps=min(num_steps - 1, round(settings.optimizer.warmup_epochs * steps_per_epoch)),
         remarks=tuple(_remarks(cache, images, settings, numerics, start)),
         inexact=tuple(_inexact(images, start, run if own else {})),
     )
@@ -284,7 +282,7 @@ def _checkpoint(start: StartTraining) -> dict[str, Any]:
     return checkpoints.read_state(Path(start.resume_from))
 
 
-def _restore(directory: Path, method: Method, optimizer: Sgd) -> None:
+def _restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
     try:
         state.restore(directory, method, optimizer)
     except ValueError as error:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from manyview_server.learn.methods import Method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.store import checkpoints
 
 BACKBONE_PREFIX = "encoder.backbone."
@@ -27,7 +27,7 @@ METHOD_PREFIX = "method."
 OPTIMIZER_PREFIX = "optimizer."
 
 
-def capture(method: Method, optimizer: Sgd) -> dict[str, dict[str, Tensor]]:
+def capture(method: Method, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
     """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
     backbone, state = {}, {}
     for name, tensor in method.state_dict().items():
@@ -51,7 +51,7 @@ def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_js
     return checkpoints.write(directory, {**files, checkpoints.STATE_JSON: state_json})
 
 
-def restore(directory: Path, method: Method, optimizer: Sgd) -> None:
+def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
     """Put the checkpoint's tensors into a method and an optimizer that were built with the same settings.
 
     Raises:

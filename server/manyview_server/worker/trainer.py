@@ -195,7 +195,6 @@ class Trainer:
             views if action != "nan" else [view * torch.nan for view in views],
             batch.image_ids.to(views[0].device, non_blocking=True),
             setup.moment(progress.step),
-            warmup_steps=setup.warmup_steps,
             precision=numerics.precision,
         )
         progress.step += 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from manyview_server.learn.schedules import cosine, warmup_cosine
+from manyview_server.learn.schedules import cosine, linear, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_training_that_is_all_warmup_ends_at_its_peak() -> None:
 
 def test_without_warmup_the_first_step_has_the_peak() -> None:
     assert warmup_cosine(0, 10, 0) == 1.0
+
+
+def test_a_line_goes_from_start_to_exactly_the_end_and_stays() -> None:
+    assert [linear(step, 5, 0.04, 0.07) for step in (0, 2, 4, 9)] == pytest.approx([0.04, 0.055, 0.07, 0.07])
+    assert linear(0, 1, 0.04, 0.07) == 0.07
+    assert linear(4, 5, 0.1, 0.7) == 0.7

@@ -137,8 +137,8 @@ def wrong_values(part):
     if "integer" in kinds:
         yield 9.5
     if "array" in kinds:
-        yield [part["items"]["minimum"]] * 2
-        yield [part["items"]["minimum"] - 1] * 3
+        yield [part["items"]["minimum"]] * (part["minItems"] - 1)
+        yield [part["items"]["minimum"] - 1] * part["minItems"]
     if "integer" in kinds or "number" in kinds:
         yield from ("1", True, part["maximum"] + 1 if "maximum" in part else part["exclusiveMaximum"])
         yield part["minimum"] - 1 if "minimum" in part else part["exclusiveMinimum"]

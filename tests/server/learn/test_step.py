@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from manyview_server.learn.methods import Method, Moment, StepOutput, Views
-from manyview_server.learn.optimizers import Sgd, parameter_groups
+from manyview_server.learn.optimizers import Schedule, Sgd, parameter_groups
 from manyview_server.learn.step import train_step
 
 
@@ -39,8 +39,9 @@ VIEWS, IDS = torch.randn(2, 8, 3, 4, 4), torch.arange(8)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
-    toy, optimizer = toy_and_optimizer()
-    rates = [train_step(toy, optimizer, [VIEWS], IDS, at(step, 6), warmup_steps=2).learning_rate for step in range(6)]
+    toy = Toy()
+    optimizer = Sgd(parameter_groups(toy, 0.0), 0.2, momentum=0.9, schedule=Schedule(warmup_epochs=2))
+    rates = [train_step(toy, optimizer, [VIEWS], IDS, at(step, 6)).learning_rate for step in range(6)]
     assert rates == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.05, 0.0])
 
 
@@ -49,6 +50,21 @@ def test_the_gradient_norm_is_that_of_all_trained_parameters() -> None:
     result = train_step(toy, optimizer, [VIEWS], IDS, at(0, 10))
     expected = torch.cat([parameter.grad.flatten() for parameter in toy.parameters()]).norm()  # type: ignore[union-attr]
     torch.testing.assert_close(result.gradient_norm, expected)
+
+
+def test_the_gradient_is_clipped_to_the_norm_and_reported_as_it_was() -> None:
+    free, clipped = Toy(), Toy()
+    clipped.load_state_dict(free.state_dict())
+    plain = Sgd(parameter_groups(free, 0.0), 0.2, momentum=0.0)
+    limited = Sgd(parameter_groups(clipped, 0.0), 0.2, momentum=0.0, clip_norm=0.01)
+    before = torch.cat([parameter.detach().flatten() for parameter in clipped.parameters()])
+    result, other = (
+        train_step(toy, optimizer, [VIEWS], IDS, at(0, 10)) for toy, optimizer in ((clipped, limited), (free, plain))
+    )
+    assert torch.equal(result.gradient_norm, other.gradient_norm)
+    assert result.gradient_norm > 0.02
+    after = torch.cat([parameter.detach().flatten() for parameter in clipped.parameters()])
+    assert (before - after).norm().item() == pytest.approx(0.2 * 0.01, rel=1e-3)
 
 
 def test_the_method_hears_of_each_step_and_whether_it_was_accepted() -> None:

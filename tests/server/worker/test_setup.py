@@ -59,7 +59,9 @@ def test_max_steps_and_warmup_are_in_steps_of_this_data_set(start: StartTraining
     settings = {**start.settings, "max_steps": 5, "optimizer": {**start.settings["optimizer"], "warmup_epochs": 1.5}}
     ready = prepare(dataclasses.replace(start, settings=settings))
     assert ready.feed.steps_per_epoch == 2
-    assert (ready.num_steps, ready.warmup_steps) == (4, 3)
+    assert ready.num_steps == 4
+    factors = [ready.optimizer.schedule.learning_rate_factor(ready.moment(step)) for step in range(4)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 0])
     ready = prepare(dataclasses.replace(start, settings={**settings, "max_steps": 3}))
     assert ready.num_steps == 3
 

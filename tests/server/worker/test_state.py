@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from disks import small_tmpfs
 from manyview_server.learn import backbones, methods, optimizers
 from manyview_server.learn.methods import Method, Moment, build_method
-from manyview_server.learn.optimizers import Sgd
+from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.store import checkpoints
@@ -24,26 +24,28 @@ def small(method: str, **overrides) -> TrainSettings:
     return methods.resolve(method, values | overrides)
 
 
-def build(settings: TrainSettings) -> tuple[Method, Sgd]:
+def build(settings: TrainSettings) -> tuple[Method, Optimizer]:
     method = build_method(settings, 64)
     return method, optimizers.build(settings.optimizer, method, settings.batch_size)
 
 
-def step(method: Method, optimizer: Sgd, number: int) -> None:
+def step(method: Method, optimizer: Optimizer, number: int) -> None:
     views = torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(number))
     moment = Moment(step=number, total_steps=10)
     train_step(method, optimizer, [views], torch.arange(8) + 8 * number, moment)
 
 
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adamw", "lars"])
 @pytest.mark.parametrize("method_name", ["simclr", "moco"])
-def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path, method_name: str) -> None:
-    method, optimizer = build(small(method_name))
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path, method_name: str, optimizer_name: str) -> None:
+    scheduled = {"name": optimizer_name, "weight_decay_end": 0.4, "clip_gradient_norm": 1.0, "warmup_epochs": 2}
+    method, optimizer = build(small(method_name, optimizer=scheduled))
     for number in range(3):
         step(method, optimizer, number)
     state.write(tmp_path / "000000003-1", state.capture(method, optimizer), b'{"step": 3}')
     checkpoints.verify(tmp_path / "000000003-1")
 
-    again, its_optimizer = build(small(method_name, seed=5))
+    again, its_optimizer = build(small(method_name, seed=5, optimizer=scheduled))
     state.restore(tmp_path / "000000003-1", again, its_optimizer)
     for number in range(3, 6):
         step(method, optimizer, number)
@@ -103,6 +105,12 @@ def test_momentum_begins_at_zero_where_the_run_had_none_and_is_missed_where_it_l
     state.write(tmp_path / "000000002-1", lossy, b"{}")
     with pytest.raises(ValueError, match="lacks the optimizer's momentum_buffer"):
         state.restore(tmp_path / "000000002-1", method, optimizer)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    state.write(tmp_path / "000000000-1", state.capture(*build(small("simclr"))), b"{}")
+    with pytest.raises(ValueError, match="lacks the optimizer's step of parameter 0"):
+        state.restore(tmp_path / "000000000-1", *build(small("simclr", optimizer={"name": "adamw"})))
 
 
 def test_weights_that_are_no_safetensors_file_are_refused(tmp_path: Path) -> None:

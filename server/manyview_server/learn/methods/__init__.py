@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from manyview_server.learn import schema
-from manyview_server.learn.methods.method import Feature, Method, Moment, StepOutput, Views
+from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
+from manyview_server.learn.schedules import Moment
 from manyview_server.learn.schema import SettingsError, Violation
 from manyview_server.learn.settings import TrainSettings
 

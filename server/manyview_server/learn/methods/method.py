@@ -14,25 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from manyview_server.learn.encoder import Encoder
+from manyview_server.learn.schedules import Moment
 
 Feature = Literal["backbone", "projection"]
 
 Views = Sequence[Tensor]
 """Normalised views (V, B, 3, o, o), one tensor for each size, in the order of the recipe."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """When in a training a step takes place. Steps count from 0."""
-
-    step: int
-    total_steps: int
-    steps_per_epoch: int = 1
-
-    @property
-    def epoch(self) -> float:
-        """Passes over the data set before this step."""
-        return self.step / self.steps_per_epoch
 
 
 @dataclass(frozen=True, kw_only=True)

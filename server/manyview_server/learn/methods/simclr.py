@@ -18,7 +18,8 @@ from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import info_nce, nt_xent
 from manyview_server.learn.memory_bank import MemoryBank, settle_bank
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, Moment, StepOutput, Views
+from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.schedules import Moment
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS

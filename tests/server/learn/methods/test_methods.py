@@ -69,7 +69,7 @@ def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
     name: str, overrides: dict[str, object]
 ) -> None:
     method = build_method(settings_of(name, overrides), 100)
-    result = train_step(method, optimizer_of(method), *a_batch(0), 0, 10)
+    result = train_step(method, optimizer_of(method), *a_batch(0), at(0, 10))
     assert result.projection is not None
     assert result.projection.shape == (len(result.representation), 16)
     assert not result.projection.requires_grad
@@ -79,7 +79,7 @@ def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
 def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
-    told = [train_step(method, optimizer, *a_batch(step), step, 10).scalars["chance_loss"] for step in range(5)]
+    told = [train_step(method, optimizer, *a_batch(step), at(step, 10)).scalars["chance_loss"] for step in range(5)]
     assert torch.stack(told).tolist() == pytest.approx([math.log(n + 1) for n in (0, 8, 16, 24, 24)])
 
 

@@ -1,0 +1,33 @@
+"""Which of many images to look at, label or train on: strategies over their embeddings, and near-duplicates.
+
+    rows = unit(embeddings)                       # distances from 0 to 2
+    chosen = coreset(rows, 1000, seed=0).rows
+    more = coreset(rows, 500, seed=0, chosen=chosen).rows
+
+Everything runs on the device of its input, in memory bounded beside it, and gives the same for the same input and seed:
+ties go to the lower row. Rows must be finite.
+"""
+
+from manyview_server.learn.selection.balance import balanced, equal_budgets, proportional_budgets
+from manyview_server.learn.selection.choice import Selection
+from manyview_server.learn.selection.density import typicality
+from manyview_server.learn.selection.distances import nearest, unit
+from manyview_server.learn.selection.duplicates import near_duplicates
+from manyview_server.learn.selection.farthest import coreset, minimum_distance
+from manyview_server.learn.selection.sampling import random
+from manyview_server.learn.selection.similarity import similarity
+
+__all__ = [
+    "Selection",
+    "balanced",
+    "coreset",
+    "equal_budgets",
+    "minimum_distance",
+    "near_duplicates",
+    "nearest",
+    "proportional_budgets",
+    "random",
+    "similarity",
+    "typicality",
+    "unit",
+]

@@ -1,0 +1,105 @@
+"""Every parameter of a recipe does something."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from manyview_server.learn import schema
+from manyview_server.learn.views import make_views
+from manyview_server.learn.views.recipe import PipelineSettings, ViewSettings
+
+# All changes happen to some of the views, so that whatever each needs is there.
+ACTIVE = {
+    name: {"probability": 0.5}
+    for name, field in schema.json_schema(PipelineSettings)["properties"].items()
+    if "probability" in field.get("properties", {})
+}
+BASE = schema.resolve(ViewSettings(), {"pipelines": [{"count": 2, **ACTIVE}]})
+
+
+def leaves(field, path=()):
+    """(path, schema) of every parameter."""
+    for name, inner in field["properties"].items():
+        if "properties" in inner:
+            yield from leaves(inner, (*path, name))
+        elif name != "pipelines":
+            yield (*path, name), inner
+
+
+LEAVES = {".".join(path): (path, leaf) for path, leaf in leaves(schema.json_schema(PipelineSettings))}
+SWITCHED = [name for name in LEAVES if name.split(".")[0] in ACTIVE and not name.endswith(".probability")]
+OF_ALL = {".".join(path): (path, leaf) for path, leaf in leaves(schema.json_schema(ViewSettings))}
+
+
+def another(leaf, value):
+    """A value within the bounds that is not `value`."""
+    if "enum" in leaf:
+        return next(choice for choice in leaf["enum"] if choice != value)
+    if leaf["type"] == "boolean":
+        return not value
+    if leaf["type"] == "array":
+        return [another(leaf["items"], item) for item in value]
+    low = leaf.get("minimum", leaf.get("exclusiveMinimum"))
+    if leaf["type"] == "integer":
+        return value + 1
+    return value - 0.4 * (value - low) if value > low else value + 0.3 * (leaf["maximum"] - low)
+
+
+def at(path, value):
+    """{"a": {"b": value}} for the path a.b."""
+    return value if not path else {path[0]: at(path[1:], value)}
+
+
+def views_of(settings):
+    noise = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    images = (torch.nn.functional.interpolate(noise, (24, 24), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
+    sizes = torch.tensor([[24, 30]]).repeat(16, 1)
+    return make_views(images, sizes, torch.arange(16) * 31, settings, image_size=20, seed=0, epoch=0)
+
+
+def differ(one, other):
+    return len(one) != len(other) or any(
+        a.shape != b.shape or (a - b).abs().max() > 1e-3 for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_the_recipe_has_parameters_in_every_step():
+    assert len(LEAVES) > 25
+    assert set(ACTIVE) <= {path[0] for path, _ in LEAVES.values()}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_parameter_of_a_pipeline_takes_effect(name):
+    path, leaf = LEAVES[name]
+    value = schema.to_json(BASE)["pipelines"][0]
+    for part in path:
+        value = value[part]
+    (pipeline,), found = BASE.pipelines, []
+    pipeline = dataclasses.replace(pipeline, **schema.merge(pipeline, at(path, another(leaf, value)), found))
+    assert found == []
+    assert differ(views_of(dataclasses.replace(BASE, pipelines=(pipeline,))), views_of(BASE))
+
+
+@pytest.mark.parametrize("name", OF_ALL)
+def test_every_parameter_of_all_views_takes_effect(name):
+    path, leaf = OF_ALL[name]
+    value = schema.to_json(BASE)
+    for part in path:
+        value = value[part]
+    changed = schema.resolve(BASE, at(path, another(leaf, value)))
+    assert differ(views_of(changed), views_of(BASE))
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_what_a_step_is_told_is_nothing_to_views_without_it(name):
+    (step, parameter), leaf = LEAVES[name]
+    inner = getattr(BASE.pipelines[0], step)
+    off = dataclasses.replace(inner, probability=0.0)
+    value = another(leaf, getattr(inner, parameter))
+    pipelines = [
+        dataclasses.replace(BASE.pipelines[0], **{step: settings})
+        for settings in (off, dataclasses.replace(off, **{parameter: value}))
+    ]
+    one, other = (views_of(dataclasses.replace(BASE, pipelines=(pipeline,))) for pipeline in pipelines)
+    assert not differ(one, other)
