@@ -9,14 +9,15 @@ Cells are (method, system, seed): "ours" and "lightly" train for the same epochs
 epochs as fit into the time that lightly took beside it. One call measures the next missing cell, in pairs, so that the
 two sides of a pair see the same machine; about 5 minutes on 2 quiet cores.
 
-    make bench-quality IMAGES=cifar10
+    make bench-quality IMAGES=cifar10 CELLS=3
+
+It runs where lightly is installed, the environment of `make parity`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -42,7 +43,6 @@ def main() -> None:
     """Measure the next cells, then print all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder with train/CLASS/*.jpg and test/CLASS/*.jpg; none: report")
-    parser.add_argument("--peer-python", type=Path, help="the interpreter of an environment with lightly")
     parser.add_argument("--method", choices=RECIPES, help="only this one")
     parser.add_argument("--cells", type=int, default=1, help="how many to measure; default: %(default)s")
     arguments = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
         if key is None:
             break
         print(f"measuring {key}", flush=True)
-        RESULTS.add(key, measure(arguments.images, arguments.peer_python, key))
+        RESULTS.add(key, measure(arguments.images, key))
     print(report(RESULTS.cells()))
 
 
@@ -67,11 +67,11 @@ def next_cell(only: str | None = None) -> dict[str, Any] | None:
     return next((key for key in keys if RESULTS.find(**key) is None), None)
 
 
-def measure(folder: Path, peer_python: Path | None, key: dict[str, Any]) -> dict[str, Any]:
+def measure(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
     """The values of a cell."""
     match key["system"]:
         case "lightly":
-            return run_peer(folder, peer_python, key)
+            return run_peer(folder, key)
         case "raw pixels" | "untrained":
             return baseline(folder, key["system"])
         case "ours, equal time":
@@ -136,21 +136,11 @@ def two_views_of_dino() -> list[dict[str, Any]]:
     return [view, {**view, "solarize": {"probability": 0.2}}]
 
 
-def run_peer(folder: Path, python: Path | None, key: dict[str, Any]) -> dict[str, Any]:
-    """One cell of lightly's, in its own process and environment."""
-    if python is None:
-        raise SystemExit("--peer-python is needed: make parity builds the environment")
-    command = [str(python), "-m", "benchmarks.quality.peer", "--images", str(folder), "--method", key["method"]]
+def run_peer(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
+    """One cell of lightly's, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.quality.peer", "--images", str(folder), "--method", key["method"]]
     command += ["--seed", str(key["seed"]), "--epochs", str(key["epochs"])]
-    paths = os.pathsep.join(["client", "server", "."])
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=MAX_PEER_S,
-        check=False,
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_PEER_S, check=False)
     if done.returncode != 0:
         sys.exit(f"the peer failed:\n{done.stderr[-2000:]}")
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
