@@ -161,7 +161,7 @@ class BarlowTwins(Peer):
 class VICReg(Peer):
     def __init__(self, backbone: nn.Module, recipe: dict[str, Any]) -> None:
         from lightly.loss import VICRegLoss
-        from lightly.models.modules import VICRegProjectionHead
+        from lightly.models.modules.heads import VICRegProjectionHead
 
         super().__init__(backbone, recipe)
         hidden, out = recipe["projection_hidden_dim"], recipe["projection_dim"]
