@@ -181,8 +181,13 @@ class DINO(Peer):
         super().__init__(backbone, recipe)
         hidden, bottleneck, out = (recipe[f"projection_{name}dim"] for name in ("hidden_", "bottleneck_", ""))
         shape = {"batch_norm": True, "norm_last_layer": True}
-        self.head = DINOProjectionHead(backbone.feature_dim, hidden, bottleneck, out, **shape)
-        self.teacher_backbone, self.teacher_head = _copies(self.backbone, self.head)
+        # The head's weight norm cannot be deep-copied.
+        self.head, self.teacher_head = (
+            DINOProjectionHead(backbone.feature_dim, hidden, bottleneck, out, **shape) for _ in range(2)
+        )
+        self.teacher_head.load_state_dict(self.head.state_dict())
+        self.teacher_head.requires_grad_(False)
+        (self.teacher_backbone,) = _copies(self.backbone)
         self.criterion = DINOLoss(out, warmup_teacher_temp_epochs=0)
 
     def update_teacher(self) -> None:
