@@ -179,7 +179,9 @@ class DINO(Peer):
         from lightly.models.modules import DINOProjectionHead
 
         super().__init__(backbone, recipe)
-        hidden, bottleneck, out = (recipe[f"projection_{name}dim"] for name in ("hidden_", "bottleneck_", ""))
+        hidden, bottleneck, out = (
+            recipe[name] for name in ("projection_hidden_dim", "projection_dim", "num_prototypes")
+        )
         shape = {"batch_norm": True, "norm_last_layer": True}
         # The head's weight norm cannot be deep-copied.
         self.head, self.teacher_head = (
