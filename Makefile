@@ -8,7 +8,7 @@ REFERENCE := .tools/parity
 # Several torch processes on few cores: waiting threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo serve test soak parity check format proto pins bench image image-test clean
+.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality image image-test clean
 
 help:
 	@echo "make demo           train on real images, watch it learn, get a picture (IMAGES=DIR for your own)"
@@ -17,7 +17,8 @@ help:
 	@echo "make parity         losses, optimizers and evaluation side by side with lightly, the reference"
 	@echo "make check          format, lint, types, import contracts, freshness of the generated stubs"
 	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
-	@echo "make bench          the benchmarks, one after the other"
+	@echo "make bench          what the service costs, how soon it recovers, how fast it selects (IMAGES=DIR)"
+	@echo "make bench-quality  each method beside lightly's loop on CIFAR-10, cell by cell (IMAGES=DIR CELLS=1)"
 	@echo "make image          the container image; docker compose up runs it"
 	@echo "make image-test     the image and docker-compose.yml, tried from outside; needs a Docker engine"
 
@@ -87,8 +88,17 @@ pins: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/parity.in -o requirements/parity.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt --extra server pyproject.toml -o requirements/server.txt
 
+# IMAGES=DIR: a folder of images for the benchmark of the service.
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.selection
+	$(BIN)/python -m benchmarks.service training --images "$(IMAGES)"
+	$(BIN)/python -m benchmarks.service embedding --images "$(IMAGES)"
+
+# IMAGES=DIR: CIFAR-10 as DIR/train/CLASS/*.jpg and DIR/test/CLASS/*.jpg. The next CELLS that were not measured yet.
+CELLS ?= 1
+bench-quality: $(REFERENCE)/.installed
+	$(REFERENCE)/bin/python -m benchmarks.quality --images "$(IMAGES)" --cells $(CELLS)
 
 image:
 	docker compose build
