@@ -113,7 +113,7 @@ class SwAV(Method):
             iterations=self.settings.sinkhorn_iterations,
         )
         of_whole = z[: G * B].detach()
-        self._new_keys = of_whole.unflatten(0, (G, B)).transpose(0, 1).flatten(1), image_ids  # (B, GP)
+        self._new_keys = of_whole.view(G, B, -1).transpose(0, 1).flatten(1), image_ids  # (B, GP)
         chance = torch.full_like(loss, math.log(self.settings.num_prototypes), requires_grad=False)
         return StepOutput(
             loss=loss,
@@ -136,7 +136,7 @@ class SwAV(Method):
         """Scores (G, Q, K) of what is in the queue, and how many of its slots are filled."""
         if self.queue is None or moment.epoch < self.settings.queue_start_epoch:
             return None, None
-        keys = self.queue.keys.unflatten(1, (G, -1)).transpose(0, 1)  # (G, Q, P)
+        keys = self.queue.keys.view(self.queue.size, G, -1).transpose(0, 1)  # (G, Q, P)
         return self.prototypes(keys), self.queue.filled
 
     @property

@@ -59,7 +59,10 @@ OTHER_VALUES = {
 """Of every setting that only some methods have: one that no method has by default."""
 BESIDE: dict[str, dict[str, object]] = {"teacher_temperature_start": {"teacher_temperature_warmup_epochs": 1.0}}
 """What a setting needs to take effect."""
-EASY: dict[str, dict[str, object]] = {"dino": {"ema_momentum": 1.0}}  # a teacher that stands still
+EASY: dict[str, dict[str, object]] = {
+    "swav": {"sinkhorn_epsilon": 0.03},
+    "dino": {"ema_momentum": 1.0},  # a teacher that stands still
+}
 """With which the loss falls soon, and steadily."""
 WITH_BANK = [variant for variant in VARIANTS if "memory_bank_size" in variant[1]]
 
