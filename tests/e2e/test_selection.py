@@ -251,7 +251,7 @@ def test_the_command_line_draws_what_it_chose(
     lines = {
         "sheet": ["select", "photos", "-n", "12", "-m", "small"],
         "near": ["neighbors", "photos", str(photo), "-m", "small", "-k", "4"],
-        "same": ["duplicates", "photos", "-d", "0.01", "-m", "small"],
+        "same": ["duplicates", "photos", "-d", "0.5", "-m", "small"],
     }
     for name, line in lines.items():
         result = CliRunner().invoke(app, [*line, "-o", f"{tmp_path}/{name}.png"])

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 MEMORY_FRACTION = 0.25
 """Of this machine's memory, for the rows of one request."""
 BYTES_PER_FEATURE = 4
+AT_ONCE_S = 0.1
+"""A process that is gone so soon after it was asked was gone before."""
 RETRY_AFTER_S = 2.0
 
 
@@ -108,12 +111,23 @@ class SelectorPool:
         return answer
 
     async def _ask(self, request: m.Message) -> m.Message:
-        async with self._slots, self._process() as process:
-            kills = oom_kills()
+        async with self._slots:
+            if (process := self._take_idle()) is not None:
+                # One that was killed while it rested is noticed only now; the request is innocent.
+                with suppress(_DiedUnasked):
+                    return await self._ask_of(process, request, rested=True)
+            return await self._ask_of(await self._start(), request)
+
+    async def _ask_of(self, process: WorkerProcess, request: m.Message, *, rested: bool = False) -> m.Message:
+        async with self._lent(process):
+            kills, asked = oom_kills(), time.monotonic()
             try:
                 await process.link.send(request)
                 return await process.link.receive()
             except (LinkClosed, LinkCorrupt) as error:
+                at_once = time.monotonic() - asked < AT_ONCE_S
+                if rested and at_once and isinstance(error, LinkClosed) and not self._closed:
+                    raise _DiedUnasked from error
                 raise await self._death(process, error, kills) from error
 
     async def close(self) -> None:
@@ -129,14 +143,13 @@ class SelectorPool:
             await asyncio.sleep(0.01)
 
     @asynccontextmanager
-    async def _process(self) -> AsyncIterator[WorkerProcess]:
-        """A process of one's own: kept for the next one afterwards, unless anything went wrong."""
-        process = self._take_idle() or await self._start()
+    async def _lent(self, process: WorkerProcess) -> AsyncIterator[None]:
+        """The process as one's own: kept for the next one afterwards, unless anything went wrong."""
         self._busy.add(process)
         try:
             if self._closed:
                 raise _draining()
-            yield process
+            yield
         except BaseException:
             process.kill()
             await asyncio.shield(process.stop())
@@ -207,6 +220,10 @@ class SelectorPool:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class _DiedUnasked(Exception):
+    """A process that had rested is gone, before it answered anything."""
 
 
 def _draining() -> Unavailable:

@@ -8,7 +8,6 @@ Shapes: V views, G of them whole (o pixels) and assigned, B batch, D feature, P 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -114,12 +113,11 @@ class SwAV(Method):
         )
         of_whole = z[: G * B].detach()
         self._new_keys = of_whole.view(G, B, -1).transpose(0, 1).flatten(1), image_ids  # (B, GP)
-        chance = torch.full_like(loss, math.log(self.settings.num_prototypes), requires_grad=False)
         return StepOutput(
             loss=loss,
             representation=h[: G * B].detach(),
             projection=of_whole,
-            scalars={"chance_loss": chance, **usage(scores[:G].detach() / self.settings.temperature)},
+            scalars=usage(scores[:G].detach() / self.settings.temperature),
         )
 
     def before_update(self, moment: Moment) -> None:
