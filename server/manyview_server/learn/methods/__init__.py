@@ -18,6 +18,7 @@ from manyview_server.learn import plugins, schema
 from manyview_server.learn.methods import from_plugin
 from manyview_server.learn.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
 from manyview_server.learn.methods.byol import BYOL, BYOLSettings
+from manyview_server.learn.methods.dcl import DCL, DCLSettings, DCLWSettings
 from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.entry import MethodEntry
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
@@ -53,6 +54,8 @@ METHODS: dict[str, MethodEntry] = {
     "simclr": MethodEntry(
         title="SimCLR", paper="https://arxiv.org/abs/2002.05709", settings=SimCLRSettings, build=SimCLR
     ),
+    "dcl": MethodEntry(title="DCL", paper="https://arxiv.org/abs/2110.06848", settings=DCLSettings, build=DCL),
+    "dclw": MethodEntry(title="DCLW", paper="https://arxiv.org/abs/2110.06848", settings=DCLWSettings, build=DCL),
     "moco": MethodEntry(title="MoCo v2", paper="https://arxiv.org/abs/2003.04297", settings=MoCoSettings, build=MoCo),
     "byol": MethodEntry(title="BYOL", paper="https://arxiv.org/abs/2006.07733", settings=BYOLSettings, build=BYOL),
     "simsiam": MethodEntry(

@@ -19,6 +19,8 @@ NARROW = {"projection_hidden_dim": 32}
 VARIANTS = [
     ("simclr", {}),
     ("simclr", {"memory_bank_size": 24}),
+    ("dcl", {}),
+    ("dclw", {}),
     ("moco", {"memory_bank_size": 24, "symmetric": True}),
     ("moco", {"memory_bank_size": 24, "symmetric": False}),
     ("byol", NARROW | {"prediction_hidden_dim": 16}),
@@ -31,6 +33,7 @@ VARIANTS = [
 ]
 OTHER_VALUES = {
     "temperature": 0.5,
+    "weight_sigma": 0.3,
     "projection_hidden_dim": 40,
     "projection_layers": 4,
     "projection_dim": 24,
