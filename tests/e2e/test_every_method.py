@@ -21,7 +21,7 @@ def test_each_is_trained_by_name_and_embeds(client: manyview.Client, tmp_path: P
     paths = sorted(tmp_path.rglob("*.jpg"))[:5]
     dataset = client.upload(tmp_path, dataset="every-method")
     methods = client.methods().methods
-    assert {"simclr", "dcl", "dclw", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino"} <= {
+    assert {"simclr", "dcl", "dclw", "moco", "nnclr", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino"} <= {
         m.name for m in methods
     }
     jobs = {method.name: client.train(dataset, method.name, epochs=2, config=config(method)) for method in methods}

@@ -23,6 +23,7 @@ from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.entry import MethodEntry
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
+from manyview_server.learn.methods.nnclr import NNCLR, NNCLRSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
 from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
 from manyview_server.learn.methods.swav import SwAV, SwAVSettings
@@ -57,6 +58,7 @@ METHODS: dict[str, MethodEntry] = {
     "dcl": MethodEntry(title="DCL", paper="https://arxiv.org/abs/2110.06848", settings=DCLSettings, build=DCL),
     "dclw": MethodEntry(title="DCLW", paper="https://arxiv.org/abs/2110.06848", settings=DCLWSettings, build=DCL),
     "moco": MethodEntry(title="MoCo v2", paper="https://arxiv.org/abs/2003.04297", settings=MoCoSettings, build=MoCo),
+    "nnclr": MethodEntry(title="NNCLR", paper="https://arxiv.org/abs/2104.14548", settings=NNCLRSettings, build=NNCLR),
     "byol": MethodEntry(title="BYOL", paper="https://arxiv.org/abs/2006.07733", settings=BYOLSettings, build=BYOL),
     "simsiam": MethodEntry(
         title="SimSiam", paper="https://arxiv.org/abs/2011.10566", settings=SimSiamSettings, build=SimSiam

@@ -23,6 +23,7 @@ VARIANTS = [
     ("dclw", {}),
     ("moco", {"memory_bank_size": 24, "symmetric": True}),
     ("moco", {"memory_bank_size": 24, "symmetric": False}),
+    ("nnclr", {"memory_bank_size": 24, "prediction_hidden_dim": 16}),
     ("byol", NARROW | {"prediction_hidden_dim": 16}),
     ("simsiam", {"prediction_hidden_dim": 8}),
     ("barlow_twins", NARROW),
@@ -67,7 +68,8 @@ EASY: dict[str, dict[str, object]] = {
     "dino": {"ema_momentum": 1.0},  # a teacher that stands still
 }
 """With which the loss falls soon, and steadily."""
-WITH_BANK = [variant for variant in VARIANTS if "memory_bank_size" in variant[1]]
+WITH_BANK = [variant for variant in VARIANTS if "memory_bank_size" in variant[1] and variant[0] in ("simclr", "moco")]
+"""Whose negatives come from a bank."""
 
 
 def settings_of(name: str, overrides: dict[str, object]) -> TrainSettings:
