@@ -82,9 +82,9 @@ def _found(name: str) -> Transform | PluginBroken:
 def _loaded(name: str) -> Transform:
     if name not in plugins.names(GROUP):
         raise PluginBroken(GROUP, name, "it is not installed")
-    found = plugins.load_one(GROUP, name)
     if not NAME.fullmatch(name):
         raise PluginBroken(GROUP, name, "its name is to consist of small letters, digits and _, a letter first")
+    found = plugins.load_one(GROUP, name)
     if not isinstance(found, Transform):
         raise PluginBroken(GROUP, name, f"it is to be a Transform, and is a {type(found).__name__}")
     try:
