@@ -34,6 +34,11 @@ def cosine(step: int, num_steps: int, start: float, end: float) -> float:
     return end - (end - start) * 0.5 * (1 + math.cos(math.pi * step / (num_steps - 1)))
 
 
+def cosine_at(moment: Moment, start: float, end: float | None) -> float:
+    """Half a cosine over the training from `start` to `end`; constant without an `end`."""
+    return start if end is None else cosine(moment.step, moment.total_steps, start, end)
+
+
 def warmup_cosine(step: int, num_steps: int, warmup_steps: int, end: float = 0.0) -> float:
     """A factor that rises linearly over `warmup_steps` to 1, then falls along half a cosine to `end`.
 

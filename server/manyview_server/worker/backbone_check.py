@@ -11,16 +11,14 @@ from manyview_server.worker.initial_weights import InitialWeights
 
 
 def check(settings: TrainSettings, initial: InitialWeights | None) -> None:
-    """Build it, put the weights in, and show it each size of view. What is built is let go.
+    """Build it, put the weights in, and show it a view. What is built is let go.
 
     Raises:
         ValueError: there is no such backbone, it does not take such views, or the weights are of another one.
     """
-    sizes = {pipeline.size(settings.image_size) for pipeline in settings.views.pipelines}
     with torch.random.fork_rng(devices=[]):
         backbone = build_encoder(settings).backbone
-    for size in sorted(sizes):
-        measured_feature_dim(backbone, size)
+    measured_feature_dim(backbone, settings.image_size)  # smaller views were tried when it was built
     if initial:
         initial.put_into(backbone)
 

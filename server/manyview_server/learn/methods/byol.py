@@ -19,7 +19,7 @@ from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Method, StepOutput, Views
-from manyview_server.learn.schedules import Moment, cosine
+from manyview_server.learn.schedules import Moment, cosine_at
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -50,7 +50,7 @@ class BYOL(Method):
     def __init__(self, settings: BYOLSettings) -> None:
         super().__init__()
         self.momentum = settings.ema_momentum
-        self.momentum_end = settings.ema_momentum if settings.ema_momentum_end is None else settings.ema_momentum_end
+        self.momentum_end = settings.ema_momentum_end
         self.encoder = build_encoder(settings)
         feature_dim = self.encoder.feature_dim
         self.hidden_dim = settings.projection_hidden_dim or feature_dim
@@ -71,7 +71,7 @@ class BYOL(Method):
         return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
 
     def after_step(self, moment: Moment, accept: Tensor) -> None:
-        momentum = cosine(moment.step, moment.total_steps, self.momentum, self.momentum_end)
+        momentum = cosine_at(moment, self.momentum, self.momentum_end)
         update_teacher(self.teacher["encoder"], self.encoder, momentum, accept)
         update_teacher(self.teacher["head"], self.head, momentum, accept)
 

@@ -20,7 +20,7 @@ from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Method, StepOutput, Views
 from manyview_server.learn.prototypes import WeightNormalised, usage
-from manyview_server.learn.schedules import Moment, cosine, linear
+from manyview_server.learn.schedules import Moment, cosine_at, linear
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -119,8 +119,7 @@ class DINO(Method):
             self.prototypes.weight.grad = None
 
     def after_step(self, moment: Moment, accept: Tensor) -> None:
-        end = self.settings.ema_momentum if self.settings.ema_momentum_end is None else self.settings.ema_momentum_end
-        momentum = cosine(moment.step, moment.total_steps, self.settings.ema_momentum, end)
+        momentum = cosine_at(moment, self.settings.ema_momentum, self.settings.ema_momentum_end)
         for name, part in self.teacher.named_children():
             update_teacher(part, self.get_submodule(name), momentum, accept)
         losses.update_center(self.center, self._mean_output, self.settings.center_momentum, accept)

@@ -22,7 +22,7 @@ from manyview_server.learn.losses import info_nce
 from manyview_server.learn.memory_bank import MemoryBank, settle_bank
 from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Method, StepOutput, Views
-from manyview_server.learn.schedules import Moment, cosine
+from manyview_server.learn.schedules import Moment, cosine_at
 from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -70,7 +70,7 @@ class MoCo(Method):
         self.temperature = settings.temperature
         self.symmetric = settings.symmetric
         self.momentum = settings.ema_momentum
-        self.momentum_end = settings.ema_momentum if settings.ema_momentum_end is None else settings.ema_momentum_end
+        self.momentum_end = settings.ema_momentum_end
         self.encoder = build_encoder(settings)
         feature_dim = self.encoder.feature_dim
         self.hidden_dim = settings.projection_hidden_dim or feature_dim
@@ -104,7 +104,7 @@ class MoCo(Method):
         )
 
     def after_step(self, moment: Moment, accept: Tensor) -> None:
-        momentum = cosine(moment.step, moment.total_steps, self.momentum, self.momentum_end)
+        momentum = cosine_at(moment, self.momentum, self.momentum_end)
         update_teacher(self.teacher["encoder"], self.encoder, momentum, accept)
         update_teacher(self.teacher["head"], self.head, momentum, accept)
         self.bank.enqueue(*self._new_keys, accept)
