@@ -33,6 +33,8 @@ class TrainSettings:
     """How many views of the whole image_size a method takes."""
     multi_crop: ClassVar[bool] = False
     """Whether it takes smaller views beside them."""
+    hides_patches: ClassVar[bool] = False
+    """Whether it has a vision transformer guess patches that it does not see: its loss trains nothing else."""
 
     method: str = setting("", "Self-supervised method.")
     backbone: str = setting(
@@ -146,8 +148,13 @@ class TrainSettings:
 
     @classmethod
     def takes(cls) -> dict[str, Any]:
-        """Which views the method takes, as JSON values for `rules.broken`."""
-        return {"min_views": cls.min_views, "max_views": cls.max_views, "multi_crop": cls.multi_crop}
+        """What the method takes, as JSON values for `rules.broken`."""
+        return {
+            "min_views": cls.min_views,
+            "max_views": cls.max_views,
+            "multi_crop": cls.multi_crop,
+            "hides_patches": cls.hides_patches,
+        }
 
     def _rules(self) -> list[Violation]:
         """What is wrong between fields, each of which is right by itself."""

@@ -30,13 +30,16 @@ SMALL = {
     "evaluation": {"knn_every_epochs": 0},
 }
 WIDE = {"projection_hidden_dim": 512, "projection_dim": 512}
+VIT = {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 4}
 NEEDED: dict[str, dict[str, Any]] = {
     "barlow_twins": WIDE,
     "vicreg": WIDE,
     "dino": {"projection_hidden_dim": 512, "num_prototypes": 512},
+    "mae": VIT,
+    "simmim": VIT,
 }
 """What is not left at its default: heads of 2,048 take longer than all the rest."""
-COMPARES_NO_VECTORS: set[str] = set()
+COMPARES_NO_VECTORS = {"mae", "simmim"}
 """Methods whose loss compares no vectors: they have no projections to watch."""
 
 

@@ -69,7 +69,8 @@ class VisionTransformer(Backbone):
         self.register_buffer("pos_embed", sines_and_cosines(self.base_grid, dim))  # (1, 1 + N, D)
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        _initialise(self)
+        initialise(self)
+        nn.init.normal_(self.cls_token, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_tokens(images)[:, 0]
@@ -144,6 +145,9 @@ class PatchEmbedding(nn.Module):
     def __init__(self, patch_size: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+        nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))  # it is a linear layer
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         patches: Tensor = self.proj(images)
@@ -196,13 +200,9 @@ class Perceptron(nn.Module):
         return out
 
 
-def _initialise(network: VisionTransformer) -> None:
+def initialise(network: nn.Module) -> None:
+    """As in MAE (arXiv 2111.06377, appendix A.1): linear layers by Glorot's rule, without biases."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-    projection = network.patch_embed.proj
-    nn.init.xavier_uniform_(projection.weight.view(projection.out_channels, -1))  # it is a linear layer
-    assert projection.bias is not None
-    nn.init.zeros_(projection.bias)
-    nn.init.normal_(network.cls_token, std=0.02)

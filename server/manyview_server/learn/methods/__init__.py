@@ -21,10 +21,12 @@ from manyview_server.learn.methods.byol import BYOL, BYOLSettings
 from manyview_server.learn.methods.dcl import DCL, DCLSettings, DCLWSettings
 from manyview_server.learn.methods.dino import DINO, DINOSettings
 from manyview_server.learn.methods.entry import MethodEntry
+from manyview_server.learn.methods.mae import MAE, MAESettings
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.moco import MoCo, MoCoSettings
 from manyview_server.learn.methods.nnclr import NNCLR, NNCLRSettings
 from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
+from manyview_server.learn.methods.simmim import SimMIM, SimMIMSettings
 from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
 from manyview_server.learn.methods.swav import SwAV, SwAVSettings
 from manyview_server.learn.methods.vicreg import VICReg, VICRegSettings
@@ -71,6 +73,10 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "swav": MethodEntry(title="SwAV", paper="https://arxiv.org/abs/2006.09882", settings=SwAVSettings, build=SwAV),
     "dino": MethodEntry(title="DINO", paper="https://arxiv.org/abs/2104.14294", settings=DINOSettings, build=DINO),
+    "mae": MethodEntry(title="MAE", paper="https://arxiv.org/abs/2111.06377", settings=MAESettings, build=MAE),
+    "simmim": MethodEntry(
+        title="SimMIM", paper="https://arxiv.org/abs/2111.09886", settings=SimMIMSettings, build=SimMIM
+    ),
 }
 
 

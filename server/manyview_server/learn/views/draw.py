@@ -2,15 +2,14 @@
 
 Shapes: V views, B images, N = V * B single views (row v * B + b is view v of image b), K numbers drawn for each.
 
-There is no generator and no state: an integer hash (the mixer of SplitMix64, Steele et al., OOPSLA 2014) gives each
-view its own numbers, so that any view can be made again, whatever the batch, the threads or what came before.
+There is no generator and no state (see `counter_random`), so that any view can be made again, whatever the batch, the
+threads or what came before.
 Only exactly rounded arithmetic is used on the way to the parameters, so they are equal on every device, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manyview_server.learn import counter_random
 from manyview_server.learn.views import custom
 from manyview_server.learn.views.recipe import ColorJitterSettings, CropSettings, PipelineSettings
 
@@ -134,8 +134,8 @@ def draw(
     """
     num_views = settings.count
     views = range(first_view, first_view + num_views)
-    uniforms = partial(_uniforms, image_ids, seed=seed, epoch=epoch, views=views)
-    u = uniforms()  # (V, B, K)
+    uniforms = partial(counter_random.uniforms, image_ids, seed=seed, epoch=epoch, views=views)
+    u = uniforms(num_draws=_NUM_DRAWS)  # (V, B, K)
     sizes = sizes.to(device=u.device, dtype=torch.int64)
     batch = torch.arange(len(image_ids), device=u.device)
     u, sizes, image = u.flatten(0, 1), sizes.repeat(num_views, 1), batch.repeat(num_views)
@@ -167,8 +167,7 @@ def draw(
 def _custom(name: str, settings: Any, uniforms: Callable[..., Tensor]) -> CustomDraws:
     """Numbers of a stream of the name's own: no other plugin, and nothing of ours, ever changes them."""
     num_draws = custom.transform(name).num_draws
-    stream = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little", signed=True)
-    u = uniforms(num_draws=1 + num_draws, stream=stream).flatten(0, 1)  # (N, 1 + K)
+    u = uniforms(num_draws=1 + num_draws, stream=name).flatten(0, 1)  # (N, 1 + K)
     return CustomDraws(applies=u[:, 0] < settings.probability, numbers=u[:, 1:])
 
 
@@ -216,47 +215,6 @@ def _to_cache(crop: Tensor, sizes: Tensor, cache_size: int) -> Tensor:
     high = (2 * (start + length) * cache_size + sizes) // (2 * sizes)
     low = low.clamp_max(cache_size - 1)
     return torch.cat([low, (high - low).clamp_min(1)], dim=1)
-
-
-def _uniforms(
-    image_ids: Tensor,
-    *,
-    seed: int,
-    epoch: int,
-    views: range,
-    num_draws: int = _NUM_DRAWS,
-    stream: int | None = None,
-) -> Tensor:
-    """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, stream if there is one, view, number)."""
-    device = image_ids.device
-    state = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN)
-    state = _mix(state ^ _mix(torch.tensor(epoch, dtype=torch.int64, device=device) + _GOLDEN))
-    state = _mix(state ^ _mix(image_ids.long() + _GOLDEN))  # (B,)
-    if stream is not None:
-        state = _mix(state ^ _mix(torch.tensor(stream, dtype=torch.int64, device=device) + _GOLDEN))
-    view = torch.arange(views.start + 1, views.stop + 1, device=device)[:, None]
-    number = torch.arange(1, num_draws + 1, device=device)
-    bits = _mix(_mix(state + view * _GOLDEN)[..., None] + number * _GOLDEN)
-    return _shift_right(bits, 11).double() * 2.0**-53
-
-
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's mixer, a bijection of 64-bit integers; products wrap around."""
-    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift_right(x, 31)
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """A logical shift; that of signed integers would repeat the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(x: int) -> int:
-    return x - (1 << 64) if x >= 1 << 63 else x
-
-
-_GOLDEN = _signed(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: SplitMix64's step
 
 
 def _exp(x: Tensor) -> Tensor:

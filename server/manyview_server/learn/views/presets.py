@@ -115,4 +115,8 @@ PRESETS: dict[str, ViewSettings] = {
             horizontal_flip=HorizontalFlipSettings(probability=0.5),
         )
     ),
+    # arXiv 2111.09886, section 4.1.
+    "simmim": _recipe(
+        PipelineSettings(crop=CropSettings(scale_min=0.67), horizontal_flip=HorizontalFlipSettings(probability=0.5))
+    ),
 }

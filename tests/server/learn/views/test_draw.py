@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manyview_server.learn.counter_random import uniforms
 from manyview_server.learn.views.draw import HUE, draw
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import (
@@ -75,22 +76,6 @@ def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(split,
         assert torch.equal(joined, getattr(whole, name).unflatten(0, (3, -1))[:num_views]), name
 
 
-def test_numbers_are_uniform_and_independent():
-    u = drawing._uniforms(torch.arange(4000), seed=0, epoch=0, views=range(2)).flatten(0, 1)
-    assert u.min() >= 0
-    assert u.max() < 1
-    assert torch.allclose(u.mean(0), torch.full((u.shape[1],), 0.5, dtype=u.dtype), atol=0.015)
-    assert torch.allclose(u.var(0), torch.full((u.shape[1],), 1 / 12, dtype=u.dtype), atol=0.005)
-    correlation = torch.corrcoef(u.T) - torch.eye(u.shape[1])
-    assert correlation.abs().max() < 0.06
-
-
-def test_the_mixer_is_splitmix64():
-    numbers = [drawing._mix(torch.tensor(drawing._signed(k * 0x9E3779B97F4A7C15 % 2**64))).item() for k in (1, 2, 3)]
-    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]  # the reference's first numbers from seed 0
-    assert [number % 2**64 for number in numbers] == expected
-
-
 def test_each_change_applies_as_often_as_its_probability_says():
     drawn = parameters()
     shares = {
@@ -156,7 +141,7 @@ def test_areas_and_ratios_of_crops_are_those_of_torchvision():
     ours = drawing._crop(
         CropSettings(),
         torch.tensor([[90, 120]]).repeat(4000, 1),
-        drawing._uniforms(torch.arange(4000), seed=1, epoch=1, views=range(1))[0],
+        uniforms(torch.arange(4000), seed=1, epoch=1, num_draws=drawing._NUM_DRAWS)[0],
     ).double()
     for statistic in (
         lambda c: c[:, 2] * c[:, 3],

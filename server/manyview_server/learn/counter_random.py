@@ -1,0 +1,64 @@
+"""Random numbers as a pure function of what they are for: no generator, no state, no order in which to draw.
+
+An integer hash (the mixer of SplitMix64, Steele et al., OOPSLA 2014) gives every image its own numbers in each epoch,
+so that any of them can be drawn again, whatever the batch, the threads or what came before. Integers and exactly
+rounded arithmetic only: the numbers are equal on every device, bit for bit.
+
+Shapes: V views, B images, K numbers drawn for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def uniforms(
+    image_ids: Tensor,
+    *,
+    seed: int,
+    epoch: int,
+    num_draws: int,
+    views: range = range(1),
+    stream: str | None = None,
+) -> Tensor:
+    """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, stream if there is one, view, number).
+
+    Args:
+        image_ids: (B,) int64; the numbers are on their device.
+        num_draws: K; the first numbers are the same whatever it is.
+        views: which of an image's views.
+        stream: its numbers are independent of those of any other.
+    """
+    device = image_ids.device
+    state = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN)
+    state = _mix(state ^ _mix(torch.tensor(epoch, dtype=torch.int64, device=device) + _GOLDEN))
+    state = _mix(state ^ _mix(image_ids.long() + _GOLDEN))  # (B,)
+    if stream is not None:
+        named = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little", signed=True)
+        state = _mix(state ^ _mix(torch.tensor(named, dtype=torch.int64, device=device) + _GOLDEN))
+    view = torch.arange(views.start + 1, views.stop + 1, device=device)[:, None]
+    number = torch.arange(1, num_draws + 1, device=device)
+    bits = _mix(_mix(state + view * _GOLDEN)[..., None] + number * _GOLDEN)
+    return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's mixer, a bijection of 64-bit integers; products wrap around."""
+    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """A logical shift; that of signed integers would repeat the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >= 1 << 63 else x
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: SplitMix64's step
