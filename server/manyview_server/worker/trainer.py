@@ -16,6 +16,7 @@ import torch
 from manyview_server import failpoints
 from manyview_server.learn.alarms import Alarm
 from manyview_server.learn.linear_probe import LinearProbe
+from manyview_server.learn.methods import blamed
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.schedules import cosine
 from manyview_server.learn.step import StepResult, train_step
@@ -204,14 +205,15 @@ class Trainer:
             dtype=numerics.dtype,
             memory_format=numerics.memory_format,
         )
-        result = train_step(
-            setup.method,
-            setup.optimizer,
-            views if action != "nan" else [view * torch.nan for view in views],
-            batch.image_ids.to(views[0].device, non_blocking=True),
-            setup.moment(progress.step),
-            precision=numerics.precision,
-        )
+        with blamed(settings.method):
+            result = train_step(
+                setup.method,
+                setup.optimizer,
+                views if action != "nan" else [view * torch.nan for view in views],
+                batch.image_ids.to(views[0].device, non_blocking=True),
+                setup.moment(progress.step),
+                precision=numerics.precision,
+            )
         if setup.probe is not None:
             _teach(setup.probe, batch, result, cosine(progress.step, setup.num_steps, 1.0, 0.0))
         progress.step += 1

@@ -35,7 +35,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "barlow_twins": WIDE,
     "vicreg": WIDE,
     "dino": {"projection_hidden_dim": 512, "num_prototypes": 512},
-    "mae": VIT,
+    "mae": VIT | {"decoder_heads": 2, "decoder_depth": 1},
     "simmim": VIT,
 }
 """What is not left at its default: heads of 2,048 take longer than all the rest."""

@@ -459,6 +459,37 @@ def test_a_plugins_transform_is_part_of_the_views_and_its_failure_names_it(
     assert end.message == "plugin 'late' of late_plugin 1.0 (manyview.transforms): it failed (ZeroDivisionError)"
 
 
+def test_a_plugins_method_that_fails_in_a_step_ends_the_job_by_its_name(
+    tmp_path: Path, harness: ModuleType, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+        from dataclasses import dataclass
+        from typing import Literal
+
+        from manyview_server.learn.methods import MethodEntry
+        from manyview_server.learn.methods.moco import MoCo, MoCoSettings
+        from manyview_server.learn.schema import setting
+
+        @dataclass(frozen=True, kw_only=True)
+        class Settings(MoCoSettings):
+            method: Literal["late"] = setting("late", "Fails in its fourth step.")
+
+        class Late(MoCo):
+            def forward_loss(self, views, image_ids, moment):
+                1 / (moment.step < 3)
+                return super().forward_loss(views, image_ids, moment)
+
+        METHOD = MethodEntry(title="Late", paper="https://arxiv.org/abs/0000.00000", settings=Settings, build=Late)
+        """
+    plugins.install(tmp_path / "site", "late", source, group="manyview.methods", attribute="METHOD")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with harness.Worker("trainer") as worker:
+        worker.send(changed(start, {"method": "late"}, tmp_path))
+        end = worker.until(TrainingEnded)
+    wanted = "plugin 'late' of late_plugin 1.0 (manyview.methods): a step of it failed (ZeroDivisionError)"
+    assert (end.outcome, end.reason, end.message) == ("failed", "PLUGIN_FAILED", wanted)
+
+
 def test_a_job_whose_plugin_is_gone_fails_before_an_image_is_decoded(tmp_path: Path, start: StartTraining) -> None:
     sent = Sent()
     with pytest.raises(PluginBroken, match=r"plugin 'gone' of no package \(manyview.transforms\): it is not installed"):

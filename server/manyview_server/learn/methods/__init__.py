@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ __all__ = [
     "Moment",
     "StepOutput",
     "Views",
+    "blamed",
     "build_method",
     "entry",
     "from_json",
@@ -106,6 +107,11 @@ def plugin_errors() -> list[PluginError]:
         except PluginBroken as broken:
             found.append(broken.error)
     return found
+
+
+def blamed(name: str) -> AbstractContextManager[None]:
+    """In which a step of the method `name` is taken: a plugin's failure is a PluginBroken that names it."""
+    return nullcontext() if name in METHODS else from_plugin.blamed(name)
 
 
 def build_method(settings: TrainSettings, num_images: int) -> Method:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 from manyview_server.learn import plugins, schema
 from manyview_server.learn.encoder import Encoder
@@ -43,6 +47,19 @@ def build(name: str, settings: TrainSettings) -> Method:
     if not isinstance(method, Method) or not isinstance(getattr(method, "encoder", None), Encoder):
         raise PluginBroken(GROUP, name, f"it gave a {type(method).__name__}, and no Method with an Encoder")
     return method
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """Whatever goes wrong in a step of the method `name` is the plugin's: PluginBroken. Lack of memory is nobody's."""
+    try:
+        yield
+    except (PluginBroken, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):  # what torch's CPU allocator says, with no class of its own
+            raise
+        raise PluginBroken(GROUP, name, f"a step of it failed ({type(error).__name__})", error) from error
 
 
 @functools.cache

@@ -116,3 +116,22 @@ def test_a_value_error_of_its_own_is_for_the_user(install_plugin):
     install_plugin("choosy", source, group=from_plugin.GROUP, attribute="METHOD")
     with pytest.raises(ValueError, match=r"^image_size must be even$"):
         build_method(methods.resolve("choosy", {}), 100)
+
+
+def test_what_goes_wrong_in_a_step_is_blamed_on_it():
+    with (
+        pytest.raises(PluginBroken, match=rf"'{NAME}' .*\(manyview.methods\): a step of it failed \(KeyError\)$"),
+        methods.blamed(NAME),
+    ):
+        {}["gone"]
+    with pytest.raises(KeyError), methods.blamed("simclr"):
+        {}["gone"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_lack_of_memory_is_blamed_on_no_plugin(error):
+    with pytest.raises(type(error)) as caught, methods.blamed(NAME):
+        raise error
+    assert caught.value is error
