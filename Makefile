@@ -40,8 +40,9 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	$(BIN)/manyview-server serve --listen 127.0.0.1:50051 --data data
 
+# In two processes, a file in either: most of the time tests wait for the processes that they start.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 ROUNDS ?= 50
 soak: $(INSTALLED)
