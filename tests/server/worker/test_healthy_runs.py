@@ -30,7 +30,7 @@ SMALL = {
     "evaluation": {"knn_every_epochs": 0},
 }
 WIDE = {"projection_hidden_dim": 512, "projection_dim": 512}
-VIT = {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 4}
+VIT = {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 4, "batch_size": 16}
 NEEDED: dict[str, dict[str, Any]] = {
     "barlow_twins": WIDE,
     "vicreg": WIDE,
