@@ -3,9 +3,9 @@
 It prints one JSON object. It runs where lightly is installed: the environment of `make parity`.
 Shapes: B batch, D feature.
 
-What is lightly's: the transforms (PIL images in two worker processes), the heads, the losses and the memory bank, the
-momentum update, SGD for all parameters, the learning rate of a cosine over epochs, float32. The backbone is ours, so
-that the two sides train the same network. Images lie decoded in memory.
+What is lightly's: the transforms (PIL images in a worker process for each core), the heads, the losses and the memory
+bank, the momentum update, SGD for all parameters, the learning rate of a cosine over epochs, float32. The backbone is
+ours, so that the two sides train the same network. Images lie decoded in memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import random
 import time
 import warnings
@@ -30,7 +31,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from manyview_server.learn import backbones
 
-NUM_WORKERS = 2
 SIZE = 32
 
 
@@ -243,7 +243,7 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
         batch_size=BATCH_SIZE,
         shuffle=True,
         drop_last=True,
-        num_workers=NUM_WORKERS,
+        num_workers=len(os.sched_getaffinity(0)),
         persistent_workers=True,
     )
     began = time.monotonic()
