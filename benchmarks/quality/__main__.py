@@ -2,12 +2,15 @@
 
 Protocol: 10,000 training images (the first 1,000 of each class), all 10,000 test images, ResNet-9 at half width with
 the small-image stem, 32 px; kNN with the training images as bank, k = 200, temperature 0.1. Labels serve the kNN alone.
-Our side trains and embeds through the service, a server in its own process; its seconds run from the request to the
-end of the job. The peer's are those of its loop alone, images decoded before.
+Our side trains and embeds through the service, a server in its own process; its time runs from the request to the end
+of the job, and counts the server and the trainer. The peer's is that of its loop alone, images decoded before, and
+counts its workers.
 
 Cells are (method, system, seed): "ours" and "lightly" train for the same epochs; "ours, equal time" trains for as many
 epochs as fit into the time that lightly took. Two cells are measured side by side, each on one half of the cores, so
-that the two sides see the same machine; about 5 minutes on 2 quiet cores. What was measured is not measured again.
+that the two sides see the same machine. Times are compared in CPU-seconds: on one core each these are the wall time of
+a machine that does nothing else, and unlike that they are the same on a busy one. About 5 minutes a cell on 2 cores;
+what was measured is not measured again.
 
     make bench-quality IMAGES=cifar10 CELLS=3
 
@@ -22,24 +25,22 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks.quality import cifar10
-from benchmarks.quality.recipes import BATCH_SIZE, RECIPES
+from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.report import EQUAL_TIME, LIGHTLY, OURS, report
 from benchmarks.results import Results
 
-import manyview
 from manyview_server.learn import backbones
 
 RESULTS = Results("quality")
 SEEDS = (0, 1, 2)
 EPOCHS = 4
-MAX_PEER_S = 7200
+MAX_CELL_S = 7200
 
 
 def main() -> None:
@@ -104,14 +105,14 @@ def measure(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
     """The values of a cell."""
     match key["system"]:
         case "lightly":
-            return run_peer(folder, key)
+            return trained(folder, "peer", key, EPOCHS)
         case "raw pixels" | "untrained":
             return baseline(folder, key["system"])
         case "ours, equal time":
             pair = [RESULTS.find(**needed) for needed in needs(key)]
-            theirs, ours = (cell["values"]["seconds"] for cell in pair if cell)
-            return run_ours(folder, key["method"], key["seed"], max(1, round(EPOCHS * theirs / ours)))
-    return run_ours(folder, key["method"], key["seed"], EPOCHS)
+            theirs, ours = (cell["values"]["cpu_seconds"] for cell in pair if cell)
+            return trained(folder, "ours", key, max(1, round(EPOCHS * theirs / ours)))
+    return trained(folder, "ours", key, EPOCHS)
 
 
 def baseline(folder: Path, system: str) -> dict[str, Any]:
@@ -127,47 +128,13 @@ def baseline(folder: Path, system: str) -> dict[str, Any]:
     return {"knn_top1": cifar10.top1(train, test, features[0], features[1])}
 
 
-def run_ours(folder: Path, method: str, seed: int, epochs: int) -> dict[str, Any]:
-    """Train through a server in its own process, embed over gRPC."""
-    train, test = cifar10.read(folder)
-    with manyview.local() as client:
-        dataset = client.upload(train.paths, dataset="cifar10")
-        began = time.monotonic()
-        job = client.train(dataset, method, epochs=epochs, config=config(method, seed))
-        job.wait()
-        seconds = time.monotonic() - began
-        features = [client.embed(split.paths, job).array for split in (train, test)]
-        values = {"seconds": seconds, "epochs": epochs, "config": job.refresh().config}
-        values["alerts"] = [event.values for event in job.metrics(kinds=["alert"], follow=False)]
-    top1 = cifar10.top1(train, test, features[0], features[1])
-    return {"knn_top1": top1, **values}
-
-
-def config(method: str, seed: int) -> dict[str, Any]:
-    """The recipe as a configuration: with two whole views and without blur."""
-    preset = {"simclr": "simclr_small", "moco": "moco_small", "dino": "dino_small", "barlow_twins": "byol"}
-    views: dict[str, Any] = {"preset": preset.get(method, method), "blur": {"probability": 0.0}}
-    shared = {"backbone": "resnet9", "backbone_width": 0.5, "image_size": 32, "batch_size": BATCH_SIZE, "seed": seed}
-    optimizer: dict[str, Any] = {
-        "name": "sgd",
-        "learning_rate": 0.06 * BATCH_SIZE / 128,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "clip_gradient_norm": None,  # what the peer does not do either
-    }
-    if method == "byol":  # our loss is the paper's, four times lightly's: these are its steps and its decay
-        optimizer |= {"learning_rate": optimizer["learning_rate"] / 4, "weight_decay": 4 * optimizer["weight_decay"]}
-    own = {**RECIPES[method], **({"projection_batch_norm": False} if method == "moco" else {})}
-    return {**shared, **own, "views": views, "optimizer": optimizer, "evaluation": {"knn_every_epochs": 0}}
-
-
-def run_peer(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
-    """One cell of lightly's, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.quality.peer", "--images", str(folder), "--method", key["method"]]
-    command += ["--seed", str(key["seed"]), "--epochs", str(key["epochs"])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_PEER_S, check=False)
+def trained(folder: Path, module: str, key: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """One training with either system, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.quality.{module}", "--images", str(folder), "--method", key["method"]]
+    command += ["--seed", str(key["seed"]), "--epochs", str(epochs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_CELL_S, check=False)
     if done.returncode != 0:
-        sys.exit(f"the peer failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{module} failed:\n{done.stderr[-2000:]}")
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return values
 
