@@ -3,17 +3,20 @@
 It prints one JSON object. It runs where lightly is installed: the environment of `make parity`.
 Shapes: B batch, D feature.
 
-What is lightly's: the transforms (PIL images in two worker processes), the heads, the losses and the memory bank, the
-momentum update, SGD for all parameters, the learning rate of a cosine over epochs, float32. The backbone is ours, so
-that the two sides train the same network. Images lie decoded in memory.
+What is lightly's: the transforms (PIL images in a worker process for each core), the heads, the losses and the memory
+bank, the momentum update, SGD for all parameters, the learning rate of a cosine over epochs, float32. The backbone is
+ours, so that the two sides train the same network. Images lie decoded in memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
+import os
 import random
+import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,7 +33,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from manyview_server.learn import backbones
 
-NUM_WORKERS = 2
 SIZE = 32
 
 
@@ -228,8 +230,8 @@ def transform(method: str) -> Callable[[Image.Image], list[Tensor]]:
     return t.SimCLRTransform(**plain, cj_strength=0.5)
 
 
-def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[nn.Module, float]:
-    """The trained backbone, and how long the loop took in seconds."""
+def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[nn.Module, dict[str, float]]:
+    """The trained backbone, and how long the loop took, its workers among it."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -243,10 +245,10 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
         batch_size=BATCH_SIZE,
         shuffle=True,
         drop_last=True,
-        num_workers=NUM_WORKERS,
+        num_workers=len(os.sched_getaffinity(0)),
         persistent_workers=True,
     )
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     for epoch in range(epochs):
         for x0, x1 in loader:
             model.update_teacher()
@@ -255,7 +257,11 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
             loss.backward()
             optimizer.step()
         schedule.step()
-    return model.backbone, time.monotonic() - began
+    seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+    del loader  # its workers end
+    gc.collect()
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return model.backbone, {"seconds": seconds, "cpu_seconds": cpu_seconds + workers.ru_utime + workers.ru_stime}
 
 
 def _copies(*modules: nn.Module) -> Iterator[nn.Module]:
@@ -280,9 +286,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     train_split, test_split = cifar10.read(arguments.images)
     pixels = train_split.pixels()
-    network, seconds = train(arguments.method, pixels, arguments.seed, arguments.epochs)
+    network, times = train(arguments.method, pixels, arguments.seed, arguments.epochs)
     parts = (cifar10.features(network, part) for part in (pixels, test_split.pixels()))
-    print(json.dumps({"knn_top1": cifar10.top1(train_split, test_split, *parts), "seconds": seconds}))
+    print(json.dumps({"knn_top1": cifar10.top1(train_split, test_split, *parts), **times}))
 
 
 if __name__ == "__main__":

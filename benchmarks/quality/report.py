@@ -40,7 +40,7 @@ def _row(method: str, found: dict[Any, Any]) -> list[str]:
     for system in (OURS, EQUAL_TIME):
         row.append(_mean([ours["knn_top1"] for _, ours in pairs[system]]))
         row.append(_mean([ours["knn_top1"] - theirs["knn_top1"] for theirs, ours in pairs[system]], "+"))
-    speeds = [theirs["seconds"] / ours["seconds"] for theirs, ours in pairs[OURS]]
+    speeds = [theirs["cpu_seconds"] / ours["cpu_seconds"] for theirs, ours in pairs[OURS]]
     return [*row, f"{statistics.median(speeds):.2f}x" if speeds else "-"]
 
 
