@@ -253,7 +253,7 @@ def draw(path: Path, seed: int = 0) -> None:
     titles = {
         "loss": "loss: the collapsed run looks better",
         "projection_std": "std of the predictions: it has collapsed",
-        "representation_std": "std of the features: they follow slowly",
+        "representation_std": "std of the features: it hardly tells",
     }
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
         axes.set_title(title, loc="left", fontsize=11, color=INK)
