@@ -90,7 +90,8 @@ class Alarms:
 
     def see(self, step: int, scalars: Mapping[str, float]) -> list[Alarm]:
         """What is to be said after `step` steps. What is missing in `scalars` or not finite is passed over."""
-        found = [self._spread(step, name, scalars.get(name, math.nan)) for name in WATCHED]
+        compares = "projection_std_ratio" in scalars
+        found = [self._spread(step, name, scalars.get(name, math.nan), compares) for name in WATCHED]
         found.append(self._chance(step, scalars.get("loss", math.nan), scalars.get("chance_loss", math.nan)))
         return [alarm for alarm in found if alarm is not None]
 
@@ -103,16 +104,17 @@ class Alarms:
         streaks = {name: Streak(**streak) for name, streak in state["streaks"].items()}
         return cls(**{**state, "streaks": streaks})
 
-    def _spread(self, step: int, name: str, ratio: float) -> Alarm | None:
+    def _spread(self, step: int, name: str, ratio: float, compares: bool) -> Alarm | None:
         if not math.isfinite(ratio):
             return None
         highest = self.highest[name] = max(ratio, self.highest.get(name, 0.0))
-        low = (ratio < LOW_RATIO and ratio < LOW_SHARE_OF_HIGHEST * highest) or ratio < VANISHED_RATIO
+        low = (compares and ratio < LOW_RATIO and ratio < LOW_SHARE_OF_HIGHEST * highest) or ratio < VANISHED_RATIO
         if not self._lasts(name, step, low, COLLAPSE_STEPS):
             return None
+        bound = LOW_RATIO if compares else VANISHED_RATIO
         message = (
             f"the {WATCHED[name]} have collapsed: since step {self.streaks[name].since} their standard deviation is "
-            f"at most {LOW_RATIO:g} of that of evenly spread ones, at step {step} {ratio:.2g}; its highest was "
+            f"at most {bound:g} of that of evenly spread ones, at step {step} {ratio:.2g}; its highest was "
             f"{highest:.2g}. The loss may fall all the same"
         )
         return Alarm(reason="COLLAPSE", message=message, hint=COLLAPSE_HINT)

@@ -32,7 +32,8 @@ def falls(after: int, to: float, start: float = 0.8) -> Callable[[int], float]:
 
 @pytest.mark.parametrize("name", ["projection_std_ratio", "representation_std_ratio"])
 def test_a_spread_that_falls_is_told_once_100_steps_later(name: str) -> None:
-    found = told(run(falls(after=300, to=0.2), name=name))
+    readings = run(falls(after=300, to=0.2), name=name)
+    found = told([(step, {"projection_std_ratio": 0.8, **scalars}) for step, scalars in readings])
     assert reasons(found) == [(410, "COLLAPSE")]
     message = found[0][1].message
     assert ("projections" if name.startswith("projection") else "features") in message
@@ -60,6 +61,13 @@ def test_it_takes_100_steps_and_three_logged_ones(every: int, when: int) -> None
 )
 def test_low_is_a_quarter_of_an_even_spread_and_half_of_the_highest(start: float, to: float, is_collapse: bool) -> None:
     assert bool(told(run(falls(after=300, to=to, start=start)))) is is_collapse
+
+
+def test_features_without_projections_may_lie_close_together_but_not_in_one_place() -> None:
+    assert told(run(falls(after=300, to=0.02), name="representation_std_ratio")) == []
+    ((step, alarm),) = told(run(falls(after=300, to=0.009), name="representation_std_ratio"))
+    assert (step, alarm.reason) == (410, "COLLAPSE")
+    assert "at most 0.01 of" in alarm.message
 
 
 def test_the_first_100_steps_and_the_warmup_of_the_learning_rate_do_not_count() -> None:

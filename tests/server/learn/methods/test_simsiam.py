@@ -88,7 +88,7 @@ def alarms_of(kind: type[SimSiam]) -> list[str]:
     torch.manual_seed(0)
     wanted = SMALL | {"batch_size": 32, "prediction_hidden_dim": 16}
     method = kind(SimSiamSettings(**wanted))  # type: ignore[arg-type]
-    optimizer = Sgd(parameter_groups(method, 5e-4), 0.1, momentum=0.9)
+    optimizer = Sgd(parameter_groups(method, 5e-4), 0.06 * 32 / 128, momentum=0.9)  # the default rate
     scans = torch.from_numpy(load_digits().images * 15.9375).to(torch.uint8)  # (N, 8, 8)
     images = scans.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].expand(-1, 3, -1, -1)
     sizes = torch.full((32, 2), 16)
