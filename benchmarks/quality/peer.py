@@ -4,8 +4,9 @@ It prints one JSON object. It runs where lightly is installed: the environment o
 Shapes: B batch, D feature.
 
 What is lightly's: the transforms (PIL images in a worker process for each core), the heads, the losses and the memory
-bank, the momentum update, SGD for all parameters, the learning rate of a cosine over epochs, float32. The backbone is
-ours, so that the two sides train the same network. Images lie decoded in memory.
+bank, the momentum update, SGD for all parameters, float32. What is made equal: the backbone is ours, and the cosine of
+the learning rate is taken at each step; taken at each epoch, as in that benchmark, four epochs would have a mean
+learning rate of 0.62 of the peak and not of 0.5. Images lie decoded in memory.
 """
 
 from __future__ import annotations
@@ -239,7 +240,6 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
     model = PEERS[method](backbones.build("resnet9", width=0.5, stem="small"), recipe)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.06 * BATCH_SIZE / 128, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     loader = DataLoader(
         Views(pixels, transform(method)),
         batch_size=BATCH_SIZE,
@@ -248,6 +248,7 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
         num_workers=len(os.sched_getaffinity(0)),
         persistent_workers=True,
     )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
     began, cpu_began = time.monotonic(), time.process_time()
     for epoch in range(epochs):
         for x0, x1 in loader:
@@ -256,7 +257,7 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        schedule.step()
+            schedule.step()
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
     del loader  # its workers end
     gc.collect()
