@@ -69,7 +69,7 @@ def prepare(arguments: argparse.Namespace, scratch: Path) -> tuple[Path, Plan]:
             count = handwriting.write_images(folder)
         config = handwriting_config()
         if arguments.method == "moco":
-            config["ema_momentum"] = 0.97  # a short training needs a quicker teacher
+            config |= {"memory_bank_size": 256, "ema_momentum": 0.97}  # a short training needs a quicker teacher
         title = f"{count:,} scans of handwriting"
     else:
         folder = arguments.images
@@ -77,6 +77,8 @@ def prepare(arguments: argparse.Namespace, scratch: Path) -> tuple[Path, Plan]:
         if count == 0:
             raise SystemExit(f"{folder}: no {', '.join(sorted(SUFFIXES))} files in it")
         config = folder_config(count)
+        if arguments.method == "moco":
+            config["memory_bank_size"] = max(32, min(1024, count // 10))
         title = f"{count:,} images of {folder.name}"
     config |= {"seed": arguments.seed}
     if arguments.epochs is not None:
@@ -93,7 +95,6 @@ def handwriting_config() -> dict[str, Any]:
         "image_size": 64,
         "batch_size": 32,
         "epochs": 60,
-        "memory_bank_size": 256,
         "views": {
             "crop": {"scale_min": 0.4},
             "horizontal_flip": {"probability": 0.0},
@@ -112,7 +113,6 @@ def folder_config(count: int) -> dict[str, Any]:
         "backbone_width": 0.5,
         "image_size": 64,
         "epochs": max(4, min(100, 40_000 // count)),
-        "memory_bank_size": max(32, min(1024, count // 10)),
         "evaluation": {"knn_k": 20},
     }
 
