@@ -181,12 +181,25 @@ def wrong_values(part):
         yield part["minimum"] - 1 if "minimum" in part else part["exclusiveMinimum"]
 
 
+def own_leaves(method):
+    """Those that no method before this one in the list has, alike in every respect but the default."""
+
+    def described(name):
+        found = leaves(json_schema(METHODS[name].settings))
+        return {path: {key: value for key, value in part.items() if key != "default"} for path, part in found}
+
+    names = list(METHODS)
+    before = [described(name) for name in names[: names.index(method)]]
+    return [
+        (path, part) for path, part in described(method).items() if all(other.get(path) != part for other in before)
+    ]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_schema_alone_refuses_the_violations_of_every_single_field(method):
-    schema = json_schema(METHODS[method].settings)
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = jsonschema.Draft202012Validator(json_schema(METHODS[method].settings))
     tried = 0
-    for path, part in leaves(schema):
+    for path, part in own_leaves(method):
         assert part["description"].endswith("."), path
         for value in wrong_values(part):
             assert not validator.is_valid(nested(path, value)), (path, value)
@@ -194,5 +207,5 @@ def test_the_schema_alone_refuses_the_violations_of_every_single_field(method):
                 methods.resolve(method, nested(path, value))
             assert [violation.field for violation in caught.value.violations] == [".".join(path)], (path, value)
             tried += 1
-    assert tried > 150
+    assert tried > (150 if method == "simclr" else 1)
     assert not validator.is_valid({"views": {"blurr": {}}})
