@@ -5,7 +5,6 @@ It prints one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import cifar10
-from benchmarks.quality.recipes import BATCH_SIZE, RECIPES
+from benchmarks.quality.recipes import BATCH_SIZE, RECIPES, cell_arguments
 
 import manyview
 
@@ -75,12 +74,7 @@ def cpu_seconds_of_children() -> float:
 
 def main() -> None:
     """One cell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--method", choices=RECIPES, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--epochs", type=int, required=True)
-    arguments = parser.parse_args()
+    arguments = cell_arguments(__doc__)
     print(json.dumps(train(arguments.images, arguments.method, arguments.seed, arguments.epochs)))
 
 

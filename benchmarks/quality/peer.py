@@ -11,7 +11,6 @@ learning rate of 0.62 of the peak and not of 0.5. Images lie decoded in memory.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import gc
 import json
@@ -21,13 +20,12 @@ import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from benchmarks.quality import cifar10
-from benchmarks.quality.recipes import BATCH_SIZE, RECIPES
+from benchmarks.quality.recipes import BATCH_SIZE, RECIPES, cell_arguments
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -278,12 +276,7 @@ def _follow(pairs: list[tuple[nn.Module, nn.Module]], momentum: float) -> None:
 
 def main() -> None:
     """One cell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--method", choices=PEERS, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--epochs", type=int, required=True)
-    arguments = parser.parse_args()
+    arguments = cell_arguments(__doc__)
     warnings.simplefilter("ignore")
     train_split, test_split = cifar10.read(arguments.images)
     pixels = train_split.pixels()

@@ -6,6 +6,8 @@ blur; DINO with two views. A bank of 1,024 keys, since 10,000 images are a fifth
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 BATCH_SIZE = 128
@@ -38,3 +40,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "ema_momentum_end": None,
     },
 }
+
+
+def cell_arguments(description: str | None) -> argparse.Namespace:
+    """What either side is told of the one cell that it is to train."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--method", choices=RECIPES, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--epochs", type=int, required=True)
+    return parser.parse_args()
