@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.messages import CancelEmbed, EmbedImages, Message, RowFailed, SetThreads, StartEmbedding
 from manyview_server.worker import decoder
 from manyview_server.worker.channel import Channel
@@ -116,7 +117,9 @@ class Embedder:
             return
         try:
             self._embed(model, rows)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_lack_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             if len(rows) == 1:
                 text = f"the device has no memory for one image of {model.image_size} pixels"

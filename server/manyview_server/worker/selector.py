@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import pca, selection
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.selection import Selection
 from manyview_server.messages import (
     DuplicatesGrouped,
@@ -65,12 +66,14 @@ def answer(message: Message) -> Message:
                 return _fit(message)
     except SegmentDamaged as error:
         return TableDamaged(segment=error.index)
-    except torch.OutOfMemoryError:
+    except ValueError as error:
+        return SelectionFailed(code="INVALID_ARGUMENT", reason="SELECTION_IMPOSSIBLE", message=str(error))
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
         return SelectionFailed(
             code="RESOURCE_EXHAUSTED", reason="DEVICE_OUT_OF_MEMORY", message="the device has no memory for it"
         )
-    except ValueError as error:
-        return SelectionFailed(code="INVALID_ARGUMENT", reason="SELECTION_IMPOSSIBLE", message=str(error))
     raise AssertionError(f"{type(message).__name__} is no request")
 
 

@@ -15,6 +15,7 @@ import torch
 
 from manyview_server import failpoints
 from manyview_server.learn.alarms import Alarm
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import blamed
 from manyview_server.learn.plugins import PluginBroken
@@ -62,10 +63,8 @@ def run(channel: Channel) -> None:
     except PluginBroken as broken:
         print(broken.error.traceback, file=sys.stderr, flush=True)
         ended = _failed(progress, "PLUGIN_FAILED", str(broken), PLUGIN_HINT)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        ended = _out_of_memory(progress, error)
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what torch's CPU allocator says, with no class of its own
+    except Exception as error:
+        if not is_lack_of_memory(error):
             raise
         ended = _out_of_memory(progress, error)
     trainer.saver.wait()

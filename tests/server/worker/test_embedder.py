@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+import queue
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
 from manyview_server.worker import state
 from manyview_server.worker.channel import EXIT_ORPHANED
+from manyview_server.worker.embedder import Embedder
+from manyview_server.worker.models import EmbeddingModel
 from manyview_server.worker.preprocess import Preprocess
 
 
@@ -217,3 +220,30 @@ def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed, harn
     done = embed(16, [snapshot.tobytes()], dataset_dir=str(tmp_path / "elsewhere"))
     assert [error.reason for error in done.errors] == ["IMAGE_LOST"] * 2
     assert embed(17, [b""], dataset_dir=str(tmp_path / "stored")).reason == "NO_IMAGES"
+
+
+@pytest.mark.parametrize("most", [3, 0])
+def test_a_batch_that_finds_no_memory_is_halved_down_to_one_image(
+    checkpoint: str, blobs: list[bytes], method: Method, pixels: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, most
+) -> None:
+    whole = EmbeddingModel.embed
+    tried = []
+
+    def embed(self: EmbeddingModel, images: torch.Tensor) -> torch.Tensor:
+        tried.append(len(images))
+        if len(images) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+        return whole(self, images)
+
+    monkeypatch.setattr(EmbeddingModel, "embed", embed)
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    embedder = Embedder(SimpleNamespace(send=answers.put), torch.device("cpu"), num_threads=1)
+    embedder.start()
+    embedder.handle(request(1, blobs, checkpoint))
+    told = answers.get(timeout=60)
+    assert max(tried) > 3
+    if most:
+        np.testing.assert_allclose(rows(told), expected(method, pixels), rtol=1e-4, atol=1e-5)
+    else:
+        assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
+        assert "16 pixels" in told.message

@@ -216,3 +216,13 @@ def test_the_process_answers_one_after_the_other_behind_everybody_else(harness: 
         niceness = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()[16]
         assert int(niceness) >= selector.NICENESS
         assert worker.close() == EXIT_ORPHANED
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_lack_of_memory_is_told(table: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def coreset(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(selection, "coreset", coreset)
+    told = selector.answer(select(table, "coreset", 5))
+    assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")

@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from manyview_server.learn import plugins, schema
 from manyview_server.learn.encoder import Encoder
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.methods.entry import MethodEntry
 from manyview_server.learn.methods.method import Method
 from manyview_server.learn.plugins import PluginBroken
@@ -54,10 +53,10 @@ def blamed(name: str) -> Iterator[None]:
     """Whatever goes wrong in a step of the method `name` is the plugin's: PluginBroken. Lack of memory is nobody's."""
     try:
         yield
-    except (PluginBroken, MemoryError, torch.OutOfMemoryError):
+    except PluginBroken:
         raise
     except Exception as error:
-        if "can't allocate memory" in str(error):  # what torch's CPU allocator says, with no class of its own
+        if is_lack_of_memory(error):
             raise
         raise PluginBroken(GROUP, name, f"a step of it failed ({type(error).__name__})", error) from error
 

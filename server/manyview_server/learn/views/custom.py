@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import plugins, schema
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.plugins import PluginBroken, PluginError
 
 GROUP = "manyview.transforms"
@@ -105,9 +106,9 @@ def changed(name: str, settings: Any, planes: Tensor, numbers: Tensor) -> Tensor
     shape = planes.shape
     try:
         result = transform(name).change(planes, numbers, settings)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if is_lack_of_memory(error):
+            raise
         raise PluginBroken(GROUP, name, f"it failed ({type(error).__name__})", error) from error
     if not isinstance(result, Tensor) or result.shape != shape or result.dtype != torch.float32:
         given = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__

@@ -300,6 +300,14 @@ def test_what_comes_back_is_checked(name, install_plugin, images):
     assert f"plugin {name!r} of {name}_plugin 1.0" in str(caught.value)
 
 
+def test_lack_of_memory_is_not_blamed_on_it(install_plugin, images):
+    line = "planes.new_empty(1 << 57)"  # more than there can be
+    install_plugin("greedy", POSTERIZE.replace("    planes = planes", f"    {line}\n    planes = planes"))
+    settings = custom.settings_classes()["greedy"](probability=1)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        views_of(images, recipe(greedy=settings))
+
+
 def test_what_leaves_the_range_is_clamped(install_plugin, images):
     install_plugin(
         "bright", POSTERIZE.replace("    planes = planes", "    return planes * 100 - 10\n    planes = planes")
