@@ -33,16 +33,21 @@ def uniforms(
         stream: its numbers are independent of those of any other.
     """
     device = image_ids.device
-    state = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GOLDEN)
-    state = _mix(state ^ _mix(torch.tensor(epoch, dtype=torch.int64, device=device) + _GOLDEN))
-    state = _mix(state ^ _mix(image_ids.long() + _GOLDEN))  # (B,)
+    state = _mix(torch.tensor(seed, dtype=torch.int64) + _GOLDEN)
+    state = _absorbed(state, torch.tensor(epoch, dtype=torch.int64))  # on the CPU: a copy would wait for the device
+    state = _absorbed(state, image_ids.long())  # (B,)
     if stream is not None:
         named = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little", signed=True)
-        state = _mix(state ^ _mix(torch.tensor(named, dtype=torch.int64, device=device) + _GOLDEN))
+        state = _absorbed(state, torch.tensor(named, dtype=torch.int64))
     view = torch.arange(views.start + 1, views.stop + 1, device=device)[:, None]
     number = torch.arange(1, num_draws + 1, device=device)
     bits = _mix(_mix(state + view * _GOLDEN)[..., None] + number * _GOLDEN)
     return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def _absorbed(state: Tensor, part: Tensor) -> Tensor:
+    """The hash of one part more. The order of parts counts: the factor makes (1, 2) another state than (2, 1)."""
+    return _mix(state * _GOLDEN ^ _mix(part + _GOLDEN))
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -31,6 +31,13 @@ def test_everything_that_a_number_is_for_changes_it() -> None:
     assert len(numbers.unique()) == len(numbers)
 
 
+def test_what_is_equal_in_two_of_its_parts_is_no_more_alike() -> None:
+    ids = torch.arange(20)
+    pairs = [(seed, epoch) for seed in range(20) for epoch in range(20)]
+    numbers = torch.cat([uniforms(ids, seed=s, epoch=e, num_draws=3).flatten() for s, e in pairs])
+    assert len(numbers.unique()) == len(numbers)
+
+
 def test_neither_the_batch_nor_how_many_are_drawn_changes_a_number() -> None:
     ids = torch.arange(100)
     whole = uniforms(ids, seed=1, epoch=2, num_draws=9, views=range(3), stream="a")

@@ -106,7 +106,7 @@ def hashed(*parts):
     seed, epoch, image_id, stream, view, number = parts
     state = mix((seed + golden) % word)
     for part in (epoch, image_id, stream):
-        state = mix(state ^ mix((part + golden) % word))
+        state = mix(state * golden % word ^ mix((part + golden) % word))
     return (mix((mix((state + (view + 1) * golden) % word) + (number + 1) * golden) % word) >> 11) * 2.0**-53
 
 
