@@ -111,7 +111,7 @@ def measure(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
         case "ours, equal time":
             pair = [RESULTS.find(**needed) for needed in needs(key)]
             theirs, ours = (cell["values"]["cpu_seconds"] for cell in pair if cell)
-            return trained(folder, "ours", key, max(1, round(EPOCHS * theirs / ours)))
+            return trained(folder, "ours", key, max(1, int(EPOCHS * theirs / ours)))
     return trained(folder, "ours", key, EPOCHS)
 
 

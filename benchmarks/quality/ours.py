@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import cifar10
-from benchmarks.quality.recipes import BATCH_SIZE, RECIPES, cell_arguments
+from benchmarks.quality.recipes import BATCH_SIZE, CLIP_GRADIENT_NORM, RECIPES, cell_arguments
 
 import manyview
 
@@ -26,7 +26,7 @@ def config(method: str, seed: int) -> dict[str, Any]:
         "learning_rate": 0.06 * BATCH_SIZE / 128,
         "momentum": 0.9,
         "weight_decay": 5e-4,
-        "clip_gradient_norm": None,  # what the peer does not do either
+        "clip_gradient_norm": CLIP_GRADIENT_NORM.get(method),
     }
     if method == "byol":  # our loss is the paper's, four times lightly's: these are its steps and its decay
         optimizer |= {"learning_rate": optimizer["learning_rate"] / 4, "weight_decay": 4 * optimizer["weight_decay"]}

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.quality import cifar10
-from benchmarks.quality.recipes import BATCH_SIZE, RECIPES, cell_arguments
+from benchmarks.quality.recipes import BATCH_SIZE, CLIP_GRADIENT_NORM, RECIPES, cell_arguments
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -215,7 +215,7 @@ PEERS: dict[str, type[Peer]] = {
 
 
 def transform(method: str) -> Callable[[Image.Image], list[Tensor]]:
-    """lightly's transform of the method for 32 pixels, without blur, as its CIFAR-10 benchmark has it."""
+    """lightly's transform of the method, for 32 pixels and without blur."""
     from lightly import transforms as t
 
     plain: dict[str, Any] = {"input_size": SIZE, "gaussian_blur": 0.0}
@@ -254,6 +254,8 @@ def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[n
             loss = model.loss(x0, x1, epoch)
             optimizer.zero_grad()
             loss.backward()
+            if method in CLIP_GRADIENT_NORM:
+                nn.utils.clip_grad_norm_(trained, CLIP_GRADIENT_NORM[method])
             optimizer.step()
             schedule.step()
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began

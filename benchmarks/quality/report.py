@@ -8,39 +8,42 @@ from typing import Any
 from benchmarks.results import table
 
 LIGHTLY, OURS, EQUAL_TIME = "lightly", "ours", "ours, equal time"
+HEADER = ["method", "seeds", "lightly", "ours, equal epochs", "difference", "ours, equal time", "difference", "speed"]
+
+Found = dict[tuple[str | None, str, int | None], dict[str, Any]]
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""lightly's values and ours, of one method and seed."""
 
 
 def report(cells: list[dict[str, Any]]) -> str:
-    """For each method the mean over paired seeds, of both sides and of their differences."""
-    found = {
+    """For each method the mean over paired seeds, of both sides and of their differences; last that of all pairs."""
+    found: Found = {
         (cell["key"].get("method"), cell["key"]["system"], cell["key"].get("seed")): cell["values"] for cell in cells
     }
     lines = [
         f"{system}: {100 * values['knn_top1']:.1f} %" for (method, system, _), values in found.items() if method is None
     ]
-    rows = [
-        ["method", "seeds", "lightly", "ours, equal epochs", "difference", "ours, equal time", "difference", "speed"]
+    methods = list(dict.fromkeys(method for method, _, _ in found if method is not None))
+    rows = [_row(method, *(_pairs(found, [method], system) for system in (OURS, EQUAL_TIME))) for method in methods]
+    name, seeds, _, _, *compared = _row("all", *(_pairs(found, methods, system) for system in (OURS, EQUAL_TIME)))
+    rows.append([name, seeds, "", "", compared[0], "", *compared[2:]])
+    return "\n".join([*lines, "", table([HEADER, *rows])])
+
+
+def _pairs(found: Found, methods: list[str], system: str) -> list[Pair]:
+    return [
+        (found[method, LIGHTLY, seed], values)
+        for (method, name, seed), values in found.items()
+        if method in methods and name == system and (method, LIGHTLY, seed) in found
     ]
-    for method in dict.fromkeys(method for method, _, _ in found if method is not None):
-        rows.append(_row(method, found))
-    return "\n".join([*lines, table(rows)])
 
 
-def _row(method: str, found: dict[Any, Any]) -> list[str]:
-    seeds = sorted({seed for name, system, seed in found if name == method and system == LIGHTLY})
-    pairs = {
-        system: [
-            (found[method, LIGHTLY, seed], found[method, system, seed])
-            for seed in seeds
-            if (method, system, seed) in found
-        ]
-        for system in (OURS, EQUAL_TIME)
-    }
-    row = [method, str(len(pairs[OURS])), _mean([found[method, LIGHTLY, seed]["knn_top1"] for seed in seeds])]
-    for system in (OURS, EQUAL_TIME):
-        row.append(_mean([ours["knn_top1"] for _, ours in pairs[system]]))
-        row.append(_mean([ours["knn_top1"] - theirs["knn_top1"] for theirs, ours in pairs[system]], "+"))
-    speeds = [theirs["cpu_seconds"] / ours["cpu_seconds"] for theirs, ours in pairs[OURS]]
+def _row(title: str, equal_epochs: list[Pair], equal_time: list[Pair]) -> list[str]:
+    row = [title, str(len(equal_epochs)), _mean([theirs["knn_top1"] for theirs, _ in equal_epochs])]
+    for pairs in (equal_epochs, equal_time):
+        row.append(_mean([ours["knn_top1"] for _, ours in pairs]))
+        row.append(_mean([ours["knn_top1"] - theirs["knn_top1"] for theirs, ours in pairs], "+"))
+    speeds = [theirs["cpu_seconds"] / ours["cpu_seconds"] for theirs, ours in equal_epochs]
     return [*row, f"{statistics.median(speeds):.2f}x" if speeds else "-"]
 
 
