@@ -1,8 +1,9 @@
 """What both sides train: after lightly's CIFAR-10 benchmark, with heads for the 256 features of ResNet-9 x 0.5.
 
 SGD with learning rate 0.06, momentum 0.9, weight decay 5e-4 and a cosine; batches of 128; views at 32 pixels without
-blur; DINO with two views. A bank of 1,024 keys, since 10,000 images are a fifth of CIFAR-10. Barlow Twins' gradients are
-clipped on both sides: at this rate its first steps, some thousands long, leave the network below an untrained one.
+blur; DINO with two views. A bank of 1,024 keys, since 10,000 images are a fifth of CIFAR-10. Gradients of Barlow Twins
+and VICReg are clipped on both sides: at this rate their first steps, some thousands long, leave lightly's network below
+an untrained one, or without a finite number.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH_SIZE = 128
-CLIP_GRADIENT_NORM = {"barlow_twins": 2.0}
+CLIP_GRADIENT_NORM = {"barlow_twins": 2.0, "vicreg": 2.0}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "simclr": {"temperature": 0.5, "projection_hidden_dim": 256, "projection_dim": 128},
