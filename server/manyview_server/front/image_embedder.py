@@ -13,6 +13,10 @@ from manyview_server.front.models import ResolvedModel
 from manyview_server.front.workers import Embedder
 from manyview_server.messages import EmbedDone, RowFailed
 
+SIDE = 32
+BLACK = types_pb2.Image(data=b"P6\n%d %d\n255\n" % (SIDE, SIDE) + bytes(3 * SIDE * SIDE))
+"""An image that any model takes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -67,6 +71,13 @@ class ImageEmbedder:
         )
         failed = {**{error.row: error for error in done.errors}, **refused}
         return EmbeddedBatch(done=done, errors={row: failed[row] for row in sorted(failed)})
+
+    async def num_features(self, model: ResolvedModel, output: str) -> int:
+        """D of the model's rows; one that does not say so, a library's, is asked for a row."""
+        if known := model.message.projection_dim if output == "projection" else model.message.feature_dim:
+            return known
+        recipe = Recipe(model=model, output=output, l2_normalize=False, data_type="float32")
+        return (await self.embed(recipe, [BLACK], 0.0)).done.shape[1]
 
     def _refused(self, images: Sequence[types_pb2.Image]) -> dict[int, RowFailed]:
         checked = ((row, check_embed(image, self._limits)) for row, image in enumerate(images))

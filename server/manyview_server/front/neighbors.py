@@ -30,6 +30,8 @@ from manyview_server.messages import DuplicatesGrouped, FindNearest, GroupDuplic
 
 DEFAULT_NEIGHBORS = 10
 MAX_NEIGHBORS = 1_000
+MAX_FOUND = 5_000_000
+"""Neighbors of all queries of a call: 12 bytes each in the selector's answer, within `link.MAX_ANSWER_BYTES`."""
 MEMBERS_AT_ONCE = 400
 
 NeighborsCaller = Caller[pb.FindNeighborsResponse]
@@ -60,6 +62,9 @@ class NeighborFinder:
         refs = self._queries.read(request, "", checks)
         if not 0 <= request.num_neighbors <= MAX_NEIGHBORS:
             checks.refuse("num_neighbors", f"{request.num_neighbors} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+        elif len(refs) * request.num_neighbors > MAX_FOUND:
+            text = f"{request.num_neighbors} for each of {len(refs):,} queries; at most {MAX_FOUND:,} in a call"
+            checks.refuse("num_neighbors", text)
         checks.done()
         source = await self._stored.source(asked)
         rows = self._stored.rows_of(source, unit=unit)

@@ -71,7 +71,7 @@ class SampleSelector:
         caller: SelectCaller,
     ) -> Message:
         snapshot = source.snapshot
-        rows = self._stored.rows_of(source, unit=asked.unit)
+        rows = self._stored.rows_of(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
         # What no embedding can change is refused before any is made.
         none = np.empty(0, np.int64)
         self._message(asked, snapshot, rows, chosen, none)

@@ -120,7 +120,7 @@ class Server:
         embedder = ImageEmbedder(backend.embedder, limits.image)
         plugins = {name: metadata.version(name) for name in packages_with_plugins()}
         versions = {**plugins, **backend.catalogue.versions, "manyview": version}
-        stored = StoredEmbeddings(backend.store, models, backend.tables, backend.selector, versions)
+        stored = StoredEmbeddings(backend.store, models, embedder, backend.tables, backend.selector, versions)
         queries = QueryReader(backend.store, embedder, limits)
         return EmbedService(
             models,

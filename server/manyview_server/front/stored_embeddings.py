@@ -12,7 +12,7 @@ from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.errors import FailedPrecondition
 from manyview_server.front import convert, names
 from manyview_server.front.checks import Checks
-from manyview_server.front.image_embedder import check_output
+from manyview_server.front.image_embedder import ImageEmbedder, check_output
 from manyview_server.front.models import Models, ResolvedModel
 from manyview_server.front.names import ModelName
 from manyview_server.front.workers import Selector, Tables
@@ -91,6 +91,7 @@ class StoredEmbeddings:
         self,
         store: Store,
         models: Models,
+        embedder: ImageEmbedder,
         tables: Tables,
         selector: Selector,
         versions: Mapping[str, str],
@@ -99,6 +100,7 @@ class StoredEmbeddings:
         self.store = store
         self.tables = tables
         self._models = models
+        self._embedder = embedder
         self._selector = selector
         self._identity = tuple(f"{name} {version}" for name, version in sorted(versions.items()))
 
@@ -116,15 +118,18 @@ class StoredEmbeddings:
         snapshot = await self.snapshot(asked.dataset_id, asked.version)
         model = await self._models.resolve_kept(asked.model)
         check_output(model, asked.output)
-        spec = await asyncio.to_thread(_spec, model, asked.output, self._identity)
+        num_features = await self._embedder.num_features(model, asked.output)
+        spec = await asyncio.to_thread(_spec, model, asked.output, num_features, self._identity)
         return Source(snapshot=snapshot, model=model, output=asked.output, spec=spec)
 
-    def rows_of(self, source: Source, *, unit: bool) -> RowSource:
-        """The source's rows as the selector is told of them; the table's directory is not known yet.
+    def rows_of(self, source: Source, *, unit: bool, num_neighbors: int = 0) -> RowSource:
+        """The source's rows as the selector is told of them, which finds so many neighbors of each; the table's
+        directory is not known yet.
 
         Raises ResourceExhausted where they are too many for it.
         """
-        return self._selector.source("", source.snapshot.version, source.spec.num_features, unit=unit)
+        spec, num_rows = source.spec, source.snapshot.version
+        return self._selector.source("", num_rows, spec.num_features, unit=unit, num_neighbors=num_neighbors)
 
     def numbers_of(self, num_rows: int) -> RowSource:
         """No rows, but their number."""
@@ -150,7 +155,7 @@ def computing_progress() -> pb.EmbeddingsProgress:
     return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_COMPUTING)
 
 
-def _spec(model: ResolvedModel, output: str, identity: tuple[str, ...]) -> TableSpec:
+def _spec(model: ResolvedModel, output: str, num_features: int, identity: tuple[str, ...]) -> TableSpec:
     checkpoint, weights = model.checkpoint, model.weights_file
     if weights is not None:  # the operator may replace it
         found = weights.stat()
@@ -161,7 +166,7 @@ def _spec(model: ResolvedModel, output: str, identity: tuple[str, ...]) -> Table
         backbone=model.message.backbone,
         weights_file=str(weights) if weights else "",
         output=output,
-        num_features=model.message.projection_dim if output == "projection" else model.message.feature_dim,
+        num_features=num_features,
         # data_dir/jobs/<uid>/checkpoints/<name>
         owner=Path(checkpoint.directory).parent.parent.name if checkpoint else "backbone",
         identity=identity,

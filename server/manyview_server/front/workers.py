@@ -51,8 +51,10 @@ class Tables(Protocol):
 class Selector(Protocol):
     """Works on tables of embeddings."""
 
-    def source(self, directory: str, num_rows: int, num_features: int, *, unit: bool) -> RowSource:
-        """The rows of a table, as requests name them. Raises ServiceError."""
+    def source(
+        self, directory: str, num_rows: int, num_features: int, *, unit: bool, num_neighbors: int = 0
+    ) -> RowSource:
+        """The rows of a table, as requests name them; so many neighbors of each are found. Raises ServiceError."""
 
     async def ask(self, request: Message) -> Message:
         """The answer to a request of `messages`. Cancelling it ends the work. Raises ServiceError."""

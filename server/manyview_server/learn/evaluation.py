@@ -56,7 +56,7 @@ class EvaluationSettings:
     )
     knn_holdout_fraction: float = setting(
         0.1,
-        "Share of the labelled images that are held out of training and classified.",
+        "Share of the labelled images that are held out of training; 10,000 of them at most are classified.",
         exclusive_minimum=0,
         maximum=0.9,
         needs=("knn_every_epochs",),
@@ -114,14 +114,14 @@ def knn_rankings(
     _check(features, bank, bank_labels, rankings)
     most = min(max(k for k, _ in rankings), len(bank))
     unit_bank = _unit(bank)
-    for chunk in torch.split(_unit(features), max(1, CHUNK_LOGITS // len(bank))):
+    for chunk in torch.split(_unit(features), max(1, CHUNK_LOGITS // max(len(bank), num_classes))):
         similarity, neighbours = (chunk @ unit_bank.T).topk(most, dim=1)  # (q, most), the nearest first
         classes = bank_labels[neighbours]
         for (k, temperature), found in rankings.items():
             # Shifted by the nearest one's: the ranking stays, and small temperatures do not overflow.
             weights = ((similarity[:, :k] - similarity[:, :1]) / temperature).exp()
             scores = weights.new_zeros(len(chunk), num_classes).scatter_add_(1, classes[:, :k], weights)
-            found.append(scores.argsort(dim=1, descending=True, stable=True)[:, :best])
+            found.append(scores.argsort(dim=1, descending=True, stable=True)[:, :best].clone())  # not all of the rest
     return {key: torch.cat(found) for key, found in rankings.items()}
 
 

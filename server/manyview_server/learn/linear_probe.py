@@ -11,6 +11,8 @@ from torch import Tensor, nn
 MOMENTUM = 0.9
 STATISTICS_MOMENTUM = 0.1
 EPSILON = 1e-5
+CHUNK_LOGITS = 4_000_000
+"""Held at a time (16 MB)."""
 
 
 class LinearProbe(nn.Module):
@@ -71,7 +73,7 @@ class LinearProbe(nn.Module):
 
         Args:
             features: (N, D), of any float type.
-            labels: (N,) int64 in [0, C); rows with -1 are left out.
+            labels: (N,) int64 in [0, C); rows with -1 count for the scale of the features alone.
             accept: 0-d bool on the device; where false nothing changes, bit for bit.
             factor: of the peak learning rate.
         """
@@ -79,8 +81,7 @@ class LinearProbe(nn.Module):
         labelled = labels >= 0  # (N,)
         count = labelled.sum()
         share = (labelled / count.clamp(min=1))[:, None]  # (N, 1): the weights of the means over labelled rows
-        mean = (features * share).sum(dim=0)
-        variance = ((features - mean).square() * share).sum(dim=0)
+        mean, variance = features.mean(dim=0), features.var(dim=0, correction=0)  # of all rows: few may have labels
         scaled = (features - mean) * (variance + EPSILON).rsqrt()
 
         logits = torch.addmm(self.bias, scaled, self.weight.T)  # (N, C)
@@ -99,8 +100,9 @@ class LinearProbe(nn.Module):
     def rankings(self, features: Tensor, best: int | None = None) -> Tensor:
         """Classes of each row, the best first: (N, min(C, best)) int64 of features (N, D)."""
         scaled = (features.float() - self.mean) * (self.variance + EPSILON).rsqrt()
-        logits = torch.addmm(self.bias, scaled, self.weight.T)
-        return logits.argsort(dim=1, descending=True, stable=True)[:, :best]
+        chunks = torch.split(scaled, max(1, CHUNK_LOGITS // self.num_classes))
+        logits = (torch.addmm(self.bias, chunk, self.weight.T) for chunk in chunks)
+        return torch.cat([each.argsort(dim=1, descending=True, stable=True)[:, :best].clone() for each in logits])
 
 
 def _keep(buffer: Tensor, value: Tensor, accept: Tensor) -> None:

@@ -13,11 +13,19 @@ class Moment:
     step: int
     total_steps: int
     steps_per_epoch: int = 1
+    """When the training began: images that are adopted later make passes longer."""
+    data_epoch: int | None = None
+    """Whole passes before this step; None where no image was adopted, so that `epoch` says it."""
 
     @property
     def epoch(self) -> float:
-        """Passes over the data set before this step."""
+        """What schedules in epochs go by: passes over the images of the beginning before this step."""
         return self.step / self.steps_per_epoch
+
+    @property
+    def image_epoch(self) -> int:
+        """How often each image was trained on before this step: what its views and masks are drawn for."""
+        return int(self.epoch) if self.data_epoch is None else self.data_epoch
 
 
 def linear(step: int, num_steps: int, start: float, end: float) -> float:

@@ -5,6 +5,7 @@ Shapes: V views, B batch, D feature.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,16 +86,25 @@ def train_step(
 
 
 class _NormStatistics:
-    """The batch norms' running statistics before a step, which the forward pass changes before the loss is known."""
+    """The norms' running statistics before a step, which the forward pass changes before the loss is known."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._buffers = [
-            buffer
-            for norm in module.modules()
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm)
-            for buffer in (norm.running_mean, norm.running_var)
-            if buffer is not None
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
+        self._kinds = [
+            _Buffers([buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]),
+            _Buffers([norm.num_batches_tracked for norm in norms]),
         ]
+
+    def restore_unless(self, accepted: Tensor) -> None:
+        for buffers in self._kinds:
+            buffers.restore_unless(accepted)
+
+
+class _Buffers:
+    """Tensors of one type as they were; None stands for none."""
+
+    def __init__(self, buffers: Iterable[Tensor | None]) -> None:
+        self._buffers = [buffer.view(-1) for buffer in buffers if buffer is not None]
         self._before = self._flat()
 
     @torch.no_grad()

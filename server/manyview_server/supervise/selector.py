@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 MEMORY_FRACTION = 0.25
 """Of this machine's memory, for the rows of one request."""
 BYTES_PER_FEATURE = 4
+BYTES_PER_NEIGHBOR = 12
+"""A distance and a row's number."""
 AT_ONCE_S = 0.1
 """A process that is gone so soon after it was asked was gone before."""
 RETRY_AFTER_S = 2.0
@@ -68,18 +70,21 @@ class SelectorPool:
         self._num_callers = 0
         self._closed = False
 
-    def source(self, directory: str, num_rows: int, num_features: int, *, unit: bool) -> m.RowSource:
-        """The rows of a table, as a request names them.
+    def source(
+        self, directory: str, num_rows: int, num_features: int, *, unit: bool, num_neighbors: int = 0
+    ) -> m.RowSource:
+        """The rows of a table, as a request names them; `num_neighbors` are found for each.
 
         Raises:
             ResourceExhausted: SELECTION_TOO_LARGE, they take more memory than there is for them.
         """
-        num_bytes = BYTES_PER_FEATURE * num_rows * num_features
+        num_bytes = num_rows * (BYTES_PER_FEATURE * num_features + BYTES_PER_NEIGHBOR * num_neighbors)
         if num_bytes > self._memory_bytes:
+            of_each = f" and {num_neighbors:,} neighbors" if num_neighbors else ""
             message = (
-                f"{num_rows:,} embeddings of {num_features:,} features take {num_bytes:,} bytes of memory, and "
-                f"{self._memory_bytes:,} are allowed, a quarter of the server's: select from fewer, or with a smaller "
-                "model"
+                f"{num_rows:,} embeddings of {num_features:,} features{of_each} take {num_bytes:,} bytes of memory, "
+                f"and {self._memory_bytes:,} are allowed, a quarter of the server's: select from fewer, or with a "
+                "smaller model"
             )
             raise ResourceExhausted("SELECTION_TOO_LARGE", message)
         return m.RowSource(

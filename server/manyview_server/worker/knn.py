@@ -27,6 +27,8 @@ from manyview_server.worker.preprocess import Preprocess
 
 EVALUATION_BATCH = 256
 MIN_CLASSES_FOR_TOP5 = 6
+MAX_HELD_OUT = 10_000
+"""An accuracy of so many is known to half a point, and their raw pixels take 120 MB."""
 
 Features = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, o, o) to features (B, D)."""
@@ -39,6 +41,7 @@ class Split:
     train: Tensor
     bank: Tensor
     held_out: Tensor
+    """Those that are classified: MAX_HELD_OUT at most, while others too are left out of training."""
 
 
 def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
@@ -48,10 +51,11 @@ def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
     bank = labelled & ~held_out
     if settings.knn_every_epochs == 0 or not held_out.any() or not bank.any():
         held_out, bank = torch.zeros_like(labelled), torch.zeros_like(labelled)
-    bank_rows = _rows(bank)
-    # By their ids, which are hashes: a sample that does not depend on the order of the upload.
-    by_id = cache.image_ids[bank_rows].argsort()[: settings.knn_max_bank]
-    return Split(train=_rows(cache.readable & ~held_out), bank=bank_rows[by_id], held_out=_rows(held_out))
+    return Split(
+        train=_rows(cache.readable & ~held_out),
+        bank=_sample(cache, bank, settings.knn_max_bank),
+        held_out=_sample(cache, held_out, MAX_HELD_OUT),
+    )
 
 
 class KnnEvaluation:
@@ -81,8 +85,13 @@ class KnnEvaluation:
 
     def of_method(self, method: Method, probe: LinearProbe | None = None) -> dict[str, float] | None:
         """Of the embedding, and of `probe` on it."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
-            return self._accuracies(method.embed, probe)
+
+        def embed(images: Tensor) -> Tensor:
+            # Cosines in bfloat16 are 1/256 apart near 1: neighbours are told apart in float32, whatever the network's.
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
+                return method.embed(images)
+
+        return self._accuracies(embed, probe)
 
     def of_raw_pixels(self) -> dict[str, float] | None:
         """Of the pixels themselves: what learning has to beat."""
@@ -123,6 +132,12 @@ class KnnEvaluation:
             images = pixels.index_select(0, chunk.to(pixels.device)).to(self._device)
             chunks.append(features(self._preprocess(images)).float())
         return torch.cat(chunks)  # (N', D)
+
+
+def _sample(cache: ImageCache, mask: Tensor, most: int) -> Tensor:
+    """Rows by their ids, which are hashes: a sample that does not depend on the order of the upload."""
+    rows = _rows(mask)
+    return rows[cache.image_ids[rows].argsort()[:most]]
 
 
 def _rows(mask: Tensor) -> Tensor:

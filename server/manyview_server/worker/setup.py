@@ -92,7 +92,12 @@ class Setup:
 
     def moment(self, step: int) -> Moment:
         """When in the training the step after `step` steps takes place."""
-        return Moment(step=step, total_steps=self.num_steps, steps_per_epoch=self.steps_per_epoch)
+        return Moment(
+            step=step,
+            total_steps=self.num_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            data_epoch=self.feed.epoch_of(step),
+        )
 
     def adopt(self, cache: ImageCache, adoption: Adoption) -> Setup:
         """The same job, on all images of `cache` from now on. Raises TrainingFailed."""
@@ -107,15 +112,15 @@ class Setup:
 
     def resolved(self) -> dict[str, Any]:
         """What the settings left open, as it was chosen: to be merged over them."""
-        bank_size = getattr(self.settings, "memory_bank_size", None)
+        settled = {name: getattr(self.settings, name, None) for name in ("memory_bank_size", "queue_size")}
         return {
+            **{name: value for name, value in settled.items() if value is not None},
             **self.method.encoder.backbone.chosen,
             "batch_size": self.batch_size,
             "decode_size": self.builder.size,
             "precision": self.numerics.precision,
             "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
             "optimizer": self.settings.optimizer.chosen(self.batch_size),
-            **({"memory_bank_size": bank_size} if bank_size is not None else {}),
             **self.method.chosen,
         }
 
@@ -349,7 +354,7 @@ def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: Linea
         if probe is not None:
             state.restore_probe(directory, probe)
     except ValueError as error:
-        hint = "Train it with the version that wrote it, or begin anew: clone the job."
+        hint = "Train it with the version and the settings of the job that wrote it, or begin anew: clone the job."
         raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error
 
 

@@ -92,7 +92,7 @@ def restore_probe(directory: Path, probe: LinearProbe) -> None:
 
 
 def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:
-    """Put the checkpoint's weights, teacher and bank into `method`.
+    """Put the checkpoint's weights, teacher and bank into `method`; its image_size may be another one.
 
     Raises:
         ValueError: the checkpoint is of another model.
@@ -100,6 +100,11 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
     state = load_file(directory / checkpoints.STATE) if state is None else state
     tensors = {BACKBONE_PREFIX + k: v for k, v in load_file(directory / checkpoints.BACKBONE).items()}
     tensors |= {k.removeprefix(METHOD_PREFIX): v for k, v in state.items() if k.startswith(METHOD_PREFIX)}
+    for path, part in method.named_modules():
+        if isinstance(part, Backbone):  # the student's and the teacher's
+            prefix = f"{path}."
+            own = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+            tensors |= {prefix + name: tensor for name, tensor in part.fitted(own).items()}
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:

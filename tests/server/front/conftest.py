@@ -153,7 +153,9 @@ class LocalSelector:
         self.answers: list[Message] = []
         """To be given before any work is done."""
 
-    def source(self, directory: str, num_rows: int, num_features: int, *, unit: bool) -> RowSource:
+    def source(
+        self, directory: str, num_rows: int, num_features: int, *, unit: bool, num_neighbors: int = 0
+    ) -> RowSource:
         if num_rows * num_features > 3_000_000:
             raise ResourceExhausted("SELECTION_TOO_LARGE", "too many")
         return RowSource(

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from manyview_server.learn import linear_probe
 from manyview_server.learn.evaluation import topk_accuracy
 from manyview_server.learn.linear_probe import LinearProbe
 
@@ -69,16 +70,38 @@ def test_a_step_that_was_not_accepted_changes_nothing() -> None:
     assert all(torch.equal(old, before[name]) for name, old in probe.state_dict().items())
 
 
-def test_rows_without_a_label_take_no_part_not_even_in_the_statistics() -> None:
+def test_rows_without_a_label_take_part_in_the_statistics_alone() -> None:
     features, labels = batch()
-    part, whole = LinearProbe(6, 3, learning_rate=0.1), LinearProbe(6, 3, learning_rate=0.1)
-    part.learn(features[:40], labels[:40], YES)
-    whole.learn(features, labels.where(torch.arange(64) < 40, -1), YES)
-    for name, tensor in state(part).items():
-        torch.testing.assert_close(state(whole)[name], tensor, atol=1e-5, rtol=1e-5)
-    before = state(whole)
-    whole.learn(features, torch.full((64,), -1), YES)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in state(whole).items())
+    probe = LinearProbe(6, 3, learning_rate=0.1)
+    probe.learn(features, labels.where(torch.arange(64) < 40, -1), YES)
+    norm, linear = torch.nn.BatchNorm1d(6, affine=False), torch.nn.Linear(6, 3)
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+    F.cross_entropy(linear(norm(features))[:40], labels[:40]).backward()
+    torch.testing.assert_close(probe.weight, -0.1 * linear.weight.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(probe.bias, -0.1 * linear.bias.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(probe.mean, norm.running_mean)
+    before = state(probe)
+    probe.learn(features, torch.full((64,), -1), YES)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(probe).items())
+
+
+def test_one_labelled_row_in_a_batch_teaches_it() -> None:
+    """Its features are scaled by those of all rows: by its own alone they would all be zero."""
+    probe = LinearProbe(6, 3, learning_rate=0.1)
+    for seed in range(400):
+        features, labels = batch(seed=seed)
+        probe.learn(features, labels.where(torch.arange(64) == seed % 64, -1), YES, factor=1 - seed / 400)
+    features, labels = batch(seed=1000)
+    assert topk_accuracy(probe.rankings(features), labels, 1).item() > 0.95
+
+
+def test_rankings_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe, (features, labels) = LinearProbe(6, 3, learning_rate=0.1), batch()
+    probe.learn(features, labels, YES)
+    whole = probe.rankings(features)
+    monkeypatch.setattr(linear_probe, "CHUNK_LOGITS", 30)
+    assert torch.equal(probe.rankings(features), whole)
 
 
 def test_classes_may_be_added_and_what_was_learned_stays() -> None:

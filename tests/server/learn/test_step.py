@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from manyview_server.learn import step
 from manyview_server.learn.methods import Method, Moment, StepOutput, Views
 from manyview_server.learn.optimizers import Schedule, Sgd, parameter_groups
 from manyview_server.learn.step import train_step
@@ -67,6 +68,23 @@ def test_the_gradient_is_clipped_to_the_norm_and_reported_as_it_was() -> None:
     assert (before - after).norm().item() == pytest.approx(0.2 * 0.01, rel=1e-3)
 
 
+def test_a_refused_step_leaves_every_kind_of_norm_as_it_was() -> None:
+    norms = nn.ModuleList(
+        [nn.BatchNorm2d(3), nn.BatchNorm2d(3, momentum=None), nn.InstanceNorm2d(3, track_running_stats=True)]
+    )
+    before = {name: value.clone() for name, value in norms.state_dict().items()}
+    for accepted in (False, True):
+        kept = step._NormStatistics(norms)
+        for norm in norms:
+            norm(torch.randn(4, 3, 5, 5))
+        kept.restore_unless(torch.tensor(accepted))
+        now = norms.state_dict()
+        if accepted:
+            assert not any(torch.equal(value, before[name]) for name, value in now.items() if "running" in name)
+        else:
+            assert all(torch.equal(value, before[name]) for name, value in now.items())
+
+
 def test_the_method_hears_of_each_step_and_whether_it_was_accepted() -> None:
     toy, optimizer = toy_and_optimizer()
     train_step(toy, optimizer, [VIEWS], IDS, at(3, 10))
@@ -80,9 +98,9 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_refused_too() -> None:
     views = torch.zeros(2, 8, 3, 4, 4)  # equal rows: the norm's output is 0, its gradient's factor 1 / sqrt(eps)
     with torch.no_grad():
         toy.layer[1].bias.fill_(0.5)  # type: ignore[union-attr, operator]
-    before = [value.clone() for name, value in toy.state_dict().items() if "num_batches" not in name]
+    before = [value.clone() for value in toy.state_dict().values()]
     result = train_step(toy, optimizer, [views], IDS, at(0, 10))
     assert torch.isfinite(result.loss)
     assert not result.accepted
-    after = [value for name, value in toy.state_dict().items() if "num_batches" not in name]
+    after = list(toy.state_dict().values())
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))

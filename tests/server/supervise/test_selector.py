@@ -178,6 +178,9 @@ async def test_rows_that_take_too_much_memory_are_refused(make: Make) -> None:
     with pytest.raises(ResourceExhausted, match="1,001 embeddings of 1 features take 4,004 bytes") as caught:
         pool.source("", 1001, 1, unit=True)
     assert caught.value.reason == "SELECTION_TOO_LARGE"
+    pool.source("", 10, 10, unit=True, num_neighbors=30)
+    with pytest.raises(ResourceExhausted, match="10 embeddings of 10 features and 31 neighbors take 4,120 bytes"):
+        pool.source("", 10, 10, unit=True, num_neighbors=31)
 
 
 async def test_beside_a_trainer_it_takes_half_of_the_cores(make: Make) -> None:

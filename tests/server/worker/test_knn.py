@@ -11,12 +11,14 @@ from manyview_server.learn.evaluation import EvaluationSettings
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.settings import TrainSettings
+from manyview_server.worker import knn
 from manyview_server.worker.cache import ImageCache
 from manyview_server.worker.knn import KnnEvaluation, Split, split
 from manyview_server.worker.precision import Numerics
 
 CPU = torch.device("cpu")
 FLOAT32 = Numerics(precision="float32", channels_last=True)
+BFLOAT16 = Numerics(precision="bfloat16", channels_last=True)
 
 
 @pytest.fixture
@@ -125,3 +127,31 @@ def test_the_probe_is_judged_by_the_same_held_out_images(images: ImageCache) -> 
 def test_a_stop_ends_an_evaluation(images: ImageCache) -> None:
     parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
     assert evaluation(images, parts, stopped=lambda: True).of_raw_pixels() is None
+
+
+def test_neighbours_of_a_network_in_bfloat16_are_told_apart_in_float32(
+    images: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features around one far centre: all cosines are above 0.99, where those in bfloat16 are 1/256 apart."""
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    method = build_method(settings_of(), 200)
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        assert torch.is_autocast_enabled("cpu")
+        return 60 + pixels.float().flatten(1)
+
+    monkeypatch.setattr(method, "embed", embed)
+    found = KnnEvaluation(images, parts, settings_of(knn_k=1), BFLOAT16, CPU, lambda: False).of_method(method)
+    monkeypatch.setattr(method, "embed", lambda pixels: 60 + pixels.float().flatten(1))
+    expected = KnnEvaluation(images, parts, settings_of(knn_k=1), FLOAT32, CPU, lambda: False).of_method(method)
+    assert found == expected
+    assert found["knn_top1"] > 0.9
+
+
+def test_more_may_be_held_out_than_are_classified(images: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    monkeypatch.setattr(knn, "MAX_HELD_OUT", 20)
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    assert len(parts.held_out) == 20
+    assert set(parts.held_out.tolist()) < set(whole.held_out.tolist())
+    assert torch.equal(parts.train, whole.train)

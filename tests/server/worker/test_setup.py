@@ -58,6 +58,21 @@ def test_what_was_left_open_is_chosen_and_is_valid_as_a_setting(start: StartTrai
     assert again.num_steps == ready.num_steps
 
 
+def test_the_size_of_a_queue_is_chosen_and_told(start: StartTraining, harness: ModuleType) -> None:
+    ready = prepare(dataclasses.replace(start, settings=harness.settings("swav", precision="float32")))
+    assert ready.method.queue is not None
+    assert ready.resolved()["queue_size"] == ready.method.queue.size
+
+
+def test_a_moment_says_which_pass_over_the_images_it_is_in(start: StartTraining) -> None:
+    ready = prepare(start)
+    assert [ready.moment(step).image_epoch for step in range(3 * ready.feed.steps_per_epoch)] == [
+        ready.feed.epoch_of(step) for step in range(3 * ready.feed.steps_per_epoch)
+    ]
+    longer = dataclasses.replace(ready, steps_per_epoch=1)  # as it was before images were adopted
+    assert longer.moment(ready.feed.steps_per_epoch - 1).image_epoch == 0
+
+
 def test_max_steps_and_warmup_are_in_steps_of_this_data_set(start: StartTraining) -> None:
     settings = {**start.settings, "max_steps": 5, "optimizer": {**start.settings["optimizer"], "warmup_epochs": 1.5}}
     ready = prepare(dataclasses.replace(start, settings=settings))

@@ -126,3 +126,18 @@ def test_a_full_disk_is_told_as_any_file_tells_it_and_leaves_nothing(tmp_path: P
             state.write(disk / "000000001-1", {checkpoints.STATE: {"bank": torch.zeros(1_000_000)}}, b"{}")
         assert caught.value.errno == errno.ENOSPC
         assert not os.listdir(disk)
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco", "mae"])
+def test_a_vision_transformer_goes_on_at_another_image_size(tmp_path: Path, name: str) -> None:
+    vit = {"backbone": "vit_tiny", "backbone_width": 0.34, "patch_size": 4, "batch_size": 8}
+    method, optimizer = build(methods.resolve(name, vit | {"image_size": 16}))
+    step(method, optimizer, 0)
+    state.write(tmp_path / "000000001-1", state.capture(method, optimizer), b'{"step": 1}')
+    larger, its_optimizer = build(methods.resolve(name, vit | {"image_size": 32, "seed": 5}))
+    state.restore(tmp_path / "000000001-1", larger, its_optimizer)
+    own, restored = method.state_dict(), larger.state_dict()
+    positions = [key for key in own if key.endswith("pos_embed")]
+    assert len(positions) == (2 if name == "moco" else 1), "the teacher's, too"
+    assert all(restored[key].shape[1] == 1 + 8 * 8 for key in positions)
+    assert all(torch.equal(own[key], restored[key]) for key in own if key not in positions)

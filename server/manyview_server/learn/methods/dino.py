@@ -69,8 +69,9 @@ class DINO(Method):
     Centring keeps one prototype from winning everywhere, sharpening keeps all from being equal (section 5.3): where
     `prototype_entropy` stays at ln K, or `prototypes_used` goes to 1, the balance was lost.
 
-    Differs from the paper: the directions of the last layer always have length 1 (its ``norm_last_layer``); fewer
-    prototypes and a faster teacher, for small data sets and short trainings.
+    Differs from the paper: the head has batch norms unless ``projection_batch_norm`` is off; the directions of the last
+    layer always have length 1 (its ``norm_last_layer``); fewer prototypes and a faster teacher, for small data sets and
+    short trainings.
     """
 
     center: Tensor  # (K,)

@@ -50,7 +50,8 @@ class MAESettings(MaskedImageSettings):
 class MAE(Method):
     """Section 3 of the paper.
 
-    With `normalize_targets` a loss of 1 is that of a network which guesses the same for every pixel.
+    With `normalize_targets` a network that guesses the mean of every patch has a loss just below the share of patches
+    that are not of one colour: (E - 1) / E for each of those, E = 3 p p.
 
     Differs from the paper: the decoder is 256 channels wide and 4 blocks deep, not 512 and 8, beside networks that are
     smaller, too.
@@ -76,7 +77,7 @@ class MAE(Method):
             vit.num_patches(*images.shape[2:]),
             self.settings.mask_ratio,
             seed=self.settings.seed,
-            epoch=int(moment.epoch),
+            epoch=moment.image_epoch,
         )
         tokens = vit.forward_tokens(images, kept)  # (B, 1 + K, D)
         guessed = _pick(self.decoder(tokens, kept), hidden)  # (B, M, 3 p p)

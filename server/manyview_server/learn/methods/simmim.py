@@ -69,7 +69,7 @@ class SimMIM(Method):
             self.settings.mask_ratio,
             block=self.block,
             seed=self.settings.seed,
-            epoch=int(moment.epoch),
+            epoch=moment.image_epoch,
         )
         tokens = vit.forward_tokens(images, mask=hidden, mask_token=self.mask_token)  # (B, 1 + N, D)
         loss = losses.simmim(self.predict(tokens[:, 1:]), patchify(images, vit.patch_size), hidden)

@@ -44,8 +44,9 @@ class VICRegSettings(TrainSettings):
 class VICReg(Method):
     """Algorithm 1 of the paper.
 
-    Differs from the paper: the network's batch norms see both views at once; variance and covariance are those of each
-    view for itself.
+    Differs from the paper: as in its authors' code, the variance term is the mean of both views' and not their sum, and
+    the distance of views is a mean over the axes, too; the network's batch norms see both views at once, while variance
+    and covariance are those of each view for itself.
     """
 
     def __init__(self, settings: VICRegSettings) -> None:

@@ -6,7 +6,11 @@ from torch import nn
 
 from manyview_server.learn.optimizers.optimizer import ParameterGroup
 
-TOKENS_AND_POSITIONS = frozenset({"cls_token", "class_token", "mask_token", "reg_token", "pos_embed", "pos_embedding"})
+TOKENS_AND_POSITIONS = frozenset(
+    {"cls_token", "class_token", "mask_token", "reg_token"}
+    | {"pos_embed", "pos_embedding", "relative_position_bias_table"}
+    | {"layer_scale"}  # of torchvision's ConvNeXt, with three axes
+)
 """What timm and torchvision call them."""
 
 

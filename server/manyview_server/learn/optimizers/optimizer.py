@@ -40,8 +40,10 @@ class Schedule:
     """From the first step to the last along half a cosine; None leaves it as the groups have it."""
 
     def learning_rate_factor(self, moment: Moment) -> float:
-        """What the peak is multiplied by. A training that would be all warm-up has its peak at the last step."""
-        warmup_steps = min(moment.total_steps - 1, round(self.warmup_epochs * moment.steps_per_epoch))
+        """What the peak is multiplied by. A training of nothing but warm-up, or of one step, ends with its peak."""
+        if moment.total_steps == 1:
+            return 1.0  # else it would be at the end of its schedule before it began
+        warmup_steps = min(moment.total_steps, round(self.warmup_epochs * moment.steps_per_epoch))
         return warmup_cosine(moment.step, moment.total_steps, warmup_steps, self.end_factor)
 
     def weight_decay_at(self, moment: Moment) -> float | None:

@@ -49,9 +49,9 @@ def proportional_budgets(available: Tensor, count: int) -> Tensor:
 
 
 def balanced(classes: Tensor, budgets: Mapping[int, int], strategy: Strategy, *, free: Tensor) -> Selection:
-    """`budgets[c]` rows of each class c by the strategy within it, one of each class in turn.
+    """`budgets[c]` rows of each class c by the strategy within it, the classes' rows evenly mixed.
 
-    A prefix is about as balanced as the whole.
+    A prefix is about as balanced as the whole: of each class about the same share of its budget.
 
     Args:
         classes: (N,) int64; rows of a class without a budget, such as -1, are left out.
@@ -68,13 +68,13 @@ def balanced(classes: Tensor, budgets: Mapping[int, int], strategy: Strategy, *,
             raise ValueError(f"class {number} has {len(candidates)} rows to select, not {budgets[number]}")
         found = strategy(candidates, budgets[number])
         parts.append(Selection(rows=candidates.to(found.rows.device)[found.rows], scores=found.scores))
-    return _in_turn(parts, classes)
+    return _mixed(parts, classes)
 
 
-def _in_turn(parts: list[Selection], classes: Tensor) -> Selection:
+def _mixed(parts: list[Selection], classes: Tensor) -> Selection:
     if not parts:
         return Selection(rows=classes.new_empty(0, dtype=torch.int64), scores=torch.empty(0, device=classes.device))
     rows, scores = torch.cat([part.rows for part in parts]), torch.cat([part.scores for part in parts])
-    turns = torch.cat([torch.arange(len(part), device=rows.device) for part in parts])
+    turns = torch.cat([(torch.arange(len(part), device=rows.device).double() + 0.5) / len(part) for part in parts])
     order = turns.argsort(stable=True)
     return Selection(rows=rows[order], scores=scores[order])

@@ -52,8 +52,9 @@ def _candidates(
     both = lengths[upper, None] + lengths[lower]
     margin = PRODUCT_ERROR * float(both.max())
     squared = torch.addmm(both, rows[upper], rows[lower].T, alpha=-2)
-    one, other = (squared <= max_distance**2 + margin).nonzero(as_tuple=True)
-    return one + top, other + left, squared[one, other] > max_distance**2 - margin
+    limit = max_distance * max_distance  # infinite where it is too large, and no OverflowError
+    one, other = (squared <= limit + margin).nonzero(as_tuple=True)
+    return one + top, other + left, squared[one, other] > limit - margin
 
 
 def _connect_near(first: Tensor, rows: Tensor, one: Tensor, other: Tensor, max_distance: float) -> None:

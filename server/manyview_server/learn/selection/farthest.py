@@ -96,7 +96,7 @@ class Reach:
         if len(candidates) == 0:  # many are equally far
             candidates = self._distances.argmax()[None]  # the first of them
         own = self._rows[candidates]
-        between = pairwise(own[:, None], own[None]).cpu().numpy()
+        between = torch.stack([pairwise(own, row) for row in own]).cpu().numpy()  # not all (m, m, D) at once
         reach, least = self._distances[candidates].cpu().numpy(), float(bound)
         found: list[tuple[int, float]] = []
         while len(found) < most:

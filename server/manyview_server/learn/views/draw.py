@@ -104,7 +104,7 @@ class ViewParameters:
         )
 
     def to(self, device: torch.device | str) -> ViewParameters:
-        return self._each(lambda tensor: tensor.to(device))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> ViewParameters:
         names = [field.name for field in dataclasses.fields(self) if field.name != "custom"]

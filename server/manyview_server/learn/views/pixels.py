@@ -53,13 +53,13 @@ def apply(
         raise ValueError(f"images must be uint8 (B, 3, S, S), not {images.dtype} {tuple(images.shape)}")
     rows, counts = _grouped(parameters)
     host = parameters.rows(rows)
-    here, places = host.to(images.device), rows.to(images.device)
+    here, places = host.to(images.device), rows.to(images.device, non_blocking=True)
     jitter = color.Jitter.of(here.factors, here.order)
     channel_axis = 3 if memory_format == torch.channels_last else 1
     shape = [len(rows), size, size]
     shape.insert(channel_axis, 3)
     views = torch.empty(shape, dtype=dtype, device=images.device)
-    for group, chunk in _chunks(counts, size, images.device):
+    for group, chunk in _chunks(counts, _chunk_length(images, size)):
         planes = _cropped(images, host, here, chunk, size, interpolation)
         _rotate_(planes, host, here, chunk)
         if group != UNCHANGED:
@@ -81,9 +81,15 @@ def _grouped(parameters: ViewParameters) -> tuple[Tensor, list[int]]:
     return rows, group.bincount(minlength=UNCHANGED + 1).tolist()
 
 
-def _chunks(counts: list[int], size: int, device: torch.device) -> Iterator[tuple[int, slice]]:
-    """(group, rows), of one group each and small enough for the cache."""
-    length = max(1, (CPU_CHUNK_PIXELS if device.type == "cpu" else CUDA_CHUNK_PIXELS) // size**2)
+def _chunk_length(images: Tensor, size: int) -> int:
+    """Views of a chunk: on a CPU they stay in its cache; elsewhere whole images are copied for each, too."""
+    if images.device.type == "cpu":
+        return max(1, CPU_CHUNK_PIXELS // size**2)
+    return max(1, CUDA_CHUNK_PIXELS // max(size, images.shape[-1]) ** 2)
+
+
+def _chunks(counts: list[int], length: int) -> Iterator[tuple[int, slice]]:
+    """(group, rows), of one group each and at most `length` of them."""
     end = 0
     for group, count in enumerate(counts):
         start, end = end, end + count
@@ -112,10 +118,10 @@ def _rotate_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: s
     """Quarter turns, then other angles, only of the views that have them."""
     for quarters in (1, 2, 3):
         if len(turned := (host.quarter_turns[rows] == quarters).nonzero()[:, 0]):
-            at = turned.to(planes.device)
+            at = turned.to(planes.device, non_blocking=True)
             planes[:, at] = planes[:, at].rot90(quarters, (2, 3))
     if len(turned := host.angle[rows].nonzero()[:, 0]):
-        at = turned.to(planes.device)
+        at = turned.to(planes.device, non_blocking=True)
         planes[:, at] = rotation.rotate(planes[:, at], here.angle[rows][at])
 
 
@@ -127,20 +133,20 @@ def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters, r
     _solarize_(planes, here, rows, solarized & before)
     sigma = host.sigma[rows]
     if len(blurred := sigma.nonzero()[:, 0]):
-        at = blurred.to(planes.device)
+        at = blurred.to(planes.device, non_blocking=True)
         planes[:, at] = blur.blur(planes[:, at], here.sigma[rows][at], float(sigma.max()))
     _solarize_(planes, here, rows, solarized & ~before)
 
 
 def _custom_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice, name: str, settings: Any) -> None:
     if len(which := host.custom[name].applies[rows].nonzero()[:, 0]):
-        at = which.to(planes.device)
+        at = which.to(planes.device, non_blocking=True)
         planes[:, at] = custom.changed(name, settings, planes[:, at], here.custom[name].numbers[rows][at])
 
 
 def _solarize_(planes: Tensor, here: ViewParameters, rows: slice, which: Tensor) -> None:
     if len(solarized := which.nonzero()[:, 0]):
-        at = solarized.to(planes.device)
+        at = solarized.to(planes.device, non_blocking=True)
         planes[:, at] = color.solarize(planes[:, at], here.solarize_from[rows][at, None, None])
 
 

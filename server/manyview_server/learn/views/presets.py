@@ -1,4 +1,4 @@
-"""The recipes of the papers' views, as lightly 1.5.26 has them.
+"""The recipes of the papers' views, as lightly 1.5.26 has them; SimMIM's, which it has not, as its paper says.
 
 Sizes are for 224 pixels; smaller views are a share of `image_size` (96 of 224 is 3/7). For images of 32 pixels the same
 source leaves out the blur, and halves SimCLR's jitter: the presets named `_small`.

@@ -55,6 +55,19 @@ def test_a_module_declares_what_else_does_not() -> None:
     assert names(Relative()) == ([], ["bias_table", "inner.weight"])
 
 
+def test_relative_positions_of_torchvision_do_not_decay() -> None:
+    from torchvision.models.convnext import CNBlock
+    from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+    for module, name in (
+        (ShiftedWindowAttention(8, [2, 2], [0, 0], 2), "relative_position_bias_table"),
+        (CNBlock(8, 1e-6, 0.0), "layer_scale"),
+    ):
+        decaying, others = names(module)
+        assert name in others
+        assert decaying
+
+
 def test_torchvisions_vit_is_known() -> None:
     from torchvision.models import VisionTransformer
 

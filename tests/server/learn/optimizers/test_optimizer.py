@@ -141,14 +141,15 @@ def test_a_step_begins_with_its_rates_and_without_gradients(make) -> None:
     assert list(decays) == sorted(decays)
 
 
-def test_a_schedule_counts_its_warm_up_in_epochs_and_reaches_the_peak_at_the_last_step_at_least() -> None:
+def test_a_schedule_counts_its_warm_up_in_epochs_and_reaches_the_peak_at_the_last_step_at_the_latest() -> None:
     schedule = Schedule(warmup_epochs=1.5)
     factors = [schedule.learning_rate_factor(Moment(step=s, total_steps=20, steps_per_epoch=4)) for s in range(20)]
     assert factors[:7] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1])
     assert factors[-1] == 0
     short = [schedule.learning_rate_factor(Moment(step=s, total_steps=4, steps_per_epoch=4)) for s in range(4)]
-    assert short == pytest.approx([1 / 3, 2 / 3, 1, 0])
-    assert schedule.learning_rate_factor(Moment(step=0, total_steps=1, steps_per_epoch=4)) == 0
+    assert short == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1])
+    for single in (schedule, Schedule()):
+        assert single.learning_rate_factor(Moment(step=0, total_steps=1, steps_per_epoch=4)) == 1
     assert Schedule().weight_decay_at(Moment(step=3, total_steps=4)) is None
 
 

@@ -44,14 +44,21 @@ def test_budgets_beyond_what_there_is_are_refused() -> None:
             budgets(torch.tensor([2, 3]), 6)
 
 
-def test_classes_take_turns_and_rows_without_a_budget_are_left_out() -> None:
+def test_classes_are_mixed_and_rows_without_a_budget_are_left_out() -> None:
     classes = torch.tensor([1, 0, -1, 1, 1, 0, 2, 1])
     free = torch.ones(8, dtype=torch.bool)
     free[3] = False
     found = balanced(classes, {0: 1, 1: 3, 2: 0}, lowest, free=free)
-    assert found.rows.tolist() == [1, 0, 4, 7]
-    assert found.scores.tolist() == [1, 0, 4, 7]
+    assert found.rows.tolist() == [0, 1, 4, 7]
+    assert found.scores.tolist() == [0, 1, 4, 7]
     assert len(balanced(classes, {}, lowest, free=free)) == 0
+
+
+def test_any_beginning_is_balanced_as_the_whole() -> None:
+    classes = torch.arange(200) % 2
+    rows = balanced(classes, {0: 90, 1: 10}, lowest, free=torch.ones(200, dtype=torch.bool)).rows
+    for length in range(101):
+        assert abs(int((classes[rows[:length]] == 1).sum()) - length / 10) <= 1
 
 
 def test_a_class_with_too_few_rows_is_named() -> None:
