@@ -290,7 +290,8 @@ class Client:
             job=job, method=method, config=config, seed=seed, epoch=epoch, default=_DEFAULT_METHOD
         )
         errors = {}
-        if dataset is not None or _preview.are_listed(images):
+        are_stored, images = _models.are_stored(images)
+        if dataset is not None or are_stored:
             wanted.dataset = "" if dataset is None else _models.dataset_name(dataset)
             found = _preview.stored(images)
         else:
@@ -401,7 +402,7 @@ class Client:
         distance: float | None = None,
         num_neighbors: int | None = None,
         like: Any = None,
-        like_keys: Iterable[str] | None = None,
+        like_keys: Iterable[Any] | None = None,
         chosen: Iterable[Any] = (),
         balance: str | Mapping[str, int] | None = None,
         output: str | None = None,
@@ -429,11 +430,11 @@ class Client:
             model="" if model is None else _models.model_name(model),
             output=None if output is None else _selection.output(output),
             metric=None if metric is None else _selection.metric(metric),
-            version=version or 0,
-            count=count or 0,
             chosen=[_models.image_ref(image) for image in chosen],
             balance=_selection.balance(balance),
         )
+        _convert.set_number(request, "version", version or 0)
+        _convert.set_number(request, "count", count or 0)
         given = {
             "seed": seed,
             "distance": distance,
@@ -450,7 +451,7 @@ class Client:
         dataset: Dataset | str,
         images: Any = None,
         *,
-        keys: Iterable[str] | None = None,
+        keys: Iterable[Any] | None = None,
         model: Job | Model | str,
         num_neighbors: int | None = None,
         output: str = "backbone",
@@ -469,9 +470,9 @@ class Client:
             model=_models.model_name(model),
             output=_selection.output(output),
             metric=_selection.metric(metric),
-            version=version or 0,
-            num_neighbors=num_neighbors or 0,
         )
+        _convert.set_number(request, "version", version or 0)
+        _convert.set_number(request, "num_neighbors", num_neighbors or 0)
         limits = self._info.limits
         asked = _selection.queries(images, keys, limits)
         with gauge(progress, f"neighbors in {request.dataset}") as report:
@@ -496,9 +497,9 @@ class Client:
             model=_models.model_name(model),
             output=_selection.output(output),
             metric=_selection.metric(metric),
-            version=version or 0,
             max_distance=max_distance,
         )
+        _convert.set_number(request, "version", version or 0)
         with gauge(progress, f"duplicates in {request.dataset}") as report:
             return _selection.duplicates(self._rpcs, request, report, timeout_s)
 
@@ -571,13 +572,14 @@ def _embed_dataset_request(
     pca: int | float | None,
     whiten: bool,
 ) -> embed_service_pb2.EmbedDatasetRequest:
-    return embed_service_pb2.EmbedDatasetRequest(
+    request = embed_service_pb2.EmbedDatasetRequest(
         dataset=_models.dataset_name(dataset),
         model=_models.model_name(model),
         options=_embeddings.options(output, l2_normalize, dtype),
-        version=version or 0,
         pca=_dataset_embeddings.pca(pca, whiten),
     )
+    _convert.set_number(request, "version", version or 0)
+    return request
 
 
 def _upload_id(dataset: str, source: _images.ImageSource) -> str:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format, struct_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from manyview import _types as types
@@ -90,6 +92,17 @@ def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
         continued_from=value.continued_from,
         min_images=value.follow.min_images,
     )
+
+
+def set_number(message: Message, name: str, value: float) -> None:
+    """Set a number of a request. Raises ValueError that names it, where the contract has no room for it."""
+    try:
+        setattr(message, name, value)
+    except (ValueError, TypeError) as error:
+        kind = message.DESCRIPTOR.fields_by_name[name].cpp_type
+        most = {FieldDescriptor.CPPTYPE_INT32: 2**31 - 1, FieldDescriptor.CPPTYPE_INT64: 2**63 - 1}.get(kind)
+        wanted = "a number" if most is None else f"a whole number of at most {most:,}"
+        raise ValueError(f"{name} must be {wanted}, not {value!r}") from error
 
 
 def config(value: struct_pb2.Struct) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from manyview import _convert
 from manyview._embeddings import Embeddings
@@ -14,6 +15,20 @@ from manyview.v1 import embed_service_pb2 as pb
 
 Progress = Callable[[int, int], None]
 """Told of what is done, and of how much there is."""
+
+
+class Advance:
+    """Whether a message of a stream about embeddings shows that it goes on: that it was opened shows nothing, nor does
+    the same progress again, which a server may tell between one failure and the next."""
+
+    def __init__(self) -> None:
+        self._done = -1
+
+    def __call__(self, message: Any) -> bool:
+        if message.HasField("progress"):
+            before, self._done = self._done, max(self._done, message.progress.done)
+            return self._done > before
+        return not message.HasField("opened")
 
 
 def pca(target: int | float | None, whiten: bool) -> pb.Pca | None:
@@ -38,7 +53,7 @@ def pages(rpcs: Rpcs, request: pb.EmbedDatasetRequest, progress: Progress) -> It
         return rpcs.embed_dataset(request)
 
     reconnect_s = rpcs.channel.deadlines.reconnect_s
-    for message in messages(reopen, reconnect_s=reconnect_s, is_end=lambda m: m.HasField("end")):
+    for message in messages(reopen, reconnect_s=reconnect_s, is_end=lambda m: m.HasField("end"), is_news=Advance()):
         match message.WhichOneof("payload"):
             case "opened":
                 checkpoint, version = message.opened.checkpoint, message.opened.version

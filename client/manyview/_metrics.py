@@ -168,20 +168,24 @@ def messages(
     is_end: Callable[[R], bool],
     is_pause: Callable[[R], bool] = lambda _: False,
     timeout_s: float | None = None,
+    began: float | None = None,
     quiet_is_normal: bool = False,
+    is_news: Callable[[R], bool] = lambda _: True,
 ) -> Iterator[R]:
     """The messages of a stream that may have to be opened more than once: until one says that it is the end.
 
-    `is_pause`: the server says that it goes away and wants to be asked again. `quiet_is_normal`: the stream has no
-    heartbeat, so a silent one is opened again without counting as a failure.
+    `is_pause`: the server says that it goes away and wants to be asked again. `began`: when `timeout_s` began to run,
+    if not now. `quiet_is_normal`: the stream has no heartbeat, so a silent one is opened again without counting as a
+    failure. `is_news`: whether a message shows that it goes on; without such a one failures go on, too.
     """
     backoff = Backoff(give_up_after_s=reconnect_s)
-    ends = None if timeout_s is None else time.monotonic() + timeout_s
+    ends = None if timeout_s is None else (time.monotonic() if began is None else began) + timeout_s
     while True:
         try:
             with reopen() as stream:
                 while (message := stream.receive(_left_s(ends))) is not None:
-                    backoff.succeeded()
+                    if is_news(message):
+                        backoff.succeeded()
                     yield message
                     if is_end(message):
                         return

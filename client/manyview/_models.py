@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
@@ -24,10 +25,26 @@ def image_ref(image: Any) -> dataset_service_pb2.ImageRef:
     """An image of a data set by its key, or by the id of what has one: a listed or selected image, a neighbour."""
     if isinstance(image, str):
         return dataset_service_pb2.ImageRef(key=image)
-    image_id = getattr(image, "image_id", None)
-    if not isinstance(image_id, str):
+    if not _has_id(image):
         raise TypeError(f"an image is named by its key or by a StoredImage, not by {type(image).__name__}")
-    return dataset_service_pb2.ImageRef(image_id=image_id)
+    return dataset_service_pb2.ImageRef(image_id=image.image_id)
+
+
+def are_stored(images: Any) -> tuple[bool, Any]:
+    """Whether these are images of a data set, as it lists them or as they were selected or found; and the images, of
+    which nothing is lost where they can be iterated only once."""
+    if isinstance(images, str | bytes):
+        return False, images
+    if _has_id(images):
+        return True, [images]
+    if isinstance(images, Iterator):
+        first = list(islice(images, 1))
+        return any(map(_has_id, first)), chain(first, images)
+    return isinstance(images, Sequence) and len(images) > 0 and all(map(_has_id, images)), images
+
+
+def _has_id(image: Any) -> bool:
+    return isinstance(getattr(image, "image_id", None), str)
 
 
 def job_name(job: Job | str) -> str:

@@ -94,12 +94,6 @@ def stored(images: Any) -> list[tuple[str, pb.PreviewImage]]:
     ]
 
 
-def are_listed(images: Any) -> bool:
-    """Whether these are what `Client.images` gives, and no files of the caller's."""
-    items: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
-    return len(items) > 0 and all(hasattr(item, "image_id") for item in items)
-
-
 def sent(images: Any, limits: Limits) -> list[tuple[EncodedImage, pb.PreviewImage]]:
     """The caller's images, whatever `upload` takes. One that is too large goes as an empty one, which keeps its place.
 

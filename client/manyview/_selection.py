@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from manyview import _convert, _images, _models
-from manyview._dataset_embeddings import Progress
+from manyview._dataset_embeddings import Advance, Progress
 from manyview._embeddings import batches
 from manyview._images import EncodedImage
 from manyview._metrics import messages
@@ -29,6 +31,8 @@ _SHARES = {"equal": pb.ClassBalance.SHARE_EQUAL, "proportional": pb.ClassBalance
 _METRICS = {"cosine": pb.METRIC_COSINE, "euclidean": pb.METRIC_EUCLIDEAN}
 _OUTPUTS = {"backbone": pb.EmbedOptions.OUTPUT_BACKBONE, "projection": pb.EmbedOptions.OUTPUT_PROJECTION}
 _MAX_STORED = 10_000
+_MAX_FOUND = 5_000_000
+"""Queries of a call, and neighbors of all of them together: what a server answers at once."""
 
 R = TypeVar("R")
 
@@ -56,14 +60,20 @@ def set_strategy(request: pb.SelectSamplesRequest, strategy: str, given: Mapping
     message.SetInParent()
     if strategy == "similarity":
         found = queries(wanted.get("like"), wanted.get("like_keys"), limits)
-        message.images.extend(types_pb2.Image(data=image.data) for image in found.images)
+        images = list(islice(found.images, limits.max_batch_images + 1))
+        if len(images) > limits.max_batch_images:
+            raise ValueError(f"like: there are more than {limits.max_batch_images} images: use fewer")
+        for image in images:
+            if image.error is not None:
+                raise ValueError(f"like: {image.key}: {image.error.reason} {image.error.message}")
+        message.images.extend(types_pb2.Image(data=image.data) for image in images)
         message.stored.extend(found.stored)
         if request.ByteSize() > limits.max_message_bytes:
             size = f"{request.ByteSize():,} bytes of images"
             raise ValueError(f"like: {size} do not fit into a message of {limits.max_message_bytes:,}: use fewer")
         return
     for name, value in wanted.items():
-        setattr(message, name, value)
+        _convert.set_number(message, name, value)
 
 
 def balance(value: str | Mapping[str, int] | None) -> pb.ClassBalance | None:
@@ -77,30 +87,28 @@ def balance(value: str | Mapping[str, int] | None) -> pb.ClassBalance | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """Images to send, or images of the data set."""
+    """Images to send, read when they are asked for, or images of the data set and what they are called."""
 
-    images: list[EncodedImage] = field(default_factory=list)
+    images: Iterator[EncodedImage] = field(default_factory=lambda: iter(()))
     stored: list[dataset_service_pb2.ImageRef] = field(default_factory=list)
-    names: list[str]
+    names: list[str] = field(default_factory=list)
 
 
-def queries(images: Any, keys: Iterable[str] | None, limits: Limits) -> Queries:
+def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> Queries:
     """What `embed` takes; or keys, or values of the SDK that name images of the data set, such as neighbors. Raises
     ValueError where there is neither, or both."""
     if (images is None) == (keys is None):
         raise ValueError("give images, or keys of images of the data set: one of the two")
-    stored = list(keys) if keys is not None else images if isinstance(images, Sequence) else ()
     if isinstance(keys, str):
         raise TypeError(f"keys is a list of keys, not the string {keys!r}")
-    if stored and not isinstance(stored, str | bytes) and all(_is_stored(item, keys) for item in stored):
-        names = [item if isinstance(item, str) else item.key for item in stored]
-        return Queries(stored=[_models.image_ref(item) for item in stored], names=names)
-    encoded = list(_images.open_source(images if keys is None else stored, max_image_bytes=limits.max_image_bytes))
-    return Queries(images=encoded, names=[image.key for image in encoded])
-
-
-def _is_stored(item: Any, keys: object) -> bool:
-    return keys is not None or isinstance(getattr(item, "image_id", None), str)
+    are_stored, images = (True, keys) if keys is not None else _models.are_stored(images)
+    if not are_stored:
+        return Queries(images=iter(_images.open_source(images, max_image_bytes=limits.max_image_bytes)))
+    stored = list(images)
+    if not stored:
+        raise ValueError("keys: there is none")
+    names = [item if isinstance(item, str) else item.key for item in stored]
+    return Queries(stored=[_models.image_ref(item) for item in stored], names=names)
 
 
 def select(rpcs: Rpcs, request: pb.SelectSamplesRequest, progress: Progress, timeout_s: float | None) -> Selection:
@@ -131,15 +139,17 @@ def neighbors(
     timeout_s: float | None,
 ) -> list[QueryNeighbors]:
     """The neighbors of each query, in their order, by as many calls as their number and size make necessary."""
+    began = time.monotonic()
     found: list[QueryNeighbors] = []
-    for start in range(0, len(asked.stored), _MAX_STORED):
+    at_once = max(1, min(_MAX_STORED, _MAX_FOUND // max(1, request.num_neighbors)))
+    for start in range(0, len(asked.stored), at_once):
         del request.stored[:]
-        request.stored.extend(asked.stored[start : start + _MAX_STORED])
-        found += _neighbors_of_call(rpcs, request, asked.names[start:], progress, timeout_s)
-    for batch in batches(iter(asked.images), len(asked.images) or 1, limits):
+        request.stored.extend(asked.stored[start : start + at_once])
+        found += _neighbors_of_call(rpcs, request, asked.names[start:], progress, timeout_s, began)
+    for batch in batches(asked.images, limits.max_batch_images, limits):
         del request.images[:]
         request.images.extend(types_pb2.Image(data=image.data) for image in batch)
-        answers = _neighbors_of_call(rpcs, request, [image.key for image in batch], progress, timeout_s)
+        answers = _neighbors_of_call(rpcs, request, [image.key for image in batch], progress, timeout_s, began)
         found += [
             replace(answer, error=image.error) if image.error else answer
             for image, answer in zip(batch, answers, strict=True)
@@ -148,12 +158,18 @@ def neighbors(
 
 
 def _neighbors_of_call(
-    rpcs: Rpcs, request: pb.FindNeighborsRequest, names: Sequence[str], progress: Progress, timeout_s: float | None
+    rpcs: Rpcs,
+    request: pb.FindNeighborsRequest,
+    names: Sequence[str],
+    progress: Progress,
+    timeout_s: float | None,
+    began: float,
 ) -> list[QueryNeighbors]:
     checkpoint, found = "", list[QueryNeighbors]()
-    for message in _messages(rpcs, rpcs.find_neighbors, request, progress, timeout_s):
-        if message.HasField("opened"):
-            checkpoint = request.model = message.opened.checkpoint  # of later calls too
+    for message in _messages(rpcs, rpcs.find_neighbors, request, progress, timeout_s, began):
+        if message.HasField("opened"):  # later calls ask the same model about the same images
+            checkpoint = request.model = message.opened.checkpoint
+            request.version = message.opened.version
             found.clear()
         if message.HasField("neighbors"):
             answer = message.neighbors
@@ -188,11 +204,16 @@ def _messages(
     request: Any,
     progress: Progress,
     timeout_s: float | None,
+    began: float | None = None,
 ) -> Iterable[Any]:
     """The messages of a call, but for progress; one that breaks is made again: the answer is the same."""
-    reconnect_s = rpcs.channel.deadlines.reconnect_s
     for message in messages(
-        lambda: call(request), reconnect_s=reconnect_s, is_end=lambda m: m.HasField("end"), timeout_s=timeout_s
+        lambda: call(request),
+        reconnect_s=rpcs.channel.deadlines.reconnect_s,
+        is_end=lambda m: m.HasField("end"),
+        is_news=Advance(),
+        timeout_s=timeout_s,
+        began=began,
     ):
         if message.HasField("progress"):
             progress(message.progress.done, message.progress.total)

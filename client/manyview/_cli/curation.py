@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manyview._cli import sheet
+from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.sheet import Tile
 
@@ -24,7 +24,8 @@ OutputOption = Annotated[str, typer.Option(help="backbone or projection.")]
 MetricOption = Annotated[str, typer.Option(help="cosine (distances from 0 to 2) or euclidean.")]
 VersionOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")]
 SheetOption = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="SHEET.png", help="Also draw a contact sheet; needs Pillow.")
+    Path | None,
+    typer.Option("--out", "-o", metavar="SHEET.png", help="Also draw a contact sheet (.png, .jpg); needs Pillow."),
 ]
 _READERS = 8
 
@@ -43,9 +44,12 @@ def select(
     distance: Annotated[float | None, typer.Option(help="Of minimum_distance.")] = None,
     num_neighbors: Annotated[int | None, typer.Option(min=1, help="Of typicality; 20 by default.")] = None,
     like: Annotated[list[str] | None, typer.Option(help="Of similarity: an image or a folder; repeatable.")] = None,
-    like_key: Annotated[list[str] | None, typer.Option(help="Of similarity: a stored image; repeatable.")] = None,
+    like_key: Annotated[
+        list[str] | None, typer.Option(help="Of similarity: a stored image, by key or id:ID; repeatable.")
+    ] = None,
     chosen: Annotated[
-        Path | None, typer.Option(metavar="KEYS.txt", help="Images that are chosen already, a key on each line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Images that are chosen already: a file of --out, or a key or id:ID a line."),
     ] = None,
     balance: Annotated[
         list[str] | None, typer.Option(help="equal, proportional, or LABEL=NUMBER; the last is repeatable.")
@@ -55,7 +59,11 @@ def select(
     version: VersionOption = None,
     out: Annotated[
         list[Path] | None,
-        typer.Option("--out", "-o", help="Also write a contact sheet (.png, needs Pillow) or the keys (.txt)."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Also write a contact sheet (.png, .jpg; needs Pillow), keys (.txt), or ids, scores and keys (.tsv).",
+        ),
     ] = None,
     target: Target = None,
     token: Token = None,
@@ -63,8 +71,8 @@ def select(
 ) -> None:
     """Choose images: diverse, typical, or similar to others."""
     for path in out or ():
-        _check_suffix(path, ".png", ".txt")
-    before = [line for line in chosen.read_text().splitlines() if line] if chosen else []
+        sheet.check(path, ".txt", ".tsv")
+    before = stored.read(chosen) if chosen else []
     with connect(target, token) as client:
         found = client.select(
             dataset,
@@ -75,7 +83,7 @@ def select(
             distance=distance,
             num_neighbors=num_neighbors,
             like=_source(like),
-            like_keys=like_key or None,
+            like_keys=stored.named(like_key) if like_key else None,
             chosen=before,
             balance=_balance(balance),
             output=output,
@@ -98,9 +106,13 @@ def select(
 def neighbors(
     dataset: Annotated[str, typer.Argument(help="Data set.")],
     sources: Annotated[list[str] | None, typer.Argument(help="Folders or image files: the queries.")] = None,
-    key: Annotated[list[str] | None, typer.Option("--key", help="A query of the data set; repeatable.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="A query of the data set, by key or id:ID; repeatable.")
+    ] = None,
     model: ModelOption = "",
-    num_neighbors: Annotated[int, typer.Option("--num-neighbors", "-k", min=1)] = 10,
+    num_neighbors: Annotated[
+        int | None, typer.Option("--num-neighbors", "-k", min=1, help="10 by default, or as many as there are.")
+    ] = None,
     output: OutputOption = "backbone",
     metric: MetricOption = "cosine",
     version: VersionOption = None,
@@ -112,12 +124,12 @@ def neighbors(
     """Find the images of a data set that are nearest to others. Exit status 1 when a query could not be embedded."""
     _need_model(model)
     if out:
-        _check_suffix(out, ".png")
+        sheet.check(out)
     with connect(target, token) as client:
         found = client.neighbors(
             dataset,
             _source(sources),
-            keys=key or None,
+            keys=stored.named(key) if key else None,
             model=model,
             num_neighbors=num_neighbors,
             output=output,
@@ -125,12 +137,15 @@ def neighbors(
             version=version,
         )
         if out:
-            queries = _files(client, dataset, _source(sources), key or ())
+            shown = found[: max(1, sheet.MAX_TILES // (1 + max(map(len, found), default=0)))]
+            queries = _files(client, dataset, _source(sources), stored.named(key or ())[: len(shown)])
             rows = [
                 [Tile(data=data, caption=(answer.query,), framed=True), *_tiles(client, dataset, answer)]
-                for data, answer in zip(queries, found, strict=False)
+                for answer, data in zip(shown, queries, strict=False)
             ]
             sheet.draw(rows, out)
+            if len(shown) < len(found):
+                typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
     if as_json:
         print_json([{"query": answer.query, "error": answer.error, "neighbors": _near(answer)} for answer in found])
     else:
@@ -160,7 +175,7 @@ def duplicates(
     """Find groups of images that are nearly the same."""
     _need_model(model)
     if out:
-        _check_suffix(out, ".png")
+        sheet.check(out)
     with connect(target, token) as client:
         found = client.duplicates(
             dataset, model=model, max_distance=max_distance, output=output, metric=metric, version=version
@@ -185,11 +200,6 @@ def _need_model(model: str) -> None:
         raise typer.BadParameter("needed: a job, a checkpoint or backbones/NAME", param_hint="--model")
 
 
-def _check_suffix(path: Path, *suffixes: str) -> None:
-    if path.suffix not in suffixes:
-        raise ValueError(f"--out {path}: expected a {' or '.join(suffixes)} file")
-
-
 def _balance(words: Sequence[str] | None) -> str | dict[str, int] | None:
     """ "equal", "proportional", or a number for each label. Raises ValueError."""
     if not words:
@@ -207,8 +217,8 @@ def _balance(words: Sequence[str] | None) -> str | dict[str, int] | None:
 
 
 def _write_selection(client: Client, found: Selection, path: Path) -> None:
-    if path.suffix == ".txt":
-        path.write_text("".join(f"{key}\n" for key in found.keys))
+    if path.suffix not in sheet.PICTURES:
+        stored.write(found, path)
         return
     shown = found[: sheet.MAX_TILES]
     files = _read(client, found.dataset, shown)
@@ -250,8 +260,8 @@ def _source(paths: Sequence[str] | None) -> Any:
     return None if not paths else paths[0] if len(paths) == 1 else list(paths)
 
 
-def _files(client: Client, dataset: str, source: Any, keys: Sequence[str]) -> Iterable[bytes]:
-    """The queries' files, in their order."""
+def _files(client: Client, dataset: str, source: Any, keys: Sequence[Any]) -> Iterable[bytes]:
+    """The queries' files, in their order; those of a source are read when they are asked for."""
     from manyview._images import open_source
 
     if keys:

@@ -199,6 +199,12 @@ def _default(field: Any) -> str:
     return json.dumps(field["default"]) if "default" in field else "-"
 
 
+def _bound(field: Any, inclusive: str, exclusive: str, sign: str) -> str:
+    if inclusive in field:
+        return str(field[inclusive])
+    return f"{sign}{field[exclusive]}" if exclusive in field else ""
+
+
 def _allowed(field: Any) -> str:
     if "enum" in field:
         return "|".join(map(str, field["enum"]))
@@ -206,8 +212,6 @@ def _allowed(field: Any) -> str:
         return "|".join(_allowed(part) for part in field["anyOf"])
     if "x-words" in field:
         return str(field["x-words"])
-    low = field.get("minimum", field.get("exclusiveMinimum"))
-    high = field.get("maximum", field.get("exclusiveMaximum"))
-    if low is None and high is None:
-        return str(field.get("type", ""))
-    return f"{'' if low is None else low}..{'' if high is None else high}"
+    low = _bound(field, "minimum", "exclusiveMinimum", ">")
+    high = _bound(field, "maximum", "exclusiveMaximum", "<")
+    return f"{low}..{high}" if low or high else str(field.get("type", ""))

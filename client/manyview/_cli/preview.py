@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.jobs import assign, read_config
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def preview(
-    sources: Annotated[list[str], typer.Argument(help="Up to 16 image files, or keys of images with --dataset.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Up to 16 image files, or with --dataset its images by key or id:ID.")
+    ],
     method: Annotated[str | None, typer.Option(help="See `manyview methods`; simclr by default.")] = None,
     job: Annotated[str | None, typer.Option(help="Train job whose views are made again.")] = None,
     epoch: Annotated[int, typer.Option(min=0, help="Passes over the data set before; 0 is the first one.")] = 0,
@@ -32,12 +35,15 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show the views that training makes of images. Exit status 1 when an image could not be read."""
+    if out is not None:
+        sheet.check(out)
     chosen = read_config(config) if config else {}
     for setting in settings or ():
         assign(chosen, setting)
     with connect(target, token) as client:
+        images = stored.named(sources) if dataset else sources
         found = client.preview(
-            sources if len(sources) > 1 else sources[0],
+            images if len(images) > 1 else images[0],
             method,
             job=job,
             config=chosen or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ LINE = 14
 """Height of a line of text."""
 CAPTION_LINES = 2
 MAX_TILES = 400
+PICTURES = (".png", ".jpg")
 PAPER, INK, MUTED, FRAME = "#ffffff", "#1f2933", "#6b7683", "#1769aa"
 
 
@@ -30,15 +32,23 @@ class Tile:
     framed: bool = False
 
 
+def check(path: Path, *others: str) -> None:
+    """Raise ValueError where there could be no picture, before the work for it: `path` has another suffix, unless it is
+    one of `others`, or Pillow is missing."""
+    suffixes = (*PICTURES, *others)
+    if path.suffix not in suffixes:
+        raise ValueError(f"--out {path}: expected a {', '.join(suffixes[:-1])} or {suffixes[-1]} file")
+    if path.suffix in PICTURES and importlib.util.find_spec("PIL") is None:
+        raise ValueError(f"--out {path}: a picture needs Pillow: pip install pillow")
+
+
 def draw(rows: Sequence[Sequence[Tile]], path: Path) -> int:
     """Write the rows as a picture of the kind that the suffix of `path` names; gives how many tiles it shows.
 
-    Raises ValueError where Pillow is missing, or there is nothing to show.
+    Raises ValueError where there is nothing to show.
     """
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError as error:
-        raise ValueError(f"{path}: a picture needs Pillow: pip install pillow") from error
+    from PIL import Image, ImageDraw
+
     if not any(rows):
         raise ValueError(f"{path}: there is no image to show")
     columns, height = max(map(len, rows)), SIDE + CAPTION_LINES * LINE + GAP

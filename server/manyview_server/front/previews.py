@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from manyview.v1 import train_job_service_pb2 as pb
@@ -16,6 +17,7 @@ from manyview_server.front.image_check import check_embed
 from manyview_server.front.limits import Limits
 from manyview_server.front.workers import Previewer
 from manyview_server.messages import PreviewDone, PreviewedImage, PreviewImages
+from manyview_server.store.records import FoundImage
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 
@@ -32,6 +34,14 @@ class Source:
 
     data: bytes = b""
     error: types_pb2.ImageError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Images of a data set, and where their files are."""
+
+    directory: Path
+    images: list[FoundImage]
 
 
 class Previews:
@@ -53,14 +63,20 @@ class Previews:
             raise names.invalid("epoch", f"{request.epoch} is outside of 0 to {MAX_EPOCH:,}")
         settings, dataset_id = await self._configuration(request)
         _check_count(len(request.images), settings)
-        sources = await self._sources(request, dataset_id)
-        wanted = PreviewImages(
-            settings=settings,
-            epoch=request.epoch,
-            max_pixel_bytes=int(PIXELS_FRACTION * self._limits.max_message_bytes),
-            blobs=tuple(source.data for source in sources),
-        )
-        return _response(sources, await self._previewer.preview(wanted, time_left_s))
+        stored = await self._stored(request, dataset_id)
+        sources: list[Source] = []
+
+        async def wanted() -> PreviewImages:
+            sources.extend(await self._sources(request, stored))
+            return PreviewImages(
+                settings=settings,
+                epoch=request.epoch,
+                max_pixel_bytes=int(PIXELS_FRACTION * self._limits.max_message_bytes),
+                blobs=tuple(source.data for source in sources),
+            )
+
+        done = await self._previewer.preview(wanted, time_left_s)
+        return _response(sources, done)
 
     async def _configuration(self, request: pb.PreviewViewsRequest) -> tuple[dict[str, Any], str]:
         """All of it, and the data set of a job."""
@@ -73,7 +89,8 @@ class Previews:
         job = await self._store.jobs.get(names.train_job_id(request.train_job, "train_job"))
         return job.settings, job.dataset_id
 
-    async def _sources(self, request: pb.PreviewViewsRequest, dataset_id: str) -> list[Source]:
+    async def _stored(self, request: pb.PreviewViewsRequest, dataset_id: str) -> Stored | None:
+        """The stored images that are named, if any; without their files."""
         kinds = [image.WhichOneof("source") for image in request.images]
         if None in kinds:
             raise names.invalid(f"images[{kinds.index(None)}]", "is nothing: set image or stored")
@@ -88,10 +105,18 @@ class Previews:
             for index, image in enumerate(request.images)
             if kinds[index] == "stored"
         ]
-        stored = iter(await self._stored(dataset_id, refs) if refs else [])
-        sent = [image.image for image, kind in zip(request.images, kinds, strict=True) if kind == "image"]
+        if not refs:
+            return None
+        dataset = await self._store.datasets.get(dataset_id)
+        images = await self._store.datasets.find_images(dataset_id, refs)
+        return Stored(directory=self._store.datasets.directory(dataset.uid), images=images)
+
+    async def _sources(self, request: pb.PreviewViewsRequest, stored: Stored | None) -> list[Source]:
+        """The files of all images, in their order."""
+        read = iter([await _file(stored.directory, image) for image in stored.images] if stored else [])
+        sent = [image.image for image in request.images if image.HasField("image")]
         checked = iter(await asyncio.to_thread(self._checked, sent))
-        return [next(stored) if kind == "stored" else next(checked) for kind in kinds]
+        return [next(read) if image.HasField("stored") else next(checked) for image in request.images]
 
     def _checked(self, images: list[types_pb2.Image]) -> list[Source]:
         """Refused as for an embedding. Hashes what it sees: called off the event loop."""
@@ -102,17 +127,11 @@ class Previews:
             found.append(Source(data=b"" if refused else image.data, error=error))
         return found
 
-    async def _stored(self, dataset_id: str, refs: list[Any]) -> list[Source]:
-        dataset = await self._store.datasets.get(dataset_id)
-        directory = self._store.datasets.directory(dataset.uid)
-        found = []
-        for image in await self._store.datasets.find_images(dataset_id, refs):
-            if image.record.status == "UNREADABLE":  # it may have killed a decoder
-                error = convert.image_error(image.record.reason, image.record.message)
-                found.append(Source(error=error))
-            else:
-                found.append(Source(data=await asyncio.to_thread(stored_bytes, directory, image)))
-        return found
+
+async def _file(directory: Path, image: FoundImage) -> Source:
+    if image.record.status == "UNREADABLE":  # it may have killed a decoder
+        return Source(error=convert.image_error(image.record.reason, image.record.message))
+    return Source(data=await asyncio.to_thread(stored_bytes, directory, image))
 
 
 def _check_count(num_images: int, settings: dict[str, Any]) -> None:

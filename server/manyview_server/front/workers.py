@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -63,5 +63,5 @@ class Selector(Protocol):
 class Previewer(Protocol):
     """Makes views of a few images."""
 
-    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
-        """The views of each image. Raises ServiceError."""
+    async def preview(self, make: Callable[[], Awaitable[PreviewImages]], time_left_s: float) -> PreviewDone:
+        """The views of each image of a request, which is made when its turn has come. Raises ServiceError."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +57,11 @@ class PreviewerSupervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    async def preview(self, request: m.PreviewImages, time_left_s: float) -> m.PreviewDone:
-        """The views of the request's images; `time_left_s` 0 for no limit of the caller's.
+    async def preview(self, make: Callable[[], Awaitable[m.PreviewImages]], time_left_s: float) -> m.PreviewDone:
+        """The views of a request's images; `time_left_s` 0 for no limit of the caller's.
+
+        `make` gives the request, and what it raises is raised: images are read when their turn has come, so that those
+        that wait hold none.
 
         Raises:
             ResourceExhausted: PREVIEW_QUEUE_FULL.
@@ -76,7 +79,7 @@ class PreviewerSupervisor:
         limit_s = min(time_left_s or self._limits.most_s, self._limits.most_s)
         try:
             async with asyncio.timeout(limit_s), self._turn:
-                return await self._ask(request)
+                return await self._ask(await make())
         except TimeoutError as error:
             raise DeadlineExceeded("PREVIEW_DEADLINE", f"not previewed within {limit_s:g} seconds") from error
         finally:

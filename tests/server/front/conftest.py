@@ -192,7 +192,8 @@ class FakePreviewer:
         self.cancelled = 0
         self.failure: Exception | None = None
 
-    async def preview(self, request: PreviewImages, time_left_s: float) -> PreviewDone:
+    async def preview(self, make: Callable[[], Awaitable[PreviewImages]], time_left_s: float) -> PreviewDone:
+        request = await make()
         self.calls.append((request, time_left_s))
         try:
             if self.gate is not None:

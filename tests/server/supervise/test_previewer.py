@@ -44,8 +44,10 @@ async def make(scripted: Any) -> AsyncIterator[Make]:
 
 
 async def preview(supervisor: PreviewerSupervisor, image: bytes, time_left_s: float = 0.0) -> m.PreviewDone:
-    request = m.PreviewImages(settings={}, epoch=0, max_pixel_bytes=1, blobs=(image,))
-    return await supervisor.preview(request, time_left_s)
+    async def make() -> m.PreviewImages:
+        return m.PreviewImages(settings={}, epoch=0, max_pixel_bytes=1, blobs=(image,))
+
+    return await supervisor.preview(make, time_left_s)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -124,6 +126,25 @@ async def test_a_caller_that_goes_away_takes_the_process_with_it(make):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (await waiting).images[0].width == 3
+
+
+async def test_a_request_is_made_when_its_turn_has_come_and_may_fail(make):
+    supervisor, made = make(), []
+
+    async def later() -> m.PreviewImages:
+        made.append(True)
+        raise DeadlineExceeded("OWN", "its own failure")
+
+    first = asyncio.create_task(preview(supervisor, b"slow"))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(supervisor.preview(later, 0.0))
+    await asyncio.sleep(0.05)
+    assert not first.done()
+    assert not made
+    with pytest.raises(DeadlineExceeded, match="its own failure"):
+        await second
+    assert (await first).images
+    assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
 async def test_of_many_requests_the_last_ones_are_told_to_come_again(make):
