@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import manyview
+from manyview._cli import sheet
 from manyview._cli.main import app
 from manyview.testing import FakeServer
 from manyview.v1 import embed_service_pb2 as pb
@@ -167,14 +168,16 @@ def test_duplicates_are_groups_and_how_many_could_go(run: Run, tmp_path: Path) -
         ("select", "pets", "-n", 1, "-m", MODEL),
         ("neighbors", "pets", "--key", "a", "-m", MODEL),
         ("duplicates", "pets", "-d", 1, "-m", MODEL),
+        ("preview", "a.png"),
     ],
 )
 def test_another_kind_of_file_is_refused_before_anything_is_asked(
     run: Run, server: FakeServer, command: tuple[Any, ...]
 ) -> None:
     result = run(*command, "-o", "sheet.gif")
-    assert (result.exit_code, "expected a .png" in result.stderr) == (1, True)
-    assert not any(call.rpc in ("SelectSamples", "FindNeighbors", "FindDuplicates") for call in server.calls)
+    assert (result.exit_code, "--out sheet.gif: expected a .png" in result.stderr) == (1, True)
+    asking = ("SelectSamples", "FindNeighbors", "FindDuplicates", "PreviewViews")
+    assert not any(call.rpc in asking for call in server.calls)
 
 
 def test_neighbors_need_a_model(run: Run) -> None:
@@ -197,3 +200,40 @@ assert result.exit_code == 1, result.output
 assert "a picture needs Pillow: pip install pillow" in result.stderr, result.stderr
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
+    assert len(server.requests("SelectSamples")) == 1, "the second was refused before the work"
+
+
+def test_images_whose_keys_are_not_unique_are_named_by_their_ids(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    table = tmp_path / "chosen.tsv"
+    assert run("select", "pets", "-n", 2, "-m", MODEL, "-o", table).exit_code == 0
+    lines = [line.split("\t") for line in table.read_text().splitlines()]
+    assert lines[0] == ["IMAGE", "LABEL", "SCORE", "KEY"]
+    assert [line[1:] for line in lines[1:]] == [["blue", "", "blue/20.png"], ["blue", "1", "blue/60.png"]]
+    ids = [line[0] for line in lines[1:]]
+    assert run("select", "pets", "-n", 1, "-m", MODEL, "--chosen", table).exit_code == 0
+    assert [ref.image_id for ref in server.requests("SelectSamples")[1].chosen] == ids
+    by_id = run("neighbors", "pets", "--key", f"id:{ids[0]}", "-m", MODEL, "-o", tmp_path / "near.png", "--json")
+    assert json.loads(by_id.stdout)[0]["query"] == f"id:{ids[0]}"
+    assert (
+        run("select", "pets", "-n", 1, "--strategy", "similarity", "--like-key", f"id:{ids[1]}", "-m", MODEL).exit_code
+        == 0
+    )
+    assert server.requests("SelectSamples")[2].similarity.stored[0].image_id == ids[1]
+    run("preview", f"id:{ids[0]}", "--dataset", "pets")
+    assert server.requests("PreviewViews")[0].images[0].stored.image_id == ids[0]
+    other = tmp_path / "other.tsv"
+    other.write_text("KEY\na\n")
+    result = run("select", "pets", "-n", 1, "-m", MODEL, "--chosen", other)
+    assert (result.exit_code, "expected a table with the column IMAGE" in result.stderr) == (1, True)
+
+
+def test_how_many_neighbors_is_left_to_the_server_and_a_sheet_holds_only_so_many(
+    run: Run, server: FakeServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheet, "MAX_TILES", 12)
+    result = run("neighbors", "pets", folder, "-m", MODEL, "-o", tmp_path / "near.png")
+    assert result.exit_code == 0, result.output
+    assert server.requests("FindNeighbors")[0].num_neighbors == 0
+    assert "near.png shows the first 2 of 5 queries" in result.stderr
+    with Image.open(tmp_path / "near.png") as picture:
+        assert picture.height == 2 * (sheet.SIDE + sheet.CAPTION_LINES * sheet.LINE + 2 * sheet.GAP) + sheet.GAP

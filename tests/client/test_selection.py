@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import grpc
 import pytest
 
 import manyview
@@ -136,12 +138,48 @@ def test_a_refusal_is_raised_with_its_reason(client: manyview.Client) -> None:
         client.neighbors("pets", keys=["elsewhere"], model=MODEL)
 
 
+@pytest.mark.parametrize("brings", ["nothing", "progress"])
+def test_a_stream_that_opens_and_fails_again_and_again_is_given_up(server: FakeServer, brings: str) -> None:
+    def failing(request: Any, context: Any) -> Any:
+        yield pb.SelectSamplesResponse(opened=pb.EmbeddingsOpened(checkpoint=MODEL, version=5))
+        if brings == "progress":  # the same as before
+            yield pb.SelectSamplesResponse(progress=pb.EmbeddingsProgress(done=1, total=5))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the disk is full")
+
+    server.reply("SelectSamples", *[failing] * 100)
+    deadlines = manyview.Deadlines(idle_s=2, reconnect_s=1)
+    with (
+        manyview.Client(server.target, deadlines=deadlines) as client,
+        pytest.raises(manyview.Unavailable, match="the disk is full"),
+    ):
+        client.select("pets", 1, model=MODEL)
+    assert len(server.requests("SelectSamples")) > 2
+
+
+def test_a_stream_that_goes_on_may_fail_for_longer(server: FakeServer) -> None:
+    done = 0
+
+    def slow(request: Any, context: Any) -> Any:
+        nonlocal done
+        done += 1
+        yield pb.SelectSamplesResponse(opened=pb.EmbeddingsOpened(checkpoint=MODEL, version=5))
+        yield pb.SelectSamplesResponse(progress=pb.EmbeddingsProgress(done=done, total=5))
+        if done < 9:
+            time.sleep(0.15)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "again")
+        yield pb.SelectSamplesResponse(end=pb.SelectSamplesEnd(num_samples=0))
+
+    server.reply("SelectSamples", *[slow] * 9)
+    deadlines = manyview.Deadlines(idle_s=2, reconnect_s=0.6)
+    with manyview.Client(server.target, deadlines=deadlines) as client:
+        assert len(client.select("pets", 1, model=MODEL)) == 0
+    assert done == 9
+
+
 def test_a_time_limit_holds_whatever_the_server_does(client: manyview.Client, server: FakeServer) -> None:
     def endless(request: Any, context: Any) -> Any:
         while context.is_active():
             yield pb.SelectSamplesResponse(progress=pb.EmbeddingsProgress(done=1, total=5))
-            import time
-
             time.sleep(0.05)
 
     server.reply("SelectSamples", endless)
@@ -173,11 +211,83 @@ def test_many_queries_go_in_several_calls_to_the_same_checkpoint(
     requests = server.requests("FindNeighbors")
     assert [len(request.images) for request in requests] == [256, 44]
     assert [request.model for request in requests] == ["trainJobs/mine", "trainJobs/mine/checkpoints/0"]
+    assert [request.version for request in requests] == [0, 5], "images that come in between are not searched"
     monkeypatch.setattr(_selection, "_MAX_STORED", 2)
     keys = [f"{number:08}" for number in range(5)]
     by_key = client.neighbors("pets", keys=keys, model=MODEL, num_neighbors=1)
     assert [answer.query for answer in by_key] == keys
     assert [len(request.stored) for request in server.requests("FindNeighbors")[2:]] == [2, 2, 1]
+    monkeypatch.setattr(_selection, "_MAX_FOUND", 3)
+    assert len(client.neighbors("pets", keys=keys, model=MODEL, num_neighbors=3)) == 5
+    assert [len(request.stored) for request in server.requests("FindNeighbors")[5:]] == [1] * 5
+
+
+def test_a_time_limit_is_of_all_calls_together(
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(request: Any, context: Any) -> Any:
+        time.sleep(0.3)
+        yield pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=1))
+
+    server.reply("FindNeighbors", *[slow] * 3)
+    monkeypatch.setattr(_selection, "_MAX_STORED", 1)
+    with pytest.raises(manyview.DeadlineExceeded, match=r"not done within 0\.5 s"):
+        client.neighbors("pets", keys=["00000000", "00000001", "00000002"], model=MODEL, timeout_s=0.5)
+    assert len(server.requests("FindNeighbors")) == 2
+
+
+def test_images_of_a_data_set_come_in_any_form(client: manyview.Client, server: FakeServer) -> None:
+    """As they are listed one by one, a single one, or as another answer has them."""
+    by_key = client.neighbors("pets", keys=[f"{number:08}" for number in range(5)], model=MODEL, num_neighbors=1)
+    assert client.neighbors("pets", client.images("pets"), model=MODEL, num_neighbors=1) == by_key
+    one = next(iter(client.images("pets")))
+    assert client.neighbors("pets", one, model=MODEL, num_neighbors=1) == by_key[:1]
+    found = client.neighbors("pets", keys=["00000000"], model=MODEL, num_neighbors=2)[0]
+    for like in (client.images("pets"), one, found, found[0]):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=like)
+    asked = [request.similarity for request in server.requests("SelectSamples")]
+    assert [(len(request.stored), len(request.images)) for request in asked] == [(5, 0), (1, 0), (2, 0), (1, 0)]
+    with pytest.raises(ValueError, match="keys: there is none"):
+        client.neighbors("pets", keys=[], model=MODEL)
+
+
+def test_queries_are_read_as_they_are_sent(client: manyview.Client, server: FakeServer) -> None:
+    read = []
+
+    def queries() -> Any:
+        for number in range(600):
+            read.append(number)
+            yield b"%d" % number
+
+    def refusing(request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+    server.reply("FindNeighbors", refusing)
+    with pytest.raises(manyview.InvalidArgument):
+        client.neighbors("pets", queries(), model=MODEL)
+    assert len(read) == 257
+    read.clear()
+    with pytest.raises(ValueError, match="like: there are more than 256 images"):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=queries())
+    assert len(read) == 257
+
+
+def test_a_number_that_is_too_large_is_named(client: manyview.Client) -> None:
+    with pytest.raises(ValueError, match="num_neighbors must be a whole number of at most 2,147,483,647, not 3"):
+        client.neighbors("pets", [b"one"], model=MODEL, num_neighbors=3_000_000_000)
+    with pytest.raises(ValueError, match="seed must be a whole number of at most 9,223,372,036,854,775,807, not 1e"):
+        client.select("pets", 1, model=MODEL, seed=1e30)
+    with pytest.raises(ValueError, match="version must be a whole number"):
+        client.embed_dataset("pets", MODEL, version=2**63)
+
+
+def test_an_example_that_is_too_large_is_named(client: manyview.Client, server: FakeServer) -> None:
+    server.state.max_image_bytes = 10
+    with (
+        manyview.Client(server.target) as fresh,
+        pytest.raises(ValueError, match="like: 00000001: IMAGE_TOO_LARGE 11 bytes, at most 10 are allowed"),
+    ):
+        fresh.select("pets", 1, model=MODEL, strategy="similarity", like=[b"one", b"x" * 11])
 
 
 def test_an_image_too_large_to_send_is_an_error_of_its_query(client: manyview.Client, server: FakeServer) -> None:

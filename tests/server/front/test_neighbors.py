@@ -75,6 +75,7 @@ REFUSED: list[tuple[Any, set[str]]] = [
     (ask(stored=[key("1.png")], num_neighbors=-1), {"num_neighbors"}),
     (ask(stored=[key("1.png")], num_neighbors=1001), {"num_neighbors"}),
     (ask(stored=[key("1.png")], num_neighbors=2), {"num_neighbors"}),
+    (ask(stored=[key("1.png")] * 5_001, num_neighbors=1_000), {"num_neighbors"}),
     (ask(stored=[key("2.png")], version=1), {"stored[0]"}),
     (ask(stored=[key("1.png")], metric=9, output=9, version=-1, model="x"), {"metric", "output", "version", "model"}),
 ]
