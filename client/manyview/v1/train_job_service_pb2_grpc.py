@@ -130,7 +130,7 @@ class TrainJobServiceServicer(object):
     def PreviewViews(self, request, context):
         """The views of a few images, as training makes them: the same configuration, seed, epoch and image give the same views, so
         that those of a job can be made again. Crop for crop, and with the same pixels: bit for bit where the job trains on the CPU
-        in float32, within a level or two of 255 elsewhere.
+        in float32; elsewhere crops within a level of 255, and what changes colors makes more of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -112,8 +112,8 @@ class TrainSettings:
     log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
     on_collapse: Literal["warn", "stop", "ignore"] = setting(
         "warn",
-        "What happens when features or projections collapse, or the loss stays at that of guessing: an alert, an alert "
-        "and the end of the job with a checkpoint, or nothing.",
+        "What happens when features or projections collapse, or a loss of which chance is known stays there: an alert, "
+        "an alert and the end of the job with a checkpoint, or nothing.",
     )
     checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
     checkpoint_every_steps: int = setting(
