@@ -149,3 +149,20 @@ def test_a_librarys_network_embeds_with_the_operators_file(client: manyview.Clie
     with torch.inference_mode():
         expected = network.eval()(black[None, :, None, None].expand(2, 3, 224, 224)).numpy()
     np.testing.assert_allclose(found.array, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_librarys_network_embeds_a_data_set_and_finds_in_it(
+    client: manyview.Client, dataset: manyview.Dataset
+) -> None:
+    """Its width is not in the catalogue."""
+    plain = "backbones/torchvision/mobilenet_v3_small"
+    found = client.embed_dataset(dataset, plain)
+    assert (found.checkpoint, found.array.shape) == (plain, (dataset.num_images, 1024))
+    assert np.isfinite(found.array).all()
+    first = next(iter(client.images(dataset)))
+    (near,) = client.neighbors(dataset, first, model=plain, num_neighbors=3)
+    distances = 1 - found.array @ found.array[0] / np.linalg.norm(found.array, axis=1) / np.linalg.norm(found.array[0])
+    nearest = [found.keys[row] for row in distances.argsort()[1:4]]
+    assert [one.key for one in near] == nearest
+    with refused(manyview.NotFound, "MODEL_NOT_FOUND", "did you mean"):
+        client.embed_dataset(dataset, "backbones/torchvision/mobilenet_v3_smal")
