@@ -27,7 +27,7 @@ from manyview_server.worker.preprocess import Preprocess
 
 EVALUATION_BATCH = 256
 MIN_CLASSES_FOR_TOP5 = 6
-MAX_HELD_OUT = 10_000
+MAX_QUERIES = 10_000
 """An accuracy of so many is known to half a point, and their raw pixels take 120 MB."""
 
 Features = Callable[[Tensor], Tensor]
@@ -36,12 +36,13 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of the cache, int64, on the CPU. Without an evaluation the last two are empty."""
+    """Rows of the cache, int64, on the CPU. Without an evaluation all but the first are empty."""
 
     train: Tensor
     bank: Tensor
     held_out: Tensor
-    """Those that are classified: MAX_HELD_OUT at most, while others too are left out of training."""
+    queries: Tensor
+    """Those of `held_out` that are classified, MAX_QUERIES at most."""
 
 
 def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
@@ -54,7 +55,8 @@ def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
     return Split(
         train=_rows(cache.readable & ~held_out),
         bank=_sample(cache, bank, settings.knn_max_bank),
-        held_out=_sample(cache, held_out, MAX_HELD_OUT),
+        held_out=_rows(held_out),
+        queries=_sample(cache, held_out, MAX_QUERIES),
     )
 
 
@@ -98,13 +100,13 @@ class KnnEvaluation:
         return self._accuracies(raw_pixel_features)
 
     def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
-        bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.held_out)
+        bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.queries)
         if bank is None or queries is None:
             return None
         rankings = self._votes(queries, bank)
         if probe is not None:
             rankings["linear", ""] = probe.rankings(queries, best=5)
-        labels = self._cache.labels[self._parts.held_out].to(self._device)
+        labels = self._cache.labels[self._parts.queries].to(self._device)
         tops = (1, 5) if self._cache.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
         return {
             f"{judge}_top{k}{how}": float(topk_accuracy(ranking, labels, k))

@@ -38,6 +38,8 @@ from manyview_server.worker.training_images import TrainingImages, arrange
 
 CONFIG_HINT = "Correct the configuration, and create the job again."
 MAX_UNREADABLE_REPORTED = 1000
+MAX_PROBE_CLASSES = 10_000
+"""More labels are names of images rather than classes, and a probe of them would outgrow the network."""
 """Told one by one; the rest only as a number."""
 
 
@@ -338,7 +340,7 @@ def _probe_for(
     images: TrainingImages, method: Method, settings: TrainSettings, probe: LinearProbe | None = None
 ) -> LinearProbe | None:
     """The probe for these images: `probe`, where there is one already, with room for all of their classes."""
-    if images.knn is None or not settings.evaluation.linear_probe:
+    if images.knn is None or not settings.evaluation.linear_probe or images.num_classes > MAX_PROBE_CLASSES:
         return probe
     if probe is None:
         rate = settings.evaluation.linear_learning_rate
@@ -384,6 +386,11 @@ def _remarks(
         remarks.append(("warning", f"{len(cache.unreadable)} images cannot be read and are left out"))
     if settings.evaluation.knn_every_epochs and not images.num_held_out:
         remarks.append(("info", "no kNN evaluation: it needs labelled images, in training and held out"))
+    elif settings.evaluation.linear_probe and images.num_classes > MAX_PROBE_CLASSES:
+        message = (
+            f"no linear probe: it takes at most {MAX_PROBE_CLASSES:,} labels, and these are {images.num_classes:,}"
+        )
+        remarks.append(("warning", message))
     return remarks
 
 

@@ -150,8 +150,10 @@ def test_neighbours_of_a_network_in_bfloat16_are_told_apart_in_float32(
 
 def test_more_may_be_held_out_than_are_classified(images: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
-    monkeypatch.setattr(knn, "MAX_HELD_OUT", 20)
+    assert set(whole.queries.tolist()) == set(whole.held_out.tolist())
+    monkeypatch.setattr(knn, "MAX_QUERIES", 20)
     parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
-    assert len(parts.held_out) == 20
-    assert set(parts.held_out.tolist()) < set(whole.held_out.tolist())
+    assert len(parts.queries) == 20
+    assert set(parts.queries.tolist()) < set(whole.queries.tolist())
     assert torch.equal(parts.train, whole.train)
+    assert torch.equal(parts.held_out, whole.held_out)

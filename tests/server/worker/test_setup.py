@@ -174,6 +174,16 @@ def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(
     assert grown.probe is ready.probe
 
 
+def test_more_labels_than_a_probe_takes_are_told_and_cost_nothing(
+    start: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepare(start).probe is not None
+    monkeypatch.setattr(setup, "MAX_PROBE_CLASSES", 3)
+    ready = prepare(start)
+    assert ready.probe is None
+    assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in ready.remarks
+
+
 def test_a_probe_begins_with_the_first_labels(tmp_path: Path, harness: ModuleType) -> None:
     images = [(data, -1) for data, _ in harness.digits(60)] + harness.digits(120)[60:]
     snapshot = harness.write_dataset(tmp_path / "dataset", images)
