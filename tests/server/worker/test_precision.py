@@ -26,6 +26,15 @@ def test_another_format_is_chosen_only_for_a_clear_gain(monkeypatch, seconds: fl
     assert precision.choose(settings(), CPU) == chosen
 
 
+@pytest.mark.parametrize(("seconds", "is_chosen"), [(0.5, True), (0.57, False)])
+def test_a_layout_is_chosen_only_for_a_clear_gain_over_the_best_format(monkeypatch, seconds: float, is_chosen) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+    faster = Numerics(precision="bfloat16", channels_last=True)
+    times = {faster: 0.6, HALF: seconds}
+    monkeypatch.setattr(precision, "_seconds_per_step", lambda settings, device, numerics: times.get(numerics, 1.0))
+    assert precision.choose(settings(), CPU) == (HALF if is_chosen else faster)
+
+
 def test_what_the_settings_say_is_not_overruled() -> None:
     assert precision.choose(settings(precision="bfloat16"), CPU).precision == "bfloat16"
     assert precision.choose(settings(precision="float32"), CPU).precision == "float32"
