@@ -137,7 +137,7 @@ def test_classes_are_selected_from_within_with_regard_to_all_that_is_chosen(tabl
     found, _ = selected(
         selector.answer(select(where, strategy, 6, chosen=blob(0, 1, 5), excluded=blob(*BAD), **budgets))
     )
-    assert [classes[row] for row in found] == [0, 1, 0, 1, 0, 0]
+    assert [classes[row] for row in found] == [0, 1, 0, 0, 1, 0], "mixed by their budgets"
     assert not {0, 1, 5, *BAD} & set(found)
     shares = {"balance": "equal", "budgets": blob(0, 0), "classes": blob(*classes)}
     found, _ = selected(selector.answer(select(where, strategy, 7, **shares)))
