@@ -2,8 +2,7 @@
 
 SGD with learning rate 0.06, momentum 0.9, weight decay 5e-4 and a cosine; batches of 128; views at 32 pixels without
 blur; DINO with two views. A bank of 1,024 keys, since 10,000 images are a fifth of CIFAR-10. Gradients of Barlow Twins
-and VICReg are clipped on both sides: at this rate their first steps, some thousands long, leave lightly's network below
-an untrained one, or at chance.
+and VICReg are clipped on both sides: without, lightly's networks ended below an untrained one and at chance.
 """
 
 from __future__ import annotations

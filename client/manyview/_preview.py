@@ -87,7 +87,7 @@ def request(
 
 def stored(images: Any) -> list[tuple[str, pb.PreviewImage]]:
     """(key, image) of images of a data set: keys, or what is listed of one."""
-    items: Iterable[Any] = [images] if isinstance(images, str) or hasattr(images, "image_id") else images
+    items: Iterable[Any] = [images] if isinstance(images, str) else images
     return [
         (str(getattr(item, "key", item)), pb.PreviewImage(stored=_models.image_ref(item)))
         for item in islice(items, _MOST + 1)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from manyview_server.learn.evaluation import CHUNK_LOGITS
+
 MOMENTUM = 0.9
 STATISTICS_MOMENTUM = 0.1
 EPSILON = 1e-5
-CHUNK_LOGITS = 4_000_000
-"""Held at a time (16 MB)."""
+MAX_CLASSES = 10_000
+"""A trainer makes no larger one: so many labels are names of images rather than classes."""
 
 
 class LinearProbe(nn.Module):

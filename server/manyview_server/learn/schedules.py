@@ -15,7 +15,7 @@ class Moment:
     steps_per_epoch: int = 1
     """When the training began: images that are adopted later make passes longer."""
     data_epoch: int | None = None
-    """Whole passes before this step; None where no image was adopted, so that `epoch` says it."""
+    """Whole passes over the images before this step; None: as `epoch` says it."""
 
     @property
     def epoch(self) -> float:
@@ -24,7 +24,7 @@ class Moment:
 
     @property
     def image_epoch(self) -> int:
-        """How often each image was trained on before this step: what its views and masks are drawn for."""
+        """How often each image was trained on before this step: what its masks are drawn for, as its views are."""
         return int(self.epoch) if self.data_epoch is None else self.data_epoch
 
 

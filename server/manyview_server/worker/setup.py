@@ -13,7 +13,7 @@ import torch
 
 from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
-from manyview_server.learn import methods, optimizers
+from manyview_server.learn import linear_probe, methods, optimizers
 from manyview_server.learn.alarms import Alarms
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment, build_method
@@ -22,11 +22,11 @@ from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views import require_plugins
-from manyview_server.messages import Adoption, ImageUnreadable, StartTraining
+from manyview_server.messages import Adoption, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import ModelCard
 from manyview_server.store.shards import SNAPSHOT_DTYPE
-from manyview_server.worker import backbone_check, precision, state
+from manyview_server.worker import backbone_check, precision, remarks, state
 from manyview_server.worker import cache as image_cache
 from manyview_server.worker.cache import CacheBuilder, ImageCache
 from manyview_server.worker.channel import Channel
@@ -37,10 +37,6 @@ from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.training_images import TrainingImages, arrange
 
 CONFIG_HINT = "Correct the configuration, and create the job again."
-MAX_UNREADABLE_REPORTED = 1000
-MAX_PROBE_CLASSES = 10_000
-"""More labels are names of images rather than classes, and a probe of them would outgrow the network."""
-"""Told one by one; the rest only as a number."""
 
 
 class Stopped(Exception):
@@ -187,7 +183,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     cache = builder.decode(snapshot, stopped)
     if stopped():
         raise Stopped
-    report_unreadable(channel, cache)
+    remarks.report_unreadable(channel, cache)
 
     progress.stage = "building"
     numerics = Numerics(**run["numerics"]) if run else precision.choose(settings, device)
@@ -244,9 +240,9 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
         remarks=(
             ("info", backbone_check.told(settings.backbone, method.encoder.backbone)),
             *([("info", f"it begins with {initial.file}, SHA-256 {initial.sha256}")] if initial else []),
-            *_remarks(cache, images, settings, numerics, start),
+            *remarks.of_start(cache, images, settings, numerics, start.num_threads),
         ),
-        inexact=tuple(_inexact(images, start, run if own else {})),
+        inexact=tuple(remarks.of_inexactness(images.num_trained, start.num_threads, run if own else {})),
     )
 
 
@@ -340,7 +336,9 @@ def _probe_for(
     images: TrainingImages, method: Method, settings: TrainSettings, probe: LinearProbe | None = None
 ) -> LinearProbe | None:
     """The probe for these images: `probe`, where there is one already, with room for all of their classes."""
-    if images.knn is None or not settings.evaluation.linear_probe or images.num_classes > MAX_PROBE_CLASSES:
+    if images.num_classes > linear_probe.MAX_CLASSES:
+        return None
+    if images.knn is None or not settings.evaluation.linear_probe:
         return probe
     if probe is None:
         rate = settings.evaluation.linear_learning_rate
@@ -358,46 +356,3 @@ def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: Linea
     except ValueError as error:
         hint = "Train it with the version and the settings of the job that wrote it, or begin anew: clone the job."
         raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error
-
-
-def report_unreadable(channel: Channel, cache: ImageCache) -> None:
-    """Tell the front of the images of `cache` that have no pixels."""
-    for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
-        channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
-
-
-def _remarks(
-    cache: ImageCache,
-    images: TrainingImages,
-    settings: TrainSettings,
-    numerics: Numerics,
-    start: StartTraining,
-) -> list[tuple[str, str]]:
-    layout = "channels_last" if numerics.channels_last else "contiguous"
-    side = cache.pixels.shape[-1]
-    remarks = [
-        (
-            "info",
-            f"{images.num_trained} images to train on, {images.num_held_out} held out; decoded to {side} x {side} "
-            f"pixels, kept in: {cache.location}; {numerics.precision}, {layout}, {start.num_threads} threads",
-        )
-    ]
-    if cache.unreadable:
-        remarks.append(("warning", f"{len(cache.unreadable)} images cannot be read and are left out"))
-    if settings.evaluation.knn_every_epochs and not images.num_held_out:
-        remarks.append(("info", "no kNN evaluation: it needs labelled images, in training and held out"))
-    elif settings.evaluation.linear_probe and images.num_classes > MAX_PROBE_CLASSES:
-        message = (
-            f"no linear probe: it takes at most {MAX_PROBE_CLASSES:,} labels, and these are {images.num_classes:,}"
-        )
-        remarks.append(("warning", message))
-    return remarks
-
-
-def _inexact(images: TrainingImages, start: StartTraining, run: dict[str, Any]) -> list[str]:
-    now = {"num_images": images.num_trained, "num_threads": start.num_threads, "torch": torch.__version__}
-    return [
-        f"{name} is {value}, and was {run[name]} when the checkpoint was written: the job goes on, but not bit for bit"
-        for name, value in now.items()
-        if run and run[name] != value
-    ]

@@ -37,9 +37,10 @@ from manyview_server.messages import (
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.feed import Batch
 from manyview_server.worker.following import Following
+from manyview_server.worker.remarks import report_unreadable
 from manyview_server.worker.reporter import Progress, StepReporter, TrainingFailed, start_heartbeat
 from manyview_server.worker.saver import CheckpointSaver
-from manyview_server.worker.setup import Setup, Stopped, prepare, report_unreadable
+from manyview_server.worker.setup import Setup, Stopped, prepare
 
 MAX_FAILED_CHECKPOINTS = 3
 """In a row; then going on would only lose more."""

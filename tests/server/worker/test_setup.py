@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from manyview_server.learn import backbones, methods
+from manyview_server.learn import backbones, linear_probe, methods
 from manyview_server.messages import Adoption, ImageUnreadable, Message, StartTraining
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
-from manyview_server.worker import setup, state
+from manyview_server.worker import remarks, setup, state
 from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.setup import Setup, Stopped
 
@@ -106,7 +106,7 @@ def test_a_data_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path, harn
 
 
 def test_unreadable_images_are_reported_one_by_one_up_to_a_limit(tmp_path, harness, start, monkeypatch) -> None:
-    monkeypatch.setattr(setup, "MAX_UNREADABLE_REPORTED", 3)
+    monkeypatch.setattr(remarks, "MAX_UNREADABLE_REPORTED", 3)
     images = harness.digits(60) + [(bytes([n]) * 9, 0) for n in range(5)]
     snapshot = harness.write_dataset(tmp_path / "mixed", images)
     sent = Sent()
@@ -178,10 +178,23 @@ def test_more_labels_than_a_probe_takes_are_told_and_cost_nothing(
     start: StartTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prepare(start).probe is not None
-    monkeypatch.setattr(setup, "MAX_PROBE_CLASSES", 3)
+    monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
     ready = prepare(start)
     assert ready.probe is None
     assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in ready.remarks
+
+
+def test_a_probe_ends_where_labels_that_come_later_are_too_many(
+    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
+    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    assert ready.probe is not None
+    assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe is None
 
 
 def test_a_probe_begins_with_the_first_labels(tmp_path: Path, harness: ModuleType) -> None:
