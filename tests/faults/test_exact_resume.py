@@ -25,7 +25,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.timeout(900 if SOAK else 120)
+@pytest.mark.timeout(900 if SOAK else 240)
 @pytest.mark.parametrize(("method", "action", "num_steps"), RUNS)
 def test_a_job_that_dies_at_every_step_ends_as_if_nothing_had_been(
     new_server: NewServer,
@@ -58,7 +58,7 @@ def test_a_job_that_dies_at_every_step_ends_as_if_nothing_had_been(
                 return job.refresh().is_terminal
             return False
 
-        wait_until(ended, "the end of the job", 800 if SOAK else 100)
+        wait_until(ended, "the end of the job", 800 if SOAK else 200)
         assert job.state == "SUCCEEDED", job.info.failure
         assert not list(failpoints.iterdir()), "it was killed at each step"
         assert job.info.attempt == num_steps + 1
