@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from manyview._errors import ManyviewError
 
 _FIRST_S = 0.1
 _MOST_S = 5.0
+_LOG = logging.getLogger("manyview")
 
 
 class Backoff:
@@ -17,6 +19,7 @@ class Backoff:
     up.
 
     Delays are drawn evenly from [0, 0.1 s * 2^attempt], at most 5 s; a server's `retry_after_s` is waited for on top.
+    Each is told to the logger "manyview" at level INFO.
     """
 
     def __init__(
@@ -52,4 +55,5 @@ class Backoff:
             raise error
         if at_most_s is not None and delay_s >= at_most_s:
             raise error
+        _LOG.info("failure %d in a row, next attempt in %.1f s: %s", self._failures, delay_s, error)
         self._sleep(delay_s)

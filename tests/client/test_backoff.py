@@ -1,5 +1,7 @@
 """When to try again, and when to give up."""
 
+import logging
+
 import pytest
 
 import manyview
@@ -64,3 +66,14 @@ def test_a_wait_that_would_outlast_the_deadline_is_not_begun() -> None:
     with pytest.raises(manyview.Unavailable):
         Backoff(sleep=clock.sleep, clock=clock).wait(manyview.Unavailable("busy", retry_after_s=30), at_most_s=5)
     assert clock.slept == []
+
+
+def test_a_log_tells_of_each_wait(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    backoff = Backoff(max_attempts=3, sleep=clock.sleep, clock=clock)
+    with caplog.at_level(logging.INFO, logger="manyview"), pytest.raises(manyview.Unavailable):
+        fail_forever(backoff)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"failure {n} in a row, next attempt in {delay:.1f} s: down [UNAVAILABLE]"
+        for n, delay in enumerate(clock.slept, start=1)
+    ]

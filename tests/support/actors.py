@@ -8,7 +8,10 @@ any moment: started again with the same history, it goes on.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
+import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -61,14 +64,16 @@ class Actor:
         return True
 
     def finish(self, timeout_s: float) -> None:
-        """End its stdin and wait until it is done. Fails with what it printed where it did not end well."""
+        """End its stdin and wait until it is done. Fails with what it printed where it did not end well, and with
+        where its threads are where it does not end."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
             status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait()
             raise AssertionError(f"{self.name} was not done within {timeout_s:g} s\n{self.printed}") from None
         assert status == 0, f"{self.name} ended with status {status}\n{self.printed}"
 
@@ -138,6 +143,8 @@ def embed(client: manyview.Client, history: History, job: str, folder: str) -> N
 
 
 def main(role: str, address: str, path: str, *arguments: str) -> None:
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     history = History(Path(path))
     deadlines = manyview.Deadlines(unary_s=20, embed_s=20, idle_s=30, reconnect_s=120)
     with manyview.Client(address, deadlines=deadlines) as client:
