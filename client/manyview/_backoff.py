@@ -11,6 +11,10 @@ from manyview._errors import ManyviewError
 
 _FIRST_S = 0.1
 _MOST_S = 5.0
+# Far above `_MOST_S`; without a bound 2^1024 overflows after an hour of failures.
+_MAX_DOUBLINGS = 16
+# An attempt that seems to take longer was suspended together with this process.
+LONGEST_ATTEMPT_S = 60.0
 _LOG = logging.getLogger("manyview")
 
 
@@ -19,7 +23,8 @@ class Backoff:
     up.
 
     Delays are drawn evenly from [0, 0.1 s * 2^attempt], at most 5 s; a server's `retry_after_s` is waited for on top.
-    Each is told to the logger "manyview" at level INFO.
+    Each is told to the logger "manyview" at level INFO. `longest_attempt_s` is how long an attempt can take. Time
+    beyond it does not count towards `give_up_after_s`, because this process was suspended then.
     """
 
     def __init__(
@@ -27,15 +32,18 @@ class Backoff:
         *,
         max_attempts: int | None = None,
         give_up_after_s: float | None = None,
+        longest_attempt_s: float = LONGEST_ATTEMPT_S,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_attempts = max_attempts
         self._give_up_after_s = give_up_after_s
+        self._longest_attempt_s = longest_attempt_s
         self._sleep = sleep
         self._clock = clock
         self._failures = 0
-        self._failing_since = 0.0
+        self._failed_s = 0.0
+        self._attempt_began = 0.0
 
     def succeeded(self) -> None:
         """The connection works again: count from the beginning."""
@@ -45,15 +53,19 @@ class Backoff:
         """Sleep before the next attempt. Raises `error` when attempts or time are used up, or the wait would not
         fit."""
         if self._failures == 0:
-            self._failing_since = self._clock()
+            self._failed_s = 0.0
+        else:
+            self._failed_s += min(self._clock() - self._attempt_began, self._longest_attempt_s)
         self._failures += 1
-        delay_s = random.uniform(0, min(_MOST_S, _FIRST_S * 2**self._failures)) + (error.retry_after_s or 0.0)
-        failed_s = self._clock() - self._failing_since
+        delay_s = random.uniform(0, min(_MOST_S, _FIRST_S * 2 ** min(self._failures, _MAX_DOUBLINGS)))
+        delay_s += error.retry_after_s or 0.0
         if self._max_attempts is not None and self._failures >= self._max_attempts:
             raise error
-        if self._give_up_after_s is not None and failed_s + delay_s > self._give_up_after_s:
+        if self._give_up_after_s is not None and self._failed_s + delay_s > self._give_up_after_s:
             raise error
         if at_most_s is not None and delay_s >= at_most_s:
             raise error
         _LOG.info("failure %d in a row, next attempt in %.1f s: %s", self._failures, delay_s, error)
         self._sleep(delay_s)
+        self._failed_s += delay_s
+        self._attempt_began = self._clock()

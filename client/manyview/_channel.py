@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -22,7 +21,8 @@ from google.protobuf.message import Message
 
 from manyview import __version__
 from manyview._backoff import Backoff
-from manyview._errors import from_rpc_error, is_transient
+from manyview._deadline import Deadline
+from manyview._errors import DeadlineExceeded, ManyviewError, from_rpc_error, is_transient
 from manyview._stream import Stream
 
 Q = TypeVar("Q", bound=Message)
@@ -90,6 +90,11 @@ class Deadlines:
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
 
+    @property
+    def longest_s(self) -> float:
+        """The longest of the waits for one answer or message."""
+        return max(self.unary_s, self.embed_s, self.idle_s)
+
 
 class Channel:
     """A lazily opened gRPC channel; safe to share between threads."""
@@ -116,20 +121,21 @@ class Channel:
         call = self._connect().unary_unary(
             method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
         )
-        ends = time.monotonic() + (timeout_s or self.deadlines.unary_s)
+        deadline = Deadline(self.deadlines.unary_s if timeout_s is None else timeout_s)
         backoff = Backoff(max_attempts=None if self._has_answered else _MAX_ATTEMPTS)
         while True:
-            left_s = max(0.0, ends - time.monotonic())
             try:
-                answer: R = call(request, timeout=left_s, metadata=self._metadata)
+                answer: R = call(request, timeout=deadline.left_s(), metadata=self._metadata)
                 self._has_answered = True
                 return answer
             except grpc.RpcError as cause:
                 error = from_rpc_error(cause, self.target)
+                if _was_suspended(error, deadline):
+                    continue
                 if not is_transient(error):
                     raise error from cause
                 error.__cause__ = cause
-                backoff.wait(error, at_most_s=ends - time.monotonic())
+                backoff.wait(error, at_most_s=deadline.left_s())
 
     def server_stream(self, method: str, request: Q, reply: type[R]) -> Stream[Q, R]:
         """Open a stream of replies to one request."""
@@ -153,16 +159,21 @@ class Channel:
         def start(requests: Iterator[Q]) -> Any:
             return call(requests, metadata=self._metadata)
 
-        return Stream(start, target=self.target, idle_s=idle_s or self.deadlines.idle_s)
+        return Stream(start, target=self.target, idle_s=self.deadlines.idle_s if idle_s is None else idle_s)
 
     def health(self) -> str:
         """`grpc.health.v1` in raw bytes, so that no further package is needed: an empty request asks for the whole
         server, the reply is one field, 08 and the status."""
         call: Any = self._connect().unary_unary("/grpc.health.v1.Health/Check", None, None)
-        try:
-            reply: bytes = call(b"", timeout=self.deadlines.unary_s, metadata=self._metadata)
-        except grpc.RpcError as cause:
-            raise from_rpc_error(cause, self.target) from cause
+        deadline = Deadline(self.deadlines.unary_s)
+        reply: bytes | None = None
+        while reply is None:
+            try:
+                reply = call(b"", timeout=deadline.left_s(), metadata=self._metadata)
+            except grpc.RpcError as cause:
+                error = from_rpc_error(cause, self.target)
+                if not _was_suspended(error, deadline):
+                    raise error from cause
         self._has_answered = True
         status = reply[1] if len(reply) > 1 else 0
         return ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")[status]
@@ -192,6 +203,11 @@ class Channel:
         options = tls if isinstance(tls, TLSOptions) else TLSOptions(ca=None if isinstance(tls, bool) else tls)
         name = (("grpc.ssl_target_name_override", options.server_name),) if options.server_name else ()
         return grpc.secure_channel(self.target, _credentials(options), options=(*_OPTIONS, *name))
+
+
+def _was_suspended(error: ManyviewError, deadline: Deadline) -> bool:
+    """Whether this process slept over the deadline, which says nothing about the server: ask again."""
+    return isinstance(error, DeadlineExceeded) and not error.reason and deadline.extend_if_late()
 
 
 def _credentials(options: TLSOptions) -> grpc.ChannelCredentials:

@@ -52,8 +52,13 @@ def pages(rpcs: Rpcs, request: pb.EmbedDatasetRequest, progress: Progress) -> It
     def reopen() -> Stream[pb.EmbedDatasetRequest, pb.EmbedDatasetResponse]:
         return rpcs.embed_dataset(request)
 
-    reconnect_s = rpcs.channel.deadlines.reconnect_s
-    for message in messages(reopen, reconnect_s=reconnect_s, is_end=lambda m: m.HasField("end"), is_news=Advance()):
+    for message in messages(
+        reopen,
+        reconnect_s=rpcs.channel.deadlines.reconnect_s,
+        longest_attempt_s=rpcs.channel.deadlines.longest_s,
+        is_end=lambda m: m.HasField("end"),
+        is_news=Advance(),
+    ):
         match message.WhichOneof("payload"):
             case "opened":
                 checkpoint, version = message.opened.checkpoint, message.opened.version

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
 from manyview._backoff import Backoff
-from manyview._errors import Internal, ManyviewError, Unavailable, from_stream_error, is_transient
+from manyview._errors import Internal, ManyviewError, Unavailable, from_stream_error, may_reopen
 from manyview._images import EncodedImage
 from manyview._rpcs import Rpcs
 from manyview._stream import Stream
@@ -149,7 +149,8 @@ class EmbedRun:
         self._checkpoint = ""
         self._start = 0
         self._unanswered: deque[list[EncodedImage]] = deque()
-        self._backoff = Backoff(give_up_after_s=rpcs.channel.deadlines.reconnect_s)
+        deadlines = rpcs.channel.deadlines
+        self._backoff = Backoff(give_up_after_s=deadlines.reconnect_s, longest_attempt_s=deadlines.longest_s)
 
     def run(self, made: Iterator[list[EncodedImage]]) -> Iterator[Embeddings]:
         """A chunk for each batch. Batches without an answer when a stream breaks are sent again, to the same
@@ -163,7 +164,7 @@ class EmbedRun:
                 yield from self._session(made)
                 return
             except ManyviewError as error:
-                if not is_transient(error):
+                if not may_reopen(error):
                     raise
                 self._backoff.wait(error)
 

@@ -285,3 +285,9 @@ def from_stream_error(error: types_pb2.StreamError) -> ManyviewError:
 def is_transient(error: ManyviewError) -> bool:
     """Whether the same call may succeed when it is made again: unavailable, or exhausted with a time to come back."""
     return isinstance(error, Unavailable) or (isinstance(error, ResourceExhausted) and error.retry_after_s is not None)
+
+
+def may_reopen(error: ManyviewError) -> bool:
+    """Whether a stream that ended with this error may be opened again. Streams have no deadline of their own: one that
+    ends with DEADLINE_EXCEEDED and without a reason of the server's met a limit of a proxy on the way."""
+    return is_transient(error) or (isinstance(error, DeadlineExceeded) and not error.reason)

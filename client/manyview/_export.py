@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from manyview._backoff import Backoff
-from manyview._errors import DataLoss, ManyviewError, Unavailable, is_transient
+from manyview._errors import DataLoss, ManyviewError, Unavailable, may_reopen
 from manyview._rpcs import Rpcs
 from manyview.v1 import model_service_pb2 as pb
 
@@ -30,7 +30,7 @@ def export(rpcs: Rpcs, model: str, path: Path) -> Path:
                 os.replace(partial, path)
                 return path
             except ManyviewError as error:
-                if not is_transient(error):
+                if not may_reopen(error):
                     raise
                 backoff.wait(error)
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
 from manyview import _convert, _export, _metrics, _models
-from manyview._errors import TrainJobCancelled, TrainJobFailed
+from manyview._deadline import LOOK_S, Deadline, checked_timeout
+from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
 from manyview._metrics import Event, History
 from manyview._rpcs import Rpcs
 from manyview._stream import Stream
@@ -46,7 +48,11 @@ class Job:
 
     def refresh(self) -> TrainJobInfo:
         """Ask the server how the job stands."""
-        self._info = _convert.train_job(self._rpcs.get_train_job(pb.GetTrainJobRequest(name=self.name)).train_job)
+        return self._refresh()
+
+    def _refresh(self, timeout_s: float | None = None) -> TrainJobInfo:
+        reply = self._rpcs.get_train_job(pb.GetTrainJobRequest(name=self.name), timeout_s=timeout_s)
+        self._info = _convert.train_job(reply.train_job)
         return self._info
 
     def metrics(
@@ -91,16 +97,25 @@ class Job:
 
     def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
         """Wait until the job has succeeded, through pauses too. Raises TrainJobFailed with reason and hint,
-        TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then."""
-        info = self.refresh()
+        TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then. Raises
+        ValueError for a `timeout_s` of 0: `refresh` looks once."""
+        began = time.monotonic()
+        info = self._look(checked_timeout(timeout_s), timeout_s)
         if not info.is_terminal:
             reconnect_s = self._rpcs.channel.deadlines.reconnect_s
-            after = info.last_sequence
             for _ in _metrics.follow(
-                self._rpcs, self.name, after=after, kinds=["state"], reconnect_s=reconnect_s, timeout_s=timeout_s
+                self._rpcs,
+                self.name,
+                after=info.last_sequence,
+                kinds=["state"],
+                reconnect_s=reconnect_s,
+                timeout_s=timeout_s,
+                began=began,
             ):
                 pass
-            info = self.refresh()
+            # The job ended in time: only how it ended is still to be asked.
+            left_s = Deadline(timeout_s, began=began).left_s()
+            info = self._look(timeout_s, None if left_s is None else max(left_s, LOOK_S))
         if info.state == "CANCELLED":
             raise TrainJobCancelled(self.name)
         if info.state == "FAILED":
@@ -108,6 +123,15 @@ class Job:
             reason, message, hint = (failure.reason, failure.message, failure.hint) if failure else ("INTERNAL", "", "")
             raise TrainJobFailed(self.name, reason=reason, message=message, hint=hint)
         return info
+
+    def _look(self, timeout_s: float | None, left_s: float | None) -> TrainJobInfo:
+        """Refresh within `left_s`, what is left of `timeout_s`. Raises DeadlineExceeded."""
+        try:
+            return self._refresh(left_s)
+        except DeadlineExceeded as error:
+            if error.reason or left_s is None or left_s >= self._rpcs.channel.deadlines.unary_s:
+                raise
+            raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error
 
     def pause(self) -> TrainJobInfo:
         """Stop at the next step, with a checkpoint, and leave the device to the next job; PAUSING at first where a

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from manyview import _convert
-from manyview._backoff import Backoff
-from manyview._errors import DeadlineExceeded, ManyviewError, Unavailable, is_transient
+from manyview._backoff import LONGEST_ATTEMPT_S, Backoff
+from manyview._deadline import Deadline
+from manyview._errors import DeadlineExceeded, ManyviewError, Unavailable, may_reopen
 from manyview._rpcs import Rpcs
 from manyview._stream import Stream
 from manyview.v1 import metrics_service_pb2 as pb
@@ -132,11 +132,12 @@ def follow(
     kinds: Iterable[str] | None = None,
     reconnect_s: float,
     timeout_s: float | None = None,
+    began: float | None = None,
 ) -> Generator[Event]:
     """Every event after `after`, each once and in order, over as many connections as it takes.
 
     Raises OutOfRange when `after` is older than the oldest event held, the last failure when the server could not be
-    reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed.
+    reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed since `began`, or since now.
     """
     cursor = after
     wanted = kind_names(kinds)
@@ -145,7 +146,15 @@ def follow(
         request = pb.SubscribeMetricsRequest(train_job=job, after_sequence=cursor, follow=live, kinds=wanted)
         return rpcs.subscribe_metrics(request)
 
-    for message in messages(reopen, reconnect_s=reconnect_s, timeout_s=timeout_s, is_end=_is_end, is_pause=_is_drain):
+    for message in messages(
+        reopen,
+        reconnect_s=reconnect_s,
+        longest_attempt_s=rpcs.channel.deadlines.longest_s,
+        timeout_s=timeout_s,
+        began=began,
+        is_end=_is_end,
+        is_pause=_is_drain,
+    ):
         for event in message.events:
             if event.sequence > cursor:
                 cursor = event.sequence
@@ -167,6 +176,7 @@ def messages(
     reconnect_s: float,
     is_end: Callable[[R], bool],
     is_pause: Callable[[R], bool] = lambda _: False,
+    longest_attempt_s: float = LONGEST_ATTEMPT_S,
     timeout_s: float | None = None,
     began: float | None = None,
     quiet_is_normal: bool = False,
@@ -178,12 +188,12 @@ def messages(
     if not now. `quiet_is_normal`: the stream has no heartbeat, so a silent one is opened again without counting as a
     failure. `is_news`: whether a message shows that it goes on; without such a one failures go on, too.
     """
-    backoff = Backoff(give_up_after_s=reconnect_s)
-    ends = None if timeout_s is None else (time.monotonic() if began is None else began) + timeout_s
+    backoff = Backoff(give_up_after_s=reconnect_s, longest_attempt_s=longest_attempt_s)
+    deadline = Deadline(timeout_s, began=began)
     while True:
         try:
             with reopen() as stream:
-                while (message := stream.receive(_left_s(ends))) is not None:
+                while (message := stream.receive(deadline.left_s())) is not None:
                     if is_news(message):
                         backoff.succeeded()
                     yield message
@@ -192,19 +202,15 @@ def messages(
                     if is_pause(message):
                         break
                 failure: ManyviewError = Unavailable("the stream ended before its end was said", reason="STREAM_ENDED")
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error
-        except ManyviewError as error:
-            if not is_transient(error):
+        except ManyviewError as error:  # before TimeoutError, which a DeadlineExceeded of the server's is as well
+            if not may_reopen(error):
                 raise
             if quiet_is_normal and error.reason == "STREAM_IDLE":
                 backoff.succeeded()
             failure = error
-        backoff.wait(failure, at_most_s=_left_s(ends))
-
-
-def _left_s(ends: float | None) -> float | None:
-    return None if ends is None else max(0.0, ends - time.monotonic())
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error
+        backoff.wait(failure, at_most_s=deadline.left_s())
 
 
 def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int = 0) -> History:

@@ -55,8 +55,11 @@ class Rpcs:
     def create_train_job(self, request: jobs.CreateTrainJobRequest) -> jobs.CreateTrainJobResponse:
         return self._mutate("TrainJobService/CreateTrainJob", request, jobs.CreateTrainJobResponse)
 
-    def get_train_job(self, request: jobs.GetTrainJobRequest) -> jobs.GetTrainJobResponse:
-        return self._read("TrainJobService/GetTrainJob", request, jobs.GetTrainJobResponse)
+    def get_train_job(
+        self, request: jobs.GetTrainJobRequest, *, timeout_s: float | None = None
+    ) -> jobs.GetTrainJobResponse:
+        """With `timeout_s` within that, if it is shorter than the deadline of every call."""
+        return self._read("TrainJobService/GetTrainJob", request, jobs.GetTrainJobResponse, timeout_s)
 
     def list_train_jobs(self, request: jobs.ListTrainJobsRequest) -> jobs.ListTrainJobsResponse:
         return self._read("TrainJobService/ListTrainJobs", request, jobs.ListTrainJobsResponse)
@@ -139,8 +142,11 @@ class Rpcs:
     def get_server_info(self, request: models.GetServerInfoRequest) -> models.GetServerInfoResponse:
         return self._read("ModelService/GetServerInfo", request, models.GetServerInfoResponse)
 
-    def _read(self, method: str, request: Message, reply: type[R]) -> R:
-        return self.channel.unary(_PACKAGE + method, request, reply)
+    def _read(self, method: str, request: Message, reply: type[R], timeout_s: float | None = None) -> R:
+        unary_s = self.channel.deadlines.unary_s
+        return self.channel.unary(
+            _PACKAGE + method, request, reply, timeout_s=unary_s if timeout_s is None else min(timeout_s, unary_s)
+        )
 
     def _mutate(self, method: str, request: Any, reply: type[R]) -> R:
         """A call that changes something: its `request_id` stays the same over all attempts, so it happens once."""

@@ -210,6 +210,7 @@ def _messages(
     for message in messages(
         lambda: call(request),
         reconnect_s=rpcs.channel.deadlines.reconnect_s,
+        longest_attempt_s=rpcs.channel.deadlines.longest_s,
         is_end=lambda m: m.HasField("end"),
         is_news=Advance(),
         timeout_s=timeout_s,

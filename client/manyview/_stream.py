@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from manyview._errors import ManyviewError, Unavailable, from_rpc_error
+from manyview._deadline import take
+from manyview._errors import Cancelled, ManyviewError, Unavailable, from_rpc_error
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -57,7 +59,7 @@ class Stream(Generic[Q, R]):
         """
         idle_first = timeout_s is None or timeout_s >= self._idle_s
         try:
-            item = self._inbox.get(timeout=self._idle_s if idle_first else timeout_s)
+            item = take(self._inbox, self._idle_s if idle_first else timeout_s)
         except queue.Empty:
             if idle_first:
                 message = f"{self._target} said nothing for {self._idle_s:g} s"
@@ -71,10 +73,12 @@ class Stream(Generic[Q, R]):
         return item
 
     def close(self) -> None:
-        """Cancel the call if it still runs."""
+        """Cancel the call if it still runs. Another thread that waits in `receive` gets Cancelled."""
         self._closed.set()
         self._outbox.put(None)
         self._call.cancel()
+        with suppress(queue.Full):  # then nobody waits
+            self._inbox.put_nowait(Cancelled("the stream was closed"))
 
     def _read(self) -> None:
         try:

@@ -61,6 +61,25 @@ def test_continuous_failure_is_given_up_after_its_time() -> None:
     assert 50 < clock.now_s <= 60
 
 
+def test_failures_without_end_never_overflow() -> None:
+    clock = Clock()
+    backoff = Backoff(give_up_after_s=86_400, sleep=clock.sleep, clock=clock)
+    with pytest.raises(manyview.Unavailable):
+        fail_forever(backoff)
+    assert len(clock.slept) > 10_000
+
+
+def test_the_time_in_which_the_process_was_suspended_is_no_failure() -> None:
+    clock = Clock()
+    backoff = Backoff(give_up_after_s=300, longest_attempt_s=60, sleep=clock.sleep, clock=clock)
+    backoff.wait(manyview.Unavailable("before the lid was closed"))
+    clock.now_s += 36_000
+    backoff.wait(manyview.Unavailable("after it was opened"))
+    with pytest.raises(manyview.Unavailable):
+        fail_forever(backoff)
+    assert 36_200 < clock.now_s <= 36_300 + 5
+
+
 def test_a_wait_that_would_outlast_the_deadline_is_not_begun() -> None:
     clock = Clock()
     with pytest.raises(manyview.Unavailable):

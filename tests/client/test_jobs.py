@@ -82,6 +82,25 @@ def test_a_stream_that_ends_without_its_end_is_opened_again(job: manyview.Job, s
     assert len(server.requests("SubscribeMetrics")) == 3
 
 
+def test_a_proxys_limit_on_streams_is_bridged_at_the_cursor(job: manyview.Job, server: FakeServer) -> None:
+    for step in range(1, 5):
+        server.add_scalars(job.name, step, loss=1.0)
+    server.finish_job(job.name)
+    server.fail("SubscribeMetrics", "DEADLINE_EXCEEDED", message="stream timeout", after=2)
+    assert [event.sequence for event in job.metrics()] == [1, 2, 3, 4, 5]
+    assert [request.after_sequence for request in server.requests("SubscribeMetrics")] == [0, 2]
+
+
+@pytest.mark.parametrize("timeout_s", [None, 10.0], ids=["without a limit", "with a limit"])
+def test_a_deadline_of_the_servers_keeps_its_reason(
+    job: manyview.Job, server: FakeServer, timeout_s: float | None
+) -> None:
+    server.fail("SubscribeMetrics", "DEADLINE_EXCEEDED", message="the server's words", reason="SOME_DEADLINE")
+    with pytest.raises(manyview.DeadlineExceeded, match="the server's words") as raised:
+        job.wait(timeout_s)
+    assert raised.value.reason == "SOME_DEADLINE"
+
+
 def test_without_follow_the_events_end_where_the_log_does(job: manyview.Job, server: FakeServer) -> None:
     server.add_scalars(job.name, 1, loss=1.0)
     assert len(list(job.metrics(follow=False))) == 1
@@ -165,6 +184,17 @@ def test_waiting_for_a_cancelled_job_says_so(job: manyview.Job) -> None:
 def test_waiting_has_a_limit(job: manyview.Job) -> None:
     with pytest.raises(TimeoutError, match=r"not done within 0.5 s"):
         job.wait(timeout_s=0.5)
+
+
+def test_the_first_look_at_a_job_is_within_the_limit_too(job: manyview.Job, server: FakeServer) -> None:
+    server.calls.clear()
+    with pytest.raises(TimeoutError, match=r"not done within 0.5 s"):
+        job.wait(timeout_s=0.5)
+    (look,) = [call for call in server.calls if call.rpc == "GetTrainJob"]
+    assert look.deadline_s is not None
+    assert look.deadline_s < 2, "the wire rounds up; the client's deadline for calls is 10 s"
+    with pytest.raises(ValueError, match="timeout_s must be above 0"):
+        job.wait(timeout_s=0)
 
 
 def test_only_a_terminal_job_can_be_deleted(client: manyview.Client, job: manyview.Job, server: FakeServer) -> None:

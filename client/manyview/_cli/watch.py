@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 40
 _REFRESH_S = 2.0
+# For the last look at a job that has ended.
+_ENDED_S = 30.0
 
 
 def watch(
@@ -42,7 +44,7 @@ def show(job: Job, *, after: int = 0, as_json: bool = False) -> None:
             typer.echo(json.dumps(asdict(event), default=str) if as_json else line(event))
     else:
         _show_live(job, after)
-    job.wait(timeout_s=_REFRESH_S)
+    job.wait(timeout_s=_ENDED_S)
 
 
 def line(event: Event) -> str:

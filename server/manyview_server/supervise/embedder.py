@@ -28,6 +28,7 @@ from manyview_server.link import LinkClosed, LinkCorrupt
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
 from manyview_server.supervise.quarantine import Quarantine
+from manyview_server.supervise.restart_delay import restart_delay_s
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +289,7 @@ class EmbedderSupervisor:
     def _died(self) -> None:
         """Count a death. The first restart comes at once, each further one without an answer between later."""
         self._deaths += 1
-        delay_s = min(MAX_RETRY_AFTER_S, RETRY_AFTER_S * 2 ** (self._deaths - 2)) if self._deaths > 1 else 0.0
+        delay_s = restart_delay_s(self._deaths - 1, RETRY_AFTER_S, MAX_RETRY_AFTER_S) if self._deaths > 1 else 0.0
         self._not_before = asyncio.get_running_loop().time() + delay_s
 
     def _fail_all(self, error: ServiceError) -> None:

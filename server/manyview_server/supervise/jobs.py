@@ -25,6 +25,7 @@ from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.poison import PoisonHunt
 from manyview_server.supervise.process import WORKER_COMMAND
 from manyview_server.supervise.reports import StepWatch, TrainerReports
+from manyview_server.supervise.restart_delay import restart_delay_s
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +304,7 @@ class JobSupervisor:
         return moved
 
     async def _wait_before_restart(self, run: Run, restarts: int) -> None:
-        delay_s = min(self._patience.restart_at_most_s, self._patience.restart_s * 2 ** max(0, restarts - 1))
+        delay_s = restart_delay_s(restarts, self._patience.restart_s, self._patience.restart_at_most_s)
         try:
             async with asyncio.timeout(delay_s):
                 await run.stop.wait()

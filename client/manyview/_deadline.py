@@ -1,0 +1,71 @@
+"""Limits on waiting, for a process that may be suspended: a laptop's lid, SIGSTOP, a paused container.
+
+A process that wakes up late finds every limit exceeded, although the answers may have arrived in the meantime. So a
+wait that ends late is followed by another short one, in which this process reads what has arrived, before the other
+side counts as silent. The clock is `time.monotonic`: steps of the wall clock change nothing.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+
+LATE_S = 1.0
+"""A wait that ends later than this after its limit was suspended, or starved."""
+LOOK_S = 5.0
+"""How long to look at what has arrived after such a wait."""
+
+
+class Source(Protocol[T_co]):
+    """A queue, as far as it is read here."""
+
+    def get(self, *, timeout: float | None) -> T_co: ...
+
+
+def checked_timeout(timeout_s: float | None) -> float | None:
+    """Return `timeout_s`. Raises ValueError unless it is None or above 0."""
+    if timeout_s is not None and not timeout_s > 0:
+        raise ValueError(f"timeout_s must be above 0, or None for no limit, not {timeout_s}")
+    return timeout_s
+
+
+class Deadline:
+    """The end of a period that begins now, or began earlier; None never ends."""
+
+    def __init__(
+        self, timeout_s: float | None, *, began: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._made = clock()
+        self._ends = None if timeout_s is None else (self._made if began is None else began) + timeout_s
+
+    def left_s(self) -> float | None:
+        """Return the seconds that are left, 0 after the end, None without an end."""
+        if self._ends is None:
+            return None
+        self.extend_if_late()
+        return max(0.0, self._ends - self._clock())
+
+    def extend_if_late(self) -> bool:
+        """If this is the first look long after the end, allow `LOOK_S` more from now on, and return whether that was
+        done."""
+        if self._ends is None or self._clock() - max(self._ends, self._made) <= LATE_S:
+            return False
+        self._ends = self._clock() + LOOK_S
+        return True
+
+
+def take(source: Source[T_co], timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> T_co:
+    """Return the next item of a queue. Raises queue.Empty when none came within `timeout_s`, nor, where the wait ended
+    late, in the look after it."""
+    began = clock()
+    try:
+        return source.get(timeout=timeout_s)
+    except queue.Empty:
+        if timeout_s is None or clock() - began - timeout_s <= LATE_S:
+            raise
+    return source.get(timeout=LOOK_S)
