@@ -1,4 +1,4 @@
-"""The disk is full: when images come in (F14), and when a job writes its checkpoints (F31).
+"""The disk is full: when images come in (F14), when a job writes its checkpoints (F31), and when it decodes (F76).
 
 Promises: the refusal says so; nothing half written is seen; what was there can be read, jobs can be cancelled and data
 deleted; all goes on when there is room, without a restart.
@@ -6,6 +6,7 @@ deleted; all goes on when there is room, without a restart.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -161,3 +162,42 @@ def test_a_job_whose_checkpoints_find_no_room_trains_on_and_pauses_and_goes_on_w
             job.wait(PATIENCE_S)
             assert [row["step"] for row in job.history(["loss"]).rows] == list(range(1, 25))
             assert [event.values["to_step"] for event in job.metrics(kinds=["rollback"])] == [4]
+
+
+def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(catalogue: Path, tmp_path: Path) -> None:
+    require("tmpfs")
+    write_photos(tmp_path / "photos", 64, seed=41)
+    num_bytes = 64 * 3 * 512**2
+    config = SMALL_JOB | {"decode_size": 512, "max_steps": 4, "evaluation": {"knn_every_epochs": 0}}
+    with small_tmpfs(2 * NUM_MIB) as disk, server_on(disk, catalogue) as server:
+        server.start()
+        server.stop()
+        leave_memory_for_images(server, num_bytes // 2)
+        server.start()
+        with server.client() as client:
+            client.upload(tmp_path / "photos", dataset="photos")
+            # Room for all of it, but for what is kept for other things.
+            ballast = fill(disk, num_bytes + RESERVE_BYTES)
+            job = client.train("photos", config=config)
+            wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
+            told = [event.values for event in job.metrics(follow=False) if event.kind == "state"][-1]
+            assert told["reason"] == "DISK_FULL"
+            assert f"take {num_bytes:,} bytes" in told["message"]
+            assert "resume the job" in told["message"]
+            assert str(disk) not in told["message"]
+            assert job.info.attempt == 1, "there was no crash"
+            assert client.dataset("photos").num_unreadable == 0, "no image is under suspicion"
+            ballast.unlink()
+            job.resume()
+            job.wait(PATIENCE_S)
+            assert [row["step"] for row in job.history(["loss"]).rows] == [1, 2, 3, 4]
+        assert server.stop() == 0
+
+
+def leave_memory_for_images(server: ServerProcess, num_bytes: int) -> None:
+    """Let the server believe at its next start that its device has so little memory: decoded images take a third."""
+    path = server.data_dir / "catalogue.json"
+    kept = json.loads(path.read_text())
+    for device in kept["catalogue"]["devices"]:
+        device["memory_bytes"] = 3 * num_bytes
+    path.write_text(json.dumps(kept))

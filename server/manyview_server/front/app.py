@@ -17,10 +17,10 @@ from manyview_server.store.database import StoreUnusable
 from manyview_server.store.embedding_cache import EmbeddingCache
 from manyview_server.store.store import Store
 from manyview_server.supervise.attempt import Patience
-from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes
+from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
-from manyview_server.supervise.embedder import EmbedderSupervisor
+from manyview_server.supervise.embedder import EmbedderLimits, EmbedderSupervisor
 from manyview_server.supervise.jobs import JobSupervisor
 from manyview_server.supervise.previewer import PreviewerSupervisor
 from manyview_server.supervise.selector import SelectorPool
@@ -89,7 +89,7 @@ class App:
     def _supervisors(
         self, catalogue: Catalogue, devices: tuple[str, ...]
     ) -> tuple[JobSupervisor, EmbedderSupervisor, SelectorPool]:
-        budget = CoreBudget(available_cores())
+        budget = CoreBudget(available_cores(), num_devices=len(devices))
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
         patience = Patience(
@@ -98,7 +98,9 @@ class App:
             stop_s=STOP_FRACTION * self._settings.drain_s,
         )
         jobs = JobSupervisor(self._store, caches, budget, patience=patience)
-        return jobs, EmbedderSupervisor(budget, devices[0]), SelectorPool(budget, devices[0])
+        queue_bytes = embed_queue_bytes(self._settings.max_message_bytes)
+        embedder = EmbedderSupervisor(budget, devices[0], limits=EmbedderLimits(max_bytes=queue_bytes))
+        return jobs, embedder, SelectorPool(budget, devices[0])
 
     async def serve(self) -> None:
         """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""

@@ -23,6 +23,7 @@ from typing import NoReturn, TypeVar
 
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable
 from manyview_server.store.ballast import Ballast
+from manyview_server.store.disk_space import DISK_FULL_ERRNOS
 from manyview_server.store.schema import MIGRATIONS
 from manyview_server.store.shards import SyncFailed
 
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 # sysexits.h EX_IOERR: after a failed sync nothing in memory can be trusted to be on disk, and a second try would lie.
 EXIT_SYNC_FAILED = 74
 SYNC_ERRORS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
-DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 # A disk that broke is remounted read-only, by ext4 for one.
 DISK_BROKEN_ERRNOS = frozenset({errno.EROFS, errno.EIO, errno.EACCES})
 

@@ -27,6 +27,7 @@ from manyview_server.store.ballast import Ballast
 from manyview_server.store.blocks import TEMPORARY_SUFFIX
 from manyview_server.store.database import Database, StoreLocked
 from manyview_server.store.datasets import DatasetStore
+from manyview_server.store.disk_space import reserve_bytes as reserve_bytes_of
 from manyview_server.store.embedding_cache import remove
 from manyview_server.store.events import EventLog
 from manyview_server.store.ingest import Ingest
@@ -38,10 +39,6 @@ from manyview_server.store.uploads import UploadStore
 from manyview_server.store.writers import ShardWriters
 
 log = logging.getLogger(__name__)
-
-# Uploads stop this far from a full disk, or at a twentieth of a small one.
-RESERVE_BYTES = 512 << 20
-RESERVE_FRACTION = 0.05
 
 
 class Store:
@@ -74,8 +71,7 @@ class Store:
         lock_fd = _lock(data_dir / "LOCK")
         try:
             if reserve_bytes is None:
-                disk = os.statvfs(data_dir)
-                reserve_bytes = min(RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * RESERVE_FRACTION))
+                reserve_bytes = reserve_bytes_of(data_dir)
             store = cls(data_dir, lock_fd, reserve_bytes, clock)
             store._start()
         except BaseException:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from manyview_server.control_groups import ROOT, counter, groups, own_groups
+from manyview_server.host_memory import host_memory
+
 # Of a device's memory: the rest is for the networks, their gradients and the embedder.
 CACHE_FRACTION = 1 / 3
+# Of the memory: for images that wait to be embedded.
+QUEUE_FRACTION = 1 / 16
+MOST_QUEUE_BYTES = 256 << 20
 
 
 class CoreBudget:
-    """Threads for trainers and the embedder. A trainer takes every core, the embedder half of them beside it."""
+    """Threads for trainers and the embedder. Trainers share all cores, the embedder takes half of them beside them."""
 
-    def __init__(self, num_cores: int) -> None:
-        if num_cores < 1:
-            raise ValueError(f"num_cores must be at least 1, got {num_cores}")
+    def __init__(self, num_cores: int, num_devices: int = 1) -> None:
+        """There is one trainer at a time on each of `num_devices`."""
+        for name, value in (("num_cores", num_cores), ("num_devices", num_devices)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         self.num_cores = num_cores
+        self.num_devices = num_devices
         self.num_trainers = 0
         self._listeners: list[Callable[[], None]] = []
 
     @property
     def trainer_threads(self) -> int:
-        """For one trainer."""
-        return self.num_cores
+        """Threads of one trainer: the same number whether other devices train or not, since on a CPU the number decides
+        how sums are rounded."""
+        return max(1, self.num_cores // self.num_devices)
 
     @property
     def embedder_threads(self) -> int:
@@ -50,50 +59,40 @@ class CoreBudget:
             listener()
 
 
-def available_cores(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may use: its affinity, and the quota of its container."""
-    cores = len(os.sched_getaffinity(0))
-    quota, period = _numbers(cgroup / "cpu.max") or _version_1_quota(cgroup) or (0, 1)
-    return max(1, min(cores, round(quota / period))) if quota > 0 else cores
+def available_cores(root: Path = ROOT) -> int:
+    """Return how many cores this process may use: those of its affinity, or fewer where a control group has a quota."""
+    cores = float(len(os.sched_getaffinity(0)))
+    return max(1, round(min([cores, *_quotas(root)])))
 
 
-def available_memory(cgroup: Path = CGROUP) -> int:
-    """Bytes of memory that this machine has, or its container where that is less."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [_numbers(cgroup / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    return min([machine, *(limit[0] for limit in limits if limit)])
+def _quotas(root: Path) -> Iterator[float]:
+    """The cores that each control group of this process may keep busy, where it is limited."""
+    for group in groups("cpu", root):
+        if group.version == 2:
+            found = group.numbers("cpu.max")
+        else:
+            found = (*(group.numbers("cpu.cfs_quota_us") or ()), *(group.numbers("cpu.cfs_period_us") or ()))
+        if found and len(found) == 2 and min(found) > 0:
+            yield found[0] / found[1]
 
 
-def oom_kills(cgroup: Path = CGROUP, vmstat: Path = Path("/proc/vmstat")) -> int:
-    """Processes that the kernel has killed for lack of memory, in this container and on this machine, each of which may
-    be hidden from us: only that the number has risen says something."""
-    files = (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control", vmstat)
-    return sum(_counter(file, "oom_kill") for file in files)
+def oom_kills(root: Path = ROOT) -> int:
+    """Return how many processes the kernel has killed for lack of memory, in this control group and on this machine.
+
+    Either number may be hidden from us, and they overlap: only a rise says something.
+    """
+    files = {1: "memory.oom_control", 2: "memory.events"}
+    in_groups = (group.counter(files[group.version], "oom_kill") for group in own_groups("memory", root))
+    return sum(in_groups) + counter(root / "proc/vmstat", "oom_kill")
+
+
+def embed_queue_bytes(max_message_bytes: int) -> int:
+    """Return how many bytes of encoded images may wait for the embedder: at least those of one message."""
+    share = int(host_memory().limit_bytes * QUEUE_FRACTION)
+    return max(max_message_bytes, min(MOST_QUEUE_BYTES, share))
 
 
 def cache_bytes(device_memory_bytes: int, device: str) -> int:
-    """For a job's decoded images on a device of so much memory."""
-    memory = min(device_memory_bytes, available_memory()) if device == "cpu" else device_memory_bytes
+    """Return what a job's decoded images may take of a device of so much memory."""
+    memory = min(device_memory_bytes, host_memory().limit_bytes) if device == "cpu" else device_memory_bytes
     return int(memory * CACHE_FRACTION)
-
-
-def _version_1_quota(cgroup: Path) -> tuple[int, int] | None:
-    quota, period = (_numbers(cgroup / "cpu" / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-    return (quota[0], period[0]) if quota and period else None
-
-
-def _counter(path: Path, name: str) -> int:
-    """The value in a line "name value" of a file of the kernel; 0 where there is none."""
-    try:
-        pairs = (line.split() for line in path.read_text().splitlines())
-        return next(int(pair[1]) for pair in pairs if pair[0] == name)
-    except (OSError, ValueError, IndexError, StopIteration):
-        return 0
-
-
-def _numbers(path: Path) -> tuple[int, ...] | None:
-    """The numbers in a file of the kernel; None where it is missing or says "max"."""
-    try:
-        return tuple(int(word) for word in path.read_text().split())
-    except (OSError, ValueError):
-        return None

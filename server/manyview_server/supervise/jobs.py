@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 MAX_RESTARTS = 3
 # A look at the jobs without being woken: after an error of the store's, say.
 RECONCILE_S = 10.0
+# The job pauses and waits for room on the disk: its checkpoints, or its decoded images, find none.
+WAITS_FOR_ROOM = {"CHECKPOINT_FAILED", "DISK_FULL"}
 # Deaths whose cause is known, also when it is the last of a loop.
 TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
 CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
@@ -257,7 +259,7 @@ class JobSupervisor:
             if job.state == "STARTING":
                 job = await self._move(job, {"STARTING"}, "RUNNING")
             return await self._move(job, {"RUNNING", "PAUSING"}, "SUCCEEDED")
-        if ending.reason == "CHECKPOINT_FAILED":
+        if ending.reason in WAITS_FOR_ROOM:
             return job if self._draining else await self._pause(job, ending)
         if ending.outcome == "failed":
             why = Failure(reason=ending.reason, message=ending.message, hint=ending.hint)
@@ -275,7 +277,7 @@ class JobSupervisor:
         return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=0 if found_culprit else job.restarts + 1)
 
     async def _pause(self, job: Job, ending: Ending) -> Job:
-        """Nothing is wrong with the job, but its checkpoints cannot be written: it waits until there is room."""
+        """Pause a job with which nothing is wrong: it waits until the disk has room."""
         with suppress(FailedPrecondition):  # it is being cancelled
             job = await self._store.jobs.request(job.train_job_id, replace(PAUSE, reason=ending.reason))
         why = Failure(reason=ending.reason, message=f"{ending.message}. {ending.hint}")

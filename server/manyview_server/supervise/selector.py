@@ -16,8 +16,9 @@ from typing import Any
 
 from manyview_server import messages as m
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, of_code
+from manyview_server.host_memory import host_memory
 from manyview_server.link import LinkClosed, LinkCorrupt
-from manyview_server.supervise.budget import CoreBudget, available_memory, oom_kills
+from manyview_server.supervise.budget import CoreBudget, oom_kills
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class SelectorPool:
         self._device = device
         self._command = command
         self._limits = limits or SelectorLimits()
-        self._memory_bytes = int(MEMORY_FRACTION * available_memory()) if memory_bytes is None else memory_bytes
+        self._memory_bytes = int(MEMORY_FRACTION * host_memory().limit_bytes) if memory_bytes is None else memory_bytes
         self._slots = asyncio.Semaphore(self._limits.max_processes)
         self._idle: list[tuple[WorkerProcess, asyncio.TimerHandle]] = []
         self._busy: set[WorkerProcess] = set()

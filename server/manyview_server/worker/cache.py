@@ -8,8 +8,6 @@ and mapped onto the square.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +23,11 @@ from torch import Tensor
 
 from manyview_server import failpoints
 from manyview_server.decode_notes import DecodeNotes
+from manyview_server.host_memory import host_memory
 from manyview_server.store.shards import ShardReader
-from manyview_server.worker import decoder, stored_images
+from manyview_server.worker import decoder, scratch, stored_images
 from manyview_server.worker.decoder import DecodeError
+from manyview_server.worker.scratch import ScratchDiskFull
 
 Snapshot = npt.NDArray[Any]
 """An array of `store.shards.SNAPSHOT_DTYPE`."""
@@ -35,7 +35,7 @@ Snapshot = npt.NDArray[Any]
 CHUNK_IMAGES = 64
 """Decoded per task of a thread, and moved to the device together."""
 HOST_MEMORY_FRACTION = 0.5
-"""Of the memory that is free, at most so much is taken for images; beyond that they go to a scratch file."""
+"""At most this share of the memory that is available is taken for images; beyond that they go to a scratch file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,9 @@ class CacheBuilder:
             stopped: asked between chunks; once it says yes, the rest stays unread.
             beside_training: leave half of the threads to training, and torch's number of threads as it is.
             held_bytes: of `cache_bytes`, what other images take.
+
+        Raises:
+            ScratchDiskFull: the images fit neither into memory nor on the disk.
         """
         self._try_alone(snapshot)
         storage, location = self._allocate(len(snapshot), self.cache_bytes - held_bytes)
@@ -198,6 +201,9 @@ class CacheBuilder:
         """`cache` with the rows of `more` behind its own; whoever holds `cache` may go on reading it.
 
         Where there is no room, the storage is copied into one of twice the size: each image moves a few times at most.
+
+        Raises:
+            ScratchDiskFull: they fit neither into memory nor on the disk.
         """
         num_before, num_images = len(cache), len(cache) + len(more)
         storage, location = cache.storage, cache.location
@@ -205,7 +211,10 @@ class CacheBuilder:
             left = self.cache_bytes - cache.device_bytes - more.device_bytes
             twice = max(num_images, 2 * num_before)
             fits = self._num_bytes(twice) <= left or self._num_bytes(num_images) > left
-            storage, location = self._allocate(twice if fits else num_images, left)
+            try:
+                storage, location = self._allocate(twice if fits else num_images, left)
+            except ScratchDiskFull:
+                storage, location = self._allocate(num_images, left)
             storage[:num_before] = cache.pixels
         storage[num_before:num_images] = more.pixels
         return ImageCache(
@@ -230,25 +239,19 @@ class CacheBuilder:
         return num_images * 3 * self.size * self.size
 
     def _allocate(self, num_images: int, device_bytes: int) -> tuple[Tensor, str]:
-        """Zeroed memory as near to the device as it fits, and where that is."""
+        """Return zeroed memory as near to the device as it fits, and where that is. Raises ScratchDiskFull."""
         shape, num_bytes = (num_images, 3, self.size, self.size), self._num_bytes(num_images)
-        if num_bytes <= device_bytes:
+        fits_in_memory = num_bytes <= HOST_MEMORY_FRACTION * host_memory().available_bytes
+        on_cpu = self.device.type == "cpu"
+        if num_bytes == 0 or (num_bytes <= device_bytes and (fits_in_memory or not on_cpu)):
             return torch.zeros(shape, dtype=torch.uint8, device=self.device), "device"
-        if self.device.type != "cpu" and num_bytes <= HOST_MEMORY_FRACTION * _available_memory_bytes():
+        if fits_in_memory and not on_cpu:
             return torch.zeros(shape, dtype=torch.uint8), "memory"
-        self.scratch_dir.mkdir(parents=True, exist_ok=True)
-        # Without a name from the start, so that it goes with the process however that ends.
-        with tempfile.TemporaryFile(dir=self.scratch_dir) as file:
-            file.truncate(num_bytes)
-            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape)), "file"
+        return torch.from_numpy(scratch.allocate(self.scratch_dir, shape)), "file"
 
 
 def _unreadable(row: Any, error: DecodeError) -> Unreadable:
     return Unreadable(image_id=int(row["image_id"]), reason=error.reason, message=str(error))
-
-
-def _available_memory_bytes() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _host_rows(num_rows: int, size: int) -> Tensor:

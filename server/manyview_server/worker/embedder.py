@@ -7,7 +7,6 @@ With a GPU all threads decode, and two more take turns in feeding it.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
@@ -56,6 +55,8 @@ class Embedder:
         self._models = ModelCache(device)
         self._on_cpu = device.type == "cpu"
         self._allocating = threading.Lock()
+        self._num_threads = num_threads
+        self._num_started = 0
         self._scheduler = (
             Scheduler(CPU_MAX_BATCH, CPU_BULK_BATCH, num_threads, smallest_share=CPU_SMALLEST_SHARE)
             if self._on_cpu
@@ -63,9 +64,8 @@ class Embedder:
         )
 
     def start(self) -> None:
-        """Start a thread per core, of which `SetThreads` lets some rest."""
-        for number in range(os.cpu_count() or 1):
-            self._spawn(f"embed-{number}", number, decodes=True, embeds=self._on_cpu)
+        """Start the threads. `SetThreads` lets some of them rest, or adds more."""
+        self._start_threads(self._num_threads)
         for number in range(0 if self._on_cpu else CUDA_LANES):
             # Number 0 is never told to rest.
             self._spawn(f"device-{number}", 0, decodes=False, embeds=True)
@@ -78,7 +78,15 @@ class Embedder:
             case CancelEmbed():
                 self._scheduler.cancel(message.request_id)
             case SetThreads():
-                self._scheduler.set_threads(max(1, message.num_threads))
+                num_threads = max(1, message.num_threads)
+                self._start_threads(num_threads)
+                self._scheduler.set_threads(num_threads)
+
+    def _start_threads(self, num_threads: int) -> None:
+        """Start those of the first `num_threads` threads that do not run yet."""
+        for number in range(self._num_started, num_threads):
+            self._spawn(f"embed-{number}", number, decodes=True, embeds=self._on_cpu)
+        self._num_started = max(self._num_started, num_threads)
 
     def _accept(self, request: Request) -> None:
         if request.num_images:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview_server.host_memory import host_memory
 from manyview_server.learn import pca, selection
 from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.selection import Selection
@@ -95,10 +96,14 @@ class Loaded:
 
 
 def load(source: RowSource) -> Loaded:
-    """Read the table, verified. Raises SegmentDamaged."""
+    """Read the table, verified. Raises SegmentDamaged, and MemoryError where this process may not take so much."""
     torch.set_num_threads(source.num_threads)
     num_features = source.num_features if source.directory else 0
-    rows = torch.empty(source.num_rows, num_features, device=_device(source, num_features))
+    device = _device(source, num_features)
+    # The kernel grants more than there is, and kills later.
+    if device.type == "cpu" and 4 * source.num_rows * num_features > host_memory().available_bytes:
+        raise MemoryError(f"{source.num_rows} rows of {num_features} features do not fit into memory")
+    rows = torch.empty(source.num_rows, num_features, device=device)
     places = [torch.empty(0, dtype=torch.int64)]
     filled = 0
     for segment in EmbeddingTable(Path(source.directory)).read_all(source.num_rows) if source.directory else ():

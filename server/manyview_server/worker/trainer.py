@@ -40,6 +40,7 @@ from manyview_server.worker.following import Following
 from manyview_server.worker.remarks import report_unreadable
 from manyview_server.worker.reporter import Progress, StepReporter, TrainingFailed, start_heartbeat
 from manyview_server.worker.saver import CheckpointSaver
+from manyview_server.worker.scratch import ScratchDiskFull
 from manyview_server.worker.setup import Setup, Stopped, prepare
 
 MAX_FAILED_CHECKPOINTS = 3
@@ -121,8 +122,7 @@ class Trainer:
             setup = self._adopt(setup, following, reporter)
             self._steps_on(setup, reporter, eta)
         reporter.flush()
-        if self._progress.step > max(setup.first_step, self.saver.last_step):
-            self._save(setup)
+        self._save_what_is_new(setup)
         self.saver.wait()
         if self.saver.error is not None:
             message = f"checkpoints cannot be written: {self.saver.failed_in_a_row} in a row failed"
@@ -172,7 +172,12 @@ class Trainer:
         if following is None or not setup.feed.begins_epoch(step):
             return setup
         with _excluded(reporter):
-            found = following.next(step, setup.feed.epoch_of(step))
+            try:
+                found = following.next(step, setup.feed.epoch_of(step))
+            except ScratchDiskFull:
+                reporter.flush()
+                self._save_what_is_new(setup)  # the job waits for room, and goes on from here
+                raise
             if found is None:
                 return setup
             cache, adoption = found
@@ -244,6 +249,11 @@ class Trainer:
     def _log_scalars(self, values: dict[str, float] | None) -> None:
         if values is not None:
             self._channel.send(ScalarsLogged(step=self._progress.step, epoch=self._progress.epoch, values=values))
+
+    def _save_what_is_new(self, setup: Setup) -> None:
+        """Save the steps since the last checkpoint, if there are any."""
+        if self._progress.step > max(setup.first_step, self.saver.last_step):
+            self._save(setup)
 
     def _save(self, setup: Setup) -> None:
         card = setup.model_card(self._start.train_job, self._progress.step, self._progress.epoch)

@@ -73,6 +73,20 @@ async def test_a_failure_that_the_trainer_tells_is_the_job_s_and_is_not_retried(
     assert job.attempt == 1
 
 
+@pytest.mark.parametrize("reason", ["DISK_FULL", "CHECKPOINT_FAILED"])
+async def test_a_job_that_finds_no_room_on_the_disk_pauses_and_goes_on_when_it_is_resumed(store, supervise, reason):
+    supervisor = await supervise([{"fail": reason}, "normal"])
+    await create(store)
+    supervisor.wake()
+    job = await reach(store, "job", "PAUSED")
+    assert (job.desired, job.attempt, job.restarts) == ("pause", 1, 0)
+    told = [event for event in (await store.events.read("job", 1, 100)) if event.kind == "state"][-1]
+    assert told.payload == {"from": "PAUSING", "to": "PAUSED", "reason": reason, "message": "it is said. do otherwise"}
+    await store.jobs.request("job", RESUME)
+    supervisor.wake()
+    assert (await reach(store, "job", "SUCCEEDED")).attempt == 2
+
+
 @pytest.mark.parametrize(
     ("plan", "when"),
     [

@@ -9,9 +9,12 @@ import torch
 
 from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
+from manyview_server.host_memory import HostMemory
 from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
-from manyview_server.worker import decoder
+from manyview_server.worker import cache as image_cache
+from manyview_server.worker import decoder, scratch
 from manyview_server.worker.cache import CacheBuilder, ImageCache, choose_size
+from manyview_server.worker.scratch import ScratchDiskFull
 
 
 def decode(directory: Path, snapshot: np.ndarray, size: int = 16, **changes) -> ImageCache:
@@ -71,6 +74,38 @@ def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path,
     assert filed.location == "file"
     assert torch.equal(filed.pixels, held.pixels)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(("available_images", "location"), [(50, "device"), (39, "file")])
+def test_images_stay_in_memory_only_while_half_of_what_is_available_holds_them(
+    tmp_path: Path, harness, monkeypatch, available_images, location
+) -> None:
+    memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
+    monkeypatch.setattr(image_cache, "host_memory", lambda: memory)
+    assert decode(tmp_path, harness.write_dataset(tmp_path, harness.digits(20))).location == location
+
+
+def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Path, harness, monkeypatch) -> None:
+    snapshot = harness.write_dataset(tmp_path, harness.digits(20))
+    monkeypatch.setattr(scratch, "free_bytes", lambda directory: 20 * 768)
+    monkeypatch.setattr(scratch, "reserve_bytes", lambda directory: 1)
+    monkeypatch.setattr(decoder, "decode", lambda data: pytest.fail("decoded"))
+    with pytest.raises(ScratchDiskFull, match="15,360 bytes of scratch file"):
+        decode(tmp_path, snapshot, cache_bytes=100)
+
+
+def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(
+    tmp_path: Path, harness, monkeypatch
+) -> None:
+    snapshot = harness.write_dataset(tmp_path, harness.digits(12))
+    growing = builder(tmp_path, cache_bytes=100)
+    cache = growing.decode(snapshot[:10], go_on)
+    more = growing.decode(snapshot[10:], go_on)
+    monkeypatch.setattr(scratch, "reserve_bytes", lambda directory: 0)
+    monkeypatch.setattr(scratch, "free_bytes", lambda directory: 12 * 768)
+    assert len(growing.extend(cache, more).storage) == 12
+    monkeypatch.setattr(scratch, "free_bytes", lambda directory: 20 * 768)
+    assert len(growing.extend(cache, more).storage) == 20
 
 
 def test_a_stop_leaves_the_rest_unread(tmp_path: Path, harness) -> None:

@@ -1,0 +1,62 @@
+"""Memory in a file, for what does not fit into memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from manyview_server.store.disk_space import DISK_FULL_ERRNOS, free_bytes, reserve_bytes
+from manyview_server.worker.reporter import TrainingFailed
+
+HINT = (
+    "Free disk space on the server, then resume the job; or cancel it, and create it again with a smaller decode_size "
+    "or image_size."
+)
+
+
+class ScratchDiskFull(TrainingFailed):
+    """The disk has no room for a scratch file: the job waits until there is some."""
+
+    def __init__(self, num_bytes: int, directory: Path) -> None:
+        free, reserve = free_bytes(directory), reserve_bytes(directory)
+        message = (
+            f"the decoded images take {num_bytes:,} bytes of scratch file, and the server's disk has {free:,} bytes "
+            f"free, of which {reserve:,} stay free"
+        )
+        super().__init__("DISK_FULL", message, HINT)
+
+
+def allocate(directory: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return zeros of this shape (uint8) that lie in a file without a name, which goes with the process.
+
+    Every block of the file is allocated here: a write into a mapped file that finds no block is a signal, which kills
+    the process, instead of an error. Disks that cannot allocate are written to, block by block.
+
+    Args:
+        directory: where the file lies; made if need be.
+        shape: of at least one element.
+
+    Raises:
+        ScratchDiskFull: there is no room. What was allocated until then is given back.
+    """
+    num_bytes = int(np.prod(shape, dtype=np.int64))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if num_bytes > free_bytes(directory) - reserve_bytes(directory):
+            raise ScratchDiskFull(num_bytes, directory)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        if error.errno not in DISK_FULL_ERRNOS:
+            raise
+        raise ScratchDiskFull(num_bytes, _existing(directory)) from error
+
+
+def _existing(directory: Path) -> Path:
+    """The directory, or the nearest one above it that could be made."""
+    return next(path for path in (directory, *directory.parents) if path.is_dir())
