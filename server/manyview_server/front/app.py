@@ -10,6 +10,7 @@ import signal
 import time
 from ipaddress import ip_address
 
+from manyview_server import awake
 from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
 from manyview_server.front.server import Backend, Server
@@ -147,7 +148,7 @@ class App:
         """
         log.info("draining for up to %g seconds", self._settings.drain_s)
         try:
-            async with asyncio.timeout(self._settings.drain_s):
+            async with awake.timeout(self._settings.drain_s):
                 await self._server.begin_drain()
                 await asyncio.gather(self._jobs.drain(), self._server.quiet())
         except TimeoutError:

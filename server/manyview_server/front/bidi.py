@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from manyview.v1 import types_pb2
+from manyview_server import awake
 from manyview_server.front.status import public_error, stream_error
 
 DROP_REST_S = 5.0
@@ -62,7 +63,9 @@ class RequestReader(Generic[Request]):
         self._dropping = True
         while not self._slot.empty():
             self._slot.get_nowait()
-        await asyncio.wait({self._task}, timeout=timeout_s)
+        with suppress(TimeoutError):
+            async with awake.timeout(timeout_s):
+                await asyncio.wait({self._task})
 
     def close(self) -> None:
         """Stop reading."""

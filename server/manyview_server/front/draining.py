@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from manyview_server import awake
 from manyview_server.errors import Unavailable
 
 RETRY_AFTER_S = 5.0
@@ -32,7 +32,7 @@ class OpenCall:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Around sending an answer, which waits for a client that does not read."""
-        self.writing_since = time.monotonic()
+        self.writing_since = awake.now()
         try:
             yield
         finally:
@@ -54,7 +54,7 @@ class Draining:
 
     def begin(self) -> None:
         """Throw the switch. From now on waits end."""
-        self._begun_at = time.monotonic()
+        self._begun_at = awake.now()
         self._begun.set()
 
     def check(self) -> None:
@@ -79,7 +79,7 @@ class Draining:
 
     def _is_stuck(self, call: OpenCall) -> bool:
         since = call.writing_since
-        return since is not None and time.monotonic() - max(since, self._begun_at) > STUCK_S
+        return since is not None and awake.now() - max(since, self._begun_at) > STUCK_S
 
     async def interrupting(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The work's result, or UNAVAILABLE DRAINING as soon as the server shuts down; the work is cancelled then."""

@@ -12,7 +12,9 @@ import signal
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from manyview_server import awake
 from manyview_server import messages as m
 from manyview_server.link import LinkClosed, LinkCorrupt
 from manyview_server.supervise.budget import oom_kills
@@ -27,7 +29,7 @@ MEMORY_HINT = "lower batch_size, image_size or memory_bank_size, or give the ser
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a trainer is waited for, in seconds."""
+    """How long a trainer is waited for, in seconds for which the server was awake."""
 
     # From the start of the process to its first message: importing torch from a cold disk takes its time.
     hello_s: float = 300.0
@@ -74,7 +76,7 @@ class TrainerAttempt:
         self._stop_wanted = False
         self._cut_off = ""
         self._asking: asyncio.Task[None] | None = None
-        self._killing: asyncio.TimerHandle | None = None
+        self._killing: awake.AwakeTimer | None = None
 
     async def run(self) -> Ending:
         """Start the trainer and stay with it to its end; afterwards the process is gone."""
@@ -134,12 +136,10 @@ class TrainerAttempt:
             process.kill()
 
     def _kill_within(self, process: WorkerProcess, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
-        if self._killing is None or when < self._killing.when():
+        if self._killing is None or seconds < self._killing.left_s:
             if self._killing:
                 self._killing.cancel()
-            self._killing = loop.call_at(when, self._cut, process, seconds)
+            self._killing = awake.AwakeTimer(seconds, partial(self._cut, process, seconds))
 
     def _cut(self, process: WorkerProcess, seconds: float) -> None:
         self._cut_off = f"it took more than {seconds:g} s to stop: what came after the last checkpoint is done again"
@@ -149,16 +149,16 @@ class TrainerAttempt:
         """Talk until the trainer's last message, or say why it is to be killed; neither where it closed its link."""
         limit_s = self._patience.hello_s
         try:
-            async with asyncio.timeout(limit_s):
+            async with awake.timeout(limit_s):
                 await process.link.receive()
             limit_s = self._patience.silence_s
-            async with asyncio.timeout(limit_s):
+            async with awake.timeout(limit_s):
                 await process.link.send(self._start)
             if self._stop_wanted:
                 return None, "it was stopped before it began"
             self._told = True
             while True:
-                async with asyncio.timeout(limit_s):
+                async with awake.timeout(limit_s):
                     message = await process.link.receive()
                 await self._reports.take(message)
                 if isinstance(message, m.TrainingEnded):

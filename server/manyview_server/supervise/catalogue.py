@@ -5,7 +5,6 @@ The front has no torch: a short-lived `describe` worker prints the catalogue as 
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import dataclasses
 import json
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manyview_server import awake
 from manyview_server.errors import InvalidArgument, Violation
 from manyview_server.learn import rules, short_forms
 from manyview_server.supervise.plugin_packages import packages_with_plugins
@@ -212,7 +212,7 @@ async def _describe(command: Sequence[str], arguments: Sequence[str], deadline_s
 
 async def _exit_status(process: WorkerProcess, deadline_s: float) -> int:
     try:
-        async with asyncio.timeout(deadline_s):
+        async with awake.timeout(deadline_s):
             return await process.wait()
     except TimeoutError as error:
         message = f"describing took longer than {deadline_s:g} seconds:\n{process.stderr_tail.strip()}"

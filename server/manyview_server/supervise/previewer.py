@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from manyview_server import awake
 from manyview_server import messages as m
 from manyview_server.errors import (
     DeadlineExceeded,
@@ -78,7 +79,8 @@ class PreviewerSupervisor:
         self._num_requests += 1
         limit_s = min(time_left_s or self._limits.most_s, self._limits.most_s)
         try:
-            async with asyncio.timeout(limit_s), self._turn:
+            # The caller's deadline is the caller's; the limit of ours counts the time that the server was awake.
+            async with asyncio.timeout(time_left_s or None), awake.timeout(self._limits.most_s), self._turn:
                 return await self._ask(await make())
         except TimeoutError as error:
             raise DeadlineExceeded("PREVIEW_DEADLINE", f"not previewed within {limit_s:g} seconds") from error
@@ -132,7 +134,7 @@ class PreviewerSupervisor:
         process = None
         try:
             process = await WorkerProcess.start("previewer", num_threads=1, command=self._command)
-            async with asyncio.timeout(self._limits.hello_s):
+            async with awake.timeout(self._limits.hello_s):
                 await process.link.receive()
         except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
             words = describe_exit(await process.stop()) if process else ""

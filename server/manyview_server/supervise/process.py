@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from manyview_server import awake
 from manyview_server.link import AsyncLink
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "manyview_server.worker")
@@ -108,7 +109,7 @@ class WorkerProcess:
         if self.running:
             os.kill(self.pid, signal.SIGUSR1)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with awake.timeout(wait_s):
                     await self.wait()
 
     async def stop(self, grace_s: float = 0.0) -> int:
@@ -116,7 +117,7 @@ class WorkerProcess:
         self.link.close()
         await asyncio.sleep(0)  # a transport lets go of its socket in the loop's next turn
         try:
-            async with asyncio.timeout(grace_s):
+            async with awake.timeout(grace_s):
                 return await self.wait()
         except TimeoutError:
             self.kill()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from manyview_server import awake
 from manyview_server import messages as m
 from manyview_server.errors import Aborted
 from manyview_server.learn.short_forms import merged
@@ -23,9 +24,10 @@ class Stalled(Exception):
 
 class StepWatch:
     """Notices a step that takes longer than `patience_s` and 20 times as long as any before, and any other stage that
-    makes no progress for `patience_s`."""
+    makes no progress for `patience_s`. Time in which the server slept or was busy with earlier messages is not counted.
+    """
 
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, patience_s: float, clock: Callable[[], float] = awake.now) -> None:
         self._patience_s = patience_s
         self._clock = clock
         self._stage = ""
@@ -38,6 +40,15 @@ class StepWatch:
     def longest_s(self) -> float:
         """How long the longest step took, the one that is not over yet too; 0 before the first."""
         return max(self._longest_s, self._clock() - self._since if self._stage == "training" else 0.0)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Do not count the time of this block: the server does not read what the trainer says in it."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._since += self._clock() - began
 
     def see(self, stage: str, step: int, done: int = 0) -> None:
         """A heartbeat came; `done` counts within its stage. Raises Stalled."""
@@ -68,6 +79,10 @@ class TrainerReports:
 
     async def take(self, message: m.Message) -> None:
         """Store what the message says; what must be durable is so on return. Raises Stalled."""
+        with self._steps.busy():
+            await self._store_it(message)
+
+    async def _store_it(self, message: m.Message) -> None:
         job_id = self._job.train_job_id
         match message:
             case m.Heartbeat():

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from manyview_server import awake
 from manyview_server import messages as m
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, of_code
 from manyview_server.host_memory import host_memory
@@ -183,7 +184,7 @@ class SelectorPool:
             threads = self._budget.embedder_threads
             process = await WorkerProcess.start("selector", num_threads=threads, command=self._command)
             self._busy.add(process)
-            async with asyncio.timeout(self._limits.hello_s):
+            async with awake.timeout(self._limits.hello_s):
                 await process.link.receive()
         except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
             words = describe_exit(await process.stop()) if process else ""

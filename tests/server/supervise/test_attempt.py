@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from typing import cast
 
 from manyview_server import messages as m
@@ -80,3 +83,20 @@ async def test_a_trainer_that_takes_too_long_to_stop_is_killed_and_that_is_said(
         ending = await running
     assert ending.outcome == "stopped"
     assert "it took more than 2 s to stop" in ending.message
+
+
+async def test_a_trainer_that_was_stopped_together_with_the_server_is_not_silent(scripted):
+    heard = Heard()
+    patience = Patience(silence_s=2, stop_s=2, exit_s=0.5)
+    trainer = {"steps": 6, "step_s": 0.1, "fail": "CONFIG_INVALID"}
+    watched = TrainerAttempt(START, cast(TrainerReports, heard), command=scripted(trainer=trainer), patience=patience)
+    running = asyncio.create_task(watched.run())
+    async with asyncio.timeout(20):
+        while not heard.kinds:
+            await asyncio.sleep(0.02)
+    process = watched._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(3)  # this process is stopped, too
+    os.kill(process.pid, signal.SIGCONT)
+    assert (await running).outcome == "failed", "by its own word"

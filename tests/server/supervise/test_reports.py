@@ -67,3 +67,15 @@ def test_choices_are_merged_into_nested_settings_which_stay_as_they_are():
     chosen = {"stem": "small", "optimizer": {"learning_rate": 0.06}}
     assert merged(settings, chosen) == {"stem": "small", "optimizer": {"learning_rate": 0.06, "momentum": 0.9}}
     assert settings["optimizer"] == {"learning_rate": None, "momentum": 0.9}
+
+
+def test_time_in_which_the_server_was_busy_with_earlier_messages_is_not_counted():
+    clock = Clock()
+    watch = StepWatch(10.0, clock)
+    watch.see("training", 1)
+    with watch.busy():  # a disk that takes nothing, say
+        clock.now += 1000.0
+    watch.see("training", 1)
+    clock.now += 10.1
+    with pytest.raises(Stalled):
+        watch.see("training", 1)
