@@ -31,7 +31,7 @@ class FakeState(FakeEmbeddings):
     """All that a fake server holds. Tests may change the attributes without an underscore.
 
     `max_unacked_batches` and `max_unacked_bytes` are the upload window, `rejects` maps bytes to the reason they are
-    refused for, `heartbeat_s` is how often a following subscriber hears something.
+    refused for, `heartbeat_s` is how often a following subscriber, or who follows a log, hears something.
     """
 
     def __init__(self) -> None:
@@ -255,12 +255,25 @@ class FakeState(FakeEmbeddings):
             reply.images.append(made if data else jobs.PreviewedImage(error=types_pb2.ImageError(reason="IMAGE_EMPTY")))
         return reply
 
-    def tail_logs(self, request: Any, _: Any) -> Iterator[jobs.TailLogsResponse]:
-        self._job(request.train_job)
-        lines = list(enumerate(self.logs[request.train_job], start=1))[-(request.num_lines or 100) :]
-        entries = [jobs.LogLine(sequence=n, log=types_pb2.Log(level="LEVEL_INFO", text=text)) for n, text in lines]
-        yield jobs.TailLogsResponse(lines=entries)
-        yield jobs.TailLogsResponse(end=True)
+    def tail_logs(self, request: Any, context: Any) -> Iterator[jobs.TailLogsResponse]:
+        job, log = self._job(request.train_job), self.logs[request.train_job]
+        sent = max(0, len(log) - (request.num_lines or 100))
+        while True:
+            terminal = _is_terminal(job)
+            fresh = list(enumerate(log[sent:], start=sent + 1))
+            if fresh:
+                lines = [
+                    jobs.LogLine(sequence=n, log=types_pb2.Log(level="LEVEL_INFO", text=text)) for n, text in fresh
+                ]
+                yield jobs.TailLogsResponse(lines=lines)
+                sent += len(fresh)
+            elif terminal or not request.follow or self._closed or not context.is_active():
+                yield jobs.TailLogsResponse(end=True)
+                return
+            else:
+                with self._changed:
+                    self._changed.wait(self.heartbeat_s)
+                yield jobs.TailLogsResponse()
 
     def add_event(self, job: str, event: metrics.MetricsEvent) -> None:
         with self._changed:

@@ -88,7 +88,10 @@ class Job:
 
         reconnect_s = self._rpcs.channel.deadlines.reconnect_s
         for message in _metrics.messages(
-            reopen, reconnect_s=reconnect_s, is_end=lambda reply: reply.end, quiet_is_normal=True
+            reopen,
+            reconnect_s=reconnect_s,
+            longest_attempt_s=self._rpcs.channel.deadlines.longest_s,
+            is_end=lambda reply: reply.end,
         ):
             for line in message.lines:
                 if line.sequence > seen:

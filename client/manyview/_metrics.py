@@ -179,14 +179,12 @@ def messages(
     longest_attempt_s: float = LONGEST_ATTEMPT_S,
     timeout_s: float | None = None,
     began: float | None = None,
-    quiet_is_normal: bool = False,
     is_news: Callable[[R], bool] = lambda _: True,
 ) -> Iterator[R]:
     """The messages of a stream that may have to be opened more than once: until one says that it is the end.
 
     `is_pause`: the server says that it goes away and wants to be asked again. `began`: when `timeout_s` began to run,
-    if not now. `quiet_is_normal`: the stream has no heartbeat, so a silent one is opened again without counting as a
-    failure. `is_news`: whether a message shows that it goes on; without such a one failures go on, too.
+    if not now. `is_news`: does this message prove progress? Only progress ends a series of failures.
     """
     backoff = Backoff(give_up_after_s=reconnect_s, longest_attempt_s=longest_attempt_s)
     deadline = Deadline(timeout_s, began=began)
@@ -205,8 +203,6 @@ def messages(
         except ManyviewError as error:  # before TimeoutError, which a DeadlineExceeded of the server's is as well
             if not may_reopen(error):
                 raise
-            if quiet_is_normal and error.reason == "STREAM_IDLE":
-                backoff.succeeded()
             failure = error
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error

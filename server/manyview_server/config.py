@@ -57,7 +57,9 @@ class ServeSettings(BaseSettings):
     trainer_step_s: float = Field(
         600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"
     )
-    heartbeat_s: float = Field(10.0, gt=0, le=60, description="seconds of silence before a subscription's heartbeat")
+    heartbeat_s: float = Field(
+        10.0, gt=0, le=60, description="seconds of silence before the heartbeat of a subscription or a followed log"
+    )
     keepalive_s: float = Field(20.0, ge=1, le=3600, description="seconds of silence before a connection is pinged")
     keepalive_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds for a ping's answer, or it is closed")
     max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")

@@ -206,8 +206,36 @@ def test_only_a_terminal_job_can_be_deleted(client: manyview.Client, job: manyvi
         job.refresh()
 
 
+def test_a_followed_log_without_lines_is_kept_open_by_heartbeats(server: FakeServer) -> None:
+    """The log is without a line for longer than a client waits for a server that says nothing."""
+    deadlines = manyview.Deadlines(idle_s=1, reconnect_s=2)
+    server.state.heartbeat_s = 0.1
+    heard = threading.Event()
+    with manyview.Client(server.target, deadlines=deadlines) as client:
+        client.upload([b"a"], "pets")
+        job = client.train("pets")
+
+        def is_quiet(request: Any, context: Any) -> Iterator[Any]:
+            for beat, message in enumerate(server.state.tail_logs(request, context)):
+                if beat == 50:
+                    heard.set()
+                yield message
+
+        def ends() -> None:
+            heard.wait(30)
+            server.state.logs[job.name].append("the only line")
+            server.finish_job(job.name)
+
+        server.reply("TailLogs", is_quiet)
+        thread = threading.Thread(target=ends)
+        thread.start()
+        assert [line.text for line in job.logs(follow=True)] == ["the only line"]
+        thread.join()
+
+
 def test_log_lines_come_once_over_broken_connections(job: manyview.Job, server: FakeServer) -> None:
     server.state.logs[job.name] = ["one", "two"]
+    server.finish_job(job.name)
 
     def breaks(request: Any, context: Any) -> Iterator[Any]:
         yield next(iter(server.state.tail_logs(request, context)))

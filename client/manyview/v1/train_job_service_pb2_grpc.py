@@ -137,7 +137,8 @@ class TrainJobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TailLogs(self, request, context):
-        """The job's log lines, its alerts among them; with `follow` until the job is terminal, and then an explicit end.
+        """The job's log lines, its alerts among them; with `follow` until the job is terminal, and then an explicit end. A message
+        without lines is a heartbeat, sent after 10 seconds of silence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

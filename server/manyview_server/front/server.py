@@ -97,8 +97,11 @@ class Server:
         datasets = DatasetService(backend.store, limits, draining)
         embed = self._embed_service(backend, models, limits, version)
         previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
-        jobs = TrainJobService(backend.store, backend.catalogue, backend.trainers, previews, draining, version)
-        metrics = MetricsService(backend.store, draining, self._settings.heartbeat_s)
+        heartbeat_s = self._settings.heartbeat_s
+        jobs = TrainJobService(
+            backend.store, backend.catalogue, backend.trainers, previews, draining, version, heartbeat_s
+        )
+        metrics = MetricsService(backend.store, draining, heartbeat_s)
         model = ModelService(models, backend.catalogue, limits, version, start_time)
         add: list[tuple[Callable[[Any, grpc.aio.Server], None], object]] = [
             (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from manyview_server.front.job_plans import JobPlan
 from manyview_server.front.previews import Previews
 from manyview_server.front.workers import Trainers
 from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME, Verb
-from manyview_server.store.records import Event
+from manyview_server.store.records import TERMINAL_STATES, Event
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 
@@ -30,7 +31,7 @@ PAGE_EVENTS = 1000
 MAX_LOG_LINES = 10_000
 # Lines of a message: the store bounds each line, and so this bounds the message.
 LINES_PER_MESSAGE = 200
-QUIET_S = 10.0
+DEFAULT_LOG_LINES = 100
 LOGGED = {"log", "alert"}
 
 
@@ -45,6 +46,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         previews: Previews,
         draining: Draining,
         version: str,
+        heartbeat_s: float,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -52,6 +54,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         self._previews = previews
         self._draining = draining
         self._version = version
+        self._heartbeat_s = heartbeat_s
 
     async def CreateTrainJob(self, request: pb.CreateTrainJobRequest, context: Context) -> pb.CreateTrainJobResponse:
         """Queue a job, or only check it."""
@@ -155,27 +158,35 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         return await self._previews.views(request, context.time_remaining() or 0.0)
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
-        """The newest lines, then the new ones until the job is terminal."""
+        """The newest lines, then the new ones until the job is terminal, with a heartbeat while there are none."""
         job_id = names.train_job_id(request.train_job, "train_job")
         if not 0 <= request.num_lines <= MAX_LOG_LINES:
             raise names.invalid("num_lines", f"{request.num_lines} is outside of 0 to {MAX_LOG_LINES:,}")
         job = await self._store.jobs.get(job_id)
         # What comes after this is read as it comes; what is newer than this among the newest lines is left to that.
-        cursor = job.last_sequence
-        newest = await self._store.events.tail_logs(job_id, request.num_lines or 100)
+        cursor, state = job.last_sequence, job.state
+        newest = await self._store.events.tail_logs(job_id, request.num_lines or DEFAULT_LOG_LINES)
         for message in _messages([event for event in newest if event.sequence <= cursor]):
             yield message
+        clock = asyncio.get_running_loop().time
+        said = clock()
         while request.follow:
-            job = await self._store.jobs.get(job_id)
             events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
+            state = next((event.payload["to"] for event in reversed(events) if event.kind == "state"), state)
             for message in _messages([event for event in events if event.kind in LOGGED]):
                 yield message
+                said = clock()
             if events:
                 cursor = events[-1].sequence
-            elif job.terminal:
+            elif state in TERMINAL_STATES:
                 break
             else:
-                await self._draining.interrupting(self._store.events.wait(job_id, cursor, QUIET_S))
+                quiet_s = max(0.0, self._heartbeat_s - (clock() - said))
+                await self._draining.interrupting(self._store.events.wait(job_id, cursor, quiet_s))
+            # Scalars wake this up without a line to send, so that the time since the last message is what counts.
+            if clock() - said >= self._heartbeat_s:
+                yield pb.TailLogsResponse()
+                said = clock()
         yield pb.TailLogsResponse(end=True)
 
 

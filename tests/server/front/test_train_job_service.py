@@ -235,6 +235,29 @@ async def test_the_tail_begins_with_the_newest_lines_and_ends_with_the_job(front
         assert (await following.read()).end
 
 
+async def test_a_followed_log_without_lines_has_heartbeats_though_scalars_are_logged(front: Any, dataset: str) -> None:
+    """The heartbeat counts from the last message, and not from the last event."""
+    await create(front)
+    await log_lines(front, "one")
+
+    async def trains() -> None:
+        for step in range(10_000):
+            await front.store.events.append("j", [NewEvent(kind="scalars", payload={"loss": 1.0}, step=step)])
+            await asyncio.sleep(0.02)
+
+    following = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", follow=True))
+    training = asyncio.create_task(trains())
+    async with asyncio.timeout(30):
+        assert [line.log.text for line in (await following.read()).lines] == ["one"]
+        assert [await following.read() for _ in range(3)] == [pb.TailLogsResponse()] * 3
+        await log_lines(front, "two")
+        while not (message := await following.read()).lines:
+            pass
+    training.cancel()
+    following.cancel()
+    assert [line.log.text for line in message.lines] == ["two"]
+
+
 async def test_an_alert_is_a_warning_in_the_log(front: Any, dataset: str) -> None:
     await create(front)
     alert = NewEvent(kind="alert", payload={"reason": "COLLAPSE", "message": "std 0.01"})
