@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from manyview.v1 import types_pb2
-from manyview_server.front.image_header import HeaderRefused, ImageHeader, read_header
+from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
 from manyview_server.store.records import CheckedImage, RejectedImage
 
 MAX_TEXT_BYTES = 1024

@@ -8,8 +8,6 @@ kernel: 0.7 ms from there to 224 pixels where Pillow takes 2.4, at most 1/255 ap
 from __future__ import annotations
 
 import io
-import re
-import struct
 import warnings
 
 import numpy as np
@@ -20,17 +18,13 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
+
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 FORMATS = ("JPEG", "PNG", "WEBP")
-
-JPEG_MAGIC = b"\xff\xd8\xff"
-MAGICS = (JPEG_MAGIC, b"\x89PNG\r\n\x1a\n", b"RIFF")
-PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++255\s")
-ORIENTATION_TAG = 0x0112
-JPEG_APP1, JPEG_SCAN = 0xE1, 0xDA
 
 
 class DecodeError(ValueError):
@@ -42,17 +36,22 @@ class DecodeError(ValueError):
 
 
 def decode(data: bytes) -> Pixels:
-    """RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
+    """Return RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
 
     Raises:
-        DecodeError: damaged or truncated, of another format, or too large.
+        DecodeError: damaged or truncated, of another format, or too large; also what `read_header` refuses.
     """
     if not data:
         raise DecodeError("IMAGE_EMPTY", "the image has 0 bytes")
-    if data.startswith(JPEG_MAGIC):
-        pixels = _decode_jpeg(data)
-        return upright(pixels, _jpeg_orientation(data)) if pixels is not None else _decode_pillow(data)
-    return _decode_ppm(data) if data.startswith(b"P6") else _decode_pillow(data)
+    try:
+        header = read_header(data)
+    except HeaderRefused as refused:
+        raise DecodeError(refused.reason, str(refused)) from refused
+    _check_size(header.width, header.height)
+    if header.extension == "ppm":
+        return _decode_ppm(data, header)
+    pixels = _decode_jpeg(data) if header.extension == "jpg" else None
+    return upright(_decode_pillow(data) if pixels is None else pixels, header.orientation)
 
 
 def resize(pixels: Pixels, size: int) -> Tensor:
@@ -95,16 +94,13 @@ def _decode_pillow(data: bytes) -> Pixels:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
-                orientation = image.getexif().get(ORIENTATION_TAG, 1)
-                return upright(np.array(_to_rgb(image)), orientation)
+                return np.array(_to_rgb(image))
     except DecodeError:
         raise
     except Image.DecompressionBombError as error:
         raise DecodeError("TOO_MANY_PIXELS", f"more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        if data.startswith(MAGICS):
-            raise DecodeError("DECODE_FAILED", "the file begins like an image, but its header is damaged") from error
-        raise DecodeError("FORMAT_NOT_ALLOWED", "neither JPEG, PNG, WebP nor binary PPM") from error
+        raise DecodeError("DECODE_FAILED", "the file begins like an image, but its header is damaged") from error
     # Pillow's readers raise nearly anything for damaged files; what they say is no text for callers.
     except Exception as error:
         raise DecodeError("DECODE_FAILED", "the header is fine, but the pixels are damaged or cut off") from error
@@ -119,16 +115,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _decode_ppm(data: bytes) -> Pixels:
-    header = PPM_HEADER.match(data)
-    if not header:
-        raise DecodeError("HEADER_CORRUPT", "a PPM must be binary (P6) with maximum value 255")
-    width, height = int(header[1]), int(header[2])
-    _check_size(width, height)
-    length = width * height * 3
-    if len(data) - header.end() < length:
-        raise DecodeError("DECODE_FAILED", f"truncated: {len(data) - header.end()} of {length} bytes of pixels")
-    pixels = np.frombuffer(data, np.uint8, length, header.end()).reshape(height, width, 3)
+def _decode_ppm(data: bytes, header: ImageHeader) -> Pixels:
+    shape = (header.height, header.width, 3)
+    pixels = np.frombuffer(data, np.uint8, offset=header.pixels_start).reshape(shape)
     return pixels.copy()  # torch wants memory that may be written
 
 
@@ -139,32 +128,3 @@ def _check_size(width: int, height: int) -> None:
         raise DecodeError("SIDE_TOO_LONG", f"{width} x {height} pixels; a side may have {MAX_SIDE}")
     if width * height > MAX_PIXELS:
         raise DecodeError("TOO_MANY_PIXELS", f"{width} x {height} pixels; at most {MAX_PIXELS} are allowed")
-
-
-def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG whose pixels decoded, 1 where there is none."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == JPEG_SCAN or length < 2:
-            return 1
-        if marker == JPEG_APP1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return _tiff_orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for entry in range(count):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * entry)
-            if tag == ORIENTATION_TAG and kind == 3:
-                return int(value)
-    except struct.error:
-        pass  # a damaged EXIF block turns nothing
-    return 1

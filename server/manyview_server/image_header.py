@@ -1,9 +1,17 @@
-"""What an image's first bytes say: format and size in pixels. Nothing is decoded, and no image library is loaded.
+"""Read an image's format, size and orientation, and bound what decoding it may cost. Nothing is decoded.
+
+The front refuses images by this, and the workers turn them by it, so both sides follow one rule.
 
 Sources: JPEG, ITU-T T.81 annex B; orientation, EXIF 2.32 tag 0x0112 in a TIFF 6.0 directory; PNG, W3C third edition
 (acTL and eXIf included); WebP, RFC 9649 and RFC 6386 section 9.1; PPM, Netpbm's ppm(5), binary with maximum value 255.
 
-Every reader gets the whole file and never allocates by what the file promises, so a bomb costs as much as any header.
+Every reader gets the whole file, never allocates by what the file promises, and looks at a bounded number of parts.
+
+Cost of a JPEG. A decoder visits every block of a component for every scan that names it, even where the scan holds no
+data: 2,000 scans of 98 bytes each cost 33 CPU seconds at 7,000 x 7,000 pixels. One visit costs at most 3 ns a pixel
+(measured with refining scans), and 12 times that with arithmetic coding. The readers therefore limit the sum over all
+scans of components x pixels. The limit allows 30 components at 50 megapixels, where libjpeg's own script has 14 for
+color and 24 for CMYK, and it stands for about 5 CPU seconds.
 """
 
 from __future__ import annotations
@@ -12,22 +20,42 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 # Markers that start a frame, among those that the common decoders read: baseline, extended, progressive, and the
 # arithmetic-coded pair.
 JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 # Lossless, differential and hierarchical frames.
 JPEG_FOREIGN_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
-JPEG_END, JPEG_SCAN, JPEG_APP1 = 0xD9, 0xDA, 0xE1
+JPEG_ARITHMETIC_FRAMES = frozenset({0xC9, 0xCA})
+JPEG_START, JPEG_END, JPEG_SCAN, JPEG_APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 # TEM and RST0 to RST7 stand alone, without a length.
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 
-# Segments or chunks that are looked at: far more than any writer makes, and a bound on what a hostile file costs.
-MAX_PARTS = 20_000
+MAX_JPEG_PARTS = 20_000
+"""The most segments and fill bytes of a JPEG. Pillow reads each in Python."""
+MAX_JPEG_SCANS = 200
+"""The most scans of a JPEG: usual ones have 1 to 14, and exotic scan scripts about 100."""
+MAX_JPEG_VISITS = 1_500_000_000
+"""The largest sum over a JPEG's scans of components x pixels."""
+ARITHMETIC_FACTOR = 12
+"""How many times the visits of arithmetic coding count."""
+MAX_PNG_CHUNKS = 20_000
+"""The most chunks of a PNG: 12 MiB in the 4 KiB chunks of some encoders are 3,072."""
+MAX_PNG_SIDE_CHUNKS = 1_000
+"""The most chunks of a PNG that hold no pixels, such as texts and profiles."""
+MAX_WEBP_CHUNKS = 1_000
+MAX_PPM_HEADER_BYTES = 1 << 16
+"""The most bytes before a PPM's pixels, its comments and blanks included."""
+
+MARKER_WINDOW_BYTES = 1 << 18
+"""So much of a JPEG's scans is searched for markers at a time."""
 
 PPM = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})\s")
 
@@ -65,10 +93,18 @@ class ImageHeader:
     extension: str
     width: int
     height: int
+    orientation: int = 1
+    """How the stored pixels must be turned: 1 to 8, as EXIF counts."""
+    pixels_start: int = 0
+    """Where the pixels of a PPM begin."""
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """The header of an encoded image. Raises HeaderRefused: FORMAT_NOT_ALLOWED, ANIMATED or HEADER_CORRUPT."""
+    """Read the header of an encoded image.
+
+    Raises:
+        HeaderRefused: FORMAT_NOT_ALLOWED, ANIMATED, HEADER_CORRUPT, or TOO_MANY_SCANS.
+    """
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
     if data.startswith(PNG_SIGNATURE):
@@ -93,16 +129,12 @@ def _corrupt(message: str) -> HeaderRefused:
     return HeaderRefused("HEADER_CORRUPT", message)
 
 
-def _too_many_parts() -> HeaderRefused:
-    return _corrupt(f"more than {MAX_PARTS:,} segments or chunks")
-
-
 def _sized(extension: str, width: int, height: int, orientation: int = 1) -> ImageHeader:
     if width < 1 or height < 1:
         raise _corrupt(f"{extension} header says {width} x {height} pixels")
     if orientation >= 5:  # 5 to 8 turn by a quarter
         width, height = height, width
-    return ImageHeader(extension=extension, width=width, height=height)
+    return ImageHeader(extension=extension, width=width, height=height, orientation=orientation)
 
 
 # ---- JPEG ----
@@ -110,22 +142,28 @@ def _sized(extension: str, width: int, height: int, orientation: int = 1) -> Ima
 
 def _jpeg(data: bytes) -> ImageHeader:
     orientation: int | None = None
-    for marker, segment in _jpeg_segments(data):
-        if marker in JPEG_FRAMES:
-            return _jpeg_frame(segment, orientation or 1)
-        if marker in JPEG_FOREIGN_FRAMES:
+    header: ImageHeader | None = None
+    frame = 0
+    for marker, at, segment in _jpeg_segments(data):
+        if marker in JPEG_FRAMES and header is None:
+            header, frame = _jpeg_frame(segment, orientation or 1), marker
+        elif marker in JPEG_FOREIGN_FRAMES:
             raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG of type SOF{marker - 0xC0} (lossless or hierarchical)")
-        if marker in (JPEG_SCAN, JPEG_END):
+        elif marker in (JPEG_SCAN, JPEG_END):
+            if header is not None:
+                _check_scans(data, at, header.width * header.height, frame)
             break
-        if marker == JPEG_APP1 and segment[:6] == b"Exif\x00\x00" and orientation is None:
+        elif marker == JPEG_APP1 and segment[:6] == b"Exif\x00\x00" and orientation is None:
             orientation = _exif_orientation(segment[6:])
-    raise _corrupt("JPEG ends before its frame header")
+    if header is None:
+        raise _corrupt("JPEG ends before its frame header")
+    return header
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, payload) up to the first scan."""
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (marker, place, payload) of each segment up to the first scan."""
     at = 2
-    for _ in range(MAX_PARTS):
+    for _ in range(MAX_JPEG_PARTS):
         if at + 4 > len(data):
             return
         if data[at] != 0xFF:
@@ -141,9 +179,13 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         segment = data[at + 4 : at + 2 + length]
         if length < 2 or len(segment) != length - 2:
             raise _corrupt(f"JPEG segment at byte {at} is cut off")
-        yield marker, segment
+        yield marker, at, segment
         at += 2 + length
-    raise _too_many_parts()
+    raise _too_many_segments()
+
+
+def _too_many_segments() -> HeaderRefused:
+    return _corrupt(f"JPEG has more than {MAX_JPEG_PARTS:,} segments and fill bytes")
 
 
 def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
@@ -157,8 +199,55 @@ def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
     return _sized("jpg", width, height, orientation)
 
 
+def _check_scans(data: bytes, at: int, num_pixels: int, frame: int) -> None:
+    """Count what a decoder would visit from the first scan, at byte `at`, to the end of the image.
+
+    A truncated file ends the count without an error: only decoding shows that.
+    """
+    num_scans, num_visits = 0, 0
+    for marker, place in _markers_from(data, at):
+        if marker != JPEG_SCAN:
+            continue
+        num_scans += 1
+        num_components = min(4, max(1, data[place + 4])) if place + 4 < len(data) else 1
+        num_visits += num_components * num_pixels * (ARITHMETIC_FACTOR if frame in JPEG_ARITHMETIC_FRAMES else 1)
+        if num_scans > MAX_JPEG_SCANS:
+            raise HeaderRefused("TOO_MANY_SCANS", f"JPEG of more than {MAX_JPEG_SCANS} scans; send it with fewer")
+        # One scan is the least that an image can have, and its cost is bounded by the limit of its pixels.
+        if num_scans > 1 and num_visits > MAX_JPEG_VISITS:
+            counted = f"JPEG whose first {num_scans} scans make a decoder visit {num_visits:,} pixels"
+            raise HeaderRefused("TOO_MANY_SCANS", f"{counted}; at most {MAX_JPEG_VISITS:,} are allowed")
+
+
+def _markers_from(data: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """Yield (marker, place) from byte `at` to the end of the image as a decoder meets them, restarts left out."""
+    num_parts = 0
+    for start in range(at, len(data) - 1, MARKER_WINDOW_BYTES):
+        places = _marker_places(data, start)
+        while (index := int(np.searchsorted(places, at))) < len(places):  # those before `at` lie within a segment
+            place = int(places[index])
+            marker = data[place + 1]
+            if marker in (JPEG_START, JPEG_END):
+                return
+            num_parts += 1
+            if num_parts > MAX_JPEG_PARTS:
+                raise _too_many_segments()
+            yield marker, place
+            at = place + 2
+            if marker not in JPEG_BARE:
+                at += int.from_bytes(data[place + 2 : place + 4], "big")
+
+
+def _marker_places(data: bytes, start: int) -> npt.NDArray[np.int64]:
+    """Return the places in a window that hold a marker which is neither stuffed, nor fill, nor a restart."""
+    window = np.frombuffer(data[start : start + MARKER_WINDOW_BYTES + 1], np.uint8)
+    first, second = window[:-1], window[1:]
+    found = (first == 0xFF) & (second != 0xFF) & (second != 0x00) & (second & 0xF8 != 0xD0)
+    return start + np.flatnonzero(found)
+
+
 def _exif_orientation(tiff: bytes) -> int:
-    """1 to 8. Damaged metadata counts as 1: the pixels are fine without it."""
+    """Return 1 to 8. Damaged metadata counts as 1: the pixels are fine without it."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:
         return 1
@@ -184,22 +273,26 @@ def _png(data: bytes) -> ImageHeader:
     width, height, depth, color, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     if depth not in PNG_BIT_DEPTHS.get(color, ()) or compression or filtering or interlace > 1:
         raise _corrupt(f"PNG header says colour type {color} with {depth} bits, interlace {interlace}")
-    orientation, has_pixels = 1, False
+    orientation: int | None = None
+    has_pixels, num_side_chunks = False, 0
     for name, start, length in _png_chunks(data):
         if name == b"acTL" and not has_pixels:
             _refuse_animated_png(data[start : start + length])
         has_pixels = has_pixels or name == b"IDAT"
-        if name == b"eXIf":
+        num_side_chunks += name != b"IDAT"
+        if num_side_chunks > MAX_PNG_SIDE_CHUNKS:
+            raise _corrupt(f"PNG has more than {MAX_PNG_SIDE_CHUNKS:,} chunks that hold no pixels")
+        if name == b"eXIf" and orientation is None:
             orientation = _exif_orientation(data[start : start + length])
     if not has_pixels:
         raise _corrupt("PNG ends before its pixels")
-    return _sized("png", width, height, orientation)
+    return _sized("png", width, height, orientation or 1)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(name, start, length) of the chunks after IHDR; the last may be cut off."""
     at = 33
-    for _ in range(MAX_PARTS):
+    for _ in range(MAX_PNG_CHUNKS):
         if at + 8 > len(data):
             return
         length, name = struct.unpack_from(">I4s", data, at)
@@ -207,7 +300,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IEND":
             return
         at += 12 + length
-    raise _too_many_parts()
+    raise _corrupt(f"PNG has more than {MAX_PNG_CHUNKS:,} chunks")
 
 
 def _refuse_animated_png(chunk: bytes) -> None:
@@ -224,7 +317,7 @@ def _refuse_animated_png(chunk: bytes) -> None:
 def _webp(data: bytes) -> ImageHeader:
     canvas: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
-    orientation = 1
+    orientation: int | None = None
     for name, start, length in _webp_chunks(data):
         payload = data[start : start + min(length, 1 << 16)]
         if name == b"VP8X":
@@ -235,7 +328,7 @@ def _webp(data: bytes) -> ImageHeader:
             size = _webp_lossy(payload)
         elif name == b"VP8L" and size is None:
             size = _webp_lossless(payload)
-        elif name == b"EXIF":
+        elif name == b"EXIF" and orientation is None:
             orientation = _exif_orientation(payload.removeprefix(b"Exif\x00\x00"))
         if size is not None and canvas is None:
             break  # the simple file format: one chunk
@@ -243,18 +336,18 @@ def _webp(data: bytes) -> ImageHeader:
         raise _corrupt("WebP ends before its pixels")
     if canvas is not None and canvas != size:
         raise _corrupt(f"WebP canvas of {canvas[0]} x {canvas[1]} holds an image of {size[0]} x {size[1]} pixels")
-    return _sized("webp", *size, orientation)
+    return _sized("webp", *size, orientation or 1)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     at = 12
-    for _ in range(MAX_PARTS):
+    for _ in range(MAX_WEBP_CHUNKS):
         if at + 8 > len(data):
             return
         name, length = struct.unpack_from("<4sI", data, at)
         yield name, at + 8, length
         at += 8 + length + length % 2
-    raise _too_many_parts()
+    raise _corrupt(f"WebP has more than {MAX_WEBP_CHUNKS:,} chunks")
 
 
 def _webp_canvas(payload: bytes) -> tuple[int, int]:
@@ -283,9 +376,9 @@ def _webp_lossless(payload: bytes) -> tuple[int, int]:
 
 
 def _ppm(data: bytes) -> ImageHeader:
-    match = PPM.match(data)
+    match = PPM.match(data[:MAX_PPM_HEADER_BYTES])
     if match is None:
-        raise _corrupt("PPM header is not 'P6 WIDTH HEIGHT 255'")
+        raise _corrupt(f"PPM header is not 'P6 WIDTH HEIGHT 255' within {MAX_PPM_HEADER_BYTES:,} bytes")
     width, height, maximum = (int(field) for field in match.groups())
     if maximum != 255:
         raise HeaderRefused("FORMAT_NOT_ALLOWED", f"PPM with maximum value {maximum}; 255 is allowed")
@@ -293,4 +386,4 @@ def _ppm(data: bytes) -> ImageHeader:
     num_bytes = len(data) - match.end()
     if num_bytes != 3 * width * height:
         raise _corrupt(f"PPM of {width} x {height} pixels holds {num_bytes} bytes instead of {3 * width * height}")
-    return header
+    return replace(header, pixels_start=match.end())
