@@ -18,6 +18,7 @@ import typing
 from typing import Any
 
 from manyview_server import messages
+from manyview_server.errors import ResourceExhausted
 from manyview_server.messages import Message
 
 PREFIX = struct.Struct("<IQ")
@@ -37,6 +38,13 @@ class LinkCorrupt(Exception):
     """The other end sent what is no frame."""
 
 
+class MessageTooLarge(ResourceExhausted):
+    """A message is over the link's limits: it was refused at the sender, and no byte of it was sent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("MESSAGE_TOO_LARGE", text)
+
+
 def _message_types() -> dict[str, type[Message]]:
     found = vars(messages).values()
     return {t.__name__: t for t in found if isinstance(t, type) and issubclass(t, Message) and t is not Message}
@@ -53,8 +61,35 @@ def encode(message: Message) -> list[bytes]:
         "fields": {name: _plain(value) for name, value in fields.items()},
         "blobs": [len(blob) for blob in message.blobs],
     }
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = _text(header)
     return [PREFIX.pack(len(text), sum(header["blobs"])) + text, *message.blobs]
+
+
+def frame(message: Message, max_blob_bytes: int) -> list[bytes]:
+    """The pieces of a frame that the other end accepts. Raises MessageTooLarge, which names the largest field."""
+    pieces = encode(message)
+    header_bytes, blob_bytes = len(pieces[0]) - PREFIX.size, sum(map(len, pieces[1:]))
+    if header_bytes > MAX_HEADER_BYTES:
+        fields = {f.name: _plain(getattr(message, f.name)) for f in dataclasses.fields(message) if f.name != "blobs"}
+        raise MessageTooLarge(
+            f"{_largest(fields)}; all fields of a {type(message).__name__} may take {MAX_HEADER_BYTES:,} bytes "
+            f"together, and take {header_bytes:,}"
+        )
+    if blob_bytes > max_blob_bytes:
+        name = type(message).__name__
+        raise MessageTooLarge(f"a {name} may carry {max_blob_bytes:,} bytes of data (got {blob_bytes:,})")
+    return pieces
+
+
+def _largest(fields: dict[str, Any]) -> str:
+    """The field that takes the most room, in words: its dotted path, and how much it holds."""
+    path, value = "", fields
+    while isinstance(value, dict) and value:
+        name = max(value, key=lambda key: len(_text(value[key])))
+        # Users know the settings of a job by their own names.
+        path, value = ("" if not path and name == "settings" else f"{path}.{name}".lstrip(".")), value[name]
+    holds = f"{len(value):,} entries" if isinstance(value, list) else "one value"
+    return f"{path} has {holds} of {len(_text(value)):,} bytes"
 
 
 def decode(header: bytes, body: bytes) -> Message:
@@ -71,6 +106,10 @@ def decode(header: bytes, body: bytes) -> Message:
         return kind(blobs=tuple(blobs), **fields)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise LinkCorrupt(f"frame of {len(header)} bytes: {error}") from error
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -115,10 +154,11 @@ class Link:
         self._send_lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Send one message whole. Raises LinkClosed."""
+        """Send one message whole. Raises LinkClosed, and MessageTooLarge before anything is sent."""
+        pieces = frame(message, MAX_ANSWER_BYTES)
         try:
             with self._send_lock:
-                for piece in encode(message):
+                for piece in pieces:
                     self._socket.sendall(piece)
         except OSError as error:
             raise LinkClosed(str(error)) from error
@@ -164,10 +204,11 @@ class AsyncLink:
         return cls(reader, writer)
 
     async def send(self, message: Message) -> None:
-        """Send one message whole. Raises LinkClosed."""
+        """Send one message whole. Raises LinkClosed, and MessageTooLarge before anything is sent."""
+        pieces = frame(message, MAX_BLOB_BYTES)
         try:
             async with self._send_lock:
-                self._writer.writelines(encode(message))
+                self._writer.writelines(pieces)
                 await self._writer.drain()
         except OSError as error:
             raise LinkClosed(str(error)) from error

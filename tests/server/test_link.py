@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyview_server import messages
+from manyview_server import link, messages
 from manyview_server.link import (
     MAX_ANSWER_BYTES,
     MAX_BLOB_BYTES,
@@ -26,10 +26,20 @@ from manyview_server.link import (
     Link,
     LinkClosed,
     LinkCorrupt,
+    MessageTooLarge,
     decode,
     encode,
 )
-from manyview_server.messages import CancelEmbed, EmbedDone, Message, RowFailed, ScalarsLogged, StopTraining
+from manyview_server.messages import (
+    CancelEmbed,
+    EmbedDone,
+    Message,
+    RowFailed,
+    ScalarsLogged,
+    SelectionFailed,
+    StartTraining,
+    StopTraining,
+)
 
 DONE = EmbedDone(
     request_id=7,
@@ -236,3 +246,56 @@ async def test_a_worker_that_ends_between_frames_is_the_end(pair: tuple[socket.s
         await front.receive()
     front.close()
     await asyncio.sleep(0)
+
+
+LONG = StartTraining(
+    train_job="job",
+    attempt=1,
+    settings={"evaluation": {"knn_more": [{"k": 20, "temperature": 0.1}] * 40_000}, "epochs": 1},
+    dataset_dir="",
+    checkpoint_dir="",
+    resume_from="",
+    device="cpu",
+    num_threads=1,
+    cache_bytes=0,
+)
+
+
+async def test_a_message_with_too_long_fields_is_refused_where_it_is_sent_and_names_the_longest(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    front = await AsyncLink.over(pair[0])
+    with pytest.raises(MessageTooLarge) as refused:
+        await front.send(LONG)
+    assert refused.value.message == (
+        "evaluation.knn_more has 40,000 entries of 1,080,001 bytes; all fields of a StartTraining may take 1,048,576 "
+        "bytes together, and take 1,080,308"
+    )
+    await front.send(StopTraining())
+    assert await asyncio.to_thread(Link(pair[1]).receive) == StopTraining(), "nothing of the other one was sent"
+    front.close()
+
+
+def test_a_worker_s_message_with_too_long_fields_is_refused_where_it_is_sent(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    worker = Link(pair[0])
+    with pytest.raises(MessageTooLarge, match="message has one value of 2,000,002 bytes"):
+        worker.send(SelectionFailed(code="INTERNAL", reason="X", message="y" * 2_000_000))
+    worker.send(StopTraining())
+    assert Link(pair[1]).receive() == StopTraining(), "nothing of the other one was sent"
+
+
+async def test_too_much_data_beside_the_fields_is_refused_where_it_is_sent(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "MAX_BLOB_BYTES", 2000)
+    monkeypatch.setattr(link, "MAX_ANSWER_BYTES", 1000)
+    front, worker = await AsyncLink.over(pair[0]), Link(pair[1])
+    await front.send(dataclasses.replace(DONE, blobs=(b"x" * 2000,)))
+    with pytest.raises(MessageTooLarge, match=r"may carry 2,000 bytes of data \(got 2,001\)"):
+        await front.send(dataclasses.replace(DONE, blobs=(b"x" * 2000, b"x")))
+    worker.send(dataclasses.replace(DONE, blobs=(b"x" * 1000,)))
+    with pytest.raises(MessageTooLarge, match=r"may carry 1,000 bytes of data \(got 1,001\)"):
+        worker.send(dataclasses.replace(DONE, blobs=(b"x" * 1001,)))
+    front.close()

@@ -12,10 +12,10 @@ from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.front import convert_jobs, names
 from manyview_server.store.records import Checkpoint, Job
 from manyview_server.store.store import Store
+from manyview_server.supervise import snapshot_limit
 from manyview_server.supervise.catalogue import Catalogue
 
 MIN_IMAGES = 2
-MAX_IMAGES = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,10 @@ class JobPlan:
 
 
 async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catalogue) -> JobPlan:
-    """Check and resolve a request. Raises InvalidArgument with every violation, and NotFound."""
+    """Check and resolve a request.
+
+    Raises InvalidArgument with every violation, NotFound, and FailedPrecondition DATASET_TOO_LARGE.
+    """
     job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
     if request.clone_from and request.continue_from:
         raise names.invalid("continue_from", "excludes clone_from: a job begins anew or goes on, not both")
@@ -51,13 +54,15 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
         catalogue.refuse_changed(method, origin.settings, settings)
     elif file := settings.get("backbone_weights"):
         await _refuse_missing(store, file)
+    min_images = _min_images(request, settings)
+    snapshot_limit.check((await store.datasets.get(dataset_id)).num_images)
     return JobPlan(
         train_job_id=job_id,
         dataset_id=dataset_id,
         method=method,
         settings=settings,
         source=source,
-        min_images=_min_images(request, settings),
+        min_images=min_images,
     )
 
 
@@ -79,8 +84,8 @@ def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) 
     if request.follow.min_images < least:
         what = "a batch beside the images that are held out for kNN"
         raise names.invalid(field, f"must be at least {least}, {what} (got {request.follow.min_images})")
-    if request.follow.min_images > MAX_IMAGES:
-        raise names.invalid(field, f"must be at most {MAX_IMAGES:,} (got {request.follow.min_images})")
+    if request.follow.min_images > snapshot_limit.MAX_IMAGES:
+        raise names.invalid(field, f"must be at most {snapshot_limit.MAX_IMAGES:,} (got {request.follow.min_images})")
     if settings["max_steps"] is None:
         raise names.invalid("config.max_steps", "is needed where a job follows its data set: epochs grow with it")
     if "epochs" in request.config.fields:

@@ -16,7 +16,7 @@ from functools import partial
 
 from manyview_server import awake
 from manyview_server import messages as m
-from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.link import LinkClosed, LinkCorrupt, MessageTooLarge
 from manyview_server.supervise.budget import oom_kills
 from manyview_server.supervise.process import WorkerProcess, describe_exit
 from manyview_server.supervise.reports import Stalled, TrainerReports
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = "the machine had no memory left, and its kernel killed it"
 MEMORY_HINT = "lower batch_size, image_size or memory_bank_size, or give the server more memory"
+
+TOO_LARGE_HINT = "create the job again with less in the field that the message names"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,8 @@ class TrainerAttempt:
                     return Ending(outcome=message.outcome, **told), ""
         except LinkClosed:
             return None, ""
+        except MessageTooLarge as error:
+            return Ending(outcome="failed", reason=error.reason, message=error.message, hint=TOO_LARGE_HINT), ""
         except LinkCorrupt as error:
             log.error("trainer sent no message", extra={"train_job": self._start.train_job, "error": str(error)})
             return None, "it sent what is no message"

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from manyview_server.messages import Adoption, ImagesAdded, Message
-from manyview_server.store.records import Checkpoint, Job
+from manyview_server.store.records import Checkpoint, Job, NewEvent
 from manyview_server.store.store import Store
+from manyview_server.supervise import snapshot_limit
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ async def begin(store: Store, job: Job, checkpoint: Checkpoint | None) -> Job:
     """Before the first attempt: the job adopts the images that the data set holds now."""
     if job.num_images or not job.min_images:
         return job
-    held = (await store.datasets.get(job.dataset_id)).num_images
+    held = min(snapshot_limit.MAX_IMAGES, (await store.datasets.get(job.dataset_id)).num_images)
     step, epoch = (checkpoint.step, checkpoint.epoch) if checkpoint else (0, 0)
     adoption = Adoption(step=step, epoch=epoch, num_images=held)
     return await store.jobs.adopt(job.train_job_id, adoption, num_added=held, attempt=job.attempt)
@@ -41,15 +42,26 @@ async def adopted_since(store: Store, job: Job, checkpoint: Checkpoint | None) -
 
 
 async def tell(store: Store, job: Job, send: Callable[[Message], Awaitable[bool]]) -> None:
-    """Send what is added to the data set, until cancelled."""
+    """Send what is added to the data set, until cancelled, or until the job has as many images as it can have."""
     sent = job.num_images
     while True:
         await asyncio.sleep(POLL_S)
         try:
-            if (await store.datasets.get(job.dataset_id)).num_images == sent:
+            held = (await store.datasets.get(job.dataset_id)).num_images
+            if held > snapshot_limit.MAX_IMAGES == sent:
+                await _say_that_it_is_full(store, job, held)
+                return
+            if held == sent:
                 continue
-            snapshot = await store.datasets.snapshot(job.dataset_id, first=sent)
+            version = min(held, snapshot_limit.MAX_IMAGES)
+            snapshot = await store.datasets.snapshot(job.dataset_id, version, first=sent)
             if await send(ImagesAdded(blobs=(snapshot.array.tobytes(),))):
                 sent = snapshot.version
         except Exception:  # such as a full disk: the next look may find it mended
             log.exception("what was added to a data set could not be read", extra={"train_job": job.train_job_id})
+
+
+async def _say_that_it_is_full(store: Store, job: Job, held: int) -> None:
+    message = f"{snapshot_limit.words(held)}: the job goes on with the first {snapshot_limit.MAX_IMAGES:,}"
+    payload = {"reason": snapshot_limit.DATASET_TOO_LARGE, "message": message}
+    await store.events.append(job.train_job_id, [NewEvent(kind="alert", payload=payload, attempt=job.attempt)])

@@ -19,7 +19,7 @@ from manyview_server.messages import StartTraining
 from manyview_server.store.job_verbs import PAUSE
 from manyview_server.store.records import Checkpoint, Failure, Job, NewEvent
 from manyview_server.store.store import Store
-from manyview_server.supervise import growth, retention
+from manyview_server.supervise import growth, retention, snapshot_limit
 from manyview_server.supervise.attempt import Ending, Patience, TrainerAttempt
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.poison import PoisonHunt
@@ -189,6 +189,10 @@ class JobSupervisor:
         if job.attempt > 1:
             await self._store.events.rollback(job.train_job_id, found.step if found else 0, job.attempt)
         job = await growth.begin(self._store, job, found)
+        if job.num_images > snapshot_limit.MAX_IMAGES:
+            message = snapshot_limit.words(job.num_images)
+            known = {"reason": snapshot_limit.DATASET_TOO_LARGE, "hint": snapshot_limit.HINT}
+            return Ending(outcome="failed", message=message, **known)
         reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
         start = await self._start_message(job, device, found, run.poison)
         run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)

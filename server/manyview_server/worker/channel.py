@@ -20,7 +20,7 @@ class Channel:
         self._link = link
 
     def send(self, message: Message) -> None:
-        """Send one message. Does not return when the front is gone."""
+        """Send one message. Does not return when the front is gone. Raises MessageTooLarge."""
         try:
             self._link.send(message)
         except LinkClosed:

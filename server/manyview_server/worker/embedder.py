@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from manyview_server.learn.lack_of_memory import is_lack_of_memory
+from manyview_server.link import MessageTooLarge
 from manyview_server.messages import CancelEmbed, EmbedImages, Message, RowFailed, SetThreads, StartEmbedding
 from manyview_server.worker import decoder
 from manyview_server.worker.channel import Channel
@@ -156,7 +157,10 @@ class Embedder:
     def _rows_done(self, request: Request, num_rows: int, model: EmbeddingModel) -> None:
         if self._scheduler.rows_done(request, num_rows):
             self._rows_of(request, model)  # all NaN where no image could be decoded
-            self._channel.send(request.answer())
+            try:
+                self._channel.send(request.answer())
+            except MessageTooLarge as error:
+                self._channel.send(request.failed(error.code, error.reason, error.message))
 
     def _rows_of(self, request: Request, model: EmbeddingModel) -> Rows:
         with self._allocating:

@@ -21,6 +21,7 @@ from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.replay import View, as_bytes, replay
+from manyview_server.link import MessageTooLarge
 from manyview_server.messages import (
     PreviewDone,
     PreviewedImage,
@@ -52,7 +53,10 @@ def run(channel: Channel) -> None:
     while True:
         message = channel.receive()
         assert isinstance(message, PreviewImages)
-        channel.send(answer(message))
+        try:
+            channel.send(answer(message))
+        except MessageTooLarge as error:
+            channel.send(PreviewFailed(code=error.code, reason=error.reason, message=error.message))
 
 
 def answer(request: PreviewImages) -> PreviewDone | PreviewFailed:

@@ -22,6 +22,7 @@ from manyview_server.host_memory import host_memory
 from manyview_server.learn import pca, selection
 from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.selection import Selection
+from manyview_server.link import MessageTooLarge
 from manyview_server.messages import (
     DuplicatesGrouped,
     FindNearest,
@@ -50,7 +51,15 @@ def run(channel: Channel) -> None:
     """Answer requests until the link ends."""
     os.nice(NICENESS)
     while True:
-        channel.send(answer(channel.receive()))
+        reply(channel, answer(channel.receive()))
+
+
+def reply(channel: Channel, answered: Message) -> None:
+    """Send an answer; where it is too large for the link, send why there is none."""
+    try:
+        channel.send(answered)
+    except MessageTooLarge as error:
+        channel.send(SelectionFailed(code=error.code, reason=error.reason, message=error.message))
 
 
 def answer(message: Message) -> Message:

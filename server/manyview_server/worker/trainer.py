@@ -22,6 +22,7 @@ from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.schedules import cosine
 from manyview_server.learn.step import StepResult, train_step
 from manyview_server.learn.views import make_views
+from manyview_server.link import MessageTooLarge
 from manyview_server.messages import (
     AlertRaised,
     ImagesAdded,
@@ -65,6 +66,8 @@ def run(channel: Channel) -> None:
     except PluginBroken as broken:
         print(broken.error.traceback, file=sys.stderr, flush=True)
         ended = _failed(progress, "PLUGIN_FAILED", str(broken), PLUGIN_HINT)
+    except MessageTooLarge as error:
+        ended = _failed(progress, error.reason, error.message, "")
     except Exception as error:
         if not is_lack_of_memory(error):
             raise

@@ -18,6 +18,7 @@ from manyview_server.front import convert_jobs
 from manyview_server.store import checkpoints
 from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import NewEvent, Progress
+from manyview_server.supervise import snapshot_limit
 
 
 @pytest.fixture
@@ -320,3 +321,17 @@ async def test_how_a_job_may_not_follow(
     error = await refused(create(front, follow=pb.Follow(min_images=min_images), config=config(**values)))
     assert (error.reason, error.fields) == ("FIELD_INVALID", (field,))
     assert text in error.text
+
+
+@pytest.mark.parametrize("fields", [{}, {"validate_only": True}, {"follow": pb.Follow(min_images=10)}])
+async def test_a_data_set_with_more_images_than_a_trainer_can_be_told_of_is_refused(
+    front: Any, dataset: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 100)
+    made = config(max_steps=10, batch_size=8, evaluation={"knn_every_epochs": 0})
+    await create(front, "first", config=made, **fields)
+    await front.store._database.write(lambda c: c.execute("UPDATE dataset SET num_images = 101").rowcount)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await create(front, "second", config=made, **fields)
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "has 101 images, and a train job takes at most 100" in str(refused.value.details())

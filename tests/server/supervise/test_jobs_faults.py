@@ -13,7 +13,7 @@ from manyview_server.link import PREFIX
 from manyview_server.store.job_verbs import RESUME
 from manyview_server.store.records import Job
 from manyview_server.store.store import Store
-from manyview_server.supervise import attempt
+from manyview_server.supervise import attempt, snapshot_limit
 from manyview_server.supervise.attempt import Patience
 from supervised import QUICK, Supervise, create, history, losses, reach
 
@@ -202,3 +202,24 @@ async def test_old_checkpoints_are_dropped_but_for_those_that_an_answer_named(st
     left = await store.jobs.checkpoints("job")
     assert [checkpoint.step for checkpoint in left] == [30, 29, 28, kept]
     assert all(Path(checkpoint.directory).is_dir() for checkpoint in left)
+
+
+async def test_a_job_whose_trainer_cannot_be_told_of_all_its_settings_fails_once_and_names_them(store, supervise):
+    await create(store, settings={"evaluation": {"knn_more": [{"k": 20, "temperature": 0.1}] * 40_000}})
+    await supervise()
+    job = await reach(store, "job", "FAILED")
+    assert job.failure is not None
+    assert (job.failure.reason, job.attempt) == ("MESSAGE_TOO_LARGE", 1)
+    assert "evaluation.knn_more has 40,000 entries" in job.failure.message
+    assert "1,048,576" in job.failure.message
+    assert job.failure.hint
+
+
+async def test_a_job_with_more_images_than_a_trainer_can_be_told_of_fails_once(store, supervise, monkeypatch):
+    await create(store)
+    monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 0)
+    await supervise()
+    job = await reach(store, "job", "FAILED")
+    assert job.failure is not None
+    assert (job.failure.reason, job.attempt) == ("DATASET_TOO_LARGE", 1)
+    assert "has 1 images, and a train job takes at most 0" in job.failure.message

@@ -9,7 +9,7 @@ from typing import Any
 
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
-from manyview_server.supervise import growth
+from manyview_server.supervise import growth, snapshot_limit
 from supervised import QUICK, create, reach
 
 
@@ -69,3 +69,20 @@ async def sizes_reach(store: Store, num_images: int) -> None:
 
 async def logged(store: Store, name: str) -> list[str]:
     return [event.payload["text"] for event in await store.events.read(name, 0, 1000) if event.kind == "log"]
+
+
+async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_says_so(store, supervise, monkeypatch):
+    monkeypatch.setattr(growth, "POLL_S", 0.02)
+    monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 3)
+    await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
+    slow = {"steps": 80, "step_s": 0.02, "tells": True, "checkpoint_every": 20}
+    await supervise([slow | {"die_at": 50}, slow], patience=replace(QUICK, step_s=5))
+    await reach(store, "following", "RUNNING")
+    await add_images(store, *range(1, 7))
+    job = await reach(store, "following", "SUCCEEDED")
+    assert (job.num_images, job.attempt) == (3, 2)
+    assert (await logged(store, "following"))[1] == "follows True, 3 images, adopted []"
+    alerts = [event.payload for event in await store.events.read("following", 0, 1000) if event.kind == "alert"]
+    assert {alert["reason"] for alert in alerts} == {"DATASET_TOO_LARGE"}
+    assert "has 7 images, and a train job takes at most 3: the job goes on with the first 3" in alerts[0]["message"]
+    assert len(alerts) <= 2, "one for each attempt"

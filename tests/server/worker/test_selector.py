@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from manyview_server.learn import selection
+from manyview_server.link import MAX_ANSWER_BYTES, Link
 from manyview_server.messages import (
     DuplicatesGrouped,
     FindNearest,
@@ -27,7 +29,7 @@ from manyview_server.messages import (
 )
 from manyview_server.store.embeddings import SEGMENT_ROWS, EmbeddingTable, RowError, Segment
 from manyview_server.worker import selector
-from manyview_server.worker.channel import EXIT_ORPHANED
+from manyview_server.worker.channel import EXIT_ORPHANED, Channel
 
 N, D = SEGMENT_ROWS + 100, 8
 BAD = (3, SEGMENT_ROWS + 7)
@@ -226,3 +228,14 @@ def test_a_lack_of_memory_is_told(table: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(selection, "coreset", coreset)
     told = selector.answer(select(table, "coreset", 5))
     assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
+
+
+def test_an_answer_that_is_too_large_for_the_link_is_replaced_by_the_reason() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fitted = PcaFitted(variance_kept=1.0, blobs=(bytes(MAX_ANSWER_BYTES), b"x"))
+        selector.reply(Channel(Link(theirs)), fitted)
+        failed = Link(ours).receive()
+    assert isinstance(failed, SelectionFailed)
+    assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
+    assert failed.message == "a PcaFitted may carry 67,108,864 bytes of data (got 67,108,865)"
