@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import grpc
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import dataset_service_pb2_grpc
 from manyview_server.errors import DataLoss
-from manyview_server.front import convert, names
+from manyview_server.front import convert, names, pages
 from manyview_server.front.bidi import RequestReader, ending_in_band
 from manyview_server.front.draining import Draining
 from manyview_server.front.idempotency import once
@@ -44,6 +45,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         self._store = store
         self._limits = limits
         self._draining = draining
+        self._page_bytes = pages.page_bytes(limits.max_message_bytes)
 
     async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Context) -> pb.CreateDatasetResponse:
         """Register an empty data set."""
@@ -63,10 +65,10 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         """A page of data sets."""
         size = names.page_size(request.page_size, default=100, most=1000)
         token = names.decode_page_token("datasets", request.page_token)
-        records, following = await self._store.datasets.list(size, token)
+        read = partial(self._store.datasets.list, page_token=token)
+        datasets, following = await pages.page(read, size, convert.dataset, self._page_bytes)
         return pb.ListDatasetsResponse(
-            datasets=[convert.dataset(record) for record in records],
-            next_page_token=names.encode_page_token("datasets", following),
+            datasets=datasets, next_page_token=names.encode_page_token("datasets", following)
         )
 
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
@@ -104,11 +106,9 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         statuses = sorted({STATUSES[status] for status in request.statuses}) or list(COMMITTED)
         scope = f"images/{dataset_id}/{statuses}"
         token = names.decode_page_token(scope, request.page_token)
-        records, following = await self._store.datasets.images(dataset_id, statuses, size, token)
-        return pb.ListImagesResponse(
-            images=[convert.stored_image(record) for record in records],
-            next_page_token=names.encode_page_token(scope, following),
-        )
+        read = partial(self._store.datasets.images, dataset_id, statuses, page_token=token)
+        images, following = await pages.page(read, size, convert.stored_image, self._page_bytes)
+        return pb.ListImagesResponse(images=images, next_page_token=names.encode_page_token(scope, following))
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         """One image with its file."""

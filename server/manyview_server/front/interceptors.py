@@ -1,64 +1,75 @@
-"""What surrounds every call: the token, the refusal while draining, and errors turned into statuses.
+"""What surrounds every call: the token, the limits of requests, the refusal while draining, and errors as statuses.
 
 Handlers are written as coroutines and async generators that raise `ServiceError`; nothing else of theirs reaches the
-wire. Only this package's services are wrapped: health and reflection speak for themselves.
+wire. Health and reflection speak for themselves; of their requests only the size is checked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError
 
 from manyview_server.errors import InvalidArgument, ServiceError, Unauthenticated
+from manyview_server.front import wire_check
 from manyview_server.front.draining import Draining, OpenCall
 from manyview_server.front.status import public_error, status_code, text_of, trailing_metadata
 
 SERVICE_PREFIX = "/manyview.v1."
 HEALTH_PREFIX = "/grpc.health.v1."
+MAX_OTHER_BYTES = 64 << 10
+"""Of a request to health or reflection, which nobody checks before it is parsed."""
 
 Handler = Any
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Malformed:
-    """Stands for a request whose bytes are no message of its type."""
+class RequestParser:
+    """Makes requests of the bytes that come for one method, and refuses what is too large before it is parsed."""
 
+    def __init__(self, method: str, parse: Callable[[bytes], Any]) -> None:
+        """`method`: "/package.Service/Method". Only this package's requests are checked against the limits."""
+        self._parse = parse
+        self._limits = wire_check.wire_message(_request_type(method)) if method.startswith(SERVICE_PREFIX) else None
 
-def lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """The library answers unparseable bytes with UNKNOWN and the parser's text: let them through to be refused here."""
-
-    def parse(data: bytes) -> Any:
+    async def request(self, data: bytes) -> Any:
+        """The request. Raises InvalidArgument MALFORMED_REQUEST, or FIELD_INVALID for a field that is too large."""
         try:
-            return deserialize(data)
-        except Exception:
-            return Malformed()
-
-    return parse
+            if self._limits is not None:
+                for _ in wire_check.check(data, self._limits):
+                    await asyncio.sleep(0)
+            return self._parse(data)
+        except (wire_check.NotOnTheWire, DecodeError) as error:
+            text = "the request's bytes are no message of this method's type"
+            raise InvalidArgument("MALFORMED_REQUEST", text) from error
 
 
 class CheckedRequests:
-    """A stream's requests; a malformed one raises."""
+    """A stream's requests; one that is malformed or too large raises."""
 
-    def __init__(self, requests: AsyncIterator[Any]) -> None:
+    def __init__(self, requests: AsyncIterator[bytes], parser: RequestParser) -> None:
         self._requests = requests.__aiter__()
+        self._parser = parser
 
     def __aiter__(self) -> CheckedRequests:
         return self
 
     async def __anext__(self) -> Any:
-        return well_formed(await self._requests.__anext__())
+        return await self._parser.request(await self._requests.__anext__())
 
 
-def well_formed(request: Any) -> Any:
-    """The request, where it was one."""
-    if isinstance(request, Malformed):
-        raise InvalidArgument("MALFORMED_REQUEST", "the request's bytes are no message of this method's type")
-    return request
+def _request_type(method: str) -> Descriptor:
+    service, _, name = method.removeprefix("/").partition("/")
+    found: Any = descriptor_pool.Default().FindServiceByName(service)
+    return cast(Descriptor, found.methods_by_name[name].input_type)
 
 
 async def abort(context: Context, error: ServiceError) -> None:
@@ -72,6 +83,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     def __init__(self, draining: Draining, token: str = "") -> None:
         self._draining = draining
         self._expected = f"Bearer {token}".encode() if token else None
+        self._parsers: dict[str, RequestParser] = {}
 
     async def intercept_service(
         self,
@@ -81,11 +93,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         """The method's handler, wrapped. Health checks are left alone, and need no token."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or method.startswith(HEALTH_PREFIX):
-            return handler
-        if not self._has_token(handler_call_details):
-            return guarded(handler, self._refuse)
-        return guarded(handler, self._guard) if method.startswith(SERVICE_PREFIX) else handler
+        if handler is None:
+            return None
+        if not method.startswith(HEALTH_PREFIX) and not self._has_token(handler_call_details):
+            return guarded(handler, self._refuse, RequestParser("", handler.request_deserializer))
+        if not method.startswith(SERVICE_PREFIX):
+            return bounded(handler)
+        if method not in self._parsers:
+            self._parsers[method] = RequestParser(method, handler.request_deserializer)
+        return guarded(handler, self._guard, self._parsers[method])
 
     def _has_token(self, details: grpc.HandlerCallDetails) -> bool:
         if self._expected is None:
@@ -113,26 +129,45 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[OpenCall]]
 
 
-def guarded(handler: Handler, guard: Guard) -> Handler:
-    """The same handler, its call inside of the guard and its requests parsed leniently."""
-    shape = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
+def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
+    """The same handler, its call inside of the guard and its requests made by the parser.
+
+    The library would parse a request on its own, and answer bytes that are no message with UNKNOWN and the parser's
+    text: it hands the bytes over instead.
+    """
+    shape = _shape(handler)
     behaviour = getattr(handler, "_".join(shape))
-    accept = CheckedRequests if handler.request_streaming else well_formed
+
+    async def accepted(requests: Any) -> Any:
+        return CheckedRequests(requests, parser) if handler.request_streaming else await parser.request(requests)
 
     async def answer(request: Any, context: Context) -> Any:
         async with guard(context):
-            return await behaviour(accept(request), context)
+            return await behaviour(await accepted(request), context)
 
     async def stream(request: Any, context: Context) -> None:
         # Written instead of yielded: a cancelled call closes the generator now, not when it is collected.
-        async with guard(context) as call, aclosing(behaviour(accept(request), context)) as responses:
+        async with guard(context) as call, aclosing(behaviour(await accepted(request), context)) as responses:
             async for response in responses:
                 with call.writing():
                     await context.write(response)
 
     make = getattr(grpc, "_".join(shape) + "_rpc_method_handler")
-    return make(
-        stream if handler.response_streaming else answer,
-        lenient(handler.request_deserializer),
-        handler.response_serializer,
-    )
+    return make(stream if handler.response_streaming else answer, None, handler.response_serializer)
+
+
+def bounded(handler: Handler) -> Handler:
+    """The same handler, which refuses a request of more than `MAX_OTHER_BYTES` before it is parsed."""
+
+    def parse(data: bytes) -> Any:
+        if len(data) > MAX_OTHER_BYTES:
+            raise ValueError(f"a request of {len(data):,} bytes; at most {MAX_OTHER_BYTES:,} are allowed")
+        return handler.request_deserializer(data)
+
+    shape = "_".join(_shape(handler))
+    make = getattr(grpc, shape + "_rpc_method_handler")
+    return make(getattr(handler, shape), parse, handler.response_serializer)
+
+
+def _shape(handler: Handler) -> tuple[str, str]:
+    return "stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary"

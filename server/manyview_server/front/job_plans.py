@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.struct_pb2 import Struct
+
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.front import convert_jobs, names
 from manyview_server.store.records import Checkpoint, Job
@@ -49,7 +51,7 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
         if method != origin.method:
             raise names.invalid("method", f"must be {origin.method!r}, the other job's, or empty (got {method!r})")
         base = origin.settings
-    settings = catalogue.resolve(method, convert_jobs.plain(request.config), base)
+    settings = await asyncio.to_thread(resolve, catalogue, method, request.config, base)
     if origin is not None and source is not None:
         catalogue.refuse_changed(method, origin.settings, settings)
     elif file := settings.get("backbone_weights"):
@@ -64,6 +66,11 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
         source=source,
         min_images=min_images,
     )
+
+
+def resolve(catalogue: Catalogue, method: str, config: Struct, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The whole configuration; see `Catalogue.resolve`. Takes long: call it off the event loop."""
+    return catalogue.resolve(method, convert_jobs.plain(config), base)
 
 
 async def _refuse_missing(store: Store, file: str) -> None:

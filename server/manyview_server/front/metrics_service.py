@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from manyview.v1 import metrics_service_pb2_grpc
 from manyview_server.errors import NotFound, Unavailable
 from manyview_server.front import convert_jobs, names
 from manyview_server.front.draining import Draining
+from manyview_server.front.pages import fitting
 from manyview_server.store.records import TERMINAL_STATES, Event
 from manyview_server.store.store import Store
 
@@ -28,10 +30,11 @@ KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.Metr
 class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
     """What a job does."""
 
-    def __init__(self, store: Store, draining: Draining, heartbeat_s: float) -> None:
+    def __init__(self, store: Store, draining: Draining, heartbeat_s: float, page_bytes: int) -> None:
         self._store = store
         self._draining = draining
         self._heartbeat_s = heartbeat_s
+        self._page_bytes = page_bytes
 
     async def SubscribeMetrics(
         self, request: pb.SubscribeMetricsRequest, context: Context
@@ -80,17 +83,14 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
         # Later pages are of the same rows as the first one, however the job goes on.
         upto = upto or await events.last_sequence(job_id)
         if request.max_rows:  # the rows that are left depend on all
-            rows = [row for row in await events.scalar_rows(job_id, metric_names) if row.sequence <= upto]
-            rest = [row for row in thinned(rows, request.max_rows) if row.sequence > after]
+            every = await events.scalar_rows(job_id, metric_names)
+            rest = await asyncio.to_thread(_chosen, every, after, upto, request.max_rows)
         else:
             rows = await events.scalar_rows(job_id, metric_names, after=after, limit=size + 1)
             rest = [row for row in rows if row.sequence <= upto]
-        page = rest[:size]
-        following = f"{page[-1].sequence},{upto}" if len(rest) > size else ""
-        return pb.QueryMetricsResponse(
-            rows=[convert_jobs.metrics_row(row) for row in page],
-            next_page_token=names.encode_page_token(scope, following),
-        )
+        page = await asyncio.to_thread(fitting, rest[:size], convert_jobs.metrics_row, self._page_bytes)
+        following = f"{page[-1].sequence},{upto}" if len(rest) > len(page) else ""
+        return pb.QueryMetricsResponse(rows=page, next_page_token=names.encode_page_token(scope, following))
 
 
 def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> list[pb.SubscribeMetricsResponse]:
@@ -108,6 +108,11 @@ def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> list[p
             messages.append(message)
             message, num_bytes = pb.SubscribeMetricsResponse(), 0
     return [*messages, message] if message.cursor else messages
+
+
+def _chosen(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:
+    """What is left to show of the rows up to `upto`, once they are thinned out."""
+    return [row for row in thinned([r for r in rows if r.sequence <= upto], max_rows) if row.sequence > after]
 
 
 def thinned(rows: Sequence[Event], max_rows: int) -> Sequence[Event]:

@@ -18,6 +18,7 @@ from manyview_server.errors import DataLoss, FailedPrecondition, NotFound
 from manyview_server.front import convert, names
 from manyview_server.front.limits import Limits
 from manyview_server.front.models import Models, ResolvedModel
+from manyview_server.front.pages import fitting, page_bytes
 from manyview_server.store.checkpoints import BACKBONE, MANIFEST
 from manyview_server.supervise.catalogue import Catalogue
 
@@ -35,6 +36,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._limits = limits
         self._version = version
         self._start_time = start_time
+        self._page_bytes = page_bytes(limits.max_message_bytes)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """A page of models. A page follows the name that the one before ended with."""
@@ -43,9 +45,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         scope = f"models/{job_id}"
         last = names.decode_page_token(scope, request.page_token)
         found = await self._models.list(job_id)
-        start = _position_after(found, last) if last else 0
-        page = found[start : start + size]
-        following = _key(page[-1]) if start + size < len(found) else ""
+        page, following = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
         return pb.ListModelsResponse(models=page, next_page_token=names.encode_page_token(scope, following))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -76,6 +76,13 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             devices=devices,
             start_time=convert.timestamp(self._start_time),
         )
+
+
+def _page(found: list[pb.Model], last: str, size: int, max_bytes: int) -> tuple[list[pb.Model], str]:
+    """The models behind the one whose key is `last`, and the key of the last of them where more follow."""
+    start = _position_after(found, last) if last else 0
+    page = fitting(found[start : start + size], lambda model: model, max_bytes)
+    return page, _key(page[-1]) if start + len(page) < len(found) else ""
 
 
 def _key(model: pb.Model) -> str:

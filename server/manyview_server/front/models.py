@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from manyview_server.front.names import ModelName, shown
 from manyview_server.store.records import Checkpoint
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Backbone, Catalogue
+
+Messages = list[pb.Model]
 
 # What the worker resizes to for a backbone that no job trained.
 PLAIN_IMAGE_SIZE = 224
@@ -54,14 +57,15 @@ class Models:
             await self._store.jobs.pin_checkpoint(model.checkpoint.train_job_id, model.checkpoint.step)
         return model
 
-    async def list(self, train_job_id: str) -> list[pb.Model]:
+    async def list(self, train_job_id: str) -> Messages:
         """All checkpoints, newest first, then the plain backbones; or the checkpoints of one job."""
         checkpoints = await self._store.jobs.checkpoints(train_job_id or None)
-        found = [convert.checkpoint_model(checkpoint) for checkpoint in checkpoints]
-        if train_job_id:
-            return found
-        backbones = [await self._resolve_backbone(backbone.name) for backbone in self._catalogue.backbones]
-        return [*found, *(backbone.message for backbone in backbones)]
+        return await asyncio.to_thread(self._messages, checkpoints, plain=not train_job_id)
+
+    def _messages(self, checkpoints: Sequence[Checkpoint], *, plain: bool) -> Messages:
+        backbones = self._catalogue.backbones if plain else ()
+        found = [_plain_backbone(backbone, self._store.weights_dir).message for backbone in backbones]
+        return [*map(convert.checkpoint_model, checkpoints), *found]
 
     async def _resolve_backbone(self, name: str) -> ResolvedModel:
         info = next((info for info in self._catalogue.backbones if info.name == name), None)

@@ -11,9 +11,10 @@ from typing import Any
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import types_pb2
-from manyview_server.front import convert, convert_jobs, names
+from manyview_server.front import convert, names
 from manyview_server.front.dataset_service import stored_bytes
 from manyview_server.front.image_check import check_embed
+from manyview_server.front.job_plans import resolve
 from manyview_server.front.limits import Limits
 from manyview_server.front.workers import Previewer
 from manyview_server.messages import PreviewDone, PreviewedImage, PreviewImages
@@ -81,7 +82,7 @@ class Previews:
     async def _configuration(self, request: pb.PreviewViewsRequest) -> tuple[dict[str, Any], str]:
         """All of it, and the data set of a job."""
         if not request.train_job:
-            return self._catalogue.resolve(request.method, convert_jobs.plain(request.config)), ""
+            return await asyncio.to_thread(resolve, self._catalogue, request.method, request.config), ""
         if request.method:
             raise names.invalid("method", "has no effect beside train_job, whose method it is")
         if request.HasField("config"):

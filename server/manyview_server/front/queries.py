@@ -24,8 +24,6 @@ from manyview_server.messages import RowFailed
 from manyview_server.store.records import ImageRef, Snapshot
 from manyview_server.store.store import Store
 
-MAX_STORED = 10_000
-
 Numbers = npt.NDArray[np.int64]
 
 
@@ -83,9 +81,6 @@ class QueryReader:
             checks.refuse(f"{prefix}images", f"{both}: one of them is to be")
         if len(fields.images) > self._limits.max_batch_images:
             checks.refuse(f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images}")
-        if len(fields.stored) > MAX_STORED:
-            checks.refuse(f"{prefix}stored", f"{len(fields.stored)} images; at most {MAX_STORED:,}")
-            return []
         return read_refs(fields.stored, f"{prefix}stored", checks)
 
     async def positions(self, snapshot: Snapshot, refs: Sequence[ImageRef], field: str) -> Numbers:

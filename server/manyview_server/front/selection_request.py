@@ -16,7 +16,6 @@ from manyview_server.store.records import ImageRef
 STRATEGIES = ("random", "coreset", "minimum_distance", "typicality", "similarity")
 DEFAULT_NEIGHBORS = 20
 MAX_NEIGHBORS = 1_000
-MAX_CHOSEN = 1_000_000
 SHARES = {pb.ClassBalance.SHARE_EQUAL: "equal", pb.ClassBalance.SHARE_PROPORTIONAL: "proportional"}
 
 
@@ -53,8 +52,6 @@ def read_selection(request: pb.SelectSamplesRequest, queries: QueryReader) -> Se
     strategy = _strategy(request, queries, checks)
     balance, budgets = _balance(request, checks)
     _check_count(request, strategy.name, budgets, checks)
-    if len(request.chosen) > MAX_CHOSEN:
-        checks.refuse("chosen", f"{len(request.chosen):,} images; at most {MAX_CHOSEN:,}")
     source = None
     if strategy.name == "random":
         _refuse_embeddings(request, checks)
@@ -68,7 +65,7 @@ def read_selection(request: pb.SelectSamplesRequest, queries: QueryReader) -> Se
         unit=read_unit(request.metric, checks),
         strategy=strategy,
         count=request.count or sum(budgets.values()),
-        chosen=tuple(read_refs(request.chosen[:MAX_CHOSEN], "chosen", checks)),
+        chosen=tuple(read_refs(request.chosen, "chosen", checks)),
         balance=balance,
         budgets=budgets,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from manyview.v1 import (
     train_job_service_pb2_grpc,
 )
 from manyview_server.config import ServeSettings, SettingsError
+from manyview_server.front import pages
 from manyview_server.front.dataset_export import DatasetExporter
 from manyview_server.front.dataset_service import DatasetService
 from manyview_server.front.draining import Draining
@@ -97,11 +98,11 @@ class Server:
         datasets = DatasetService(backend.store, limits, draining)
         embed = self._embed_service(backend, models, limits, version)
         previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
-        heartbeat_s = self._settings.heartbeat_s
+        heartbeat_s, page_bytes = self._settings.heartbeat_s, pages.page_bytes(limits.max_message_bytes)
         jobs = TrainJobService(
-            backend.store, backend.catalogue, backend.trainers, previews, draining, version, heartbeat_s
+            backend.store, backend.catalogue, backend.trainers, previews, draining, version, heartbeat_s, page_bytes
         )
-        metrics = MetricsService(backend.store, draining, heartbeat_s)
+        metrics = MetricsService(backend.store, draining, heartbeat_s, page_bytes)
         model = ModelService(models, backend.catalogue, limits, version, start_time)
         add: list[tuple[Callable[[Any, grpc.aio.Server], None], object]] = [
             (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),

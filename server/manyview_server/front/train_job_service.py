@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import train_job_service_pb2_grpc
-from manyview_server.front import convert, convert_jobs, job_plans, names
+from manyview_server.front import convert, convert_jobs, job_plans, names, pages
 from manyview_server.front.draining import Draining
 from manyview_server.front.idempotency import once
 from manyview_server.front.job_plans import JobPlan
 from manyview_server.front.previews import Previews
 from manyview_server.front.workers import Trainers
 from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME, Verb
-from manyview_server.store.records import TERMINAL_STATES, Event
+from manyview_server.store.records import TERMINAL_STATES, Event, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue
 
@@ -29,7 +30,6 @@ VerbReply = TypeVar("VerbReply", pb.PauseTrainJobResponse, pb.ResumeTrainJobResp
 
 PAGE_EVENTS = 1000
 MAX_LOG_LINES = 10_000
-# Lines of a message: the store bounds each line, and so this bounds the message.
 LINES_PER_MESSAGE = 200
 DEFAULT_LOG_LINES = 100
 LOGGED = {"log", "alert"}
@@ -47,6 +47,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         draining: Draining,
         version: str,
         heartbeat_s: float,
+        page_bytes: int,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -55,6 +56,8 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         self._draining = draining
         self._version = version
         self._heartbeat_s = heartbeat_s
+        self._page_bytes = page_bytes
+        self._methods = _methods(catalogue)
 
     async def CreateTrainJob(self, request: pb.CreateTrainJobRequest, context: Context) -> pb.CreateTrainJobResponse:
         """Queue a job, or only check it."""
@@ -74,17 +77,18 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
                 min_images=wanted.min_images,
             )
             self._trainers.wake()
-            return pb.CreateTrainJobResponse(train_job=convert_jobs.train_job(job))
+            return pb.CreateTrainJobResponse(train_job=await _train_job(job))
 
         return await once(self._store.requests, request, request.request_id, create, pb.CreateTrainJobResponse)
 
     async def _preview(self, wanted: JobPlan) -> pb.CreateTrainJobResponse:
         dataset = await self._store.datasets.get(wanted.dataset_id)
+        config = await asyncio.to_thread(convert_jobs.struct, {**wanted.settings, "method": wanted.method})
         job = pb.TrainJob(
             name=f"trainJobs/{wanted.train_job_id}" if wanted.train_job_id else "",
             dataset=f"datasets/{wanted.dataset_id}",
             num_images=0 if wanted.min_images else dataset.num_images,
-            config=convert_jobs.struct({**wanted.settings, "method": wanted.method}),
+            config=config,
             server_version=self._version,
             continued_from=wanted.source.name if wanted.source else "",
             follow=convert_jobs.follow(wanted.min_images),
@@ -94,16 +98,19 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
     async def GetTrainJob(self, request: pb.GetTrainJobRequest, context: Context) -> pb.GetTrainJobResponse:
         """One job."""
         job = await self._store.jobs.get(names.train_job_id(request.name))
-        return pb.GetTrainJobResponse(train_job=convert_jobs.train_job(job))
+        return pb.GetTrainJobResponse(train_job=await _train_job(job))
 
     async def ListTrainJobs(self, request: pb.ListTrainJobsRequest, context: Context) -> pb.ListTrainJobsResponse:
         """A page of jobs, newest first."""
         size = names.page_size(request.page_size, default=100, most=1000)
-        jobs, following = await self._store.jobs.list(size, names.decode_page_token("trainJobs", request.page_token))
-        return pb.ListTrainJobsResponse(
-            train_jobs=[convert_jobs.train_job(job) for job in jobs],
-            next_page_token=names.encode_page_token("trainJobs", following),
+        read = partial(
+            self._store.jobs.list,
+            page_token=names.decode_page_token("trainJobs", request.page_token),
+            max_bytes=self._page_bytes,
         )
+        jobs, following = await pages.page(read, size, convert_jobs.train_job, self._page_bytes)
+        token = names.encode_page_token("trainJobs", following)
+        return pb.ListTrainJobsResponse(train_jobs=jobs, next_page_token=token)
 
     async def DeleteTrainJob(self, request: pb.DeleteTrainJobRequest, context: Context) -> pb.DeleteTrainJobResponse:
         """Remove a terminal job with its events and checkpoints."""
@@ -133,25 +140,13 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         async def ask() -> VerbReply:
             job = await self._store.jobs.request(job_id, verb)
             self._trainers.wake()
-            return reply_type(train_job=convert_jobs.train_job(job))
+            return reply_type(train_job=await _train_job(job))
 
         return await once(self._store.requests, request, request.request_id, ask, reply_type)
 
     async def ListMethods(self, request: pb.ListMethodsRequest, context: Context) -> pb.ListMethodsResponse:
         """What can be trained here."""
-        methods = [
-            pb.Method(name=m.name, title=m.title, paper=m.paper, config_schema_json=json.dumps(m.schema))
-            for m in self._catalogue.methods
-        ]
-        backbones = [
-            pb.Backbone(name=b.name, feature_dim=b.feature_dim, num_parameters=b.num_parameters)
-            for b in self._catalogue.backbones
-        ]
-        problems = [
-            pb.PluginProblem(group=p.group, name=p.name, package=p.package, problem=p.problem)
-            for p in self._catalogue.plugin_errors
-        ]
-        return pb.ListMethodsResponse(methods=methods, backbones=backbones, plugin_problems=problems)
+        return self._methods
 
     async def PreviewViews(self, request: pb.PreviewViewsRequest, context: Context) -> pb.PreviewViewsResponse:
         """The views of a few images. A caller that goes away takes the work with it."""
@@ -166,14 +161,14 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         # What comes after this is read as it comes; what is newer than this among the newest lines is left to that.
         cursor, state = job.last_sequence, job.state
         newest = await self._store.events.tail_logs(job_id, request.num_lines or DEFAULT_LOG_LINES)
-        for message in _messages([event for event in newest if event.sequence <= cursor]):
+        for message in _messages([e for e in newest if e.sequence <= cursor], self._page_bytes):
             yield message
         clock = asyncio.get_running_loop().time
         said = clock()
         while request.follow:
             events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
             state = next((event.payload["to"] for event in reversed(events) if event.kind == "state"), state)
-            for message in _messages([event for event in events if event.kind in LOGGED]):
+            for message in _messages([e for e in events if e.kind in LOGGED], self._page_bytes):
                 yield message
                 said = clock()
             if events:
@@ -190,10 +185,37 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         yield pb.TailLogsResponse(end=True)
 
 
-def _messages(events: list[Event]) -> list[pb.TailLogsResponse]:
-    lines = [
-        pb.LogLine(sequence=event.sequence, time=convert.timestamp(event.time), log=convert_jobs.log_text(event))
-        for event in events
+async def _train_job(job: Job) -> pb.TrainJob:
+    """As a message. A configuration may be large, so it is converted off the event loop."""
+    return await asyncio.to_thread(convert_jobs.train_job, job)
+
+
+def _methods(catalogue: Catalogue) -> pb.ListMethodsResponse:
+    """The answer to every ListMethods, made once: the schemas are long."""
+    methods = [
+        pb.Method(name=m.name, title=m.title, paper=m.paper, config_schema_json=json.dumps(m.schema))
+        for m in catalogue.methods
     ]
-    starts = range(0, len(lines), LINES_PER_MESSAGE)
-    return [pb.TailLogsResponse(lines=lines[start : start + LINES_PER_MESSAGE]) for start in starts]
+    backbones = [
+        pb.Backbone(name=b.name, feature_dim=b.feature_dim, num_parameters=b.num_parameters)
+        for b in catalogue.backbones
+    ]
+    problems = [
+        pb.PluginProblem(group=p.group, name=p.name, package=p.package, problem=p.problem)
+        for p in catalogue.plugin_errors
+    ]
+    return pb.ListMethodsResponse(methods=methods, backbones=backbones, plugin_problems=problems)
+
+
+def _messages(events: list[Event], page_bytes: int) -> Iterator[pb.TailLogsResponse]:
+    """The lines, a few hundred in a message, and fewer of long ones. Each message is made when it is sent."""
+    at = 0
+    while at < len(events):
+        lines = pages.fitting(events[at : at + LINES_PER_MESSAGE], _log_line, page_bytes)
+        at += len(lines)
+        yield pb.TailLogsResponse(lines=lines)
+
+
+def _log_line(event: Event) -> pb.LogLine:
+    text = convert_jobs.log_text(event)
+    return pb.LogLine(sequence=event.sequence, time=convert.timestamp(event.time), log=text)

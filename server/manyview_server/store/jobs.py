@@ -8,6 +8,7 @@ once. Terminal states are final.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import re
@@ -140,17 +141,23 @@ class JobStore:
         """The job. Raises NotFound TRAIN_JOB_NOT_FOUND."""
         return await self._database.read(lambda c: read_job(c, job_pk(c, train_job_id), self._progress))
 
-    async def list(self, page_size: int, page_token: str = "") -> JobPage:
-        """Jobs, newest first, and the token of the next page."""
-        sql = "SELECT pk FROM job WHERE pk < ? ORDER BY pk DESC LIMIT ?"
+    async def list(self, page_size: int, page_token: str = "", *, max_bytes: int | None = None) -> JobPage:
+        """Jobs, newest first, and the token of the next page.
+
+        A page whose configurations have more than `max_bytes` in all ends early, but has at least one job.
+        """
+        sql = "SELECT pk, length(settings) FROM job WHERE pk < ? ORDER BY pk DESC LIMIT ?"
         if page_token and not re.fullmatch(r"[0-9]{1,18}", page_token):
             raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token is not one of this list")
         before = int(page_token or 2**62)
 
         def run(connection: sqlite3.Connection) -> JobPage:
-            pks = [pk for (pk,) in connection.execute(sql, (before, page_size + 1))]
-            jobs = [read_job(connection, pk, self._progress) for pk in pks[:page_size]]
-            return jobs, str(pks[page_size - 1]) if len(pks) > page_size else ""
+            found = connection.execute(sql, (before, page_size + 1)).fetchall()
+            sizes = itertools.accumulate(num_bytes for _, num_bytes in found[:page_size])
+            fitting = sum(max_bytes is None or num_bytes <= max_bytes for num_bytes in sizes)
+            pks = [pk for pk, _ in found[: max(1, fitting)]]
+            jobs = [read_job(connection, pk, self._progress) for pk in pks]
+            return jobs, str(pks[-1]) if len(found) > len(pks) else ""
 
         return await self._database.read(run)
 

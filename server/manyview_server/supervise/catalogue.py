@@ -16,6 +16,7 @@ from typing import Any
 from manyview_server import awake
 from manyview_server.errors import InvalidArgument, Violation
 from manyview_server.learn import rules, short_forms
+from manyview_server.supervise.configuration_size import refuse_large
 from manyview_server.supervise.plugin_packages import packages_with_plugins
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
 from manyview_server.supervise.violations import not_finite, not_installed, refused, shown, types_of, unknown
@@ -150,8 +151,10 @@ class Catalogue:
         """The whole configuration: `overrides`, nested, over `base`, by default the defaults of `method`. Short forms
         are spelled out, and whole floats become integers.
 
+        Takes tens of milliseconds for the largest configurations that are allowed: call it off the event loop.
+
         Raises:
-            InvalidArgument: FIELD_INVALID with every violation; `prefix` goes before each field's dotted path.
+            InvalidArgument: FIELD_INVALID with the violations; `prefix` goes before each field's dotted path.
         """
         schema = self.method(method).schema
         found: dict[str, str] = {}
@@ -166,6 +169,7 @@ class Catalogue:
 
         whole: dict[str, Json] = _resolve(schema, base or {})
         in_full = short_forms.spelled_out(schema, whole, overrides, refuse, is_right)
+        refuse_large(in_full, prefix.rstrip("."))
         for violation in (*refused(schema, in_full), *not_finite(overrides), *not_installed(schema, base or {})):
             found.setdefault(violation.field, violation.description)
         if not found:

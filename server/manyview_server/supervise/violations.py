@@ -33,14 +33,23 @@ BOUNDS = {
 # Violations of these are told by describing what is allowed; of any other keyword, in jsonschema's own words.
 DESCRIBED = {"type", "enum", "anyOf", "pattern", "const", "minItems", "maxItems", *BOUNDS}
 SHOWN_CHARS = 80
+# More than an answer can carry. The search for further violations stops there: each costs up to half a millisecond.
+MAX_VIOLATIONS = 100
+# A longer name is nobody's slip of the pen, and the search for one that is near takes long.
+MAX_NEAR_CHARS = 64
 
 
 def refused(schema: Mapping[str, Json], value: Json) -> list[Violation]:
-    """Every violation of `schema` in `value`, one for a field, in the order of their dotted paths."""
+    """The violations of `schema` in `value`, one for each field, in the order of their dotted paths.
+
+    At most `MAX_VIOLATIONS` are looked for.
+    """
     found: dict[str, Violation] = {}
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(value):
-        for violation in _tell(error, schema):
-            found.setdefault(violation.field, violation)
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(value)
+    for violation in (violation for error in errors for violation in _tell(error, schema)):
+        found.setdefault(violation.field, violation)
+        if len(found) == MAX_VIOLATIONS:
+            break
     return [found[field] for field in sorted(found)]
 
 
@@ -73,7 +82,7 @@ def not_installed(schema: Mapping[str, Json], value: Json, path: str = "") -> li
 def unknown(field: str, name: str, known: Sequence[str], elsewhere: Iterable[str] = ()) -> Violation:
     """`name` is none of the `known`: says the nearest one, or the dotted path of a field so called `elsewhere`."""
     near = [path for path in elsewhere if path.rpartition(".")[2] == name]
-    near = difflib.get_close_matches(name, known, n=1) or near
+    near = _near(name, known) or near
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return Violation(field=field, description=f"{shown(name)} is not known; {hint}")
 
@@ -146,8 +155,12 @@ def _nearest(error: jsonschema.ValidationError) -> str:
     if not isinstance(error.instance, str):
         return ""
     choices = [choice for part in error.schema.get("anyOf", [error.schema]) for choice in part.get("enum", ())]
-    near = difflib.get_close_matches(error.instance, [c for c in choices if isinstance(c, str)], n=1)
+    near = _near(error.instance, [choice for choice in choices if isinstance(choice, str)])
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=1) if len(name) <= MAX_NEAR_CHARS else []
 
 
 def _fields(schema: Mapping[str, Json], path: str = "") -> Iterator[str]:

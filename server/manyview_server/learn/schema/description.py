@@ -19,6 +19,9 @@ from manyview_server.learn.schema.field import (
 )
 from manyview_server.learn.schema.values import as_json, to_json
 
+MAX_ITEMS = 64
+"""Of a list of settings, such as pipelines: the check of each item takes time, and no recipe needs as many."""
+
 
 def json_schema(settings_class: type) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of `settings_class`: types, defaults, bounds, descriptions; nothing else is allowed.
@@ -54,7 +57,8 @@ def _field_schema(default: Any, hint: Any, metadata: Mapping[str, Any]) -> dict[
     kept |= {key: rule for key, rule in rules.items() if rule}
     if item_class := item_class_of(hint):
         items = _object_schema(item_class())
-        return {"default": as_json(default), **kept, "type": "array", "items": items, "minItems": 1}
+        bounds = {"minItems": 1, "maxItems": MAX_ITEMS}
+        return {"default": as_json(default), **kept, "type": "array", "items": items, **bounds}
     return {"default": as_json(default), **kept, **_value_schema(hint, metadata)}
 
 

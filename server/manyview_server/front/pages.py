@@ -1,0 +1,57 @@
+"""Pages of a listing, bounded by the bytes of their reply as well as by the number of their items.
+
+A page ends before the item with which it would pass the bound, so it may hold fewer items than were asked for although
+more follow. An item that is larger than the bound is sent alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+PAGE_BYTES = 1 << 20
+FRAME_BYTES = 8
+"""Tag and length of an item within its reply, at most."""
+
+Record = TypeVar("Record")
+Item = TypeVar("Item", bound=Message)
+
+
+def page_bytes(max_message_bytes: int) -> int:
+    """The bound of a page: far below what a client may be able to receive."""
+    return min(PAGE_BYTES, max_message_bytes // 4)
+
+
+def fitting(records: Iterable[Record], convert: Callable[[Record], Item], max_bytes: int) -> list[Item]:
+    """The messages of the first records, as many as fit, and at least one. Call it off the event loop."""
+    items: list[Item] = []
+    num_bytes = 0
+    for record in records:
+        item = convert(record)
+        num_bytes += item.ByteSize() + FRAME_BYTES
+        if items and num_bytes > max_bytes:
+            break
+        items.append(item)
+    return items
+
+
+async def page(
+    read: Callable[[int], Awaitable[tuple[list[Record], str]]],
+    size: int,
+    convert: Callable[[Record], Item],
+    max_bytes: int,
+) -> tuple[list[Item], str]:
+    """A page of at most `size` items, and the token of the next one.
+
+    `read` returns the records of a page of this size with the token behind them. A token is that of the last record,
+    so a page that turns out too large is read again with fewer.
+    """
+    while True:
+        records, following = await read(size)
+        items = await asyncio.to_thread(fitting, records, convert, max_bytes)
+        if len(items) == len(records):
+            return items, following
+        size = len(items)

@@ -1,0 +1,58 @@
+"""How large a job's configuration may be, as it is sent and as it is resolved.
+
+Resolving costs up to a tenth of a millisecond for each value, so these numbers bound what one request can cost. They
+are far above what any recipe needs: a complete configuration has about 100 values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from manyview_server.errors import InvalidArgument, Violation
+
+Json = Any
+
+MAX_BYTES = 128 << 10
+"""As a message."""
+MAX_VALUES = 4_096
+"""Numbers, texts, lists and objects together."""
+MAX_DEPTH = 16
+"""Lists and objects within each other."""
+MAX_ITEMS = 256
+"""Items of a list."""
+MAX_KEYS = 256
+"""Keys of an object."""
+MAX_KEY_BYTES = 256
+MAX_TEXT_BYTES = 4_096
+
+MAX_RESOLVED_VALUES = 8_192
+MAX_RESOLVED_TEXT_BYTES = 256 << 10
+"""With every default filled in and every short form spelled out; texts and keys together."""
+
+
+def refuse_large(configuration: Json, field: str) -> None:
+    """Raise InvalidArgument if a configuration without short forms has too many values, or too much text.
+
+    One value that is given for all pipelines is counted once for each of them. The count stops at the limit.
+    """
+    waiting, num_values, num_bytes = [configuration], 0, 0
+    while waiting:
+        value = waiting.pop()
+        num_values += 1
+        if isinstance(value, str):
+            num_bytes += len(value.encode())
+        elif isinstance(value, Mapping):
+            num_bytes += sum(len(key.encode()) for key in value)
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+        if num_values > MAX_RESOLVED_VALUES:
+            _refuse(field, MAX_RESOLVED_VALUES, "values")
+        if num_bytes > MAX_RESOLVED_TEXT_BYTES:
+            _refuse(field, MAX_RESOLVED_TEXT_BYTES, "bytes of texts and names")
+
+
+def _refuse(field: str, most: int, what: str) -> None:
+    text = f"spelled out in full, it has more than {most:,} {what}; at most so many are allowed"
+    raise InvalidArgument.of(Violation(field=field, description=text))
