@@ -12,7 +12,8 @@ import pytest
 
 from manyview_server.errors import InvalidArgument
 from manyview_server.supervise import catalogue as catalogue_module
-from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device, describe
+from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device, Method, describe
+from manyview_server.supervise.violations import MAX_VIOLATIONS
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -291,3 +292,34 @@ async def test_where_describing_fails_with_plugins_it_is_done_without_them(monke
 def test_a_description_of_another_shape_is_refused(text):
     with pytest.raises(CatalogueError, match="not as expected"):
         Catalogue.parse(text)
+
+
+def of_properties(properties: dict[str, Any]) -> Catalogue:
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    method = Method(name="a", title="A", paper="", schema=schema)
+    return Catalogue(versions={}, devices=(), methods=(method,), backbones=())
+
+
+def test_of_a_configuration_that_is_wrong_everywhere_a_hundred_violations_are_named() -> None:
+    catalogue = of_properties({"epochs": {"type": "integer"}})
+    with pytest.raises(InvalidArgument) as refused:
+        catalogue.resolve("a", {f"k{number:04}": 1 for number in range(5000)})
+    assert len(refused.value.violations) == MAX_VIOLATIONS
+    assert refused.value.violations[0].field == "config.k0000"
+
+
+def test_what_is_given_for_all_items_of_a_list_is_counted_once_for_each() -> None:
+    numbers = {"type": "array", "items": {"type": "number"}}
+    items = {"type": "object", "properties": {"custom": {"type": "object", "properties": {"numbers": numbers}}}}
+    for_all = {**items["properties"]["custom"], "x-short": True}
+    views = {
+        "type": "object",
+        "properties": {"pipelines": {"type": "array", "items": items, "default": [{}] * 64}, "custom": for_all},
+        "x-list": "pipelines",
+        "x-presets": {},
+    }
+    catalogue = of_properties({"views": views})
+    fits = catalogue.resolve("a", {"views": {"custom": {"numbers": [1.5] * 100}}})
+    assert [len(item["custom"]["numbers"]) for item in fits["views"]["pipelines"]] == [100] * 64
+    with pytest.raises(InvalidArgument, match="has more than 8,192 values"):
+        catalogue.resolve("a", {"views": {"custom": {"numbers": [1.5] * 200}}})
