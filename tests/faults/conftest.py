@@ -1,4 +1,7 @@
-"""Under soak: rounds that passed before are left out, each round is counted as it ends, and a skip is a failure."""
+"""Under soak: rounds that passed before are left out, each round is counted as it ends, and a skip is a failure.
+
+Every run ends with the longest callback of all servers' event loops.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from harness import ServerProcess
+from loop_times import LoopTimes
 from rounds import soaking
 from totals import Totals
 
@@ -19,6 +24,9 @@ MINUTES = "MANYVIEW_SOAK_MINUTES"
 """After so many minutes no further round is begun."""
 
 STARTED = time.monotonic()
+
+LONGEST = "longest_callback"
+LOOP_TIMES = LoopTimes()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,6 +60,15 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    # After the fixtures: servers are stopped by now. Properties travel to the process that prints the summary.
+    ms, name = LOOP_TIMES.longest(ServerProcess.logs)
+    if ms:
+        item.user_properties.append((LONGEST, (ms, name)))
+
+
 def pytest_runtest_logfinish(nodeid: str) -> None:
     minutes = os.environ.get(MINUTES)
     if minutes and time.monotonic() - STARTED > 60 * float(minutes):
@@ -59,10 +76,24 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    _print_longest_callback(terminalreporter)
     if soaking():
         terminalreporter.section(f"totals of all soak runs, in {TOTALS}")
         for name, value in Totals(TOTALS).summary().items():
             terminalreporter.line(f"{name:24} {value:g}")
+
+
+def _print_longest_callback(terminalreporter: pytest.TerminalReporter) -> None:
+    found = [
+        (*value, report.nodeid)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, value in getattr(report, "user_properties", ())
+        if key == LONGEST
+    ]
+    if found:
+        ms, name, test = max(found)
+        terminalreporter.line(f"longest callback of the loop: {ms} ms in {test} ({name})")
 
 
 def _round(item: pytest.Item) -> tuple[str, int]:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,9 @@ CATALOGUE = "catalogue.json"
 class ServerProcess:
     """`manyview-server serve` as a child process on a port that stays the same over restarts."""
 
+    logs: ClassVar[list[Path]] = []
+    """The logs of all servers of this process."""
+
     def __init__(self, data_dir: Path, *arguments: str, catalogue: Path | None = None) -> None:
         """`catalogue`: a file through which servers share what describing the torch side gave the first of them."""
         self.data_dir = data_dir
@@ -38,6 +42,7 @@ class ServerProcess:
         self.mark = f"run-{uuid.uuid4().hex}"
         self.address = f"127.0.0.1:{free_port()}"
         self.log = data_dir.with_suffix(".log")
+        self.logs.append(self.log)
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: dict[int, str] = {}
 

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from manyview_server import awake
 from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
+from manyview_server.front.loop_watchdog import LoopWatchdog
 from manyview_server.front.server import Backend, Server
 from manyview_server.store.database import StoreUnusable
 from manyview_server.store.embedding_cache import EmbeddingCache
@@ -53,8 +54,13 @@ class App:
         except (SettingsError, StoreUnusable, CatalogueError, ServiceError, OSError) as error:
             log.error("cannot start: %s", error)
             return 1
-        await self.serve()
-        await self.drain()
+        watchdog = LoopWatchdog()
+        watchdog.start()
+        try:
+            await self.serve()
+            await self.drain()
+        finally:
+            watchdog.stop()
         return 0
 
     async def startup(self) -> None:
