@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,6 +43,8 @@ PAGE_BYTES = 1 << 20
 IMAGE_BYTES = 2560
 """What is said of an image at most: key, label, error."""
 SMALLEST_NORM = 1e-12
+CURSOR = re.compile(r'\["[0-9a-f]{32}","[A-Za-z0-9_./-]{1,200}",[1-9][0-9]{0,17},"[0-9a-f]{16}",(0|[1-9][0-9]{0,17})\]')
+"""A cursor in a page token."""
 
 Rows = npt.NDArray[np.float32]
 DTYPES = {"float32": "<f4", "float16": "<f2"}
@@ -84,11 +87,13 @@ class Cursor:
 
     @classmethod
     def decode(cls, scope: str, token: str) -> Cursor | None:
-        """None for no token. Raises InvalidArgument for one of another request."""
-        inner = names.decode_page_token(scope, token)
+        """None for no token. Raises InvalidArgument for one of another request, and for one that no server made."""
+        inner = names.decode_page_token(scope, token, CURSOR)
         if not inner:
             return None
         uid, checkpoint, version, digest, first_row = json.loads(inner)
+        if first_row > version:
+            raise names.invalid("page_token", f"goes on at row {first_row} of {version}")
         return cls(dataset_uid=uid, checkpoint=checkpoint, version=version, digest=digest, first_row=first_row)
 
 
@@ -144,9 +149,12 @@ class DatasetExporter:
         if cursor is None:
             return await self._stored.source(asked)
         model = names.model_name(cursor.checkpoint, "page_token")
-        source = await self._stored.source(replace(asked, model=model, version=cursor.version))
-        if source.snapshot.dataset.uid != cursor.dataset_uid:
+        dataset = await self._stored.store.datasets.get(asked.dataset_id)
+        if dataset.uid != cursor.dataset_uid:
             raise Aborted("DATASET_CHANGED", "the data set was deleted and made again meanwhile: begin anew")
+        if cursor.version > dataset.num_images:
+            raise names.invalid("page_token", f"is of {cursor.version} images, and there are {dataset.num_images}")
+        source = await self._stored.source(replace(asked, model=model, version=cursor.version))
         if source.spec.digest != cursor.digest:
             raise Aborted("MODEL_CHANGED", "the server or the model's weights changed meanwhile: begin anew")
         return source

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ STATUSES = {
     pb.StoredImage.STATUS_UNREADABLE: "UNREADABLE",
 }
 COMMITTED = ("STORED", "UNREADABLE")
+IMAGE_POSITION = re.compile(r"[ir][0-9]{1,18}")
+"""In page tokens: among the committed images, or among the refused ones."""
 
 
 class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
@@ -64,7 +67,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
         """A page of data sets."""
         size = names.page_size(request.page_size, default=100, most=1000)
-        token = names.decode_page_token("datasets", request.page_token)
+        token = names.decode_page_token("datasets", request.page_token, names.RESOURCE_ID)
         read = partial(self._store.datasets.list, page_token=token)
         datasets, following = await pages.page(read, size, convert.dataset, self._page_bytes)
         return pb.ListDatasetsResponse(
@@ -105,7 +108,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
             raise names.invalid("statuses", f"{unknown[0]} is no status to ask for")
         statuses = sorted({STATUSES[status] for status in request.statuses}) or list(COMMITTED)
         scope = f"images/{dataset_id}/{statuses}"
-        token = names.decode_page_token(scope, request.page_token)
+        token = names.decode_page_token(scope, request.page_token, IMAGE_POSITION)
         read = partial(self._store.datasets.images, dataset_id, statuses, page_token=token)
         images, following = await pages.page(read, size, convert.stored_image, self._page_bytes)
         return pb.ListImagesResponse(images=images, next_page_token=names.encode_page_token(scope, following))

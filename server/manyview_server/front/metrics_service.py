@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 PAGE_EVENTS = 500
 # A message's aim: pages of long log lines are split.
 PAGE_BYTES = 1 << 20
+SPAN = re.compile(r"[0-9]{1,18},[0-9]{1,18}")
+"""In page tokens: the last row of the page before, and the last row of all pages."""
 
 KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.MetricsEvent.Kind.items() if kind}
 
@@ -78,7 +81,7 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
             raise names.invalid("max_rows", f"{request.max_rows} is neither 0 nor at least 2")
         metric_names = sorted(set(request.metric_names))
         scope = f"metrics/{job_id}/{metric_names}/{request.max_rows}"
-        after, upto = _span(names.decode_page_token(scope, request.page_token))
+        after, upto = _span(names.decode_page_token(scope, request.page_token, SPAN))
         events = self._store.events
         # Later pages are of the same rows as the first one, however the job goes on.
         upto = upto or await events.last_sequence(job_id)

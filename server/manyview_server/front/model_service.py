@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,8 @@ from manyview_server.supervise.catalogue import Catalogue
 Context = grpc.aio.ServicerContext[Any, Any]
 
 CHUNK_BYTES = 1 << 20
+MODEL_KEY = re.compile(r"[0-9]{1,19},[A-Za-z0-9_./-]{1,200}")
+"""In page tokens: when a model was made, in nanoseconds, and its name."""
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -43,7 +46,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         job_id = names.train_job_id(request.train_job, "train_job") if request.train_job else ""
         size = names.page_size(request.page_size, default=100, most=1000)
         scope = f"models/{job_id}"
-        last = names.decode_page_token(scope, request.page_token)
+        last = names.decode_page_token(scope, request.page_token, MODEL_KEY)
         found = await self._models.list(job_id)
         page, following = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
         return pb.ListModelsResponse(models=page, next_page_token=names.encode_page_token(scope, following))

@@ -18,6 +18,8 @@ BACKBONE = re.compile(r"(?:(?:torchvision|timm)/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99
 REQUEST_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 STEP = re.compile(r"[0-9]{1,18}")
+POSITION = re.compile(r"[0-9]{1,18}")
+"""In page tokens: an integer that SQLite can hold."""
 
 ID_RULE = "a-z or 0-9 first, then a-z, 0-9, _ and -, at most 63 characters"
 TOKEN_CHECK_BYTES = 6
@@ -112,8 +114,11 @@ def encode_page_token(scope: str, inner: str) -> str:
     return base64.urlsafe_b64encode(_check(scope, inner) + inner.encode()).decode() if inner else ""
 
 
-def decode_page_token(scope: str, token: str) -> str:
-    """What `encode_page_token` was given."""
+def decode_page_token(scope: str, token: str, form: re.Pattern[str]) -> str:
+    """What `encode_page_token` was given. Raises InvalidArgument unless it has this form.
+
+    The check value is no secret: anybody can make a token. `form` is all that the caller may rely on.
+    """
     if not token:
         return ""
     try:
@@ -121,7 +126,7 @@ def decode_page_token(scope: str, token: str) -> str:
         inner = raw[TOKEN_CHECK_BYTES:].decode()
     except (binascii.Error, UnicodeError):
         inner, raw = "", b""
-    if not inner or raw[:TOKEN_CHECK_BYTES] != _check(scope, inner):
+    if raw[:TOKEN_CHECK_BYTES] != _check(scope, inner) or not form.fullmatch(inner):
         raise invalid("page_token", "is no token of an earlier answer to this query")
     return inner
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
@@ -20,10 +20,17 @@ from manyview.v1 import types_pb2
 from manyview_server.errors import ServiceError
 
 DOMAIN = "manyview"
+ELLIPSIS = "…"
 DETAILS_KEY = "grpc-status-details-bin"
-# Trailers over 8 KiB may be replaced by the library, the real code with them; the text travels twice in them.
-MAX_TEXT_CHARACTERS = 512
+# The library may replace trailers of more than 8 KiB, and the real code with them. The text travels in them twice: as
+# `grpc-message`, where a byte that is no printable ASCII takes three, and in the details, where three bytes take four.
+MAX_MESSAGE_BYTES = 1024
 MAX_DETAILS_BYTES = 4096
+# One field of the details: a violation's path, its description, a value of the metadata.
+MAX_FIELD_BYTES = 512
+MAX_METADATA_BYTES = 1536
+# Errors in a stream are messages, not trailers.
+MAX_STREAM_TEXT_BYTES = 4096
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +51,28 @@ def status_code(error: ServiceError) -> grpc.StatusCode:
 
 
 def text_of(error: ServiceError) -> str:
-    """The message, cut to what fits a trailer."""
-    text = error.message
-    return text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
+    """The message, cut to what a trailer can carry."""
+    return cut(error.message, MAX_MESSAGE_BYTES, _message_bytes)
+
+
+def cut(text: str, max_bytes: int, size: Callable[[str], int] = lambda text: len(text.encode())) -> str:
+    """The text, or as many whole characters of it as take `max_bytes` with the dots that end them.
+
+    `size` says how many bytes a text takes; a character takes the same wherever it stands.
+    """
+    if size(text[: max_bytes + 1]) <= max_bytes:
+        return text
+    room = max_bytes - size(ELLIPSIS)
+    for end, character in enumerate(text):
+        room -= size(character)
+        if room < 0:
+            return text[:end] + ELLIPSIS
+    raise AssertionError("the text is longer than the room for it")
+
+
+def _message_bytes(text: str) -> int:
+    """The bytes of a text as `grpc-message` has it, percent-encoded."""
+    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
 
 
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
@@ -65,7 +91,7 @@ def stream_error(error: ServiceError) -> types_pb2.StreamError:
     """The same error as a message of a bidirectional stream; the violations are in its text."""
     return types_pb2.StreamError(
         code=status_code(error).value[0],
-        message=error.message[:MAX_DETAILS_BYTES],
+        message=cut(error.message, MAX_STREAM_TEXT_BYTES),
         reason=error.reason,
         metadata=_short(error.metadata),
         retry_after_ms=round(error.retry_after_s * 1000),
@@ -76,8 +102,8 @@ def _bad_request(error: ServiceError, room_bytes: int) -> error_details_pb2.BadR
     """All violations; where they do not fit a trailer, as many as do and a last one that counts the rest."""
     detail = error_details_pb2.BadRequest()
     for index, violation in enumerate(error.violations):
-        description = violation.description[:MAX_TEXT_CHARACTERS]
-        detail.field_violations.add(field=violation.field[:MAX_TEXT_CHARACTERS], description=description)
+        field, description = (cut(text, MAX_FIELD_BYTES) for text in (violation.field, violation.description))
+        detail.field_violations.add(field=field, description=description)
         if detail.ByteSize() > room_bytes:
             del detail.field_violations[-1]
             rest = len(error.violations) - index
@@ -99,4 +125,13 @@ def _duration(seconds: float) -> Duration:
 
 
 def _short(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {key: value[:MAX_TEXT_CHARACTERS] for key, value in metadata.items()}
+    """As much of the metadata as fits, in its order. Keys are ours and short; values may quote a caller."""
+    short: dict[str, str] = {}
+    room = MAX_METADATA_BYTES
+    for key, value in metadata.items():
+        short[key] = cut(value, MAX_FIELD_BYTES)
+        room -= len(key) + len(short[key].encode())
+        if room < 0:
+            del short[key]
+            break
+    return short

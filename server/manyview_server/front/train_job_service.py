@@ -103,11 +103,8 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
     async def ListTrainJobs(self, request: pb.ListTrainJobsRequest, context: Context) -> pb.ListTrainJobsResponse:
         """A page of jobs, newest first."""
         size = names.page_size(request.page_size, default=100, most=1000)
-        read = partial(
-            self._store.jobs.list,
-            page_token=names.decode_page_token("trainJobs", request.page_token),
-            max_bytes=self._page_bytes,
-        )
+        token = names.decode_page_token("trainJobs", request.page_token, names.POSITION)
+        read = partial(self._store.jobs.list, page_token=token, max_bytes=self._page_bytes)
         jobs, following = await pages.page(read, size, convert_jobs.train_job, self._page_bytes)
         token = names.encode_page_token("trainJobs", following)
         return pb.ListTrainJobsResponse(train_jobs=jobs, next_page_token=token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import grpc
@@ -11,7 +12,8 @@ import pytest
 
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
-from manyview_server.front import dataset_export
+from manyview_server.front import dataset_export, names
+from manyview_server.front.dataset_export import CURSOR
 from manyview_server.store import embeddings
 
 MODEL = "backbones/thin"
@@ -118,6 +120,18 @@ async def test_a_token_of_another_request_is_refused(front: Any, refused: Any, s
     for other in (ask(version=1, page_token=token), ask(page_token="x"), ask(page_token=token, pca=pb.Pca())):
         error = await refused(front.embed.EmbedDataset(other).read())
         assert (error.code, "page_token" in error.fields) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_a_token_that_was_made_by_hand_is_refused(front: Any, refused: Any, store_images: Any) -> None:
+    await store_images(front, [1, 2])
+    scope = dataset_export._scope(ask())
+    fields = json.loads(names.decode_page_token(scope, (await answers(front, ask()))[1].page.page_token, CURSOR))
+    for index, value in ((0, 7), (1, "x"), (2, 3), (2, 0), (2, 10**19), (3, None), (4, -1), (4, 3), (4, "2"), (4, 1.5)):
+        forged = [value if at == index else field for at, field in enumerate(fields)]
+        for inner in (json.dumps(forged, separators=(",", ":")), "abc", "[]", "1"):
+            token = names.encode_page_token(scope, inner)
+            error = await refused(front.embed.EmbedDataset(ask(page_token=token)).read())
+            assert (error.code, error.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ("page_token",)), inner
 
 
 async def test_a_token_does_not_go_over_to_a_data_set_that_was_made_again(

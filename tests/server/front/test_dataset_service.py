@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from manyview.v1 import dataset_service_pb2 as pb
+from manyview_server.front import names
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.shards import shard_path
 
@@ -68,6 +69,10 @@ async def test_pages_hold_each_data_set_once(front: Any, refused: Any) -> None:
     assert sorted(seen) == [f"datasets/d{i}" for i in range(5)]
     for request in (pb.ListDatasetsRequest(page_size=-1), pb.ListDatasetsRequest(page_size=1001)):
         assert (await refused(front.datasets.ListDatasets(request))).fields == ("page_size",)
+    for forged in ("\0", "A", "x" * 100_000):
+        token = names.encode_page_token("datasets", forged)
+        request = pb.ListDatasetsRequest(page_token=token)
+        assert (await refused(front.datasets.ListDatasets(request))).fields == ("page_token",)
     assert (await refused(front.datasets.ListDatasets(pb.ListDatasetsRequest(page_token="x!")))).fields == (
         "page_token",
     )

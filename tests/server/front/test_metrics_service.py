@@ -10,6 +10,7 @@ import pytest
 
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.front import names
 from manyview_server.front.metrics_service import PAGE_BYTES, pages, thinned
 from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import Event, NewEvent
@@ -209,6 +210,10 @@ async def test_the_table_has_pages_and_only_the_columns_asked_for(front: Any, jo
             break
         await log_scalars(front, 100 + len(seen))
     assert seen == list(range(1, 26))
+    for forged in ("abc", "1", "-1,5", "1," + "9" * 5000, f"1,{2**63}"):
+        token = names.encode_page_token("metrics/j/[]/0", forged)
+        request = pb.QueryMetricsRequest(train_job=JOB, page_token=token)
+        assert (await refused(front.metrics.QueryMetrics(request))).fields == ("page_token",)
     other = pb.QueryMetricsRequest(train_job=JOB, page_token="AAAA")
     assert (await refused(front.metrics.QueryMetrics(other))).fields == ("page_token",)
     one = pb.QueryMetricsRequest(train_job=JOB, max_rows=1)

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from manyview.v1 import model_service_pb2 as pb
+from manyview_server.front import names
 from manyview_server.front.model_service import CHUNK_BYTES
 from manyview_server.store import checkpoints
 
@@ -68,6 +69,11 @@ async def test_pages_survive_checkpoints_that_come_and_go(front: Any, job: str, 
     second = await front.models.ListModels(request)
     assert [model.step for model in second.models] == [10]
     assert second.next_page_token == ""
+    for forged in ("abc", ",", "x,trainJobs/j", "9" * 20 + ",trainJobs/j", "1,\0"):
+        token = names.encode_page_token("models/", forged)
+        assert (await refused(front.models.ListModels(pb.ListModelsRequest(page_token=token)))).fields == (
+            "page_token",
+        )
     other = pb.ListModelsRequest(page_token=first.next_page_token)
     assert (await refused(front.models.ListModels(other))).fields == ("page_token",)
 

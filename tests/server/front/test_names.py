@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,24 +54,34 @@ def test_an_error_quotes_little_of_a_hostile_name(text: str) -> None:
         assert len(error.message) < 1500  # noqa: PT017
 
 
+ANYTHING = re.compile(r"(?s:.*)")
+
+
 @given(st.text(min_size=1, max_size=100), st.text(max_size=30))
 def test_a_page_token_comes_back_in_its_own_query_alone(inner: str, scope: str) -> None:
     token = names.encode_page_token(scope, inner)
-    assert names.decode_page_token(scope, token) == inner
+    assert names.decode_page_token(scope, token, ANYTHING) == inner
     with pytest.raises(InvalidArgument):
-        names.decode_page_token(scope + "x", token)
+        names.decode_page_token(scope + "x", token, ANYTHING)
     with pytest.raises(InvalidArgument):
-        names.decode_page_token(scope, token[:-4] + "AAA=")
+        names.decode_page_token(scope, token[:-4] + "AAA=", ANYTHING)
 
 
 def test_no_token_means_the_first_page_and_the_last_has_none() -> None:
-    assert names.encode_page_token("s", "") == names.decode_page_token("s", "") == ""
+    assert names.encode_page_token("s", "") == names.decode_page_token("s", "", ANYTHING) == ""
 
 
 @given(st.text(min_size=1, max_size=50))
 def test_arbitrary_tokens_are_refused(token: str) -> None:
     with pytest.raises(InvalidArgument):
-        names.decode_page_token("s", token)
+        names.decode_page_token("s", token, ANYTHING)
+
+
+@pytest.mark.parametrize("inner", ["abc", "-1", "1" * 19, "1" * 5000, "1,2", "1\n", "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_a_token_that_was_made_by_hand_is_refused_unless_it_has_the_form_of_one(inner: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        names.decode_page_token("s", names.encode_page_token("s", inner), names.POSITION)
+    assert caught.value.violations[0].field == "page_token"
 
 
 def test_page_sizes_are_bounded() -> None:

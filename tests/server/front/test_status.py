@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from google.rpc import error_details_pb2, status_pb2
+import base64
+from urllib.parse import quote
 
-from manyview_server.errors import InvalidArgument, Unavailable, Violation
-from manyview_server.front.status import public_error, stream_error, text_of, trailing_metadata
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyview_server.errors import InvalidArgument, NotFound, Unavailable, Violation
+from manyview_server.front.status import cut, public_error, stream_error, text_of, trailing_metadata
 
 
 def parsed(error: Exception) -> status_pb2.Status:
@@ -46,3 +51,38 @@ def test_the_text_of_what_was_not_expected_stays_here() -> None:
     first, second = public_error(KeyError("secret")), public_error(KeyError("secret"))
     assert "secret" not in first.message
     assert first.metadata["error_id"] != second.metadata["error_id"]
+
+
+SOFT_LIMIT_BYTES = 8192
+"""Of all trailers: the library may replace larger ones."""
+EMOJI, CJK = "\N{GRINNING FACE}", "\u6f22"
+
+
+def trailer_bytes(error: Exception) -> int:
+    """What the message and the details take on the wire, percent-encoded and in base64."""
+    ((key, value),) = trailing_metadata(public_error(error))
+    message = quote(text_of(public_error(error)), safe="".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%"))
+    return len(message) + len(key) + len(base64.b64encode(value)) + 2 * 32
+
+
+def test_a_trailer_has_room_for_any_text_in_any_script() -> None:
+    for text in ("x" * 5000, "%" * 5000, CJK * 5000, EMOJI * 5000, "\n" * 5000):
+        violations = [Violation(field=text, description=text) for _ in range(20)]
+        for error in (
+            NotFound("IMAGE_NOT_FOUND", text, metadata={"image": text, "a": text, "b": text, "c": text}),
+            InvalidArgument("FIELD_INVALID", text, violations=violations, metadata={"image": text}),
+        ):
+            assert trailer_bytes(error) < SOFT_LIMIT_BYTES - 1000
+            assert stream_error(error).ByteSize() < SOFT_LIMIT_BYTES
+
+
+@given(st.text(max_size=60), st.integers(8, 60))
+def test_a_text_is_cut_between_characters_and_only_where_it_is_too_long(text: str, max_bytes: int) -> None:
+    shown = cut(text, max_bytes)
+    assert len(shown.encode()) <= max_bytes
+    if len(text.encode()) <= max_bytes:
+        assert shown == text
+    else:
+        assert shown.endswith("…")
+        assert text.startswith(shown[:-1])
+        assert len((shown[:-1] + text[len(shown) - 1]).encode()) > max_bytes - len("…".encode()), "as much as fits"
