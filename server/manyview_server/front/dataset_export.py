@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server import embedding_rows
 from manyview_server.errors import Aborted
 from manyview_server.front import convert, names
 from manyview_server.front.caller import Caller
@@ -35,19 +36,17 @@ from manyview_server.front.stored_embeddings import (
 )
 from manyview_server.messages import FitPca, PcaFitted
 from manyview_server.store import blocks
-from manyview_server.store.embeddings import SEGMENT_ROWS, Segment
+from manyview_server.store.embeddings import SEGMENT_ROWS, RowError, Segment
 from manyview_server.supervise.tables import OpenTable
 
 PAGE_BYTES = 1 << 20
 """Of rows and what is said of their images, about; at most a quarter of a message."""
 IMAGE_BYTES = 2560
 """What is said of an image at most: key, label, error."""
-SMALLEST_NORM = 1e-12
 CURSOR = re.compile(r'\["[0-9a-f]{32}","[A-Za-z0-9_./-]{1,200}",[1-9][0-9]{0,17},"[0-9a-f]{16}",(0|[1-9][0-9]{0,17})\]')
 """A cursor in a page token."""
 
 Rows = npt.NDArray[np.float32]
-DTYPES = {"float32": "<f4", "float16": "<f2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +138,7 @@ class DatasetExporter:
                 segment = await caller.wait(table.segment(start), partial(embedding_progress, table))
                 for page in self._pages(segment, cursor.first_row):
                     cursor = replace(cursor, first_row=page.first + len(page.rows))
-                    message = await self._message(source, page, await asyncio.to_thread(finish, page.rows))
+                    message = await self._message(source, page, *await asyncio.to_thread(finish, page))
                     message.page_token = cursor.encode(scope)
                     await caller.send(pb.EmbedDatasetResponse(page=message))
         await caller.send(pb.EmbedDatasetResponse(end=pb.EmbedDatasetEnd(num_images=cursor.version)))
@@ -199,17 +198,16 @@ class DatasetExporter:
         start = max(0, first_row - segment.first)
         return [_part(segment, at, at + size) for at in range(start, len(segment.rows), size)]
 
-    async def _message(self, source: Source, page: Segment, rows: types_pb2.Tensor) -> pb.EmbeddingsPage:
+    async def _message(
+        self, source: Source, page: Segment, rows: types_pb2.Tensor, errors: Sequence[RowError]
+    ) -> pb.EmbeddingsPage:
         places = range(page.first, page.first + len(page.rows))
         images = await self._stored.store.datasets.images_at(source.snapshot.dataset.uid, places)
-        errors = [
-            pb.RowError(row=error.row, error=convert.image_error(error.reason, error.message)) for error in page.errors
-        ]
         return pb.EmbeddingsPage(
             first_row=page.first,
             embeddings=rows,
             images=[convert.stored_image(image) for image in images],
-            errors=errors,
+            errors=[pb.RowError(row=e.row, error=convert.image_error(e.reason, e.message)) for e in errors],
         )
 
 
@@ -230,16 +228,20 @@ def read_pca(request: pb.EmbedDatasetRequest, checks: Checks) -> ReadPca | None:
     return ReadPca(num_components=pca.num_components, variance_fraction=pca.variance_fraction, whiten=pca.whiten)
 
 
-def finished(rows: Rows, *, projection: Projection | None, unit: bool, type_name: str) -> types_pb2.Tensor:
-    """Rows as they are asked for: (n, d), NaN where they were."""
-    found: npt.NDArray[np.floating[Any]] = rows
-    with np.errstate(invalid="ignore", over="ignore"):
-        if projection is not None:
-            found = (rows - projection.mean) @ projection.matrix.T
-        if unit:
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), SMALLEST_NORM)
-        data = found.astype(DTYPES[type_name]).tobytes()
-    return types_pb2.Tensor(data_type=convert.TENSOR_TYPES[type_name], shape=found.shape, data=data)
+def finished(
+    page: Segment, *, projection: Projection | None, unit: bool, type_name: str
+) -> tuple[types_pb2.Tensor, list[RowError]]:
+    """Return a page's rows as they are asked for, (n, d), and why some are NaN: they were, or they overflow now."""
+    found: npt.NDArray[np.floating[Any]] = page.rows
+    if projection is not None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = (found - projection.mean) @ projection.matrix.T
+    encoded = embedding_rows.encode(found, unit=unit, data_type=type_name)
+    known = {error.row for error in page.errors}
+    more = [RowError(row=row, reason=why, message=text) for row, (why, text) in encoded.errors.items()]
+    errors = sorted([*page.errors, *(error for error in more if error.row not in known)], key=lambda error: error.row)
+    tensor = types_pb2.Tensor(data_type=convert.TENSOR_TYPES[type_name], shape=found.shape, data=encoded.data)
+    return tensor, errors
 
 
 def _part(segment: Segment, start: int, stop: int) -> Segment:

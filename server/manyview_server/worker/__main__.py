@@ -20,6 +20,7 @@ from manyview_server.link import Link
 from manyview_server.messages import Hello
 from manyview_server.worker import describe, embedder, previewer, selector, trainer
 from manyview_server.worker.channel import EXIT_ORPHANED, Channel
+from manyview_server.worker.exact_float32 import compute_float32_exactly
 from manyview_server.worker.versions import versions
 
 EXIT_THREAD_FAILED = 70
@@ -49,6 +50,7 @@ def main() -> None:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # a stack of every thread, for whoever looks into a hang
     threading.excepthook = _end_process
+    compute_float32_exactly()
     channel = Channel(Link(socket.socket(fileno=arguments.link_fd)))
     channel.send(Hello(pid=os.getpid(), versions=versions()))
     RUN[arguments.kind](channel)

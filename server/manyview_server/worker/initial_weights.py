@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from manyview_server.learn.backbones import Backbone, load_weights
+from manyview_server.learn.backbones import Backbone, WeightsNotFinite, load_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,14 @@ class InitialWeights:
         """Into every backbone in `network`: a teacher begins as the student does.
 
         Raises:
-            ValueError: they are of another network; names what differs.
+            ValueError: they are of another network, or not finite; names what is wrong.
         """
         for module in network.modules():
             if isinstance(module, Backbone):
                 try:
                     load_weights(module, self.tensors)
+                except WeightsNotFinite as error:
+                    raise ValueError(f"backbone_weights: {self.file!r} is damaged: {error}") from error
                 except ValueError as error:
                     raise ValueError(f"backbone_weights: {self.file!r} does not fit the backbone: {error}") from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import optimizers
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.methods import Method, Moment, Views, build_method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.settings import TrainSettings
@@ -37,6 +38,9 @@ class Numerics:
 
     precision: Precision
     channels_last: bool
+    float32_products: str = "ieee"
+    """How products of float32 are computed on a GPU: in float32, never in TF32 (see `exact_float32`). Checkpoints
+    name it because their numbers rest on it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -52,16 +56,32 @@ class Numerics:
 
 
 def choose(settings: TrainSettings, device: torch.device) -> Numerics:
-    """The fastest of what the settings leave open, by two timed steps of each on a model of its own."""
+    """Return the fastest of what the settings leave open, by two timed steps of each on a model of its own.
+
+    A candidate that does not fit into memory is left out. Where none fits, the error that says so is raised.
+    """
     candidates = list(_candidates(settings, device))
     if len(candidates) == 1:
         return candidates[0]
-    times = [_seconds_per_step(settings, device, numerics) for numerics in candidates]
-    best = 0
-    for at, seconds in enumerate(times):
+    times: dict[Numerics, float] = {}
+    shortage: Exception | None = None
+    for numerics in candidates:
+        try:
+            times[numerics] = _seconds_per_step(settings, device, numerics)
+        except Exception as error:
+            if not is_lack_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # its frames hold the model
+        if shortage is not None:
+            torch.cuda.empty_cache()
+    if not times:
+        assert shortage is not None
+        raise shortage
+    best = next(iter(times))
+    for numerics, seconds in times.items():
         if seconds * CLEAR_GAIN < times[best]:
-            best = at
-    return candidates[best]
+            best = numerics
+    return best
 
 
 def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numerics]:

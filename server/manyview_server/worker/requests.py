@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from manyview_server import embedding_rows
 from manyview_server.messages import EmbedDone, EmbedFailed, EmbedImages, RowFailed
 from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader
 from manyview_server.worker import stored_images
 from manyview_server.worker.models import ModelKey
-
-NUMPY_DTYPES = {"float32": "<f4", "float16": "<f2"}
-SMALLEST_NORM = 1e-12
 
 
 @dataclass(eq=False)
@@ -80,25 +78,21 @@ class Request:
     def answer(self) -> EmbedDone:
         """The reply, once all rows are done."""
         assert self.rows is not None
-        rows = self.rows
+        message = self.message
+        encoded = embedding_rows.encode(self.rows, unit=message.l2_normalize, data_type=message.data_type)
         known = {error.row for error in self.errors}
-        for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
-            rows[row] = np.nan
+        for row, (reason, text) in encoded.errors.items():
             if row not in known:
-                self.errors.append(RowFailed(row=row, reason="NON_FINITE", message="the model's output is not finite"))
-        if self.message.l2_normalize:
-            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), SMALLEST_NORM)
-        with np.errstate(over="ignore"):
-            data = rows.astype(NUMPY_DTYPES[self.message.data_type]).tobytes()
+                self.errors.append(RowFailed(row=row, reason=reason, message=text))
         return EmbedDone(
-            request_id=self.message.request_id,
-            shape=(rows.shape[0], rows.shape[1]),
+            request_id=message.request_id,
+            shape=(self.rows.shape[0], self.rows.shape[1]),
             errors=tuple(sorted(self.errors, key=lambda error: error.row)),
             queue_ms=1e3 * (self.first_decode - self.arrived),
             decode_ms=1e3 * (self.last_decode - self.first_decode),
             forward_ms=1e3 * self.forward_s,
             batch_images=self.batch_images,
-            blobs=(data,),
+            blobs=(encoded.data,),
         )
 
     def failed(self, code: str, reason: str, message: str) -> EmbedFailed:

@@ -15,6 +15,7 @@ from manyview_server import decode_notes
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import linear_probe, methods, optimizers
 from manyview_server.learn.alarms import Alarms
+from manyview_server.learn.backbones import WeightsNotFinite
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment, build_method
 from manyview_server.learn.optimizers import Optimizer
@@ -353,6 +354,9 @@ def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: Linea
         state.restore(directory, method, optimizer)
         if probe is not None:
             state.restore_probe(directory, probe)
+    except WeightsNotFinite as error:
+        hint = "Continue from an earlier checkpoint in a new job, or begin anew: clone the job."
+        raise TrainingFailed("CHECKPOINT_CORRUPT", f"{directory.name}: {error}", hint) from error
     except ValueError as error:
         hint = "Train it with the version and the settings of the job that wrote it, or begin anew: clone the job."
         raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error

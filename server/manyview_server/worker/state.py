@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from manyview_server.learn.backbones import Backbone, load_weights
+from manyview_server.learn.backbones import Backbone, WeightsNotFinite, check_finite, load_weights
 from manyview_server.learn.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
@@ -61,6 +61,7 @@ def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
 
     Raises:
         ValueError: the checkpoint is of another model, or of another optimizer.
+        WeightsNotFinite: it holds NaN or infinity.
     """
     state = load_file(directory / checkpoints.STATE)
     restore_method(directory, method, state)
@@ -72,6 +73,8 @@ def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
             saved = state.get(f"{OPTIMIZER_PREFIX}{index}.{name}")
             if saved is None or saved.shape != tensor.shape:
                 raise ValueError(f"{directory.name} lacks the optimizer's {name} of parameter {index}")
+            key = f"optimizer {name} of parameter {index}"
+            check_finite({key: saved}, {key: tensor})
             tensor.copy_(saved)
 
 
@@ -80,11 +83,13 @@ def restore_probe(directory: Path, probe: LinearProbe) -> None:
 
     Raises:
         ValueError: it is of other features or classes.
+        WeightsNotFinite: it holds NaN or infinity.
     """
     state = load_file(directory / checkpoints.STATE)
     tensors = {k.removeprefix(PROBE_PREFIX): v for k, v in state.items() if k.startswith(PROBE_PREFIX)}
     if not tensors:
         return
+    check_finite(tensors, probe.state_dict())
     try:
         probe.load_state_dict(tensors)
     except RuntimeError as error:
@@ -96,6 +101,7 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
 
     Raises:
         ValueError: the checkpoint is of another model.
+        WeightsNotFinite: it holds NaN or infinity.
     """
     state = load_file(directory / checkpoints.STATE) if state is None else state
     tensors = {BACKBONE_PREFIX + k: v for k, v in load_file(directory / checkpoints.BACKBONE).items()}
@@ -105,6 +111,7 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
             prefix = f"{path}."
             own = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
             tensors |= {prefix + name: tensor for name, tensor in part.fitted(own).items()}
+    check_finite(tensors, method.state_dict())
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
@@ -116,6 +123,7 @@ def restore_backbone(file: Path, backbone: Backbone) -> None:
 
     Raises:
         ValueError: they are of another network (names what differs), or the file is no safetensors file.
+        WeightsNotFinite: they hold NaN or infinity; names where.
     """
     try:
         saved = load_file(file)
@@ -123,6 +131,8 @@ def restore_backbone(file: Path, backbone: Backbone) -> None:
         raise ValueError(f"{file.name} does not fit the backbone: it is no safetensors file") from error
     try:
         load_weights(backbone, saved)
+    except WeightsNotFinite as error:
+        raise WeightsNotFinite(f"{file.name} is damaged: {error}") from error
     except ValueError as error:
         raise ValueError(f"{file.name} does not fit the backbone: {error}") from error
 

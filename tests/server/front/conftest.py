@@ -99,6 +99,7 @@ class FakeEmbedder:
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
         self.failure: Exception | None = None
+        self.scale = 1.0
         self.running = 0
         self.most_running = 0
 
@@ -120,7 +121,7 @@ class FakeEmbedder:
             raise
         finally:
             self.running -= 1
-        rows = np.array([[image[-1] if image else np.nan] * 3 for image in images], dtype=data_type)
+        rows = self.scale * np.array([[image[-1] if image else np.nan] * 3 for image in images], dtype=data_type)
         empty = [i for i, image in enumerate(images) if not image]
         return EmbedDone(
             request_id=1,

@@ -153,6 +153,19 @@ async def test_rows_are_of_unit_length_and_half_precision_where_asked_for(front:
     np.testing.assert_allclose(rows(page), np.array([[3**-0.5] * 3, [0] * 3, [3**-0.5] * 3]), atol=1e-3)
 
 
+async def test_a_row_that_half_precision_cannot_hold_is_an_error_of_its_own(front: Any, store_images: Any) -> None:
+    await store_images(front, [3, 200, None, 5])
+    front.embedder.scale = 1000.0
+    half = pb.EmbedOptions(data_type=types_pb2.Tensor.DATA_TYPE_FLOAT16)
+    found = pages(await answers(front, ask(options=half)))
+    errors = [(page.first_row + error.row, error.error.reason) for page in found for error in page.errors]
+    assert errors == [(1, "FLOAT16_OVERFLOW"), (2, "DECODE_FAILED")]
+    whole = np.concatenate([rows(page) for page in found])
+    np.testing.assert_array_equal(whole[:, 0], np.array([3000, np.nan, np.nan, 5000], np.float16))
+    again = pages(await answers(front, ask()))
+    assert [error.error.reason for page in again for error in page.errors] == ["DECODE_FAILED"]
+
+
 async def test_principal_components_are_fitted_on_the_readable_images(front: Any, store_images: Any) -> None:
     shades = [0, 10, None, 20, 40]
     await store_images(front, shades)

@@ -167,6 +167,35 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     assert (corrupt.value.code, corrupt.value.reason) == ("DATA_LOSS", "CHECKPOINT_CORRUPT")
 
 
+def test_a_file_of_weights_that_are_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    network = backbones.build("resnet9")
+    network.conv1.weight.data[0] = torch.nan
+    save_file(network.state_dict(), tmp_path / "resnet9.safetensors")
+    with pytest.raises(ModelUnavailable) as refused:
+        load(key(weights_file=str(tmp_path / "resnet9.safetensors")), CPU)
+    assert (refused.value.code, refused.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")
+    expected = "resnet9.safetensors is damaged: the weights are not finite: conv1.weight (147 of 9,408 values)"
+    assert str(refused.value) == expected
+
+
+@pytest.mark.parametrize(("output", "part"), [("backbone", "encoder.backbone"), ("projection", "head")])
+def test_a_checkpoint_whose_weights_are_not_finite_is_corrupt(
+    checkpoint: Callable[..., tuple[Path, Method]], monkeypatch: pytest.MonkeyPatch, output: str, part: str
+) -> None:
+    capture = state.capture
+
+    def damaged(method: Method, *others: Any) -> Any:
+        name = next(name for name, _ in method.named_parameters() if name.startswith(part))
+        method.get_parameter(name).data.view(-1)[0] = torch.inf
+        return capture(method, *others)
+
+    monkeypatch.setattr(state, "capture", damaged)
+    directory, _ = checkpoint()
+    with pytest.raises(ModelUnavailable, match=r"not finite: .* \(1 of ") as refused:
+        load(dataclasses.replace(key(checkpoint_dir=str(directory)), output=output), CPU)
+    assert (refused.value.code, refused.value.reason) == ("DATA_LOSS", "CHECKPOINT_CORRUPT")
+
+
 def test_the_models_used_last_are_kept(tmp_path: Path) -> None:
     models = ModelCache(CPU)
     files = []

@@ -35,6 +35,43 @@ def test_a_layout_is_chosen_only_for_a_clear_gain_over_the_best_format(monkeypat
     assert precision.choose(settings(), CPU) == (HALF if is_chosen else faster)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "python", "cpu"],
+)
+@pytest.mark.parametrize(("too_large", "chosen"), [("float32", HALF), ("bfloat16", BEST)])
+def test_a_format_that_does_not_fit_into_memory_is_left_out(monkeypatch, error, too_large, chosen) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+
+    def seconds(settings, device, numerics):
+        if numerics.precision == too_large:
+            raise error
+        return 0.5 if numerics in (HALF, BEST) else 1.0
+
+    monkeypatch.setattr(precision, "_seconds_per_step", seconds)
+    assert precision.choose(settings(), CPU) == chosen
+
+
+def test_where_no_format_fits_into_memory_the_shortage_is_raised_and_other_errors_are_never_hidden(monkeypatch) -> None:
+    def raises(error):
+        def seconds(*_):
+            raise error
+
+        return seconds
+
+    monkeypatch.setattr(precision, "_seconds_per_step", raises(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        precision.choose(settings(), CPU)
+    monkeypatch.setattr(precision, "_seconds_per_step", raises(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        precision.choose(settings(), CPU)
+
+
 def test_what_the_settings_say_is_not_overruled() -> None:
     assert precision.choose(settings(precision="bfloat16"), CPU).precision == "bfloat16"
     assert precision.choose(settings(precision="float32"), CPU).precision == "float32"

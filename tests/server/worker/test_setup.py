@@ -15,6 +15,7 @@ from manyview_server.messages import Adoption, ImageUnreadable, Message, StartTr
 from manyview_server.store import checkpoints
 from manyview_server.store.checkpoints import CheckpointCorrupt
 from manyview_server.worker import remarks, setup, state
+from manyview_server.worker.precision import Numerics
 from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.setup import Setup, Stopped
 
@@ -294,6 +295,43 @@ def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
     assert "of another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
     gone = {**weights.settings, "backbone_weights": "gone.safetensors"}
     assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone)))
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_images_are_decoded(
+    tmp_path: Path, weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "_builder", lambda *_: pytest.fail("decoding began"))
+    theirs = load_file(tmp_path / "weights" / "mine.safetensors")
+    theirs["conv1.weight"][3] = torch.nan
+    save_file(theirs, tmp_path / "weights" / "mine.safetensors")
+    failed = refused(weights)
+    assert failed.reason == "CONFIG_INVALID"
+    expected = (
+        "backbone_weights: 'mine.safetensors' is damaged: the weights are not finite: conv1.weight (27 of 216 values)"
+    )
+    assert str(failed) == expected
+
+
+@pytest.mark.parametrize("file", [checkpoints.BACKBONE, checkpoints.STATE])
+def test_a_checkpoint_that_is_not_finite_is_corrupt(tmp_path: Path, start: StartTraining, file: str) -> None:
+    ready = prepare(start)
+    tensors = state.capture(ready.method, ready.optimizer)
+    name = next(name for name in tensors[file] if file == checkpoints.BACKBONE or name.startswith("optimizer.0."))
+    tensors[file][name].view(-1)[0] = torch.inf
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    directory = tmp_path / checkpoints.name(2, 1)
+    state.write(directory, tensors, text)
+    failed = refused(dataclasses.replace(start, resume_from=str(directory)))
+    assert failed.reason == "CHECKPOINT_CORRUPT"
+    assert "000000002-1: the weights are not finite: " in str(failed)
+    assert " (1 of " in str(failed)
+
+
+def test_a_checkpoint_says_how_float32_was_computed_and_an_older_one_need_not(start: StartTraining) -> None:
+    written = prepare(start).run_json()["numerics"]
+    assert written.pop("float32_products") == "ieee"
+    assert Numerics(**written).float32_products == "ieee"
 
 
 def test_without_a_file_nothing_is_said_of_one(start: StartTraining) -> None:

@@ -22,7 +22,7 @@ from manyview_server.learn.backbones.backbone import Backbone, measured_feature_
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.unknown import did_you_mean
 from manyview_server.learn.backbones.vit import VisionTransformer
-from manyview_server.learn.backbones.weights import load_weights
+from manyview_server.learn.backbones.weights import WeightsNotFinite, check_finite, load_weights
 from manyview_server.learn.patches import choose_patch_size
 from manyview_server.learn.plugins import PluginBroken
 
@@ -38,8 +38,10 @@ __all__ = [
     "ResNet",
     "Stem",
     "VisionTransformer",
+    "WeightsNotFinite",
     "accepted_options",
     "build",
+    "check_finite",
     "choose_patch_size",
     "choose_stem",
     "load_weights",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from manyview_server.learn.backbones.backbone import Backbone
@@ -13,12 +14,36 @@ COUNTER = "num_batches_tracked"
 SHOWN = 4
 
 
+class WeightsNotFinite(ValueError):
+    """Tensors hold NaN or infinity: a network with them gives no finite value for any image."""
+
+
+def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise WeightsNotFinite for tensors that are not finite, or not any more as the type that the network has them in.
+
+    Args:
+        tensors: what was read.
+        own: the network's tensors by the same names. A tensor that is not finite there, such as a mask, may be so.
+    """
+    damaged = []
+    for name, tensor in tensors.items():
+        wanted = own.get(name)
+        if wanted is None or not wanted.is_floating_point():
+            continue
+        finite = torch.isfinite(tensor.to(wanted.device, wanted.dtype))
+        if not finite.all() and torch.isfinite(wanted).all():
+            damaged.append(f"{name} ({int((~finite).sum()):,} of {finite.numel():,} values)")
+    if damaged:
+        raise WeightsNotFinite(f"the weights are not finite: {_few(damaged)}")
+
+
 def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
     """Put `tensors` into `backbone`, a classifier and the like left aside (see `Backbone.fitted`).
 
     Raises:
         ValueError: they are of another network; says which names are missing, unexpected or of another shape. The
             backbone is as it was then.
+        WeightsNotFinite: some are NaN or infinite; says which. The backbone is as it was then.
     """
     own, found = backbone.state_dict(), backbone.fitted(tensors)
     missing = [name for name in own if name not in found and not name.endswith(COUNTER)]
@@ -31,6 +56,7 @@ def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
     kinds = (("missing", missing), ("not known to it", unexpected), ("of another shape", shapes))
     if problems := "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds if names):
         raise ValueError(f"the weights are of another network: {problems}")
+    check_finite(found, own)
     backbone.load_state_dict({**own, **found})
 
 

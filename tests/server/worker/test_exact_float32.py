@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import torch
+from manyview_server.worker import __main__ as entry
+backends = torch.backends
+switches = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+before = [switch.fp32_precision for switch in switches]
+entry.RUN["selector"] = lambda channel: print(before, [switch.fp32_precision for switch in switches])
+entry.Channel = lambda link: type("Silent", (), {"send": lambda self, message: None})()
+entry.socket.socket = lambda **_: None
+entry.Link = lambda socket: None
+sys.argv = ["worker", "selector", "--link-fd", "0"]
+entry.main()
+"""
+
+
+def test_every_worker_switches_tf32_off_before_it_computes_anything() -> None:
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=50)
+    before, now = done.stdout.strip().split("] ")
+    assert "tf32" in before, "torch has another default now: see what the switches are for"
+    assert now == "['ieee', 'ieee', 'ieee']"
