@@ -1,15 +1,22 @@
-"""The command `manyview-server`: `serve`, and `--version`."""
+"""The command `manyview-server`: `serve`, and `--version`.
+
+Only the standard library and what needs nothing else is imported at the top: a second server on the same data directory
+must say so within a second, and importing gRPC, pydantic and numpy takes longer than that on a busy machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from manyview_server.config import ServeSettings, SettingsError
+from manyview_server import early_lock
 from manyview_server.front import json_logs
-from manyview_server.front.app import App
+from manyview_server.store.lock import DataLock
+from manyview_server.store.unusable import StoreLocked
 
 USAGE = """usage: manyview-server serve --data DIR [--listen HOST:PORT] [...]
        manyview-server --version
@@ -30,12 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        settings = ServeSettings.load(rest)
+        lock = early_lock.take(rest, os.environ)
+    except StoreLocked as error:
+        json_logs.configure("info")
+        logging.getLogger(__name__).error("cannot start: %s", error)
+        return 1
+    return _serve(rest, lock)
+
+
+def _serve(arguments: Sequence[str], lock: DataLock | None) -> int:
+    from manyview_server.config import ServeSettings, SettingsError
+
+    try:
+        settings = ServeSettings.load(arguments)
     except SettingsError as error:
         print(f"manyview-server serve: error: {error}", file=sys.stderr)
         return 2
     json_logs.configure(settings.log_level)
-    return asyncio.run(App(settings, version("manyview")).run())
+    from manyview_server.front.app import App
+
+    return asyncio.run(App(settings, version("manyview"), lock=lock).run())
 
 
 if __name__ == "__main__":

@@ -46,6 +46,10 @@ class ServeSettings(BaseSettings):
 
     listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH to serve on; port 0 takes a free one")
     data: Path = Field(description="directory of everything that is kept; created where it is missing")
+    accept_mismatched_database: bool = Field(
+        False,
+        description="start though the database does not match the data; what it does not know is moved to set-aside/",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     exit_with_parent: bool = Field(False, description="drain and exit when the process that started this one is gone")
     tls_cert: Path | None = Field(None, description="certificate chain in PEM; together with --tls-key")

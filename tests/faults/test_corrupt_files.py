@@ -1,4 +1,4 @@
-"""Files that changed while the server was down: shards of images, checkpoints of jobs (F13, F30)."""
+"""Files that changed: shards of images and checkpoints of jobs (F12, F13, F30), and the database itself (F51)."""
 
 from __future__ import annotations
 
@@ -244,6 +244,72 @@ def test_images_that_the_disk_lost_are_listed_and_the_rest_goes_on(
         for kind, name in names.items():
             assert unreadable(client, name) == lost[kind]
     record_property("images_lost_and_listed", sum(map(len, lost.values())))
+
+
+def test_an_image_whose_bits_rot_is_named_to_whoever_reads_it_and_left_out_of_training(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """While the server runs: nothing is noticed before somebody reads the image."""
+    write_photos(tmp_path, NUM_IMAGES, seed=12)
+    with server.client() as client:
+        client.upload(tmp_path, dataset="rotten")
+        path, images = images_of(server, client, "rotten")
+        victim = images[7]
+        name = f"{victim.image_id:016x}"
+        data = bytearray(path.read_bytes())
+        data[victim.offset + victim.length // 2] ^= 4
+        path.write_bytes(data)
+        with pytest.raises(manyview.DataLoss, match=name) as caught:
+            client.read_image("rotten", victim.meta["key"])
+        assert caught.value.reason == "CHECKSUM_MISMATCH"
+        healthy = client.read_image("rotten", images[8].meta["key"])
+        assert hashlib.sha256(healthy).hexdigest() == images[8].meta["sha256"]
+        job = client.train("rotten", "simclr", config=CONFIG | {"max_steps": 2}, job_id="rotten")
+        assert job.wait(PATIENCE_S).state == "SUCCEEDED"
+        assert unreadable(client, "rotten") == {name}
+        assert client.dataset("rotten").num_unreadable == 1
+        assert any("1 images cannot be read" in event["text"] for event in job.metrics(kinds=["log"]))
+
+
+def test_a_server_does_not_start_on_a_database_that_does_not_match_and_the_right_one_brings_all_back(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    """The database is an older copy, has lost its log, or is gone, each beside the newest images and checkpoint."""
+    server = ServerProcess(tmp_path / "data", catalogue=catalogue)
+    server.start()
+    database = server.data_dir / "manyview.sqlite"
+    log = database.with_name("manyview.sqlite-wal")
+    with server.client() as client:
+        client.upload(write_photos(tmp_path / "first", 16, seed=1), dataset="photos")
+    server.stop()
+    older = database.read_bytes()
+    server.start()
+    with server.client() as client:
+        client.upload(write_photos(tmp_path / "second", 16, seed=2), dataset="photos")
+        client.train("photos", "simclr", config=CONFIG | {"max_steps": 2}, job_id="job").wait(PATIENCE_S)
+        images = {image.image_id for image in client.images("photos")}
+        steps = [model.step for model in client.job("job").checkpoints()]
+    kill(server)
+    right = {path: path.read_bytes() for path in (database, log)}
+    kept = {path: path.read_bytes() for path in server.data_dir.glob("[dj]*/**/*") if path.is_file()}
+    assert len(kept) > 3
+    for damaged in ({database: older}, {database: right[database]}, {}):
+        for path in (database, log):
+            path.unlink(missing_ok=True)
+        for path, data in damaged.items():
+            path.write_bytes(data)
+        with pytest.raises(AssertionError, match=r"did not start[^$]*does not match the data"):
+            server.start()
+        assert server.ended() == 1
+        assert {path: path.read_bytes() for path in kept} == kept
+    for path, data in right.items():
+        path.write_bytes(data)
+    server.start()
+    with server.client() as client:
+        assert {image.image_id for image in client.images("photos")} == images
+        assert [model.step for model in client.job("job").checkpoints()] == steps
+    assert not (server.data_dir / "set-aside").exists()
+    server.stop()
 
 
 def unreadable(client: manyview.Client, dataset: str) -> set[str]:

@@ -15,9 +15,11 @@ from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
 from manyview_server.front.loop_watchdog import LoopWatchdog
 from manyview_server.front.server import Backend, Server
-from manyview_server.store.database import StoreUnusable
 from manyview_server.store.embedding_cache import EmbeddingCache
+from manyview_server.store.lock import DataLock
 from manyview_server.store.store import Store
+from manyview_server.store.unusable import StoreUnusable
+from manyview_server.store.uploads import group_limit
 from manyview_server.supervise.attempt import Patience
 from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError
@@ -41,8 +43,10 @@ log = logging.getLogger(__name__)
 class App:
     """One server from start to end: `run` gives the exit status."""
 
-    def __init__(self, settings: ServeSettings, version: str) -> None:
+    def __init__(self, settings: ServeSettings, version: str, *, lock: DataLock | None = None) -> None:
+        """`lock`: the data directory's, if it is held already."""
         self._settings = settings
+        self._lock = lock
         self._version = version
         self._stop = asyncio.Event()
         self._parent = os.getppid()
@@ -65,7 +69,14 @@ class App:
 
     async def startup(self) -> None:
         """Open the store, describe the torch side, start the supervisors, bind. Undone where a later part fails."""
-        self._store = Store.open(self._settings.data)
+        self._store = Store.open(
+            self._settings.data,
+            lock=self._lock,
+            limit=group_limit(
+                max_batch_images=self._settings.max_batch_images, max_batch_bytes=self._settings.max_message_bytes
+            ),
+            accept_mismatch=self._settings.accept_mismatched_database,
+        )
         try:
             catalogue = await remembered(self._settings.data / CATALOGUE)
             _tell_of_plugins(catalogue)

@@ -2,11 +2,6 @@
 
 FULL, because an acknowledgement depends on the commit: NORMAL survives a kill but loses commits to a power cut. One
 connection in exclusive mode, because SQLite before 3.51.3 can corrupt a WAL that two connections share.
-
-StoreUnusable: the server cannot start on this data directory
-├── StoreLocked       another server has it
-├── StoreTooNew       a newer release wrote it
-└── StoreCorrupt      the database does not read
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ from manyview_server.store.ballast import Ballast
 from manyview_server.store.disk_space import DISK_FULL_ERRNOS
 from manyview_server.store.schema import MIGRATIONS
 from manyview_server.store.shards import SyncFailed
+from manyview_server.store.unusable import StoreCorrupt, StoreTooNew
 
 T = TypeVar("T")
 
@@ -36,22 +32,6 @@ EXIT_SYNC_FAILED = 74
 SYNC_ERRORS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
 # A disk that broke is remounted read-only, by ext4 for one.
 DISK_BROKEN_ERRNOS = frozenset({errno.EROFS, errno.EIO, errno.EACCES})
-
-
-class StoreUnusable(Exception):
-    """The server cannot start on this data directory."""
-
-
-class StoreLocked(StoreUnusable):
-    """Another process holds the data directory."""
-
-
-class StoreTooNew(StoreUnusable):
-    """A newer release wrote the database."""
-
-
-class StoreCorrupt(StoreUnusable):
-    """The database does not read."""
 
 
 def die_unsynced(what: str, error: Exception) -> NoReturn:
@@ -104,11 +84,16 @@ class Database:
         self._ballast = ballast
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._connection: sqlite3.Connection | None = None
+        self.on_commit: Callable[[], None] | None = None
+        """Called on the database thread after each commit. It may use `transact`."""
 
-    def open(self) -> None:
-        """Open or create the file and bring its tables up to date. Raises StoreUnusable."""
+    def open(self, check: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
+        """Open or create the file, let `check` look at it, and bring its tables up to date. Raises StoreUnusable.
+
+        Where `check` raises, nothing was changed.
+        """
         try:
-            self.run(self._open)
+            self.run(lambda: self._open(check))
         except BaseException:
             self.close()
             raise
@@ -133,8 +118,12 @@ class Database:
         """What `write` does, for callers that are on the database thread already or have no event loop yet."""
         if vital and self._ballast is not None:
             ballast = self._ballast
-            return self._guarded(lambda connection: _with_ballast(connection, fn, ballast))
-        return self._guarded(lambda connection: _in_transaction(connection, fn))
+            result = self._guarded(lambda connection: _with_ballast(connection, fn, ballast))
+        else:
+            result = self._guarded(lambda connection: _in_transaction(connection, fn))
+        if self.on_commit is not None:
+            self.on_commit()
+        return result
 
     def close(self) -> None:
         """Finish what is queued, then close."""
@@ -161,11 +150,13 @@ class Database:
                 raise visible from error
             raise
 
-    def _open(self) -> None:
+    def _open(self, check: Callable[[sqlite3.Connection], None]) -> None:
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
         try:
             _configure(self._connection)
+            _refuse_newer(self._connection)
+            check(self._connection)
             _migrate(self._connection)
         except sqlite3.DatabaseError as error:
             raise StoreCorrupt(f"{self._path} does not read: {error}") from error
@@ -212,10 +203,14 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA cache_size=-65536")
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _refuse_newer(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StoreTooNew(f"the database has version {version}, this release knows up to {len(MIGRATIONS)}")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         # executescript would commit each statement by itself: one transaction makes a kill in between harmless.
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -13,6 +14,10 @@ from manyview_server.errors import ResourceExhausted
 RESERVE_BYTES = 1 << 30
 RESERVE_FRACTION = 0.1
 """Of the disk tables leave 1 GiB free, or a tenth of a small one: twice what uploads leave."""
+
+DATASET = re.compile(r"[0-9a-f]{32}")
+TABLE = re.compile(r"(backbone|[0-9a-f]{32})-[0-9a-f]+")
+"""Whose model made the table, and a digest of how."""
 
 
 class EmbeddingCache:
@@ -63,9 +68,18 @@ class EmbeddingCache:
         return disk.f_bavail * disk.f_frsize - reserve
 
     def _tables(self) -> Iterator[Path]:
-        for dataset in self._root.iterdir():
-            with suppress(FileNotFoundError):  # it was removed meanwhile
-                yield from dataset.iterdir()
+        return (table for table, _ in tables_below(self._root))
+
+
+def tables_below(root: Path) -> Iterator[tuple[Path, str]]:
+    """Every table, and the owner in its name. Whatever has another name is somebody else's and left out."""
+    for dataset in root.iterdir():
+        if not DATASET.fullmatch(dataset.name) or dataset.is_symlink():
+            continue
+        with suppress(FileNotFoundError, NotADirectoryError):  # it was removed meanwhile, or is no directory
+            for table in dataset.iterdir():
+                if (name := TABLE.fullmatch(table.name)) and not table.is_symlink():
+                    yield table, name[1]
 
 
 def tables_of_job(root: Path, uid: str) -> list[Path]:

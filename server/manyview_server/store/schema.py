@@ -158,4 +158,15 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE INDEX image_by_key ON image (dataset, key) WHERE key <> '';
     """,
+    """
+    -- One row. The generation is raised at each start and never falls: see `generation`.
+    CREATE TABLE store (
+        uid TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        -- The most that one group of batches can have added, as the server that ran last was configured.
+        max_group_images INTEGER NOT NULL,
+        max_group_bytes INTEGER NOT NULL
+    );
+    INSERT INTO store VALUES (lower(hex(randomblob(16))), 0, 65536, 536870912);
+    """,
 )

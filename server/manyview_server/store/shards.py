@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ SNAPSHOT_DTYPE = np.dtype(
 BLOCK_BYTES = 512
 ROLL_BYTES = 1 << 30
 END_OF_ARCHIVE = bytes(2 * BLOCK_BYTES)
+SHARD_NAME = re.compile(r"shard-([0-9]{8,})\.tar")
 # The kernel takes at most IOV_MAX = 1024 pieces in one call.
 MAX_PIECES = 1024
 
@@ -68,6 +70,13 @@ def image_id_of(sha256: bytes) -> int:
 def shard_path(directory: Path, shard: int) -> Path:
     """Where a shard lies within its data set's directory."""
     return directory / f"shard-{shard:08d}.tar"
+
+
+def shards_in(directory: Path) -> dict[int, Path]:
+    """The shards of a data set's directory by their number, in order. Files of any other name are left out."""
+    named = ((SHARD_NAME.fullmatch(path.name), path) for path in (directory.iterdir() if directory.is_dir() else ()))
+    found = {int(match[1]): path for match, path in named if match and path.is_file() and not path.is_symlink()}
+    return dict(sorted(found.items()))
 
 
 class ShardWriter:
@@ -246,14 +255,11 @@ class ShardReader:
 
 
 def recover(directory: Path, committed: Position) -> Position:
-    """Cut off what was written beyond `committed`; returns where to go on. Looks at the tail only.
+    """Cut off what was written beyond `committed` in its shard; returns where to go on.
 
-    Where the shard is shorter than what was committed, images were lost on the disk: the rest is left alone, and
-    writing goes on in the next shard.
+    The shard may be shorter than what was committed, because the disk lost images. Then the rest is left alone, and
+    writing goes on in the next shard. Later shards are not touched: `survey` has found them.
     """
-    for path in directory.glob("shard-*.tar"):
-        if int(path.stem.removeprefix("shard-")) > committed.shard:
-            path.unlink()
     path = shard_path(directory, committed.shard)
     size = path.stat().st_size if path.exists() else 0
     if size < committed.offset:
@@ -263,10 +269,13 @@ def recover(directory: Path, committed: Position) -> Position:
     return committed
 
 
-def scan(path: Path) -> Iterator[ScannedImage]:
-    """The complete images of a shard, in order, up to the first damage or the end. Reads headers and JSON only."""
+def scan(path: Path, start: int = 0) -> Iterator[ScannedImage]:
+    """The complete images of a shard from byte `start` on, in order, up to the first damage or the end.
+
+    Reads headers and JSON only.
+    """
     with path.open("rb") as file:
-        at = 0
+        at = start
         while (image := _read_member(file, at)) is not None:
             name, offset, length = image
             record = _read_member(file, _after(offset, length))

@@ -7,6 +7,8 @@
     data_dir/embeddings/<uid>/           embeddings of a data set, which can be made again
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones
     data_dir/BALLAST                     room that is given up when the disk is full
+    data_dir/GENERATION                  by which an older database is noticed
+    data_dir/set-aside/TIME/             what starts found and the database does not know
 
 Asynchronous on the surface; beneath, all of it runs on one database thread. `datasets`, `uploads`, `jobs`, `events` and
 `requests` document their methods.
@@ -14,27 +16,32 @@ Asynchronous on the surface; beneath, all of it runs on one database thread. `da
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from manyview_server import failpoints
 from manyview_server.store.ballast import Ballast
 from manyview_server.store.blocks import TEMPORARY_SUFFIX
-from manyview_server.store.database import Database, StoreLocked
+from manyview_server.store.database import Database
 from manyview_server.store.datasets import DatasetStore
 from manyview_server.store.disk_space import reserve_bytes as reserve_bytes_of
-from manyview_server.store.embedding_cache import remove
+from manyview_server.store.embedding_cache import remove, tables_below
 from manyview_server.store.events import EventLog
+from manyview_server.store.generation import Generation, Mark, read_mark
 from manyview_server.store.ingest import Ingest
 from manyview_server.store.jobs import JobStore
+from manyview_server.store.lock import DataLock
 from manyview_server.store.requests import RequestLog
+from manyview_server.store.set_aside import NAME as SET_ASIDE
+from manyview_server.store.set_aside import SetAside
 from manyview_server.store.shards import Position, recover, shard_path, sync_directory
+from manyview_server.store.survey import ANY_GROUP, GroupLimit, Known, Survey, look, read_known
 from manyview_server.store.trash import Trash
+from manyview_server.store.unusable import StoreMismatched
 from manyview_server.store.uploads import UploadStore
 from manyview_server.store.writers import ShardWriters
 
@@ -44,10 +51,16 @@ log = logging.getLogger(__name__)
 class Store:
     """An open data directory."""
 
-    def __init__(self, data_dir: Path, lock_fd: int, reserve_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, lock: DataLock, reserve_bytes: int, clock: Callable[[], float]) -> None:
+        data_dir = lock.data_dir
         self._data_dir = data_dir
-        self._lock_fd = lock_fd
-        self._database = Database(data_dir / "manyview.sqlite", Ballast(data_dir / "BALLAST", reserve_bytes))
+        self._lock = lock
+        self._clock = clock
+        self._database_path = data_dir / "manyview.sqlite"
+        self._database = Database(self._database_path, Ballast(data_dir / "BALLAST", reserve_bytes))
+        self._write_ahead_log = data_dir / "manyview.sqlite-wal"
+        self._generation = Generation(self._database, data_dir / "GENERATION", self._write_ahead_log)
+        self._survey = Survey()
         self._writers = ShardWriters(self.datasets_dir)
         self._trash = Trash(self._database, data_dir)
         self.events = EventLog(self._database, clock=clock)
@@ -61,21 +74,41 @@ class Store:
         self.requests = RequestLog(self._database, clock)
 
     @classmethod
-    def open(cls, data_dir: Path, *, reserve_bytes: int | None = None, clock: Callable[[], float] = time.time) -> Store:
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        lock: DataLock | None = None,
+        reserve_bytes: int | None = None,
+        limit: GroupLimit = ANY_GROUP,
+        accept_mismatch: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> Store:
         """Open or create a data directory and recover what a crash left: it looks at tails only, whatever the size.
 
-        `reserve_bytes` of the disk are kept free of uploads. Raises StoreLocked, StoreTooNew, StoreCorrupt.
+        Args:
+            lock: the directory's lock, if it is held already; it is released by `close`, or when this raises.
+            reserve_bytes: of the disk, kept free of uploads.
+            limit: what a group of batches holds at most.
+            accept_mismatch: open a directory whose database does not match its data; what the database does not know is
+                moved aside.
+
+        Raises:
+            StoreUnusable: StoreLocked, StoreTooNew, StoreCorrupt or StoreMismatched.
         """
         data_dir = data_dir.resolve()
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock_fd = _lock(data_dir / "LOCK")
+        if lock is not None and lock.data_dir != data_dir:
+            lock.release()
+            lock = None
+        lock = lock or DataLock.take(data_dir)
         try:
             if reserve_bytes is None:
                 reserve_bytes = reserve_bytes_of(data_dir)
-            store = cls(data_dir, lock_fd, reserve_bytes, clock)
-            store._start()
+            store = cls(lock, reserve_bytes, clock)
+            store._start(limit, accept_mismatch)
         except BaseException:
-            os.close(lock_fd)
+            lock.release()
             raise
         return store
 
@@ -104,39 +137,83 @@ class Store:
         await self.uploads.close()
         await self.events.close()
         await self._database.call(self._writers.close)
+        self._generation.close()
         self._database.close()
-        os.close(self._lock_fd)
+        self._lock.release()
 
-    def _start(self) -> None:
+    def _start(self, limit: GroupLimit, accept_mismatch: bool) -> None:
         for directory in (self.datasets_dir, self.jobs_dir, self.embeddings_dir, self.weights_dir):
             directory.mkdir(mode=0o700, exist_ok=True)
-        self._database.open()
+        mark = read_mark(self._data_dir / "GENERATION")
+        aside = SetAside(self._data_dir, self._clock())
+        if _has_bytes(self._database_path):
+            self._database.open(lambda connection: self._judge(read_known(connection), mark, accept_mismatch))
+        else:
+            # Before SQLite sees the directory: it creates the database, and removes the log of an empty one.
+            self._judge(Known(), mark, accept_mismatch)
+            if _has_bytes(self._write_ahead_log):
+                aside.move(self._write_ahead_log)
+            self._database.open()
+        failpoints.reach("store.start", "opened")
         try:
             sync_directory(self._data_dir)
+            self._set_aside(aside)
+            failpoints.reach("store.start", "set_aside")
             self._database.run(self._trash.sweep_at_start)
+            failpoints.reach("store.start", "swept")
             self._database.run(lambda: self._database.transact(self._recover_shards))
-            self._database.run(lambda: self._database.transact(self._remove_jobs_never_made))
+            failpoints.reach("store.start", "recovered")
             self._database.run(lambda: self._database.transact(self._remove_embeddings_of_none))
+            self._database.run(lambda: self._database.transact(lambda connection: _save_limit(connection, limit)))
+            failpoints.reach("store.start", "before_generation")
+            self._database.run(lambda: self._generation.start(mark.generation if mark else 0))
+            failpoints.reach("store.start", "done")
         except BaseException:
+            self._generation.close()
             self._database.close()
             raise
 
-    def _remove_jobs_never_made(self, connection: sqlite3.Connection) -> None:
-        """Directories of jobs whose rows were not committed before a crash; they may hold links to checkpoints."""
-        known = {uid for (uid,) in connection.execute("SELECT uid FROM job")}
-        for directory in self.jobs_dir.iterdir():
-            if directory.name not in known:
-                shutil.rmtree(directory, ignore_errors=True)
+    def _judge(self, known: Known, mark: Mark | None, accept_mismatch: bool) -> None:
+        """Look at the directory. Raises StoreMismatched where the database cannot be the one that belongs to it."""
+        survey = look(self._data_dir, known, mark)
+        if not _has_bytes(self._database_path) and _has_bytes(self._write_ahead_log):
+            survey.problems.append("manyview.sqlite is missing or empty, and its log manyview.sqlite-wal is there")
+        if survey.problems and not accept_mismatch:
+            raise StoreMismatched(
+                f"the database manyview.sqlite does not match the data in {self._data_dir}: {survey.text()}. Nothing "
+                "was changed. Restore the database that belongs to this data, or the whole directory from one backup. "
+                "To start with the database as it is, give the flag --accept-mismatched-database once: what the "
+                f"database does not know is then moved to {self._data_dir / SET_ASIDE} and is no longer part of the "
+                "store"
+            )
+        if survey.problems:
+            log.warning("starting on a database that does not match the data, as told: %s", survey.text())
+        elif accept_mismatch:
+            log.warning("accept_mismatched_database is set, and the database matches: remove the setting")
+        if known.mark is not None and mark is None and known.mark.generation:
+            log.warning("the file GENERATION is missing: whether the database is the newest one is not known")
+        self._survey = survey
+
+    def _set_aside(self, aside: SetAside) -> None:
+        """Move away what the database does not know. Nothing is deleted but empty directories."""
+        for path in (*self._survey.unknown, *self._survey.unlisted):
+            aside.move(path)
+        for tail in self._survey.tails:
+            aside.cut(tail.path, tail.start)
+        for directory in self._survey.empty:
+            for folder, _, _ in os.walk(directory, topdown=False):
+                os.rmdir(folder)
 
     def _remove_embeddings_of_none(self, connection: sqlite3.Connection) -> None:
-        """Tables whose data set or job is gone, and what a crash left unfinished in others."""
+        """Tables whose data set or job is gone, and what a crash left unfinished in others: all can be made again."""
         datasets = {uid for (uid,) in connection.execute("SELECT uid FROM dataset")}
         owners = {"backbone", *(uid for (uid,) in connection.execute("SELECT uid FROM job"))}
-        for table in self.embeddings_dir.glob("*/*"):
-            if table.parent.name not in datasets or table.name.partition("-")[0] not in owners:
+        for table, owner in tables_below(self.embeddings_dir):
+            if table.parent.name not in datasets or owner not in owners:
                 remove(table)
-        for unfinished in self.embeddings_dir.glob(f"*/*/*{TEMPORARY_SUFFIX}"):
-            unfinished.unlink(missing_ok=True)
+            else:
+                for unfinished in table.glob(f"*{TEMPORARY_SUFFIX}"):
+                    unfinished.unlink(missing_ok=True)
 
     def _recover_shards(self, connection: sqlite3.Connection) -> None:
         for pk, uid, shard, end in connection.execute("SELECT pk, uid, shard, shard_bytes FROM dataset").fetchall():
@@ -161,12 +238,11 @@ def _mark_lost(connection: sqlite3.Connection, pk: int, shard: int, path: Path) 
     connection.execute("UPDATE dataset SET num_unreadable = num_unreadable + ? WHERE pk = ?", (lost, pk))
 
 
-def _lock(path: Path) -> int:
-    """The lock, held until the file descriptor is closed or the process ends."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise StoreLocked(f"{path.parent} is in use by another server") from error
-    return fd
+def _has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _save_limit(connection: sqlite3.Connection, limit: GroupLimit) -> None:
+    """Only when everything was recovered: what the run before can have left is judged by that run's limit."""
+    sql = "UPDATE store SET max_group_images = ?, max_group_bytes = ?"
+    connection.execute(sql, (limit.images, limit.num_bytes))

@@ -19,6 +19,7 @@ from manyview_server.store.database import Database
 from manyview_server.store.datasets import dataset_pk, read_dataset
 from manyview_server.store.ingest import Batch, Checked, Ingest, fenced
 from manyview_server.store.records import Dataset, ImageOutcome, Upload
+from manyview_server.store.survey import GroupLimit
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, 
 Result = TypeVar("Result")
 
 Answer = asyncio.Future[list[ImageOutcome]]
+
+
+def group_limit(*, max_batch_images: int, max_batch_bytes: int) -> GroupLimit:
+    """The most that a group can hold where batches are no larger than this."""
+    return GroupLimit(images=MAX_GROUP_BATCHES * max_batch_images, num_bytes=max(MAX_GROUP_BYTES, max_batch_bytes))
 
 
 class UploadStore:

@@ -13,6 +13,7 @@ from manyview_server.errors import NotFound, ResourceExhausted, ServiceError, Un
 from manyview_server.store import database as database_module
 from manyview_server.store.database import Database, translated
 from manyview_server.store.schema import MIGRATIONS
+from manyview_server.store.unusable import StoreCorrupt
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_migration_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, m
         patch.setattr(
             database_module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE extra (x); INSERT INTO unknown_table VALUES (1)")
         )
-        with pytest.raises(database_module.StoreCorrupt, match="unknown_table"):
+        with pytest.raises(StoreCorrupt, match="unknown_table"):
             Database(path).open()
     version, names = tables(path)
     assert version == len(MIGRATIONS)

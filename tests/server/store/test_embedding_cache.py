@@ -15,7 +15,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def table(root: Path, dataset: str, name: str, num_bytes: int, used_at: float) -> Path:
-    path = root / dataset / name
+    path = root / dataset.ljust(32, "0") / name
     path.mkdir(parents=True)
     (path / "segment-00000000").write_bytes(bytes(num_bytes))
     os.utime(path, (used_at, used_at))
@@ -43,6 +43,16 @@ def test_tables_in_use_stay_and_who_comes_is_told_to_wait(root: Path) -> None:
         EmbeddingCache(root, 100).make_room(30, [kept])
     assert (caught.value.reason, caught.value.retry_after_s > 0) == ("EMBEDDING_CACHE_FULL", True)
     assert kept.exists()
+
+
+def test_what_has_other_names_than_tables_is_left_alone(root: Path) -> None:
+    stray = [table(root, "a", "my-notes", 80, 1), table(root, "copy of a", "backbone-1", 80, 1)]
+    (root / "README").write_text("mine")
+    (root / ("b" * 32)).write_text("a file where a data set's directory could be")
+    mine = table(root, "a", "backbone-1", 80, 2)
+    EmbeddingCache(root, 100).make_room(100, [])
+    assert not mine.exists()
+    assert all(path.exists() for path in stray)
 
 
 def test_what_never_fits_removes_nothing(root: Path) -> None:

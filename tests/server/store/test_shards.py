@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store import shards
-from manyview_server.store.shards import Position, ShardReader, ShardWriter, image_id_of, recover, scan, shard_path
+from manyview_server.store.shards import (
+    Position,
+    ShardReader,
+    ShardWriter,
+    image_id_of,
+    recover,
+    scan,
+    shard_path,
+    shards_in,
+)
 
 
 def write(writer: ShardWriter, *payloads: bytes) -> list[Position]:
@@ -123,7 +132,7 @@ def test_what_a_rollback_could_not_remove_is_cut_off_by_the_next_append(
     assert shard_path(tmp_path, 0).stat().st_size == writer.position.offset
 
 
-def test_recovery_cuts_off_a_torn_tail_and_later_shards(tmp_path: Path) -> None:
+def test_recovery_cuts_off_a_torn_tail_and_leaves_later_shards_to_the_survey(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path)
     write(writer, b"kept")
     writer.sync()
@@ -133,8 +142,18 @@ def test_recovery_cuts_off_a_torn_tail_and_later_shards(tmp_path: Path) -> None:
         file.write(b"half a record")
     shard_path(tmp_path, 1).write_bytes(b"never committed")
     assert recover(tmp_path, committed) == committed
-    assert os.listdir(tmp_path) == ["shard-00000000.tar"]
     assert shard_path(tmp_path, 0).stat().st_size == committed.offset
+    assert shard_path(tmp_path, 1).read_bytes() == b"never committed"
+
+
+def test_only_files_with_the_name_of_a_shard_are_shards(tmp_path: Path) -> None:
+    names = ["shard-00000010.tar", "shard-00000002.tar", "shard-copy.tar", "shard-1.tar", "shard-00000001.tar.bak"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "shard-00000003.tar").mkdir()
+    (tmp_path / "shard-00000004.tar").symlink_to(tmp_path / "shard-00000002.tar")
+    assert list(shards_in(tmp_path).items()) == [(2, shard_path(tmp_path, 2)), (10, shard_path(tmp_path, 10))]
+    assert shards_in(tmp_path / "missing") == {}
 
 
 def test_recovery_leaves_a_shard_that_lost_bytes_and_goes_on_in_the_next(tmp_path: Path) -> None:
@@ -153,6 +172,7 @@ def test_a_scan_finds_the_complete_images_up_to_the_damage(tmp_path: Path) -> No
     assert [image.offset for image in found] == [place.offset for place in places]
     assert [image.image_id for image in found] == [image_id_of(hashlib.sha256(d).digest()) for d in payloads]
     assert found[-1].end == writer.position.offset
+    assert list(scan(shard_path(tmp_path, 0), found[1].end)) == found[2:]
     os.truncate(shard_path(tmp_path, 0), found[2].end + 900)
     assert [image.offset for image in scan(shard_path(tmp_path, 0))] == [place.offset for place in places[:3]]
 

@@ -64,7 +64,7 @@ async def test_a_start_removes_embeddings_of_nobody_and_unfinished_ones(tmp_path
     dataset = await store.datasets.create("a")
     job = await store.jobs.create("j", "a", "moco", {}, "1")
     kept = [make_table(store, dataset.uid, name) for name in ("backbone-1", f"{job.uid}-2")]
-    left = [make_table(store, uid, name) for uid, name in (("dead", "backbone-1"), (dataset.uid, "dead-1"))]
+    left = [make_table(store, uid, name) for uid, name in (("d" * 32, "backbone-1"), (dataset.uid, f"{'d' * 32}-1"))]
     await store.close()
     store = Store.open(tmp_path, reserve_bytes=0)
     assert [table.exists() for table in (*kept, *left)] == [True, True, False, False]

@@ -1,0 +1,119 @@
+"""A counter in the database and beside it, by which a start notices a database that is not the newest one.
+
+The database's counter is raised first, and the file `GENERATION` follows. So the file is never ahead of the database
+that belongs to it, whenever the server is killed, and a file that is ahead proves that the database is an older copy.
+The file also names the store, so that a database from another data directory is noticed.
+
+The counter is raised at each start, and each time that SQLite has emptied its log into the database and starts the log
+again. The first commit of a new log is followed by a new generation before anybody hears of that commit. So a database
+whose log was lost is behind the file, unless nothing was lost with the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from manyview_server.errors import ServiceError
+from manyview_server.store.database import Database
+from manyview_server.store.shards import sync_directory
+
+log = logging.getLogger(__name__)
+
+# SQLite changes these bytes of its log's header each time that it starts the log from the beginning.
+SALTS = slice(16, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A generation of the store that is named `store`."""
+
+    store: str
+    generation: int
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The mark in the file; None where there is no file, or it is damaged."""
+    try:
+        values = json.loads(path.read_bytes())
+        return Mark(str(values["store"]), int(values["generation"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s is damaged and is written again; it says nothing about the database this time", path)
+        return None
+
+
+class Generation:
+    """The counter of an open database. On the database thread."""
+
+    def __init__(self, database: Database, path: Path, write_ahead_log: Path) -> None:
+        self._database = database
+        self._path = path
+        self._write_ahead_log = write_ahead_log
+        self._fd = -1
+        self._salts = b""
+
+    def start(self, at_least: int) -> None:
+        """Raise the counter above `at_least`, and from now on whenever the log is started again."""
+        self._raise(at_least)
+        self._fd = os.open(self._write_ahead_log, os.O_RDONLY | os.O_CLOEXEC)
+        self._salts = self._read_salts()
+        self._database.on_commit = self._follow
+
+    def close(self) -> None:
+        """Close the log's file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _follow(self) -> None:
+        """After each commit: raise the counter if SQLite has started its log again."""
+        salts = self._read_salts()
+        if salts == self._salts:
+            return
+        # Before the commit below, which comes here too.
+        self._salts = salts
+        try:
+            self._raise(0)
+        except (ServiceError, OSError, sqlite3.Error):
+            log.warning("the generation could not be raised; the next commit tries again", exc_info=True)
+            self._salts = b""
+
+    def _raise(self, at_least: int) -> None:
+        def run(connection: sqlite3.Connection) -> Mark:
+            connection.execute("UPDATE store SET generation = max(generation, ?) + 1", (at_least,))
+            return Mark(*connection.execute("SELECT uid, generation FROM store").fetchone())
+
+        mark = self._database.transact(run, vital=True)
+        try:
+            _write(self._path, mark)
+        except OSError:
+            # The file stays behind the database, which is never wrong.
+            log.warning("%s could not be written", self._path, exc_info=True)
+
+    def _read_salts(self) -> bytes:
+        return os.pread(self._fd, SALTS.stop, 0)[SALTS]
+
+
+def _write(path: Path, mark: Mark) -> None:
+    text = json.dumps({"store": mark.store, "generation": mark.generation}) + "\n"
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_directory(path.parent)

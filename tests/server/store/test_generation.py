@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from manyview_server.store.generation import Mark, read_mark
+from manyview_server.store.records import CheckedImage
+from manyview_server.store.store import Store
+from manyview_server.store.unusable import StoreMismatched
+
+MakeImage = Callable[..., CheckedImage]
+
+DATABASE = "manyview.sqlite"
+
+
+async def start_and_stop(data_dir: Path) -> Mark:
+    await Store.open(data_dir, reserve_bytes=0).close()
+    mark = read_mark(data_dir / "GENERATION")
+    assert mark is not None
+    return mark
+
+
+async def test_each_start_is_a_generation_of_the_same_store(tmp_path: Path) -> None:
+    first = await start_and_stop(tmp_path)
+    second = await start_and_stop(tmp_path)
+    assert second == Mark(first.store, first.generation + 1)
+    assert len(first.store) == 32
+
+
+async def test_a_database_of_one_start_ago_is_refused(tmp_path: Path) -> None:
+    await start_and_stop(tmp_path)
+    older = (tmp_path / DATABASE).read_bytes()
+    await start_and_stop(tmp_path)
+    (tmp_path / DATABASE).write_bytes(older)
+    with pytest.raises(StoreMismatched, match="generation is 1, and the directory has seen generation 2"):
+        Store.open(tmp_path)
+
+
+async def test_a_database_of_another_directory_is_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        await start_and_stop(tmp_path / "other")
+    await start_and_stop(tmp_path / "mine")
+    shutil.copy(tmp_path / "other" / DATABASE, tmp_path / "mine" / DATABASE)
+    with pytest.raises(StoreMismatched, match="of another store"):
+        Store.open(tmp_path / "mine")
+
+
+async def test_a_directory_that_was_restored_as_a_whole_starts(tmp_path: Path) -> None:
+    await start_and_stop(tmp_path / "data")
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    await start_and_stop(tmp_path / "data")
+    assert (await start_and_stop(tmp_path / "backup")).generation == 2
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"store": 1}', "[]"])
+async def test_a_file_that_is_missing_or_damaged_proves_nothing_and_is_written_again(
+    tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = await start_and_stop(tmp_path)
+    (tmp_path / "GENERATION").unlink()
+    if text is not None:
+        (tmp_path / "GENERATION").write_text(text)
+    assert await start_and_stop(tmp_path) == Mark(mark.store, mark.generation + 1)
+    assert "GENERATION is missing" in caplog.text or "is damaged" in caplog.text
+
+
+async def test_the_file_is_never_ahead_of_the_database_that_belongs_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that dies between the commit and the file leaves the file behind, which every later start accepts."""
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr("manyview_server.store.generation._write", lambda *_: None)
+            await Store.open(tmp_path, reserve_bytes=0).close()
+    assert read_mark(tmp_path / "GENERATION") is None
+    assert (await start_and_stop(tmp_path)).generation == 4
+
+
+async def test_a_file_that_cannot_be_written_does_not_stop_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start_and_stop(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("manyview_server.store.generation._write", full)
+        await start_and_stop(tmp_path)
+    assert "GENERATION could not be written" in caplog.text
+    assert (await start_and_stop(tmp_path)).generation == 3
+
+
+async def upload(store: Store, image: MakeImage, first: int, count: int, upload_id: str) -> None:
+    session = await store.uploads.open("a", upload_id)
+    for number in range(count):
+        await session.append(number + 1, [image(first + number)])
+
+
+async def test_a_database_whose_log_was_lost_is_refused_whenever_something_was_lost_with_it(
+    tmp_path: Path, image: MakeImage
+) -> None:
+    """A killed server's log is lost: before SQLite has ever emptied it, and at moments after it has."""
+    store = Store.open(tmp_path / "data", reserve_bytes=0)
+    await store.datasets.create("a")
+    log = tmp_path / "data" / f"{DATABASE}-wal"
+    emptied = 0
+    for number in range(14):
+        before = read_mark(tmp_path / "data" / "GENERATION")
+        await upload(store, image, 1000 * number, 40, f"u{number}")
+        after = read_mark(tmp_path / "data" / "GENERATION")
+        assert before
+        assert after
+        emptied += after.generation - before.generation
+        killed = tmp_path / f"killed-{number}"
+        shutil.copytree(tmp_path / "data", killed)
+        whole = tmp_path / f"whole-{number}"
+        shutil.copytree(tmp_path / "data", whole)
+        (killed / log.name).unlink()
+        with pytest.raises(StoreMismatched, match="seen generation"):
+            Store.open(killed)
+        again = Store.open(whole, reserve_bytes=0)
+        assert (await again.datasets.get("a")).num_images == 40 * (number + 1)
+        await again.close()
+    assert emptied >= 2, "SQLite emptied its log while images came"
+    await store.close()
+
+
+async def test_a_commit_that_finds_the_log_begun_again_is_followed_by_a_new_generation_even_after_a_failure(
+    tmp_path: Path, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path, reserve_bytes=0)
+    await store.datasets.create("a")
+    generation = store._generation
+    real = generation._raise
+    failures = []
+
+    def failing(at_least: int) -> None:
+        if len(failures) < 2:
+            failures.append(at_least)
+            raise OSError(5, "Input/output error")
+        real(at_least)
+
+    monkeypatch.setattr(generation, "_raise", failing)
+    generation._salts = b"another"
+    before = read_mark(tmp_path / "GENERATION")
+    await upload(store, image, 0, 3, "u")
+    after = read_mark(tmp_path / "GENERATION")
+    assert len(failures) == 2
+    assert before
+    assert after == Mark(before.store, before.generation + 1)
+    await store.close()
+
+
+async def test_the_generation_is_readable_json_that_names_the_store(tmp_path: Path) -> None:
+    mark = await start_and_stop(tmp_path)
+    text = (tmp_path / "GENERATION").read_text()
+    assert json.loads(text) == {"store": mark.store, "generation": 1}
+    assert (tmp_path / "GENERATION").stat().st_mode & 0o077 == 0
