@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -149,9 +149,15 @@ class Channel:
         return Stream(start, target=self.target, idle_s=self.deadlines.idle_s)
 
     def bidi_stream(
-        self, method: str, request: type[Q], reply: type[R], *, idle_s: float | None = None
+        self,
+        method: str,
+        request: type[Q],
+        reply: type[R],
+        *,
+        idle_s: float | None = None,
+        on_message: Callable[[], None] = lambda: None,
     ) -> Stream[Q, R]:
-        """Open a stream of requests and replies."""
+        """Open a stream of requests and replies; `on_message` as in `Stream`."""
         call: Any = self._connect().stream_stream(
             method, request_serializer=request.SerializeToString, response_deserializer=reply.FromString
         )
@@ -159,7 +165,8 @@ class Channel:
         def start(requests: Iterator[Q]) -> Any:
             return call(requests, metadata=self._metadata)
 
-        return Stream(start, target=self.target, idle_s=self.deadlines.idle_s if idle_s is None else idle_s)
+        idle_s = self.deadlines.idle_s if idle_s is None else idle_s
+        return Stream(start, target=self.target, idle_s=idle_s, on_message=on_message)
 
     def health(self) -> str:
         """`grpc.health.v1` in raw bytes, so that no further package is needed: an empty request asks for the whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -38,9 +39,14 @@ class Rpcs:
     def delete_dataset(self, request: datasets.DeleteDatasetRequest) -> datasets.DeleteDatasetResponse:
         return self._mutate("DatasetService/DeleteDataset", request, datasets.DeleteDatasetResponse)
 
-    def upload_images(self) -> Stream[datasets.UploadImagesRequest, datasets.UploadImagesResponse]:
+    def upload_images(
+        self, *, on_message: Callable[[], None]
+    ) -> Stream[datasets.UploadImagesRequest, datasets.UploadImagesResponse]:
         return self.channel.bidi_stream(
-            f"{_PACKAGE}DatasetService/UploadImages", datasets.UploadImagesRequest, datasets.UploadImagesResponse
+            f"{_PACKAGE}DatasetService/UploadImages",
+            datasets.UploadImagesRequest,
+            datasets.UploadImagesResponse,
+            on_message=on_message,
         )
 
     def get_upload(self, request: datasets.GetUploadRequest) -> datasets.GetUploadResponse:

@@ -23,8 +23,17 @@ _READ_AHEAD = 16
 class Stream(Generic[Q, R]):
     """A stream of requests out and replies in. Close it, or leave its `with` block, to cancel what still runs."""
 
-    def __init__(self, start: Callable[[Iterator[Q]], Any], *, target: str, idle_s: float) -> None:
+    def __init__(
+        self,
+        start: Callable[[Iterator[Q]], Any],
+        *,
+        target: str,
+        idle_s: float,
+        on_message: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_message` is called from another thread whenever there is something to receive."""
         self._target = target
+        self._on_message = on_message
         self._idle_s = idle_s
         self._closed = threading.Event()
         self._outbox: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
@@ -94,6 +103,7 @@ class Stream(Generic[Q, R]):
         while not self._closed.is_set():
             try:
                 self._inbox.put(item, timeout=0.2)
+                self._on_message()
                 return
             except queue.Full:
                 continue

@@ -1,14 +1,21 @@
 """Uploading images: at most a window of them unacknowledged, and none lost or doubled when the connection or a side
-dies. `Upload` drives a `Window` over as many streams as it takes."""
+dies. `Upload` drives a `Window` over as many streams as it takes.
+
+The caller's thread pulls images from the caller's iterator and reports progress. A thread of the upload's own sends
+them, so that images go and are acknowledged while the iterator gives nothing.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from itertools import islice
 
 from manyview import _convert
 from manyview._backoff import Backoff
+from manyview._batcher import Batcher
+from manyview._deadline import Deadline
 from manyview._errors import (
     DeadlineExceeded,
     Internal,
@@ -18,7 +25,9 @@ from manyview._errors import (
     UploadChanged,
     from_stream_error,
     is_transient,
+    may_reopen,
 )
+from manyview._handover import Handover
 from manyview._images import EncodedImage, ImageSource
 from manyview._rpcs import Rpcs
 from manyview._stream import Stream
@@ -26,35 +35,10 @@ from manyview._types import LabelConflict, Limits, RejectedImage, UploadReport
 from manyview._window import Window, chain
 from manyview.v1 import dataset_service_pb2 as pb
 
-# Large enough to make the cost per message small, small enough for a smooth window.
-_BATCH_BYTES = 1_500_000
-_BATCH_IMAGES = 256
-_LINGER_S = 0.5
+# How long to wait for the sending thread after the caller's thread has failed.
+_JOIN_S = 5.0
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
-
-
-def batches(
-    images: Iterator[EncodedImage], limits: Limits, clock: Callable[[], float] = time.monotonic
-) -> Iterator[list[EncodedImage]]:
-    """Group images so that a message stays small; a large image goes alone. From a live source that gives few images a
-    second, those go that are there: once the next one comes, none has waited longer than half a second."""
-    most = min(_BATCH_IMAGES, limits.max_batch_images or _BATCH_IMAGES)
-    batch: list[EncodedImage] = []
-    num_bytes, since = 0, clock()
-    for image in images:
-        if batch and num_bytes + len(image.data) > _BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-        if not batch:
-            since = clock()
-        batch.append(image)
-        num_bytes += len(image.data)
-        if len(batch) == most or clock() - since > _LINGER_S:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
 
 
 class Upload:
@@ -73,7 +57,6 @@ class Upload:
         self._source = source
         self._dataset = dataset
         self._upload_id = upload_id
-        self._limits = limits
         self._on_progress = on_progress
         self.was_finished = False
         self._window = Window()
@@ -82,38 +65,101 @@ class Upload:
         self._unsent: list[RejectedImage] = []
         self._rejected: list[RejectedImage] = []
         self._conflicts: list[LabelConflict] = []
-        self._backoff = Backoff(give_up_after_s=rpcs.channel.deadlines.reconnect_s)
+        self._batcher = Batcher(limits)
+        self._handover = Handover()
+        self._silence = Deadline(None)
+        self._stream: UploadStream | None = None
+        self._outcome: UploadReport | BaseException | None = None
+        deadlines = rpcs.channel.deadlines
+        self._backoff = Backoff(
+            give_up_after_s=deadlines.reconnect_s,
+            longest_attempt_s=deadlines.longest_s,
+            sleep=self._handover.sleep,
+        )
 
     def run(self) -> UploadReport:
         """Upload everything. Raises UploadChanged when an earlier run under this id sent other images, ValueError
         when there are no images at all."""
-        images = self._sendable(iter(self._source))
+        sender = threading.Thread(target=self._send, name="manyview-upload", daemon=True)
+        sender.start()
+        try:
+            with closing(self._sendable(iter(self._source))) as images:
+                for image in images:
+                    if not self._handover.put(image):
+                        break
+                    self._tell_progress()
+            self._handover.complete()
+            while not self._handover.wait_for_done():
+                self._tell_progress()
+        except BaseException:
+            self._stop()
+            sender.join(_JOIN_S)
+            raise
+        self._tell_progress()
+        sender.join()
+        assert self._outcome is not None
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
+
+    def _tell_progress(self) -> None:
+        if done := self._handover.collect_done():
+            self._on_progress(done)
+
+    def _stop(self) -> None:
+        """End the sending thread from the caller's one, whatever it waits for."""
+        self._handover.stop()
+        if self._stream is not None:
+            self._stream.close()
+
+    # --- the sending thread
+
+    def _send(self) -> None:
+        try:
+            self._outcome = self._run()
+        except BaseException as error:  # raised in the caller's thread
+            self._outcome = error
+        finally:
+            self._handover.end()
+
+    def _run(self) -> UploadReport:
         status = self._status()
         if status is not None:
             self.was_finished = status.finished
-            self._skip(images, status)
+            self._skip(status)
             if status.finished:
-                if next(images, None) is not None:
+                if next(self._images(), None) is not None:
                     raise self._changed("it was finished with fewer images")
                 return self._report(status)
-        made = batches(images, self._limits)
         while True:
             try:
-                return self._report(self._session(made, status))
+                return self._report(self._session(status))
             except ManyviewError as error:
                 before, status = status, self._recheck(error)
                 if isinstance(error, UploadChanged) and _number(before) == _number(status):
                     raise
                 if status is not None and self._window.is_fresh:
-                    self._skip(images, status)
+                    self._skip(status)
+
+    def _images(self) -> Iterator[EncodedImage]:
+        """The images that are not numbered yet."""
+        yield from self._batcher.drain()
+        while True:
+            image = self._handover.take()
+            if image is not None:
+                yield image
+            elif self._handover.is_exhausted:
+                return
 
     def _recheck(self, error: ManyviewError) -> pb.Upload | None:
         """Wait after a broken stream, and ask where the upload stands, until the server is there to tell. The stream
         that broke may still have committed a batch after it was last asked, for which the server takes the header's
-        digest as a change."""
-        if not (is_transient(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
+        digest as a change. With nothing to send the server is not asked before there is something."""
+        if not (may_reopen(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
             raise error
         self._window.rewind()
+        if self._window.is_empty and self._batcher.is_empty:
+            self._handover.wait()
         while True:
             self._backoff.wait(error)
             try:
@@ -124,8 +170,8 @@ class Upload:
                     raise
                 error = failure
 
-    def _sendable(self, images: Iterator[EncodedImage]) -> Iterator[EncodedImage]:
-        """Images that fit a message; the others are set aside with their reason."""
+    def _sendable(self, images: Iterator[EncodedImage]) -> Generator[EncodedImage]:
+        """Images that fit a message; the others are set aside with their reason. This runs in the caller's thread."""
         for image in images:
             if image.error is not None:
                 self._unsent.append(RejectedImage(key=image.key, error=image.error))
@@ -140,13 +186,13 @@ class Upload:
             return None
         return reply.upload
 
-    def _skip(self, images: Iterator[EncodedImage], status: pb.Upload) -> None:
+    def _skip(self, status: pb.Upload) -> None:
         """Pass over what an earlier run got acknowledged; hashing it proves that it is the same."""
         digest = self._window.last_digest
-        for image in islice(images, status.num_images - self._num_images):
+        for image in islice(self._images(), status.num_images - self._num_images):
             digest = chain(digest, [image])
             self._num_images += 1
-            self._on_progress(1)
+            self._handover.add_done(1)
         if self._num_images < status.num_images or digest != status.digest:
             raise self._changed(f"the first {status.num_images} images differ")
         self._resumed_from = self._num_images
@@ -158,41 +204,67 @@ class Upload:
         )
         return UploadChanged(text, reason="UPLOAD_CHANGED")
 
-    def _session(self, made: Iterator[list[EncodedImage]], status: pb.Upload | None) -> pb.Upload:
+    def _session(self, status: pb.Upload | None) -> pb.Upload:
         """One stream, from its header to `finished`."""
         if status is not None and status.finished:
             return status
         committed = status.committed_number if status is not None else 0
-        with self._rpcs.upload_images() as stream:
+        with self._rpcs.upload_images(on_message=self._handover.wake) as stream:
+            self._stream = stream
+            self._handover.check()
             digest = self._window.digest_at(committed)
             header = pb.UploadHeader(dataset=self._dataset, upload_id=self._upload_id, resume_digest=digest)
             stream.send(pb.UploadImagesRequest(header=header))
             opened = _expect(stream, "opened").opened
             self._window.limit(opened.max_unacked_batches, opened.max_unacked_bytes)
-            self._send_all(stream, made)
+            self._expect_ack()
+            self._send_all(stream)
             if self._num_images == 0 and not self._unsent:
                 raise ValueError("there are no images to upload")
             stream.send(pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=self._num_images)))
             stream.finish_sending()
             return _expect(stream, "finished").finished.upload
 
-    def _send_all(self, stream: UploadStream, made: Iterator[list[EncodedImage]]) -> None:
-        """Send while the window has room, else wait for an ack. Images are pulled in the caller's own thread."""
-        exhausted = False
+    def _send_all(self, stream: UploadStream) -> None:
+        """Send while the window has room, else wait for an ack, until everything is acknowledged."""
         while True:
-            while not exhausted and self._window.wants_more:
-                batch = next(made, None)
-                exhausted = batch is None
-                if batch is not None:
-                    self._num_images += len(batch)
-                    self._window.add(batch)
-                self._send_waiting(stream)
-                while stream.ready:
-                    self._receive_ack(stream)
             self._send_waiting(stream)
-            if exhausted and self._window.is_empty:
+            batch = self._next_batch(stream) if self._window.wants_more else None
+            if batch is not None:
+                if self._window.is_empty:
+                    self._expect_ack()
+                self._num_images += len(batch)
+                self._window.add(batch)
+            elif self._window.is_empty and self._is_exhausted:
                 return
-            self._receive_ack(stream)
+            else:
+                self._receive_ack(stream)
+
+    @property
+    def _is_exhausted(self) -> bool:
+        return self._batcher.is_empty and self._handover.is_exhausted
+
+    def _next_batch(self, stream: UploadStream) -> list[EncodedImage] | None:
+        """The next batch, once it is full or has waited long enough. None when there is something to receive, when
+        there are no more images, or when the server owes acks and has said nothing for long."""
+        while not stream.ready:
+            if (batch := self._batcher.take()) is not None:
+                return batch
+            owed_s = None if self._window.is_empty else self._silence.left_s()
+            waits = [wait_s for wait_s in (self._batcher.due_s(), owed_s) if wait_s is not None]
+            image = self._handover.take(min(waits, default=None))
+            if image is not None:
+                self._batcher.add(image)
+            elif self._handover.is_exhausted:
+                self._batcher.close()
+                return self._batcher.take()
+            elif owed_s == 0:
+                return None
+        return None
+
+    def _expect_ack(self) -> None:
+        """From now on the server owes an ack."""
+        self._silence = Deadline(self._rpcs.channel.deadlines.idle_s)
 
     def _send_waiting(self, stream: UploadStream) -> None:
         while (batch := self._window.take()) is not None:
@@ -201,6 +273,7 @@ class Upload:
     def _receive_ack(self, stream: UploadStream) -> None:
         ack = _expect(stream, "ack").ack
         batch = self._window.ack(ack.number)
+        self._expect_ack()
         self._backoff.succeeded()
         for key, label, result in zip(batch.keys, batch.labels, ack.results, strict=True):
             if result.outcome == pb.ImageResult.OUTCOME_REJECTED:
@@ -209,7 +282,7 @@ class Upload:
                 self._conflicts.append(
                     LabelConflict(key=key, label=label, first_key=result.first_key, first_label=result.first_label)
                 )
-        self._on_progress(len(batch.keys))
+        self._handover.add_done(len(batch.keys))
 
     def _report(self, upload: pb.Upload) -> UploadReport:
         return UploadReport(

@@ -1,26 +1,17 @@
 """Uploads: the window as a state machine, and whole uploads against a fake server that breaks in scripted ways."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import manyview
-from manyview._images import EncodedImage
-from manyview._types import Limits
-from manyview._upload import batches
 from manyview.testing import FakeServer
 from manyview.v1 import dataset_service_pb2 as pb
-
-LIMITS = Limits(
-    max_message_bytes=1 << 24,
-    max_image_bytes=1 << 23,
-    max_image_pixels=1 << 20,
-    max_image_side=1 << 12,
-    max_batch_images=8,
-)
 
 
 def many(count: int, num_bytes: int = 700_000) -> list[bytes]:
@@ -113,14 +104,12 @@ def test_a_stream_that_breaks_in_the_middle_is_resumed_without_loss_or_copy(
 def test_an_upload_goes_on_though_nobody_answers_in_time_where_it_stands(
     client: manyview.Client, server: FakeServer
 ) -> None:
+    def nobody_answers(_: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+
     server.fail("UploadImages", "UNAVAILABLE", after=2)
-    scripted = iter([True])
-
-    def progress(*_: object) -> None:
-        if next(scripted, False):  # with the first ack: the question at the beginning was answered
-            server.fail("GetUpload", "DEADLINE_EXCEEDED", times=2)
-
-    assert client.upload(iter(many(12)), "big", progress=progress).num_images == 12
+    server.reply("GetUpload", server.state.get_upload, nobody_answers, nobody_answers)
+    assert client.upload(iter(many(12)), "big").num_images == 12
     assert len(server.requests("GetUpload")) == 4
 
 
@@ -144,8 +133,6 @@ def test_acks_that_were_lost_are_asked_for_again(client: manyview.Client, server
 
 
 def _unavailable() -> Any:
-    import grpc
-
     class Status(grpc.Status):
         code, details, trailing_metadata = grpc.StatusCode.UNAVAILABLE, "died", ()
 
@@ -153,13 +140,15 @@ def _unavailable() -> Any:
 
 
 def test_after_a_crash_of_the_client_the_same_call_goes_on_where_it_stopped(
-    client: manyview.Client, server: FakeServer
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = many(6)
 
+    monkeypatch.setattr("manyview._batcher.LINGER_S", 600)
+
     def dies() -> Iterator[bytes]:
         yield from images[:5]
-        wait_until(lambda: server.state.uploads["datasets/big", "mine"].num_images == 4)
+        wait_until(lambda: committed(server, "big", "mine") == 4)
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
@@ -188,9 +177,14 @@ def test_a_batch_that_the_broken_stream_committed_late_is_not_taken_for_a_change
     assert (report.resumed_from, report.num_sent) == (2, 6)
 
 
+def committed(server: FakeServer, dataset: str, upload_id: str) -> int:
+    upload = server.state.uploads.get((f"datasets/{dataset}", upload_id))
+    return 0 if upload is None else upload.num_images
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     pause = threading.Event()
-    for _ in range(200):
+    for _ in range(3000):
         if condition():
             return
         pause.wait(0.01)
@@ -200,7 +194,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_no_more_than_the_window_is_unacknowledged_and_images_are_pulled_no_further(
     client: manyview.Client, server: FakeServer
 ) -> None:
-    """A server that never acks: two batches come, and of the images only those and what completes the next batch."""
+    """A server that never acks: two batches come, and of the images only those, what completes the next batch, what
+    waits between the two threads, and one in hand."""
     pulled = 0
     received: list[int] = []
     quiet = threading.Event()
@@ -226,7 +221,7 @@ def test_no_more_than_the_window_is_unacknowledged_and_images_are_pulled_no_furt
     with pytest.raises(manyview.Internal, match="enough"):
         client.upload(images(), "big")
     assert received == [1, 2]
-    assert pulled == 2 * 2 + 1
+    assert pulled <= 2 * 2 + 1 + 2 + 1
 
 
 def test_an_error_within_the_stream_keeps_its_reason(client: manyview.Client, server: FakeServer) -> None:
@@ -256,22 +251,95 @@ def test_progress_is_told_to_a_callable(client: manyview.Client) -> None:
     assert told == [(2, 2)]
 
 
-def test_a_live_source_s_images_go_as_they_come_and_a_quick_one_s_in_full_batches() -> None:
-    now = 0.0
+def test_images_of_a_source_that_pauses_are_sent_and_acknowledged_meanwhile(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    def camera() -> Iterator[bytes]:
+        yield from (b"a", b"b", b"c")
+        wait_until(lambda: committed(server, "pets", "camera") == 3)
+        yield b"d"
 
-    def source(count: int, every_s: float) -> Iterator[EncodedImage]:
-        nonlocal now
-        for n in range(count):
-            now += every_s
-            yield EncodedImage(f"{n}", b"x", "")
+    assert client.upload(camera(), "pets", upload_id="camera").num_images == 4
 
-    def sizes(count: int, every_s: float) -> list[int]:
-        made = batches(source(count, every_s), LIMITS, clock=lambda: now)
-        return [len(batch) for batch in made]
 
-    assert sizes(20, 0.01) == [8, 8, 4]
-    assert sizes(7, 0.2) == [4, 3], "none waits longer than half a second, once the next one comes"
-    assert sizes(16, 0.0) == [8, 8]
-    pulled = source(100, 0.0)
-    assert len(next(batches(pulled, LIMITS))) == 8
-    assert next(pulled).key == "8", "a full batch does not wait for one image more"
+def test_a_pause_without_anything_to_send_does_not_need_the_server(client: manyview.Client, server: FakeServer) -> None:
+    """The server ends the stream in a pause. It is asked again only when there is another image."""
+
+    def camera() -> Iterator[bytes]:
+        yield b"a"
+        wait_until(lambda: committed(server, "pets", "camera") == 1)
+        wait_until(lambda: ended)
+        asked = len(server.requests("GetUpload"))
+        for _ in range(50):
+            assert len(server.requests("GetUpload")) == asked
+            threading.Event().wait(0.01)
+        yield b"b"
+
+    ended: list[bool] = []
+
+    def ends(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        answers = server.state.upload_images(requests, context)
+        yield next(answers)
+        yield next(answers)
+        ended.append(True)
+
+    server.reply("UploadImages", ends)
+    report = client.upload(camera(), "pets", upload_id="camera").upload
+    assert report is not None
+    assert (report.num_sent, report.num_stored, report.num_duplicates) == (2, 2, 0)
+
+
+def test_a_source_may_be_bound_to_the_callers_thread(client: manyview.Client) -> None:
+    """A database cursor refuses every other thread."""
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE image (data BLOB, label TEXT)")
+    database.executemany("INSERT INTO image VALUES (?, ?)", [(b"a", "x"), (b"b", "y")])
+    assert client.upload(database.execute("SELECT data, label FROM image"), "pets").num_images == 2
+
+
+def test_an_interrupt_ends_the_upload_at_once_and_leaves_no_thread_behind(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    def never_acks(requests: Iterator[Any], _: Any) -> Iterator[Any]:
+        next(requests)
+        yield pb.UploadImagesResponse(opened=pb.UploadOpened(max_unacked_batches=1))
+        yield from (pb.UploadImagesResponse() for _ in requests if False)
+
+    def interrupted() -> Iterator[bytes]:
+        yield b"a"
+        wait_until(lambda: any(request.HasField("batch") for request in server.requests("UploadImages")))
+        raise KeyboardInterrupt
+
+    server.reply("UploadImages", never_acks)
+    with pytest.raises(KeyboardInterrupt):
+        client.upload(interrupted(), "pets")
+    assert "manyview-upload" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_refusal_while_the_source_goes_on_is_raised_at_its_next_image_and_the_source_is_closed(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    refused = threading.Event()
+    closed_by: list[threading.Thread] = []
+
+    class Camera:
+        def __iter__(self) -> Iterator[bytes]:
+            try:
+                yield b"a"
+                refused.wait(30)
+                for index in range(1000):
+                    yield index.to_bytes(2, "big")
+                raise AssertionError("the images were pulled although nobody sends them")
+            finally:
+                closed_by.append(threading.current_thread())
+
+    def refuses(requests: Iterator[Any], _: Any) -> Iterator[Any]:
+        next(requests)
+        yield pb.UploadImagesResponse(opened=pb.UploadOpened(max_unacked_batches=1))
+        refused.set()
+        yield pb.UploadImagesResponse(error={"code": 10, "message": "a newer stream", "reason": "UPLOAD_FENCED"})
+
+    server.reply("UploadImages", refuses)
+    with pytest.raises(manyview.Aborted, match="a newer stream"):
+        client.upload(Camera(), "pets")
+    assert closed_by == [threading.current_thread()]
