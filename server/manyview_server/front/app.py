@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 
 from manyview_server import awake
@@ -36,6 +37,8 @@ PARENT_POLL_S = 0.5
 STOP_FRACTION = 0.8
 # For answers that are on their way when nothing else is.
 LAST_WORDS_S = 0.5
+# For the embedder, the selectors and the previewer together, after the drain.
+CLOSE_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,9 @@ class App:
         except (SettingsError, StoreUnusable, CatalogueError, ServiceError, OSError) as error:
             log.error("cannot start: %s", error)
             return 1
+        except Exception:
+            log.exception("cannot start: the server has a fault")
+            return 1
         watchdog = LoopWatchdog()
         watchdog.start()
         try:
@@ -68,7 +74,12 @@ class App:
         return 0
 
     async def startup(self) -> None:
-        """Open the store, describe the torch side, start the supervisors, bind. Undone where a later part fails."""
+        """Open the store, describe the torch side, take the port, start the jobs, then serve.
+
+        The port is taken first, so that no trainer is started by a server that cannot serve, and calls are taken last:
+        nobody is answered, and health does not say SERVING, before the jobs are up. What was begun is ended where a
+        later part fails.
+        """
         self._store = Store.open(
             self._settings.data,
             lock=self._lock,
@@ -77,7 +88,8 @@ class App:
             ),
             accept_mismatch=self._settings.accept_mismatched_database,
         )
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._store.close)
             catalogue = await remembered(self._settings.data / CATALOGUE)
             _tell_of_plugins(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
@@ -94,12 +106,14 @@ class App:
                 previewer=self._previewer,
             )
             self._start_time = time.time()
+            undo.push_async_callback(self._close_workers)
             self._server = Server(self._settings, backend, self._version, self._start_time)
+            self._server.bind()
+            undo.push_async_callback(self._server.stop, 0.0)
+            await self._jobs.start()
+            undo.push_async_callback(self._jobs.drain)
             address = await self._server.start()
-        except BaseException:
-            await self._store.close()
-            raise
-        await self._jobs.start()
+            undo.pop_all()
         _warn_of_open_door(self._settings)
         print(json.dumps({"event": "serving", "address": address, "pid": os.getpid()}), flush=True)
         log.info("serving on %s, devices %s, data in %s", address, ", ".join(devices), self._settings.data)
@@ -171,11 +185,28 @@ class App:
         except TimeoutError:
             log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
         await self._server.stop(LAST_WORDS_S)
-        await self._selector.close()
-        await self._embedder.close()
-        await self._previewer.close()
+        await self._close_workers()
         await self._store.close()
         log.info("drained")
+
+    async def _close_workers(self) -> None:
+        """End the processes that answer calls. One that does not end in time is left to the kernel, which ends every
+        worker with its server."""
+        closing = {
+            asyncio.create_task(self._selector.close(), name="selector"),
+            asyncio.create_task(self._embedder.close(), name="embedder"),
+            asyncio.create_task(self._previewer.close(), name="previewer"),
+        }
+        with suppress(TimeoutError):
+            async with awake.timeout(CLOSE_S):
+                await asyncio.wait(closing)
+        for task in closing:
+            if not task.done():
+                log.warning("the %s did not end within %g seconds", task.get_name(), CLOSE_S)
+                task.cancel()
+            elif not task.cancelled() and (error := task.exception()):
+                log.error("the %s could not be ended", task.get_name(), exc_info=error)
+        await asyncio.wait(closing, timeout=LAST_WORDS_S)
 
 
 def _tell_of_plugins(catalogue: Catalogue) -> None:

@@ -78,7 +78,7 @@ class Backend:
 
 
 class Server:
-    """The listening side. `start` binds, `stop` ends every call."""
+    """The listening side. `bind` takes the port, `start` serves, `stop` ends every call."""
 
     def __init__(self, settings: ServeSettings, backend: Backend, version: str, start_time: float) -> None:
         self._settings = settings
@@ -136,8 +136,8 @@ class Server:
             NeighborFinder(stored, queries, draining),
         )
 
-    async def start(self) -> str:
-        """Bind and serve; gives the address with the port that was bound. Raises SettingsError where it is taken."""
+    def bind(self) -> None:
+        """Take the port, and let connections wait until `start`. Raises SettingsError where it is taken."""
         listen = self._settings.listen
         try:
             if self._settings.tls_cert is not None and self._settings.tls_key is not None:
@@ -148,6 +148,11 @@ class Server:
         except RuntimeError as error:
             raise SettingsError(f"cannot listen on {listen}: {error}") from error
         self.address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+    async def start(self) -> str:
+        """Serve, and say so to health checks; binds where that was not done. Returns the address with its port."""
+        if not self.address:
+            self.bind()
         await self._server.start()
         self._termination = asyncio.create_task(self._server.wait_for_termination())
         for name in SERVICE_NAMES:
@@ -179,6 +184,10 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Answer no more, wait for the calls that are open, then cut them."""
+        if self.address and self._termination is None:
+            # gRPC lets go of a port only after it has served: serve for a moment, as a server that shuts down.
+            await self.begin_drain()
+            await self._server.start()
         await self._server.stop(grace_s)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +17,20 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from harness import free_port
 from manyview.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from manyview_server.__main__ import main
 from manyview_server.config import ServeSettings
+from manyview_server.errors import Unavailable
 from manyview_server.front import app as app_module
 from manyview_server.front.app import App
 from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device
+from manyview_server.supervise.embedder import EmbedderSupervisor
+from manyview_server.supervise.jobs import JobSupervisor
+from manyview_server.supervise.previewer import PreviewerSupervisor
+from manyview_server.supervise.selector import SelectorPool
 
 CATALOGUE = Catalogue(
     versions={}, devices=(Device(name="cpu", description="", memory_bytes=1 << 30),), methods=(), backbones=()
@@ -131,6 +138,85 @@ async def test_a_start_that_fails_lets_go_of_the_store(
     monkeypatch.setattr(app_module, "remembered", remembered)
     assert await App(settings(tmp_path), "1").run() == 1
     assert "no torch here" in caplog.text
+    await Store.open(tmp_path).close()
+
+
+@pytest.mark.parametrize("error", [Unavailable("STORE_UNAVAILABLE", "read-only disk"), RuntimeError("a bug")])
+async def test_a_server_whose_jobs_do_not_come_up_answers_nobody_and_ends_with_status_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    listening, failing = asyncio.Event(), asyncio.Event()
+
+    async def start(self: JobSupervisor) -> None:
+        listening.set()
+        await failing.wait()
+        raise error
+
+    monkeypatch.setattr(JobSupervisor, "start", start)
+    address = f"127.0.0.1:{free_port()}"
+    running = asyncio.create_task(App(settings(tmp_path, listen=address), "1").run())
+    async with asyncio.timeout(20):
+        await listening.wait()
+        async with grpc.aio.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=0.5)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await health
+            assert refused.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        failing.set()
+        assert await running == 1
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage().startswith("cannot start")
+    assert str(error) in caplog.text
+    await Store.open(tmp_path).close()
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # nobody listens there any more
+        free.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+
+
+async def test_a_taken_port_starts_no_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(self: JobSupervisor) -> None:
+        raise AssertionError("jobs were started")
+
+    monkeypatch.setattr(JobSupervisor, "start", start)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert await App(settings(tmp_path, listen=f"127.0.0.1:{taken.getsockname()[1]}"), "1").run() == 1
+    assert "cannot listen" in caplog.text
+    await Store.open(tmp_path).close()
+
+
+async def test_a_worker_that_does_not_end_holds_up_neither_the_others_nor_the_end(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[str] = []
+
+    async def hang(self: object) -> None:
+        await asyncio.Event().wait()
+
+    async def fail(self: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def close(self: object) -> None:
+        closed.append("previewer")
+
+    monkeypatch.setattr(app_module, "CLOSE_S", 0.1)
+    monkeypatch.setattr(SelectorPool, "close", hang)
+    monkeypatch.setattr(EmbedderSupervisor, "close", fail)
+    monkeypatch.setattr(PreviewerSupervisor, "close", close)
+    running = asyncio.create_task(App(settings(tmp_path), "1").run())
+    await serving(capsys)
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(20):
+        assert await running == 0
+    assert closed == ["previewer"]
+    assert "the selector did not end within 0.1 seconds" in caplog.text
+    assert "the embedder could not be ended" in caplog.text
     await Store.open(tmp_path).close()
 
 
