@@ -44,7 +44,8 @@ class Reading:
         self._arrived: torch.cuda.Event | None = None
         if stacked.is_cuda:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
+            # Without its stream it would be recorded on the process's current device, which may be another one.
+            self._arrived.record(torch.cuda.current_stream(stacked.device))
 
     def get(self) -> dict[str, float]:
         """The values, and `effective_rank` where there are products. The one place where a step waits for the device,

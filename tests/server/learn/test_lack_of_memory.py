@@ -23,3 +23,16 @@ def test_other_errors_are_none(error):
 
 def test_a_devices_is_known_by_its_class():
     assert is_lack_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_library_of_the_device_that_finds_no_memory_is_known_by_its_words(words):
+    assert is_lack_of_memory(RuntimeError(words))
+    assert not is_lack_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from manyview_server.learn import step
-from manyview_server.learn.methods import Method, Moment, StepOutput, Views
+from manyview_server.learn import optimizers, step
+from manyview_server.learn.methods import METHODS, Method, Moment, StepOutput, Views, build_method, resolve
 from manyview_server.learn.optimizers import Schedule, Sgd, parameter_groups
+from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
+from manyview_server.learn.views import make_views
+from pretend_device import DEVICE, pretending
 
 
 class Toy(Method):
@@ -104,3 +107,38 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_refused_too() -> None:
     assert not result.accepted
     after = list(toy.state_dict().values())
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def settings_of(method: str) -> TrainSettings:
+    masked = method in ("mae", "simmim")
+    small = {
+        "backbone": "vit_tiny" if masked else "resnet9",
+        "backbone_width": 0.125,
+        "image_size": 16,
+        "batch_size": 8,
+    }
+    return resolve(method, small)
+
+
+def losses_of(settings: TrainSettings, device: torch.device) -> list[Tensor]:
+    """Of three steps, as the trainer takes them."""
+    method = build_method(settings, 400).to(device)
+    optimizer = optimizers.build(settings.optimizer, method, 8)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images, ids, found = images.to(device), torch.arange(8), []
+    for at in range(3):
+        views = make_views(images, torch.full((8, 2), 32), ids, settings.views, image_size=16, seed=0, epoch=at)
+        moment = Moment(step=at, total_steps=3)
+        found.append(train_step(method, optimizer, views, ids.to(device, non_blocking=True), moment).loss)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_of_each_method_ask_a_gpu_for_no_value(method: str) -> None:
+    settings = settings_of(method)
+    with pretending() as device:
+        on_device = losses_of(settings, DEVICE)
+        waits = {where for where in device.waits if not where.endswith("elsewhere")}  # the test puts all in its place
+        found = [loss.item() for loss in on_device]
+    assert waits == set()
+    assert found == pytest.approx([loss.item() for loss in losses_of(settings, torch.device("cpu"))], rel=1e-3)

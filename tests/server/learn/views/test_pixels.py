@@ -17,6 +17,7 @@ from manyview_server.learn.views.recipe import (
     VerticalFlipSettings,
     ViewSettings,
 )
+from pretend_device import DEVICE, pretending
 
 RECIPE = dataclasses.replace(
     PRESETS["simclr"].pipelines[0],
@@ -247,3 +248,22 @@ def test_rotated_views_are_black_where_nothing_comes_from(images):
     views = views_of(images + 10, PipelineSettings(count=2, crop=CropSettings(scale_min=1.0), rotation=always))
     black = -torch.tensor(NORMALIZE.mean) / torch.tensor(NORMALIZE.std)
     assert torch.allclose(views[:, :, :, 0, 0], black.expand(2, 24, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_recipe_makes_on_a_gpu_the_views_of_the_cpu_and_waits_for_none(preset):
+    noise = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    images = (torch.nn.functional.interpolate(noise, (96, 96), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
+    image_ids, sizes = ids_and_sizes(6)
+    arguments = sizes, image_ids, PRESETS[preset]
+    on_cpu = make_views(images, *arguments, image_size=32, seed=3, epoch=2)  # above 64 pixels crops go another way
+    with pretending() as device:
+        given = images.to(DEVICE)
+        device.waits.clear()
+        on_gpu = make_views(given, *arguments, image_size=32, seed=3, epoch=2)
+        assert device.waits == []
+        found = [views.cpu() for views in on_gpu]
+    for ours, theirs in zip(found, on_cpu, strict=True):
+        difference = (ours - theirs).abs()
+        assert difference.mean() < 1 / 255 / min(NORMALIZE.std)
+        assert difference.quantile(0.999) < 8 / 255 / min(NORMALIZE.std)  # color jitter stretches one step of a crop

@@ -1,0 +1,159 @@
+"""What a worker does on a GPU, on one that is not there: see `pretend_device`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from manyview_server.messages import (
+    AlertRaised,
+    CheckpointWritten,
+    FindNearest,
+    FitPca,
+    GroupDuplicates,
+    Message,
+    RowSource,
+    ScalarsLogged,
+    SelectRows,
+    StartTraining,
+    TrainingStarted,
+)
+from manyview_server.store import checkpoints
+from manyview_server.store.embeddings import EmbeddingTable, Segment
+from manyview_server.worker import selector
+from manyview_server.worker.models import ModelKey, load
+from manyview_server.worker.trainer import Trainer
+from pretend_device import DEVICE, pretending
+from training import FIXED, Sent, changed, losses
+
+MAY_WAIT = {"cache.py", "preprocess.py", "setup.py", "knn.py", "state.py"}
+"""Files of what comes before the first step, of evaluation, and of checkpoints."""
+N, D = 200, 8
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> StartTraining:
+    directory = tmp_path_factory.mktemp("job")
+    snapshot = harness.write_dataset(directory / "dataset", harness.digits(90))
+    settings = harness.settings("moco", epochs=2, **FIXED)
+    return harness.start_training(directory, snapshot, settings)
+
+
+@pytest.fixture(scope="module")
+def on_cpu(start: StartTraining) -> Sent:
+    return trained(start)
+
+
+def trained(start: StartTraining) -> Sent:
+    sent = Sent()
+    assert Trainer(sent, start).train() == "succeeded"
+    return sent
+
+
+def tensors(written: CheckpointWritten) -> dict[str, torch.Tensor]:
+    directory = Path(written.directory)
+    return load_file(directory / checkpoints.BACKBONE) | load_file(directory / checkpoints.STATE)
+
+
+@pytest.mark.parametrize("place", ["device", "memory"])
+def test_a_job_on_a_gpu_waits_for_it_in_no_step_and_computes_what_the_cpu_does(
+    place: str, start: StartTraining, on_cpu: Sent, tmp_path: Path
+) -> None:
+    with pretending() as device:
+        cache_bytes = start.cache_bytes if place == "device" else 0
+        sent = trained(changed(start, {}, tmp_path, device=str(DEVICE), cache_bytes=cache_bytes))
+    files = Counter(where.partition(" at ")[2].partition(":")[0] for where in device.waits)
+    assert set(files) <= MAY_WAIT, files
+    assert losses(sent) == pytest.approx(losses(on_cpu), rel=1e-4)
+    values = {name: m.values[name] for m in sent.of(ScalarsLogged) for name in m.values}
+    assert {"effective_rank", "alignment", "uniformity", "knn_top1", "linear_top1", "bank_fill"} <= set(values)
+    for ours, theirs in zip(sent.of(CheckpointWritten), on_cpu.of(CheckpointWritten), strict=True):
+        expected = tensors(theirs)
+        for name, tensor in tensors(ours).items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_job_goes_on_from_a_gpus_checkpoint_on_the_cpu_and_the_other_way_round(
+    start: StartTraining, on_cpu: Sent, tmp_path: Path
+) -> None:
+    half = on_cpu.of(CheckpointWritten)[0]
+    with pretending():
+        resumed = trained(changed(start, {}, tmp_path / "a", device=str(DEVICE), resume_from=half.directory, attempt=2))
+        written = trained(changed(start, {}, tmp_path / "b", device=str(DEVICE))).of(CheckpointWritten)[0]
+    back = trained(changed(start, {}, tmp_path / "c", resume_from=written.directory, attempt=2))
+    for sent in (resumed, back):
+        assert sent.of(TrainingStarted)[0].step == half.step
+        assert not sent.of(AlertRaised)
+        expected = {step: loss for step, loss in losses(on_cpu).items() if step > half.step}
+        assert losses(sent) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("output", ["backbone", "projection"])
+def test_a_model_embeds_on_a_gpu_what_it_embeds_on_the_cpu(output: str, on_cpu: Sent) -> None:
+    directory = on_cpu.of(CheckpointWritten)[-1].directory
+    key = ModelKey(checkpoint_dir=directory, backbone="", weights_file="", output=output)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), np.uint8))
+    expected = load(key, torch.device("cpu")).embed(images)
+    with pretending() as device:
+        model = load(key, DEVICE)
+        device.waits.clear()
+        found = model.embed(images)
+    assert [where.partition(":")[0] for where in device.waits] == ["_to_copy at models.py"]  # for the result
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def blob(*numbers: int) -> bytes:
+    return np.array(numbers, "<i8").tobytes()
+
+
+def select(source: RowSource, strategy: str, *, balance: str = "", vectors: bytes = b"") -> SelectRows:
+    labels, budgets = (blob(*(row % 3 for row in range(N))), blob(2, 2, 2)) if balance else (blob(), blob())
+    return SelectRows(
+        source=source,
+        strategy=strategy,
+        count=6,
+        seed=1,
+        distance=0.5,
+        num_neighbors=4,
+        balance=balance,
+        blobs=(blob(3), blob(3, 7), b"", vectors, labels, budgets),
+    )
+
+
+def requests(directory: Path, device: str) -> dict[str, Message]:
+    vectors = np.random.default_rng(1).normal(size=(2, D)).astype("<f4").tobytes()
+    source = RowSource(directory=str(directory), num_rows=N, num_features=D, unit=True, device=device, num_threads=1)
+    strategies = ("random", "coreset", "minimum_distance", "typicality", "similarity")
+    given: dict[str, Any] = {
+        name: select(source, name, vectors=vectors if name == "similarity" else b"") for name in strategies
+    }
+    return {
+        **given,
+        "balanced coreset": select(source, "coreset", balance="equal"),
+        "balanced random": select(source, "random", balance="given"),
+        "balanced typicality": select(source, "typicality", balance="proportional"),
+        "neighbors of vectors": FindNearest(source=source, num_neighbors=3, blobs=(b"", vectors)),
+        "neighbors of rows": FindNearest(source=source, num_neighbors=3, blobs=(blob(5, 9), b"")),
+        "duplicates": GroupDuplicates(source=source, max_distance=0.2),
+        "pca": FitPca(source=source, num_components=3, variance_fraction=0.0, whiten=True),
+    }
+
+
+def test_the_selector_answers_on_a_gpu_as_it_does_on_the_cpu(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+    rows[50], rows[3, 0] = rows[20], np.nan
+    rows[3] = np.nan
+    rows[4] = rows[5] + 0.01
+    EmbeddingTable(tmp_path).write(Segment(first=0, rows=rows, errors=()), np.arange(N))
+    expected = {name: selector.answer(request) for name, request in requests(tmp_path, "cpu").items()}
+    with pretending():
+        found = {name: selector.answer(request) for name, request in requests(tmp_path, str(DEVICE)).items()}
+    assert {name: type(answer).__name__ for name, answer in found.items() if "Failed" in type(answer).__name__} == {}
+    assert found == expected
