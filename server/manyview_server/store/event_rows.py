@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import accumulate
 
 from manyview_server.errors import NotFound
 from manyview_server.store.records import Event, NewEvent
@@ -27,21 +28,29 @@ def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
 
 
 def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) -> list[Event]:
-    """Within a transaction: give events their sequences and write them."""
+    """Within a transaction: give events their sequences and write them.
+
+    Times of a log never decrease: while a clock that jumped back is behind the newest event, later ones get its time.
+    """
     if not pending:
         return []
-    (last,) = connection.execute("SELECT last_sequence FROM job WHERE pk = ?", (pk,)).fetchone()
+    sql = """
+        SELECT last_sequence, coalesce((SELECT time FROM event WHERE job = job.pk AND sequence = last_sequence), 0)
+        FROM job WHERE pk = ?
+    """
+    last, newest = connection.execute(sql, (pk,)).fetchone()
+    times = list(accumulate((at for at, _ in pending), max, initial=newest))[1:]
     events = [
         Event(
             sequence=sequence,
-            time=at,
+            time=times[sequence - last - 1],
             attempt=new.attempt,
             step=new.step,
             epoch=new.epoch,
             kind=new.kind,
             payload=new.payload,
         )
-        for sequence, (at, new) in enumerate(pending, start=last + 1)
+        for sequence, (_, new) in enumerate(pending, start=last + 1)
     ]
     connection.executemany(
         "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -78,6 +78,7 @@ def move(
 ) -> NewEvent:
     """Write the new state; returns the event that tells of it."""
     attempt = job.attempt if attempt is None else attempt
+    now = max(now, job.create_time, job.start_time)  # a clock that jumped back ends no job before it began
     start_time = now if to == "STARTING" and not job.start_time else job.start_time
     end_time = now if to in TERMINAL_STATES else 0.0
     text = json.dumps(asdict(failure)) if to == "FAILED" else ""

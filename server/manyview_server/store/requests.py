@@ -1,7 +1,10 @@
-"""Idempotency: the same request sent again gets the same answer, for a day.
+"""Idempotency: the same request sent again gets the same answer, for a day at least.
 
 The answer is stored after the work is done: a crash between the two makes the repeated request meet its own effect, an
 ALREADY_EXISTS for instance, but never do the work twice.
+
+The newest answers are kept whatever their age: a clock that jumps forward must not make a server forget the request
+that it answered a second ago. After a jump back, answers of the future stay until the clock has passed them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from manyview_server.errors import AlreadyExists
 from manyview_server.store.database import Database
 
 KEEP_S = 24 * 3600.0
+KEEP_NEWEST = 1000
 
 # Which request: the method, and a hash of its body.
 Identity = tuple[str, bytes]
@@ -47,7 +51,7 @@ class RequestLog:
         return await asyncio.shield(task)
 
     async def _run(self, request_id: str, identity: Identity, fn: Callable[[], Awaitable[bytes]]) -> bytes:
-        kept = await self._database.read(lambda c: _find(c, request_id, self._clock() - KEEP_S))
+        kept = await self._database.read(lambda c: _find(c, request_id))
         if kept is not None:
             _check(request_id, kept[0], identity)
             return kept[1]
@@ -61,13 +65,15 @@ def _check(request_id: str, first: Identity, identity: Identity) -> None:
         raise AlreadyExists("REQUEST_ID_REUSED", f"request id {request_id!r} was used for another request")
 
 
-def _find(connection: sqlite3.Connection, request_id: str, since: float) -> tuple[Identity, bytes] | None:
-    sql = "SELECT method, body_hash, reply FROM request WHERE request_id = ? AND time >= ?"
-    row = connection.execute(sql, (request_id, since)).fetchone()
+def _find(connection: sqlite3.Connection, request_id: str) -> tuple[Identity, bytes] | None:
+    sql = "SELECT method, body_hash, reply FROM request WHERE request_id = ?"
+    row = connection.execute(sql, (request_id,)).fetchone()
     return None if row is None else ((row[0], row[1]), row[2])
 
 
 def _keep(connection: sqlite3.Connection, request_id: str, identity: Identity, reply: bytes, now: float) -> None:
-    connection.execute("DELETE FROM request WHERE time < ?", (now - KEEP_S,))
     insert = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?)"
     connection.execute(insert, (request_id, *identity, reply, now))
+    # While there are only few answers, the inner query finds none, and nothing is deleted.
+    newest = "SELECT time FROM request ORDER BY time DESC LIMIT 1 OFFSET ?"
+    connection.execute(f"DELETE FROM request WHERE time < min(?, ({newest}))", (now - KEEP_S, KEEP_NEWEST - 1))

@@ -240,3 +240,24 @@ async def test_a_payload_that_is_not_a_number_survives(log: EventLog) -> None:
     await log.append("j", [scalars(1, loss=float("nan")), line("x")])
     (event,) = await log.read_scalars("j", 0)
     assert event.payload["loss"] != event.payload["loss"]
+
+
+async def test_times_of_a_log_never_decrease_however_the_clock_jumps(tmp_path: Path) -> None:
+    now = [1_800_000_000.0]
+    store = Store.open(tmp_path, clock=lambda: now[0])
+    await store.datasets.create("shirts")
+    await store.jobs.create("j", "shirts", "moco", {}, "1")
+    for jump_s in (0.0, -86400.0, 5.0, 2 * 86400.0, -10.0):
+        now[0] += jump_s
+        await store.events.append("j", [scalars(step=1)])
+        await store.events.append("j", [NewEvent(kind="log", payload={"level": "info", "text": "x"})])
+    await store.close()
+    store = Store.open(tmp_path, clock=lambda: 0.0)
+    await store.jobs.transition("j", {"QUEUED"}, "STARTING", attempt=1)
+    await store.jobs.request("j", CANCEL)
+    job = await store.jobs.transition("j", {"CANCELLING"}, "CANCELLED")
+    events = await store.events.read("j", 0, 100)
+    times = [event.time - 1_800_000_000.0 for event in events]
+    assert times == [0.0] * 7 + [86405.0] * 7
+    assert job.create_time <= job.start_time <= job.end_time
+    await store.close()

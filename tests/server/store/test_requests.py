@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.errors import AlreadyExists, NotFound
+from manyview_server.store import requests
 from manyview_server.store.store import Store
 
 
@@ -71,14 +72,35 @@ async def test_without_an_id_the_work_is_done_each_time(store: Store) -> None:
     assert [await store.requests.once("", "Create", b"hash", work) for _ in range(2)] == [b"answer 1", b"answer 2"]
 
 
-async def test_answers_are_forgotten_after_a_day(tmp_path: Path) -> None:
+async def test_answers_are_forgotten_after_a_day_but_for_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "KEEP_NEWEST", 2)
     now = [1000.0]
     store, work = Store.open(tmp_path, clock=lambda: now[0]), Work()
-    await store.requests.once("id", "Create", b"hash", work)
-    now[0] += 24 * 3600 - 1
-    assert await store.requests.once("id", "Create", b"hash", work) == b"answer 1"
-    now[0] += 2
-    assert await store.requests.once("id", "Create", b"other", work) == b"answer 2"
+    for name in ("first", "second"):
+        await store.requests.once(name, "Create", b"hash", work)
+        now[0] += 1
+    now[0] += 24 * 3600
+    assert await store.requests.once("first", "Create", b"hash", work) == b"answer 1", "it is one of the newest two"
+    assert await store.requests.once("third", "Create", b"hash", work) == b"answer 3"
+    assert await store.requests.once("second", "Create", b"hash", work) == b"answer 2"
+    assert await store.requests.once("first", "Create", b"other", work) == b"answer 4", "it was forgotten"
+    await store.close()
+
+
+@pytest.mark.parametrize("jump_s", [10 * 365 * 86400.0, -10 * 365 * 86400.0])
+async def test_a_clock_that_jumps_makes_no_server_do_a_request_twice(tmp_path: Path, jump_s: float) -> None:
+    now = [1_800_000_000.0]
+    store, work = Store.open(tmp_path, clock=lambda: now[0]), Work()
+    assert await store.requests.once("before", "Create", b"hash", work) == b"answer 1"
+    now[0] += jump_s
+    assert await store.requests.once("after", "Create", b"hash", work) == b"answer 2"
+    assert await store.requests.once("before", "Create", b"hash", work) == b"answer 1"
+    now[0] -= jump_s
+    assert await store.requests.once("back", "Create", b"hash", work) == b"answer 3"
+    assert await store.requests.once("after", "Create", b"hash", work) == b"answer 2"
+    assert await store.requests.once("before", "Create", b"hash", work) == b"answer 1"
     await store.close()
 
 
