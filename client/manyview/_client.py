@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from manyview import _convert, _dataset_embeddings, _embeddings, _export, _images, _models, _preview, _selection
+from manyview._arguments import positive_s, some, text
 from manyview._channel import Channel, Deadlines, TLSOptions
 from manyview._embeddings import Embeddings, EmbedRun
 from manyview._errors import AlreadyExists, NotFound, UploadChanged, UploadRejected
@@ -44,8 +45,8 @@ class Client:
 
     `target` is host:port or unix:/path ($MANYVIEW_TARGET, else localhost:50051), `token` a bearer token
     ($MANYVIEW_TOKEN), `tls` True, the path of a CA file ($MANYVIEW_TLS_CA, with $MANYVIEW_TLS_SERVER_NAME), or
-    `TLSOptions`. `timeout_s` is how long a call with one answer may take over all its attempts; `deadlines` sets every
-    kind of wait. Nothing is connected before the first call.
+    `TLSOptions`. `timeout_s` is how long a call with one answer may take over all its attempts (30); `deadlines` sets
+    every kind of wait: give one of the two. Nothing is connected before the first call.
     """
 
     def __init__(
@@ -54,16 +55,16 @@ class Client:
         *,
         token: str | None = None,
         tls: bool | str | PathLike[str] | TLSOptions | None = None,
-        timeout_s: float = 30.0,
+        timeout_s: float | None = None,
         deadlines: Deadlines | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        self.target = target or os.environ.get("MANYVIEW_TARGET") or _DEFAULT_TARGET
+        self.target = text("target", target) or os.environ.get("MANYVIEW_TARGET") or _DEFAULT_TARGET
         self._channel = Channel(
             self.target,
-            token=token or os.environ.get("MANYVIEW_TOKEN"),
+            token=text("token", token) or os.environ.get("MANYVIEW_TOKEN"),
             tls=TLSOptions.from_environment() if tls is None else tls,
-            deadlines=deadlines or Deadlines(unary_s=timeout_s),
+            deadlines=_deadlines(positive_s("timeout_s", timeout_s), deadlines),
         )
         self._rpcs = Rpcs(self._channel)
         self._on_close = on_close
@@ -110,6 +111,7 @@ class Client:
         if on_rejected not in ("report", "raise"):
             raise ValueError(f"on_rejected must be 'report' or 'raise', not {on_rejected!r}")
         name = _models.dataset_name(dataset)
+        text("upload_id", upload_id)
         limits = self._info.limits
         source = _images.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
         self._create_dataset_if_missing(name)
@@ -173,7 +175,7 @@ class Client:
         """The images of a data set in the order of their commit, fetched page by page. `statuses`: any of STORED,
         REJECTED, UNREADABLE; by default the first and the last."""
         known = dataset_service_pb2.StoredImage.Status.keys()[1:]
-        names = [f"STATUS_{name.upper()}" for name in statuses or ()]
+        names = [f"STATUS_{name.upper()}" for name in some("statuses", statuses) or ()]
         for name in names:
             if name not in known:
                 raise ValueError(f"unknown status {name.removeprefix('STATUS_')}: STORED, REJECTED or UNREADABLE")
@@ -225,7 +227,7 @@ class Client:
 
         Raises InvalidArgument with every violation named, AlreadyExists when `job_id` is taken."""
         request = _train_request(dataset, method, backbone, epochs, config, clone_from, continue_from, follow)
-        request.train_job_id = job_id or ""
+        request.train_job_id = text("job_id", job_id) or ""
         return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
 
     def resolve_config(
@@ -425,6 +427,7 @@ class Client:
 
         Raises InvalidArgument that names every field that is wrong, DeadlineExceeded after `timeout_s`.
         """
+        positive_s("timeout_s", timeout_s)
         request = embed_service_pb2.SelectSamplesRequest(
             dataset=_models.dataset_name(dataset),
             model="" if model is None else _models.model_name(model),
@@ -433,8 +436,8 @@ class Client:
             chosen=[_models.image_ref(image) for image in chosen],
             balance=_selection.balance(balance),
         )
-        _convert.set_number(request, "version", version or 0)
-        _convert.set_number(request, "count", count or 0)
+        _convert.set_count(request, "version", version)
+        _convert.set_count(request, "count", count)
         given = {
             "seed": seed,
             "distance": distance,
@@ -465,14 +468,15 @@ class Client:
 
         One entry for each query, in their order; a query that cannot be decoded has an `.error` and no neighbors.
         """
+        positive_s("timeout_s", timeout_s)
         request = embed_service_pb2.FindNeighborsRequest(
             dataset=_models.dataset_name(dataset),
             model=_models.model_name(model),
             output=_selection.output(output),
             metric=_selection.metric(metric),
         )
-        _convert.set_number(request, "version", version or 0)
-        _convert.set_number(request, "num_neighbors", num_neighbors or 0)
+        _convert.set_count(request, "version", version)
+        _convert.set_count(request, "num_neighbors", num_neighbors)
         limits = self._info.limits
         asked = _selection.queries(images, keys, limits)
         with gauge(progress, f"neighbors in {request.dataset}") as report:
@@ -492,6 +496,7 @@ class Client:
     ) -> list[DuplicateGroup]:
         """Groups of near-duplicates: images that are connected through pairs at most `max_distance` apart, in the order
         of their first images. 0 finds images with equal embeddings."""
+        positive_s("timeout_s", timeout_s)
         request = embed_service_pb2.FindDuplicatesRequest(
             dataset=_models.dataset_name(dataset),
             model=_models.model_name(model),
@@ -499,7 +504,7 @@ class Client:
             metric=_selection.metric(metric),
             max_distance=max_distance,
         )
-        _convert.set_number(request, "version", version or 0)
+        _convert.set_count(request, "version", version)
         with gauge(progress, f"duplicates in {request.dataset}") as report:
             return _selection.duplicates(self._rpcs, request, report, timeout_s)
 
@@ -536,6 +541,14 @@ class Client:
         return self.server_info()
 
 
+def _deadlines(timeout_s: float | None, deadlines: Deadlines | None) -> Deadlines:
+    if timeout_s is None:
+        return deadlines or Deadlines()
+    if deadlines is not None:
+        raise ValueError("give timeout_s or deadlines, not both: Deadlines(unary_s=…) is what timeout_s sets")
+    return Deadlines(unary_s=timeout_s)
+
+
 def _train_request(
     dataset: Dataset | str | None,
     method: str | None,
@@ -555,7 +568,7 @@ def _train_request(
     return train_job_service_pb2.CreateTrainJobRequest(
         follow=None if follow is None else train_job_service_pb2.Follow(min_images=follow),
         dataset="" if dataset is None else _models.dataset_name(dataset),
-        method=method or ("" if has_origin else _DEFAULT_METHOD),
+        method=text("method", method) or ("" if has_origin else _DEFAULT_METHOD),
         config=_convert.config_struct({**(config or {}), **given}),
         clone_from="" if clone_from is None else _models.job_name(clone_from),
         continue_from="" if continue_from is None else _models.model_name(continue_from),
@@ -578,7 +591,7 @@ def _embed_dataset_request(
         options=_embeddings.options(output, l2_normalize, dtype),
         pca=_dataset_embeddings.pca(pca, whiten),
     )
-    _convert.set_number(request, "version", version or 0)
+    _convert.set_count(request, "version", version)
     return request
 
 

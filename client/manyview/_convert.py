@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from manyview import _types as types
+from manyview._arguments import count
 from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -103,6 +104,14 @@ def set_number(message: Message, name: str, value: float) -> None:
         most = {FieldDescriptor.CPPTYPE_INT32: 2**31 - 1, FieldDescriptor.CPPTYPE_INT64: 2**63 - 1}.get(kind)
         wanted = "a number" if most is None else f"a whole number of at most {most:,}"
         raise ValueError(f"{name} must be {wanted}, not {value!r}") from error
+
+
+def set_count(message: Message, name: str, value: int | None) -> None:
+    """Set a number of a request, unless it is None. The contract takes 0 for the default here, so that a number below 1
+    raises ValueError."""
+    if value is not None:
+        count(name, value)
+        set_number(message, name, value)
 
 
 def config(value: struct_pb2.Struct) -> dict[str, Any]:

@@ -26,13 +26,6 @@ class Source(Protocol[T_co]):
     def get(self, *, timeout: float | None) -> T_co: ...
 
 
-def checked_timeout(timeout_s: float | None) -> float | None:
-    """Return `timeout_s`. Raises ValueError unless it is None or above 0."""
-    if timeout_s is not None and not timeout_s > 0:
-        raise ValueError(f"timeout_s must be above 0, or None for no limit, not {timeout_s}")
-    return timeout_s
-
-
 class Deadline:
     """The end of a period that begins now, or began earlier; None never ends."""
 

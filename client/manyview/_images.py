@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 from manyview import _pixels, _shards
 from manyview._types import ImageError
 
+_NUM_NAMED = 3
+"""So many keys are named in an error."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".ppm"})
 
 
@@ -63,11 +65,13 @@ def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = No
     `images`: a folder, a WebDataset `.tar`, a path, bytes, a PIL image, a uint8 array (H, W, 3), (H, W) or (N, H, W,
     3), or an iterable of these, of (image, label) pairs or of mappings with "image" and perhaps "label" and "key".
     `labels` gives labels in the order of the images, or by key. Raises FileNotFoundError, ValueError (a folder
-    without images, shapes) or TypeError, each naming what it met.
+    without images, shapes, labels for keys that no image has) or TypeError, each naming what it met.
     """
     source = _open(images, max_image_bytes)
     if labels is None:
         return source
+    if isinstance(labels, Mapping) and source.identity is not None and source.total is not None:
+        _refuse_unused(labels.keys() - set(source.identity), source.identity)
     return ImageSource(lambda: _relabelled(iter(source), labels), identity=source.identity, total=source.total)
 
 
@@ -183,10 +187,26 @@ def _label(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _refuse_unused(unused: Collection[object], keys: Sequence[str]) -> None:
+    """Raise ValueError where labels are for keys that no image has."""
+    if not unused:
+        return
+    named = ", ".join(map(repr, sorted(unused, key=str)[:_NUM_NAMED]))
+    most = f" and {len(unused) - _NUM_NAMED} more" if len(unused) > _NUM_NAMED else ""
+    there = f"the keys begin with {', '.join(map(repr, keys[:_NUM_NAMED]))}" if keys else "there are no images"
+    raise ValueError(f"labels: no image has the key {named}{most}; {there}")
+
+
 def _relabelled(images: Iterator[EncodedImage], labels: Labels) -> Iterator[EncodedImage]:
     if isinstance(labels, Mapping):
+        unused = set(labels)
+        some: list[str] = []
         for image in images:
+            unused.discard(image.key)
+            if len(some) < _NUM_NAMED:
+                some.append(image.key)
             yield EncodedImage(image.key, image.data, _label(labels.get(image.key, image.label)), image.error)
+        _refuse_unused(unused, some)
         return
     for index, (image, label) in enumerate(itertools.zip_longest(images, labels)):
         if image is None or index >= len(labels):

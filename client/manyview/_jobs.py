@@ -8,7 +8,8 @@ from os import PathLike
 from pathlib import Path
 
 from manyview import _convert, _export, _metrics, _models
-from manyview._deadline import LOOK_S, Deadline, checked_timeout
+from manyview._arguments import count, positive_s, some
+from manyview._deadline import LOOK_S, Deadline
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
 from manyview._metrics import Event, History
 from manyview._rpcs import Rpcs
@@ -70,20 +71,36 @@ class Job:
         (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log, snapshot.
         Raises OutOfRange SEQUENCE_EXPIRED, with the oldest one held in `metadata`, when `after` is too old.
         """
-        reconnect_s = reconnect_timeout_s or self._rpcs.channel.deadlines.reconnect_s
-        return _metrics.follow(self._rpcs, self.name, after=after, live=follow, kinds=kinds, reconnect_s=reconnect_s)
+        reconnect_s = positive_s("reconnect_timeout_s", reconnect_timeout_s)
+        return _metrics.follow(
+            self._rpcs,
+            self.name,
+            after=after,
+            live=follow,
+            kinds=_metrics.kind_names(kinds),
+            reconnect_s=self._rpcs.channel.deadlines.reconnect_s if reconnect_s is None else reconnect_s,
+        )
 
-    def history(self, names: Sequence[str] | None = None, *, max_rows: int = 0) -> History:
-        """The scalars so far as a table, without superseded rows; thinned to about `max_rows` where that is above 0."""
-        return _metrics.query(self._rpcs, self.name, names=names, max_rows=max_rows)
+    def history(self, names: Sequence[str] | None = None, *, max_rows: int | None = None) -> History:
+        """The scalars so far as a table, without superseded rows; with `max_rows`, 2 or more, thinned to about so
+        many. `names`: only these scalars."""
+        max_rows = count("max_rows", max_rows, at_least=2)
+        return _metrics.query(
+            self._rpcs, self.name, names=some("names", [names] if isinstance(names, str) else names), max_rows=max_rows
+        )
 
     def logs(self, lines: int = 100, *, follow: bool = False) -> Iterator[LogLine]:
-        """The newest `lines` of the job's log, alerts among them, oldest first, and with `follow` those to come until
-        the job is terminal."""
+        """The newest `lines` of the job's log, 1 to 10,000, alerts among them, oldest first, and with `follow` those to
+        come until the job is terminal."""
+        if not 1 <= lines <= _MAX_LOG_LINES:
+            raise ValueError(f"lines must be from 1 to {_MAX_LOG_LINES:,}, not {lines}")
+        return self._logs(lines, follow=follow)
+
+    def _logs(self, lines: int, *, follow: bool) -> Iterator[LogLine]:
         seen = 0
 
         def reopen() -> Stream[pb.TailLogsRequest, pb.TailLogsResponse]:
-            wanted = min(lines if seen == 0 else _MAX_LOG_LINES, _MAX_LOG_LINES)
+            wanted = lines if seen == 0 else _MAX_LOG_LINES
             return self._rpcs.tail_logs(pb.TailLogsRequest(train_job=self.name, num_lines=wanted, follow=follow))
 
         reconnect_s = self._rpcs.channel.deadlines.reconnect_s
@@ -103,14 +120,14 @@ class Job:
         TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then. Raises
         ValueError for a `timeout_s` of 0: `refresh` looks once."""
         began = time.monotonic()
-        info = self._look(checked_timeout(timeout_s), timeout_s)
+        info = self._look(timeout_s, positive_s("timeout_s", timeout_s))
         if not info.is_terminal:
             reconnect_s = self._rpcs.channel.deadlines.reconnect_s
             for _ in _metrics.follow(
                 self._rpcs,
                 self.name,
                 after=info.last_sequence,
-                kinds=["state"],
+                kinds=_metrics.kind_names(["state"]),
                 reconnect_s=reconnect_s,
                 timeout_s=timeout_s,
                 began=began,

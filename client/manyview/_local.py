@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from manyview._arguments import positive_s
 from manyview._client import Client
 from manyview._errors import ManyviewError, Unavailable
 
@@ -34,6 +36,9 @@ def local(
     environment (this process's by default), `client_options` go to `Client`. Raises Unavailable LOCAL_SERVER_FAILED
     with the server's last words when it does not start, as without the extra: `pip install "manyview[server]"`.
     """
+    if data_dir is not None and not os.fspath(data_dir):
+        raise ValueError("data_dir must name a folder; None takes a temporary one")
+    positive_s("start_timeout_s", start_timeout_s)
     server = LocalServer(data_dir, start_timeout_s=start_timeout_s, env=env)
     try:
         return Client(server.address, on_close=server.stop, **client_options)

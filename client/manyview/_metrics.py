@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from manyview import _convert
+from manyview._arguments import some
 from manyview._backoff import LONGEST_ATTEMPT_S, Backoff
 from manyview._deadline import Deadline
 from manyview._errors import DeadlineExceeded, ManyviewError, Unavailable, may_reopen
@@ -116,7 +117,7 @@ def _values(message: pb.MetricsEvent) -> Mapping[str, Any]:
 
 def kind_names(kinds: Iterable[str] | None) -> list[str]:
     """Kinds by name as the contract numbers them. Raises ValueError for an unknown one."""
-    chosen = [kinds] if isinstance(kinds, str) else list(kinds or ())
+    chosen = [kinds] if isinstance(kinds, str) else some("kinds", kinds) or []
     for kind in chosen:
         if kind not in KINDS:
             raise ValueError(f"unknown kind of event {kind!r}: there are {', '.join(KINDS)}")
@@ -129,21 +130,21 @@ def follow(
     *,
     after: int = 0,
     live: bool = True,
-    kinds: Iterable[str] | None = None,
+    kinds: Sequence[str] = (),
     reconnect_s: float,
     timeout_s: float | None = None,
     began: float | None = None,
 ) -> Generator[Event]:
-    """Every event after `after`, each once and in order, over as many connections as it takes.
+    """Every event after `after`, each once and in order, over as many connections as it takes; `kinds` as `kind_names`
+    gives them.
 
     Raises OutOfRange when `after` is older than the oldest event held, the last failure when the server could not be
     reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed since `began`, or since now.
     """
     cursor = after
-    wanted = kind_names(kinds)
 
     def reopen() -> Stream[pb.SubscribeMetricsRequest, pb.SubscribeMetricsResponse]:
-        request = pb.SubscribeMetricsRequest(train_job=job, after_sequence=cursor, follow=live, kinds=wanted)
+        request = pb.SubscribeMetricsRequest(train_job=job, after_sequence=cursor, follow=live, kinds=kinds)
         return rpcs.subscribe_metrics(request)
 
     for message in messages(
@@ -209,7 +210,7 @@ def messages(
         backoff.wait(failure, at_most_s=deadline.left_s())
 
 
-def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int = 0) -> History:
+def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int | None = None) -> History:
     """The job's scalars as a table, all pages of it."""
     rows: list[Mapping[str, Any]] = []
     token = ""

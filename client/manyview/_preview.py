@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manyview import _convert, _images, _models, _pixels
+from manyview._arguments import text
 from manyview._images import EncodedImage
 from manyview._types import ImageError, Limits
 from manyview.v1 import train_job_service_pb2 as pb
@@ -78,7 +79,9 @@ def request(
         if seed is not None and "seed" in (config or {}):
             raise ValueError("seed is given twice, as an argument and in config")
         whole = {**(config or {}), **({} if seed is None else {"seed": seed})}
-        return pb.PreviewViewsRequest(method=method or default, config=_convert.config_struct(whole), epoch=epoch)
+        return pb.PreviewViewsRequest(
+            method=text("method", method) or default, config=_convert.config_struct(whole), epoch=epoch
+        )
     given = [name for name, value in (("method", method), ("config", config), ("seed", seed)) if value is not None]
     if given:
         raise ValueError(f"{given[0]} has no effect beside job, whose own it is")

@@ -73,7 +73,7 @@ def set_strategy(request: pb.SelectSamplesRequest, strategy: str, given: Mapping
             raise ValueError(f"like: {size} do not fit into a message of {limits.max_message_bytes:,}: use fewer")
         return
     for name, value in wanted.items():
-        _convert.set_number(message, name, value)
+        (_convert.set_count if name == "num_neighbors" else _convert.set_number)(message, name, value)
 
 
 def balance(value: str | Mapping[str, int] | None) -> pb.ClassBalance | None:

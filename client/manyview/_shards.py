@@ -67,4 +67,5 @@ def _add(sample: Sample, suffix: str, content: bytes) -> None:
         if isinstance(fields, dict):
             label = next((fields[name] for name in ("label", "cls", "class") if fields.get(name) is not None), "")
             sample.label = sample.label or str(label)
-            sample.key = str(fields.get("key") or sample.key)
+            key = fields.get("key")
+            sample.key = sample.key if key is None or key == "" else str(key)

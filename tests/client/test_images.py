@@ -114,6 +114,20 @@ def test_labels_that_do_not_fit_the_images_are_an_error(labels: list[str]) -> No
         pull([b"a", b"b"], labels=labels)
 
 
+def test_labels_for_keys_that_no_image_has_are_an_error_that_names_some_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    with pytest.raises(ValueError, match=r"no image has the key 'b.jpg'; the keys begin with 'a.jpg'"):
+        open_source(tmp_path, max_image_bytes=LIMIT, labels={"a.jpg": "x", "b.jpg": "y"})
+    wrong = {f"{n}.jpg": "x" for n in range(5)}
+    with pytest.raises(
+        ValueError, match=r"the key '0.jpg', '1.jpg', '2.jpg' and 2 more; the keys begin with '00000000'"
+    ):
+        pull(iter([b"a"]), labels=wrong)
+    with pytest.raises(ValueError, match="no image has the key 0; the keys begin with '00000000'"):
+        pull([b"a"], labels={0: "x"})
+    assert [image.label for image in pull(tmp_path, labels={"a.jpg": "x"})] == ["x"]
+
+
 def test_iterables_are_pulled_one_at_a_time() -> None:
     pulled: list[int] = []
 
@@ -143,12 +157,15 @@ def test_shards_give_images_with_labels_from_cls_txt_or_json(tmp_path: Path) -> 
         tmp_path / "a.tar",
         {
             "000.jpg": b"0", "000.cls": b"7\n", "x/001.png": b"1", "x/001.txt": b"cat", "002.json": b"{}",
-            "003.webp": b"3", "003.json": fields, "004.jpg": b"4",
+            "003.webp": b"3", "003.json": fields, "004.jpg": b"4", "005.jpg": b"5",
+            "005.json": b'{"key": 0, "label": 0}',
         },
     )  # fmt: skip
     found = [(image.key, image.label, image.data) for image in pull(path)]
-    assert found == [("000", "7", b"0"), ("x/001", "cat", b"1"), ("dogs/3.jpg", "dog", b"3"), ("004", "", b"4")]
-    assert len(pull(tmp_path)) == 4
+    assert found == [
+        ("000", "7", b"0"), ("x/001", "cat", b"1"), ("dogs/3.jpg", "dog", b"3"), ("004", "", b"4"), ("0", "0", b"5"),
+    ]  # fmt: skip
+    assert len(pull(tmp_path)) == 5
 
 
 def test_a_shard_that_is_none_is_named(tmp_path: Path) -> None:

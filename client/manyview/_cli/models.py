@@ -49,7 +49,7 @@ def embed(
             if not sources:
                 raise ValueError("give files to embed, or --dataset")
             images = sources if len(sources) > 1 else sources[0]
-            found = client.embed(images, model, batch_size=batch_size or 64, **how)
+            found = client.embed(images, model, batch_size=64 if batch_size is None else batch_size, **how)
     summary = _summary(found)
     write_csv(found, out) if out.suffix == ".csv" else write_npy(found, summary, out)
     if as_json:
@@ -66,7 +66,7 @@ def embed(
 
 def _refuse(given: dict[str, Any], why: str) -> None:
     for name, value in given.items():
-        if value:
+        if value not in (None, False, []):
             raise ValueError(f"{name} {why}")
 
 
