@@ -26,6 +26,11 @@ PREFIX = struct.Struct("<IQ")
 MAX_HEADER_BYTES = 1 << 20
 # The snapshot of a large data set.
 MAX_BLOB_BYTES = 1 << 30
+# The front sends and reads blobs in such parts, and others have their turn in between.
+PART_BYTES = 1 << 20
+# A message that is longer than this is decoded off the front's loop, and so is one encoded with a list of more items.
+LONG_BYTES = 64 << 10
+LONG_ITEMS = 1_000
 # Of a worker's answers, of which embeddings are the largest: a worker gone wrong is not to fill the front's memory.
 MAX_ANSWER_BYTES = 64 << 20
 
@@ -51,6 +56,7 @@ def _message_types() -> dict[str, type[Message]]:
 
 
 MESSAGE_TYPES = _message_types()
+_HINTS: dict[Any, dict[str, Any]] = {}
 
 
 def encode(message: Message) -> list[bytes]:
@@ -92,12 +98,12 @@ def _largest(fields: dict[str, Any]) -> str:
     return f"{path} has {holds} of {len(_text(value)):,} bytes"
 
 
-def decode(header: bytes, body: bytes) -> Message:
+def decode(header: bytes, body: bytes | bytearray) -> Message:
     """The message of a frame's header and blobs."""
     try:
         parsed = json.loads(header)
         kind = MESSAGE_TYPES[parsed["type"]]
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         fields = {name: _typed(hints[name], value) for name, value in parsed["fields"].items()}
         view, blobs, offset = memoryview(body), [], 0
         for length in parsed["blobs"]:
@@ -110,6 +116,13 @@ def decode(header: bytes, body: bytes) -> Message:
 
 def _text(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a class's fields, which Python would work out anew each time it is asked."""
+    if kind not in _HINTS:
+        _HINTS[kind] = typing.get_type_hints(kind)
+    return _HINTS[kind]
 
 
 def _plain(value: Any) -> Any:
@@ -128,7 +141,7 @@ def _typed(hint: Any, value: Any) -> Any:
             return {name: _typed(item, v) for name, v in _of_type(dict, value).items()}
         return tuple(_typed(item, v) for v in _of_type(list, value))
     if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
+        hints = _hints(hint)
         return hint(**{name: _typed(hints[name], v) for name, v in _of_type(dict, value).items()})  # type: ignore[operator]
     if hint is float and type(value) is int:
         return float(value)
@@ -144,6 +157,12 @@ def _of_type(kind: type, value: Any) -> Any:
 def _check(header_bytes: int, blob_bytes: int, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
     if header_bytes > MAX_HEADER_BYTES or blob_bytes > max_blob_bytes:
         raise LinkCorrupt(f"frame of {header_bytes} + {blob_bytes} bytes is over the limit")
+
+
+def _is_long(message: Message) -> bool:
+    """Whether encoding a message may take long: it has a configuration, or a long list."""
+    fields = (getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "blobs")
+    return any(isinstance(v, dict) or (isinstance(v, tuple) and len(v) > LONG_ITEMS) for v in fields)
 
 
 class Link:
@@ -195,6 +214,7 @@ class AsyncLink:
         self._reader = reader
         self._writer = writer
         self._send_lock = asyncio.Lock()
+        self._writing: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def over(cls, sock: socket.socket) -> AsyncLink:
@@ -205,13 +225,30 @@ class AsyncLink:
 
     async def send(self, message: Message) -> None:
         """Send one message whole. Raises LinkClosed, and MessageTooLarge before anything is sent."""
-        pieces = frame(message, MAX_BLOB_BYTES)
+        if _is_long(message):
+            pieces = await asyncio.to_thread(frame, message, MAX_BLOB_BYTES)
+        else:
+            pieces = frame(message, MAX_BLOB_BYTES)
+        # A caller that goes away in the middle of a frame must not leave half of it.
+        writing = asyncio.ensure_future(self._write(pieces))
+        self._writing.add(writing)
+        writing.add_done_callback(self._written)
+        await asyncio.shield(writing)
+
+    async def _write(self, pieces: list[bytes]) -> None:
         try:
             async with self._send_lock:
-                self._writer.writelines(pieces)
-                await self._writer.drain()
+                for piece in pieces:
+                    for start in range(0, len(piece), PART_BYTES):
+                        self._writer.write(memoryview(piece)[start : start + PART_BYTES])
+                        await self._writer.drain()
         except OSError as error:
             raise LinkClosed(str(error)) from error
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # known to whoever sent the message, if anybody still waits
 
     async def receive(self) -> Message:
         """The next message. Raises LinkClosed at the end of the stream, LinkCorrupt for what is no frame."""
@@ -219,7 +256,13 @@ class AsyncLink:
             header_bytes, blob_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
             _check(header_bytes, blob_bytes, MAX_ANSWER_BYTES)
             header = await self._reader.readexactly(header_bytes)
-            return decode(header, await self._reader.readexactly(blob_bytes))
+            body = bytearray(blob_bytes)
+            for start in range(0, blob_bytes, PART_BYTES):
+                end = min(start + PART_BYTES, blob_bytes)
+                body[start:end] = await self._reader.readexactly(end - start)
+            if header_bytes + blob_bytes <= LONG_BYTES:
+                return decode(header, body)
+            return await asyncio.to_thread(decode, header, body)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise LinkClosed(str(error)) from error
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -156,7 +157,8 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
         if batch.number != expected:
             message = f"batch {batch.number} came where {expected} was expected"
             raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(expected)})
-        return NumberedBatch(number=batch.number, images=batch.images, num_bytes=request.ByteSize())
+        num_bytes = await asyncio.to_thread(request.ByteSize)
+        return NumberedBatch(number=batch.number, images=batch.images, num_bytes=num_bytes)
 
     async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> Recipe:
         output, data_type = convert.output(options.output), convert.data_type(options.data_type)

@@ -13,6 +13,8 @@ from manyview_server.front.models import ResolvedModel
 from manyview_server.front.workers import Embedder
 from manyview_server.messages import EmbedDone, RowFailed
 
+MAX_KNOWN = 1_000
+"""Models whose number of features is kept."""
 SIDE = 32
 BLACK = types_pb2.Image(data=b"P6\n%d %d\n255\n" % (SIDE, SIDE) + bytes(3 * SIDE * SIDE))
 """An image that any model takes."""
@@ -49,14 +51,14 @@ class ImageEmbedder:
     def __init__(self, embedder: Embedder, limits: ImageLimits) -> None:
         self._embedder = embedder
         self._limits = limits
+        self._num_features: dict[tuple[str, str], int] = {}
 
     async def embed(self, recipe: Recipe, images: Sequence[types_pb2.Image], time_left_s: float) -> EmbeddedBatch:
         """A row for each image; `time_left_s` 0 for no limit.
 
         Refused images travel on as empty ones, so that the worker's rows stay those of the caller.
         """
-        refused = await asyncio.to_thread(self._refused, images)
-        blobs = tuple(b"" if row in refused else image.data for row, image in enumerate(images))
+        refused, blobs = await asyncio.to_thread(self._checked, images)
         checkpoint, weights = recipe.model.checkpoint, recipe.model.weights_file
         done = await self._embedder.embed(
             model=recipe.model.name,
@@ -73,12 +75,18 @@ class ImageEmbedder:
         return EmbeddedBatch(done=done, errors={row: failed[row] for row in sorted(failed)})
 
     async def num_features(self, model: ResolvedModel, output: str) -> int:
-        """D of the model's rows; one that does not say so, a library's, is asked for a row."""
+        """D of the model's rows; one that does not say so, a library's, is asked for a row once."""
         if known := model.message.projection_dim if output == "projection" else model.message.feature_dim:
             return known
-        recipe = Recipe(model=model, output=output, l2_normalize=False, data_type="float32")
-        return (await self.embed(recipe, [BLACK], 0.0)).done.shape[1]
+        if (key := (model.name, output)) not in self._num_features:
+            recipe = Recipe(model=model, output=output, l2_normalize=False, data_type="float32")
+            if len(self._num_features) >= MAX_KNOWN:
+                self._num_features.clear()
+            self._num_features[key] = (await self.embed(recipe, [BLACK], 0.0)).done.shape[1]
+        return self._num_features[key]
 
-    def _refused(self, images: Sequence[types_pb2.Image]) -> dict[int, RowFailed]:
+    def _checked(self, images: Sequence[types_pb2.Image]) -> tuple[dict[int, RowFailed], tuple[bytes, ...]]:
+        """What is refused, and the files, empty where they are refused."""
         checked = ((row, check_embed(image, self._limits)) for row, image in enumerate(images))
-        return {row: RowFailed(row=row, reason=r.reason, message=r.message) for row, r in checked if r is not None}
+        refused = {row: RowFailed(row=row, reason=r.reason, message=r.message) for row, r in checked if r is not None}
+        return refused, tuple(b"" if row in refused else image.data for row, image in enumerate(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -96,9 +96,11 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
         return pb.QueryMetricsResponse(rows=page, next_page_token=names.encode_page_token(scope, following))
 
 
-def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> list[pb.SubscribeMetricsResponse]:
-    """The events in messages of about `PAGE_BYTES`; what was not asked for moves the cursor alone."""
-    messages: list[pb.SubscribeMetricsResponse] = []
+def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterator[pb.SubscribeMetricsResponse]:
+    """The events in messages of about `PAGE_BYTES`; what was not asked for moves the cursor alone.
+
+    Each message is made when it is sent.
+    """
     message, num_bytes = pb.SubscribeMetricsResponse(), 0
     for event in events:
         message.cursor = event.sequence
@@ -108,9 +110,10 @@ def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> list[p
         message.events.append(converted)
         num_bytes += converted.ByteSize()
         if num_bytes >= PAGE_BYTES:
-            messages.append(message)
+            yield message
             message, num_bytes = pb.SubscribeMetricsResponse(), 0
-    return [*messages, message] if message.cursor else messages
+    if message.cursor:
+        yield message
 
 
 def _chosen(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:

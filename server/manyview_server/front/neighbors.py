@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -59,7 +60,7 @@ class NeighborFinder:
     async def _neighbors(self, request: pb.FindNeighborsRequest, caller: NeighborsCaller) -> None:
         checks = Checks()
         asked, unit = read_names(request, request.output, checks), read_unit(request.metric, checks)
-        refs = self._queries.read(request, "", checks)
+        refs = await asyncio.to_thread(self._queries.read, request, "", checks)
         if not 0 <= request.num_neighbors <= MAX_NEIGHBORS:
             checks.refuse("num_neighbors", f"{request.num_neighbors} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
         elif len(refs) * request.num_neighbors > MAX_FOUND:
@@ -114,9 +115,7 @@ class NeighborFinder:
             ask = GroupDuplicates(source=rows, max_distance=request.max_distance)
             found = await caller.wait(self._stored.ask(ask, table), computing_progress)
             assert isinstance(found, DuplicatesGrouped)
-        members, heads = (np.frombuffer(blob, "<i8") for blob in found.blobs[:2])
-        distances = np.frombuffer(found.blobs[2], "<f4")
-        starts = np.flatnonzero(np.diff(heads, prepend=-1)).tolist()
+        members, distances, starts = await asyncio.to_thread(_groups, found)
         for group, (start, stop) in enumerate(itertools.pairwise([*starts, len(members)])):
             for at in range(start, stop, MEMBERS_AT_ONCE):
                 part = slice(at, min(at + MEMBERS_AT_ONCE, stop))
@@ -141,6 +140,13 @@ def _num_neighbors(request: pb.FindNeighborsRequest, num_readable: int) -> int:
     if request.num_neighbors > most:
         raise invalid("num_neighbors", f"{request.num_neighbors}: there are {most} images to find among")
     return request.num_neighbors or min(DEFAULT_NEIGHBORS, most)
+
+
+def _groups(found: DuplicatesGrouped) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]]:
+    """The members of all groups, their distances, and where each group starts."""
+    members, heads = (np.frombuffer(blob, "<i8") for blob in found.blobs[:2])
+    starts = np.flatnonzero(np.diff(heads, prepend=-1)).tolist()
+    return members, np.frombuffer(found.blobs[2], "<f4"), starts
 
 
 def _arrays(found: Message | None, num_queries: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -77,7 +77,7 @@ class Previews:
             )
 
         done = await self._previewer.preview(wanted, time_left_s)
-        return _response(sources, done)
+        return await asyncio.to_thread(_response, sources, done)
 
     async def _configuration(self, request: pb.PreviewViewsRequest) -> tuple[dict[str, Any], str]:
         """All of it, and the data set of a job."""

@@ -5,6 +5,7 @@ Shapes: Q queries, D features.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from manyview_server.front.limits import Limits
 from manyview_server.front.names import invalid, shown
 from manyview_server.front.stored_embeddings import Source
 from manyview_server.messages import RowFailed
-from manyview_server.store.records import ImageRef, Snapshot
+from manyview_server.store.records import FoundImage, ImageRef, Snapshot
 from manyview_server.store.store import Store
 
 Numbers = npt.NDArray[np.int64]
@@ -86,15 +87,11 @@ class QueryReader:
     async def positions(self, snapshot: Snapshot, refs: Sequence[ImageRef], field: str) -> Numbers:
         """Where stored images are in the data set. Raises NotFound, FailedPrecondition, and InvalidArgument."""
         found = await self._store.datasets.find_images(snapshot.dataset.dataset_id, refs)
-        for number, image in enumerate(found):
-            if image.position >= snapshot.version:
-                text = f"{shown(image.record.key)} is image {image.position + 1}, and version is {snapshot.version}"
-                raise invalid(f"{field}[{number}]", text)
-        return np.array([image.position for image in found], np.int64)
+        return await asyncio.to_thread(_positions, found, snapshot.version, field)
 
     async def of_rows(self, source: Source, rows: Numbers, unreadable: Numbers) -> Queries:
         """Queries that are images of the data set, by their positions."""
-        missing = np.flatnonzero(np.isin(rows, unreadable)).tolist()
+        missing = await asyncio.to_thread(lambda: np.flatnonzero(np.isin(rows, unreadable)).tolist())
         uid = source.snapshot.dataset.uid
         records = await self._store.datasets.images_at(uid, [int(rows[query]) for query in missing])
         errors = {
@@ -116,3 +113,11 @@ class QueryReader:
             vectors=vectors[finite].astype(np.float32),
             errors=batch.errors,
         )
+
+
+def _positions(found: Sequence[FoundImage], version: int, field: str) -> Numbers:
+    for number, image in enumerate(found):
+        if image.position >= version:
+            text = f"{shown(image.record.key)} is image {image.position + 1}, and version is {version}"
+            raise invalid(f"{field}[{number}]", text)
+    return np.array([image.position for image in found], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
@@ -47,14 +48,15 @@ class SampleSelector:
         return caller.responses(self._select(request, caller))
 
     async def _select(self, request: pb.SelectSamplesRequest, caller: SelectCaller) -> None:
-        asked = read_selection(request, self._queries)
+        asked = await asyncio.to_thread(read_selection, request, self._queries)
         source = await self._stored.source(asked.names) if asked.names else None
         snapshot = source.snapshot if source else await self._stored.snapshot(asked.dataset_id, asked.version)
         chosen = np.unique(await self._queries.positions(snapshot, asked.chosen, "chosen"))
         opened = source.opened if source else pb.EmbeddingsOpened(version=snapshot.version)
         if source is None:
             unreadable = await self._stored.store.datasets.unreadable_positions(snapshot.dataset.uid, snapshot.version)
-            message = self._message(asked, snapshot, self._stored.numbers_of(snapshot.version), chosen, unreadable)
+            rows = self._stored.numbers_of(snapshot.version)
+            message = await asyncio.to_thread(_message, asked, snapshot, rows, chosen, unreadable)
             await caller.send(pb.SelectSamplesResponse(opened=opened))
             found = await caller.wait(self._stored.ask(message), computing_progress)
         else:
@@ -74,7 +76,7 @@ class SampleSelector:
         rows = self._stored.rows_of(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
         # What no embedding can change is refused before any is made.
         none = np.empty(0, np.int64)
-        self._message(asked, snapshot, rows, chosen, none)
+        await asyncio.to_thread(_message, asked, snapshot, rows, chosen, none)
         queries, own = None, none
         if asked.strategy.queries:
             own = await self._queries.positions(snapshot, asked.strategy.queries, "similarity.stored")
@@ -89,7 +91,8 @@ class SampleSelector:
                 queries = await self._queries.of_rows(source, own, unreadable)
             if queries is not None and queries.errors:
                 _refuse_queries(queries.errors, "stored" if len(own) else "images")
-            message = self._message(
+            message = await asyncio.to_thread(
+                _message,
                 asked,
                 snapshot,
                 replace(rows, directory=str(table.directory)),
@@ -99,43 +102,46 @@ class SampleSelector:
             )
             return await caller.wait(self._stored.ask(message, table), computing_progress)
 
-    def _message(
-        self,
-        asked: SelectionRequest,
-        snapshot: Snapshot,
-        rows: RowSource,
-        chosen: Numbers,
-        unreadable: Numbers,
-        queries: tuple[bytes, bytes] = (b"", b""),
-    ) -> SelectRows:
-        """The request to the selector. Raises InvalidArgument where there are fewer images than are asked for."""
-        free = np.ones(snapshot.version, bool)
-        free[chosen] = free[unreadable] = False
-        classes, budgets = _classes(asked, snapshot, free)
-        _check_count(asked, classes, free)
-        return SelectRows(
-            source=rows,
-            strategy=asked.strategy.name,
-            count=asked.count,
-            seed=asked.strategy.seed,
-            distance=asked.strategy.distance,
-            num_neighbors=asked.strategy.num_neighbors,
-            balance=asked.balance,
-            blobs=(_blob(chosen), _blob(unreadable), *queries, _blob(classes), _blob(budgets)),
-        )
-
     async def _tell(self, snapshot: Snapshot, found: RowsSelected, caller: SelectCaller) -> None:
-        rows = np.frombuffer(found.blobs[0], "<i8").tolist()
-        scores = np.frombuffer(found.blobs[1], "<f4").tolist()
+        rows = np.frombuffer(found.blobs[0], "<i8")
+        scores = np.frombuffer(found.blobs[1], "<f4")
         for at in range(0, len(rows), SAMPLES_AT_ONCE):
             part = slice(at, at + SAMPLES_AT_ONCE)
-            images = await self._stored.store.datasets.images_at(snapshot.dataset.uid, rows[part])
+            images = await self._stored.store.datasets.images_at(snapshot.dataset.uid, rows[part].tolist())
             samples = [
                 pb.Sample(image=convert.stored_image(image), score=score if math.isfinite(score) else None)
-                for image, score in zip(images, scores[part], strict=True)
+                for image, score in zip(images, scores[part].tolist(), strict=True)
             ]
             await caller.send(pb.SelectSamplesResponse(samples=pb.SampleBatch(samples=samples)))
         await caller.send(pb.SelectSamplesResponse(end=pb.SelectSamplesEnd(num_samples=len(rows))))
+
+
+def _message(
+    asked: SelectionRequest,
+    snapshot: Snapshot,
+    rows: RowSource,
+    chosen: Numbers,
+    unreadable: Numbers,
+    queries: tuple[bytes, bytes] = (b"", b""),
+) -> SelectRows:
+    """The request to the selector. Passes over all rows: call it off the event loop.
+
+    Raises InvalidArgument where there are fewer images than are asked for.
+    """
+    free = np.ones(snapshot.version, bool)
+    free[chosen] = free[unreadable] = False
+    classes, budgets = _classes(asked, snapshot, free)
+    _check_count(asked, classes, free)
+    return SelectRows(
+        source=rows,
+        strategy=asked.strategy.name,
+        count=asked.count,
+        seed=asked.strategy.seed,
+        distance=asked.strategy.distance,
+        num_neighbors=asked.strategy.num_neighbors,
+        balance=asked.balance,
+        blobs=(_blob(chosen), _blob(unreadable), *queries, _blob(classes), _blob(budgets)),
+    )
 
 
 def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.bool_]) -> tuple[Numbers, Numbers]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
 from manyview.v1 import dataset_service_pb2 as pb
+from manyview.v1 import types_pb2
 from manyview_server.front import convert, names
 from manyview_server.front.bidi import RequestReader, Window, in_order
 from manyview_server.front.draining import Draining
-from manyview_server.front.image_check import check_upload
+from manyview_server.front.image_check import ImageLimits, check_upload
 from manyview_server.front.limits import Limits
-from manyview_server.store.records import CheckedImage, RejectedImage
+from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 from manyview_server.store.uploads import UploadSession, UploadStore
 
 
@@ -51,7 +52,7 @@ class UploadStream:
 
         async def commit(batch: CheckedBatch) -> pb.BatchAck:
             outcomes = await session.append(batch.number, batch.images)
-            return pb.BatchAck(number=batch.number, results=map(convert.image_result, outcomes))
+            return await asyncio.to_thread(_ack, batch.number, outcomes)
 
         window = Window(self._limits.upload_window_batches, self._limits.upload_window_bytes)
         async with aclosing(in_order(partial(self._take, session), commit, window)) as acks:
@@ -85,8 +86,7 @@ class UploadStream:
             case "batch":
                 batch = request.batch
                 self._limits.check_batch(batch)
-                images = await asyncio.to_thread(check_upload, batch.images, self._limits.image)
-                return CheckedBatch(number=batch.number, images=images, num_bytes=request.ByteSize())
+                return await asyncio.to_thread(_checked, batch, self._limits.image)
             case "finish":
                 self._finish = request.finish
                 return None
@@ -94,3 +94,11 @@ class UploadStream:
                 raise names.invalid("header", "a stream has one header")
             case _:
                 raise names.invalid("payload", "is to be a batch or a finish")
+
+
+def _checked(batch: types_pb2.ImageBatch, limits: ImageLimits) -> CheckedBatch:
+    return CheckedBatch(number=batch.number, images=check_upload(batch.images, limits), num_bytes=batch.ByteSize())
+
+
+def _ack(number: int, outcomes: Sequence[ImageOutcome]) -> pb.BatchAck:
+    return pb.BatchAck(number=number, results=map(convert.image_result, outcomes))

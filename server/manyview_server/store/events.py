@@ -205,8 +205,7 @@ class EventLog:
             if not page:
                 break
             after = page[-1].sequence
-            kept = (e for e in page if not any(first < e.sequence < end for first, end in ranges))
-            rows += [row for event in kept if (row := only(event, wanted)) is not None]
+            rows += await asyncio.to_thread(_wanted, page, ranges, wanted)
         return rows if limit is None else rows[:limit]
 
     async def read_scalars(self, train_job_id: str, after: int) -> list[Event]:
@@ -309,6 +308,11 @@ class EventLog:
 
         await self._database.read(run)
         return await loaded
+
+
+def _wanted(page: Sequence[Event], ranges: Sequence[tuple[int, int]], names: frozenset[str]) -> list[Event]:
+    kept = (e for e in page if not any(first < e.sequence < end for first, end in ranges))
+    return [row for event in kept if (row := only(event, names)) is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ async def tell(store: Store, job: Job, send: Callable[[Message], Awaitable[bool]
                 continue
             version = min(held, snapshot_limit.MAX_IMAGES)
             snapshot = await store.datasets.snapshot(job.dataset_id, version, first=sent)
-            if await send(ImagesAdded(blobs=(snapshot.array.tobytes(),))):
+            if await send(ImagesAdded(blobs=(snapshot.blob,))):
                 sent = snapshot.version
         except Exception:  # such as a full disk: the next look may find it mended
             log.exception("what was added to a data set could not be read", extra={"train_job": job.train_job_id})

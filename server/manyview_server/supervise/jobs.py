@@ -247,7 +247,7 @@ class JobSupervisor:
             follows=job.min_images > 0,
             weights_dir=str(self._store.weights_dir),
             adoptions=tuple(await growth.adopted_since(self._store, job, checkpoint)),
-            blobs=(snapshot.array.tobytes(),),
+            blobs=(snapshot.blob,),
         )
 
     async def _conclude(self, job: Job, ending: Ending, *, found_culprit: bool) -> Job:

@@ -92,7 +92,7 @@ class StoredEmbedder:
             for chunk in chunks:
                 chunk.cancel()
             await asyncio.gather(*chunks, return_exceptions=True)
-        found = _joined(made)
+        found = await asyncio.to_thread(_joined, made)
         for error in found.errors:
             if error.reason not in NOT_OF_THE_IMAGE:
                 told = (int(images["image_id"][error.row]), error.reason, error.message)

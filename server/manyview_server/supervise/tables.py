@@ -128,7 +128,7 @@ class OpenTable:
 
     async def look(self, first_row: int) -> int:
         """See what there is; gives the number of rows to be made from `first_row` on."""
-        self._held = await asyncio.to_thread(self._table.held, self._image_ids)
+        self._held = await asyncio.to_thread(lambda: self._table.held(self._image_ids))
         first = first_row // SEGMENT_ROWS
         return sum(self._due(index) - held for index, held in enumerate(self._held) if index >= first)
 
@@ -204,10 +204,11 @@ class OpenTable:
             made = await self._embedder.rows(images[held:], self._count)
         finally:
             self._making_now = 0
-        rows = [before.rows, made.rows] if before else [made.rows]
+        parts = [before.rows, made.rows] if before else [made.rows]
+        rows = await asyncio.to_thread(np.concatenate, parts)
         later = (replace(error, row=error.row + held) for error in made.errors)
         errors = (*(before.errors if before else ()), *later)
-        return Segment(first=index * SEGMENT_ROWS, rows=np.concatenate(rows), errors=errors)
+        return Segment(first=index * SEGMENT_ROWS, rows=rows, errors=errors)
 
     async def _begun(self, index: int) -> Segment | None:
         """What there is of a segment that is not complete."""

@@ -240,7 +240,7 @@ def test_thinning_is_even_over_steps_not_over_rows() -> None:
 
 
 def test_long_log_lines_are_split_over_messages() -> None:
-    found = pages("j", [event(i, "x" * 400_000) for i in range(1, 11)], frozenset())
+    found = list(pages("j", [event(i, "x" * 400_000) for i in range(1, 11)], frozenset()))
     assert len(found) > 3
     assert all(message.ByteSize() < 2 * PAGE_BYTES for message in found)
     assert [e.sequence for message in found for e in message.events] == list(range(1, 11))
