@@ -10,7 +10,6 @@ medians, and the ratio is what counts on a machine that others use too.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from manyview_server.learn.methods import Moment, build_method, resolve
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
+from manyview_server.supervise.budget import available_cores
 from manyview_server.worker import decoder
 from manyview_server.worker.models import EmbeddingModel, ModelKey, load
 
@@ -85,7 +85,7 @@ def training(paths: list[Path], method: str) -> dict[str, Any]:
 
 def bare_training(paths: list[Path], method: str, steps: int = 12) -> float:
     """Images per second of views and step alone: 1 / (median t_views + median t_step)."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(available_cores())
     settings = resolve(method, CONFIG)
     images = torch.stack([decoder.resize(decoder.decode(path.read_bytes()), 32) for path in paths])
     model = build_method(settings, len(paths)).to(memory_format=torch.channels_last)
@@ -128,7 +128,7 @@ def embedding(paths: list[Path]) -> dict[str, Any]:
 
 def bare_embedding(paths: list[Path]) -> tuple[np.ndarray[Any, Any], float]:
     """(N, D) and images per second: all cores decode a batch, then all cores embed it."""
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     torch.set_num_threads(cores)
     key = ModelKey(checkpoint_dir="", backbone="resnet18", weights_file="", output="backbone")
     model = load(key, torch.device("cpu"))

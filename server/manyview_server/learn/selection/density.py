@@ -5,25 +5,34 @@ Shapes: N rows, D features, K neighbours.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from manyview_server.learn.selection.choice import Selection, check_count, check_rows, free_rows
-from manyview_server.learn.selection.distances import nearest
+from manyview_server.learn.selection.distances import CHUNK_FLOATS, nearest, pairwise
 
 NUM_NEIGHBORS = 20
 """As in the paper."""
 SMALLEST_DISTANCE = 1e-6
 """Rows that are equal to all their neighbours are that typical, and no more."""
+COPY_FRACTION = 1 / 10
+"""Rows are copies of one image where their distance is at most this fraction of the root mean square distance of all.
+
+Measured with an untrained ResNet-18 on 300 photographs of clothing: 0.02 to a copy of JPEG quality 60, 0.09 to one that
+is shifted by two pixels (medians), and at least 0.23 to another photograph."""
 
 
 def typicality(
     rows: Tensor, count: int, *, num_neighbors: int = NUM_NEIGHBORS, chosen: Tensor | None = None
 ) -> Selection:
-    """The most typical rows, spread over the dense places (TypiClust, Hacohen et al., arXiv 2202.02794, equation 1).
+    """Select the most typical rows, spread over the dense places (TypiClust, Hacohen et al., arXiv 2202.02794, eq. 1).
 
-    Typicality is the inverse of the mean distance to the K nearest rows. A row that is one of the K nearest of a
-    selected one waits until all rows that are left are such; then the round begins anew.
+    Typicality is the inverse of the mean distance to the K nearest rows. The neighbourhood of a row is its K nearest
+    rows and all of its copies, however many there are. Rows in the neighbourhood of a selected one wait until all rows
+    that are left are in such a neighbourhood; then the next round begins. Copies of a selected row wait until nothing
+    else is left.
 
     Differs from the paper: there each round takes one row of each cluster of k-means. Neighbourhoods do the same, with
     no number of clusters to choose and nothing left to chance.
@@ -32,7 +41,8 @@ def typicality(
         rows: (N, D). Time: N * N * D.
         count: at most the rows that are not chosen.
         num_neighbors: K; as many as there are where there are fewer.
-        chosen: (c,) int64 rows that are selected already; their neighbours wait in the first round.
+        chosen: (c,) int64 rows that are selected already; their neighbours wait in the first round, and their copies
+            until nothing else is left.
 
     Returns:
         The scores are typicalities.
@@ -52,22 +62,61 @@ def typicality(
     typical = 1 / distances.mean(1).clamp_min(SMALLEST_DISTANCE)  # (N,)
     order = typical.argsort(descending=True, stable=True).cpu()
     start = [] if chosen is None else chosen.tolist()
-    selected = _spread(order[free[order]].tolist(), neighbors.cpu(), start, count)
+    neighborhoods = _Neighborhoods(rows, distances, neighbors)
+    selected = _spread(order[free[order]].tolist(), neighborhoods, start, count)
     found = torch.tensor(selected, dtype=torch.int64, device=rows.device)
     return Selection(rows=found, scores=typical[found])
 
 
-def _spread(candidates: list[int], neighbors: Tensor, chosen: list[int], count: int) -> list[int]:
-    """`count` of the candidates in their order, but for those that wait for the next round."""
+class _Neighborhoods:
+    """Which rows are near to a row, and which of these are copies of it."""
+
+    def __init__(self, rows: Tensor, distances: Tensor, neighbors: Tensor) -> None:
+        """`distances` and `neighbors`, (N, K), are those of the K nearest."""
+        self._rows = rows
+        self._copy_distance = COPY_FRACTION * _root_mean_square_distance(rows)
+        self._neighbors = neighbors.cpu()
+        self._are_copies = (distances <= self._copy_distance).cpu()  # (N, K)
+
+    def nearest(self, row: int) -> list[int]:
+        """The K nearest rows."""
+        found: list[int] = self._neighbors[row].tolist()
+        return found
+
+    def copies(self, row: int) -> list[int]:
+        """The copies of a row. Only where all K nearest are copies there may be more: then all rows are looked at."""
+        of_nearest = self._are_copies[row]
+        if not of_nearest.all():
+            found: list[int] = self._neighbors[row][of_nearest].tolist()
+            return found
+        size = max(1, CHUNK_FLOATS // max(1, self._rows.shape[1]))
+        parts = [pairwise(part, self._rows[row]) <= self._copy_distance for part in torch.split(self._rows, size)]
+        return [other for other in torch.cat(parts).nonzero()[:, 0].tolist() if other != row]
+
+
+def _root_mean_square_distance(rows: Tensor) -> float:
+    """Between two rows drawn at random: the root of twice the mean squared distance to the mean row."""
+    mean = rows.mean(0, dtype=torch.float64)
+    size = max(1, CHUNK_FLOATS // max(1, rows.shape[1]))
+    squared = sum(float((part.double() - mean).square().sum()) for part in torch.split(rows, size))
+    return math.sqrt(2 * squared / len(rows))
+
+
+def _spread(candidates: list[int], neighborhoods: _Neighborhoods, chosen: list[int], count: int) -> list[int]:
+    """`count` of the candidates in their order, but for those that wait for the next round, or for the copies' turn."""
     selected: list[int] = []
-    covered = {near for row in chosen for near in neighbors[row].tolist()}
+    covered = {near for row in chosen for near in neighborhoods.nearest(row)}
+    copies = {copy for row in chosen for copy in neighborhoods.copies(row)}
     while len(selected) < count:
         waiting = []
         for row in candidates:
-            if row in covered or len(selected) == count:
+            if row in covered or row in copies or len(selected) == count:
                 waiting.append(row)
             else:
                 selected.append(row)
-                covered.update(neighbors[row].tolist())
+                covered.update(neighborhoods.nearest(row))
+                copies.update(neighborhoods.copies(row))
         candidates, covered = waiting, set()
+        if copies.issuperset(candidates):
+            copies = set()
     return selected

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyview_server.learn.selection import typicality
+from manyview_server.learn.selection import typicality, unit
 
 
 @settings(deadline=None, max_examples=50)
@@ -21,18 +21,55 @@ def test_as_a_loop_over_everything_would_choose(brute: Any, data: st.DataObject,
     means = [torch.tensor([d for d, _ in near], dtype=torch.float32).mean().clamp_min(1e-6) for near in neighbors]
     expected: list[int] = []
     covered = {near for row in chosen for _, near in neighbors[row]}
+    unlike = [rows[row] for row in chosen]  # whole numbers: only equal rows are copies
     while len(expected) < count:
         left = [row for row in range(len(rows)) if row not in chosen and row not in expected]
-        allowed = [row for row in left if row not in covered]
+        others = [row for row in left if rows[row] not in unlike]
+        if not others:
+            covered, unlike = set(), []
+            continue
+        allowed = [row for row in others if row not in covered]
         if not allowed:
             covered = set()
             continue
         best = min(allowed, key=lambda row: (float(means[row]), row))
         expected.append(best)
         covered |= {near for _, near in neighbors[best]}
+        unlike.append(rows[best])
     found = typicality(brute.tensor(rows), count, num_neighbors=k, chosen=torch.tensor(chosen, dtype=torch.int64))
     assert found.rows.tolist() == expected
     assert found.scores.tolist() == pytest.approx([1 / float(means[row]) for row in expected])
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), k=st.integers(1, 30))
+def test_no_copy_of_an_image_is_selected_while_an_unlike_one_is_left(brute: Any, data: st.DataObject, k: int) -> None:
+    distinct = data.draw(brute.whole_rows(least=1, most=8))
+    copies = data.draw(st.lists(st.integers(0, len(distinct) - 1), max_size=40))
+    rows = data.draw(st.permutations([*distinct, *(distinct[at] for at in copies)]))
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), unique=True, max_size=3))
+    taken = {tuple(rows[row]) for row in chosen}
+    left = {tuple(row) for row in rows} - taken
+    tensor = torch.tensor(chosen, dtype=torch.int64)
+    found = typicality(brute.tensor(rows), len(left), num_neighbors=k, chosen=tensor).rows.tolist()
+    assert {tuple(rows[row]) for row in found} == left
+
+
+@pytest.mark.parametrize("k", [1, 2, 20, 24, 100])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_frames_of_a_still_camera_take_one_place(k: int, noise: float) -> None:
+    """25 frames that are equal, or nearly so, among 60 other images."""
+    generator = torch.Generator().manual_seed(3)
+    others, frame = torch.randn(60, 32, generator=generator), torch.randn(1, 32, generator=generator)
+    rows = torch.cat([others, frame + noise * torch.randn(25, 32, generator=generator)])
+    found = typicality(unit(rows), 61, num_neighbors=k).rows
+    assert int((found >= 60).sum()) == 1
+    assert int(found[0]) >= 60, "the densest place of all"
+
+
+def test_second_copies_come_before_third_ones() -> None:
+    rows = torch.tensor([[0.0], [0], [0], [9], [9], [9], [50]])
+    assert rows[typicality(rows, 7, num_neighbors=1).rows][:, 0].tolist() == [0, 9, 50, 0, 9, 0, 9]
 
 
 def test_dense_places_come_before_outliers_and_each_place_once() -> None:
@@ -44,7 +81,7 @@ def test_dense_places_come_before_outliers_and_each_place_once() -> None:
 
 
 def test_equal_rows_and_lone_rows() -> None:
-    assert typicality(torch.ones(4, 3), 4, num_neighbors=2).rows.tolist() == [0, 3, 1, 2]
+    assert typicality(torch.ones(4, 3), 4, num_neighbors=2).rows.tolist() == [0, 1, 2, 3]
     assert typicality(torch.ones(1, 3), 1).rows.tolist() == [0]
     assert typicality(torch.ones(1, 3), 0, chosen=torch.tensor([0])).rows.tolist() == []
 
