@@ -20,6 +20,8 @@ from manyview_server.worker.cache import CacheBuilder, ImageCache
 
 HANGING_S = 600.0
 """For a chunk of some images."""
+SECOND_LOOK_S = 60.0
+"""Then a chunk that took too long is looked at again: the machine may have slept in it."""
 
 
 class Following:
@@ -51,6 +53,7 @@ class Following:
         self._decoded: queue.SimpleQueue[ImageCache | BaseException] = queue.SimpleQueue()
         self._waiting_bytes = 0  # of the device, by what is decoded and not adopted yet
         self._busy_since: float | None = None
+        self._late_since: float | None = None
 
     def start(self) -> None:
         """Decode what is added from now on, in a thread."""
@@ -62,8 +65,7 @@ class Following:
         Raises what decoding raised, and RuntimeError where a chunk has been decoded for too long: the process is to
         end, and its notes tell of which image.
         """
-        if self._busy_since is not None and time.monotonic() - self._busy_since > HANGING_S:
-            raise RuntimeError(f"decoding beside training made no progress for {HANGING_S:g} seconds")
+        self._check_progress(time.monotonic())
         if self._repeated:
             if step < self._repeated[0].step:
                 return None
@@ -95,6 +97,15 @@ class Following:
                 self._decoded.put(more)
         except BaseException as error:
             self._decoded.put(error)
+
+    def _check_progress(self, now: float) -> None:
+        busy_since = self._busy_since  # set by the other thread
+        if busy_since is None or now - busy_since <= HANGING_S:
+            self._late_since = None
+        elif self._late_since is None:
+            self._late_since = now
+        elif now - self._late_since > SECOND_LOOK_S:
+            raise RuntimeError(f"decoding beside training made no progress for {HANGING_S:g} seconds")
 
     def _alive(self) -> bool:
         self._busy_since = time.monotonic()

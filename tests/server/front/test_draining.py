@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
+from manyview_server.awake import MAX_SLICE_S
 from manyview_server.errors import Unavailable
 from manyview_server.front import draining as module
 from manyview_server.front.draining import Draining
@@ -96,3 +98,17 @@ async def test_who_takes_no_answer_is_waited_for_a_while_only(monkeypatch: pytes
         assert not waiting.done(), "a call that works is waited for"
     async with asyncio.timeout(5):
         await waiting
+
+
+async def test_a_client_is_not_taken_for_stuck_because_the_server_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STUCK_S", MAX_SLICE_S + 1.0)
+    draining = Draining()
+    with draining.waited_for() as call, call.writing():
+        draining.begin()
+        quiet = asyncio.create_task(draining.quiet())
+        await asyncio.sleep(0)
+        time.sleep(2.0)  # the loop stands, as by SIGSTOP
+        await asyncio.sleep(0.1)
+        assert not quiet.done()
+    async with asyncio.timeout(10):
+        await quiet

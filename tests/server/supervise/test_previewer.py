@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from manyview_server import messages as m
+from manyview_server.awake import MAX_SLICE_S
 from manyview_server.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -181,3 +183,12 @@ async def test_a_server_that_stops_says_so_to_the_request_in_work_and_to_later_o
         with pytest.raises(Unavailable) as caught:
             await request
         assert caught.value.reason == "DRAINING"
+
+
+async def test_a_request_is_not_out_of_time_because_the_server_slept(make):
+    supervisor = make(most_s=MAX_SLICE_S + 3.0)
+    await preview(supervisor, b"x")
+    asked = asyncio.create_task(preview(supervisor, b"slow"))
+    await asyncio.sleep(0.1)
+    time.sleep(4.0)  # the loop stands, as by SIGSTOP, and the answer waits in the socket
+    assert (await asked).images[0].width == 4
