@@ -61,6 +61,9 @@ class ServeSettings(BaseSettings):
     trainer_step_s: float = Field(
         600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"
     )
+    decode_cpu_s: float = Field(
+        10.0, ge=0.1, le=600, description="CPU seconds after which an image that is being decoded is refused for good"
+    )
     heartbeat_s: float = Field(
         10.0, gt=0, le=60, description="seconds of silence before the heartbeat of a subscription or a followed log"
     )

@@ -1,7 +1,11 @@
-"""What a trainer was decoding when it died: a hostile image can kill a decoder, and the dead cannot tell which it was.
+"""Notes of what each thread of a worker has in hand, in memory that the worker shares with the front.
 
-The trainer's decoding threads write the ids of their images into a small mapped file, whose pages outlive the process.
-Little-endian uint64: first 1 while suspects are tried alone, then the image of each thread, 0 for none.
+A hostile image can kill a decoder or hold it for minutes. A decoder cannot be interrupted from within its process, and
+the dead cannot tell what killed them. The worker's threads therefore note each decode and each pass of a network in
+shared memory. The front reads the notes while the worker lives, and after its death.
+
+Layout: `SLOTS` records of five native uint64: kind (0 for an empty slot), the thread's system-wide id, the CPU time
+that the thread had used at the start (ns), and two numbers that name the work.
 """
 
 from __future__ import annotations
@@ -9,66 +13,123 @@ from __future__ import annotations
 import mmap
 import os
 import queue
-import struct
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
-FILE = "decoding.notes"
+DECODE = 1
+ALONE = 2
+"""A decode beside which nothing else is decoded."""
+FORWARD = 3
+"""A pass of a network over images of one or more requests."""
+MODEL = 4
+"""The search for a request's model, which may have to be loaded."""
+
+TOO_SLOW = "DECODE_TOO_SLOW"
+CRASHED = "DECODER_CRASHED"
+QUARANTINE = {
+    CRASHED: "it kills the decoder",
+    TOO_SLOW: "decoding it takes more CPU time than the server allows",
+}
+"""Reasons for which no worker decodes an image again, in words."""
+
 SLOTS = 128
-"""For decodes at one time; further ones go unnoted."""
-FORMAT = struct.Struct(f"<{1 + SLOTS}Q")
+"""The most tasks that are noted at one time; further ones go unnoted."""
+WORDS = 5
+WORD_BYTES = 8
+SIZE_BYTES = SLOTS * WORDS * WORD_BYTES
+MAX_READS = 100
 
 
-def path_for(checkpoint_dir: Path) -> Path:
-    """The notes of the job whose checkpoints lie there."""
-    return checkpoint_dir.parent / FILE
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A task in hand. `request` and `item` name it: what they mean is the worker's and its supervisor's business."""
+
+    kind: int
+    thread: int
+    start_ns: int
+    request: int
+    item: int
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether an image is being decoded."""
+        return self.kind in (DECODE, ALONE)
 
 
 class DecodeNotes:
-    """The writer's side; threads may share it."""
+    """Both sides' view of the notes of one worker. The worker's threads may share it."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin with empty notes. Raises OSError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            # With its block: on a full disk a write into the mapping would be a signal instead of an error.
-            os.posix_fallocate(descriptor, 0, FORMAT.size)
-            self._map = mmap.mmap(descriptor, FORMAT.size)
-        finally:
-            os.close(descriptor)
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory behind `descriptor`, which stays open and is the caller's."""
+        self._shared = mmap.mmap(descriptor, SIZE_BYTES)
+        self._words = memoryview(self._shared).cast("Q")
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for slot in range(1, 1 + SLOTS):
+        for slot in range(SLOTS):
             self._free.put(slot)
 
+    @classmethod
+    def private(cls) -> DecodeNotes:
+        """Notes that no other process reads."""
+        descriptor = allocate()
+        try:
+            return cls(descriptor)
+        finally:
+            os.close(descriptor)
+
     @contextmanager
-    def of(self, image_id: int, *, alone: bool = False) -> Iterator[None]:
-        """Meanwhile this thread decodes the image; `alone`: and nobody else decodes anything."""
+    def of(self, kind: int, *, request: int = 0, item: int = 0) -> Iterator[None]:
+        """Note that this thread has the task in hand while the block runs."""
         try:
             slot = self._free.get_nowait()
         except queue.Empty:
             yield
             return
-        if alone:
-            self._write(0, 1)
-        self._write(slot, image_id)
+        at = slot * WORDS
+        words = (threading.get_native_id(), time.thread_time_ns(), request, item)
+        for place, word in enumerate(words, at + 1):
+            self._words[place] = word
+        self._words[at] = kind
         try:
             yield
         finally:
-            self._write(slot, 0)
-            if alone:
-                self._write(0, 0)
+            self._words[at] = 0
             self._free.put(slot)
 
-    def _write(self, slot: int, value: int) -> None:
-        struct.pack_into("<Q", self._map, 8 * slot, value)
+    def read(self) -> tuple[Note, ...]:
+        """Return the tasks in hand, also those of a worker that has died."""
+        found = (self._read(slot) for slot in range(SLOTS) if self._words[slot * WORDS])
+        return tuple(note for note in found if note)
+
+    def detach(self) -> None:
+        """Keep what the notes say, and let go of the shared memory: the worker has ended."""
+        kept = memoryview(bytes(self._words)).cast("Q")
+        self._words.release()
+        self._shared.close()
+        self._words = kept
+
+    def _read(self, slot: int) -> Note | None:
+        """Return what a slot holds; None where it is empty, or changes faster than it can be read."""
+        record = self._words[slot * WORDS : (slot + 1) * WORDS]
+        before = record.tolist()
+        for _ in range(MAX_READS):
+            again = record.tolist()
+            if again == before:
+                kind, thread, start_ns, request, item = again
+                return Note(kind=kind, thread=thread, start_ns=start_ns, request=request, item=item) if kind else None
+            before = again
+        return None
 
 
-def read(path: Path) -> tuple[bool, tuple[int, ...]]:
-    """Whether the image was decoded alone, and which images were being decoded; none where there are no notes."""
+def allocate() -> int:
+    """Return the descriptor of fresh shared memory for the notes, all empty. Raises OSError."""
+    descriptor = os.memfd_create("decode-notes")
     try:
-        alone, *image_ids = FORMAT.unpack(path.read_bytes())
-    except (OSError, struct.error):
-        return False, ()
-    return bool(alone), tuple(filter(None, image_ids))
+        # With its pages: a write to a page that cannot be had would be a signal instead of an error.
+        os.posix_fallocate(descriptor, 0, SIZE_BYTES)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -6,6 +6,7 @@ place is reached, once over all processes: whoever removes the file acts. With "
     kill                 SIGKILL to this process           kill_parent    to the process that started it
     segv, stop           SIGSEGV, SIGSTOP to this process  sleep SECONDS  this thread alone
     errno NUMBER         raises that OSError               memory         raises MemoryError
+    burn SECONDS         one call of C that takes about so much CPU time and never gives back the interpreter's lock
     hold                 this thread waits until the file is gone
     anything else        is given back to the caller, who knows what to do
 """
@@ -23,6 +24,8 @@ VARIABLE = "MANYVIEW_FAILPOINTS"
 ALWAYS = " always"
 HOLD = "hold"
 HOLD_POLL_S = 0.01
+BURNT_PER_S = 40_000_000
+"""Numbers that one core adds in a second, roughly."""
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
 
 
@@ -66,6 +69,8 @@ def _act(action: str) -> str:
             time.sleep(60)  # this process follows its parent
         case "sleep":
             time.sleep(float(value))
+        case "burn":
+            sum(range(int(float(value) * BURNT_PER_S)))
         case "errno":
             raise OSError(int(value), os.strerror(int(value)))
         case "memory":

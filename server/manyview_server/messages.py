@@ -50,6 +50,8 @@ class StartTraining(Message):
     suspects: tuple[int, ...] = ()
     # Images that do kill decoders: not to be decoded.
     quarantined: tuple[int, ...] = ()
+    # Images that took a decoder too long: not to be decoded either.
+    too_slow: tuple[int, ...] = ()
     # Whether the job follows its data set: then ImagesAdded may come.
     follows: bool = False
     # What such a job has adopted since the checkpoint, or since its beginning: an attempt adopts the same at the same
@@ -210,6 +212,8 @@ class EmbedImages(Message):
     time_left_s: float
     dataset_dir: str = ""
     quarantined: tuple[int, ...] = ()
+    # Rows whose images took a decoder too long: each fails alone, without a look at its image.
+    too_slow: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +242,8 @@ class PreviewImages(Message):
     epoch: int
     # Of the reply's images together, before compression.
     max_pixel_bytes: int
+    # Which of the images took a decoder too long: not to be decoded.
+    too_slow: tuple[int, ...] = ()
 
 
 # ---- previewer -> front ----

@@ -27,8 +27,9 @@ from manyview_server.supervise.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue_cache import remembered
 from manyview_server.supervise.embedder import EmbedderLimits, EmbedderSupervisor
 from manyview_server.supervise.jobs import JobSupervisor
-from manyview_server.supervise.previewer import PreviewerSupervisor
+from manyview_server.supervise.previewer import PreviewerLimits, PreviewerSupervisor
 from manyview_server.supervise.selector import SelectorPool
+from manyview_server.supervise.slow_images import SlowImages
 from manyview_server.supervise.tables import EmbeddingTables
 
 CATALOGUE = "catalogue.json"
@@ -52,6 +53,7 @@ class App:
         self._lock = lock
         self._version = version
         self._stop = asyncio.Event()
+        self._slow_images = SlowImages()
         self._parent = os.getppid()
 
     async def run(self) -> int:
@@ -95,7 +97,8 @@ class App:
             devices = catalogue.choose_devices(self._settings.device)
             self._jobs, self._embedder, self._selector = self._supervisors(catalogue, devices)
             cache = EmbeddingCache(self._store.embeddings_dir, self._settings.embedding_cache_bytes)
-            self._previewer = PreviewerSupervisor()
+            limits = PreviewerLimits(decode_cpu_s=self._settings.decode_cpu_s)
+            self._previewer = PreviewerSupervisor(limits=limits, slow_images=self._slow_images)
             backend = Backend(
                 store=self._store,
                 catalogue=catalogue,
@@ -128,10 +131,12 @@ class App:
             silence_s=self._settings.trainer_silence_s,
             step_s=self._settings.trainer_step_s,
             stop_s=STOP_FRACTION * self._settings.drain_s,
+            decode_cpu_s=self._settings.decode_cpu_s,
         )
         jobs = JobSupervisor(self._store, caches, budget, patience=patience)
         queue_bytes = embed_queue_bytes(self._settings.max_message_bytes)
-        embedder = EmbedderSupervisor(budget, devices[0], limits=EmbedderLimits(max_bytes=queue_bytes))
+        limits = EmbedderLimits(max_bytes=queue_bytes, decode_cpu_s=self._settings.decode_cpu_s)
+        embedder = EmbedderSupervisor(budget, devices[0], limits=limits, slow_images=self._slow_images)
         return jobs, embedder, SelectorPool(budget, devices[0])
 
     async def serve(self) -> None:

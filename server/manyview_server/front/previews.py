@@ -11,6 +11,7 @@ from typing import Any
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.decode_notes import TOO_SLOW
 from manyview_server.front import convert, names
 from manyview_server.front.dataset_service import stored_bytes
 from manyview_server.front.image_check import check_embed
@@ -35,12 +36,16 @@ class Source:
 
     data: bytes = b""
     error: types_pb2.ImageError | None = None
+    # Where it is stored; empty for an image of the request.
+    dataset_uid: str = ""
+    image_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """Images of a data set, and where their files are."""
 
+    uid: str
     directory: Path
     images: list[FoundImage]
 
@@ -77,7 +82,15 @@ class Previews:
             )
 
         done = await self._previewer.preview(wanted, time_left_s)
+        await self._note_slow_images(sources, done)
         return await asyncio.to_thread(_response, sources, done)
+
+    async def _note_slow_images(self, sources: list[Source], done: PreviewDone) -> None:
+        """List stored images that took the decoder too long as unreadable, so that no job decodes them."""
+        for source, made in zip(sources, done.images, strict=True):
+            if source.dataset_uid and made.reason == TOO_SLOW:
+                noted = (source.dataset_uid, source.image_id, made.reason, made.message)
+                await self._store.datasets.mark_unreadable(*noted)
 
     async def _configuration(self, request: pb.PreviewViewsRequest) -> tuple[dict[str, Any], str]:
         """All of it, and the data set of a job."""
@@ -110,11 +123,11 @@ class Previews:
             return None
         dataset = await self._store.datasets.get(dataset_id)
         images = await self._store.datasets.find_images(dataset_id, refs)
-        return Stored(directory=self._store.datasets.directory(dataset.uid), images=images)
+        return Stored(uid=dataset.uid, directory=self._store.datasets.directory(dataset.uid), images=images)
 
     async def _sources(self, request: pb.PreviewViewsRequest, stored: Stored | None) -> list[Source]:
         """The files of all images, in their order."""
-        read = iter([await _file(stored.directory, image) for image in stored.images] if stored else [])
+        read = iter([await _file(stored, image) for image in stored.images] if stored else [])
         sent = [image.image for image in request.images if image.HasField("image")]
         checked = iter(await asyncio.to_thread(self._checked, sent))
         return [next(read) if image.HasField("stored") else next(checked) for image in request.images]
@@ -129,10 +142,11 @@ class Previews:
         return found
 
 
-async def _file(directory: Path, image: FoundImage) -> Source:
+async def _file(stored: Stored, image: FoundImage) -> Source:
     if image.record.status == "UNREADABLE":  # it may have killed a decoder
         return Source(error=convert.image_error(image.record.reason, image.record.message))
-    return Source(data=await asyncio.to_thread(stored_bytes, directory, image))
+    data = await asyncio.to_thread(stored_bytes, stored.directory, image)
+    return Source(data=data, dataset_uid=stored.uid, image_id=image.record.image_id)
 
 
 def _check_count(num_images: int, settings: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from manyview_server.decode_notes import QUARANTINE
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.store.database import Database
 from manyview_server.store.image_rows import ImagePage, find, image_at, images_page
@@ -204,7 +205,10 @@ class DatasetStore:
         return np.array([position for (position,) in rows], np.int64)
 
     async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
-        """Note that a committed image does not decode. False where that was known, or the data set is gone."""
+        """Note that a committed image does not decode. False where that was known, or the data set is gone.
+
+        A reason of `QUARANTINE` takes the place of any other: it decides whether the image is decoded again.
+        """
 
         def run(connection: sqlite3.Connection) -> bool:
             sql = """
@@ -215,7 +219,16 @@ class DatasetStore:
             fresh = connection.execute(sql, (reason, message, uid, image_id)).rowcount > 0
             if fresh:
                 connection.execute("UPDATE dataset SET num_unreadable = num_unreadable + 1 WHERE uid = ?", (uid,))
-            return fresh
+                return True
+            if reason not in QUARANTINE:
+                return False
+            sql = """
+                UPDATE unreadable SET reason = ?, message = ? WHERE reason != ? AND (dataset, position) IN (
+                    SELECT image.dataset, image.position FROM image JOIN dataset ON dataset.pk = image.dataset
+                    WHERE uid = ? AND image_id = ?
+                )
+            """
+            return connection.execute(sql, (reason, message, reason, uid, image_id)).rowcount > 0
 
         return await self._database.write(run)
 

@@ -16,8 +16,10 @@ from functools import partial
 
 from manyview_server import awake
 from manyview_server import messages as m
+from manyview_server.decode_notes import TOO_SLOW, Note
 from manyview_server.link import LinkClosed, LinkCorrupt, MessageTooLarge
 from manyview_server.supervise.budget import oom_kills
+from manyview_server.supervise.decode_watch import DecodeWatch, SlowDecode
 from manyview_server.supervise.process import WorkerProcess, describe_exit
 from manyview_server.supervise.reports import Stalled, TrainerReports
 
@@ -44,6 +46,8 @@ class Patience:
     stop_s: float = 10.0
     # From its last message to its exit.
     exit_s: float = 10.0
+    # CPU seconds for one image.
+    decode_cpu_s: float = 10.0
     # Before the first restart; doubled for each further one.
     restart_s: float = 1.0
     restart_at_most_s: float = 60.0
@@ -53,13 +57,15 @@ class Patience:
 class Ending:
     """How a trainer ended. `outcome`: "succeeded", "stopped", "failed" (by its own word), or "died".
 
-    Reasons of a death: WORKER_START, TRAINER_DIED, STALLED, HOST_OUT_OF_MEMORY.
+    Reasons of a death: WORKER_START, TRAINER_DIED, STALLED, HOST_OUT_OF_MEMORY, DECODE_TOO_SLOW.
     """
 
     outcome: str
     reason: str = ""
     message: str = ""
     hint: str = ""
+    in_hand: tuple[Note, ...] = ()
+    """What a trainer that died was decoding; with DECODE_TOO_SLOW the one image that took too long."""
 
 
 class TrainerAttempt:
@@ -75,6 +81,7 @@ class TrainerAttempt:
         self._process: WorkerProcess | None = None
         self._told = False
         self._stalled = False
+        self._slow: SlowDecode | None = None
         self._stop_wanted = False
         self._cut_off = ""
         self._asking: asyncio.Task[None] | None = None
@@ -93,6 +100,7 @@ class TrainerAttempt:
             process.kill()
         kills_before = oom_kills()
         grace_s = 0.0
+        watching = asyncio.create_task(self._watch_decodes(process))
         try:
             ending, why = await self._converse(process)
             grace_s = 0.0 if why else self._patience.exit_s
@@ -100,13 +108,19 @@ class TrainerAttempt:
                 await process.dump_stacks()
         finally:
             status = await process.stop(grace_s)
+            watching.cancel()
             if self._asking:
                 self._asking.cancel()
             if self._killing:
                 self._killing.cancel()
-        if not ending and not why and status == -signal.SIGKILL and oom_kills() > kills_before:
+        if not ending and not why and not self._slow and status == -signal.SIGKILL and oom_kills() > kills_before:
             return self._death(OUT_OF_MEMORY, "", process.stderr_tail, reason="HOST_OUT_OF_MEMORY", hint=MEMORY_HINT)
         return ending or self._death(describe_exit(status), why, process.stderr_tail)
+
+    async def _watch_decodes(self, process: WorkerProcess) -> None:
+        """Kill the trainer when one image takes it too long. Its heartbeats go on all the while."""
+        self._slow = await DecodeWatch(process.pid, process.notes, self._patience.decode_cpu_s).wait()
+        process.kill()
 
     def stop(self, *, hurry: bool = False) -> None:
         """Ask the trainer for a checkpoint and its end; kill it when it takes too long. Asking again changes nothing,
@@ -164,8 +178,8 @@ class TrainerAttempt:
                     message = await process.link.receive()
                 await self._reports.take(message)
                 if isinstance(message, m.TrainingEnded):
-                    told = {"reason": message.reason, "message": message.message, "hint": message.hint}
-                    return Ending(outcome=message.outcome, **told), ""
+                    reason, text, hint = message.reason, message.message, message.hint
+                    return Ending(outcome=message.outcome, reason=reason, message=text, hint=hint), ""
         except LinkClosed:
             return None, ""
         except MessageTooLarge as error:
@@ -184,10 +198,14 @@ class TrainerAttempt:
         """What a death is called. What the process printed may hold paths: it goes to the operator's log alone."""
         if self._stop_wanted:
             return Ending(outcome="stopped", message=self._cut_off)
+        in_hand = self._process.notes.read() if self._process else ()
+        if self._slow:
+            in_hand, reason = (self._slow.note,), TOO_SLOW
+            why = f"it took {self._slow.cpu_s:.0f} CPU seconds to decode image {self._slow.note.item:016x}"
         error_id = uuid.uuid4().hex[:12]
         known = {"train_job": self._start.train_job, "attempt": self._start.attempt, "error_id": error_id}
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})
         words = "; ".join(part for part in (why, "" if why else exit_words) if part)
         message = f"the trainer died: {words} (error {error_id} in the server's log)"
         reason = reason or ("STALLED" if self._stalled else "TRAINER_DIED" if self._told else "WORKER_START")
-        return Ending(outcome="died", reason=reason, message=message, hint=hint)
+        return Ending(outcome="died", reason=reason, message=message, hint=hint, in_hand=in_hand)

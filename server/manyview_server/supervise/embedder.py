@@ -1,7 +1,8 @@
 """The embedder process, as the front sees it: a call that answers or raises, whatever becomes of the process.
 
 It starts with the first request, and again after a death. Requests in work at a death fail with UNAVAILABLE and may
-come again; one that kills it alone is refused from then on.
+come again; one that kills it alone is refused from then on. An image that takes a decoder too long costs its own row:
+the process is replaced, and the requests in work are asked again, without that image.
 """
 
 from __future__ import annotations
@@ -10,30 +11,39 @@ import asyncio
 import hashlib
 import itertools
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from manyview_server import awake
 from manyview_server import messages as m
 from manyview_server.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     ResourceExhausted,
-    ServiceError,
     Unavailable,
     of_code,
 )
 from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.supervise.budget import CoreBudget
+from manyview_server.supervise.decode_watch import LOOK_S, DecodeWatch, SlowDecode, TaskWatch
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
 from manyview_server.supervise.quarantine import Quarantine
 from manyview_server.supervise.restart_delay import restart_delay_s
+from manyview_server.supervise.slow_images import SlowImages
+from manyview_server.supervise.work_in_hand import Work, WorkInHand
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
+MAX_REPLACEMENTS = 8
+"""A request is asked again after so many slow images, its own or other callers'."""
+SMALLEST_TIME_LEFT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +54,16 @@ class EmbedderLimits:
     max_bytes: int = 256 << 20
     # From the start of the process to its first message.
     hello_s: float = 300.0
-    # Without any answer while requests are in work: a model is loaded in that time too.
+    # For one task, such as a pass of the network or the loading of a model, and for the first sign of life after a
+    # request; in seconds for which the server was awake.
     silence_s: float = 120.0
+    # CPU seconds for one image.
+    decode_cpu_s: float = 10.0
     exit_s: float = 5.0
 
 
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """A request in work."""
-
-    answer: asyncio.Future[m.EmbedDone]
-    fingerprint: bytes
+class _Replaced(Exception):
+    """The process was replaced because of one image: ask again."""
 
 
 class EmbedderSupervisor:
@@ -67,6 +76,7 @@ class EmbedderSupervisor:
         *,
         command: Sequence[str] = WORKER_COMMAND,
         limits: EmbedderLimits | None = None,
+        slow_images: SlowImages | None = None,
     ) -> None:
         self._budget = budget
         self._device = device
@@ -74,9 +84,13 @@ class EmbedderSupervisor:
         self._limits = limits or EmbedderLimits()
         self._process: WorkerProcess | None = None
         self._start_task: asyncio.Task[None] | None = None
-        self._last_news = 0.0
+        self._asked_at: float | None = None  # without a sign of life from the process after that
+        self._slow_images = slow_images or SlowImages()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiters: dict[int, Waiter] = {}
+        self._work = WorkInHand()
+        # Why `_watch` killed the process: because of one slow image, or of these requests.
+        self._replaced = False
+        self._blamed: Iterable[bytes] | None = None
         self._ids = itertools.count(1)
         self._quarantine = Quarantine()
         self._images = 0
@@ -105,10 +119,12 @@ class EmbedderSupervisor:
         time_left_s: float,
         dataset_dir: str = "",
         quarantined: Sequence[int] = (),
+        too_slow: Collection[int] = (),
     ) -> m.EmbedDone:
         """Embed encoded images; `time_left_s` 0 for no limit. The other fields are those of `EmbedImages`.
 
-        With `dataset_dir`, `images` holds rows of that data set's snapshot, and the images are read from there.
+        With `dataset_dir`, `images` holds rows of that data set's snapshot, and the images are read from there. Images
+        whose ids are in `too_slow`, or took the process too long before, fail with DECODE_TOO_SLOW each.
 
         Raises:
             ResourceExhausted: EMBED_QUEUE_FULL, too much waits already.
@@ -134,16 +150,16 @@ class EmbedderSupervisor:
         with self._room(request):
             try:
                 async with asyncio.timeout(time_left_s or None):
-                    fingerprint = await asyncio.to_thread(_fingerprint, request)
+                    fingerprint, image_ids = await asyncio.to_thread(_fingerprint, request)
                     async with self._quarantine.turn(fingerprint):
-                        return await self._ask(request, fingerprint)
+                        return await self._ask(request, fingerprint, image_ids, too_slow)
             except TimeoutError as error:
                 raise DeadlineExceeded("EMBED_DEADLINE", f"not embedded within {time_left_s:g} seconds") from error
 
     async def close(self) -> None:
         """End the process. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
         self._closed = True
-        self._fail_all(_draining())
+        self._work.fail(_draining())
         if self._start_task:
             self._start_task.cancel()
             await asyncio.wait([self._start_task])
@@ -172,27 +188,45 @@ class EmbedderSupervisor:
             self._images -= num_images
             self._bytes -= num_bytes
 
-    async def _ask(self, request: m.EmbedImages, fingerprint: bytes) -> m.EmbedDone:
+    async def _ask(
+        self, request: m.EmbedImages, fingerprint: bytes, image_ids: tuple[int, ...], too_slow: Collection[int]
+    ) -> m.EmbedDone:
         if self._quarantine.is_culprit(fingerprint):
             message = "the embedder died of these images twice: embed them in smaller batches to find out which"
             raise FailedPrecondition("EMBED_REQUEST_REFUSED", message)
-        process = await self._running()
         loop = asyncio.get_running_loop()
-        if not self._waiters:
-            self._last_news = loop.time()
-        waiter = self._waiters[request.request_id] = Waiter(loop.create_future(), fingerprint)
+        begin = loop.time()
+        for _ in range(MAX_REPLACEMENTS):
+            slow_rows = {row for row, image_id in enumerate(image_ids) if image_id in too_slow}
+            slow_rows.update(self._slow_images.rows(image_ids))
+            limited = request.time_left_s > 0
+            attempt = replace(
+                request,
+                request_id=next(self._ids),
+                time_left_s=max(SMALLEST_TIME_LEFT_S, begin + request.time_left_s - loop.time()) if limited else 0.0,
+                too_slow=tuple(sorted(slow_rows)),
+            )
+            with suppress(_Replaced):
+                done = await self._answer_of(attempt, fingerprint, image_ids)
+                self._quarantine.acquit(fingerprint)
+                return done
+        raise _restarted(0.0)
+
+    async def _answer_of(self, request: m.EmbedImages, fingerprint: bytes, image_ids: tuple[int, ...]) -> m.EmbedDone:
+        process = await self._running()
+        if self._asked_at is None:
+            self._asked_at = awake.now()
+        work = Work(request.request_id, fingerprint, image_ids, asyncio.get_running_loop().create_future())
+        self._work.add(work)
         try:
             with suppress(LinkClosed):  # then the reader sees the end too, and fails the waiter
                 await process.link.send(request)
-            done = await waiter.answer
+            return await work.answer
         except asyncio.CancelledError:
             self._spawn(_tell(process, m.CancelEmbed(request_id=request.request_id)))
             raise
         finally:
-            del self._waiters[request.request_id]
-            waiter.answer.cancel()
-        self._quarantine.acquit(fingerprint)
-        return done
+            self._work.leave(work)
 
     async def _running(self) -> WorkerProcess:
         """The process; started where there is none. The start goes on when a caller gives up."""
@@ -254,48 +288,74 @@ class EmbedderSupervisor:
             why = repr(error)
             process.kill()
         self._process = None
-        if not self._closed:
-            self._quarantine.blame(waiter.fingerprint for waiter in self._waiters.values())
+        self._asked_at = None
+        replaced, blamed = self._replaced, self._blamed
+        self._replaced, self._blamed = False, None
+        if not self._closed and replaced:
+            self._work.fail(_Replaced())
+        elif not self._closed:
+            self._quarantine.blame(self._work.suspects(process.notes.read()) if blamed is None else blamed)
             self._died()
-            self._fail_all(_restarted(self._not_before - asyncio.get_running_loop().time()))
+            self._work.fail(_restarted(self._not_before - asyncio.get_running_loop().time()))
+        self._work.process_ended()
         exit_words = describe_exit(await process.stop(self._limits.exit_s))
-        if not self._closed:
+        if not self._closed and not replaced:
             log.error("embedder died", extra={"exit": exit_words, "why": why, "stderr": process.stderr_tail})
 
     async def _watch(self, process: WorkerProcess) -> None:
-        """Kill the process when it answers nobody for too long."""
-        loop = asyncio.get_running_loop()
+        """Kill the process when an image, another task, or its first sign of life takes too long.
+
+        It is the process's own work that counts, not who waits for it: callers come and go while a decoder is stuck.
+        """
+        decodes = DecodeWatch(process.pid, process.notes, self._limits.decode_cpu_s)
+        tasks = TaskWatch(process.notes, self._limits.silence_s)
         while process.running:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.silence_s / 8):
+                async with asyncio.timeout(min(LOOK_S, self._limits.silence_s / 8)):
                     await process.wait()
-            if self._waiters and loop.time() - self._last_news > self._limits.silence_s:
-                log.error("embedder answers nobody", extra={"requests": len(self._waiters)})
+            if not process.running or self._process is not process:
+                return
+            if slow := decodes.look():
+                self._condemn(process, slow)
+                return
+            overdue = tasks.look()
+            quiet_s = awake.now() - max(self._asked_at, tasks.last_change) if self._asked_at is not None else 0.0
+            is_silent = quiet_s > self._limits.silence_s
+            if overdue or is_silent:
+                log.error("embedder does not go on", extra={"requests": len(self._work.waiting)})
+                self._blamed = self._work.suspects(overdue) if overdue else ()
                 process.kill()
+                return
+
+    def _condemn(self, process: WorkerProcess, slow: SlowDecode) -> None:
+        """Replace the process, and refuse the image from now on. Nobody else is to blame."""
+        image_id = self._work.image_of(slow.note)
+        if image_id is not None:
+            self._slow_images.add(image_id)
+        known = {"image": "unknown" if image_id is None else f"{image_id:016x}", "request": slow.note.request}
+        log.error("an image takes the embedder too long to decode", extra={**known, "cpu_s": round(slow.cpu_s, 1)})
+        self._replaced = True
+        process.kill()
 
     def _answer(self, message: m.Message) -> None:
         if not isinstance(message, m.EmbedDone | m.EmbedFailed):
             raise LinkCorrupt(f"{type(message).__name__} is nothing that an embedder sends")
-        self._last_news = asyncio.get_running_loop().time()
-        self._deaths = 0
-        waiter = self._waiters.get(message.request_id)
-        if waiter is None or waiter.answer.done():
+        self._asked_at = awake.now() if self._work.waiting.keys() - {message.request_id} else None
+        if not (isinstance(message, m.EmbedFailed) and message.code == "CANCELLED"):
+            self._deaths = 0
+        work = self._work.waiting.get(message.request_id)
+        if work is None or work.answer.done():
             return
         if isinstance(message, m.EmbedDone):
-            waiter.answer.set_result(message)
+            work.answer.set_result(message)
         else:
-            waiter.answer.set_exception(of_code(message.code)(message.reason, message.message))
+            work.answer.set_exception(of_code(message.code)(message.reason, message.message))
 
     def _died(self) -> None:
         """Count a death. The first restart comes at once, each further one without an answer between later."""
         self._deaths += 1
         delay_s = restart_delay_s(self._deaths - 1, RETRY_AFTER_S, MAX_RETRY_AFTER_S) if self._deaths > 1 else 0.0
         self._not_before = asyncio.get_running_loop().time() + delay_s
-
-    def _fail_all(self, error: ServiceError) -> None:
-        for waiter in self._waiters.values():
-            if not waiter.answer.done():
-                waiter.answer.set_exception(error)
 
     def _share_cores(self) -> None:
         if self._process:
@@ -312,13 +372,17 @@ async def _tell(process: WorkerProcess, message: m.Message) -> None:
         await process.link.send(message)
 
 
-def _fingerprint(request: m.EmbedImages) -> bytes:
-    """Of what is embedded with what."""
+def _fingerprint(request: m.EmbedImages) -> tuple[bytes, tuple[int, ...]]:
+    """Return a digest of what is embedded with what, and the id of each image."""
     digest = hashlib.sha256(f"{request.model} {request.output}".encode())
+    image_ids = []
     for blob in request.blobs:
-        digest.update(len(blob).to_bytes(8, "little"))
-        digest.update(blob)
-    return digest.digest()
+        content = hashlib.sha256(blob).digest()
+        digest.update(content)
+        image_ids.append(image_id_of(content))
+    if request.dataset_dir:
+        image_ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"].tolist()
+    return digest.digest(), tuple(image_ids)
 
 
 def _draining() -> Unavailable:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from manyview_server.decode_notes import CRASHED, TOO_SLOW
 from manyview_server.errors import Aborted, FailedPrecondition
 from manyview_server.messages import StartTraining
 from manyview_server.store.job_verbs import PAUSE
@@ -178,8 +179,7 @@ class JobSupervisor:
             log.exception("a trainer could not be run", extra={"train_job": job.train_job_id, "error_id": error_id})
             message = f"the server failed to run the trainer (error {error_id} in the server's log)"
             ending = Ending(outcome="died", reason="INTERNAL", message=message)
-        killed = ending.reason == "HOST_OUT_OF_MEMORY"
-        found = ending.outcome == "died" and await run.poison.look_at_death(job, innocent=killed)
+        found = ending.outcome == "died" and await run.poison.look_at_death(job, ending)
         return await self._conclude(job, ending, found_culprit=found)
 
     async def _train(self, device: str, run: Run, job: Job) -> Ending:
@@ -191,8 +191,8 @@ class JobSupervisor:
         job = await growth.begin(self._store, job, found)
         if job.num_images > snapshot_limit.MAX_IMAGES:
             message = snapshot_limit.words(job.num_images)
-            known = {"reason": snapshot_limit.DATASET_TOO_LARGE, "hint": snapshot_limit.HINT}
-            return Ending(outcome="failed", message=message, **known)
+            reason, hint = snapshot_limit.DATASET_TOO_LARGE, snapshot_limit.HINT
+            return Ending(outcome="failed", reason=reason, message=message, hint=hint)
         reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
         start = await self._start_message(job, device, found, run.poison)
         run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
@@ -232,6 +232,7 @@ class JobSupervisor:
         self, job: Job, device: str, checkpoint: Checkpoint | None, poison: PoisonHunt
     ) -> StartTraining:
         snapshot = await self._store.datasets.snapshot(job.dataset_id, job.num_images)
+        quarantined = await poison.quarantined(job)
         return StartTraining(
             train_job=job.train_job_id,
             attempt=job.attempt,
@@ -243,7 +244,8 @@ class JobSupervisor:
             num_threads=self._budget.trainer_threads,
             cache_bytes=self._devices[device],
             suspects=poison.suspects,
-            quarantined=await poison.quarantined(job),
+            quarantined=quarantined[CRASHED],
+            too_slow=quarantined[TOO_SLOW],
             follows=job.min_images > 0,
             weights_dir=str(self._store.weights_dir),
             adoptions=tuple(await growth.adopted_since(self._store, job, checkpoint)),

@@ -1,17 +1,20 @@
-"""An image that kills its decoder: found out by trying the suspects alone, then left out of training for good."""
+"""An image that kills its decoder or takes it too long: found out, then left out of training for good.
+
+A decode that takes too long is known by its note. After a crash the images that were being decoded are suspects, and
+the next attempt tries each of them alone.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Mapping
 
-from manyview_server import decode_notes
+from manyview_server.decode_notes import ALONE, CRASHED, QUARANTINE, TOO_SLOW
 from manyview_server.store.records import Job, NewEvent
 from manyview_server.store.store import Store
+from manyview_server.supervise.attempt import Ending
 
 log = logging.getLogger(__name__)
-
-REASON = "DECODER_CRASHED"
 
 
 class PoisonHunt:
@@ -21,29 +24,31 @@ class PoisonHunt:
         self._store = store
         self.suspects: tuple[int, ...] = ()
 
-    async def quarantined(self, job: Job) -> tuple[int, ...]:
-        """The images of the job's data set that no trainer may decode any more."""
-        return await self._store.datasets.unreadable_ids(job.dataset_uid, REASON)
+    async def quarantined(self, job: Job) -> Mapping[str, tuple[int, ...]]:
+        """Return the images of the job's data set that no trainer may decode any more, by reason."""
+        return {reason: await self._store.datasets.unreadable_ids(job.dataset_uid, reason) for reason in QUARANTINE}
 
-    async def look_at_death(self, job: Job, *, innocent: bool) -> bool:
-        """Read what the trainer was decoding when it died; True where that has found a culprit.
-
-        `innocent`: it died of something else, such as another process's need of memory, whatever it was decoding.
-        """
-        path = decode_notes.path_for(self._store.jobs.checkpoint_directory(job.uid))
-        alone, image_ids = await asyncio.to_thread(decode_notes.read, path)
-        path.unlink(missing_ok=True)
-        if innocent:
+    async def look_at_death(self, job: Job, ending: Ending) -> bool:
+        """Look at what the trainer was decoding when it died; True where that has found a culprit."""
+        if ending.reason == TOO_SLOW:
+            return await self._quarantine(job, ending.in_hand[0].item, TOO_SLOW)
+        if ending.reason == "HOST_OUT_OF_MEMORY":  # whatever it was decoding
             self.suspects = ()
             return False
-        if not (alone and len(image_ids) == 1):
-            self.suspects = image_ids
+        if len(ending.in_hand) != 1 or ending.in_hand[0].kind != ALONE:
+            self.suspects = tuple(note.item for note in ending.in_hand if note.is_decode)
             return False
-        (culprit,) = image_ids
+        culprit = ending.in_hand[0].item
         self.suspects = tuple(image_id for image_id in self.suspects if image_id != culprit)
-        message = f"image {culprit:016x} kills the decoder: it is left out from now on"
-        await self._store.datasets.mark_unreadable(job.dataset_uid, culprit, REASON, "it kills the decoder")
+        return await self._quarantine(job, culprit, CRASHED)
+
+    async def _quarantine(self, job: Job, image_id: int, reason: str) -> bool:
+        """List the image as unreadable, and say so to the job's owner and to the operator. False where that is old."""
+        if not await self._store.datasets.mark_unreadable(job.dataset_uid, image_id, reason, QUARANTINE[reason]):
+            return False
+        message = f"image {image_id:016x} is left out from now on: {QUARANTINE[reason]}"
         alert = NewEvent(kind="alert", payload={"reason": "IMAGE_QUARANTINED", "message": message}, attempt=job.attempt)
         await self._store.events.append(job.train_job_id, [alert])
-        log.error("an image kills the decoder", extra={"train_job": job.train_job_id, "image": f"{culprit:016x}"})
+        known = {"train_job": job.train_job_id, "image": f"{image_id:016x}", "reason": reason}
+        log.error("an image is quarantined", extra=known)
         return True

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from manyview_server import awake
@@ -25,7 +25,9 @@ from manyview_server.errors import (
     of_code,
 )
 from manyview_server.link import LinkClosed, LinkCorrupt
+from manyview_server.supervise.decode_watch import DecodeWatch, SlowDecode
 from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
+from manyview_server.supervise.slow_images import SlowImages, content_id
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class PreviewerLimits:
     most_s: float = 120.0
     # From the start of the process to its first message.
     hello_s: float = 60.0
+    # CPU seconds for one image.
+    decode_cpu_s: float = 10.0
     idle_s: float = 60.0
     exit_s: float = 5.0
 
@@ -48,9 +52,16 @@ class PreviewerLimits:
 class PreviewerSupervisor:
     """Keeps at most one previewer. `preview` starts it where there is none; `close` ends it."""
 
-    def __init__(self, *, command: Sequence[str] = WORKER_COMMAND, limits: PreviewerLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        limits: PreviewerLimits | None = None,
+        slow_images: SlowImages | None = None,
+    ) -> None:
         self._command = command
         self._limits = limits or PreviewerLimits()
+        self._slow_images = slow_images or SlowImages()
         self._process: WorkerProcess | None = None
         self._turn = asyncio.Lock()
         self._num_requests = 0
@@ -98,26 +109,50 @@ class PreviewerSupervisor:
             await asyncio.wait(self._tasks)
 
     async def _ask(self, request: m.PreviewImages) -> m.PreviewDone:
+        """Answer one request. An image that takes too long costs a process and its own place in the answer."""
+        image_ids = await asyncio.to_thread(lambda: [content_id(blob) for blob in request.blobs])
+        for _ in range(len(image_ids) + 1):
+            too_slow = self._slow_images.rows(image_ids)
+            answer = await self._answer(replace(request, too_slow=too_slow))
+            if isinstance(answer, m.PreviewDone):
+                return answer
+            if isinstance(answer, m.PreviewFailed):
+                raise of_code(answer.code)(answer.reason, answer.message)
+            image_id = image_ids[answer.note.item]
+            self._slow_images.add(image_id)
+            known = {"image": f"{image_id:016x}", "cpu_s": round(answer.cpu_s, 1)}
+            log.error("an image takes the previewer too long to decode", extra=known)
+        raise AssertionError("each image is slow once")
+
+    async def _answer(self, request: m.PreviewImages) -> m.PreviewDone | m.PreviewFailed | SlowDecode:
+        """Return what the process says, or the decode for which it was ended."""
         if self._idle:
             self._idle.cancel()
         process = await self._running()
+        watch = DecodeWatch(process.pid, process.notes, self._limits.decode_cpu_s)
+        watching = asyncio.create_task(watch.wait())
+        receiving = asyncio.create_task(_answer_of(process, request))
         try:
-            with suppress(LinkClosed):  # then receiving says so too
-                await process.link.send(request)
-            answer = await process.link.receive()
-            if not isinstance(answer, m.PreviewDone | m.PreviewFailed):
-                raise LinkCorrupt(f"{type(answer).__name__} is nothing that a previewer answers")
+            await asyncio.wait([watching, receiving], return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                self._give_up(process)
+                return watching.result()
+            answer = receiving.result()
         except (LinkClosed, LinkCorrupt) as error:
             raise await self._died(process, error) from error
         except BaseException:  # nobody waits for the answer any more, and the next request is not to wait for it
-            self._process = None
-            process.kill()
-            self._spawn(process.stop())
+            self._give_up(process)
             raise
+        finally:
+            watching.cancel()
+            receiving.cancel()
         self._idle = asyncio.get_running_loop().call_later(self._limits.idle_s, self._rest)
-        if isinstance(answer, m.PreviewDone):
-            return answer
-        raise of_code(answer.code)(answer.reason, answer.message)
+        return answer
+
+    def _give_up(self, process: WorkerProcess) -> None:
+        self._process = None
+        process.kill()
+        self._spawn(process.stop())
 
     async def _running(self) -> WorkerProcess:
         """The process; started where there is none, or where it has ended while nobody asked."""
@@ -167,6 +202,15 @@ class PreviewerSupervisor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _answer_of(process: WorkerProcess, request: m.PreviewImages) -> m.PreviewDone | m.PreviewFailed:
+    with suppress(LinkClosed):  # then receiving says so too
+        await process.link.send(request)
+    answer = await process.link.receive()
+    if not isinstance(answer, m.PreviewDone | m.PreviewFailed):
+        raise LinkCorrupt(f"{type(answer).__name__} is nothing that a previewer answers")
+    return answer
 
 
 def _draining() -> Unavailable:

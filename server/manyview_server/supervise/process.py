@@ -15,12 +15,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
-from manyview_server import awake
+from manyview_server import awake, decode_notes
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.link import AsyncLink
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "manyview_server.worker")
-"""`KIND --link-fd N` is appended. Tests put a program of their own here."""
+"""`KIND --link-fd N --notes-fd M` is appended. Tests put a program of their own here."""
 
 STDERR_TAIL_BYTES = 64 << 10
 STDOUT_BYTES = 16 << 20
@@ -29,8 +31,17 @@ STDOUT_BYTES = 16 << 20
 class WorkerProcess:
     """One worker and the front's end of its link. `start` makes it; `stop` must follow."""
 
-    def __init__(self, kind: str, popen: subprocess.Popen[bytes], link: AsyncLink, outputs: Sequence[Output]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        popen: subprocess.Popen[bytes],
+        link: AsyncLink,
+        outputs: Sequence[Output],
+        notes: DecodeNotes,
+    ) -> None:
         self.kind = kind
+        self.notes = notes
+        """What its threads have in hand, or had when it died."""
         self.pid = popen.pid
         self.link = link
         self._popen = popen
@@ -50,24 +61,30 @@ class WorkerProcess:
         arguments: Sequence[str] = (),
         capture_stdout: bool = False,
     ) -> WorkerProcess:
-        """Start `command KIND --link-fd N arguments…`. What it prints is kept, see `stderr_tail` and `stdout`.
+        """Start `command KIND --link-fd N --notes-fd M arguments…`.
+
+        What it prints is kept, see `stderr_tail` and `stdout`.
 
         Raises:
             OSError: the program is missing, or the system has no more processes or descriptors.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
+        with ExitStack() as passed:
+            notes_fd = decode_notes.allocate()
+            passed.callback(os.close, notes_fd)
+            notes = DecodeNotes(notes_fd)
+            ours, theirs = socket.socketpair()
+            passed.enter_context(theirs)
             link = await AsyncLink.over(ours)
             outputs = [Output(STDERR_TAIL_BYTES)]
             if capture_stdout:
                 outputs.append(Output(STDOUT_BYTES))
             try:
                 popen = subprocess.Popen(
-                    [*command, kind, "--link-fd", str(theirs.fileno()), *arguments],
+                    [*command, kind, "--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd), *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=outputs[-1].write_fd,
                     stderr=outputs[0].write_fd,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), notes_fd),
                     start_new_session=True,
                     env=environment(num_threads),
                 )
@@ -78,7 +95,7 @@ class WorkerProcess:
                 raise
         for output in outputs:
             output.attach()
-        return cls(kind, popen, link, outputs)
+        return cls(kind, popen, link, outputs, notes)
 
     @property
     def running(self) -> bool:
@@ -132,6 +149,7 @@ class WorkerProcess:
         os.close(self._pidfd)
         _kill_group(self.pid)
         status = self._popen.wait()
+        self.notes.detach()
         for output in self._outputs:
             output.drain()
             output.close()

@@ -9,19 +9,19 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from manyview_server.decode_notes import CRASHED, QUARANTINE, TOO_SLOW
 from manyview_server.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.messages import EmbedDone
 from manyview_server.store.embeddings import RowError, Rows
 from manyview_server.store.store import Store
 from manyview_server.supervise.embedder import EmbedderSupervisor
-from manyview_server.supervise.poison import REASON as POISON
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ MAX_FAILURES = 8
 NOT_OF_THE_IMAGE = {"NON_FINITE"}
 """Reasons for a row without an embedding that say nothing about the image."""
 
+Quarantined = Mapping[str, Sequence[int]]
+"""Images that must not be decoded, by reason."""
 Images = npt.NDArray[np.void]
 """(n,) of `store.shards.SNAPSHOT_DTYPE`."""
 
@@ -82,7 +84,8 @@ class StoredEmbedder:
         Raises:
             ServiceError: what the embedder says of the model; UNAVAILABLE where it keeps dying, or DRAINING.
         """
-        quarantined = await self._store.datasets.unreadable_ids(self._dataset_uid, POISON)
+        unreadable_ids = self._store.datasets.unreadable_ids
+        quarantined = {reason: await unreadable_ids(self._dataset_uid, reason) for reason in QUARANTINE}
         starts = range(0, len(images), CHUNK_IMAGES)
         parts = [images[start : start + CHUNK_IMAGES] for start in starts]
         chunks = [asyncio.create_task(self._chunk(part, quarantined, count)) for part in parts]
@@ -99,7 +102,7 @@ class StoredEmbedder:
                 await self._store.datasets.mark_unreadable(self._dataset_uid, *told)
         return found
 
-    async def _chunk(self, images: Images, quarantined: Sequence[int], count: Callable[[int], None]) -> EmbeddedImages:
+    async def _chunk(self, images: Images, quarantined: Quarantined, count: Callable[[int], None]) -> EmbeddedImages:
         try:
             done = await self._embed(images, quarantined)
         except FailedPrecondition as error:
@@ -114,7 +117,7 @@ class StoredEmbedder:
         return EmbeddedImages(rows=rows.astype(np.float32), errors=errors)
 
     async def _without_the_culprit(
-        self, images: Images, quarantined: Sequence[int], count: Callable[[int], None]
+        self, images: Images, quarantined: Quarantined, count: Callable[[int], None]
     ) -> EmbeddedImages:
         """The embedder died of these images twice: halve them, until the one that does it is known."""
         if len(images) == 1:
@@ -122,12 +125,12 @@ class StoredEmbedder:
             log.error("an image kills the decoder", extra={"dataset": self._dataset_uid, "image": culprit})
             count(1)
             row = np.full((1, self._spec.num_features), np.nan, np.float32)
-            return EmbeddedImages(rows=row, errors=(RowError(row=0, reason=POISON, message="it kills the decoder"),))
+            return EmbeddedImages(rows=row, errors=(RowError(row=0, reason=CRASHED, message=QUARANTINE[CRASHED]),))
         half = len(images) // 2
         parts = [await self._chunk(part, quarantined, count) for part in (images[:half], images[half:])]
         return _joined(parts)
 
-    async def _embed(self, images: Images, quarantined: Sequence[int]) -> EmbedDone:
+    async def _embed(self, images: Images, quarantined: Quarantined) -> EmbedDone:
         """One answer of the embedder; where it died or is full, it is asked again."""
         spec = self._spec
         for failures_left in reversed(range(MAX_FAILURES)):
@@ -143,7 +146,8 @@ class StoredEmbedder:
                     data_type="float32",
                     time_left_s=0.0,
                     dataset_dir=str(self._store.datasets.directory(self._dataset_uid)),
-                    quarantined=quarantined,
+                    quarantined=quarantined[CRASHED],
+                    too_slow=quarantined[TOO_SLOW],
                 )
             except (Unavailable, ResourceExhausted) as error:
                 if not failures_left or not error.retry_after_s or error.reason == "DRAINING":

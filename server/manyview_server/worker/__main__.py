@@ -1,4 +1,4 @@
-"""`python -m manyview_server.worker KIND --link-fd N`, or `describe`, which prints JSON and ends."""
+"""`python -m manyview_server.worker KIND --link-fd N --notes-fd M`, or `describe`, which prints JSON and ends."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import plugins
 from manyview_server.link import Link
 from manyview_server.messages import Hello
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="manyview_server.worker", description=__doc__)
     parser.add_argument("kind", choices=[*RUN, "describe"])
     parser.add_argument("--link-fd", type=int, help="inherited end of the socketpair to the front")
+    parser.add_argument("--notes-fd", type=int, help="inherited memory for the notes of what is decoded")
     parser.add_argument("--without-plugins", action="store_true", help="as if no package had registered any")
     arguments = parser.parse_args()
     _die_with_parent()
@@ -51,7 +53,8 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1)  # a stack of every thread, for whoever looks into a hang
     threading.excepthook = _end_process
     compute_float32_exactly()
-    channel = Channel(Link(socket.socket(fileno=arguments.link_fd)))
+    notes = DecodeNotes(arguments.notes_fd) if arguments.notes_fd is not None else None
+    channel = Channel(Link(socket.socket(fileno=arguments.link_fd)), notes)
     channel.send(Hello(pid=os.getpid(), versions=versions()))
     RUN[arguments.kind](channel)
 

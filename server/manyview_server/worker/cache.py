@@ -9,9 +9,9 @@ and mapped onto the square.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from manyview_server import failpoints
 from manyview_server.decode_notes import DecodeNotes
 from manyview_server.host_memory import host_memory
 from manyview_server.store.shards import ShardReader
-from manyview_server.worker import decoder, scratch, stored_images
+from manyview_server.worker import scratch, stored_images
+from manyview_server.worker.decode_memory import DecodeMemory
 from manyview_server.worker.decoder import DecodeError
+from manyview_server.worker.guarded_decoder import GuardedDecoder, Resampled
 from manyview_server.worker.scratch import ScratchDiskFull
 
 Snapshot = npt.NDArray[Any]
@@ -123,11 +124,13 @@ class CacheBuilder:
     scratch_dir: Path
     num_threads: int
     notes: DecodeNotes | None = None
-    """Where the threads note what they decode, for the case that it kills them."""
+    """Where the threads note what they decode, for the case that it kills them or takes too long."""
+    memory: DecodeMemory = field(default_factory=DecodeMemory)
+    """What all decodes together may take."""
     suspects: Collection[int] = frozenset()
     """Images that are decoded alone before all others, and noted so: which one kills the process is known then."""
-    quarantined: Collection[int] = frozenset()
-    """Images that are not to be decoded."""
+    quarantined: Mapping[int, str] = field(default_factory=dict)
+    """Images that must not be decoded, each with its reason."""
 
     def decode(
         self,
@@ -164,8 +167,8 @@ class CacheBuilder:
             for at, row in enumerate(rows):
                 try:
                     image = self._decode(reader, snapshot[row])
-                    sizes[row] = image.shape[:2]
-                    target[at] = decoder.resize(image, self.size)
+                    sizes[row] = (image.height, image.width)
+                    target[at] = image.pixels
                 except DecodeError as error:
                     readable[row] = False
                     with lock:
@@ -227,13 +230,10 @@ class CacheBuilder:
             unreadable=cache.unreadable + more.unreadable,
         )
 
-    def _decode(self, reader: ShardReader, row: Any, *, alone: bool = False) -> decoder.Pixels:
+    def _decode(self, reader: ShardReader, row: Any, *, alone: bool = False) -> Resampled:
         data = stored_images.read(reader, row, self.quarantined)
-        image_id = int(row["image_id"])
-        noted: AbstractContextManager[None] = self.notes.of(image_id, alone=alone) if self.notes else nullcontext()
-        with noted:
-            failpoints.reach("cache.decode", image_id)
-            return decoder.decode(data)
+        guarded = GuardedDecoder("cache.decode", self.notes, self.memory)
+        return guarded.decode(data, self.size, item=int(row["image_id"]), alone=alone)
 
     def _num_bytes(self, num_images: int) -> int:
         return num_images * 3 * self.size * self.size

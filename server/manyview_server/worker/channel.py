@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.link import Link, LinkClosed, LinkCorrupt
 from manyview_server.messages import Message
 
@@ -16,8 +17,10 @@ EXIT_ORPHANED = 75
 class Channel:
     """Sends from any thread; hears in a thread of its own."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, notes: DecodeNotes | None = None) -> None:
+        """`notes`: where the front looks for what the worker has in hand."""
         self._link = link
+        self.notes = notes
 
     def send(self, message: Message) -> None:
         """Send one message. Does not return when the front is gone. Raises MessageTooLarge."""

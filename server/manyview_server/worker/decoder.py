@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
+from manyview_server import image_header
+from manyview_server.image_header import HeaderRefused, ImageHeader
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,19 +36,29 @@ class DecodeError(ValueError):
         self.reason = reason
 
 
-def decode(data: bytes) -> Pixels:
-    """Return RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
-
-    Raises:
-        DecodeError: damaged or truncated, of another format, or too large; also what `read_header` refuses.
-    """
+def read_header(data: bytes) -> ImageHeader:
+    """Read an image's header. Raises DecodeError where that alone rules it out."""
     if not data:
         raise DecodeError("IMAGE_EMPTY", "the image has 0 bytes")
     try:
-        header = read_header(data)
+        header = image_header.read_header(data)
     except HeaderRefused as refused:
         raise DecodeError(refused.reason, str(refused)) from refused
     _check_size(header.width, header.height)
+    return header
+
+
+def decode(data: bytes, header: ImageHeader | None = None) -> Pixels:
+    """Return RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
+
+    Args:
+        header: what `read_header` said, where that was asked before.
+
+    Raises:
+        DecodeError: damaged or truncated, of another format, or too large; also what `read_header` refuses.
+        MemoryError: there was none.
+    """
+    header = header or read_header(data)
     if header.extension == "ppm":
         return _decode_ppm(data, header)
     pixels = _decode_jpeg(data) if header.extension == "jpg" else None
@@ -95,7 +106,7 @@ def _decode_pillow(data: bytes) -> Pixels:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
                 return np.array(_to_rgb(image))
-    except DecodeError:
+    except (DecodeError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise DecodeError("TOO_MANY_PIXELS", f"more than {MAX_PIXELS} pixels") from error

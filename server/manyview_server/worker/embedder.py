@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from manyview_server.decode_notes import FORWARD, MODEL, DecodeNotes
 from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.link import MessageTooLarge
 from manyview_server.messages import CancelEmbed, EmbedImages, Message, RowFailed, SetThreads, StartEmbedding
-from manyview_server.worker import decoder
 from manyview_server.worker.channel import Channel
+from manyview_server.worker.decode_memory import DecodeMemory
 from manyview_server.worker.decoder import DecodeError
+from manyview_server.worker.guarded_decoder import GuardedDecoder
 from manyview_server.worker.models import EmbeddingModel, ModelCache, ModelUnavailable
 from manyview_server.worker.requests import DecodedRow, Request
 from manyview_server.worker.scheduler import DecodeTask, ForwardTask, Scheduler
@@ -41,7 +43,7 @@ def run(channel: Channel) -> None:
     start = channel.receive()
     assert isinstance(start, StartEmbedding)
     torch.set_num_threads(1)
-    embedder = Embedder(channel, torch.device(start.device), start.num_threads)
+    embedder = Embedder(channel, torch.device(start.device), start.num_threads, channel.notes)
     embedder.start()
     while True:
         embedder.handle(channel.receive())
@@ -50,8 +52,12 @@ def run(channel: Channel) -> None:
 class Embedder:
     """Threads around a scheduler."""
 
-    def __init__(self, channel: Channel, device: torch.device, num_threads: int) -> None:
+    def __init__(
+        self, channel: Channel, device: torch.device, num_threads: int, notes: DecodeNotes | None = None
+    ) -> None:
         self._channel = channel
+        self._notes = notes or DecodeNotes.private()
+        self._decoder = GuardedDecoder("embedder.decode", self._notes, DecodeMemory())
         self._device = device
         self._models = ModelCache(device)
         self._on_cpu = device.type == "cpu"
@@ -77,7 +83,9 @@ class Embedder:
             case EmbedImages():
                 self._accept(Request(message))
             case CancelEmbed():
-                self._scheduler.cancel(message.request_id)
+                if request := self._scheduler.cancel(message.request_id):
+                    # A sign of life: the front takes silence for a hang.
+                    self._channel.send(request.failed("CANCELLED", "CANCELLED", "its caller has gone"))
             case SetThreads():
                 num_threads = max(1, message.num_threads)
                 self._start_threads(num_threads)
@@ -103,7 +111,8 @@ class Embedder:
                     case DecodeTask() as task:
                         self._decode(task)
                     case ForwardTask() as task:
-                        self._forward(task)
+                        with self._notes.of(FORWARD):
+                            self._forward(task)
 
         threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -112,13 +121,14 @@ class Embedder:
         if self._is_late(request) or (model := self._model_for(request)) is None:
             return
         try:
-            pixels = decoder.resize(decoder.decode(request.image(task.row)), model.image_size)
+            data, number = request.image(task.row), request.message.request_id
+            image = self._decoder.decode(data, model.image_size, request=number, item=task.row)
         except DecodeError as error:
             request.last_decode = time.monotonic()
             request.errors.append(RowFailed(row=task.row, reason=error.reason, message=str(error)))
             self._rows_done(request, 1, model)
             return
-        self._scheduler.decoded(DecodedRow(request=request, row=task.row, pixels=pixels))
+        self._scheduler.decoded(DecodedRow(request=request, row=task.row, pixels=image.pixels))
 
     def _forward(self, task: ForwardTask) -> None:
         rows = [row for row in task.rows if not self._is_late(row.request)]
@@ -171,7 +181,8 @@ class Embedder:
     def _model_for(self, request: Request) -> EmbeddingModel | None:
         """None where there is none; the request has then failed."""
         try:
-            return self._models.get(request.key)
+            with self._notes.of(MODEL, request=request.message.request_id):
+                return self._models.get(request.key)
         except ModelUnavailable as error:
             self._fail(request, error.code, error.reason, str(error))
             return None

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from manyview_server.decode_notes import QUARANTINE, TOO_SLOW
 from manyview_server.learn import methods
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.schema import SettingsError
@@ -33,7 +35,9 @@ from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.worker import decoder, png
 from manyview_server.worker.cache import choose_size
 from manyview_server.worker.channel import Channel
-from manyview_server.worker.decoder import DecodeError, Pixels
+from manyview_server.worker.decode_memory import DecodeMemory
+from manyview_server.worker.decoder import DecodeError
+from manyview_server.worker.guarded_decoder import GuardedDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +54,21 @@ class Decoded:
 def run(channel: Channel) -> None:
     """Answer requests until the link ends."""
     torch.set_num_threads(1)
+    guarded = GuardedDecoder("previewer.decode", channel.notes, DecodeMemory())
     while True:
         message = channel.receive()
         assert isinstance(message, PreviewImages)
         try:
-            channel.send(answer(message))
+            channel.send(answer(message, guarded))
         except MessageTooLarge as error:
             channel.send(PreviewFailed(code=error.code, reason=error.reason, message=error.message))
 
 
-def answer(request: PreviewImages) -> PreviewDone | PreviewFailed:
+def answer(request: PreviewImages, guarded: GuardedDecoder | None = None) -> PreviewDone | PreviewFailed:
     """What becomes of one request."""
     try:
-        return _preview(methods.from_json(request.settings), request)
+        settings = methods.from_json(request.settings)
+        return _preview(settings, request, guarded or GuardedDecoder("previewer.decode", None, DecodeMemory()))
     except SettingsError as error:
         return PreviewFailed(code="FAILED_PRECONDITION", reason="CONFIG_INVALID", message=str(error))
     except PluginBroken as broken:
@@ -70,11 +76,11 @@ def answer(request: PreviewImages) -> PreviewDone | PreviewFailed:
         return PreviewFailed(code="FAILED_PRECONDITION", reason="PLUGIN_FAILED", message=str(broken))
 
 
-def _preview(settings: TrainSettings, request: PreviewImages) -> PreviewDone | PreviewFailed:
+def _preview(settings: TrainSettings, request: PreviewImages, guarded: GuardedDecoder) -> PreviewDone | PreviewFailed:
     size = settings.decode_size or _chosen_size(settings, request)
     if too_large := _too_large(settings, request, size):
         return too_large
-    images = [_decoded(data, size) for data in request.blobs]
+    images = [_read(guarded, request, row, size) for row in range(len(request.blobs))]
     readable = [image for image in images if isinstance(image, Decoded)]
     views = _views(settings, request.epoch, readable)
     blobs = [
@@ -87,12 +93,14 @@ def _preview(settings: TrainSettings, request: PreviewImages) -> PreviewDone | P
 
 
 def _chosen_size(settings: TrainSettings, request: PreviewImages) -> int:
-    """What a data set of these images would be decoded to. They are decoded for it and forgotten, since all together
-    may be large."""
-    shapes = [pixels.shape for data in request.blobs if isinstance(pixels := _pixels(data), np.ndarray)]
-    snapshot = np.zeros(len(shapes), SNAPSHOT_DTYPE)
-    for row, (height, width, _) in zip(snapshot, shapes, strict=True):
-        row["height"], row["width"] = height, width
+    """Return what a data set of these images would be decoded to, by their headers, as training does."""
+    headers = []
+    for data in request.blobs:
+        with suppress(DecodeError):
+            headers.append(decoder.read_header(data))
+    snapshot = np.zeros(len(headers), SNAPSHOT_DTYPE)
+    for row, header in zip(snapshot, headers, strict=True):
+        row["height"], row["width"] = header.height, header.width
     return choose_size(snapshot, settings.image_size, None)
 
 
@@ -120,20 +128,19 @@ def _views(settings: TrainSettings, epoch: int, images: list[Decoded]) -> list[l
     )
 
 
-def _decoded(data: bytes, size: int) -> Decoded | DecodeError:
-    pixels = _pixels(data)
-    if isinstance(pixels, DecodeError):
-        return pixels
-    height, width, _ = pixels.shape
-    image_id = image_id_of(hashlib.sha256(data).digest())
-    return Decoded(image_id=image_id, height=height, width=width, pixels=decoder.resize(pixels, size))
+def _read(guarded: GuardedDecoder, request: PreviewImages, row: int, size: int) -> Decoded | DecodeError:
+    if row in request.too_slow:
+        return DecodeError(TOO_SLOW, QUARANTINE[TOO_SLOW])
+    return _decoded(request.blobs[row], size, guarded, row)
 
 
-def _pixels(data: bytes) -> Pixels | DecodeError:
+def _decoded(data: bytes, size: int, guarded: GuardedDecoder, row: int = 0) -> Decoded | DecodeError:
     try:
-        return decoder.decode(data)
+        image = guarded.decode(data, size, item=row)
     except DecodeError as error:
         return error
+    image_id = image_id_of(hashlib.sha256(data).digest())
+    return Decoded(image_id=image_id, height=image.height, width=image.width, pixels=image.pixels)
 
 
 def _told(image: Decoded | DecodeError, made: Iterator[list[View]]) -> PreviewedImage:

@@ -15,9 +15,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from manyview_server import embedding_rows
+from manyview_server.decode_notes import CRASHED, QUARANTINE, TOO_SLOW
 from manyview_server.messages import EmbedDone, EmbedFailed, EmbedImages, RowFailed
 from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader
 from manyview_server.worker import stored_images
+from manyview_server.worker.decoder import DecodeError
 from manyview_server.worker.models import ModelKey
 
 
@@ -57,12 +59,14 @@ class Request:
         return len(self._stored) if self.is_bulk else len(self.message.blobs)
 
     def image(self, row: int) -> bytes:
-        """An image's file. Raises DecodeError where it is stored and cannot be read."""
+        """An image's file. Raises DecodeError for one that took a decoder too long, and where it cannot be read."""
+        if row in self.message.too_slow:
+            raise DecodeError(TOO_SLOW, QUARANTINE[TOO_SLOW])
         if not self.is_bulk:
             return self.message.blobs[row]
         reader = ShardReader(Path(self.message.dataset_dir))
         try:
-            return stored_images.read(reader, self._stored[row], self.message.quarantined)
+            return stored_images.read(reader, self._stored[row], dict.fromkeys(self.message.quarantined, CRASHED))
         finally:
             reader.close()
 

@@ -117,12 +117,13 @@ class Scheduler:
             self._lane(request).to_decode.append(request)
             self._changed.notify_all()
 
-    def cancel(self, request_id: int) -> None:
-        """Drop a request; one that is not there any more is no error."""
+    def cancel(self, request_id: int) -> Request | None:
+        """Drop a request and return it; None where it is not there any more."""
         with self._changed:
             request = self._requests.get(request_id)
             if request is not None:
                 self._end(request)
+            return request
 
     def take(self, thread: int, *, decodes: bool = True, embeds: bool = True) -> Task:
         """The next task for thread number `thread`, of the kinds that it does. Waits for one."""

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manyview_server import decode_notes
-from manyview_server.decode_notes import DecodeNotes
+from manyview_server.decode_notes import CRASHED, TOO_SLOW, DecodeNotes
 from manyview_server.learn import linear_probe, methods, optimizers
 from manyview_server.learn.alarms import Alarms
 from manyview_server.learn.backbones import WeightsNotFinite
@@ -160,7 +159,13 @@ class Setup:
         )
 
 
-def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped: Callable[[], bool]) -> Setup:
+def prepare(
+    start: StartTraining,
+    channel: Channel,
+    progress: Progress,
+    stopped: Callable[[], bool],
+    notes: DecodeNotes | None = None,
+) -> Setup:
     """Do what comes before the first step; `progress.stage` says at what it is.
 
     Raises:
@@ -180,7 +185,7 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
 
     progress.stage = "decoding"
     stopped = _counted(stopped, progress)
-    builder = _builder(start, image_cache.choose_size(snapshot, settings.image_size, settings.decode_size))
+    builder = _builder(start, notes, image_cache.choose_size(snapshot, settings.image_size, settings.decode_size))
     cache = builder.decode(snapshot, stopped)
     if stopped():
         raise Stopped
@@ -247,22 +252,17 @@ def prepare(start: StartTraining, channel: Channel, progress: Progress, stopped:
     )
 
 
-def _builder(start: StartTraining, size: int) -> CacheBuilder:
-    directory = Path(start.checkpoint_dir)
-    try:
-        notes = DecodeNotes(decode_notes.path_for(directory))
-    except OSError:  # no room for them: a decoder's death would not be explained, and that is all
-        notes = None
+def _builder(start: StartTraining, notes: DecodeNotes | None, size: int) -> CacheBuilder:
     return CacheBuilder(
         dataset_dir=Path(start.dataset_dir),
         size=size,
         device=torch.device(start.device),
         cache_bytes=start.cache_bytes,
-        scratch_dir=directory,
+        scratch_dir=Path(start.checkpoint_dir),
         num_threads=start.num_threads,
         notes=notes,
         suspects=frozenset(start.suspects),
-        quarantined=frozenset(start.quarantined),
+        quarantined=dict.fromkeys(start.quarantined, CRASHED) | dict.fromkeys(start.too_slow, TOO_SLOW),
     )
 
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
+from manyview_server.decode_notes import QUARANTINE
 from manyview_server.store.shards import ShardReader, image_id_of
 from manyview_server.worker.decoder import DecodeError
 
 WANTING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN}
 """Of the errors of reading a file, those that say nothing about the file."""
 
+NOTHING: Mapping[int, str] = {}
 
-def read(reader: ShardReader, row: Any, quarantined: Collection[int] = ()) -> bytes:
+
+def read(reader: ShardReader, row: Any, quarantined: Mapping[int, str] = NOTHING) -> bytes:
     """The file of the image in `row`, an element of an array of `store.shards.SNAPSHOT_DTYPE`.
 
+    Args:
+        quarantined: images that must not be decoded, each with one of the reasons of `QUARANTINE`.
+
     Raises:
-        DecodeError: IMAGE_LOST, CHECKSUM_MISMATCH, or DECODER_CRASHED for one that is quarantined.
+        DecodeError: IMAGE_LOST, CHECKSUM_MISMATCH, or the reason for which the image is quarantined.
         OSError: it cannot be said now, such as for want of descriptors: the image may be well.
     """
     image_id = int(row["image_id"])
     if image_id in quarantined:
-        raise DecodeError("DECODER_CRASHED", "it kills the decoder")
+        reason = quarantined[image_id]
+        raise DecodeError(reason, QUARANTINE[reason])
     try:
         data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
     except (OSError, EOFError) as error:

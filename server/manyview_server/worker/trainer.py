@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from manyview_server import failpoints
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn.alarms import Alarm
 from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.linear_probe import LinearProbe
@@ -54,7 +55,7 @@ def run(channel: Channel) -> None:
     """Do what the first message, a StartTraining, asks for; the last message sent is a TrainingEnded."""
     start = channel.receive()
     assert isinstance(start, StartTraining)
-    trainer = Trainer(channel, start)
+    trainer = Trainer(channel, start, channel.notes)
     channel.listen(trainer.hear)
     progress = trainer.progress
     start_heartbeat(channel, progress)
@@ -79,8 +80,9 @@ def run(channel: Channel) -> None:
 class Trainer:
     """Steps through a job, from the checkpoint it continues from or from the beginning."""
 
-    def __init__(self, channel: Channel, start: StartTraining) -> None:
+    def __init__(self, channel: Channel, start: StartTraining, notes: DecodeNotes | None = None) -> None:
         self._channel = channel
+        self._notes = notes
         self._start = start
         self._stop = threading.Event()
         self._added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
@@ -105,7 +107,7 @@ class Trainer:
         return "succeeded" if self._progress.step >= self._progress.num_steps else "stopped"
 
     def _prepared(self) -> Setup:
-        setup = prepare(self._start, self._channel, self._progress, self._stop.is_set)
+        setup = prepare(self._start, self._channel, self._progress, self._stop.is_set, self._notes)
         self._announce(setup)
         self._measure_baselines(setup)
         return setup

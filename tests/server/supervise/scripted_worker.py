@@ -1,4 +1,4 @@
-"""A worker of a few lines for the tests of supervise: `scripted_worker.py SCRIPT KIND --link-fd N`.
+"""A worker of a few lines for the tests of supervise: `scripted_worker.py SCRIPT KIND --link-fd N --notes-fd M`.
 
 SCRIPT is a JSON object: {"trainer": BEHAVIOUR, "embedder": …, "previewer": …, "selector": …, "describe": TEXT,
 "once_file": PATH}. By `once_file` the behaviour is a list of which each start takes the next one, the last for ever.
@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from manyview_server import decode_notes
 from manyview_server import messages as m
-from manyview_server.decode_notes import DecodeNotes
+from manyview_server.decode_notes import ALONE, DECODE, FORWARD, QUARANTINE, TOO_SLOW, DecodeNotes
 from manyview_server.link import Link, LinkClosed
 from manyview_server.store import checkpoints
 from manyview_server.store.shards import SNAPSHOT_DTYPE
@@ -32,22 +31,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind")
     parser.add_argument("--link-fd", type=int)
+    parser.add_argument("--notes-fd", type=int)
     parsed, _ = parser.parse_known_args(sys.argv[2:])
     behaviour = script.get(parsed.kind, "normal")
     if isinstance(behaviour, list):
         behaviour = behaviour[min(starts(Path(script["once_file"])), len(behaviour) - 1)]
     link = Link(socket.socket(fileno=parsed.link_fd))
+    notes = DecodeNotes(parsed.notes_fd)
     try:
         if parsed.kind == "describe":
             print(behaviour)
         elif parsed.kind == "trainer":
-            Trainer(link, behaviour).run()
+            Trainer(link, behaviour, notes).run()
         elif parsed.kind == "selector":
             Selector(link, behaviour).run()
         elif parsed.kind == "previewer":
-            preview(link, behaviour)
+            preview(link, behaviour, notes)
         else:
-            Embedder(link, behaviour).run()
+            Embedder(link, behaviour, notes).run()
     except LinkClosed:
         os._exit(3)
 
@@ -68,11 +69,18 @@ def rest_of_the_day() -> None:
         time.sleep(3600)
 
 
+def burn() -> None:
+    """Use CPU time until somebody ends the process."""
+    while True:
+        pass
+
+
 class Trainer:
     """Behaviours: "normal" or {"steps", "step_s", "die_at", "silent_at", "stuck_at", "checkpoint_every", "fail", …}."""
 
-    def __init__(self, link: Link, behaviour: Any) -> None:
+    def __init__(self, link: Link, behaviour: Any, notes: DecodeNotes) -> None:
         self.link = link
+        self.notes = notes
         self.plan: dict[str, Any] = {} if behaviour == "normal" else behaviour
         self.stop = threading.Event()
         self.step = 0
@@ -111,25 +119,27 @@ class Trainer:
         return int(json.loads((Path(directory) / "state.json").read_text())["step"])
 
     def decode(self) -> None:
-        """With {"poison": [ids]}, die of these images as a decoder would."""
+        """With {"poison": [ids]}, die of these images as decoders do; with {"too_slow": [ids]}, never finish them."""
+        for image_id in self.plan.get("too_slow", ()):
+            if image_id not in self.start.too_slow:
+                with self.notes.of(DECODE, item=image_id):
+                    burn()
         if not (self.start.suspects or self.plan.get("poison")):
             return
-        notes = DecodeNotes(decode_notes.path_for(Path(self.start.checkpoint_dir)))
         poison = set(self.plan.get("poison", ())) - set(self.start.quarantined)
         for image_id in self.start.suspects:
-            with notes.of(image_id, alone=True):
+            with self.notes.of(ALONE, item=image_id):
                 if image_id in poison:
                     os.kill(os.getpid(), signal.SIGSEGV)
                     rest_of_the_day()
         if poison:
-            with notes.of(min(poison)):
-                thread = threading.Thread(target=self.decode_and_die, args=(notes, 3))
+            with self.notes.of(DECODE, item=min(poison)):
+                thread = threading.Thread(target=self.decode_and_die, args=(3,))
                 thread.start()
                 thread.join()
 
-    @staticmethod
-    def decode_and_die(notes: DecodeNotes, image_id: int) -> None:
-        with notes.of(image_id):
+    def decode_and_die(self, image_id: int) -> None:
+        with self.notes.of(DECODE, item=image_id):
             os.kill(os.getpid(), signal.SIGSEGV)
             rest_of_the_day()
 
@@ -215,8 +225,11 @@ class Trainer:
             rest_of_the_day()
 
 
-def preview(link: Link, behaviour: Any) -> None:
-    """Images b"die", b"hang", b"slow", b"stray" and b"refuse" make it do so; its process id is the `decode_size`."""
+def preview(link: Link, behaviour: Any, notes: DecodeNotes) -> None:
+    """Images b"die", b"hang", b"slow", b"stray" and b"refuse" make it do so; its process id is the `decode_size`.
+
+    An image that begins with b"burn" uses CPU time for ever, wherever it stands.
+    """
     if behaviour == "die at once":
         os._exit(1)
     if behaviour == "no hello":
@@ -226,6 +239,10 @@ def preview(link: Link, behaviour: Any) -> None:
         request = link.receive()
         assert isinstance(request, m.PreviewImages)
         first = request.blobs[0]
+        for row, blob in enumerate(request.blobs):
+            if blob.startswith(b"burn") and row not in request.too_slow:
+                with notes.of(DECODE, item=row):
+                    burn()
         if first == b"die":
             os.kill(os.getpid(), signal.SIGSEGV)
         if first in (b"die", b"hang"):
@@ -237,14 +254,22 @@ def preview(link: Link, behaviour: Any) -> None:
         elif first == b"refuse":
             link.send(m.PreviewFailed(code="INVALID_ARGUMENT", reason="PREVIEW_TOO_LARGE", message="too large"))
         else:
-            link.send(m.PreviewDone(decode_size=os.getpid(), images=(m.PreviewedImage(width=len(first)),)))
+            images = [m.PreviewedImage(width=len(blob)) for blob in request.blobs]
+            for row in request.too_slow:
+                images[row] = m.PreviewedImage(reason=TOO_SLOW, message=QUARANTINE[TOO_SLOW])
+            link.send(m.PreviewDone(decode_size=os.getpid(), images=tuple(images)))
 
 
 class Embedder:
-    """Each image is embedded as its length; images that begin with b"die", b"slow" or b"hang" do so."""
+    """Each image is embedded as its length; images that begin with b"die", b"slow" or b"hang" do so.
 
-    def __init__(self, link: Link, behaviour: Any) -> None:
+    There is no note of what these do. Images that begin with b"note die", b"note hang" or b"burn" do it in a decoder,
+    and one that begins with b"forward hang" in a pass of the network. b"burn" uses CPU time for ever.
+    """
+
+    def __init__(self, link: Link, behaviour: Any, notes: DecodeNotes) -> None:
         self.link = link
+        self.notes = notes
         self.plan: dict[str, Any] = {} if behaviour == "normal" else behaviour
         self.num_threads = 0
         self.cancelled = 0
@@ -254,12 +279,16 @@ class Embedder:
             print("no such library", file=sys.stderr)
             os._exit(1)
         hello(self.link)
+        if self.plan.get("deaf"):
+            rest_of_the_day()
         while True:
             match self.link.receive():
                 case m.StartEmbedding(num_threads=num_threads) | m.SetThreads(num_threads=num_threads):
                     self.num_threads = num_threads
-                case m.CancelEmbed():
+                case m.CancelEmbed(request_id=request_id):
                     self.cancelled += 1
+                    gone = {"code": "CANCELLED", "reason": "CANCELLED", "message": "its caller has gone"}
+                    self.link.send(m.EmbedFailed(request_id=request_id, **gone))
                 case m.EmbedImages() as request:
                     threading.Thread(target=self.embed, args=(request,), daemon=True).start()
 
@@ -267,7 +296,13 @@ class Embedder:
         if request.dataset_dir:
             self.embed_stored(request)
             return
+        for row, blob in enumerate(request.blobs):
+            if row not in request.too_slow:
+                self.decode(request.request_id, row, blob)
         first = request.blobs[0]
+        if first.startswith(b"forward hang"):
+            with self.notes.of(FORWARD):
+                rest_of_the_day()
         if first.startswith(b"die"):
             os.kill(os.getpid(), signal.SIGSEGV)
             rest_of_the_day()
@@ -285,7 +320,7 @@ class Embedder:
             m.EmbedDone(
                 request_id=request.request_id,
                 shape=(len(request.blobs), 1),
-                errors=(),
+                errors=tuple(too_slow(row) for row in request.too_slow),
                 queue_ms=0.0,
                 decode_ms=0.0,
                 forward_ms=0.0,
@@ -294,13 +329,35 @@ class Embedder:
             )
         )
 
+    def decode(self, request_id: int, row: int, blob: bytes) -> None:
+        if not blob.startswith((b"note ", b"burn")):
+            return
+        with self.notes.of(DECODE, request=request_id, item=row):
+            if blob.startswith(b"note late die"):
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if blob.startswith(b"note die"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+                rest_of_the_day()
+            if blob.startswith(b"note hang"):
+                rest_of_the_day()
+            if blob.startswith(b"burn"):
+                burn()
+
     def embed_stored(self, request: m.EmbedImages) -> None:
-        """An image's row is its id, or the behaviour's: {"poison": [ids], "unreadable": [ids], "image_s": seconds}."""
+        """An image's row is its id, or the behaviour's.
+
+        {"poison": [ids], "burn": [ids], "unreadable": [ids], "image_s": seconds}
+        """
         ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"]
         time.sleep(self.plan.get("image_s", 0.0) * len(ids))
         if set(ids.tolist()) & set(self.plan.get("poison", ())) - set(request.quarantined):
             os.kill(os.getpid(), signal.SIGSEGV)
             rest_of_the_day()
+        for row in np.flatnonzero(np.isin(ids, self.plan.get("burn", ()))).tolist():
+            if row not in request.too_slow:
+                with self.notes.of(DECODE, request=request.request_id, item=row):
+                    burn()
         rows = ids.astype("<f4")[:, None]
         bad = np.flatnonzero(np.isin(ids, self.plan.get("unreadable", ())))
         rows[bad] = np.nan
@@ -308,7 +365,10 @@ class Embedder:
             m.EmbedDone(
                 request_id=request.request_id,
                 shape=(len(ids), 1),
-                errors=tuple(m.RowFailed(row=int(row), reason="DECODE_FAILED", message="torn") for row in bad),
+                errors=(
+                    *(m.RowFailed(row=int(row), reason="DECODE_FAILED", message="torn") for row in bad),
+                    *(too_slow(row) for row in request.too_slow),
+                ),
                 queue_ms=0.0,
                 decode_ms=0.0,
                 forward_ms=0.0,
@@ -316,6 +376,10 @@ class Embedder:
                 blobs=(rows.tobytes(),),
             )
         )
+
+
+def too_slow(row: int) -> m.RowFailed:
+    return m.RowFailed(row=row, reason=TOO_SLOW, message=QUARANTINE[TOO_SLOW])
 
 
 class Selector:

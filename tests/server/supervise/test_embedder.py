@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from manyview_server.errors import (
 )
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.embedder import EmbedderLimits, EmbedderSupervisor
+from manyview_server.supervise.slow_images import content_id
 
 Make = Callable[..., EmbedderSupervisor]
 
@@ -55,6 +57,12 @@ async def embed(supervisor: EmbedderSupervisor, *images: bytes, time_left_s: flo
         data_type="float32",
         time_left_s=time_left_s,
     )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def number(done: m.EmbedDone) -> int:
@@ -138,6 +146,131 @@ async def test_one_that_answers_nobody_is_replaced(make):
     with pytest.raises(Unavailable):
         await embed(supervisor, b"hang")
     assert number(await embed(supervisor, b"x")) == 1
+
+
+async def test_an_image_that_takes_too_long_costs_its_own_row_and_nobody_else_notices(make, caplog):
+    supervisor = make(decode_cpu_s=0.3)
+    first = number(await embed(supervisor, b"pid"))
+    slow = asyncio.create_task(embed(supervisor, b"burn", b"abc"))
+    await asyncio.sleep(0.1)
+    others = [asyncio.create_task(embed(supervisor, b"hang" if n == 3 else b"x" * n)) for n in range(3, 6)]
+    done = await slow
+    assert [(error.row, error.reason) for error in done.errors] == [(0, "DECODE_TOO_SLOW")]
+    assert done.shape == (2, 1)
+    others[0].cancel()
+    assert [number(await other) for other in others[1:]] == [4, 5]
+    assert number(await embed(supervisor, b"pid")) != first, "the process was replaced"
+    assert (supervisor._deaths, supervisor._quarantine._known) == (0, {}), "and that was nobody's death"
+    (record,) = [record for record in caplog.records if "too long to decode" in record.message]
+    assert record.image == f"{content_id(b'burn'):016x}"
+
+
+async def test_an_innocent_request_that_waits_beside_a_slow_image_is_asked_again(make):
+    supervisor = make(decode_cpu_s=0.3)
+    await embed(supervisor, b"warm")
+    slow = asyncio.create_task(embed(supervisor, b"burn"))
+    # It hangs without a note for as long as the process lives, and is never a suspect.
+    waits = asyncio.create_task(embed(supervisor, b"hang"))
+    assert (await slow).errors[0].reason == "DECODE_TOO_SLOW"
+    await asyncio.sleep(0.2)
+    assert not waits.done()
+    assert supervisor._quarantine._known == {}
+    waits.cancel()
+
+
+async def test_an_image_whose_caller_has_gone_is_found_and_costs_no_second_process(make):
+    supervisor = make(decode_cpu_s=1.0)
+    first = number(await embed(supervisor, b"pid"))
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            await embed(supervisor, b"burn", time_left_s=0.2)
+    assert not supervisor._work.waiting
+    await until(lambda: supervisor._process is None)
+    second = number(await embed(supervisor, b"pid"))
+    assert second != first
+    done = await embed(supervisor, b"xyz", b"burn")
+    assert [(error.row, error.reason) for error in done.errors] == [(1, "DECODE_TOO_SLOW")]
+    assert number(await embed(supervisor, b"pid")) == second, "it is known by its content, whoever sends it"
+
+
+async def test_many_slow_images_of_one_request_are_found_one_after_the_other(make):
+    done = await embed(make(decode_cpu_s=0.2), b"burn 1", b"ok", b"burn 2")
+    assert [error.row for error in done.errors] == [0, 2]
+
+
+async def test_time_in_which_the_process_is_stopped_condemns_no_image(make):
+    supervisor = make(decode_cpu_s=0.5)
+    pid = number(await embed(supervisor, b"pid"))
+    waits = asyncio.create_task(embed(supervisor, b"note hang"))
+    await until(lambda: any(note.is_decode for note in supervisor._process.notes.read()))
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(1.2)
+    os.kill(pid, signal.SIGCONT)
+    assert number(await embed(supervisor, b"pid")) == pid
+    waits.cancel()
+
+
+async def test_a_task_that_hangs_is_seen_although_callers_come_and_go(make):
+    supervisor = make(silence_s=1.0)
+    first = number(await embed(supervisor, b"pid"))
+    with pytest.raises(DeadlineExceeded):
+        await embed(supervisor, b"note hang", time_left_s=0.2)
+    assert not supervisor._work.waiting
+    async with asyncio.timeout(20):  # others are served meanwhile: that is no progress of the one that hangs
+        while number(await embed(supervisor, b"pid")) == first:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_process_that_takes_up_nothing_is_seen_although_callers_come_and_go(make):
+    supervisor = make({"deaf": True}, silence_s=1.0)
+    for _ in range(100):
+        with pytest.raises((DeadlineExceeded, Unavailable)) as caught:
+            await embed(supervisor, b"x", time_left_s=0.3)
+        if caught.type is Unavailable:
+            break
+    assert caught.value.reason == "EMBEDDER_RESTARTED"
+
+
+async def test_an_idle_process_is_left_alone(make):
+    supervisor = make(silence_s=0.3)
+    first = number(await embed(supervisor, b"pid"))
+    with pytest.raises(DeadlineExceeded):
+        await embed(supervisor, b"slow", time_left_s=0.05)
+    await asyncio.sleep(1.0)
+    assert number(await embed(supervisor, b"pid")) == first
+
+
+@pytest.mark.parametrize(("image", "are_suspects"), [(b"note die", False), (b"die", True)])
+async def test_after_a_death_in_a_decoder_only_its_own_request_is_suspect(make, image, are_suspects):
+    supervisor = make()
+    await embed(supervisor, b"warm")
+    waits = asyncio.create_task(embed(supervisor, b"hang"))
+    await asyncio.sleep(0.1)
+    for call in (embed(supervisor, image), waits):
+        with pytest.raises(Unavailable):
+            await call
+    assert len(supervisor._quarantine._known) == (2 if are_suspects else 1)
+
+
+async def test_a_request_that_kills_the_decoder_after_its_caller_has_gone_is_suspect_too(make):
+    supervisor = make()
+    await embed(supervisor, b"warm")
+    with pytest.raises(DeadlineExceeded):
+        await embed(supervisor, b"note late die", time_left_s=0.1)
+    innocent = asyncio.create_task(embed(supervisor, b"hang"))
+    with pytest.raises(Unavailable):
+        await innocent
+    assert len(supervisor._quarantine._known) == 1
+
+
+async def test_when_a_pass_of_the_network_hangs_all_that_wait_are_suspects_and_tried_alone(make):
+    supervisor = make(silence_s=1.0)
+    with pytest.raises(Unavailable):
+        await embed(supervisor, b"forward hang")
+    with pytest.raises(Unavailable):
+        await embed(supervisor, b"forward hang")
+    with pytest.raises(FailedPrecondition):
+        await embed(supervisor, b"forward hang")
 
 
 async def test_a_full_queue_is_told_with_when_to_come_again(make):

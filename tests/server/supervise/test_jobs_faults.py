@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,35 @@ async def test_images_that_kill_the_decoder_are_found_out_and_left_out_and_cost_
     await create(store, "next")
     await supervise({"steps": 2, "poison": image_ids})
     assert (await reach(store, "next", "SUCCEEDED")).attempt == 1, "the next job knows"
+
+
+async def test_an_image_that_takes_too_long_is_left_out_and_costs_neither_restart_nor_suspicion(store, supervise):
+    image_ids = [image.image_id for image in (await store.datasets.images("clothing", [], 10))[0]]
+    await create(store)
+    await supervise({"steps": 2, "too_slow": image_ids}, patience=replace(QUICK, decode_cpu_s=0.3))
+    job = await reach(store, "job", "SUCCEEDED")
+    assert (job.attempt, job.restarts) == (2, 0)
+    told = await history(store, "job")
+    assert told.count(("alert", "IMAGE_QUARANTINED")) == len(image_ids) == 1
+    assert ("RECOVERING", "DECODE_TOO_SLOW") in told
+    (noted,) = (await store.datasets.images("clothing", ["UNREADABLE"], 10))[0]
+    assert (noted.image_id, noted.reason) == (image_ids[0], "DECODE_TOO_SLOW")
+    await create(store, "next")
+    await supervise({"steps": 2, "too_slow": image_ids}, patience=replace(QUICK, decode_cpu_s=0.3))
+    assert (await reach(store, "next", "SUCCEEDED")).attempt == 1, "the next job knows"
+
+
+async def test_an_image_that_was_unreadable_for_another_reason_is_quarantined_all_the_same(store, supervise):
+    """Else the trainer would meet it again and again."""
+    (image,) = (await store.datasets.images("clothing", [], 10))[0]
+    dataset = await store.datasets.get("clothing")
+    await store.datasets.mark_unreadable(dataset.uid, image.image_id, "DECODE_OUT_OF_MEMORY", "there was none")
+    await create(store)
+    await supervise({"steps": 2, "too_slow": [image.image_id]}, patience=replace(QUICK, decode_cpu_s=0.3))
+    assert (await reach(store, "job", "SUCCEEDED")).attempt == 2
+    (noted,) = (await store.datasets.images("clothing", ["UNREADABLE"], 10))[0]
+    assert noted.reason == "DECODE_TOO_SLOW"
+    assert (await store.datasets.get("clothing")).num_unreadable == 1
 
 
 async def test_a_trainer_that_does_not_leave_after_its_last_word_is_killed(store, supervise):

@@ -22,6 +22,7 @@ from manyview_server.errors import (
     Unavailable,
 )
 from manyview_server.supervise.previewer import PreviewerLimits, PreviewerSupervisor
+from manyview_server.supervise.slow_images import content_id
 
 Make = Callable[..., PreviewerSupervisor]
 
@@ -88,6 +89,25 @@ async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_s
         await preview(supervisor, b"die")
     assert caught.value.reason == "PREVIEW_CRASHED"
     assert (await preview(supervisor, b"x")).images[0].width == 1
+
+
+async def test_an_image_that_takes_too_long_is_refused_and_its_neighbours_are_shown(make, caplog):
+    supervisor = make(decode_cpu_s=0.3)
+
+    async def both() -> m.PreviewImages:
+        return m.PreviewImages(settings={}, epoch=0, max_pixel_bytes=1, blobs=(b"abc", b"burn", b"x", b"burn 2"))
+
+    done = await supervisor.preview(both, 0.0)
+    assert [(image.width, image.reason) for image in done.images] == [
+        (3, ""),
+        (0, "DECODE_TOO_SLOW"),
+        (1, ""),
+        (0, "DECODE_TOO_SLOW"),
+    ]
+    again = await supervisor.preview(both, 0.0)
+    assert again.decode_size == done.decode_size, "they cost no second process"
+    found = [record.image for record in caplog.records if "too long to decode" in record.message]
+    assert found == [f"{content_id(data):016x}" for data in (b"burn", b"burn 2")]
 
 
 async def test_a_process_that_ends_while_nobody_asks_costs_no_request(make):

@@ -104,12 +104,12 @@ async def test_a_program_that_is_missing_is_an_oserror_and_leaks_nothing():
     assert open_fds() == before
 
 
-async def test_a_worker_inherits_its_link_and_nothing_else():
+async def test_a_worker_inherits_its_link_and_its_notes_and_nothing_else():
     program = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[3:])"
     process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
     await process.wait()
     fds = eval(process.stdout)
-    assert len(fds) == 2, "the link, and the listing of the folder itself"
+    assert len(fds) == 3, "the link, the notes, and the listing of the folder itself"
     await process.stop()
 
 

@@ -71,9 +71,10 @@ def image(number: int) -> CheckedImage:
 async def make(store: Store, scripted: Any) -> AsyncIterator[Callable[..., EmbeddingTables]]:
     made: list[EmbedderSupervisor] = []
 
-    def make(behaviour: Any = "normal", max_bytes: int = 1 << 20) -> EmbeddingTables:
+    def make(behaviour: Any = "normal", max_bytes: int = 1 << 20, decode_cpu_s: float = 10.0) -> EmbeddingTables:
         command = scripted(embedder=behaviour)
-        embedder = EmbedderSupervisor(CoreBudget(2), "cpu", command=command, limits=EmbedderLimits(exit_s=0.2))
+        limits = EmbedderLimits(exit_s=0.2, decode_cpu_s=decode_cpu_s)
+        embedder = EmbedderSupervisor(CoreBudget(2), "cpu", command=command, limits=limits)
         made.append(embedder)
         return EmbeddingTables(store, embedder, EmbeddingCache(store.embeddings_dir, max_bytes))
 
@@ -157,7 +158,7 @@ async def test_a_caller_that_goes_away_leaves_what_it_made_and_no_request(store:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not made._embedder._waiters
+    assert not made._embedder._work.waiting
     async with made.open(spec(), snapshot) as table:
         assert table.num_done >= 4
         assert await rows(table) == ids(snapshot)
@@ -189,6 +190,23 @@ async def test_an_image_that_kills_the_embedder_is_found_left_out_and_kept_away_
     assert await store.datasets.unreadable_ids(uid, "DECODER_CRASHED") == (culprit,)
     async with make({"poison": [culprit]}).open(spec(model="backbones/y"), snapshot) as table:
         await table.complete()
+
+
+async def test_an_image_that_takes_the_embedder_too_long_is_found_and_kept_away_from_it(
+    store: Store, make: Any
+) -> None:
+    snapshot = await store.datasets.snapshot("a", 4)
+    slow = int(snapshot.array["image_id"][1])
+    tables = make({"burn": [slow]}, decode_cpu_s=0.3)
+    async with tables.open(spec(), snapshot) as table:
+        await table.complete()
+        segment = await table.segment(0)
+        assert [(error.row, error.reason) for error in segment.errors] == [(1, "DECODE_TOO_SLOW")]
+    assert await store.datasets.unreadable_ids(snapshot.dataset.uid, "DECODE_TOO_SLOW") == (slow,)
+    # A server that starts later knows it from the store.
+    async with make({"burn": [slow]}, decode_cpu_s=600.0).open(spec(model="backbones/y"), snapshot) as table:
+        await table.complete()
+        assert (await table.unreadable()).tolist() == [1]
 
 
 async def test_an_embedder_that_died_once_is_asked_again(store: Store, make: Any, monkeypatch: Any) -> None:

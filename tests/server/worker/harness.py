@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from manyview_server import decode_notes
+from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import methods
 from manyview_server.link import Link, LinkClosed
 from manyview_server.messages import Message, StartTraining
@@ -31,13 +33,17 @@ class Worker:
 
     def __init__(self, kind: str) -> None:
         ours, theirs = socket.socketpair()
+        notes_fd = decode_notes.allocate()
+        self.notes = DecodeNotes(notes_fd)
+        descriptors = ["--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd)]
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "manyview_server.worker", kind, "--link-fd", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "manyview_server.worker", kind, *descriptors],
+                pass_fds=[theirs.fileno(), notes_fd],
                 start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
             )
+        os.close(notes_fd)
         ours.settimeout(TIMEOUT_S)
         self.link = Link(ours)
         self.received: list[Message] = []

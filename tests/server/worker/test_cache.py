@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from manyview_server import decode_notes
-from manyview_server.decode_notes import DecodeNotes
+from manyview_server.decode_notes import ALONE, DecodeNotes
 from manyview_server.host_memory import HostMemory
+from manyview_server.image_header import ImageHeader
 from manyview_server.store.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.worker import cache as image_cache
 from manyview_server.worker import decoder, scratch
@@ -138,22 +138,24 @@ def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once
 
 def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path, harness) -> None:
     snapshot = harness.write_dataset(tmp_path, harness.digits(5))
-    image_id = int(snapshot["image_id"][3])
-    found = decode(tmp_path, snapshot, quarantined={image_id})
-    assert [(image.image_id, image.reason) for image in found.unreadable] == [(image_id, "DECODER_CRASHED")]
-    assert found.readable.tolist() == [True, True, True, False, True]
+    other_id, image_id = snapshot["image_id"][[0, 3]].tolist()
+    found = decode(tmp_path, snapshot, quarantined={image_id: "DECODER_CRASHED", other_id: "DECODE_TOO_SLOW"})
+    told = [(image.image_id, image.reason) for image in found.unreadable]
+    assert told == [(other_id, "DECODE_TOO_SLOW"), (image_id, "DECODER_CRASHED")]
+    assert found.readable.tolist() == [False, True, True, False, True]
 
 
 def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path, harness, monkeypatch) -> None:
     images = harness.digits(150)
     snapshot = harness.write_dataset(tmp_path, images)
-    path, seen = tmp_path / "notes", []
-    notes = DecodeNotes(path)
+    notes, seen = DecodeNotes.private(), []
     decode_really = decoder.decode
 
-    def decode_and_look(data: bytes):
-        seen.append((image_id_of(hashlib.sha256(data).digest()), decode_notes.read(path)))
-        return decode_really(data)
+    def decode_and_look(data: bytes, header: ImageHeader):
+        noted = notes.read()
+        alone = [note.kind for note in noted] == [ALONE]
+        seen.append((image_id_of(hashlib.sha256(data).digest()), (alone, tuple(note.item for note in noted))))
+        return decode_really(data, header)
 
     monkeypatch.setattr(decoder, "decode", decode_and_look)
     suspects = snapshot["image_id"][[7, 140]].tolist()
@@ -164,7 +166,7 @@ def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path
     for image_id, (alone, noted) in seen:
         assert image_id in noted
         assert not alone
-    assert decode_notes.read(path) == (False, ())
+    assert notes.read() == ()
 
 
 @pytest.mark.parametrize(

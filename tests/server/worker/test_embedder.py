@@ -163,13 +163,20 @@ def test_a_request_whose_time_is_over_is_told_so(embed, blobs) -> None:
     assert failed.code == "DEADLINE_EXCEEDED"
 
 
-def test_a_cancelled_request_is_not_answered_and_those_after_it_are(worker, checkpoint, blobs) -> None:
+def test_a_cancelled_request_is_confirmed_and_those_after_it_are_answered(worker, checkpoint, blobs) -> None:
     worker.send(request(7, blobs * 5, checkpoint))
     worker.send(CancelEmbed(request_id=7))
     worker.send(request(8, blobs[:2], checkpoint))
     worker.send(request(9, blobs[:2], checkpoint))
     answer(worker, 9)
-    assert 7 not in {message.request_id for message in worker.received[-3:] if isinstance(message, EmbedDone)}
+    (gone,) = [message for message in worker.of(EmbedFailed) if message.request_id == 7]
+    assert gone.reason == "CANCELLED"
+    assert 7 not in {message.request_id for message in worker.of(EmbedDone)}
+
+
+def test_an_image_that_took_too_long_costs_its_row_and_is_not_decoded(embed, blobs) -> None:
+    done = embed(13, [blobs[0], b"not even looked at", blobs[1]], too_slow=(1,))
+    assert [(error.row, error.reason) for error in done.errors] == [(1, "DECODE_TOO_SLOW")]
 
 
 def test_a_missing_checkpoint_fails_the_request_and_nothing_else(embed, blobs, tmp_path: Path) -> None:

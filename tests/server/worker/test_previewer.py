@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,9 @@ from manyview_server.store.shards import image_id_of
 from manyview_server.worker import previewer, trainer
 from manyview_server.worker.cache import CacheBuilder
 from manyview_server.worker.channel import EXIT_ORPHANED
+from manyview_server.worker.decode_memory import DecodeMemory
 from manyview_server.worker.feed import Feed
+from manyview_server.worker.guarded_decoder import GuardedDecoder
 from plugins import POSTERIZE
 
 SHAPES = [(16, 16), (24, 24), (40, 25), (9, 60), (120, 120)]
@@ -35,6 +37,9 @@ EVERYTHING = {
     "quarter_turn": {"probability": 0.3},
     "vertical_flip": {"probability": 0.5},
 }
+
+
+GUARDED = GuardedDecoder("previewer.decode", None, DecodeMemory())
 
 
 class Sent:
@@ -146,7 +151,7 @@ def test_one_image_alone_is_as_in_its_batch_to_the_last_bit_of_a_float(
     settings = methods.from_json(harness.settings("simclr", **FIXED, views=EVERYTHING, decode_size=32))
     step = seen[-1]
     for row, image_id in enumerate(step.image_ids):
-        image = previewer._decoded(files[image_id], 32)
+        image = previewer._decoded(files[image_id], 32, GUARDED)
         ((one, other),) = previewer._views(settings, step.epoch, [image])
         assert torch.equal(one.pixels, step.views[0][0, row])
         assert torch.equal(other.pixels, step.views[0][1, row])
@@ -170,7 +175,7 @@ def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, harness: M
     assert batch.epoch == 1
     views = PRESETS[preset]
     by_size = make_views(batch.images, batch.sizes, batch.image_ids, views, image_size=20, seed=3, epoch=1)
-    images = [previewer._decoded(files[image_id], 40) for image_id in batch.image_ids.tolist()]
+    images = [previewer._decoded(files[image_id], 40, GUARDED) for image_id in batch.image_ids.tolist()]
     found = replay.replay(
         torch.stack([image.pixels for image in images]),
         torch.tensor([(image.height, image.width) for image in images]),
@@ -248,11 +253,18 @@ def test_the_size_is_that_of_a_data_set_of_these_images(harness: ModuleType) -> 
     assert [done.decode_size for done in sizes] == [20, 32]
 
 
+def test_an_image_that_took_too_long_is_not_decoded_again(harness: ModuleType) -> None:
+    good = harness.encoded(harness.picture(0, 0))
+    done = previewer.answer(replace(request(harness.settings("simclr"), [good, good]), too_slow=(0,)))
+    assert isinstance(done, PreviewDone)
+    assert [image.reason for image in done.images] == ["DECODE_TOO_SLOW", ""]
+
+
 def test_images_that_cannot_be_read_cost_only_themselves(harness: ModuleType) -> None:
     good = harness.encoded(harness.picture(0, 0))
     done = previewer.answer(request(harness.settings("simclr"), [b"", good, b"\xff\xd8\xff junk"]))
     assert isinstance(done, PreviewDone)
-    assert [image.reason for image in done.images] == ["IMAGE_EMPTY", "", "DECODE_FAILED"]
+    assert [image.reason for image in done.images] == ["IMAGE_EMPTY", "", "HEADER_CORRUPT"]
     assert [len(image.views) for image in done.images] == [0, 2, 0]
     assert len(done.blobs) == 3
     none = previewer.answer(request(harness.settings("simclr"), [b""]))

@@ -20,8 +20,9 @@ def test_the_bytes_that_were_sent_or_a_reason(harness: ModuleType, tmp_path: Pat
     moved = rows[1].copy()
     moved["offset"] += 1
     for row, quarantined, reason in (
-        (rows[0], {int(rows[0]["image_id"])}, "DECODER_CRASHED"),
-        (moved, (), "CHECKSUM_MISMATCH"),
+        (rows[0], {int(rows[0]["image_id"]): "DECODER_CRASHED"}, "DECODER_CRASHED"),
+        (rows[0], {int(rows[0]["image_id"]): "DECODE_TOO_SLOW"}, "DECODE_TOO_SLOW"),
+        (moved, {}, "CHECKSUM_MISMATCH"),
     ):
         with pytest.raises(DecodeError) as caught:
             stored_images.read(reader, row, quarantined)

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import plugins
-from manyview_server import decode_notes
+from manyview_server.decode_notes import ALONE
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.messages import (
     AlertRaised,
@@ -277,13 +277,13 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
     image_id = int(np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)["image_id"][50])
     (tmp_path / "failpoints" / f"cache.decode@{image_id}").write_text("segv always")
     job = changed(start, {}, tmp_path / "job" / "checkpoints")
-    notes = tmp_path / "job" / decode_notes.FILE
 
     def dies(job: StartTraining) -> tuple[bool, tuple[int, ...]]:
         with harness.Worker("trainer") as worker:
             worker.send(job)
             assert worker.process.wait(40) == -signal.SIGSEGV
-        return decode_notes.read(notes)
+            notes = worker.notes.read()
+        return [note.kind for note in notes] == [ALONE], tuple(note.item for note in notes)
 
     alone, suspects = dies(job)
     assert not alone

@@ -1,0 +1,64 @@
+"""Encoded image -> resampled pixels, within the limits that hold for every decode, whoever asks for it.
+
+The memory is bounded here. The time is bounded from outside: the front reads the notes, and replaces a worker that
+decodes one image for too long.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from manyview_server import failpoints
+from manyview_server.decode_notes import ALONE, DECODE, DecodeNotes
+from manyview_server.learn.lack_of_memory import is_lack_of_memory
+from manyview_server.worker import decoder
+from manyview_server.worker.decode_memory import DecodeMemory
+from manyview_server.worker.decoder import DecodeError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resampled:
+    """An image at the size that was asked for, and the size that it had."""
+
+    pixels: Tensor
+    """(3, S, S) uint8."""
+    height: int
+    width: int
+
+
+class GuardedDecoder:
+    """Decodes images for the threads of one worker."""
+
+    def __init__(self, failpoint: str, notes: DecodeNotes | None, memory: DecodeMemory) -> None:
+        """Without `notes` the front sees nothing, and bounds no time."""
+        self._failpoint = failpoint
+        self._notes = notes
+        self._memory = memory
+
+    def decode(self, data: bytes, size: int, *, request: int = 0, item: int, alone: bool = False) -> Resampled:
+        """Decode an image and resample it to (3, size, size).
+
+        Args:
+            request: with `item`, what the notes call the image.
+            alone: no other image is decoded at the same time.
+
+        Raises:
+            DecodeError: what `decoder.decode` raises, or DECODE_OUT_OF_MEMORY.
+        """
+        header = decoder.read_header(data)
+        kind = ALONE if alone else DECODE
+        noted = self._notes.of(kind, request=request, item=item) if self._notes else nullcontext()
+        with self._memory.room(header), noted:
+            try:
+                failpoints.reach(self._failpoint, item)
+                pixels = decoder.decode(data, header)
+                height, width, _ = pixels.shape
+                return Resampled(pixels=decoder.resize(pixels, size), height=height, width=width)
+            except Exception as error:
+                if not is_lack_of_memory(error):
+                    raise
+                text = f"there was no memory to decode {header.width:,} x {header.height:,} pixels"
+                raise DecodeError("DECODE_OUT_OF_MEMORY", text) from error
