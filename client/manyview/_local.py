@@ -13,11 +13,13 @@ import time
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from manyview._arguments import positive_s
 from manyview._client import Client
+from manyview._deadline import Deadline, take
 from manyview._errors import ManyviewError, Unavailable
+from manyview._log_tail import LogTail
 
 _STOP_S = 30.0
 _LOG_LINES = 15
@@ -56,13 +58,13 @@ class LocalServer:
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="manyview-") if data_dir is None else None
         folder = Path(self._temporary.name if self._temporary else data_dir or "")
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the server)
+        self._log = LogTail()
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", str(folder)]
         self._process = subprocess.Popen(
             [*command, "--exit-with-parent"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=self._log.fileno(),
             env=None if env is None else dict(env),
             start_new_session=True,
         )
@@ -93,10 +95,10 @@ class LocalServer:
         output = self._process.stdout
         assert output is not None
         threading.Thread(target=lambda: lines.put(output.readline()), name="manyview-local", daemon=True).start()
-        ends = time.monotonic() + timeout_s
+        deadline = Deadline(timeout_s)
         try:
-            line = lines.get(timeout=timeout_s)
-            self._wait_serving(address := str(json.loads(line)["address"]), ends)
+            line = take(lines, timeout_s)
+            self._wait_serving(address := str(json.loads(line)["address"]), deadline)
         except queue.Empty:
             raise self._failure(f"did not start within {timeout_s:g} s") from None
         except (ValueError, KeyError):
@@ -104,7 +106,7 @@ class LocalServer:
             raise self._failure(f"ended with exit status {self._process.poll()} before it served") from None
         return address
 
-    def _wait_serving(self, address: str, ends: float) -> None:
+    def _wait_serving(self, address: str, deadline: Deadline) -> None:
         with Client(address) as client:
             while True:
                 try:
@@ -113,7 +115,7 @@ class LocalServer:
                 except ManyviewError:
                     if self._process.poll() is not None:
                         raise self._failure("ended before it served") from None
-                if time.monotonic() > ends:
+                if deadline.left_s() == 0:
                     raise self._failure("did not become healthy")
                 time.sleep(0.05)
 
@@ -124,8 +126,7 @@ class LocalServer:
             return
 
     def _failure(self, what: str) -> Unavailable:
-        self._log.seek(0)
-        last = self._log.read().decode("utf-8", "replace").strip().splitlines()[-_LOG_LINES:]
+        last = self._log.last_lines(_LOG_LINES)
         missing = any("No module named" in line for line in last)
         hint = '\nIs the server installed? pip install "manyview[server]"' if missing else ""
         told = "\n".join(["its last words:", *last]) if last else "it said nothing"
