@@ -63,6 +63,13 @@ class Actor:
         self._process.wait()
         return True
 
+    def suspend(self, seconds: float) -> None:
+        """Stop it with SIGSTOP for a while."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
+
     def finish(self, timeout_s: float) -> None:
         """End its stdin and wait until it is done. Fails with what it printed where it did not end well, and with
         where its threads are where it does not end."""
