@@ -250,7 +250,7 @@ class EmbedderSupervisor:
         try:
             threads = self._budget.embedder_threads
             process = await WorkerProcess.start("embedder", num_threads=threads, command=self._command)
-            async with asyncio.timeout(self._limits.hello_s):
+            async with awake.timeout(self._limits.hello_s):
                 await process.link.receive()
                 num_threads = self._budget.embedder_threads
                 await process.link.send(m.StartEmbedding(device=self._device, num_threads=num_threads))
@@ -311,7 +311,7 @@ class EmbedderSupervisor:
         tasks = TaskWatch(process.notes, self._limits.silence_s)
         while process.running:
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(LOOK_S, self._limits.silence_s / 8)):
+                async with awake.timeout(min(LOOK_S, self._limits.silence_s / 8)):
                     await process.wait()
             if not process.running or self._process is not process:
                 return

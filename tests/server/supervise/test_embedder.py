@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,18 @@ async def test_time_in_which_the_process_is_stopped_condemns_no_image(make):
     os.kill(pid, signal.SIGCONT)
     assert number(await embed(supervisor, b"pid")) == pid
     waits.cancel()
+
+
+async def test_a_process_that_was_stopped_together_with_the_server_is_not_silent(make):
+    supervisor = make(silence_s=2.0)
+    pid = number(await embed(supervisor, b"pid"))
+    asked = asyncio.create_task(embed(supervisor, b"slow"))
+    await asyncio.sleep(0.1)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)  # this process is stopped, too
+    os.kill(pid, signal.SIGCONT)
+    assert number(await asked) == 4
+    assert number(await embed(supervisor, b"pid")) == pid, "it is the same process"
 
 
 async def test_a_task_that_hangs_is_seen_although_callers_come_and_go(make):
