@@ -47,14 +47,15 @@ class InitialWeights:
         """Into every backbone in `network`: a teacher begins as the student does.
 
         Raises:
-            ValueError: they are of another network, or not finite; names what is wrong.
+            ValueError: they are of another network; names what differs.
+            WeightsNotFinite: they hold NaN or infinity; names where.
         """
         for module in network.modules():
             if isinstance(module, Backbone):
                 try:
                     load_weights(module, self.tensors)
                 except WeightsNotFinite as error:
-                    raise ValueError(f"backbone_weights: {self.file!r} is damaged: {error}") from error
+                    raise WeightsNotFinite(f"backbone_weights: {self.file!r} is damaged: {error}") from error
                 except ValueError as error:
                     raise ValueError(f"backbone_weights: {self.file!r} does not fit the backbone: {error}") from error
 

@@ -37,6 +37,7 @@ from manyview_server.worker.reporter import Progress, TrainingFailed
 from manyview_server.worker.training_images import TrainingImages, arrange
 
 CONFIG_HINT = "Correct the configuration, and create the job again."
+WEIGHTS_HINT = "Replace the file on the server, and create the job again."
 
 
 class Stopped(Exception):
@@ -317,6 +318,8 @@ def _initial_weights(start: StartTraining, settings: TrainSettings) -> InitialWe
         backbone_check.check(settings, initial)
     except PluginBroken:
         raise
+    except WeightsNotFinite as error:
+        raise TrainingFailed("CONFIG_INVALID", str(error), WEIGHTS_HINT) from error
     except ValueError as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     return initial

@@ -305,7 +305,10 @@ def test_weights_that_are_not_finite_are_refused_before_the_images_are_decoded(
     theirs["conv1.weight"][3] = torch.nan
     save_file(theirs, tmp_path / "weights" / "mine.safetensors")
     failed = refused(weights)
-    assert failed.reason == "CONFIG_INVALID"
+    assert (failed.reason, failed.hint) == (
+        "CONFIG_INVALID",
+        "Replace the file on the server, and create the job again.",
+    )
     expected = (
         "backbone_weights: 'mine.safetensors' is damaged: the weights are not finite: conv1.weight (27 of 216 values)"
     )
