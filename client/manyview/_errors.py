@@ -132,7 +132,7 @@ class Aborted(ManyviewError):
 
 
 class OutOfRange(ManyviewError):
-    """A cursor is older than what is held, or beyond the newest event."""
+    """A cursor is older than what is held, or beyond the newest event; `metadata` has "oldest" and "newest"."""
 
     code = "OUT_OF_RANGE"
 

@@ -33,9 +33,9 @@ def status_details(
 class Refused(Exception):
     """A call that the fake refuses, with the status to answer."""
 
-    def __init__(self, code: str, reason: str, message: str) -> None:
+    def __init__(self, code: str, reason: str, message: str, metadata: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message, self.metadata = code, reason, message, metadata or {}
 
     def details(self) -> bytes:
-        return status_details(self.code, self.message, self.reason, {}, None, {})
+        return status_details(self.code, self.message, self.reason, self.metadata, None, {})

@@ -294,7 +294,8 @@ class FakeState(FakeEmbeddings):
     def subscribe_metrics(self, request: Any, context: Any) -> Iterator[metrics.SubscribeMetricsResponse]:
         job, cursor = self._job(request.train_job), request.after_sequence
         if cursor > job.last_sequence:
-            raise Refused("OUT_OF_RANGE", "SEQUENCE_AHEAD", f"the newest event is {job.last_sequence}")
+            held = {"oldest": "1", "newest": str(job.last_sequence)}
+            raise Refused("OUT_OF_RANGE", "SEQUENCE_AHEAD", f"the newest event is {job.last_sequence}", held)
         while context.is_active() and not self._closed:
             with self._changed:
                 fresh = self.events[job.name][cursor:]

@@ -69,7 +69,8 @@ class Job:
 
         A dropped connection or a server's restart is bridged; the error surfaces only after `reconnect_timeout_s`
         (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log, snapshot.
-        Raises OutOfRange SEQUENCE_EXPIRED, with the oldest one held in `metadata`, when `after` is too old.
+        Raises OutOfRange SEQUENCE_EXPIRED when `after` is too old and SEQUENCE_AHEAD when it is beyond the newest
+        event; `metadata` has both ends of what is held, "oldest" and "newest".
         """
         reconnect_s = positive_s("reconnect_timeout_s", reconnect_timeout_s)
         return _metrics.follow(

@@ -107,7 +107,7 @@ class LocalServer:
         return address
 
     def _wait_serving(self, address: str, deadline: Deadline) -> None:
-        with Client(address) as client:
+        with Client(address, timeout_s=max(1.0, deadline.left_s() or 0.0)) as client:
             while True:
                 try:
                     if client.health() == "SERVING":

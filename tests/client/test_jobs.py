@@ -122,6 +122,16 @@ def test_a_cursor_that_is_too_old_is_an_error_not_a_gap(job: manyview.Job, serve
     assert raised.value.metadata == {"oldest": "500"}
 
 
+def test_a_cursor_beyond_the_newest_event_is_an_error_with_both_ends_of_what_is_held(
+    job: manyview.Job, server: FakeServer
+) -> None:
+    server.add_scalars(job.name, 1, loss=1.0)
+    with pytest.raises(manyview.OutOfRange) as raised:
+        next(iter(job.metrics(after=9)))
+    assert raised.value.reason == "SEQUENCE_AHEAD"
+    assert raised.value.metadata == {"oldest": "1", "newest": "1"}
+
+
 def test_a_server_that_stays_away_is_given_up_after_the_callers_time(job: manyview.Job, server: FakeServer) -> None:
     server.fail("SubscribeMetrics", "UNAVAILABLE", times=999)
     start = time.monotonic()
