@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from manyview_server.host_memory import host_memory
-from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes, oom_kills
+from manyview_server.host_memory import HostMemory, host_memory
+from manyview_server.supervise import budget as module
+from manyview_server.supervise.budget import (
+    CoreBudget,
+    available_cores,
+    cache_bytes,
+    embed_queue_bytes,
+    oom_kills,
+)
 
 AFFINITY = len(os.sched_getaffinity(0))
 
@@ -111,3 +118,12 @@ def test_the_kernel_s_kills_are_counted_in_the_container_and_on_the_machine(tmp_
 def test_decoded_images_take_a_third_of_a_device():
     assert cache_bytes(3 << 30, "cuda:0") == 1 << 30
     assert cache_bytes(1 << 60, "cpu") == int(host_memory().limit_bytes / 3)
+
+
+@pytest.mark.parametrize(("limit_mib", "queue_mib"), [(512, 32), (128, 16), (4096, 256), (65536, 256)])
+def test_images_that_wait_to_be_embedded_take_a_share_of_the_memory_and_at_least_a_message(
+    monkeypatch, limit_mib, queue_mib
+):
+    memory = HostMemory(limit_bytes=limit_mib << 20, available_bytes=0)
+    monkeypatch.setattr(module, "host_memory", lambda: memory)
+    assert embed_queue_bytes(16 << 20) == queue_mib << 20

@@ -254,3 +254,16 @@ def test_a_batch_that_finds_no_memory_is_halved_down_to_one_image(
     else:
         assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
         assert "16 pixels" in told.message
+
+
+def test_it_has_as_many_threads_as_it_was_ever_told_and_not_one_for_each_core_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Embedder, "_spawn", lambda self, name, *_, **__: started.append(name))
+    embedder = Embedder(SimpleNamespace(send=None), torch.device("cpu"), num_threads=2)
+    embedder.start()
+    assert started == ["embed-0", "embed-1"]
+    for num_threads in (1, 4, 2, 0):
+        embedder.handle(SetThreads(num_threads=num_threads))
+    assert started == ["embed-0", "embed-1", "embed-2", "embed-3"]

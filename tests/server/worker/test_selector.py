@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from manyview_server.host_memory import HostMemory
 from manyview_server.learn import selection
 from manyview_server.link import MAX_ANSWER_BYTES, Link
 from manyview_server.messages import (
@@ -239,3 +240,18 @@ def test_an_answer_that_is_too_large_for_the_link_is_replaced_by_the_reason() ->
     assert isinstance(failed, SelectionFailed)
     assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
     assert failed.message == "a PcaFitted may carry 67,108,864 bytes of data (got 67,108,865)"
+
+
+def test_a_table_that_does_not_fit_into_memory_is_refused_before_it_is_read(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def memory(available: int) -> None:
+        found = HostMemory(limit_bytes=1 << 40, available_bytes=available)
+        monkeypatch.setattr(selector, "host_memory", lambda: found)
+
+    memory(4 * N * D)
+    assert isinstance(selector.answer(select(table, "coreset", 2)), RowsSelected)
+    memory(4 * N * D - 1)
+    failed = selector.answer(select(table, "coreset", 2))
+    assert isinstance(failed, SelectionFailed)
+    assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
