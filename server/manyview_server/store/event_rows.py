@@ -39,18 +39,18 @@ def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) 
         FROM job WHERE pk = ?
     """
     last, newest = connection.execute(sql, (pk,)).fetchone()
-    times = list(accumulate((at for at, _ in pending), max, initial=newest))[1:]
+    times = accumulate((max(at, newest) for at, _ in pending), max)
     events = [
         Event(
             sequence=sequence,
-            time=times[sequence - last - 1],
+            time=at,
             attempt=new.attempt,
             step=new.step,
             epoch=new.epoch,
             kind=new.kind,
             payload=new.payload,
         )
-        for sequence, (_, new) in enumerate(pending, start=last + 1)
+        for sequence, (at, (_, new)) in enumerate(zip(times, pending, strict=True), start=last + 1)
     ]
     connection.executemany(
         "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
