@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -66,6 +67,9 @@ class App:
         except Exception:
             log.exception("cannot start: the server has a fault")
             return 1
+        # What was imported stays for ever: the collector need not look at it again, while everybody waits.
+        gc.collect()
+        gc.freeze()
         watchdog = LoopWatchdog()
         watchdog.start()
         try:

@@ -24,7 +24,7 @@ MAX_CHOSEN = 100_000
 """Images that a selection takes as chosen already."""
 MAX_QUERIES = 10_000
 """Stored images that a call can name as its queries."""
-MAX_LABELS = 100_000
+MAX_LABELS = 25_000
 """Labels that a selection can name a count for."""
 
 ID = FieldLimit(bytes=256)

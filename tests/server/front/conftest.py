@@ -258,14 +258,20 @@ def options() -> dict[str, object]:
 
 
 @pytest.fixture
-async def front(tmp_path: Path, options: dict[str, object]) -> AsyncIterator[Front]:
+def offered() -> Catalogue:
+    """What can be trained, which a test module overrides."""
+    return CATALOGUE
+
+
+@pytest.fixture
+async def front(tmp_path: Path, options: dict[str, object], offered: Catalogue) -> AsyncIterator[Front]:
     settings = ServeSettings(**{"listen": "127.0.0.1:0", "data": tmp_path / "data", "heartbeat_s": 0.2, **options})
     store = Store.open(settings.data)
     embedder, previewer, trainers, local = FakeEmbedder(), FakePreviewer(), FakeTrainers(), LocalSelector()
     cache = EmbeddingCache(store.embeddings_dir, settings.embedding_cache_bytes)
     backend = Backend(
         store=store,
-        catalogue=CATALOGUE,
+        catalogue=offered,
         trainers=trainers,
         embedder=embedder,
         tables=EmbeddingTables(store, embedder, cache),  # type: ignore[arg-type]

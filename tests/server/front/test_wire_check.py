@@ -75,9 +75,9 @@ TOO_LARGE = [
     (ms.SubscribeMetricsRequest(kinds=[1] * 700), "kinds", "has 700 bytes; at most 640"),
     (ms.QueryMetricsRequest(metric_names=["a"] * 1001), "metric_names", "has more than 1,000 items"),
     (
-        em.SelectSamplesRequest(balance=em.ClassBalance(counts={f"{i}": 1 for i in range(100_001)})),
+        em.SelectSamplesRequest(balance=em.ClassBalance(counts={f"{i}": 1 for i in range(25_001)})),
         "balance.counts",
-        "has more than 100,000 items",
+        "has more than 25,000 items",
     ),
 ]
 
