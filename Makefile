@@ -17,7 +17,7 @@ help:
 	@echo "make parity         losses, optimizers and evaluation side by side with lightly, the reference"
 	@echo "make check          format, lint, types, import contracts, freshness of the generated stubs"
 	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
-	@echo "make bench          what the service costs, how soon it recovers, how fast it selects (IMAGES=DIR)"
+	@echo "make bench          what the service costs, how soon it recovers, how fast it selects, how long others wait (IMAGES=DIR)"
 	@echo "make bench-quality  each method beside lightly's loop on CIFAR-10, cell by cell (IMAGES=DIR CELLS=1)"
 	@echo "make image          the container image; docker compose up runs it"
 	@echo "make image-test     the image and docker-compose.yml, tried from outside; needs a Docker engine"
@@ -93,6 +93,7 @@ pins: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.recovery
 	$(BIN)/python -m benchmarks.selection
+	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.service training --images "$(IMAGES)"
 	$(BIN)/python -m benchmarks.service embedding --images "$(IMAGES)"
 

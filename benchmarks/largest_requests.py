@@ -36,7 +36,6 @@ METHODS: dict[str, Any] = {
 
 MESSAGE_BYTES = 16 << 20
 BATCH_IMAGES = 256
-LARGE_KEY = "large.ppm"
 NUM_CHOSEN, NUM_QUERIES, NUM_LABELS = 100_000, 10_000, 25_000
 
 
@@ -45,8 +44,10 @@ class World:
     """What there is on the server."""
 
     dataset: str
-    """"datasets/{id}", with the picture `large_ppm` under the key `LARGE_KEY`."""
+    """"datasets/{id}"."""
     image_ids: Sequence[str]
+    large_key: str
+    """Of an image that is `large_ppm`."""
     job: str
     """"trainJobs/{id}", terminal."""
     model: str
@@ -132,7 +133,7 @@ def _of_datasets(world: World) -> list[tuple[Any, ...]]:
         *(pb.UploadImagesRequest(batch=batch) for batch in batches),
         pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=2 * BATCH_IMAGES)),
     ]
-    large = pb.ImageRef(key=LARGE_KEY)
+    large = pb.ImageRef(key=world.large_key)
     return [
         ("DatasetService.CreateDataset", "", pb.CreateDatasetRequest(dataset_id="d" * 63, request_id=_uuid(1))),
         ("DatasetService.GetDataset", "", pb.GetDatasetRequest(name=dataset)),

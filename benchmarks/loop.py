@@ -25,7 +25,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from benchmarks.largest_requests import LARGE_KEY, METHODS, Case, World, cases, large_ppm, ppm, send
+from benchmarks.largest_requests import METHODS, Case, World, cases, large_ppm, ppm, send
 from benchmarks.results import Results, table
 
 import manyview
@@ -134,16 +134,18 @@ def filled(address: str, folder: Path) -> World:
     """Images, a short job with a log, and many jobs whose configurations are the largest."""
     with manyview.Client(address) as client:
         client.upload([ppm(number, 192) for number in range(NUM_IMAGES)], "many", labels=None)
-        (folder / LARGE_KEY).write_bytes(large_ppm())
-        client.upload([folder / LARGE_KEY], "many")
+        (folder / "large.ppm").write_bytes(large_ppm())
+        client.upload([folder / "large.ppm"], "many")
         client.train("many", "simclr", job_id="short", epochs=4, config=JOB).wait(timeout_s=600)
         largest = largest_config(client)
         for number in range(NUM_JOBS):
             client.train("many", METHOD, job_id=f"largest{number}", config=largest).cancel()
-        image_ids = [image.image_id for image in client.images("many")]
+        stored = list(client.images("many"))
+        large = max(stored, key=lambda image: image.num_bytes)
     return World(
         dataset="datasets/many",
-        image_ids=image_ids,
+        image_ids=[image.image_id for image in stored],
+        large_key=large.key,
         job="trainJobs/short",
         model=MODEL,
         method=METHOD,

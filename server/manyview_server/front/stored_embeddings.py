@@ -15,6 +15,7 @@ from manyview_server.front.checks import Checks
 from manyview_server.front.image_embedder import ImageEmbedder, check_output
 from manyview_server.front.models import Models, ResolvedModel
 from manyview_server.front.names import ModelName
+from manyview_server.front.snapshot_cache import SnapshotCache
 from manyview_server.front.workers import Selector, Tables
 from manyview_server.messages import Message, RowSource, TableDamaged
 from manyview_server.store.embeddings import SegmentDamaged
@@ -99,6 +100,7 @@ class StoredEmbeddings:
         """`versions`: of everything that decides what an embedding is."""
         self.store = store
         self.tables = tables
+        self._snapshots = SnapshotCache(store.datasets)
         self._models = models
         self._embedder = embedder
         self._selector = selector
@@ -111,7 +113,7 @@ class StoredEmbeddings:
             raise names.invalid("version", f"{version}: the data set holds {dataset.num_images} images")
         if not dataset.num_images:
             raise FailedPrecondition("DATASET_EMPTY", f"the data set {dataset_id!r} holds no images yet")
-        return await self.store.datasets.snapshot(dataset_id, version or dataset.num_images)
+        return await self._snapshots.get(dataset, version or dataset.num_images)
 
     async def source(self, asked: SourceNames) -> Source:
         """Everything that a call is about; the checkpoint that it names is kept from now on."""

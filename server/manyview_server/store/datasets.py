@@ -16,6 +16,7 @@ import numpy.typing as npt
 from manyview_server.decode_notes import QUARANTINE
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.store.database import Database
+from manyview_server.store.event_rows import shortened
 from manyview_server.store.image_rows import ImagePage, find, image_at, images_page
 from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef, Snapshot
 from manyview_server.store.shards import SNAPSHOT_DTYPE, sync_directory
@@ -216,7 +217,7 @@ class DatasetStore:
                 SELECT dataset, position, ?, ? FROM image JOIN dataset ON dataset.pk = image.dataset
                 WHERE uid = ? AND image_id = ?
             """
-            fresh = connection.execute(sql, (reason, message, uid, image_id)).rowcount > 0
+            fresh = connection.execute(sql, (reason, shortened(message), uid, image_id)).rowcount > 0
             if fresh:
                 connection.execute("UPDATE dataset SET num_unreadable = num_unreadable + 1 WHERE uid = ?", (uid,))
                 return True

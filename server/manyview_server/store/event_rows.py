@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from manyview_server.errors import NotFound
-from manyview_server.store.records import Event, NewEvent
+from manyview_server.store.records import Event, Json, NewEvent
 
 COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
 
 # Where everything but scalars is looked for. SQLite does not see by itself that a kind which is named is none of these.
 RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
+
+# Of each text of an event or of a failure. Workers may say more than that, and answers that show a page of events must
+# stay far below the largest message.
+MAX_TEXT_CHARACTERS = 8_192
 
 # An event, and when it came.
 Pending = tuple[float, NewEvent]
@@ -48,7 +52,7 @@ def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) 
             step=new.step,
             epoch=new.epoch,
             kind=new.kind,
-            payload=new.payload,
+            payload={name: shortened(value) for name, value in new.payload.items()},
         )
         for sequence, (at, (_, new)) in enumerate(zip(times, pending, strict=True), start=last + 1)
     ]
@@ -58,6 +62,13 @@ def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) 
     )
     connection.execute("UPDATE job SET last_sequence = ? WHERE pk = ?", (last + len(events), pk))
     return events
+
+
+def shortened(value: Json) -> Json:
+    """A text of at most `MAX_TEXT_CHARACTERS`; any other value as it is."""
+    if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS:
+        return value[: MAX_TEXT_CHARACTERS - 1] + "…"
+    return value
 
 
 def event_of(row: tuple[int, float, int, int, int, str, str]) -> Event:

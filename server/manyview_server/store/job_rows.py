@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from manyview_server.errors import Aborted
+from manyview_server.store.event_rows import shortened
 from manyview_server.store.records import TERMINAL_STATES, Failure, Job, NewEvent, Progress
 
 # Where each state may lead. A job that is being paused or cancelled may still end by itself first.
@@ -81,7 +82,8 @@ def move(
     now = max(now, job.create_time, job.start_time)  # a clock that jumped back ends no job before it began
     start_time = now if to == "STARTING" and not job.start_time else job.start_time
     end_time = now if to in TERMINAL_STATES else 0.0
-    text = json.dumps(asdict(failure)) if to == "FAILED" else ""
+    texts = {name: shortened(value) for name, value in asdict(failure).items()}
+    text = json.dumps(texts) if to == "FAILED" else ""
     sql = "UPDATE job SET state = ?, failure = ?, attempt = ?, start_time = ?, end_time = ? WHERE pk = ?"
     connection.execute(sql, (to, text, attempt, start_time, end_time, pk))
     payload = {"from": job.state, "to": to, "reason": failure.reason, "message": failure.message}

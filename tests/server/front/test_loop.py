@@ -20,7 +20,7 @@ from typing import Any
 
 import grpc
 import pytest
-from benchmarks.largest_requests import LARGE_KEY, METHODS, Case, World, cases, large_ppm, send
+from benchmarks.largest_requests import METHODS, Case, World, cases, large_ppm, send
 
 from manyview_server.front import (
     convert_jobs,
@@ -128,7 +128,7 @@ async def filled(front: Any, offered: Catalogue) -> World:
     files = [(f"{n}.png", b"shade %d" % n, ("cat", "dog")[n % 2]) for n in range(NUM_IMAGES)]
     checked = [
         CheckedImage(data=data, key=key, label=label, sha256=sha256(data).digest(), extension="png", width=8, height=8)
-        for key, data, label in [*files, (LARGE_KEY, large_ppm(), "")]
+        for key, data, label in [*files, ("large.ppm", large_ppm(), "")]
     ]
     await (await store.uploads.open("shirts", "many")).append(1, checked)
     images, _ = await store.datasets.images("shirts", [], NUM_IMAGES)
@@ -158,6 +158,7 @@ async def filled(front: Any, offered: Catalogue) -> World:
     return World(
         dataset="datasets/shirts",
         image_ids=[f"{record.image_id:016x}" for record in images],
+        large_key="large.ppm",
         job="trainJobs/j0",
         model="backbones/thin",
         method="m0",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from manyview_server.errors import NotFound
-from manyview_server.store.event_rows import COLUMNS, event_of, insert, job_pk, only, trim
+from manyview_server.store.event_rows import COLUMNS, MAX_TEXT_CHARACTERS, event_of, insert, job_pk, only, trim
 from manyview_server.store.records import Event, NewEvent
 from manyview_server.store.schema import MIGRATIONS
 
@@ -32,6 +32,13 @@ def test_events_continue_the_sequence_and_read_back_as_they_were_written(connect
     written = insert(connection, 1, lines(2)) + insert(connection, 1, []) + insert(connection, 1, lines(3))
     assert [event.sequence for event in written] == [1, 2, 3, 4, 5]
     assert [event_of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM event ORDER BY sequence")] == written
+
+
+def test_a_text_that_is_too_long_is_cut_and_everybody_sees_the_same(connection: sqlite3.Connection) -> None:
+    text = NewEvent(kind="log", payload={"level": "info", "text": "x" * 100_000})
+    (written,) = insert(connection, 1, [(0.0, text)])
+    assert written.payload == {"level": "info", "text": "x" * (MAX_TEXT_CHARACTERS - 1) + "…"}
+    assert event_of(connection.execute(f"SELECT {COLUMNS} FROM event").fetchone()) == written
 
 
 def test_the_oldest_go_in_one_step_when_the_bound_is_passed(connection: sqlite3.Connection) -> None:
