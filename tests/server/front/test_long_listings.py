@@ -54,7 +54,6 @@ async def test_jobs_with_long_configurations_break_no_listing(front: Any, large_
     request = tj.ListTrainJobsRequest(page_size=1000)
     sizes, jobs = await all_pages(front.jobs.ListTrainJobs, request, "train_jobs")
     assert [job.name for job in jobs] == [f"trainJobs/{name}" for name in reversed(large_jobs)]
-    assert max(sizes) == 1 or sum(sizes[:2]) > 2
     assert len(sizes) > 3
 
 
