@@ -100,9 +100,9 @@ class Client:
 
         `images`: a folder (an image's label is the name of the subfolder that it lies in), WebDataset shards, paths,
         bytes, PIL images, uint8 arrays (H, W, 3), or any iterable of those or of (image, label) pairs, which is pulled
-        as fast as the server takes them. `labels` gives labels in the same order, or by key. A dropped connection is
-        bridged; after a crash the same call goes on where it stopped, for folders and paths by itself and for iterators
-        when `upload_id` is given.
+        in the calling thread, as fast as the server takes them; images are sent while it pauses. `labels` gives labels
+        in the same order, or by key. A dropped connection is bridged; after a crash the same call goes on where it
+        stopped, for folders and paths by itself and for iterators when `upload_id` is given.
 
         Raises UploadChanged when the images differ from those sent before under this id, UploadRejected with
         `on_rejected="raise"` when some were refused, FileNotFoundError, ValueError and TypeError for what are no

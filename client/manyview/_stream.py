@@ -64,8 +64,10 @@ class Stream(Generic[Q, R]):
         """The next message, or None at the stream's regular end.
 
         Raises TimeoutError when `timeout_s` passes first, Unavailable STREAM_IDLE when the stream was silent for its
-        whole idle time, and the call's error when it broke.
+        whole idle time, Cancelled when it was closed, and the call's error when it broke.
         """
+        if self._closed.is_set() and self._inbox.empty():
+            raise Cancelled("the stream was closed")
         idle_first = timeout_s is None or timeout_s >= self._idle_s
         try:
             item = take(self._inbox, self._idle_s if idle_first else timeout_s)

@@ -99,6 +99,16 @@ def test_a_call_whose_process_slept_over_its_deadline_is_made_again(
     assert len(server.requests("GetServerInfo")) == 2
 
 
+def test_a_question_for_health_whose_process_slept_over_its_deadline_is_asked_again(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is too short for any answer; the clock stands still until it has passed, and then it is late."""
+    times = iter([100.0, 100.0, 100.0])
+    monkeypatch.setattr("manyview._channel.Deadline", partial(Deadline, clock=lambda: next(times, 3700.0)))
+    with manyview.Client(server.target, deadlines=manyview.Deadlines(unary_s=1e-6)) as client:
+        assert client.health() == "SERVING"
+
+
 def _late() -> Any:
     import grpc
 
