@@ -299,3 +299,53 @@ async def test_too_much_data_beside_the_fields_is_refused_where_it_is_sent(
     with pytest.raises(MessageTooLarge, match=r"may carry 1,000 bytes of data \(got 1,001\)"):
         worker.send(dataclasses.replace(DONE, blobs=(b"x" * 1001,)))
     front.close()
+
+
+async def test_a_sender_that_is_cancelled_in_the_middle_leaves_a_whole_frame() -> None:
+    ours, theirs = socket.socketpair()
+    sender = await AsyncLink.over(ours)
+    large = EmbedDone(
+        request_id=1,
+        shape=(1, 1),
+        errors=(),
+        queue_ms=0.0,
+        decode_ms=0.0,
+        forward_ms=0.0,
+        batch_images=1,
+        blobs=(bytes(8 << 20),),
+    )
+    sending = asyncio.create_task(sender.send(large))
+    while sender._writer.transport.get_write_buffer_size() == 0:  # nobody reads yet: it waits within the frame
+        await asyncio.sleep(0.01)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert sending.cancelled()
+    follow = asyncio.create_task(sender.send(CancelEmbed(request_id=2)))
+    receiver = Link(theirs)
+    assert await asyncio.to_thread(receiver.receive) == large
+    assert await asyncio.to_thread(receiver.receive) == CancelEmbed(request_id=2)
+    await follow
+    sender.close()
+    receiver.close()
+
+
+async def test_a_message_that_is_longer_than_a_part_arrives_whole_both_ways() -> None:
+    ours, theirs = socket.socketpair()
+    front, worker = await AsyncLink.over(ours), Link(theirs)
+    blobs = (bytes(range(256)) * 13_000, b"", b"end" * 700_000)
+    message = messages.NearestFound(num_neighbors=3, blobs=blobs)
+    sending = asyncio.create_task(front.send(message))
+    assert await asyncio.to_thread(worker.receive) == message
+    await sending
+    answering = asyncio.create_task(asyncio.to_thread(worker.send, message))
+    assert await front.receive() == message
+    await answering
+    front.close()
+    worker.close()
+
+
+def test_the_types_of_a_message_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = encode(ScalarsLogged(step=1, epoch=0, values={"loss": 1.0}))[0][PREFIX.size :]
+    assert isinstance(decode(header, b""), ScalarsLogged)
+    monkeypatch.delattr(link.typing, "get_type_hints")
+    assert isinstance(decode(header, b""), ScalarsLogged)
