@@ -36,8 +36,16 @@ GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 """Of the errors of reading a file, those that say something about the file."""
 
 
+OLDER_CARDS: dict[str, Any] = {"embedding_dim": 0, "stem_relu": True, "patch_size": None}
+"""The fields that model cards of older releases lack, and how the models of those releases were."""
+
+
 class CheckpointCorrupt(Exception):
     """A checkpoint is not what its manifest says, or has none."""
+
+
+class CheckpointIncompatible(ValueError):
+    """A checkpoint is whole, but another release wrote it and this one cannot use it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +80,19 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelCard:
-        """What `to_json` gave. Raises ValueError for missing or unknown fields."""
+        """Read what `to_json` gave, in this release or an older one.
+
+        Raises:
+            CheckpointIncompatible: the card lacks fields that every release wrote, or has fields of a newer release.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != names:
-            raise ValueError(f"model card: fields {sorted(set(values) ^ names)} are missing or unknown")
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        whole = {**OLDER_CARDS, **values}
+        if missing := sorted(names - set(whole)):
+            raise CheckpointIncompatible(f"the model card lacks {', '.join(missing)}")
+        if unknown := sorted(set(whole) - names):
+            text = f"the model card is of a newer release: {', '.join(unknown)} is not known here"
+            raise CheckpointIncompatible(text)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in whole.items()}
         return cls(**fields)
 
 
@@ -207,7 +223,7 @@ def read_state(directory: Path) -> dict[str, Any]:
 
 
 def read_model_card(directory: Path) -> ModelCard:
-    """The checkpoint's model card, unverified. Raises OSError or ValueError."""
+    """The checkpoint's model card, unverified. Raises OSError, ValueError or CheckpointIncompatible."""
     return ModelCard.from_json(read_state(directory)["model"])
 
 

@@ -128,14 +128,16 @@ class Catalogue:
         """Refuse `after` as the configuration of a run that goes on from a checkpoint of a run with `before`.
 
         Raises:
-            InvalidArgument: FIELD_INVALID with every field that shapes what a checkpoint holds, and differs.
+            InvalidArgument: FIELD_INVALID with every field that shapes what a checkpoint holds, and differs. A field
+                that an older release did not have is taken to have had its default.
         """
+        schema = self.method(method).schema
         found = [
             Violation(
                 field=f"config.{field}",
                 description=f"must stay {was!r} in a job that goes on from a checkpoint (got {wanted!r})",
             )
-            for field, was, wanted in _changed(self.method(method).schema, before, after)
+            for field, was, wanted in _changed(schema, _stored(schema, before), after)
         ]
         if found:
             raise InvalidArgument.of(*found)
@@ -167,7 +169,7 @@ class Catalogue:
             found.update({path + violation.field: violation.description for violation in wrong})
             return not wrong
 
-        whole: dict[str, Json] = _resolve(schema, base or {})
+        whole: dict[str, Json] = _stored(schema, base or {})
         in_full = short_forms.spelled_out(schema, whole, overrides, refuse, is_right)
         refuse_large(in_full, prefix.rstrip("."))
         for violation in (*refused(schema, in_full), *not_finite(overrides), *not_installed(schema, base or {})):
@@ -246,6 +248,13 @@ def _item_schema(schema: Json, path: str) -> Json:
     for name in path.rstrip(".").split("."):
         schema = schema["properties"][name]
     return schema["properties"][schema["x-list"]]["items"]
+
+
+def _stored(schema: Mapping[str, Json], config: Mapping[str, Json]) -> dict[str, Json]:
+    """A configuration that a job was created with, by this release or an older one, in full."""
+    defaults: dict[str, Json] = _resolve(schema, {})
+    in_full: dict[str, Json] = _resolve(schema, short_forms.of_older_release(schema, defaults, config))
+    return in_full
 
 
 def _resolve(schema: Mapping[str, Json], value: Json) -> Json:

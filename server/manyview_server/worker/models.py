@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from manyview_server.learn import backbones, methods
-from manyview_server.learn.backbones import Backbone, ResNet
+from manyview_server.learn.backbones import Backbone, ResNet, WeightsNotFinite
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.views.recipe import NormalizeSettings
@@ -113,11 +113,23 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         print(broken.error.traceback, file=sys.stderr, flush=True)
         raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
     except (CheckpointCorrupt, ValueError, KeyError) as error:
-        if not directory.is_dir():
-            raise ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed") from error
-        raise ModelUnavailable("DATA_LOSS", "CHECKPOINT_CORRUPT", str(error)) from error
+        raise _unavailable(directory, error) from error
     feature_dim = card.projection_dim if projects else card.feature_dim
     return _ready(network, feature_dim, card.image_size, card.mean, card.std, dtype, device)
+
+
+def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
+    """What callers are told of a checkpoint that cannot be loaded.
+
+    A checkpoint whose files are what its manifest says is not corrupt: another release wrote it.
+    """
+    if not directory.is_dir():
+        return ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed")
+    if isinstance(error, CheckpointCorrupt | WeightsNotFinite):
+        return ModelUnavailable("DATA_LOSS", "CHECKPOINT_CORRUPT", str(error))
+    what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    message = f"this release cannot use the checkpoint: {what}"
+    return ModelUnavailable("FAILED_PRECONDITION", "CHECKPOINT_INCOMPATIBLE", message)
 
 
 def fold_batch_norms(network: nn.Module) -> None:

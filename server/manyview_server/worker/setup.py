@@ -38,6 +38,9 @@ from manyview_server.worker.training_images import TrainingImages, arrange
 
 CONFIG_HINT = "Correct the configuration, and create the job again."
 WEIGHTS_HINT = "Replace the file on the server, and create the job again."
+INCOMPATIBLE_HINT = "Train it with the version and the settings of the job that wrote it, or begin anew: clone the job."
+# What every release has written into `state.json`.
+NEEDED_TO_GO_ON = {"step", "settings", "numerics", "num_images", "num_threads", "num_steps", "torch"}
 
 
 class Stopped(Exception):
@@ -232,7 +235,11 @@ def prepare(
         method=method,
         optimizer=optimizer,
         probe=probe,
-        alarms=Alarms.from_json(run["alarms"]) if own else Alarms(first_step=first_step, warmup_steps=warmup_steps),
+        alarms=(
+            Alarms.from_json(run["alarms"])
+            if own and "alarms" in run
+            else Alarms(first_step=first_step, warmup_steps=warmup_steps)
+        ),
         builder=builder,
         cache=cache,
         arrange=placed,
@@ -332,8 +339,13 @@ def _checkpoint(start: StartTraining) -> dict[str, Any]:
     """
     if not start.resume_from:
         return {}
-    checkpoints.verify(Path(start.resume_from))
-    return checkpoints.read_state(Path(start.resume_from))
+    directory = Path(start.resume_from)
+    checkpoints.verify(directory)
+    run = checkpoints.read_state(directory)
+    if missing := sorted(NEEDED_TO_GO_ON - set(run)):
+        message = f"{directory.name} was written by another release: it lacks {', '.join(missing)}"
+        raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", message, INCOMPATIBLE_HINT)
+    return run
 
 
 def _probe_for(
@@ -361,5 +373,4 @@ def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: Linea
         hint = "Continue from an earlier checkpoint in a new job, or begin anew: clone the job."
         raise TrainingFailed("CHECKPOINT_CORRUPT", f"{directory.name}: {error}", hint) from error
     except ValueError as error:
-        hint = "Train it with the version and the settings of the job that wrote it, or begin anew: clone the job."
-        raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), hint) from error
+        raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), INCOMPATIBLE_HINT) from error

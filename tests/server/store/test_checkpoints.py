@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store import checkpoints
-from manyview_server.store.checkpoints import CheckpointCorrupt, ModelCard
+from manyview_server.store.checkpoints import CheckpointCorrupt, CheckpointIncompatible, ModelCard
 
 CARD = ModelCard(
     train_job="job",
@@ -119,11 +119,21 @@ def test_no_directory_means_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.newest_good(tmp_path / "missing") is None
 
 
-def test_a_model_card_survives_json_and_refuses_other_fields() -> None:
+def test_a_model_card_survives_json() -> None:
     values = CARD.to_json()
     assert ModelCard.from_json(values) == CARD
     assert set(values) == {field.name for field in dataclasses.fields(ModelCard)}
-    with pytest.raises(ValueError, match="color"):
+
+
+def test_a_model_card_of_an_older_release_is_completed() -> None:
+    values = {k: v for k, v in CARD.to_json().items() if k not in ("embedding_dim", "stem_relu", "patch_size")}
+    whole = ModelCard.from_json(values)
+    assert whole == dataclasses.replace(CARD, embedding_dim=0, stem_relu=True, patch_size=None)
+
+
+def test_a_model_card_that_cannot_be_read_is_of_an_incompatible_checkpoint() -> None:
+    values = CARD.to_json()
+    with pytest.raises(CheckpointIncompatible, match="newer release: color is not known here"):
         ModelCard.from_json({**values, "color": "red"})
-    with pytest.raises(ValueError, match="stem"):
-        ModelCard.from_json({k: v for k, v in values.items() if k != "stem"})
+    with pytest.raises(CheckpointIncompatible, match="lacks image_size, stem"):
+        ModelCard.from_json({k: v for k, v in values.items() if k not in ("stem", "image_size")})

@@ -178,6 +178,23 @@ def test_a_file_of_weights_that_are_not_finite_is_refused_by_name(tmp_path: Path
     assert str(refused.value) == expected
 
 
+def test_a_checkpoint_that_is_whole_and_of_another_release_is_incompatible_and_not_corrupt(
+    checkpoint: Callable[..., tuple[Path, Method]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = ModelCard.to_json
+    for changed, what in (({"color": "red"}, "newer release: color is not known"), ({"mean": None}, "lacks mean")):
+        card = dict(changed)
+
+        def of_another_release(self: ModelCard, card: dict[str, Any] = card) -> dict[str, Any]:
+            return {name: value for name, value in {**written(self), **card}.items() if value is not None}
+
+        monkeypatch.setattr(ModelCard, "to_json", of_another_release)
+        directory, _ = checkpoint()
+        with pytest.raises(ModelUnavailable, match=what) as refused:
+            load(key(checkpoint_dir=str(directory)), CPU)
+        assert (refused.value.code, refused.value.reason) == ("FAILED_PRECONDITION", "CHECKPOINT_INCOMPATIBLE")
+
+
 @pytest.mark.parametrize(("output", "part"), [("backbone", "encoder.backbone"), ("projection", "head")])
 def test_a_checkpoint_whose_weights_are_not_finite_is_corrupt(
     checkpoint: Callable[..., tuple[Path, Method]], monkeypatch: pytest.MonkeyPatch, output: str, part: str

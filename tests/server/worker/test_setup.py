@@ -143,6 +143,24 @@ def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, 
         prepare(dataclasses.replace(start, resume_from=str(directory)))
 
 
+def test_a_job_of_a_release_without_alarms_goes_on_and_one_that_lacks_more_is_incompatible(
+    tmp_path: Path, start: StartTraining
+) -> None:
+    ready = prepare(start)
+    run = {**ready.run_json(), "step": 2, "epoch": 1, "model": ready.model_card("job", 2, 1).to_json()}
+    for lacks, reason in (({"alarms"}, ""), ({"alarms", "num_steps"}, "it lacks num_steps")):
+        directory = tmp_path / str(len(lacks)) / checkpoints.name(2, 1)
+        text = json.dumps({name: value for name, value in run.items() if name not in lacks}).encode()
+        state.write(directory, state.capture(ready.method, ready.optimizer), text)
+        again = dataclasses.replace(start, resume_from=str(directory))
+        if not reason:
+            assert prepare(again).first_step == 2
+        else:
+            failed = refused(again)
+            assert failed.reason == "CHECKPOINT_INCOMPATIBLE"
+            assert reason in str(failed)
+
+
 def test_alarms_and_probe_go_on_with_the_jobs_own_checkpoint_and_not_with_another_jobs(
     tmp_path: Path, start: StartTraining
 ) -> None:

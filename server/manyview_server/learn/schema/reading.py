@@ -57,14 +57,15 @@ def resolve(defaults: Settings, overrides: Mapping[str, object]) -> Settings:
 
 
 def read(defaults: Settings, values: Mapping[str, object]) -> Settings:
-    """The settings of `values`, a configuration in full that was resolved before. What is registered no more by its
-    name is kept as it came.
+    """The settings of `values`, a configuration that was resolved before, by this release or an older one. What is
+    registered no more by its name is kept as it came.
 
     Raises:
         SettingsError: with every violation of a single field, and what the settings' own check finds.
     """
     found: list[Violation] = []
-    settings = _replaced(defaults, values, found, strict=False)
+    in_full = short_forms.of_older_release(json_schema(type(defaults)), to_json(defaults), values)
+    settings = _replaced(defaults, in_full, found, strict=False)
     if settings is None or found:
         raise SettingsError(found)
     return settings

@@ -1,0 +1,41 @@
+"""The store of the first release under this one's server and workers: it embeds, and its jobs go on."""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from harness import ServerProcess, jpeg
+
+OLDEST = Path(__file__).parent.parent / "server/store/old_stores/schema-1.tar.xz"
+PATIENCE_S = 50.0
+
+
+def test_a_checkpoint_of_the_oldest_release_embeds_and_jobs_go_on_from_it(
+    new_server: Callable[..., ServerProcess],
+) -> None:
+    server = new_server()
+    with tarfile.open(OLDEST) as archive:
+        archive.extractall(server.data_dir, filter="data")
+    # As if the old server had been killed just before it noted the end of the job.
+    with closing(sqlite3.connect(server.data_dir / "manyview.sqlite")) as connection:
+        connection.execute("UPDATE job SET state = 'RUNNING', end_time = 0")
+        connection.commit()
+    server.start()
+    with server.client() as client:
+        job = client.job("first")
+        assert job.wait(PATIENCE_S).state == "SUCCEEDED"
+        assert job.info.attempt == 2
+        for output, width in (("backbone", 64), ("projection", 8)):
+            vectors = client.embed([jpeg()], "trainJobs/first", output=output)
+            assert vectors.array.shape == (1, width)
+            assert np.isfinite(vectors.array).all()
+        longer = client.train(continue_from="first", epochs=2, job_id="second")
+        assert longer.info.config["views"]["pipelines"][0]["color_jitter"]["strength"] == 0.25
+        assert longer.wait(PATIENCE_S).state == "SUCCEEDED"
+        assert [event.step for event in longer.metrics(kinds=["scalars"]) if "loss" in event] == [3, 4]
