@@ -18,6 +18,9 @@ RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
 # Of each text of an event or of a failure. Workers may say more than that, and answers that show a page of events must
 # stay far below the largest message.
 MAX_TEXT_CHARACTERS = 8_192
+# Events that a commit removes beyond those above the bound, and at most altogether: twice what one commit can add.
+TRIM_MORE = 1_000
+MAX_TRIM = 20_000
 
 # An event, and when it came.
 Pending = tuple[float, NewEvent]
@@ -123,12 +126,17 @@ def last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
 
 
 def trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:
-    """Keep the log within bounds, an eighth at a time; returns the oldest sequence held."""
+    """Keep the log within bounds; returns the oldest sequence held.
+
+    Each commit removes a piece, so that no commit holds up the others: what is above the bound, and some more, so that
+    not every commit has to.
+    """
     sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
     oldest, last = connection.execute(sql, (pk,)).fetchone()
-    if last - oldest < max_events:
+    above = last - oldest + 1 - max_events
+    if above <= 0:
         return int(oldest)
-    oldest = last - max_events + max_events // 8
+    oldest += min(above + min(TRIM_MORE, max_events // 8), MAX_TRIM)
     connection.execute("DELETE FROM event WHERE job = ? AND sequence < ?", (pk, oldest))
     connection.execute("UPDATE job SET oldest_sequence = ? WHERE pk = ?", (oldest, pk))
     return int(oldest)

@@ -45,6 +45,8 @@ TAIL_EVENTS = 1024
 MAX_EVENTS = 1_000_000
 # Events that one visit to the database thread reads.
 CHUNK_EVENTS = 5_000
+# Tails without a waiting reader that stay in memory.
+MAX_IDLE_TAILS = 64
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class _Tail:
     last: int
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=TAIL_EVENTS))
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    num_waiting: int = 0
 
 
 class EventLog:
@@ -67,6 +70,9 @@ class EventLog:
         self._max_events = max_events
         self._clock = clock
         self._pending: dict[str, list[Pending]] = {}
+        # Scalars whose commit failed. The next commit of the job takes them first, so they keep their place. Written on
+        # the database thread, in the order of the commits.
+        self._refused: dict[str, list[Pending]] = {}
         self._tails: dict[str, _Tail] = {}
         self._flusher: asyncio.Task[None] | None = None
 
@@ -76,14 +82,14 @@ class EventLog:
         Raises NotFound, and ResourceExhausted DISK_FULL where too many wait for room.
         """
         pending = self._pending.setdefault(train_job_id, [])
-        if len(pending) + len(events) > MAX_PENDING:
+        if len(pending) + len(self._refused.get(train_job_id, ())) + len(events) > MAX_PENDING:
             raise ResourceExhausted("DISK_FULL", "the event log cannot be written", retry_after_s=30.0)
         now = self._clock()
         pending += [(now, event) for event in events]
         if any(event.kind != "scalars" for event in events):
             await self.flush(train_job_id)
-        elif self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush_soon())
+        else:
+            self._flush_later()
 
     async def flush(self, train_job_id: str, *, vital: bool = True) -> None:
         """Commit what waits."""
@@ -103,22 +109,26 @@ class EventLog:
         loop = asyncio.get_running_loop()
         pending = self._pending.pop(train_job_id, [])
 
-        def run(connection: sqlite3.Connection) -> tuple[T, _Committed]:
+        def run(connection: sqlite3.Connection, waiting: list[Pending]) -> tuple[T, _Committed]:
             pk = job_pk(connection, train_job_id)
             # The scalars came first; `change` may look at the log, so they go in before it runs.
-            before = insert(connection, pk, pending)
+            before = insert(connection, pk, waiting)
             answer, events = change(connection, pk)
             now = self._clock()
             after = insert(connection, pk, [(now, event) for event in events])
             return answer, _Committed(events=before + after, oldest=trim(connection, pk, self._max_events))
 
         def commit() -> T:
+            waiting = self._refused.pop(train_job_id, []) + pending
             try:
-                answer, committed = self._database.transact(run, vital=vital)
+                answer, committed = self._database.transact(lambda connection: run(connection, waiting), vital=vital)
             except NotFound:
                 raise
             except BaseException:
-                loop.call_soon_threadsafe(self._restore, train_job_id, pending)
+                # Whoever sent other events than scalars is told of the failure.
+                if scalars := [(at, event) for at, event in waiting if event.kind == "scalars"]:
+                    self._refused[train_job_id] = scalars
+                    loop.call_soon_threadsafe(self._flush_later)
                 raise
             # From here and not from the coroutine: in the order of the commits, and even if the caller is gone.
             loop.call_soon_threadsafe(self._publish, train_job_id, committed)
@@ -129,15 +139,17 @@ class EventLog:
     async def read(self, train_job_id: str, after: int, limit: int) -> list[Event]:
         """The events after a cursor, at most `limit`.
 
-        Raises OutOfRange SEQUENCE_EXPIRED (metadata `oldest`) or SEQUENCE_AHEAD (metadata `newest`).
+        Raises OutOfRange SEQUENCE_EXPIRED or SEQUENCE_AHEAD, with `oldest` and `newest` in the metadata: the sequences
+        of the oldest and of the newest event held.
         """
         tail = await self._tail(train_job_id)
+        held = {"oldest": str(tail.oldest), "newest": str(tail.last)}
         if after < tail.oldest - 1:
-            message = f"events up to {tail.oldest - 1} are no longer held"
-            raise OutOfRange("SEQUENCE_EXPIRED", message, metadata={"oldest": str(tail.oldest)})
+            message = f"events up to {tail.oldest - 1} are no longer held, and the cursor is {after}"
+            raise OutOfRange("SEQUENCE_EXPIRED", message, metadata=held)
         if after > tail.last:
-            message = f"the newest event is {tail.last}, the cursor is {after}"
-            raise OutOfRange("SEQUENCE_AHEAD", message, metadata={"newest": str(tail.last)})
+            message = f"the newest event is {tail.last}, and the cursor is {after}"
+            raise OutOfRange("SEQUENCE_AHEAD", message, metadata=held)
         if after == tail.last:
             return []
         if tail.events and after + 1 >= tail.events[0].sequence:
@@ -161,11 +173,14 @@ class EventLog:
         tail = await self._tail(train_job_id)
         if tail.last > after:
             return True
+        tail.num_waiting += 1
         try:
             async with asyncio.timeout(timeout_s):
                 await tail.news.wait()
         except TimeoutError:
             return False
+        finally:
+            tail.num_waiting -= 1
         return True
 
     async def last_sequence(self, train_job_id: str) -> int:
@@ -234,6 +249,7 @@ class EventLog:
     def forget(self, train_job_id: str) -> None:
         """The job was deleted: wake those who wait for it."""
         self._pending.pop(train_job_id, None)
+        self._refused.pop(train_job_id, None)
         tail = self._tails.pop(train_job_id, None)
         if tail is not None:
             tail.news.set()
@@ -243,14 +259,14 @@ class EventLog:
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.wait([self._flusher])
-        for train_job_id in list(self._pending):
+        for train_job_id in self._unwritten():
             await self._flush_quietly(train_job_id)
 
     async def _flush_soon(self) -> None:
         wait_s = GROUP_S
-        while self._pending:
+        while self._unwritten():
             await asyncio.sleep(wait_s)
-            flushed = [await self._flush_quietly(train_job_id) for train_job_id in list(self._pending)]
+            flushed = [await self._flush_quietly(train_job_id) for train_job_id in self._unwritten()]
             wait_s = GROUP_S if all(flushed) else REFUSED_S
         self._flusher = None
 
@@ -279,20 +295,18 @@ class EventLog:
         tail.news.set()
         tail.news = asyncio.Event()
 
-    def _restore(self, train_job_id: str, pending: list[Pending]) -> None:
-        """A failed commit: its scalars wait for the next one, before those that came since.
+    def _unwritten(self) -> list[str]:
+        """The jobs of which something waits to be committed."""
+        return list(dict.fromkeys([*list(self._refused), *self._pending]))
 
-        Whoever sent other events was told of the failure.
-        """
-        pending = [(at, event) for at, event in pending if event.kind == "scalars"]
-        if not pending:
-            return
-        self._pending[train_job_id] = pending + self._pending.get(train_job_id, [])
+    def _flush_later(self) -> None:
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush_soon())
 
     async def _tail(self, train_job_id: str) -> _Tail:
-        if (tail := self._tails.get(train_job_id)) is not None:
+        if (tail := self._tails.pop(train_job_id, None)) is not None:
+            # Back at the end: the first is the one that was not asked for longest.
+            self._tails[train_job_id] = tail
             return tail
         sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
         loop = asyncio.get_running_loop()
@@ -300,6 +314,7 @@ class EventLog:
 
         def place(oldest: int, last: int) -> None:
             loaded.set_result(self._tails.setdefault(train_job_id, _Tail(oldest, last)))
+            self._drop_idle_tails()
 
         def run(connection: sqlite3.Connection) -> None:
             row = connection.execute(sql, (job_pk(connection, train_job_id),)).fetchone()
@@ -308,6 +323,12 @@ class EventLog:
 
         await self._database.read(run)
         return await loaded
+
+    def _drop_idle_tails(self) -> None:
+        """Forget the tails that nobody waits for and that were not asked for longest: they can be loaded again."""
+        idle = [train_job_id for train_job_id, tail in self._tails.items() if not tail.num_waiting]
+        for train_job_id in idle[: max(0, len(idle) - MAX_IDLE_TAILS)]:
+            del self._tails[train_job_id]
 
 
 def _wanted(page: Sequence[Event], ranges: Sequence[tuple[int, int]], names: frozenset[str]) -> list[Event]:

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
 from manyview_server.store.database import Database, disk_full
@@ -74,8 +75,8 @@ class Ingest:
         self._writers = writers
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
-        # Who may write to an upload: its row to the fence of its newest session.
-        self.owners: dict[int, asyncio.Event] = {}
+        # Who may write to an upload: its row to the fence of its newest session. An entry goes with its session.
+        self.owners: WeakValueDictionary[int, asyncio.Event] = WeakValueDictionary()
 
     def commit(self, group: Sequence[Batch]) -> list[list[ImageOutcome] | ServiceError]:
         """For each batch its outcomes, durable, or why it was refused. Raises where the whole group failed."""

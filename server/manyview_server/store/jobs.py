@@ -192,10 +192,11 @@ class JobStore:
             events = []
             if to != job.state:
                 reason = Failure(reason=verb.reason, message="")
+                save_progress(connection, pk, self._progress.get(train_job_id))
                 events.append(move(connection, pk, job, to, self._clock(), reason, None))
             return read_job(connection, pk, self._progress), events
 
-        return await self._events.record(train_job_id, change)
+        return self._finished(await self._events.record(train_job_id, change))
 
     async def transition(
         self,
@@ -224,7 +225,13 @@ class JobStore:
                 connection.execute("UPDATE job SET restarts = ? WHERE pk = ?", (restarts, pk))
             return read_job(connection, pk, self._progress), [event]
 
-        return await self._events.record(train_job_id, change)
+        return self._finished(await self._events.record(train_job_id, change))
+
+    def _finished(self, job: Job) -> Job:
+        """The job; nothing is held of one that is terminal, whose row has everything."""
+        if job.terminal:
+            self._progress.pop(job.train_job_id, None)
+        return job
 
     async def set_resolved(self, train_job_id: str, settings: Mapping[str, Json]) -> None:
         """Replace the settings by those that the trainer resolved at its start."""

@@ -19,6 +19,8 @@ from manyview_server.store.database import Database
 
 KEEP_S = 24 * 3600.0
 KEEP_NEWEST = 1000
+# Answers that are too old and go with one new answer: after a busy day there are many.
+MAX_REMOVED = 1_000
 
 # Which request: the method, and a hash of its body.
 Identity = tuple[str, bytes]
@@ -76,4 +78,6 @@ def _keep(connection: sqlite3.Connection, request_id: str, identity: Identity, r
     connection.execute(insert, (request_id, *identity, reply, now))
     # While there are only few answers, the inner query finds none, and nothing is deleted.
     newest = "SELECT time FROM request ORDER BY time DESC LIMIT 1 OFFSET ?"
-    connection.execute(f"DELETE FROM request WHERE time < min(?, ({newest}))", (now - KEEP_S, KEEP_NEWEST - 1))
+    old = f"SELECT request_id FROM request WHERE time < min(?, ({newest})) ORDER BY time LIMIT ?"
+    values = (now - KEEP_S, KEEP_NEWEST - 1, MAX_REMOVED)
+    connection.execute(f"DELETE FROM request WHERE request_id IN ({old})", values)

@@ -68,7 +68,7 @@ class UploadStore:
         """
         fence = asyncio.Event()
 
-        def run(connection: sqlite3.Connection) -> tuple[int, Upload, asyncio.Event | None]:
+        def run(connection: sqlite3.Connection) -> tuple[int, Upload]:
             dataset = dataset_pk(connection, dataset_id)
             pk = _upload_pk(connection, dataset, upload_id)
             if pk is None:
@@ -79,11 +79,17 @@ class UploadStore:
             if resume_digest and resume_digest != upload.digest:
                 message = f"these are not the {upload.num_images} images that were acknowledged to {upload_id!r}"
                 raise FailedPrecondition("UPLOAD_CHANGED", message)
+            return pk, upload
+
+        def take_over() -> tuple[int, Upload, asyncio.Event | None]:
+            """On the database thread: batches that were queued before are the earlier session's, later ones are not."""
+            pk, upload = self._database.transact(run)
+            # Only now: where the commit fails, the earlier session goes on.
             earlier = self._ingest.owners.get(pk)
             self._ingest.owners[pk] = fence
             return pk, upload, earlier
 
-        pk, upload, earlier = await self._database.write(run)
+        pk, upload, earlier = await self._database.call(take_over)
         if earlier is not None:
             earlier.set()
         return UploadSession(self, pk, fence, upload)

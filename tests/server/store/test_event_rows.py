@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from manyview_server.errors import NotFound
+from manyview_server.store import event_rows, events
 from manyview_server.store.event_rows import COLUMNS, MAX_TEXT_CHARACTERS, event_of, insert, job_pk, only, trim
 from manyview_server.store.records import Event, NewEvent
 from manyview_server.store.schema import MIGRATIONS
@@ -41,13 +42,27 @@ def test_a_text_that_is_too_long_is_cut_and_everybody_sees_the_same(connection: 
     assert event_of(connection.execute(f"SELECT {COLUMNS} FROM event").fetchone()) == written
 
 
-def test_the_oldest_go_in_one_step_when_the_bound_is_passed(connection: sqlite3.Connection) -> None:
+def test_the_oldest_go_with_some_more_when_the_bound_is_passed(connection: sqlite3.Connection) -> None:
     insert(connection, 1, lines(80))
     assert trim(connection, 1, 80) == 1
     insert(connection, 1, lines(1))
-    assert trim(connection, 1, 80) == 11
+    assert trim(connection, 1, 80) == 12
     held = connection.execute("SELECT min(sequence), max(sequence), count(*) FROM event").fetchone()
-    assert held == (11, 81, 71)
+    assert held == (12, 81, 70)
+
+
+def test_one_commit_removes_no_more_than_a_piece_and_the_next_ones_the_rest(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_rows, "MAX_TRIM", 20)
+    insert(connection, 1, lines(100))
+    assert [trim(connection, 1, 40) for _ in range(5)] == [21, 41, 61, 61, 61]
+    assert connection.execute("SELECT count(*) FROM event").fetchone() == (40,)
+
+
+def test_the_pieces_of_a_long_log_are_small_and_keep_up_with_what_comes() -> None:
+    assert event_rows.TRIM_MORE <= 1_000
+    assert 2 * events.MAX_PENDING <= event_rows.MAX_TRIM <= 20_000
 
 
 def test_scalars_are_narrowed_to_the_names_asked_for() -> None:

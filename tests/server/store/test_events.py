@@ -142,7 +142,7 @@ async def test_old_events_are_read_from_the_database_and_new_ones_from_memory(lo
 async def test_a_cursor_beyond_the_newest_event_is_refused(log: EventLog) -> None:
     with pytest.raises(OutOfRange) as caught:
         await log.read("j", 2, 10)
-    assert (caught.value.reason, caught.value.metadata) == ("SEQUENCE_AHEAD", {"newest": "1"})
+    assert (caught.value.reason, caught.value.metadata) == ("SEQUENCE_AHEAD", {"oldest": "1", "newest": "1"})
 
 
 async def test_a_log_over_its_bound_drops_its_oldest_and_says_so(store: Store) -> None:
@@ -155,7 +155,8 @@ async def test_a_log_over_its_bound_drops_its_oldest_and_says_so(store: Store) -
     assert 1 < oldest <= 32
     with pytest.raises(OutOfRange) as caught:
         await store.events.read("j", oldest - 2, 10)
-    assert (caught.value.reason, caught.value.metadata) == ("SEQUENCE_EXPIRED", {"oldest": str(oldest)})
+    assert caught.value.reason == "SEQUENCE_EXPIRED"
+    assert caught.value.metadata == {"oldest": str(oldest), "newest": "101"}
     held = await store.events.read("j", oldest - 1, 1000)
     assert [e.sequence for e in held] == list(range(oldest, 102))
 
@@ -234,6 +235,73 @@ async def test_scalars_that_cannot_be_written_are_bounded(log: EventLog, monkeyp
     await log.append("j", [scalars(step) for step in range(8)])
     with pytest.raises(ResourceExhausted):
         await log.append("j", [scalars(step) for step in range(8)])
+
+
+async def test_scalars_of_a_failed_commit_keep_their_place_before_those_that_were_queued_behind_it(
+    log: EventLog, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three commits wait for the database thread, and the first one fails."""
+    real, failing = events_module.insert, [True]
+
+    def insert(connection: sqlite3.Connection, pk: int, pending: Any) -> list[Event]:
+        if pending and failing:
+            failing.pop()
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return real(connection, pk, pending)
+
+    monkeypatch.setattr(events_module, "insert", insert)
+    flushes = []
+    for step in (1, 2, 3):
+        await log.append("j", [scalars(step)])
+        flushes.append(asyncio.create_task(log.flush("j", vital=False)))
+        await asyncio.sleep(0)
+    results = await asyncio.gather(*flushes, return_exceptions=True)
+    assert [type(result) for result in results] == [ResourceExhausted, type(None), type(None)]
+    assert [event.step for event in await log.scalar_rows("j")] == [1, 2, 3]
+
+
+async def test_scalars_of_failed_commits_count_for_the_bound_and_come_when_there_is_room(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(events_module, "MAX_PENDING", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(events_module, "trim", full)
+        await log.append("j", [scalars(step) for step in range(6)])
+        with pytest.raises(ResourceExhausted):
+            await log.flush("j", vital=False)
+        with pytest.raises(ResourceExhausted, match="cannot be written"):
+            await log.append("j", [scalars(step) for step in range(6, 12)])
+    await log.append("j", [scalars(6)])
+    await log.flush("j")
+    assert [event.step for event in await log.scalar_rows("j")] == list(range(7))
+
+
+async def test_tails_that_nobody_waits_for_are_forgotten_beyond_a_number(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "MAX_IDLE_TAILS", 3)
+    await store.datasets.create("a")
+    names = [f"j{number}" for number in range(8)]
+    for name in names:
+        await store.jobs.create(name, "a", "simclr", {}, "0")
+    waiting = asyncio.create_task(store.events.wait("j0", 1, timeout_s=5.0))
+    for name in names:
+        await store.events.append(name, [line("x")] if name != "j0" else [])
+        assert await store.events.last_sequence(name) == (2 if name != "j0" else 1)
+    assert list(store.events._tails) == ["j0", "j5", "j6", "j7"]
+    # Those that were forgotten are read again, and go on.
+    assert [event.sequence for event in await read_all(store.events, "j1")] == [1, 2]
+    await store.events.append("j1", [line("y")])
+    assert await store.events.last_sequence("j1") == 3
+    await store.events.append("j0", [line("news")])
+    assert await waiting
 
 
 async def test_a_payload_that_is_not_a_number_survives(log: EventLog) -> None:

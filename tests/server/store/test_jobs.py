@@ -243,6 +243,19 @@ async def test_names_are_taken_once_and_made_up_where_missing(store: Store) -> N
         await store.jobs.get("none")
 
 
+async def test_nothing_is_held_of_the_progress_of_a_job_that_has_ended(store: Store) -> None:
+    for name, end in (("ended", "FAILED"), ("cancelled", "CANCELLED")):
+        await store.jobs.create(name, "a", "moco", {}, "1")
+        store.jobs.report_progress(name, Progress(step=7))
+        if end == "FAILED":
+            await store.jobs.transition(name, {"QUEUED"}, "FAILED", reason="INTERNAL")
+        else:
+            await store.jobs.request(name, CANCEL)
+        job = await store.jobs.get(name)
+        assert (job.state, job.progress.step) == (end, 7)
+    assert store.jobs._progress == {}
+
+
 async def test_progress_is_seen_at_once_and_kept_by_the_next_transition(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     await store.datasets.create("a")

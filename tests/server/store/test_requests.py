@@ -104,6 +104,23 @@ async def test_a_clock_that_jumps_makes_no_server_do_a_request_twice(tmp_path: P
     await store.close()
 
 
+async def test_old_answers_go_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_REMOVED", 2)
+    monkeypatch.setattr(requests, "KEEP_NEWEST", 1)
+    now = [1000.0]
+    store, work = Store.open(tmp_path, clock=lambda: now[0]), Work()
+    for number in range(5):
+        await store.requests.once(f"old {number}", "Create", b"hash", work)
+    now[0] += 25 * 3600
+    held = []
+    for number in range(3):
+        await store.requests.once(f"new {number}", "Create", b"hash", work)
+        (count,) = await store._database.read(lambda c: c.execute("SELECT count(*) FROM request").fetchone())
+        held.append(count)
+    assert held == [4, 3, 3]
+    await store.close()
+
+
 async def test_a_caller_that_hangs_up_does_not_stop_the_work(store: Store) -> None:
     work = Work(0.02)
     calling = asyncio.create_task(store.requests.once("id", "Create", b"hash", work))

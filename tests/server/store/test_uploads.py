@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
+from manyview_server.store import database as database_module
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 from manyview_server.store.shards import ShardReader, image_id_of
 from manyview_server.store.store import Store
@@ -58,6 +61,45 @@ async def test_refused_images_leave_their_neighbours_alone(
     upload = await store.uploads.get("a", "u")
     assert (upload.num_images, upload.num_stored, upload.num_rejected) == (3, 2, 1)
     assert (await store.datasets.get("a")).num_rejected == 1
+
+
+async def test_an_open_whose_commit_fails_leaves_the_upload_to_the_session_before_it(
+    store: Store, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.datasets.create("a")
+    session = await store.uploads.open("a", "u")
+    await session.append(1, [image(1)])
+    real = database_module._in_transaction
+
+    def full(connection: sqlite3.Connection, fn: Callable[[sqlite3.Connection], Any]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        fn(connection)
+        connection.execute("ROLLBACK")
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(database_module, "_in_transaction", full)
+    with pytest.raises(ServiceError, match="full"):
+        await store.uploads.open("a", "u")
+    monkeypatch.setattr(database_module, "_in_transaction", real)
+    assert [outcome.outcome for outcome in await session.append(2, [image(2)])] == ["STORED"]
+    other = await store.uploads.open("a", "u")
+    with pytest.raises(Aborted, match="another stream"):
+        await session.append(3, [image(3)])
+    await other.append(3, [image(3)])
+
+
+async def test_nothing_is_held_of_an_upload_whose_sessions_are_gone(store: Store, image: MakeImage) -> None:
+    await store.datasets.create("a")
+    for number in range(20):
+        session = await store.uploads.open("a", f"u{number}")
+        await session.append(1, [image(number)])
+        await session.finish(1)
+        await session.finish(1)
+    gc.collect()
+    assert len(store.uploads._ingest.owners) == 1
+    await session.finish(1)
 
 
 async def test_a_gap_names_the_number_expected(store: Store, image: MakeImage) -> None:
