@@ -95,8 +95,6 @@ class ImageHeader:
     height: int
     orientation: int = 1
     """How the stored pixels must be turned: 1 to 8, as EXIF counts."""
-    num_scans: int = 1
-    """How often a JPEG's decoder goes over the image, at most `MAX_JPEG_SCANS`."""
     pixels_start: int = 0
     """Where the pixels of a PPM begin."""
 
@@ -153,8 +151,7 @@ def _jpeg(data: bytes) -> ImageHeader:
             raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG of type SOF{marker - 0xC0} (lossless or hierarchical)")
         elif marker in (JPEG_SCAN, JPEG_END):
             if header is not None:
-                num_scans = _count_scans(data, at, header.width * header.height, frame)
-                header = replace(header, num_scans=num_scans)
+                _check_scans(data, at, header.width * header.height, frame)
             break
         elif marker == JPEG_APP1 and segment[:6] == b"Exif\x00\x00" and orientation is None:
             orientation = _exif_orientation(segment[6:])
@@ -202,7 +199,7 @@ def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
     return _sized("jpg", width, height, orientation)
 
 
-def _count_scans(data: bytes, at: int, num_pixels: int, frame: int) -> int:
+def _check_scans(data: bytes, at: int, num_pixels: int, frame: int) -> None:
     """Count the scans, the first of which is at byte `at`, and what a decoder would visit in them.
 
     A truncated file ends the count without an error: only decoding shows that.
@@ -220,7 +217,6 @@ def _count_scans(data: bytes, at: int, num_pixels: int, frame: int) -> int:
         if num_scans > 1 and num_visits > MAX_JPEG_VISITS:
             counted = f"JPEG whose first {num_scans} scans make a decoder visit {num_visits:,} pixels"
             raise HeaderRefused("TOO_MANY_SCANS", f"{counted}; at most {MAX_JPEG_VISITS:,} are allowed")
-    return num_scans
 
 
 def _markers_from(data: bytes, at: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 JOB = SMALL_JOB | {"epochs": 4, "checkpoint_every_steps": 4, "evaluation": {"knn_every_epochs": 0}}
 NUM_STEPS = 24
 PATIENCE_S = 90.0
+PATIENCE = ("--trainer-silence-s", "8", "--trainer-step-s", "8", "--decode-cpu-s", "1")
 
 
 class Stage:
@@ -47,7 +48,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator
     folder = tmp_path_factory.mktemp("trainer-faults")
     (folder / "places").mkdir()
     write_photos(folder / "photos", 96, seed=2)
-    server = ServerProcess(folder / "data", "--trainer-silence-s", "8", "--trainer-step-s", "8", catalogue=catalogue)
+    server = ServerProcess(folder / "data", *PATIENCE, catalogue=catalogue)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MANYVIEW_FAILPOINTS", str(folder / "places"))
         server.start()
@@ -111,6 +112,19 @@ def test_an_image_that_kills_its_decoder_is_found_out_and_left_out_and_the_job_e
     assert (noted.image_id, noted.error.reason) == (victim.image_id, "DECODER_CRASHED")
     recoveries = [event["reason"] for event in job.metrics(kinds=["state"]) if event["to"] == "RECOVERING"]
     assert recoveries.count("TRAINER_DIED") == 2, "one death in company, one alone"
+
+
+def test_an_image_that_takes_its_decoder_too_long_is_left_out_and_the_job_ends(stage: Stage) -> None:
+    """The decoder holds the interpreter's lock, so nothing within the trainer can notice, and it sends no heartbeat."""
+    victim = next(iter(stage.client.images("photos", ["STORED"])))
+    stage.fail("burn 100 always", f"cache.decode@{int(victim.image_id, 16)}")
+    job = stage.train()
+    assert (job.state, alerts(job), job.info.attempt) == ("SUCCEEDED", ["IMAGE_QUARANTINED"], 2)
+    noted = [image for image in stage.client.images("photos", ["UNREADABLE"]) if image.image_id == victim.image_id]
+    assert [image.error.reason for image in noted] == ["DECODE_TOO_SLOW"]
+    (recovering,) = [event for event in job.metrics(kinds=["state"]) if event["to"] == "RECOVERING"]
+    assert recovering["reason"] == "DECODE_TOO_SLOW"
+    assert victim.image_id in recovering["message"]
 
 
 def test_a_lack_of_memory_fails_the_job_with_a_hint_and_changes_no_setting(stage: Stage) -> None:

@@ -132,8 +132,3 @@ def test_a_large_image_is_not_overtaken_for_ever_by_small_ones() -> None:
     large.join(WAIT_S)
     small.join(WAIT_S)
     assert order == ["large", "small"]
-
-
-def test_the_estimate_of_a_jpeg_counts_the_coefficients_of_several_scans() -> None:
-    one = ImageHeader(extension="jpg", width=10, height=10)
-    assert decode_bytes(one) < decode_bytes(ImageHeader(extension="jpg", width=10, height=10, num_scans=2))
