@@ -65,7 +65,7 @@ class Ending:
     message: str = ""
     hint: str = ""
     in_hand: tuple[Note, ...] = ()
-    """What a trainer that died was decoding; with DECODE_TOO_SLOW the one image that took too long."""
+    """What a trainer that died was decoding; with DECODE_TOO_SLOW only the images that took too long."""
 
 
 class TrainerAttempt:
@@ -81,7 +81,7 @@ class TrainerAttempt:
         self._process: WorkerProcess | None = None
         self._told = False
         self._stalled = False
-        self._slow: SlowDecode | None = None
+        self._slow: tuple[SlowDecode, ...] = ()
         self._stop_wanted = False
         self._cut_off = ""
         self._asking: asyncio.Task[None] | None = None
@@ -200,8 +200,9 @@ class TrainerAttempt:
             return Ending(outcome="stopped", message=self._cut_off)
         in_hand = self._process.notes.read() if self._process else ()
         if self._slow:
-            in_hand, reason = (self._slow.note,), TOO_SLOW
-            why = f"it took {self._slow.cpu_s:.0f} CPU seconds to decode image {self._slow.note.item:016x}"
+            in_hand, reason = tuple(slow.note for slow in self._slow), TOO_SLOW
+            spent = [f"{slow.cpu_s:.0f} CPU seconds to decode image {slow.note.item:016x}" for slow in self._slow]
+            why = f"it took {' and '.join(spent)}"
         error_id = uuid.uuid4().hex[:12]
         known = {"train_job": self._start.train_job, "attempt": self._start.attempt, "error_id": error_id}
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})

@@ -39,14 +39,13 @@ class DecodeWatch:
         self._limit_s = limit_s
         self._cpu_s = cpu_s or thread_cpu_s
 
-    def look(self) -> SlowDecode | None:
-        """Return the decode that has taken the most CPU time, if that is over the limit."""
-        slow = [found for note in self._notes.read() if note.is_decode and (found := self._measure(note))]
-        return max(slow, key=lambda found: found.cpu_s, default=None)
+    def look(self) -> tuple[SlowDecode, ...]:
+        """Return the decodes that are over the limit."""
+        return tuple(found for note in self._notes.read() if note.is_decode and (found := self._measure(note)))
 
-    async def wait(self) -> SlowDecode:
-        """Look again and again until there is one."""
-        while (slow := self.look()) is None:
+    async def wait(self) -> tuple[SlowDecode, ...]:
+        """Look again and again until there are some."""
+        while not (slow := self.look()):
             await asyncio.sleep(LOOK_S)
         return slow
 

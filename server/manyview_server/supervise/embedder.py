@@ -327,13 +327,14 @@ class EmbedderSupervisor:
                 process.kill()
                 return
 
-    def _condemn(self, process: WorkerProcess, slow: SlowDecode) -> None:
-        """Replace the process, and refuse the image from now on. Nobody else is to blame."""
-        image_id = self._work.image_of(slow.note)
-        if image_id is not None:
-            self._slow_images.add(image_id)
-        known = {"image": "unknown" if image_id is None else f"{image_id:016x}", "request": slow.note.request}
-        log.error("an image takes the embedder too long to decode", extra={**known, "cpu_s": round(slow.cpu_s, 1)})
+    def _condemn(self, process: WorkerProcess, decodes: Iterable[SlowDecode]) -> None:
+        """Replace the process, and refuse these images from now on. Nobody else is to blame."""
+        for slow in decodes:
+            image_id = self._work.image_of(slow.note)
+            if image_id is not None:
+                self._slow_images.add(image_id)
+            known = {"image": "unknown" if image_id is None else f"{image_id:016x}", "request": slow.note.request}
+            log.error("an image takes the embedder too long to decode", extra={**known, "cpu_s": round(slow.cpu_s, 1)})
         self._replaced = True
         process.kill()
 

@@ -31,7 +31,7 @@ class PoisonHunt:
     async def look_at_death(self, job: Job, ending: Ending) -> bool:
         """Look at what the trainer was decoding when it died; True where that has found a culprit."""
         if ending.reason == TOO_SLOW:
-            return await self._quarantine(job, ending.in_hand[0].item, TOO_SLOW)
+            return any([await self._quarantine(job, note.item, TOO_SLOW) for note in ending.in_hand])
         if ending.reason == "HOST_OUT_OF_MEMORY":  # whatever it was decoding
             self.suspects = ()
             return False

@@ -118,14 +118,15 @@ class PreviewerSupervisor:
                 return answer
             if isinstance(answer, m.PreviewFailed):
                 raise of_code(answer.code)(answer.reason, answer.message)
-            image_id = image_ids[answer.note.item]
-            self._slow_images.add(image_id)
-            known = {"image": f"{image_id:016x}", "cpu_s": round(answer.cpu_s, 1)}
-            log.error("an image takes the previewer too long to decode", extra=known)
+            for slow in answer:
+                image_id = image_ids[slow.note.item]
+                self._slow_images.add(image_id)
+                known = {"image": f"{image_id:016x}", "cpu_s": round(slow.cpu_s, 1)}
+                log.error("an image takes the previewer too long to decode", extra=known)
         raise AssertionError("each image is slow once")
 
-    async def _answer(self, request: m.PreviewImages) -> m.PreviewDone | m.PreviewFailed | SlowDecode:
-        """Return what the process says, or the decode for which it was ended."""
+    async def _answer(self, request: m.PreviewImages) -> m.PreviewDone | m.PreviewFailed | tuple[SlowDecode, ...]:
+        """Return what the process says, or the decodes for which it was ended."""
         if self._idle:
             self._idle.cancel()
         process = await self._running()
