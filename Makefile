@@ -1,4 +1,4 @@
-# One door: `make demo`, `make test`, `make check`, `make serve`, `make bench`, `make proto`, `make image`. Each sets up what it needs.
+# One door: `make demo`, `make test`, `make check`, `make serve`, `make bench`, `make gpu`, `make proto`, `make image`. Each sets up what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ REFERENCE := .tools/parity
 # Several torch processes on few cores: waiting threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality image image-test clean
+.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality gpu image image-test clean
 
 help:
 	@echo "make demo           train on real images, watch it learn, get a picture (IMAGES=DIR for your own)"
@@ -19,6 +19,7 @@ help:
 	@echo "make serve          a server on 127.0.0.1:50051, data in ./data"
 	@echo "make bench          what the service costs, how soon it recovers, how fast it selects, how long others wait (IMAGES=DIR)"
 	@echo "make bench-quality  each method beside lightly's loop on CIFAR-10, cell by cell (IMAGES=DIR CELLS=1)"
+	@echo "make gpu            every CUDA path beside the CPU, and figures of this machine's GPU; without one, a dry run"
 	@echo "make image          the container image; docker compose up runs it"
 	@echo "make image-test     the image and docker-compose.yml, tried from outside; needs a Docker engine"
 
@@ -101,6 +102,10 @@ bench: $(INSTALLED)
 CELLS ?= 1
 bench-quality: $(REFERENCE)/.installed
 	$(REFERENCE)/bin/python -m benchmarks.quality --images "$(IMAGES)" --cells $(CELLS)
+
+# On a machine with a CUDA device: at most eight minutes. Elsewhere the CPU tries every line at tiny sizes.
+gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu $(GPU_ARGS)
 
 image:
 	docker compose build

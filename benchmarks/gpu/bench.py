@@ -1,0 +1,199 @@
+"""What a section is given: the device, sizes, places for what it finds, and clocks that wait for the device."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.gpu import wheels
+from benchmarks.gpu.sections import Record
+from benchmarks.results import machine
+from torch import Tensor
+
+from manyview_server.worker.exact_float32 import compute_float32_exactly
+
+CPU = torch.device("cpu")
+NO_DEVICE = "no CUDA device"
+
+
+class Bench:
+    """One section's view of the run."""
+
+    def __init__(self, record: Record, ends_at: float, *, device: torch.device, quick: bool, scratch: Path) -> None:
+        """
+        Args:
+            ends_at: when the section's time is over, by time.monotonic().
+            quick: sizes are tiny and figures mean nothing.
+        """
+        self._record = record
+        self._ends_at = ends_at
+        self.device = device
+        self.quick = quick
+        self.scratch = scratch
+        self.cuda = device.type == "cuda"
+        compute_float32_exactly()  # as every worker does
+        if not self.cuda:
+            self.skip("comparisons with the CPU", f"{NO_DEVICE}: the CPU was compared with itself")
+
+    def size(self, full: int, quick: int) -> int:
+        """`full`, or in a quick run `quick`."""
+        return quick if self.quick else full
+
+    @property
+    def seconds_left(self) -> float:
+        """Of this section's time."""
+        return self._ends_at - time.monotonic()
+
+    def check(self, name: str, ok: bool, detail: str = "") -> None:
+        """Record whether something holds."""
+        self._record.checks.append({"name": name, "ok": bool(ok), "detail": detail})
+
+    def close(self, name: str, found: Tensor, expected: Tensor, tolerance: float, why: str) -> None:
+        """Check that the length of the difference is at most `tolerance` times that of `expected`. NaN never passes.
+
+        `why` says where the tolerance comes from.
+        """
+        error = relative_error(found, expected)
+        self.check(name, error <= tolerance, f"relative error {error:.3g}, at most {tolerance:g}: {why}")
+
+    def same(self, name: str, found: Tensor, expected: Tensor) -> None:
+        """Check that two tensors are equal, bit for bit."""
+        found, expected = found.detach().cpu(), expected.detach().cpu()
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            shapes = f"{found.dtype} {tuple(found.shape)}, not {expected.dtype} {tuple(expected.shape)}"
+            return self.check(name, False, shapes)
+        different = int((found != expected).sum())
+        return self.check(name, different == 0, f"{different} of {found.numel()} values differ")
+
+    def figure(self, row: str, what: str, value: float, unit: str, **conditions: Any) -> None:
+        """Record a measured number under a row of the table of targets; "context" is no row."""
+        self._record.figures.append(
+            {"row": row, "what": what, "value": float(f"{value:.6g}"), "unit": unit, "conditions": conditions}
+        )
+
+    def skip(self, what: str, reason: str) -> None:
+        """Record that a part was left out."""
+        self._record.skipped.append(f"{what}: {reason}")
+
+    def wait(self) -> None:
+        """Wait until the device has done all that it was asked for."""
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+
+    def median_ms(self, call: Callable[[], object], *, repeats: int = 20, warm_up: int = 5) -> float:
+        """The median time of a call, on the device where there is one: events around each, read at the end."""
+        repeats, warm_up = self.size(repeats, 2), self.size(warm_up, 1)
+        for _ in range(warm_up):
+            call()
+        self.wait()
+        if not self.cuda:
+            return statistics.median(_seconds(call) * 1e3 for _ in range(repeats))
+        pairs = []
+        for _ in range(repeats):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            call()
+            end.record()
+            pairs.append((start, end))
+        self.wait()
+        return statistics.median(start.elapsed_time(end) for start, end in pairs)
+
+    def host_ms(self, call: Callable[[], object], *, repeats: int = 10, warm_up: int = 3) -> float:
+        """The median time for which a call keeps the host, when the device has nothing else to do."""
+        repeats, warm_up = self.size(repeats, 2), self.size(warm_up, 1)
+        for _ in range(warm_up):
+            call()
+        times = []
+        for _ in range(repeats):
+            self.wait()
+            times.append(_seconds(call) * 1e3)
+        self.wait()
+        return statistics.median(times)
+
+    def peak_bytes(self, call: Callable[[], object]) -> int | None:
+        """The most memory of the device that a call holds beyond what was there before; None without a device."""
+        if not self.cuda:
+            return None
+        call()  # whatever is allocated once
+        self.wait()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        call()
+        self.wait()
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+    @contextmanager
+    def forbidding_waits(self) -> Iterator[None]:
+        """Make it an error inside to wait for the device."""
+        if not self.cuda:
+            yield
+            return
+        self.wait()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def release(self) -> None:
+        """Give cached memory back, so that one part's peak is not another's shortage."""
+        if self.cuda:
+            torch.cuda.empty_cache()
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The length of the difference as a share of the length of `expected`; NaN where anything is not finite."""
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    if found.shape != expected.shape or not found.isfinite().all():
+        return float("nan")
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+def card_name(device: torch.device) -> str:
+    """The device's name as a part of a file's name, such as "nvidia-h100-80gb-hbm3"."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def describe(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Which machine this is, with which versions."""
+    cuda = device.type == "cuda"
+    return {
+        "card": torch.cuda.get_device_name(device) if cuda else "none",
+        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if cuda else 0,
+        "driver": _asked("driver_version"),
+        "clocks": _asked("clocks.sm,clocks.mem,clocks.max.sm,power.limit"),
+        "torch": str(torch.__version__),
+        "cuda": str(torch.version.cuda),
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "host": machine(),
+        "other_versions": wheels.other_versions(),
+        "quick": quick,
+        "time": datetime.now(UTC).isoformat("T", "seconds"),
+    }
+
+
+def _asked(query: str) -> str:
+    """What nvidia-smi answers, which reads and changes nothing; empty where it does not."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

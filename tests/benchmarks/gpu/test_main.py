@@ -1,0 +1,52 @@
+"""The script tries its lines on the CPU: some quick sections of it here, all of them by `make gpu`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.gpu.plan import SECTIONS
+
+ROWS = {section.name: section.rows for section in SECTIONS}
+ROOT = Path(__file__).parent.parent.parent.parent
+CHOSEN = ("losses", "optimizers", "selection", "memory", "bank", "decoding")
+
+
+def test_sections_run_on_a_machine_without_a_gpu_and_say_that_they_compare_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu",
+        "--device",
+        "cpu",
+        "--quick",
+        "--out",
+        str(out),
+        "--only",
+        *CHOSEN,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(out.read_text())
+    assert {each["section"]: each["status"] for each in content["sections"]} == dict.fromkeys(CHOSEN, "ok")
+    for each in content["sections"]:
+        assert "comparisons with the CPU: no CUDA device: the CPU was compared with itself" in each["skipped"]
+        assert each["checks"] or each["figures"]
+        assert {figure["row"] for figure in each["figures"]} <= {*ROWS[each["section"]], "context"}
+    assert content["card"] == "none"
+    assert content["quick"] is True
+    assert "G10" in done.stdout
+
+
+def test_a_device_that_is_not_there_is_an_error_and_no_dry_run() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cuda"]
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=hidden, check=False)
+    assert done.returncode == 2
+    assert "--device cpu --quick" in done.stderr
