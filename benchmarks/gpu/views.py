@@ -40,7 +40,7 @@ def recipe(bench: Bench, name: str, settings: ViewSettings, images: Tensor) -> N
     found = views(here)
     with products_everywhere():
         compare(bench, f"{name}: same arithmetic", views(here), views(images), 1e-4, ROUNDING)
-    compare(bench, f"{name}: CPU path", found, views(images), 1.5 / 255 / STD, "its crops are rounded to bytes")
+    compare(bench, f"{name}: CPU path", found, views(images), 6 / 255 / STD, "crops in bytes, stretched by the jitter")
     halves = views(here, dtype=torch.bfloat16, memory_format=torch.channels_last)
     compare(bench, f"{name}: bfloat16", halves, found, 2 / 255 / STD, "8 bits of mantissa below 4")
 
