@@ -25,7 +25,8 @@ def main() -> int:
     """Parse the arguments, run, print the tables; the exit status is 0 where every check passed."""
     arguments = parse_arguments()
     if arguments.wheels:
-        print(*wheels.missing(), sep="\n")
+        holds = wheels.listed(arguments.installed.read_text()) if arguments.installed else wheels.installed_version
+        print(*wheels.missing(version_of=holds), sep="\n")
         return 0
     began = time.monotonic()
     ends_at = began + arguments.seconds
@@ -71,8 +72,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="keep the sections of --out that passed")
     names = [section.name for section in SECTIONS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=f"of {', '.join(names)}")
+    parser.add_argument("--wheels", action="store_true", help="print the pinned packages that are missing, and end")
     parser.add_argument(
-        "--wheels", action="store_true", help="print the pinned packages that this machine lacks, and end"
+        "--installed", type=Path, metavar="FILE", help="with --wheels: what another machine holds, names one a line"
     )
     return parser.parse_args()
 

@@ -25,6 +25,11 @@ TARGET = {
     "os_name": "posix",
 }
 """The machine that wheels are fetched for: CPython 3.12 on Linux, manylinux_2_28_x86_64."""
+FAMILIES = (
+    {"grpcio", "grpcio-status", "grpcio-health-checking", "grpcio-reflection", "protobuf", "googleapis-common-protos"},
+    {"pydantic", "pydantic-core"},
+)
+"""Packages that fit only one another's versions: where one of them is missing, all are needed as they are pinned."""
 OF_THE_MACHINE = re.compile(r"torch|torchvision|triton|cuda-.*|nvidia-.*")
 
 
@@ -52,12 +57,21 @@ def installed_version(name: str) -> str | None:
 def missing(
     requirements: Iterable[Requirement] | None = None, version_of: Callable[[str], str | None] = installed_version
 ) -> list[str]:
-    """`name==version` of each pinned package that is not installed in any version.
+    """`name==version` of each pinned package that is not installed in any version, and of its family.
 
-    Packages of the machine in another version are left as they are, because others of the machine may rest on them.
+    Other packages of the machine in another version are left as they are, because more may rest on them.
     """
-    chosen = pinned() if requirements is None else requirements
-    return [f"{each.name}{each.specifier}" for each in chosen if version_of(each.name) is None]
+    chosen = pinned() if requirements is None else list(requirements)
+    lacking = {each.name for each in chosen if version_of(each.name) is None}
+    for family in FAMILIES:
+        lacking |= family if family & lacking else set()
+    return [f"{each.name}{each.specifier}" for each in chosen if each.name in lacking]
+
+
+def listed(text: str) -> Callable[[str], str | None]:
+    """Which packages another machine holds, by their names in `text`, one a line or between commas."""
+    names = {canonicalize_name(word.partition("==")[0]) for word in re.split(r"[\s,]+", text) if word}
+    return lambda name: "unknown" if canonicalize_name(name) in names else None
 
 
 def other_versions(version_of: Callable[[str], str | None] = installed_version) -> list[str]:

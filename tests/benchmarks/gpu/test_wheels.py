@@ -33,6 +33,16 @@ def test_only_what_is_not_installed_is_missing() -> None:
     assert wheels.missing(wheels.pinned(PINS), installed.get) == ["pydantic==2.14.3"]
 
 
+def test_packages_that_fit_only_one_another_are_fetched_together() -> None:
+    pins = wheels.pinned("grpcio==1.85.1\ngrpcio-status==1.85.1\nprotobuf==7.36.2\ntimm==1.0.31\n")
+    assert wheels.missing(pins, wheels.listed("grpcio, protobuf timm==1.0.9")) == [
+        "grpcio==1.85.1",
+        "grpcio-status==1.85.1",
+        "protobuf==7.36.2",
+    ]
+    assert wheels.missing(pins, wheels.listed("grpcio\ngrpcio_status\nprotobuf")) == ["timm==1.0.31"]
+
+
 def test_a_bare_machine_lacks_what_the_server_imports() -> None:
     names = {line.partition("==")[0] for line in wheels.missing(version_of=lambda name: None)}
     assert {"pydantic", "pydantic-settings", "pydantic-core", "simplejpeg", "jsonschema", "rpds-py"} <= names
