@@ -140,7 +140,8 @@ def _counted(frame: _Frame, number: int) -> WireField | None:
         elif not known.repeated:
             _refuse(_inside(frame, known), "is set more than once")
         else:
-            _refuse(_inside(frame, known), f"has more than {most:,} items; at most {most:,} are allowed")
+            what = "entries" if known.message is not None and known.message.full_name.endswith("Entry") else "items"
+            _refuse(_inside(frame, known), f"has more than {most:,} {what}; at most {most:,} are allowed")
     return known
 
 

@@ -129,7 +129,7 @@ def _tell(error: jsonschema.ValidationError, whole: Mapping[str, Json]) -> Itera
         path = f"{path}[{part}]" if isinstance(part, int) else _join(path, part)
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
-        for name in error.instance:
+        for name in sorted(error.instance):
             if name not in known:
                 yield _unknown(_join(path, name), name, error.schema, whole)
     elif error.validator == "required":

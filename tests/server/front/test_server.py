@@ -35,6 +35,21 @@ async def test_health_is_told_for_the_whole_and_for_each_service_until_the_drain
     assert {await health(front, name) for name in ("", *SERVICE_NAMES)} == {Health.NOT_SERVING}
 
 
+async def test_a_large_request_to_health_or_reflection_is_refused_before_it_is_parsed(front: Any) -> None:
+    bomb = b"\x0a\x00" * 500_000  # half a million times the name of a service
+    check = front.channel.unary_unary("/grpc.health.v1.Health/Check")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await check(bomb)
+    assert refused.value.code() != grpc.StatusCode.OK
+    watch = front.channel.unary_stream("/grpc.health.v1.Health/Watch")(bomb)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await watch.read()
+    reflect = front.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")([bomb])
+    with pytest.raises(grpc.aio.AioRpcError):
+        await reflect.read()
+    assert await health(front) == Health.SERVING
+
+
 async def test_a_drain_waits_for_calls_and_not_for_streams_without_an_end(
     front: Any, refused: Any, png: Any, image: Any
 ) -> None:

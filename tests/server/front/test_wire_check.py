@@ -61,7 +61,7 @@ TOO_LARGE = [
     (tj.GetTrainJobRequest(name="a" * 600), "name", "has 600 bytes; at most 512 are allowed"),
     (configured({"a": "x" * 5000}), "config.a", "has 5,000 bytes; at most 4,096 are allowed"),
     (configured({"a": {"b": [{}] * 300}}), "config.a.b", "has more than 256 items; at most 256 are allowed"),
-    (configured({"a": {f"k{i}": 1 for i in range(300)}}), "config.a", "has more than 256 items"),
+    (configured({"a": {f"k{i}": 1 for i in range(300)}}), "config.a", "has more than 256 entries"),
     (configured({"a": ["x" * 4000] * 40}), "config", "has 160,"),
     (configured({"a": [[1] * 200] * 30}), "config", "has more than 4,096 values"),
     (configured(nested(20)), "config", "has more than 16 lists and objects within each other"),
@@ -77,7 +77,7 @@ TOO_LARGE = [
     (
         em.SelectSamplesRequest(balance=em.ClassBalance(counts={f"{i}": 1 for i in range(25_001)})),
         "balance.counts",
-        "has more than 25,000 items",
+        "has more than 25,000 entries",
     ),
 ]
 
