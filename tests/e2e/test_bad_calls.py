@@ -248,12 +248,13 @@ def test_a_folder_that_changed_since_an_interrupted_upload_is_not_taken_for_the_
 # --- cursors, pages, states
 
 
-def test_a_cursor_ahead_of_the_log_is_out_of_range(finished_job: manyview.Job) -> None:
+def test_a_cursor_ahead_of_the_log_is_out_of_range_and_the_error_says_what_is_held(finished_job: manyview.Job) -> None:
     last = finished_job.refresh().last_sequence
     assert list(finished_job.metrics(after=last)) == []
-    with refused(manyview.OutOfRange, "SEQUENCE_AHEAD", f"{last}", f"{last + 1}") as caught:
-        list(finished_job.metrics(after=last + 1))
-    assert caught.value.metadata == {"newest": str(last)}
+    for ahead in (1, 10, 2**62):
+        with refused(manyview.OutOfRange, "SEQUENCE_AHEAD", f"{last}", f"{last + ahead}") as caught:
+            list(finished_job.metrics(after=last + ahead))
+        assert caught.value.metadata == {"oldest": "1", "newest": str(last)}
     with refused(manyview.InvalidArgument, "FIELD_INVALID", "after_sequence", "-1"):
         list(finished_job.metrics(after=-1))
 

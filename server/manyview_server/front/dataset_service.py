@@ -16,6 +16,7 @@ import grpc
 
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import dataset_service_pb2_grpc
+from manyview_server import open_files
 from manyview_server.errors import DataLoss
 from manyview_server.front import convert, names, pages
 from manyview_server.front.bidi import RequestReader, ending_in_band
@@ -130,6 +131,8 @@ def stored_bytes(directory: Path, image: FoundImage) -> bytes:
     try:
         data = reader.read(image.shard, image.offset, image.record.num_bytes)
     except (OSError, EOFError) as error:
+        if open_files.are_lacking(error):
+            raise
         log.error("an image cannot be read", exc_info=error)
         raise DataLoss("IMAGE_LOST", f"the server cannot read image {name} any more") from error
     finally:

@@ -15,6 +15,7 @@ import grpc
 
 from manyview.v1 import model_service_pb2 as pb
 from manyview.v1 import model_service_pb2_grpc
+from manyview_server import open_files
 from manyview_server.errors import DataLoss, FailedPrecondition, NotFound
 from manyview_server.front import convert, names
 from manyview_server.front.limits import Limits
@@ -134,5 +135,7 @@ def _expected_digest(directory: Path) -> bytes:
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         return bytes.fromhex(manifest["files"][BACKBONE]["sha256"])
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if open_files.are_lacking(error):
+            raise
         return b""

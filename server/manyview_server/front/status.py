@@ -17,6 +17,7 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc import error_details_pb2, status_pb2
 
 from manyview.v1 import types_pb2
+from manyview_server import open_files
 from manyview_server.errors import ServiceError
 
 DOMAIN = "manyview"
@@ -36,9 +37,11 @@ log = logging.getLogger(__name__)
 
 
 def public_error(error: Exception) -> ServiceError:
-    """The error that the caller may see: itself, or INTERNAL with an id under which the log has the story."""
+    """The error that the caller may see: itself, TOO_MANY_OPEN_FILES, or INTERNAL with an id that the log has, too."""
     if isinstance(error, ServiceError):
         return error
+    if open_files.are_lacking(error):
+        return open_files.too_many(error)
     error_id = secrets.token_hex(6)
     log.error("internal error %s", error_id, exc_info=error)
     text = f"internal error {error_id}; the server's log has the details"

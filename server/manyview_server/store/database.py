@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from manyview_server import open_files
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable
 from manyview_server.store.ballast import Ballast
 from manyview_server.store.disk_space import DISK_FULL_ERRNOS
@@ -57,6 +58,8 @@ def translated(error: sqlite3.Error) -> ServiceError | None:
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL:
         return disk_full(error)
+    if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and not open_files.any_left():
+        return open_files.too_many(error)
     if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
         return _unavailable(error)
     return None
@@ -68,6 +71,8 @@ def translated_file(error: OSError) -> ServiceError | None:
         die_unsynced("file", error)
     if error.errno in DISK_FULL_ERRNOS:
         return disk_full(error)
+    if open_files.are_lacking(error):
+        return open_files.too_many(error)
     return _unavailable(error) if error.errno in DISK_BROKEN_ERRNOS else None
 
 

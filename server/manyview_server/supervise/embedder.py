@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from manyview_server import awake
+from manyview_server import awake, open_files
 from manyview_server import messages as m
 from manyview_server.errors import (
     DeadlineExceeded,
@@ -240,8 +240,11 @@ class EmbedderSupervisor:
                 raise _restarted(wait_s)
             self._start_task = asyncio.create_task(self._start())
             self._start_task.add_done_callback(self._started)
-        await asyncio.wait([self._start_task])
+        starting = self._start_task
+        await asyncio.wait([starting])
         if not self._process:
+            if not starting.cancelled() and open_files.are_lacking(error := starting.exception()):
+                raise open_files.too_many(error)
             raise _draining() if self._closed else _restarted(self._not_before - asyncio.get_running_loop().time())
         return self._process
 
@@ -256,6 +259,8 @@ class EmbedderSupervisor:
                 await process.link.send(m.StartEmbedding(device=self._device, num_threads=num_threads))
         except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
             words = describe_exit(await process.stop()) if process else ""
+            if open_files.are_lacking(error):
+                raise
             log.error(
                 "embedder cannot be started",
                 extra={"error": repr(error), "exit": words, "stderr": process.stderr_tail if process else ""},

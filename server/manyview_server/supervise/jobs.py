@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from manyview_server import open_files
 from manyview_server.decode_notes import CRASHED, TOO_SLOW
 from manyview_server.errors import Aborted, FailedPrecondition
 from manyview_server.messages import StartTraining
@@ -174,10 +175,11 @@ class JobSupervisor:
             return job
         try:
             ending = await self._train(device, run, job)
-        except Exception:
+        except Exception as error:
             error_id = uuid.uuid4().hex[:12]
             log.exception("a trainer could not be run", extra={"train_job": job.train_job_id, "error_id": error_id})
-            message = f"the server failed to run the trainer (error {error_id} in the server's log)"
+            what = "had too many open files" if open_files.are_lacking(error) else "failed to run the trainer"
+            message = f"the server {what} (error {error_id} in the server's log)"
             ending = Ending(outcome="died", reason="INTERNAL", message=message)
         found = ending.outcome == "died" and await run.poison.look_at_death(job, ending)
         return await self._conclude(job, ending, found_culprit=found)

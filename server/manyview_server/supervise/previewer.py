@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from manyview_server import awake
+from manyview_server import awake, open_files
 from manyview_server import messages as m
 from manyview_server.errors import (
     DeadlineExceeded,
@@ -175,6 +175,8 @@ class PreviewerSupervisor:
         except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
             words = describe_exit(await process.stop()) if process else ""
             stderr = process.stderr_tail if process else ""
+            if open_files.are_lacking(error):
+                raise open_files.too_many(error) from error
             log.error("previewer cannot be started", extra={"error": repr(error), "exit": words, "stderr": stderr})
             raise Unavailable(
                 "PREVIEWER_START", "the previewer cannot be started", retry_after_s=RETRY_AFTER_S

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from manyview_server import awake
+from manyview_server import awake, open_files
 from manyview_server import messages as m
 from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, of_code
 from manyview_server.host_memory import host_memory
@@ -191,6 +191,8 @@ class SelectorPool:
             stderr = process.stderr_tail if process else ""
             if self._closed:
                 raise _draining() from error
+            if open_files.are_lacking(error):
+                raise open_files.too_many(error) from error
             log.error("selector cannot be started", extra={"error": repr(error), "exit": words, "stderr": stderr})
             raise Unavailable("SELECTOR_START", "the selector does not start", retry_after_s=RETRY_AFTER_S) from error
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from manyview_server.errors import (
 )
 from manyview_server.supervise.budget import CoreBudget
 from manyview_server.supervise.embedder import EmbedderLimits, EmbedderSupervisor
+from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.slow_images import content_id
 
 Make = Callable[..., EmbedderSupervisor]
@@ -75,6 +77,21 @@ async def test_images_are_embedded_by_a_process_that_starts_with_the_first_reque
     assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     done = await embed(supervisor, b"12345", b"6")
     assert (done.shape, number(done)) == ((2, 1), 5)
+
+
+async def without_descriptors(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_one_that_finds_no_descriptor_says_so_and_starts_when_there_is_one(make, monkeypatch):
+    supervisor = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerProcess, "start", without_descriptors)
+        with pytest.raises(ResourceExhausted) as caught:
+            await embed(supervisor, b"12345")
+    assert (caught.value.reason, caught.value.retry_after_s > 0) == ("TOO_MANY_OPEN_FILES", True)
+    supervisor._not_before = 0.0
+    assert number(await embed(supervisor, b"12345")) == 5
 
 
 async def test_concurrent_requests_share_one_process_and_get_their_own_answers(make):

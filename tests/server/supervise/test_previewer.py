@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from manyview_server.errors import (
     Unavailable,
 )
 from manyview_server.supervise.previewer import PreviewerLimits, PreviewerSupervisor
+from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.slow_images import content_id
 
 Make = Callable[..., PreviewerSupervisor]
@@ -186,6 +188,20 @@ async def test_a_process_that_cannot_start_is_unavailable(make, behaviour):
     with pytest.raises(Unavailable) as caught:
         await preview(make(behaviour, hello_s=0.5), b"x")
     assert caught.value.reason == "PREVIEWER_START"
+
+
+async def without_descriptors(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_one_that_finds_no_descriptor_says_so_and_starts_when_there_is_one(make, monkeypatch):
+    supervisor = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerProcess, "start", without_descriptors)
+        with pytest.raises(ResourceExhausted) as caught:
+            await preview(supervisor, b"x")
+    assert (caught.value.reason, caught.value.retry_after_s > 0) == ("TOO_MANY_OPEN_FILES", True)
+    assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
 async def test_a_missing_program_is_unavailable():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from manyview_server import messages as m
 from manyview_server.errors import InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.supervise import selector as selector_module
 from manyview_server.supervise.budget import CoreBudget
+from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.selector import SelectorLimits, SelectorPool
 
 Make = Callable[..., SelectorPool]
@@ -159,6 +161,22 @@ async def test_a_process_that_died_while_it_was_idle_is_replaced(make: Make) -> 
     os.kill(pid, 9)
     await gone()
     assert (await ask(pool))[0] != pid
+
+
+async def without_descriptors(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_one_that_finds_no_descriptor_says_so_and_starts_when_there_is_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerProcess, "start", without_descriptors)
+        with pytest.raises(ResourceExhausted) as caught:
+            await ask(pool)
+    assert (caught.value.reason, caught.value.retry_after_s > 0) == ("TOO_MANY_OPEN_FILES", True)
+    assert (await ask(pool))[0] > 0
 
 
 async def test_one_that_cannot_start_is_told_as_that(make: Make) -> None:
