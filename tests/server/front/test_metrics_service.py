@@ -146,9 +146,32 @@ async def test_a_filter_moves_the_cursor_over_what_was_not_asked_for(front: Any,
     assert cursors[-1] == await front.store.events.last_sequence("j")
 
 
-async def test_a_cursor_beyond_the_newest_event_is_out_of_range(front: Any, job: str, refused: Any) -> None:
-    error = await refused(replayed(front, after_sequence=1000))
-    assert (error.code, error.reason) == (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD")
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_cursor_outside_of_what_is_held_is_out_of_range_and_told_both_ends(
+    front: Any, job: str, refused: Any, monkeypatch: pytest.MonkeyPatch, follow: bool
+) -> None:
+    monkeypatch.setattr(front.store.events, "_max_events", 8)
+    for number in range(20):
+        await log_line(front, f"line {number}")
+    oldest, newest = await front.store.events.oldest("j"), await front.store.events.last_sequence("j")
+    assert 1 < oldest < newest
+    held = {"oldest": str(oldest), "newest": str(newest)}
+    for cursor, reason in (
+        (newest + 1, "SEQUENCE_AHEAD"),
+        (newest + 10, "SEQUENCE_AHEAD"),
+        (2**62, "SEQUENCE_AHEAD"),
+        (oldest - 2, "SEQUENCE_EXPIRED"),
+        (0, "SEQUENCE_EXPIRED"),
+    ):
+        error = await refused(replayed(front, after_sequence=cursor, follow=follow))
+        assert (error.code, error.reason) == (grpc.StatusCode.OUT_OF_RANGE, reason), cursor
+        assert error.metadata == held, cursor
+    for cursor in (oldest - 1, newest):
+        responses = await replayed(front, after_sequence=cursor)
+        assert [event.sequence for event in events_of(responses)] == list(range(cursor + 1, newest + 1))
+
+
+async def test_a_cursor_that_is_none_is_refused(front: Any, job: str, refused: Any) -> None:
     assert (await refused(replayed(front, after_sequence=-1))).fields == ("after_sequence",)
     assert (await refused(replayed(front, kinds=[0]))).fields == ("kinds",)
     unknown = front.metrics.SubscribeMetrics(pb.SubscribeMetricsRequest(train_job="trainJobs/none"))
