@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def main() -> int:
         print(f"Not installed (sections that need them are skipped): {' '.join(lacking)}")
     document = Document(arguments.out or where, head, resume=arguments.resume)
     with tempfile.TemporaryDirectory(prefix="manyview-gpu-") as scratch:
+        state_version(Path(scratch) / "metadata")
         bench_for = partial(Bench, device=device, quick=quick, scratch=Path(scratch))
         chosen = [section for section in SECTIONS if not arguments.only or section.name in arguments.only]
         status = Runner(document, ends_at).run(chosen, bench_for)
@@ -60,6 +62,17 @@ def main() -> int:
     print(*failures(document.content), sep="\n")
     print(f"{time.monotonic() - began:.0f} s. Written to {document.path}")
     return status
+
+
+def state_version(folder: Path) -> None:
+    """Let the server find its own version on a machine that has not installed it: a server asks for it as it starts."""
+    if wheels.installed_version("manyview") is not None:
+        return
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    info = folder / f"manyview-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: manyview\nVersion: {version}\n")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])
 
 
 def parse_arguments() -> argparse.Namespace:

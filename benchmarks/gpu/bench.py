@@ -100,9 +100,9 @@ class Bench:
         pairs = []
         for _ in range(repeats):
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
+            start.record(torch.cuda.current_stream(self.device))
             call()
-            end.record()
+            end.record(torch.cuda.current_stream(self.device))
             pairs.append((start, end))
         self.wait()
         return statistics.median(start.elapsed_time(end) for start, end in pairs)

@@ -34,7 +34,7 @@ SECTIONS = (
     Section(name="multi-crop", call="throughput.multi_crop", budget_s=45, rows=("G6", "G7")),
     Section(name="service", call="service.run", budget_s=110, rows=("G1", "G5", "G14", "G15"), needs=SERVER),
     Section(name="decoding", call="decoding.run", budget_s=25, rows=("G16",), needs=WORKER),
-    Section(name="demo", call="service.demo", budget_s=70, needs=DEMO),
+    Section(name="demo", call="service.demo", budget_s=90, needs=DEMO),
 )
 NO_PEER = {"G2": "lightly with 8 workers", "G3": "lightly tuned, with 16 workers"}
 """Rows that compare with what only a machine with lightly can run: no section measures them."""

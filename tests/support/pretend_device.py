@@ -170,10 +170,15 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _Event:
+    def __init__(self, enable_timing: bool = False) -> None: ...
+
     def record(self, stream: object = None) -> None:
         assert stream == DEVICE, "an event without its stream is recorded on the current device, whatever that is"
 
     def synchronize(self) -> None: ...
+
+    def elapsed_time(self, later: _Event) -> float:
+        return 1.0
 
 
 @contextmanager
@@ -184,7 +189,10 @@ def pretending() -> Iterator[Pretence]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(torch.cuda, "Event", _Event)
         patch.setattr(torch.cuda, "current_stream", lambda device=None: device)
-        patch.setattr(torch.cuda, "memory_allocated", lambda device=None: 1)
+        for name in ("memory_allocated", "max_memory_allocated"):
+            patch.setattr(torch.cuda, name, lambda device=None: 1)
+        for name in ("synchronize", "reset_peak_memory_stats", "set_sync_debug_mode"):
+            patch.setattr(torch.cuda, name, lambda argument=None: None)
         patch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self)
         patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1 << 40, 1 << 40))
         stack.enter_context(warnings.catch_warnings())

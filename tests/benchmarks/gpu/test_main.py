@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
+import pytest
 from benchmarks.gpu.plan import SECTIONS
 
 ROWS = {section.name: section.rows for section in SECTIONS}
@@ -50,3 +53,16 @@ def test_a_device_that_is_not_there_is_an_error_and_no_dry_run() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=hidden, check=False)
     assert done.returncode == 2
     assert "--device cpu --quick" in done.stderr
+
+
+def test_a_server_finds_its_version_where_it_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "before")
+    main = importlib.import_module("benchmarks.gpu.__main__")
+    monkeypatch.setenv("PYTHONPATH", "before")
+    monkeypatch.setattr(main.wheels, "installed_version", lambda name: None)
+    main.state_version(tmp_path)
+    first, _, rest = os.environ["PYTHONPATH"].partition(os.pathsep)
+    assert rest == "before"
+    (found,) = metadata.distributions(path=[first])
+    assert (found.name, found.version) == ("manyview", metadata.version("manyview"))
