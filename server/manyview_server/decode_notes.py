@@ -35,7 +35,7 @@ QUARANTINE = {
 }
 """Reasons for which no worker decodes an image again, in words."""
 
-SLOTS = 128
+SLOTS = 1024
 """The most tasks that are noted at one time; further ones go unnoted."""
 WORDS = 5
 WORD_BYTES = 8
