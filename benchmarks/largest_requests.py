@@ -41,13 +41,13 @@ NUM_CHOSEN, NUM_QUERIES, NUM_LABELS = 100_000, 10_000, 25_000
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What there is on the server."""
+    """What the server holds, and what the requests name."""
 
     dataset: str
     """"datasets/{id}"."""
     image_ids: Sequence[str]
     large_key: str
-    """Of an image that is `large_ppm`."""
+    """The key of an image that is `large_ppm`."""
     job: str
     """"trainJobs/{id}", terminal."""
     model: str
@@ -66,7 +66,7 @@ class Case:
 
     @property
     def num_bytes(self) -> int:
-        """Of all requests."""
+        """The bytes of all requests together."""
         return sum(map(len, self.requests))
 
 

@@ -26,7 +26,7 @@ PREFIX = struct.Struct("<IQ")
 MAX_HEADER_BYTES = 1 << 20
 # The snapshot of a large data set.
 MAX_BLOB_BYTES = 1 << 30
-# The front sends and reads blobs in such parts, and others have their turn in between.
+# The front sends and reads frames in parts of this size, so that the loop can run others in between.
 PART_BYTES = 1 << 20
 # A message that is longer than this is decoded off the front's loop, and so is one encoded with a list of more items.
 LONG_BYTES = 64 << 10

@@ -26,14 +26,14 @@ from manyview_server.front.status import public_error, status_code, text_of, tra
 SERVICE_PREFIX = "/manyview.v1."
 HEALTH_PREFIX = "/grpc.health.v1."
 MAX_OTHER_BYTES = 64 << 10
-"""Of a request to health or reflection, which nobody checks before it is parsed."""
+"""The most bytes of a request to health or reflection. It is far above what these take."""
 
 Handler = Any
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RequestParser:
-    """Makes requests of the bytes that come for one method, and refuses what is too large before it is parsed."""
+    """Parses the requests of one method, and refuses a request that is too large before it is parsed."""
 
     def __init__(self, method: str, parse: Callable[[bytes], Any]) -> None:
         """`method`: "/package.Service/Method". Only this package's requests are checked against the limits."""
@@ -41,7 +41,7 @@ class RequestParser:
         self._limits = wire_check.wire_message(_request_type(method)) if method.startswith(SERVICE_PREFIX) else None
 
     async def request(self, data: bytes) -> Any:
-        """The request. Raises InvalidArgument MALFORMED_REQUEST, or FIELD_INVALID for a field that is too large."""
+        """Parse one request. Raises InvalidArgument, MALFORMED_REQUEST or FIELD_INVALID with what is too large."""
         try:
             if self._limits is not None:
                 for _ in wire_check.check(data, self._limits):
@@ -157,7 +157,10 @@ def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
 
 
 def bounded(handler: Handler) -> Handler:
-    """The same handler, which refuses a request of more than `MAX_OTHER_BYTES` before it is parsed."""
+    """Return a handler that refuses a request of more than `MAX_OTHER_BYTES` before it is parsed.
+
+    The library logs the refusal and answers UNKNOWN.
+    """
 
     def parse(data: bytes) -> Any:
         if len(data) > MAX_OTHER_BYTES:

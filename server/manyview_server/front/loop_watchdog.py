@@ -29,10 +29,10 @@ from typing import Any
 THRESHOLD_S = 0.25
 TICK_S = 0.05
 QUIET_S = 10.0
-"""Between two callbacks that are logged with their stacks; those in between are counted."""
+"""The least time between two callbacks that are logged. The callbacks in between are counted."""
 RECORD_S = 0.05
-"""The longest callback so far is logged when it is longer than this, and half as long again as the one before: then a
-server that is killed has told of it."""
+"""A new longest callback is logged at once if it takes longer than this and half as long again as the last one that was
+logged. So even the log of a server that is killed names it."""
 
 # asyncio has no public place for this: debug mode is the only other one, and it slows every task down.
 HANDLE: Any = asyncio.Handle
@@ -67,6 +67,7 @@ class LoopWatchdog:
         self._told: asyncio.Handle | None = None
         self._not_before = 0.0
         self._num_untold = 0
+        self._logged_s = 0.0
         self._stopped = threading.Event()
         self._run: Callable[[asyncio.Handle], None] | None = None
 
@@ -105,7 +106,7 @@ class LoopWatchdog:
         self._log_longest()
 
     def forget(self) -> None:
-        """Begin anew with the longest callback."""
+        """Forget the longest callback, and begin again."""
         self.longest = self.hardest = Held()
 
     def _ended(self, handle: asyncio.Handle, wall_s: float, cpu_s: float) -> None:
@@ -114,8 +115,8 @@ class LoopWatchdog:
         if cpu_s > self.hardest.cpu_s:
             self.hardest = Held(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
         if held_s > self.longest.held_s:
-            before, self.longest = self.longest, Held(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
-            if held_s > max(RECORD_S, 1.5 * before.held_s):
+            self.longest = Held(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
+            if held_s > max(RECORD_S, 1.5 * self._logged_s):
                 self._log_longest()
         if held_s >= self._threshold_s:
             self._log_end(handle, held_s, cpu_s)
@@ -138,7 +139,7 @@ class LoopWatchdog:
             self._look()
 
     def _awake(self) -> float:
-        """For how long the thread has been awake."""
+        """Return for how long the watchdog's thread has been awake."""
         return self._awake_s + min(time.monotonic() - self._last_tick, 2 * TICK_S)
 
     def _look(self) -> None:
@@ -163,6 +164,7 @@ class LoopWatchdog:
 
     def _log_longest(self) -> None:
         held = self.longest
+        self._logged_s = held.held_s
         log.info(
             "longest callback of the event loop: %.0f ms (%.0f ms of processor time) in %s",
             1000 * held.held_s,
@@ -172,14 +174,14 @@ class LoopWatchdog:
 
 
 def _stack(frame: FrameType) -> str:
-    """The frames of the callback alone, the newest last."""
+    """Format the frames of the callback alone, the newest last."""
     whole = traceback.extract_stack(frame)
     own = next((at + 1 for at, entry in enumerate(whole) if entry.name == "timed" and entry.filename == __file__), 0)
     return "".join(traceback.format_list(whole[own + 1 :] if own else whole))
 
 
 def _name(handle: asyncio.Handle) -> str:
-    """The task's coroutine, or the function that is called back."""
+    """Name the task's coroutine, or the function that is called back."""
     callback: Any = getattr(handle, "_callback", None)
     owner = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):

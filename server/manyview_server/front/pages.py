@@ -14,19 +14,19 @@ from google.protobuf.message import Message
 
 PAGE_BYTES = 1 << 20
 FRAME_BYTES = 8
-"""Tag and length of an item within its reply, at most."""
+"""The most bytes that tag and length of an item take in its reply."""
 
 Record = TypeVar("Record")
 Item = TypeVar("Item", bound=Message)
 
 
 def page_bytes(max_message_bytes: int) -> int:
-    """The bound of a page: far below what a client may be able to receive."""
+    """Return the bound of a page. It is far below the largest message."""
     return min(PAGE_BYTES, max_message_bytes // 4)
 
 
 def fitting(records: Iterable[Record], convert: Callable[[Record], Item], max_bytes: int) -> list[Item]:
-    """The messages of the first records, as many as fit, and at least one. Call it off the event loop."""
+    """Convert the first records, as many as fit, and at least one. Call it off the event loop."""
     items: list[Item] = []
     num_bytes = 0
     for record in records:
@@ -44,7 +44,7 @@ async def page(
     convert: Callable[[Record], Item],
     max_bytes: int,
 ) -> tuple[list[Item], str]:
-    """A page of at most `size` items, and the token of the next one.
+    """Return a page of at most `size` items, and the token of the next page.
 
     `read` returns the records of a page of this size with the token behind them. A token is that of the last record,
     so a page that turns out too large is read again with fewer.

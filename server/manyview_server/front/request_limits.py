@@ -21,11 +21,11 @@ class FieldLimit:
 
 
 MAX_CHOSEN = 100_000
-"""Images that a selection takes as chosen already."""
+"""The most images that a selection takes as chosen already."""
 MAX_QUERIES = 10_000
-"""Stored images that a call can name as its queries."""
+"""The most stored images that a call can name as its queries."""
 MAX_LABELS = 25_000
-"""Labels that a selection can name a count for."""
+"""The most labels that a selection can name a count for."""
 
 ID = FieldLimit(bytes=256)
 NAME = FieldLimit(bytes=512)

@@ -12,7 +12,7 @@ from manyview_server.store.datasets import DatasetStore
 from manyview_server.store.records import Dataset, Snapshot
 
 MAX_BYTES = 128 << 20
-"""Of all snapshots that are kept: those of 3.7 million images."""
+"""The most bytes of all snapshots that are kept: those of 3.7 million images."""
 
 
 class SnapshotCache:
@@ -24,7 +24,7 @@ class SnapshotCache:
         self._kept: OrderedDict[tuple[str, int], Snapshot] = OrderedDict()
 
     async def get(self, dataset: Dataset, version: int) -> Snapshot:
-        """The first `version` images of a data set, whose record was read just now. Raises NotFound."""
+        """Return the first `version` images of a data set whose record was read just now. Raises NotFound."""
         key = (dataset.uid, version)
         if (kept := self._kept.get(key)) is None:
             kept = await self._datasets.snapshot(dataset.dataset_id, version)

@@ -19,9 +19,9 @@ from manyview_server.front.request_limits import FIELD_LIMITS, FieldLimit
 from manyview_server.supervise import configuration_size
 
 RECORDS_AT_ONCE = 4_096
-"""Read between two pauses: about 2 ms."""
+"""Records that are read between two pauses. They take about 2 ms."""
 MAX_UNKNOWN = 100
-"""Records of fields that this release does not know, in one message: a newer client may send a few."""
+"""The most records of unknown fields in one message. A newer client may send a few."""
 MAX_VARINT_BYTES = 10
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
 FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
@@ -38,25 +38,25 @@ class NotOnTheWire(ValueError):
 
 @dataclass(slots=True)
 class WireField:
-    """A field: what may come of it, and what is in it."""
+    """A field of a message: how many items and bytes of it are allowed, and the type of its messages."""
 
     name: str
     max_items: int
     max_bytes: int | None
     repeated: bool
     packed: bool
-    """Numbers of a list, which may all come in one value."""
+    """Whether it is a list of numbers, which may all come in one value."""
     message: WireMessage | None
 
 
 @dataclass(slots=True)
 class WireMessage:
-    """A message's fields by number."""
+    """A type of message, with its fields by number."""
 
     full_name: str
     fields: dict[int, WireField] = field(default_factory=dict)
     harmless_bytes: int = 0
-    """A message of at most so many bytes cannot exceed a limit, so nobody looks into it."""
+    """A message of at most so many bytes cannot exceed a limit, so it is skipped."""
 
 
 @dataclass(slots=True)
@@ -67,19 +67,19 @@ class _Frame:
     end: int
     path: str
     depth: int
-    """Lists and objects of a configuration around it."""
+    """The number of lists and objects of a configuration around it."""
     counts: dict[int, int] = field(default_factory=dict)
     key: str = ""
-    """Of an entry of a configuration's object."""
+    """The key, if this is an entry of a configuration's object."""
 
 
 def wire_message(descriptor: Descriptor) -> WireMessage:
-    """The limits of a request, looked up once. Raises KeyError for a field that the table of limits lacks."""
+    """Look up the limits of a type of request. Raises KeyError for a field that the table of limits lacks."""
     return _message(descriptor, {})
 
 
 def check(data: bytes, message: WireMessage) -> Iterator[None]:
-    """Read a request; yields at each pause.
+    """Check the bytes of a request. Yields at each pause.
 
     Raises:
         InvalidArgument: FIELD_INVALID, for the first field that is over its limit.
@@ -130,7 +130,7 @@ def _read(data: bytes, message: WireMessage) -> Iterator[None]:
 
 
 def _counted(frame: _Frame, number: int) -> WireField | None:
-    """The field, once more; None for one that is not known."""
+    """Count one more record of a field, and return the field; None if this release does not know it."""
     known = frame.message.fields.get(number)
     key, most = (number, known.max_items) if known else (0, MAX_UNKNOWN)
     count = frame.counts[key] = frame.counts.get(key, 0) + 1
@@ -182,7 +182,7 @@ def _behind_scalar(data: bytes, position: int, kind: int) -> int:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number and the position behind it."""
+    """Read a number; return it and the position behind it."""
     byte = data[position]
     if byte < 0x80:
         return byte, position + 1
@@ -229,7 +229,7 @@ def needs_limit(one: FieldDescriptor) -> bool:
 
 
 def _harmless_bytes(message: WireMessage) -> int:
-    """Nothing of a configuration is: all of its values are counted."""
+    """Return `WireMessage.harmless_bytes`. No part of a configuration is skipped: all of its values are counted."""
     if message.full_name.startswith("google.protobuf."):
         return -1
     sizes = [1 << 20]

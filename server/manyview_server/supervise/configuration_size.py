@@ -14,21 +14,21 @@ from manyview_server.errors import InvalidArgument, Violation
 Json = Any
 
 MAX_BYTES = 128 << 10
-"""As a message."""
+"""The size of its message."""
 MAX_VALUES = 4_096
-"""Numbers, texts, lists and objects together."""
+"""The number of its numbers, texts, lists and objects together."""
 MAX_DEPTH = 16
-"""Lists and objects within each other."""
+"""The number of lists and objects within each other."""
 MAX_ITEMS = 256
-"""Items of a list."""
+"""The number of items of one list."""
 MAX_KEYS = 256
-"""Keys of an object."""
+"""The number of keys of one object."""
 MAX_KEY_BYTES = 256
 MAX_TEXT_BYTES = 4_096
 
 MAX_RESOLVED_VALUES = 8_192
 MAX_RESOLVED_TEXT_BYTES = 256 << 10
-"""With every default filled in and every short form spelled out; texts and keys together."""
+"""The same for a configuration whose short forms are spelled out. The bytes are those of texts and keys together."""
 
 
 def refuse_large(configuration: Json, field: str) -> None:

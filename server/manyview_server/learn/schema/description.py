@@ -20,7 +20,7 @@ from manyview_server.learn.schema.field import (
 from manyview_server.learn.schema.values import as_json, to_json
 
 MAX_ITEMS = 64
-"""Of a list of settings, such as pipelines: the check of each item takes time, and no recipe needs as many."""
+"""The most items of a list of settings, such as pipelines. Each takes time to check, and no recipe needs as many."""
 
 
 def json_schema(settings_class: type) -> dict[str, Any]:
