@@ -39,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Image.open(photos[COPIED]) as image:
         image.save(path / "copy.jpg", quality=80)
     whole = photos[0].read_bytes()
-    (path / "torn.jpg").write_bytes(whole[: len(whole) // 2])
+    # Within its only scan: a file that is cut before that is refused at the upload.
+    (path / "torn.jpg").write_bytes(whole[: whole.index(b"\xff\xda") + 40])
     return path
 
 
