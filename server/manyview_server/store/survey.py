@@ -185,11 +185,9 @@ def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:
 
 def _look_at_unknown_dataset(survey: Survey, directory: Path) -> None:
     """A directory without images is harmless: a crash while a data set is created leaves one."""
-    shards = [path for path in shards_in(directory).values() if path.stat().st_size]
-    if shards:
+    if any(path.stat().st_size for path in shards_in(directory).values()):
         survey.problems.append(
-            f"datasets/{directory.name} holds {len(shards)} shards with images of a data set that the database does "
-            "not know"
+            f"datasets/{directory.name} holds shards with images of a data set that the database does not know"
         )
         survey.unknown.append(directory)
 
@@ -202,10 +200,7 @@ def _unlisted(directory: Path, listed: set[str]) -> list[Path]:
 def _look_at_unknown_job(survey: Survey, directory: Path) -> None:
     """A crash while a job is created leaves a directory with no checkpoint but the copy that it was to begin with."""
     names = [checkpoints.parse_name(path) for path in _unlisted(directory, set())]
-    written = [name for name in names if name is not None and name[1] > 0]
-    if written:
-        survey.problems.append(
-            f"jobs/{directory.name} holds {len(written)} checkpoints of a job that the database does not know"
-        )
+    if any(attempt > 0 for _, attempt in filter(None, names)):
+        survey.problems.append(f"jobs/{directory.name} holds checkpoints of a job that the database does not know")
     has_files = any(files for _, _, files in os.walk(directory))
     (survey.unknown if has_files else survey.empty).append(directory)
