@@ -95,7 +95,7 @@ class Database:
     def open(self, check: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
         """Open or create the file, let `check` look at it, and bring its tables up to date. Raises StoreUnusable.
 
-        Where `check` raises, nothing was changed.
+        Where `check` raises, nothing was changed; SQLite may have emptied its log into the file.
         """
         try:
             self.run(lambda: self._open(check))

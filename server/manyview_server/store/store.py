@@ -195,11 +195,16 @@ class Store:
         self._survey = survey
 
     def _set_aside(self, aside: SetAside) -> None:
-        """Move away what the database does not know. Nothing is deleted but empty directories."""
+        """Move away what the database does not know, but for the ends of shards that a crash left.
+
+        Beside a database that does not match, such an end may have been acknowledged, and it is moved, too. Only empty
+        directories are deleted.
+        """
         for path in (*self._survey.unknown, *self._survey.unlisted):
             aside.move(path)
         for tail in self._survey.tails:
-            aside.cut(tail.path, tail.start)
+            if self._survey.problems or not tail.by_crash:
+                aside.cut(tail.path, tail.start)
         for directory in self._survey.empty:
             for folder, _, _ in os.walk(directory, topdown=False):
                 os.rmdir(folder)

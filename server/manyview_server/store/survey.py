@@ -64,6 +64,8 @@ class Tail:
 
     path: Path
     start: int
+    by_crash: bool
+    """Whether a crash can have left them: there is no more than one group can have added."""
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Survey:
     unlisted: list[Path] = field(default_factory=list)
     """Unregistered checkpoints of known jobs. A crash leaves some, so they are only looked for beside problems."""
     tails: list[Tail] = field(default_factory=list)
-    """Ends of shards that are too long to be what a crash left."""
+    """What lies behind the committed end of each data set."""
     empty: list[Path] = field(default_factory=list)
     """Directories of jobs that were never created, without any file."""
 
@@ -164,13 +166,14 @@ def _look_behind(survey: Survey, directory: Path, committed: Position, limit: Gr
         too_many = _exceeds(path, start, allowed)
         if too_many:
             survey.problems.append(
-                f"datasets/{directory.name}/{path.name} holds whole images behind byte {start:,}, where the database's "
-                "end: more of them than the server can have been writing when it was killed"
+                f"datasets/{directory.name}/{path.name} holds whole images behind byte {start:,}, which is its end as "
+                "the database has it: more of them than the server can have been writing when it was killed"
             )
         if shard > committed.shard:
             survey.unknown.append(path)
-        elif too_many or size - start > limit.tail_bytes:
-            survey.tails.append(Tail(path=path, start=start))
+        else:
+            by_crash = not too_many and size - start <= limit.tail_bytes
+            survey.tails.append(Tail(path=path, start=start, by_crash=by_crash))
 
 
 def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:

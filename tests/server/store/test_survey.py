@@ -106,9 +106,7 @@ async def test_data_is_enough_to_refuse_a_deleted_database(tmp_path: Path, image
     await fill(tmp_path, image)
     (tmp_path / DATABASE).unlink()
     (tmp_path / "GENERATION").unlink()
-    with pytest.raises(
-        StoreMismatched, match="holds shards with images of a data set that the database does not know"
-    ):
+    with pytest.raises(StoreMismatched, match="holds shards with images of a data set that the database does not know"):
         reopen(tmp_path)
 
 
@@ -146,13 +144,15 @@ async def test_an_older_database_is_refused_and_the_right_one_starts_with_everyt
     assert set_aside(tmp_path) == []
 
 
+@pytest.mark.parametrize("num_late", [1, 6])
 async def test_the_flag_starts_an_older_database_and_keeps_all_that_it_does_not_know(
-    tmp_path: Path, image: MakeImage, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, image: MakeImage, caplog: pytest.LogCaptureFixture, num_late: int
 ) -> None:
+    """Images that came later are kept, also where a crash could have left as many."""
     dataset, job = await fill(tmp_path, image)
     older = (tmp_path / DATABASE).read_bytes()
     store = reopen(tmp_path)
-    await (await store.uploads.open("a", "late")).append(1, [image(number, num_bytes=500) for number in range(10, 16)])
+    await (await store.uploads.open("a", "late")).append(1, [image(10 + n, num_bytes=500) for n in range(num_late)])
     new = await store.datasets.create("b")
     await (await store.uploads.open("b", "u")).append(1, [image(20)])
     await add_checkpoint(store, job, 4)
@@ -170,7 +170,7 @@ async def test_the_flag_starts_an_older_database_and_keeps_all_that_it_does_not_
     assert f"jobs/{job}/checkpoints/000000004-1/{checkpoints.STATE_JSON}" in kept
     (tail,) = (name for name in kept if "from-byte" in name)
     (directory,) = (tmp_path / "set-aside").iterdir()
-    assert len(list(scan(directory / tail))) == 6
+    assert len(list(scan(directory / tail))) == num_late
     assert (directory / tail).stat().st_size == committed.offset - end_of(tmp_path / "datasets" / dataset).offset
     assert lost <= set(files(directory).values())
     assert caplog.text.count("moved to") == 3
