@@ -120,8 +120,12 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         ref = names.image_ref(request.image, "image")
         dataset = await self._store.datasets.get(dataset_id)
         (found,) = await self._store.datasets.find_images(dataset_id, [ref])
-        data = await asyncio.to_thread(stored_bytes, self._store.datasets.directory(dataset.uid), found)
-        return pb.GetImageResponse(image=convert.stored_image(found.record), data=data)
+        return await asyncio.to_thread(_image_reply, self._store.datasets.directory(dataset.uid), found)
+
+
+def _image_reply(directory: Path, image: FoundImage) -> pb.GetImageResponse:
+    """Made off the event loop: a message copies the file."""
+    return pb.GetImageResponse(image=convert.stored_image(image.record), data=stored_bytes(directory, image))
 
 
 def stored_bytes(directory: Path, image: FoundImage) -> bytes:
