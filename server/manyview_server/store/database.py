@@ -130,6 +130,10 @@ class Database:
             self.on_commit()
         return result
 
+    def empty_log(self) -> None:
+        """Copy all of SQLite's log into the database's file and start the log again. On the database thread."""
+        self._guarded(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+
     def close(self) -> None:
         """Finish what is queued, then close."""
         self._executor.submit(self._close).result()

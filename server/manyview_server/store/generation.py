@@ -7,6 +7,9 @@ The file also names the store, so that a database from another data directory is
 The counter is raised at each start, and each time that SQLite has emptied its log into the database and starts the log
 again. The first commit of a new log is followed by a new generation before anybody hears of that commit. So a database
 whose log was lost is behind the file, unless nothing was lost with the log.
+
+Before each generation the log was emptied. So the database's file alone, without its log, is one generation behind at
+most. A file that is further behind is an older copy beside the log of the newest one, and SQLite would mix the two.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import json
 import logging
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from manyview_server.errors import ServiceError
 from manyview_server.store.database import Database
+from manyview_server.store.group_limit import GroupLimit
 from manyview_server.store.shards import sync_directory
 
 log = logging.getLogger(__name__)
@@ -49,6 +54,18 @@ def read_mark(path: Path) -> Mark | None:
         return None
 
 
+def read_mark_without_log(database: Path) -> Mark | None:
+    """The mark in the database's file alone; None where the file has none, or does not read alone.
+
+    Call it while the database is not open. The file may be half of a copy of the log: that reads with the log alone.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(database))}?immutable=1", uri=True)) as connection:
+            return Mark(*connection.execute("SELECT uid, generation FROM store").fetchone())
+    except (sqlite3.Error, TypeError):
+        return None
+
+
 class Generation:
     """The counter of an open database. On the database thread."""
 
@@ -59,9 +76,17 @@ class Generation:
         self._fd = -1
         self._salts = b""
 
-    def start(self, at_least: int) -> None:
-        """Raise the counter above `at_least`, and from now on whenever the log is started again."""
-        self._raise(at_least)
+    def start(self, at_least: int, limit: GroupLimit) -> None:
+        """Empty the log and raise the counter above `at_least`, and from now on whenever the log is started again.
+
+        `limit` is noted with it, when everything is recovered: what the run before left is judged by that run's limit.
+        A full disk does not stop the start: then the counter stays as it is.
+        """
+        try:
+            self._database.empty_log()
+            self._raise(at_least, limit)
+        except (ServiceError, OSError, sqlite3.Error):
+            log.warning("the generation could not be raised: an older database is not noticed by it", exc_info=True)
         self._fd = os.open(self._write_ahead_log, os.O_RDONLY | os.O_CLOEXEC)
         self._salts = self._read_salts()
         self._database.on_commit = self._follow
@@ -85,8 +110,11 @@ class Generation:
             log.warning("the generation could not be raised; the next commit tries again", exc_info=True)
             self._salts = b""
 
-    def _raise(self, at_least: int) -> None:
+    def _raise(self, at_least: int, limit: GroupLimit | None = None) -> None:
         def run(connection: sqlite3.Connection) -> Mark:
+            if limit is not None:
+                sql = "UPDATE store SET max_group_images = ?, max_group_bytes = ?"
+                connection.execute(sql, (limit.images, limit.num_bytes))
             connection.execute("UPDATE store SET generation = max(generation, ?) + 1", (at_least,))
             return Mark(*connection.execute("SELECT uid, generation FROM store").fetchone())
 

@@ -31,7 +31,8 @@ from manyview_server.store.datasets import DatasetStore
 from manyview_server.store.disk_space import reserve_bytes as reserve_bytes_of
 from manyview_server.store.embedding_cache import remove, tables_below
 from manyview_server.store.events import EventLog
-from manyview_server.store.generation import Generation, Mark, read_mark
+from manyview_server.store.generation import Generation, Mark, read_mark, read_mark_without_log
+from manyview_server.store.group_limit import ANY_GROUP, GroupLimit
 from manyview_server.store.ingest import Ingest
 from manyview_server.store.jobs import JobStore
 from manyview_server.store.lock import DataLock
@@ -39,7 +40,7 @@ from manyview_server.store.requests import RequestLog
 from manyview_server.store.set_aside import NAME as SET_ASIDE
 from manyview_server.store.set_aside import SetAside
 from manyview_server.store.shards import Position, recover, shard_path, sync_directory
-from manyview_server.store.survey import ANY_GROUP, GroupLimit, Known, Survey, look, read_known
+from manyview_server.store.survey import Known, Survey, as_text, look, read_known
 from manyview_server.store.trash import Trash
 from manyview_server.store.unusable import StoreMismatched
 from manyview_server.store.uploads import UploadStore
@@ -146,6 +147,10 @@ class Store:
             directory.mkdir(mode=0o700, exist_ok=True)
         mark = read_mark(self._data_dir / "GENERATION")
         aside = SetAside(self._data_dir, self._clock())
+        if self._is_behind_its_log(mark):
+            problem = "manyview.sqlite is an older copy or of another store, and its log manyview.sqlite-wal is newer"
+            self._refuse([problem], accept_mismatch)
+            aside.move(self._write_ahead_log)
         if _has_bytes(self._database_path):
             self._database.open(lambda connection: self._judge(read_known(connection), mark, accept_mismatch))
         else:
@@ -164,9 +169,8 @@ class Store:
             self._database.run(lambda: self._database.transact(self._recover_shards))
             failpoints.reach("store.start", "recovered")
             self._database.run(lambda: self._database.transact(self._remove_embeddings_of_none))
-            self._database.run(lambda: self._database.transact(lambda connection: _save_limit(connection, limit)))
             failpoints.reach("store.start", "before_generation")
-            self._database.run(lambda: self._generation.start(mark.generation if mark else 0))
+            self._database.run(lambda: self._generation.start(mark.generation if mark else 0, limit))
             failpoints.reach("store.start", "done")
         except BaseException:
             self._generation.close()
@@ -178,21 +182,32 @@ class Store:
         survey = look(self._data_dir, known, mark)
         if not _has_bytes(self._database_path) and _has_bytes(self._write_ahead_log):
             survey.problems.append("manyview.sqlite is missing or empty, and its log manyview.sqlite-wal is there")
-        if survey.problems and not accept_mismatch:
-            raise StoreMismatched(
-                f"the database manyview.sqlite does not match the data in {self._data_dir}: {survey.text()}. Nothing "
-                "was changed. Restore the database that belongs to this data, or the whole directory from one backup. "
-                "To start with the database as it is, give the flag --accept-mismatched-database once: what the "
-                f"database does not know is then moved to {self._data_dir / SET_ASIDE} and is no longer part of the "
-                "store"
-            )
         if survey.problems:
-            log.warning("starting on a database that does not match the data, as told: %s", survey.text())
+            self._refuse(survey.problems, accept_mismatch)
         elif accept_mismatch:
             log.warning("accept_mismatched_database is set, and the database matches: remove the setting")
         if known.mark is not None and mark is None and known.mark.generation:
             log.warning("the file GENERATION is missing: whether the database is the newest one is not known")
         self._survey = survey
+
+    def _is_behind_its_log(self, mark: Mark | None) -> bool:
+        """Whether the database's file is too old for the log beside it: SQLite would mix the two when it opens them."""
+        if mark is None or not _has_bytes(self._database_path) or not _has_bytes(self._write_ahead_log):
+            return False
+        alone = read_mark_without_log(self._database_path)
+        return alone is not None and (alone.store != mark.store or alone.generation < mark.generation - 1)
+
+    def _refuse(self, problems: list[str], accept_mismatch: bool) -> None:
+        """Raise StoreMismatched, or log the problems where they are accepted."""
+        if accept_mismatch:
+            log.warning("starting on a database that does not match the data, as told: %s", as_text(problems))
+            return
+        raise StoreMismatched(
+            f"the database manyview.sqlite does not match the data in {self._data_dir}: {as_text(problems)}. Nothing "
+            "was changed. Restore the database that belongs to this data, or the whole directory from one backup. To "
+            "start with the database as it is, give the flag --accept-mismatched-database once: what the database "
+            f"does not know is then moved to {self._data_dir / SET_ASIDE} and is no longer part of the store"
+        )
 
     def _set_aside(self, aside: SetAside) -> None:
         """Move away what the database does not know, but for the ends of shards that a crash left.
@@ -245,9 +260,3 @@ def _mark_lost(connection: sqlite3.Connection, pk: int, shard: int, path: Path) 
 
 def _has_bytes(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
-
-
-def _save_limit(connection: sqlite3.Connection, limit: GroupLimit) -> None:
-    """Only when everything was recovered: what the run before can have left is judged by that run's limit."""
-    sql = "UPDATE store SET max_group_images = ?, max_group_bytes = ?"
-    connection.execute(sql, (limit.images, limit.num_bytes))

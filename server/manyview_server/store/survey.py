@@ -18,30 +18,12 @@ from pathlib import Path
 
 from manyview_server.store import checkpoints
 from manyview_server.store.generation import Mark
+from manyview_server.store.group_limit import ANY_GROUP, GroupLimit
 from manyview_server.store.shards import Position, scan, shards_in
 
 UID = re.compile(r"[0-9a-f]{32}")
-# Headers, padding, key and label of one image in a shard.
-MAX_OVERHEAD_BYTES = 8 << 10
 # Further problems are counted.
 MAX_TOLD = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupLimit:
-    """The most that one group of batches can hold: images, and bytes of them."""
-
-    images: int
-    num_bytes: int
-
-    @property
-    def tail_bytes(self) -> int:
-        """The most that a group can add to a shard."""
-        return self.num_bytes + self.images * MAX_OVERHEAD_BYTES
-
-
-ANY_GROUP = GroupLimit(images=16 * 4096, num_bytes=512 << 20)
-"""The most that any settings allow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +65,11 @@ class Survey:
     empty: list[Path] = field(default_factory=list)
     """Directories of jobs that were never created, without any file."""
 
-    def text(self) -> str:
-        """The problems as one text."""
-        more = len(self.problems) - MAX_TOLD
-        return "; ".join([*self.problems[:MAX_TOLD], *([f"and {more} more"] if more > 0 else [])])
+
+def as_text(problems: list[str]) -> str:
+    """The problems as one text, the last of many as a number."""
+    more = len(problems) - MAX_TOLD
+    return "; ".join([*problems[:MAX_TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def read_known(connection: sqlite3.Connection) -> Known:

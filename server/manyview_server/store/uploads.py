@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database import Database
 from manyview_server.store.datasets import dataset_pk, read_dataset
+from manyview_server.store.group_limit import GroupLimit
 from manyview_server.store.ingest import Batch, Checked, Ingest, fenced
 from manyview_server.store.records import Dataset, ImageOutcome, Upload
-from manyview_server.store.survey import GroupLimit
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from manyview_server.store.generation import Mark, read_mark
+from manyview_server.errors import ResourceExhausted
+from manyview_server.store.generation import Generation, Mark, read_mark
+from manyview_server.store.group_limit import GroupLimit
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 from manyview_server.store.unusable import StoreMismatched
@@ -139,7 +141,7 @@ async def test_a_commit_that_finds_the_log_begun_again_is_followed_by_a_new_gene
     real = generation._raise
     failures = []
 
-    def failing(at_least: int) -> None:
+    def failing(at_least: int, limit: GroupLimit | None = None) -> None:
         if len(failures) < 2:
             failures.append(at_least)
             raise OSError(5, "Input/output error")
@@ -161,3 +163,69 @@ async def test_the_generation_is_readable_json_that_names_the_store(tmp_path: Pa
     text = (tmp_path / "GENERATION").read_text()
     assert json.loads(text) == {"store": mark.store, "generation": 1}
     assert (tmp_path / "GENERATION").stat().st_mode & 0o077 == 0
+
+
+async def test_an_older_database_beside_the_newest_log_is_refused_and_the_log_is_kept(
+    tmp_path: Path, image: MakeImage
+) -> None:
+    """SQLite would mix the two: the log says that its database is the newest one."""
+    data_dir = tmp_path / "data"
+    store = Store.open(data_dir, reserve_bytes=0)
+    await store.datasets.create("a")
+    await store.close()
+    backup = (data_dir / DATABASE).read_bytes()
+    for number in range(2):
+        store = Store.open(data_dir, reserve_bytes=0)
+        await upload(store, image, 100 * number, 3, f"u{number}")
+        if number == 0:
+            await store.close()
+    shutil.copytree(data_dir, tmp_path / "killed")
+    await store.close()
+    killed = tmp_path / "killed"
+    right, log = ((killed / name).read_bytes() for name in (DATABASE, f"{DATABASE}-wal"))
+    (killed / DATABASE).write_bytes(backup)
+    with pytest.raises(StoreMismatched, match=r"its log manyview\.sqlite-wal is newer"):
+        Store.open(killed, reserve_bytes=0)
+    assert (killed / f"{DATABASE}-wal").read_bytes() == log
+    (killed / DATABASE).write_bytes(right)
+    again = Store.open(killed, reserve_bytes=0)
+    assert (await again.datasets.get("a")).num_images == 6
+    await again.close()
+    (killed / DATABASE).write_bytes(backup)
+    (killed / f"{DATABASE}-wal").write_bytes(log)
+    accepted = Store.open(killed, reserve_bytes=0, accept_mismatch=True)
+    assert (await accepted.datasets.get("a")).num_images == 0
+    await accepted.close()
+    assert next((killed / "set-aside").rglob(f"{DATABASE}-wal")).read_bytes() == log
+
+
+async def test_servers_that_are_killed_again_and_again_start_each_time(tmp_path: Path, image: MakeImage) -> None:
+    """None of them closes its database: the log stays, and each next one finds it."""
+    stores, data_dir = [], tmp_path / "0"
+    for number in range(6):
+        stores.append(Store.open(data_dir, reserve_bytes=0))
+        if number == 0:
+            await stores[0].datasets.create("a")
+        if number % 2:
+            await upload(stores[-1], image, 100 * number, 30, f"u{number}")
+        shutil.copytree(data_dir, tmp_path / f"{number + 1}")
+        data_dir = tmp_path / f"{number + 1}"
+    last = Store.open(data_dir, reserve_bytes=0)
+    assert (await last.datasets.get("a")).num_images == 90
+    for store in (*stores, last):
+        await store.close()
+
+
+async def test_a_full_disk_does_not_stop_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start_and_stop(tmp_path)
+
+    def full(*_: object) -> None:
+        raise ResourceExhausted("DISK_FULL", "the server's disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generation, "_raise", full)
+        await start_and_stop(tmp_path)
+    assert "an older database is not noticed" in caplog.text
+    assert (await start_and_stop(tmp_path)).generation == 2

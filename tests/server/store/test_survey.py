@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store import checkpoints
+from manyview_server.store.group_limit import GroupLimit
 from manyview_server.store.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage, Checkpoint
 from manyview_server.store.shards import END_OF_ARCHIVE, Position, ShardWriter, image_id_of, scan, shard_path
 from manyview_server.store.store import Store
-from manyview_server.store.survey import GroupLimit
 from manyview_server.store.unusable import StoreMismatched
 
 MakeImage = Callable[..., CheckedImage]
