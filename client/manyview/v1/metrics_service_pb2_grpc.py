@@ -33,8 +33,8 @@ class MetricsServiceServicer(object):
         """Replays the events after a cursor, then follows. Every message carries the cursor; a message without events is a
         heartbeat, sent after 10 seconds of silence. The stream ends with `end`; a stream that breaks without it is to be opened
         again at the last cursor. A cursor older than the oldest event held is OUT_OF_RANGE SEQUENCE_EXPIRED, one beyond the
-        newest is OUT_OF_RANGE SEQUENCE_AHEAD. Both errors carry the sequences of the oldest and of the newest event held in their
-        metadata, as `oldest` and `newest`.
+        newest is OUT_OF_RANGE SEQUENCE_AHEAD. The metadata of both errors has the sequences of the oldest and the newest event
+        held, as `oldest` and `newest`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

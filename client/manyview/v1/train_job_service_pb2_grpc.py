@@ -71,8 +71,8 @@ class TrainJobServiceServicer(object):
 
     def CreateTrainJob(self, request, context):
         """Queues a job: over the images that the data set holds now, or following it; with a configuration of its own, or another
-        job's; from the beginning, or from a checkpoint. FAILED_PRECONDITION DATASET_TOO_LARGE where the data set holds more
-        images than a trainer can be told of.
+        job's; from the beginning, or from a checkpoint. FAILED_PRECONDITION DATASET_TOO_LARGE if the data set holds more
+        than 29,826,161 images, the most that a train job takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
