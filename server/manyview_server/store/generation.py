@@ -92,19 +92,20 @@ class Generation:
         self._database.on_commit = self._follow
 
     def close(self) -> None:
-        """Close the log's file."""
+        """Follow the log no longer, and close its file."""
+        self._database.on_commit = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _follow(self) -> None:
         """After each commit: raise the counter if SQLite has started its log again."""
-        salts = self._read_salts()
-        if salts == self._salts:
-            return
-        # Before the commit below, which comes here too.
-        self._salts = salts
         try:
+            salts = self._read_salts()
+            if salts == self._salts:
+                return
+            # Before the commit below, which comes here too.
+            self._salts = salts
             self._raise(0)
         except (ServiceError, OSError, sqlite3.Error):
             log.warning("the generation could not be raised; the next commit tries again", exc_info=True)

@@ -5,6 +5,7 @@ Nothing there is ever read or removed by the server.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -29,7 +30,14 @@ class SetAside:
     def move(self, path: Path) -> Path:
         """Move a file or directory of the data directory, and log it. Raises OSError."""
         target = self._target(path)
-        path.rename(target)
+        try:
+            path.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # An operator has put the directory on a file system of its own.
+            shutil.move(path, target)
+            os.sync()
         sync_directory(path.parent)
         sync_directory(target.parent)
         log.warning("%s is not known to the database: it was moved to %s", self._relative(path), target)

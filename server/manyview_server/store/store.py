@@ -138,7 +138,7 @@ class Store:
         await self.uploads.close()
         await self.events.close()
         await self._database.call(self._writers.close)
-        self._generation.close()
+        await self._database.call(self._generation.close)
         self._database.close()
         self._lock.release()
 

@@ -229,3 +229,16 @@ async def test_a_full_disk_does_not_stop_the_start(
         await start_and_stop(tmp_path)
     assert "an older database is not noticed" in caplog.text
     assert (await start_and_stop(tmp_path)).generation == 2
+
+
+async def test_a_log_that_cannot_be_read_fails_no_commit(
+    store: Store, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> bytes:
+        raise OSError(5, "Input/output error")
+
+    await store.datasets.create("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(store._generation, "_read_salts", broken)
+        await upload(store, image, 0, 2, "u")
+    assert (await store.datasets.get("a")).num_images == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -267,6 +268,26 @@ async def test_a_shard_of_no_images_is_moved_aside(
     moved = set_aside(tmp_path)
     assert [name.rpartition("/")[2] for name in moved] == [shard_path(directory, n).name for n in (1, 2, 99_999_999)]
     assert caplog.text.count("is not known to the database: it was moved to") == 3
+
+
+async def test_a_directory_on_another_file_system_is_moved_aside_too(
+    tmp_path: Path, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, _ = await fill(tmp_path, image)
+    stray = shard_path(tmp_path / "datasets" / dataset, 5)
+    stray.write_bytes(b"x" * 4096)
+    rename = Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if "set-aside" in str(target):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+    # `shutil.move` tries `os.rename` first, which works here.
+    await reopen(tmp_path).close()
+    assert not stray.exists()
+    assert set_aside(tmp_path) == [f"datasets/{dataset}/{stray.name}"]
 
 
 async def test_bytes_that_no_crash_leaves_are_kept_when_they_are_cut_off(tmp_path: Path, image: MakeImage) -> None:
