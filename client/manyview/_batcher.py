@@ -61,9 +61,14 @@ class Batcher:
             self.close()
         return self._whole.popleft() if self._whole else None
 
-    def drain(self) -> list[EncodedImage]:
-        """Return all images in their order, and forget them."""
-        self.close()
-        images = [image for batch in self._whole for image in batch]
-        self._whole.clear()
-        return images
+    def take_back(self) -> EncodedImage | None:
+        """Return the first image, which then belongs to no batch; None where there is none."""
+        batch = self._whole[0] if self._whole else self._open
+        if not batch:
+            return None
+        image = batch.pop(0)
+        if batch is self._open:
+            self._num_bytes -= len(image.data)
+        elif not batch:
+            self._whole.popleft()
+        return image

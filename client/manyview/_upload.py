@@ -142,8 +142,9 @@ class Upload:
                     self._skip(status)
 
     def _images(self) -> Iterator[EncodedImage]:
-        """The images that are not numbered yet."""
-        yield from self._batcher.drain()
+        """The images that are not numbered yet. Whoever stops early leaves the others where they are."""
+        while (waiting := self._batcher.take_back()) is not None:
+            yield waiting
         while True:
             image = self._handover.take()
             if image is not None:

@@ -67,9 +67,18 @@ def test_a_server_without_a_limit_on_a_batch_gets_full_ones() -> None:
     assert [len(batch) for batch in iter(batcher.take, None)] == [256]
 
 
-def test_all_images_can_be_taken_back_in_their_order() -> None:
+def test_images_can_be_taken_back_one_by_one_in_their_order() -> None:
     batcher = Batcher(limits(2), clock=lambda: 0.0)
     for image in images(1, 1, 1):
         batcher.add(image)
-    assert [image.key for image in batcher.drain()] == ["0", "1", "2"]
+    assert [image.key for image in iter(batcher.take_back, None)] == ["0", "1", "2"]
     assert batcher.is_empty
+
+
+def test_images_that_are_not_taken_back_stay_in_their_batches() -> None:
+    batcher = Batcher(limits(2), clock=lambda: 0.0)
+    for image in images(1, 1, 1):
+        batcher.add(image)
+    assert batcher.take_back() is not None
+    batcher.close()
+    assert taken(batcher) == [["1"], ["2"]]

@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 import manyview
+from manyview._images import EncodedImage
+from manyview._window import chain
 from manyview.testing import FakeServer
 from manyview.v1 import dataset_service_pb2 as pb
 
@@ -189,6 +191,33 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.01)
     raise AssertionError("it never became true")
+
+
+def test_images_that_wait_for_a_batch_survive_that_another_client_sent_the_first_of_them(
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clients upload the same folder. One has not sent anything yet when its connection breaks."""
+    monkeypatch.setattr("manyview._batcher.LINGER_S", 600)
+    images = [b"a", b"b", b"c"]
+
+    def pauses() -> Iterator[bytes]:
+        yield from images
+        wait_until(lambda: len(server.requests("GetUpload")) == 2)
+
+    def breaks(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        yield next(server.state.upload_images(requests, context))
+        threading.Event().wait(0.3)  # the images wait for more of them on the other side
+        (other,) = server.state.uploads.values()
+        other.num_images = other.committed_number = other.num_stored = 1
+        other.digest = chain(b"", [EncodedImage("00000000", b"a")])
+        context.abort_with_status(_unavailable())
+
+    server.reply("UploadImages", breaks)
+    report = client.upload(pauses(), "pets", upload_id="both").upload
+    assert report is not None
+    assert (report.resumed_from, report.num_sent) == (1, 3)
+    sent = [image.data for request in server.requests("UploadImages") for image in request.batch.images]
+    assert sent == [b"b", b"c"]
 
 
 def test_no_more_than_the_window_is_unacknowledged_and_images_are_pulled_no_further(
