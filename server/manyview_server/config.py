@@ -48,7 +48,7 @@ class ServeSettings(BaseSettings):
     data: Path = Field(description="directory of everything that is kept; created where it is missing")
     accept_mismatched_database: bool = Field(
         False,
-        description="start though the database does not match the data; what it does not know is moved to set-aside/",
+        description="start although the database does not match the data, and move what it does not know to set-aside/",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     exit_with_parent: bool = Field(False, description="drain and exit when the process that started this one is gone")
@@ -62,10 +62,16 @@ class ServeSettings(BaseSettings):
         600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"
     )
     decode_cpu_s: float = Field(
-        10.0, ge=0.1, le=600, description="CPU seconds after which an image that is being decoded is refused for good"
+        10.0,
+        ge=0.1,
+        le=600,
+        description="most CPU seconds to decode one image; an image that takes more is refused for good",
     )
     heartbeat_s: float = Field(
-        10.0, gt=0, le=60, description="seconds of silence before the heartbeat of a subscription or a followed log"
+        10.0,
+        gt=0,
+        le=60,
+        description="seconds of silence after which a subscription or a followed log gets a heartbeat",
     )
     keepalive_s: float = Field(20.0, ge=1, le=3600, description="seconds of silence before a connection is pinged")
     keepalive_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds for a ping's answer, or it is closed")

@@ -1,8 +1,8 @@
-"""Notes of what each thread of a worker has in hand, in memory that the worker shares with the front.
+"""Notes of what each thread of a worker is working on, in memory that the worker shares with the front.
 
 A hostile image can kill a decoder or hold it for minutes. A decoder cannot be interrupted from within its process, and
-the dead cannot tell what killed them. The worker's threads therefore note each decode and each pass of a network in
-shared memory. The front reads the notes while the worker lives, and after its death.
+a dead process cannot report what killed it. The worker's threads therefore note each decode and each pass of a network
+in shared memory. The front reads the notes while the worker lives, and after its death.
 
 Layout: `SLOTS` records of five native uint64: kind (0 for an empty slot), the thread's system-wide id, the CPU time
 that the thread had used at the start (ns), and two numbers that name the work.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 DECODE = 1
 ALONE = 2
-"""A decode beside which nothing else is decoded."""
+"""A decode during which no other image is decoded."""
 FORWARD = 3
 """A pass of a network over images of one or more requests."""
 MODEL = 4
@@ -33,10 +33,10 @@ QUARANTINE = {
     CRASHED: "it kills the decoder",
     TOO_SLOW: "decoding it takes more CPU time than the server allows",
 }
-"""Reasons for which no worker decodes an image again, in words."""
+"""The reasons for which no worker decodes an image again, each with its text."""
 
 SLOTS = 1024
-"""The most tasks that are noted at one time; further ones go unnoted."""
+"""The most tasks that are noted at one time; further tasks are not noted."""
 WORDS = 5
 WORD_BYTES = 8
 SIZE_BYTES = SLOTS * WORDS * WORD_BYTES
@@ -45,7 +45,7 @@ MAX_READS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """A task in hand. `request` and `item` name it: what they mean is the worker's and its supervisor's business."""
+    """A task that a thread is working on. The worker and its supervisor define what `request` and `item` mean."""
 
     kind: int
     thread: int
@@ -60,10 +60,10 @@ class Note:
 
 
 class DecodeNotes:
-    """Both sides' view of the notes of one worker. The worker's threads may share it."""
+    """The notes of one worker, for both sides. The worker's threads may share one object."""
 
     def __init__(self, descriptor: int) -> None:
-        """Map the memory behind `descriptor`, which stays open and is the caller's."""
+        """Map the memory of `descriptor`. The descriptor stays open, and the caller still owns it."""
         self._shared = mmap.mmap(descriptor, SIZE_BYTES)
         self._words = memoryview(self._shared).cast("Q")
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -72,7 +72,7 @@ class DecodeNotes:
 
     @classmethod
     def private(cls) -> DecodeNotes:
-        """Notes that no other process reads."""
+        """Return notes that no other process reads."""
         descriptor = allocate()
         try:
             return cls(descriptor)
@@ -81,7 +81,7 @@ class DecodeNotes:
 
     @contextmanager
     def of(self, kind: int, *, request: int = 0, item: int = 0) -> Iterator[None]:
-        """Note that this thread has the task in hand while the block runs."""
+        """Note that this thread is working on the task while the block runs."""
         try:
             slot = self._free.get_nowait()
         except queue.Empty:
@@ -99,19 +99,19 @@ class DecodeNotes:
             self._free.put(slot)
 
     def read(self) -> tuple[Note, ...]:
-        """Return the tasks in hand, also those of a worker that has died."""
+        """Return the tasks that threads are working on, or were working on when the worker died."""
         found = (self._read(slot) for slot in range(SLOTS) if self._words[slot * WORDS])
         return tuple(note for note in found if note)
 
     def detach(self) -> None:
-        """Keep what the notes say, and let go of the shared memory: the worker has ended."""
+        """Keep what the notes say, and release the shared memory. Call it when the worker has ended."""
         kept = memoryview(bytes(self._words)).cast("Q")
         self._words.release()
         self._shared.close()
         self._words = kept
 
     def _read(self, slot: int) -> Note | None:
-        """Return what a slot holds; None where it is empty, or changes faster than it can be read."""
+        """Return what a slot holds, or None if it is empty or changes faster than it can be read."""
         record = self._words[slot * WORDS : (slot + 1) * WORDS]
         before = record.tolist()
         for _ in range(MAX_READS):
@@ -127,7 +127,7 @@ def allocate() -> int:
     """Return the descriptor of fresh shared memory for the notes, all empty. Raises OSError."""
     descriptor = os.memfd_create("decode-notes")
     try:
-        # With its pages: a write to a page that cannot be had would be a signal instead of an error.
+        # Allocate its pages now: later, a write to a page that cannot be had would be a signal instead of an error.
         os.posix_fallocate(descriptor, 0, SIZE_BYTES)
     except OSError:
         os.close(descriptor)

@@ -5,7 +5,8 @@ The front refuses images by this, and the workers turn them by it, so both sides
 Sources: JPEG, ITU-T T.81 annex B; orientation, EXIF 2.32 tag 0x0112 in a TIFF 6.0 directory; PNG, W3C third edition
 (acTL and eXIf included); WebP, RFC 9649 and RFC 6386 section 9.1; PPM, Netpbm's ppm(5), binary with maximum value 255.
 
-Every reader gets the whole file, never allocates by what the file promises, and looks at a bounded number of parts.
+Every reader gets the whole file, never allocates by a size that the file claims, and looks at a bounded number of
+parts.
 
 Cost of a JPEG. A decoder visits every block of a component for every scan that names it, even where the scan holds no
 data: 2,000 scans of 98 bytes each cost 33 CPU seconds at 7,000 x 7,000 pixels. The reader therefore limits the sum over
@@ -54,7 +55,7 @@ MAX_PPM_HEADER_BYTES = 1 << 16
 """The most bytes before a PPM's pixels, its comments and blanks included."""
 
 MARKER_WINDOW_BYTES = 1 << 18
-"""So much of a JPEG's scans is searched for markers at a time."""
+"""The number of bytes of a JPEG's scans that are searched for markers at a time."""
 
 PPM = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})\s")
 
@@ -199,9 +200,9 @@ def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
 
 
 def _check_scans(data: bytes, at: int, num_pixels: int, frame: int) -> None:
-    """Count the scans, the first of which is at byte `at`, and what a decoder would visit in them.
+    """Count the scans, the first of which is at byte `at`, and the pixels that a decoder would visit in them.
 
-    A truncated file ends the count without an error: only decoding shows that.
+    A truncated file ends the count without an error, because only decoding shows the truncation.
     """
     num_scans, num_visits = 0, 0
     for marker, place in _markers_from(data, at):
@@ -211,10 +212,12 @@ def _check_scans(data: bytes, at: int, num_pixels: int, frame: int) -> None:
         num_components = min(4, max(1, data[place + 4])) if place + 4 < len(data) else 1
         num_visits += num_components * num_pixels * (ARITHMETIC_FACTOR if frame in JPEG_ARITHMETIC_FRAMES else 1)
         if num_scans > MAX_JPEG_SCANS:
-            raise HeaderRefused("TOO_MANY_SCANS", f"JPEG of more than {MAX_JPEG_SCANS} scans; send it with fewer")
-        # One scan is the least that an image can have, and its cost is bounded by the limit of its pixels.
+            raise HeaderRefused(
+                "TOO_MANY_SCANS", f"JPEG has more than {MAX_JPEG_SCANS} scans; at most {MAX_JPEG_SCANS} are allowed"
+            )
+        # Every image has at least one scan, and the limit of its pixels bounds the cost of that one.
         if num_scans > 1 and num_visits > MAX_JPEG_VISITS:
-            counted = f"JPEG whose first {num_scans} scans make a decoder visit {num_visits:,} pixels"
+            counted = f"the first {num_scans} scans of the JPEG make a decoder visit {num_visits:,} pixels"
             raise HeaderRefused("TOO_MANY_SCANS", f"{counted}; at most {MAX_JPEG_VISITS:,} are allowed")
 
 

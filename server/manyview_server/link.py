@@ -26,7 +26,7 @@ PREFIX = struct.Struct("<IQ")
 MAX_HEADER_BYTES = 1 << 20
 # The snapshot of a large data set.
 MAX_BLOB_BYTES = 1 << 30
-# The front sends and reads frames in parts of this size, so that the loop can run others in between.
+# The front sends and reads frames in parts of this size, so that the loop can run other callbacks in between.
 PART_BYTES = 1 << 20
 # A message that is longer than this is decoded off the front's loop, and so is one encoded with a list of more items.
 LONG_BYTES = 64 << 10
@@ -44,7 +44,7 @@ class LinkCorrupt(Exception):
 
 
 class MessageTooLarge(ResourceExhausted):
-    """A message is over the link's limits: it was refused at the sender, and no byte of it was sent."""
+    """A message is over the link's limits. The sender refuses it, and no byte of it is sent."""
 
     def __init__(self, text: str) -> None:
         super().__init__("MESSAGE_TOO_LARGE", text)
@@ -72,23 +72,24 @@ def encode(message: Message) -> list[bytes]:
 
 
 def frame(message: Message, max_blob_bytes: int) -> list[bytes]:
-    """The pieces of a frame that the other end accepts. Raises MessageTooLarge, which names the largest field."""
+    """Return the pieces of a frame that the other end accepts. Raises MessageTooLarge, which names the largest
+    field."""
     pieces = encode(message)
     header_bytes, blob_bytes = len(pieces[0]) - PREFIX.size, sum(map(len, pieces[1:]))
     if header_bytes > MAX_HEADER_BYTES:
         fields = {f.name: _plain(getattr(message, f.name)) for f in dataclasses.fields(message) if f.name != "blobs"}
         raise MessageTooLarge(
-            f"{_largest(fields)}; all fields of a {type(message).__name__} may take {MAX_HEADER_BYTES:,} bytes "
-            f"together, and take {header_bytes:,}"
+            f"{_largest(fields)}; together, the fields of a {type(message).__name__} take {header_bytes:,} bytes, and "
+            f"at most {MAX_HEADER_BYTES:,} are allowed"
         )
     if blob_bytes > max_blob_bytes:
         name = type(message).__name__
-        raise MessageTooLarge(f"a {name} may carry {max_blob_bytes:,} bytes of data (got {blob_bytes:,})")
+        raise MessageTooLarge(f"a {name} may carry at most {max_blob_bytes:,} bytes of data (got {blob_bytes:,})")
     return pieces
 
 
 def _largest(fields: dict[str, Any]) -> str:
-    """The field that takes the most room, in words: its dotted path, and how much it holds."""
+    """Describe the field that takes the most room: its dotted path, and how much it holds."""
     path, value = "", fields
     while isinstance(value, dict) and value:
         name = max(value, key=lambda key: len(_text(value[key])))
@@ -119,7 +120,7 @@ def _text(value: Any) -> bytes:
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a class's fields, which Python would work out anew each time it is asked."""
+    """Return the types of a class's fields. They are cached because Python computes them at each call."""
     if kind not in _HINTS:
         _HINTS[kind] = typing.get_type_hints(kind)
     return _HINTS[kind]
@@ -248,7 +249,7 @@ class AsyncLink:
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing.discard(writing)
         if not writing.cancelled():
-            writing.exception()  # known to whoever sent the message, if anybody still waits
+            writing.exception()  # the sender gets it, if it still waits
 
     async def receive(self) -> Message:
         """The next message. Raises LinkClosed at the end of the stream, LinkCorrupt for what is no frame."""

@@ -1,6 +1,7 @@
-"""A process or machine that has no file descriptor left is reported as that, wherever it is noticed.
+"""Recognize and report that a process or machine has no file descriptor left.
 
-It says nothing about the file that was to be opened: an image is not lost and a checkpoint not corrupt because of it.
+Such an error says nothing about the file that should have been opened: an image is not lost, and a checkpoint not
+corrupt, because of it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def are_lacking(error: BaseException | None) -> bool:
-    """Whether the error is that there are too many open files."""
+    """Return whether the error is that there are too many open files."""
     return isinstance(error, OSError) and error.errno in ERRNOS
 
 
 def any_left() -> bool:
-    """Whether this process can open a file now: SQLite does not say why it cannot."""
+    """Return whether this process can open a file now. SQLite does not say why it cannot open one."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
@@ -32,7 +33,7 @@ def any_left() -> bool:
 
 
 def too_many(error: BaseException | None) -> ResourceExhausted:
-    """The error that callers see. Other calls may free some, so it says when to try again."""
-    log.error("too many open files: raise the limit of open files (ulimit -n): %s", error)
+    """Log `error`, and return the error for callers. Other calls may free descriptors, so it says when to try again."""
+    log.error("too many open files; raise the limit of open files (ulimit -n): %s", error)
     text = "the server has too many open files: try again, or ask the operator to raise its limit of open files"
     return ResourceExhausted("TOO_MANY_OPEN_FILES", text, retry_after_s=RETRY_AFTER_S)

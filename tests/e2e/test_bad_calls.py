@@ -137,7 +137,7 @@ def test_a_request_id_stands_for_one_request(client: manyview.Client, wire: Wire
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_bytes_that_are_no_message_are_a_malformed_request(wire: Wire, method: Any) -> None:
     streams = (method.client_streaming, method.server_streaming)
-    with refused(manyview.InvalidArgument, "MALFORMED_REQUEST", "no message of this method's type"):
+    with refused(manyview.InvalidArgument, "MALFORMED_REQUEST", "not a message of the type that this method takes"):
         wire.send_bytes(method.containing_service.full_name, method.name, streams=streams, data=b"\xff\xff")
 
 

@@ -39,7 +39,7 @@ PARENT_POLL_S = 0.5
 STOP_FRACTION = 0.8
 # For answers that are on their way when nothing else is.
 LAST_WORDS_S = 0.5
-# For the embedder, the selectors and the previewer together, after the drain.
+# After the drain, the embedder, the selectors and the previewer together have this long to end.
 CLOSE_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class App:
     """One server from start to end: `run` gives the exit status."""
 
     def __init__(self, settings: ServeSettings, version: str, *, lock: DataLock | None = None) -> None:
-        """`lock`: the data directory's, if it is held already."""
+        """`lock`: the lock of the data directory, if the caller holds it already."""
         self._settings = settings
         self._lock = lock
         self._version = version
@@ -65,9 +65,10 @@ class App:
             log.error("cannot start: %s", error)
             return 1
         except Exception:
-            log.exception("cannot start: the server has a fault")
+            log.exception("cannot start: there is a fault in the server")
             return 1
-        # What was imported stays for ever: the collector need not look at it again, while everybody waits.
+        # Imported objects stay for ever. Frozen, they do not lengthen the collector's runs, during which everybody
+        # waits.
         gc.collect()
         gc.freeze()
         watchdog = LoopWatchdog()
@@ -82,9 +83,9 @@ class App:
     async def startup(self) -> None:
         """Open the store, describe the torch side, take the port, start the jobs, then serve.
 
-        The port is taken first, so that no trainer is started by a server that cannot serve, and calls are taken last:
-        nobody is answered, and health does not say SERVING, before the jobs are up. What was begun is ended where a
-        later part fails.
+        The port is taken before the jobs start, so that a server that cannot serve starts no trainer. Calls are
+        accepted last: nobody is answered, and health does not say SERVING, before the jobs are up. If a part fails, the
+        parts before it are ended.
         """
         self._store = Store.open(
             self._settings.data,
@@ -199,8 +200,8 @@ class App:
         log.info("drained")
 
     async def _close_workers(self) -> None:
-        """End the processes that answer calls. One that does not end in time is left to the kernel, which ends every
-        worker with its server."""
+        """End the processes that answer calls. If one does not end in time, the kernel ends it together with the
+        server."""
         closing = {
             asyncio.create_task(self._selector.close(), name="selector"),
             asyncio.create_task(self._embedder.close(), name="embedder"),

@@ -44,7 +44,7 @@ PAGE_BYTES = 1 << 20
 IMAGE_BYTES = 2560
 """What is said of an image at most: key, label, error."""
 CURSOR = re.compile(r'\["[0-9a-f]{32}","[A-Za-z0-9_./-]{1,200}",[1-9][0-9]{0,17},"[0-9a-f]{16}",(0|[1-9][0-9]{0,17})\]')
-"""A cursor in a page token."""
+"""The form of a cursor in a page token."""
 
 Rows = npt.NDArray[np.float32]
 
@@ -86,13 +86,16 @@ class Cursor:
 
     @classmethod
     def decode(cls, scope: str, token: str) -> Cursor | None:
-        """None for no token. Raises InvalidArgument for one of another request, and for one that no server made."""
+        """Return the cursor in a token, or None for an empty token.
+
+        Raises:
+            InvalidArgument: the token is of another request, or no server made it."""
         inner = names.decode_page_token(scope, token, CURSOR)
         if not inner:
             return None
         uid, checkpoint, version, digest, first_row = json.loads(inner)
         if first_row > version:
-            raise names.invalid("page_token", f"goes on at row {first_row} of {version}")
+            raise names.invalid("page_token", f"continues at row {first_row}, and there are {version}")
         return cls(dataset_uid=uid, checkpoint=checkpoint, version=version, digest=digest, first_row=first_row)
 
 
@@ -150,12 +153,20 @@ class DatasetExporter:
         model = names.model_name(cursor.checkpoint, "page_token")
         dataset = await self._stored.store.datasets.get(asked.dataset_id)
         if dataset.uid != cursor.dataset_uid:
-            raise Aborted("DATASET_CHANGED", "the data set was deleted and made again meanwhile: begin anew")
+            raise Aborted(
+                "DATASET_CHANGED",
+                "the data set was deleted and created again in the meantime: start again without a page token",
+            )
         if cursor.version > dataset.num_images:
-            raise names.invalid("page_token", f"is of {cursor.version} images, and there are {dataset.num_images}")
+            raise names.invalid(
+                "page_token", f"covers {cursor.version} images, and the data set has {dataset.num_images}"
+            )
         source = await self._stored.source(replace(asked, model=model, version=cursor.version))
         if source.spec.digest != cursor.digest:
-            raise Aborted("MODEL_CHANGED", "the server or the model's weights changed meanwhile: begin anew")
+            raise Aborted(
+                "MODEL_CHANGED",
+                "the server or the model's weights changed in the meantime: start again without a page token",
+            )
         return source
 
     async def _projection(
@@ -231,7 +242,7 @@ def read_pca(request: pb.EmbedDatasetRequest, checks: Checks) -> ReadPca | None:
 def finished(
     page: Segment, *, projection: Projection | None, unit: bool, type_name: str
 ) -> tuple[types_pb2.Tensor, list[RowError]]:
-    """Return a page's rows as they are asked for, (n, d), and why some are NaN: they were, or they overflow now."""
+    """Return a page's rows as the request asks for them, (n, d), and an error for each row that is NaN or overflows."""
     found: npt.NDArray[np.floating[Any]] = page.rows
     if projection is not None:
         with np.errstate(invalid="ignore", over="ignore"):

@@ -1,7 +1,7 @@
-"""What surrounds every call: the token, the limits of requests, the refusal while draining, and errors as statuses.
+"""Checks around every call: the token, the limits of requests, the refusal while draining; and errors as statuses.
 
 Handlers are written as coroutines and async generators that raise `ServiceError`; nothing else of theirs reaches the
-wire. Health and reflection speak for themselves; of their requests only the size is checked.
+wire. Health and reflection are exempt from this: only the size of their requests is checked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RequestParser:
                     await asyncio.sleep(0)
             return self._parse(data)
         except (wire_check.NotOnTheWire, DecodeError) as error:
-            text = "the request's bytes are no message of this method's type"
+            text = "the request is not a message of the type that this method takes"
             raise InvalidArgument("MALFORMED_REQUEST", text) from error
 
 
@@ -130,10 +130,10 @@ Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[OpenCall]]
 
 
 def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
-    """The same handler, its call inside of the guard and its requests made by the parser.
+    """Return the handler with its call inside of the guard and its requests parsed by `parser`.
 
-    The library would parse a request on its own, and answer bytes that are no message with UNKNOWN and the parser's
-    text: it hands the bytes over instead.
+    By itself, the library would parse the request, and answer a malformed one with UNKNOWN and the parser's text. So
+    the library gets no parser, and hands over the bytes.
     """
     shape = _shape(handler)
     behaviour = getattr(handler, "_".join(shape))
@@ -164,7 +164,7 @@ def bounded(handler: Handler) -> Handler:
 
     def parse(data: bytes) -> Any:
         if len(data) > MAX_OTHER_BYTES:
-            raise ValueError(f"a request of {len(data):,} bytes; at most {MAX_OTHER_BYTES:,} are allowed")
+            raise ValueError(f"the request has {len(data):,} bytes; at most {MAX_OTHER_BYTES:,} are allowed")
         return handler.request_deserializer(data)
 
     shape = "_".join(_shape(handler))

@@ -118,6 +118,6 @@ class QueryReader:
 def _positions(found: Sequence[FoundImage], version: int, field: str) -> Numbers:
     for number, image in enumerate(found):
         if image.position >= version:
-            text = f"{shown(image.record.key)} is image {image.position + 1}, and version is {version}"
+            text = f"{shown(image.record.key)} is image {image.position + 1}, and version {version} ends before it"
             raise invalid(f"{field}[{number}]", text)
     return np.array([image.position for image in found], np.int64)

@@ -1,9 +1,9 @@
-"""A request's bytes, checked against the table of limits before they are parsed.
+"""Check the bytes of a request against the table of limits before they are parsed.
 
 Parsing is fast, but a hostile request of 16 MiB can hold eight million empty items. The parser needs 0.6 s for them,
-and the event loop can do nothing meanwhile. So this module reads the wire format itself, tags and lengths without
-contents, and stops at the first limit that is exceeded. The limits bound what it reads. It pauses after a few thousand
-records, so that the event loop can run other callbacks in between.
+and the event loop can do nothing else in that time. So this module reads the wire format itself, tags and lengths
+without contents, and stops at the first limit that is exceeded: the limits also bound what it reads. It pauses after a
+few thousand records, so that the event loop can run other callbacks in between.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENTRY = f"{STRUCT}.FieldsEntry"
 
 
 class NotOnTheWire(ValueError):
-    """The bytes are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class WireMessage:
     full_name: str
     fields: dict[int, WireField] = field(default_factory=dict)
     harmless_bytes: int = 0
-    """A message of at most so many bytes cannot exceed a limit, so it is skipped."""
+    """A message of at most this many bytes cannot exceed a limit, so it is not read."""
 
 
 @dataclass(slots=True)
@@ -74,7 +74,8 @@ class _Frame:
 
 
 def wire_message(descriptor: Descriptor) -> WireMessage:
-    """Look up the limits of a type of request. Raises KeyError for a field that the table of limits lacks."""
+    """Return a type of request with the limits of all its fields. Raises KeyError for a field that the table of limits
+    lacks."""
     return _message(descriptor, {})
 
 
@@ -83,7 +84,7 @@ def check(data: bytes, message: WireMessage) -> Iterator[None]:
 
     Raises:
         InvalidArgument: FIELD_INVALID, for the first field that is over its limit.
-        NotOnTheWire: the bytes end early, or are no message.
+        NotOnTheWire: the bytes end early, or are not a message.
     """
     try:
         yield from _read(data, message)
@@ -98,7 +99,7 @@ def _read(data: bytes, message: WireMessage) -> Iterator[None]:
         frame = frames[-1]
         if position >= frame.end:
             if position > frame.end:
-                raise NotOnTheWire("a value ends behind its message")
+                raise NotOnTheWire("a value extends beyond its message")
             frames.pop()
             continue
         num_records += 1
@@ -112,7 +113,7 @@ def _read(data: bytes, message: WireMessage) -> Iterator[None]:
         num_bytes, start = _varint(data, position)
         position = start + num_bytes
         if position > frame.end:
-            raise NotOnTheWire("a value ends behind its message")
+            raise NotOnTheWire("a value extends beyond its message")
         if known is None:
             continue
         if known.max_bytes is not None and num_bytes > known.max_bytes:
@@ -148,7 +149,7 @@ def _counted(frame: _Frame, number: int) -> WireField | None:
 def _refuse_configuration(frames: list[_Frame], depth: int) -> None:
     whole = next(frame.path for frame in frames if frame.message.full_name == STRUCT)
     if depth > configuration_size.MAX_DEPTH:
-        most, what = configuration_size.MAX_DEPTH, "lists and objects within each other"
+        most, what = configuration_size.MAX_DEPTH, "levels of lists and objects"
     else:
         most, what = configuration_size.MAX_VALUES, "values"
     _refuse(whole, f"has more than {most:,} {what}; at most {most:,} are allowed")

@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 OUT_OF_MEMORY = "the machine had no memory left, and its kernel killed it"
 MEMORY_HINT = "lower batch_size, image_size or memory_bank_size, or give the server more memory"
 
-TOO_LARGE_HINT = "create the job again with less in the field that the message names"
+TOO_LARGE_HINT = "create the job again, with less in the field that the message names"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a trainer is waited for, in seconds for which the server was awake."""
+    """How long to wait for a trainer, in seconds for which the server was awake."""
 
     # From the start of the process to its first message: importing torch from a cold disk takes its time.
     hello_s: float = 300.0
@@ -46,7 +46,7 @@ class Patience:
     stop_s: float = 10.0
     # From its last message to its exit.
     exit_s: float = 10.0
-    # CPU seconds for one image.
+    # The most CPU seconds to decode one image.
     decode_cpu_s: float = 10.0
     # Before the first restart; doubled for each further one.
     restart_s: float = 1.0
@@ -65,7 +65,7 @@ class Ending:
     message: str = ""
     hint: str = ""
     in_hand: tuple[Note, ...] = ()
-    """What a trainer that died was decoding; with DECODE_TOO_SLOW only the images that took too long."""
+    """What a trainer was decoding when it died; with DECODE_TOO_SLOW, only the images that took too long."""
 
 
 class TrainerAttempt:
@@ -118,7 +118,7 @@ class TrainerAttempt:
         return ending or self._death(describe_exit(status), why, process.stderr_tail)
 
     async def _watch_decodes(self, process: WorkerProcess) -> None:
-        """Kill the trainer when one image takes it too long. Its heartbeats go on all the while."""
+        """Kill the trainer when it takes too long to decode one image. Its heartbeats may go on during that time."""
         self._slow = await DecodeWatch(process.pid, process.notes, self._patience.decode_cpu_s).wait()
         process.kill()
 
@@ -201,8 +201,8 @@ class TrainerAttempt:
         in_hand = self._process.notes.read() if self._process else ()
         if self._slow:
             in_hand, reason = tuple(slow.note for slow in self._slow), TOO_SLOW
-            spent = [f"{slow.cpu_s:.0f} CPU seconds to decode image {slow.note.item:016x}" for slow in self._slow]
-            why = f"it took {' and '.join(spent)}"
+            spent = [f"{slow.cpu_s:.0f} CPU seconds on decoding image {slow.note.item:016x}" for slow in self._slow]
+            why = f"it spent {' and '.join(spent)}"
         error_id = uuid.uuid4().hex[:12]
         known = {"train_job": self._start.train_job, "attempt": self._start.attempt, "error_id": error_id}
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})

@@ -11,7 +11,7 @@ from manyview_server.host_memory import host_memory
 
 # Of a device's memory: the rest is for the networks, their gradients and the embedder.
 CACHE_FRACTION = 1 / 3
-# Of the memory: for images that wait to be embedded.
+# The share of the memory for images that wait to be embedded.
 QUEUE_FRACTION = 1 / 16
 MOST_QUEUE_BYTES = 256 << 20
 
@@ -79,7 +79,7 @@ def _quotas(root: Path) -> Iterator[float]:
 def oom_kills(root: Path = ROOT) -> int:
     """Return how many processes the kernel has killed for lack of memory, in this control group and on this machine.
 
-    Either number may be hidden from us, and they overlap: only a rise says something.
+    Either number may be hidden, and they overlap, so only a rise means something.
     """
     files = {1: "memory.oom_control", 2: "memory.events"}
     in_groups = (group.counter(files[group.version], "oom_kill") for group in own_groups("memory", root))
@@ -93,6 +93,6 @@ def embed_queue_bytes(max_message_bytes: int) -> int:
 
 
 def cache_bytes(device_memory_bytes: int, device: str) -> int:
-    """Return what a job's decoded images may take of a device of so much memory."""
+    """Return how much of a device's memory a job's decoded images may take."""
     memory = min(device_memory_bytes, host_memory().limit_bytes) if device == "cpu" else device_memory_bytes
     return int(memory * CACHE_FRACTION)

@@ -128,8 +128,8 @@ class Catalogue:
         """Refuse `after` as the configuration of a run that goes on from a checkpoint of a run with `before`.
 
         Raises:
-            InvalidArgument: FIELD_INVALID with every field that shapes what a checkpoint holds, and differs. A field
-                that an older release did not have is taken to have had its default.
+            InvalidArgument: FIELD_INVALID with every field that differs and shapes what a checkpoint holds. A field
+                that an older release did not have counts as having had its default.
         """
         schema = self.method(method).schema
         found = [
@@ -251,7 +251,7 @@ def _item_schema(schema: Json, path: str) -> Json:
 
 
 def _stored(schema: Mapping[str, Json], config: Mapping[str, Json]) -> dict[str, Json]:
-    """A configuration that a job was created with, by this release or an older one, in full."""
+    """Return the whole configuration of a job that this release or an older one created."""
     defaults: dict[str, Json] = _resolve(schema, {})
     in_full: dict[str, Json] = _resolve(schema, short_forms.of_older_release(schema, defaults, config))
     return in_full

@@ -14,27 +14,27 @@ from manyview_server.errors import InvalidArgument, Violation
 Json = Any
 
 MAX_BYTES = 128 << 10
-"""The size of its message."""
+"""The most bytes of the message that holds it."""
 MAX_VALUES = 4_096
-"""The number of its numbers, texts, lists and objects together."""
+"""The most numbers, texts, lists and objects together."""
 MAX_DEPTH = 16
-"""The number of lists and objects within each other."""
+"""The most levels of lists and objects."""
 MAX_ITEMS = 256
-"""The number of items of one list."""
+"""The most items of one list."""
 MAX_KEYS = 256
-"""The number of keys of one object."""
+"""The most keys of one object."""
 MAX_KEY_BYTES = 256
 MAX_TEXT_BYTES = 4_096
 
 MAX_RESOLVED_VALUES = 8_192
 MAX_RESOLVED_TEXT_BYTES = 256 << 10
-"""The same for a configuration whose short forms are spelled out. The bytes are those of texts and keys together."""
+"""The same limits once short forms are spelled out. The bytes are those of texts and keys together."""
 
 
 def refuse_large(configuration: Json, field: str) -> None:
     """Raise InvalidArgument if a configuration without short forms has too many values, or too much text.
 
-    One value that is given for all pipelines is counted once for each of them. The count stops at the limit.
+    A value that is given once for all pipelines counts once for each pipeline. The count stops at the limit.
     """
     waiting, num_values, num_bytes = [configuration], 0, 0
     while waiting:
@@ -50,9 +50,9 @@ def refuse_large(configuration: Json, field: str) -> None:
         if num_values > MAX_RESOLVED_VALUES:
             _refuse(field, MAX_RESOLVED_VALUES, "values")
         if num_bytes > MAX_RESOLVED_TEXT_BYTES:
-            _refuse(field, MAX_RESOLVED_TEXT_BYTES, "bytes of texts and names")
+            _refuse(field, MAX_RESOLVED_TEXT_BYTES, "bytes of texts and keys")
 
 
 def _refuse(field: str, most: int, what: str) -> None:
-    text = f"spelled out in full, it has more than {most:,} {what}; at most so many are allowed"
+    text = f"has more than {most:,} {what} once its short forms are spelled out; at most {most:,} are allowed"
     raise InvalidArgument.of(Violation(field=field, description=text))

@@ -1,7 +1,7 @@
 """Find the decode or task of a worker that takes too long, from outside of the process.
 
 A decode is judged by the CPU time of its thread. A machine that sleeps, swaps or is overloaded therefore condemns no
-innocent image, and a decoder that never gives back the interpreter's lock is seen all the same.
+innocent image, and a decoder that never releases the interpreter lock is noticed all the same.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class DecodeWatch:
         self._cpu_s = cpu_s or thread_cpu_s
 
     def look(self) -> tuple[SlowDecode, ...]:
-        """Return the decodes that are over the limit."""
+        """Return the decodes that are over the limit now."""
         return tuple(found for note in self._notes.read() if note.is_decode and (found := self._measure(note)))
 
     async def wait(self) -> tuple[SlowDecode, ...]:
-        """Look again and again until there are some."""
+        """Look repeatedly, and return the first decodes that are over the limit."""
         while not (slow := self.look()):
             await asyncio.sleep(LOOK_S)
         return slow
@@ -54,7 +54,8 @@ class DecodeWatch:
             taken_s = self._cpu_s(self._pid, note.thread) - note.start_ns / NS_PER_S
         except (OSError, ValueError, IndexError):  # the thread has ended
             return None
-        # The thread may have gone on to another image since the notes were read: then the time is not this one's.
+        # The thread may have gone on to another image since the notes were read: then the time is not that of this
+        # image.
         if taken_s <= self._limit_s or note not in self._notes.read():
             return None
         return SlowDecode(note=note, cpu_s=taken_s)

@@ -1,8 +1,8 @@
 """The embedder process, as the front sees it: a call that answers or raises, whatever becomes of the process.
 
-It starts with the first request, and again after a death. Requests in work at a death fail with UNAVAILABLE and may
-come again; one that kills it alone is refused from then on. An image that takes a decoder too long costs its own row:
-the process is replaced, and the requests in work are asked again, without that image.
+The process starts with the first request, and again after a death. Requests that it was working on when it died fail
+with UNAVAILABLE and may be repeated; a request that kills it alone is refused from then on. An image that takes too
+long to decode fails alone: the process is replaced, and the requests that it was working on are repeated without it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
 MAX_REPLACEMENTS = 8
-"""A request is asked again after so many slow images, its own or other callers'."""
+"""A request is repeated after at most this many slow images, its own or other callers'."""
 SMALLEST_TIME_LEFT_S = 0.001
 
 
@@ -54,16 +54,16 @@ class EmbedderLimits:
     max_bytes: int = 256 << 20
     # From the start of the process to its first message.
     hello_s: float = 300.0
-    # For one task, such as a pass of the network or the loading of a model, and for the first sign of life after a
-    # request; in seconds for which the server was awake.
+    # The limit for one task, such as a pass of the network or the loading of a model, and for the first sign of life
+    # after a request. It counts seconds for which the server was awake.
     silence_s: float = 120.0
-    # CPU seconds for one image.
+    # The most CPU seconds to decode one image.
     decode_cpu_s: float = 10.0
     exit_s: float = 5.0
 
 
 class _Replaced(Exception):
-    """The process was replaced because of one image: ask again."""
+    """The process was replaced because of one image. The request must be repeated."""
 
 
 class EmbedderSupervisor:
@@ -84,11 +84,11 @@ class EmbedderSupervisor:
         self._limits = limits or EmbedderLimits()
         self._process: WorkerProcess | None = None
         self._start_task: asyncio.Task[None] | None = None
-        self._asked_at: float | None = None  # without a sign of life from the process after that
+        self._asked_at: float | None = None  # when it was last asked without a sign of life since then
         self._slow_images = slow_images or SlowImages()
         self._tasks: set[asyncio.Task[None]] = set()
         self._work = WorkInHand()
-        # Why `_watch` killed the process: because of one slow image, or of these requests.
+        # Why `_watch` killed the process: because of a slow image, or because of these requests.
         self._replaced = False
         self._blamed: Iterable[bytes] | None = None
         self._ids = itertools.count(1)
@@ -124,7 +124,7 @@ class EmbedderSupervisor:
         """Embed encoded images; `time_left_s` 0 for no limit. The other fields are those of `EmbedImages`.
 
         With `dataset_dir`, `images` holds rows of that data set's snapshot, and the images are read from there. Images
-        whose ids are in `too_slow`, or took the process too long before, fail with DECODE_TOO_SLOW each.
+        whose ids are in `too_slow`, or that took too long to decode before, fail with DECODE_TOO_SLOW.
 
         Raises:
             ResourceExhausted: EMBED_QUEUE_FULL, too much waits already.
@@ -310,7 +310,7 @@ class EmbedderSupervisor:
     async def _watch(self, process: WorkerProcess) -> None:
         """Kill the process when an image, another task, or its first sign of life takes too long.
 
-        It is the process's own work that counts, not who waits for it: callers come and go while a decoder is stuck.
+        Only the work of the process counts, not who waits for it: callers come and go while a decoder is stuck.
         """
         decodes = DecodeWatch(process.pid, process.notes, self._limits.decode_cpu_s)
         tasks = TaskWatch(process.notes, self._limits.silence_s)
@@ -327,13 +327,13 @@ class EmbedderSupervisor:
             quiet_s = awake.now() - max(self._asked_at, tasks.last_change) if self._asked_at is not None else 0.0
             is_silent = quiet_s > self._limits.silence_s
             if overdue or is_silent:
-                log.error("embedder does not go on", extra={"requests": len(self._work.waiting)})
+                log.error("embedder is stuck", extra={"requests": len(self._work.waiting)})
                 self._blamed = self._work.suspects(overdue) if overdue else ()
                 process.kill()
                 return
 
     def _condemn(self, process: WorkerProcess, decodes: Iterable[SlowDecode]) -> None:
-        """Replace the process, and refuse these images from now on. Nobody else is to blame."""
+        """Replace the process, and refuse these images from now on. No other image is refused for it."""
         for slow in decodes:
             image_id = self._work.image_of(slow.note)
             if image_id is not None:

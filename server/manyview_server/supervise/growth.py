@@ -62,6 +62,6 @@ async def tell(store: Store, job: Job, send: Callable[[Message], Awaitable[bool]
 
 
 async def _say_that_it_is_full(store: Store, job: Job, held: int) -> None:
-    message = f"{snapshot_limit.words(held)}: the job goes on with the first {snapshot_limit.MAX_IMAGES:,}"
+    message = f"{snapshot_limit.words(held)}: the job keeps training on the first {snapshot_limit.MAX_IMAGES:,}"
     payload = {"reason": snapshot_limit.DATASET_TOO_LARGE, "message": message}
     await store.events.append(job.train_job_id, [NewEvent(kind="alert", payload=payload, attempt=job.attempt)])

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 MAX_RESTARTS = 3
 # A look at the jobs without being woken: after an error of the store's, say.
 RECONCILE_S = 10.0
-# The job pauses and waits for room on the disk: its checkpoints, or its decoded images, find none.
+# Reasons for which a job pauses: the disk has no room for its checkpoints or its decoded images.
 WAITS_FOR_ROOM = {"CHECKPOINT_FAILED", "DISK_FULL"}
 # Deaths whose cause is known, also when it is the last of a loop.
 TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
@@ -285,7 +285,7 @@ class JobSupervisor:
         return await self._move(job, LOST_STATES, "RECOVERING", why, restarts=0 if found_culprit else job.restarts + 1)
 
     async def _pause(self, job: Job, ending: Ending) -> Job:
-        """Pause a job with which nothing is wrong: it waits until the disk has room."""
+        """Pause a job until the disk has room. Nothing is wrong with the job itself."""
         with suppress(FailedPrecondition):  # it is being cancelled
             job = await self._store.jobs.request(job.train_job_id, replace(PAUSE, reason=ending.reason))
         why = Failure(reason=ending.reason, message=f"{ending.message}. {ending.hint}")

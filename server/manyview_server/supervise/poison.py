@@ -1,7 +1,7 @@
-"""An image that kills its decoder or takes it too long: found out, then left out of training for good.
+"""Find the image that killed its decoder or took too long to decode, and leave it out of training for good.
 
-A decode that takes too long is known by its note. After a crash the images that were being decoded are suspects, and
-the next attempt tries each of them alone.
+A note names the image that takes too long to decode. After a crash, the images that were being decoded are suspects,
+and the next attempt decodes each of them alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PoisonHunt:
         return {reason: await self._store.datasets.unreadable_ids(job.dataset_uid, reason) for reason in QUARANTINE}
 
     async def look_at_death(self, job: Job, ending: Ending) -> bool:
-        """Look at what the trainer was decoding when it died; True where that has found a culprit."""
+        """Look at what the trainer was decoding when it died. Returns whether that has identified an image."""
         if ending.reason == TOO_SLOW:
             return any([await self._quarantine(job, note.item, TOO_SLOW) for note in ending.in_hand])
         if ending.reason == "HOST_OUT_OF_MEMORY":  # whatever it was decoding
@@ -43,7 +43,8 @@ class PoisonHunt:
         return await self._quarantine(job, culprit, CRASHED)
 
     async def _quarantine(self, job: Job, image_id: int, reason: str) -> bool:
-        """List the image as unreadable, and say so to the job's owner and to the operator. False where that is old."""
+        """List the image as unreadable, and report it in the job's log and the server's. Returns False if it was listed
+        before."""
         if not await self._store.datasets.mark_unreadable(job.dataset_uid, image_id, reason, QUARANTINE[reason]):
             return False
         message = f"image {image_id:016x} is left out from now on: {QUARANTINE[reason]}"

@@ -43,7 +43,7 @@ class PreviewerLimits:
     most_s: float = 120.0
     # From the start of the process to its first message.
     hello_s: float = 60.0
-    # CPU seconds for one image.
+    # The most CPU seconds to decode one image.
     decode_cpu_s: float = 10.0
     idle_s: float = 60.0
     exit_s: float = 5.0
@@ -90,7 +90,7 @@ class PreviewerSupervisor:
         self._num_requests += 1
         limit_s = min(time_left_s or self._limits.most_s, self._limits.most_s)
         try:
-            # The caller's deadline is the caller's; the limit of ours counts the time that the server was awake.
+            # The caller's deadline counts all time; the server's own limit counts only the time for which it was awake.
             async with asyncio.timeout(time_left_s or None), awake.timeout(self._limits.most_s), self._turn:
                 return await self._ask(await make())
         except TimeoutError as error:
@@ -109,7 +109,8 @@ class PreviewerSupervisor:
             await asyncio.wait(self._tasks)
 
     async def _ask(self, request: m.PreviewImages) -> m.PreviewDone:
-        """Answer one request. An image that takes too long costs a process and its own place in the answer."""
+        """Answer one request. If an image takes too long to decode, the process is replaced and the image has no
+        views."""
         image_ids = await asyncio.to_thread(lambda: [content_id(blob) for blob in request.blobs])
         for _ in range(len(image_ids) + 1):
             too_slow = self._slow_images.rows(image_ids)
@@ -123,10 +124,10 @@ class PreviewerSupervisor:
                 self._slow_images.add(image_id)
                 known = {"image": f"{image_id:016x}", "cpu_s": round(slow.cpu_s, 1)}
                 log.error("an image takes the previewer too long to decode", extra=known)
-        raise AssertionError("each image is slow once")
+        raise AssertionError("each image can be slow only once")
 
     async def _answer(self, request: m.PreviewImages) -> m.PreviewDone | m.PreviewFailed | tuple[SlowDecode, ...]:
-        """Return what the process says, or the decodes for which it was ended."""
+        """Return the answer of the process, or the decodes for which the process was ended."""
         if self._idle:
             self._idle.cancel()
         process = await self._running()
@@ -212,7 +213,7 @@ async def _answer_of(process: WorkerProcess, request: m.PreviewImages) -> m.Prev
         await process.link.send(request)
     answer = await process.link.receive()
     if not isinstance(answer, m.PreviewDone | m.PreviewFailed):
-        raise LinkCorrupt(f"{type(answer).__name__} is nothing that a previewer answers")
+        raise LinkCorrupt(f"{type(answer).__name__} is not an answer of a previewer")
     return answer
 
 

@@ -43,7 +43,7 @@ class StepWatch:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Do not count the time of this block: the server does not read what the trainer says in it."""
+        """Do not count the time of this block, in which the server reads no messages of the trainer."""
         began = self._clock()
         try:
             yield

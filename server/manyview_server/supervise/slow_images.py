@@ -1,4 +1,4 @@
-"""Images that took a decoder too long, remembered by their content so that none of them costs a process twice."""
+"""Images that took too long to decode, remembered by their content so that none of them costs a process twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SlowImages:
             self._known.popitem(last=False)
 
     def rows(self, image_ids: Iterable[int]) -> tuple[int, ...]:
-        """Return the places in `image_ids` of images that are known."""
+        """Return the positions in `image_ids` of the images that are remembered."""
         return tuple(row for row, image_id in enumerate(image_ids) if image_id in self._known)
 
 

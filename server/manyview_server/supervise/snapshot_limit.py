@@ -1,4 +1,4 @@
-"""How many images a trainer can be told of: the snapshot of its data set travels in one message."""
+"""The most images of a train job: the snapshot of its data set travels to the trainer in one message."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ HINT = "train on a smaller data set"
 
 
 def words(num_images: int) -> str:
-    """What is wrong with so many images."""
+    """Return a clause that says that there are too many images."""
     return f"the data set has {num_images:,} images, and a train job takes at most {MAX_IMAGES:,}"
 
 
 def check(num_images: int) -> None:
-    """Raise FailedPrecondition where a trainer cannot be told of so many images."""
+    """Raise FailedPrecondition if a train job cannot have this many images."""
     if num_images > MAX_IMAGES:
         raise FailedPrecondition(DATASET_TOO_LARGE, f"{words(num_images)}: {HINT}")

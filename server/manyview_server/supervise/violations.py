@@ -35,7 +35,7 @@ DESCRIBED = {"type", "enum", "anyOf", "pattern", "const", "minItems", "maxItems"
 SHOWN_CHARS = 80
 # More than an answer can carry. The search for further violations stops there: each costs up to half a millisecond.
 MAX_VIOLATIONS = 100
-# A longer name is nobody's slip of the pen, and the search for one that is near takes long.
+# A longer name is not a typing error, and the search for a similar name would take long.
 MAX_NEAR_CHARS = 64
 
 

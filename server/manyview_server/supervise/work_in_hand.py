@@ -1,7 +1,7 @@
-"""Requests that an embedder may have in hand: with a caller that waits for the answer, or without one any more.
+"""Requests that an embedder may be working on, whether or not a caller still waits for the answer.
 
-A caller that gives up takes its request out of the queue, but not out of a decoder. What the request held is remembered
-until its process has ended, so that an image can be named and refused although nobody waits for it.
+A caller that gives up takes its request out of the queue, but not out of a decoder. The request is remembered until its
+process has ended, so that an image can be named and refused although nobody waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_FORSAKEN = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """A request in work."""
+    """A request that the embedder may be working on."""
 
     request_id: int
     fingerprint: bytes
@@ -32,15 +32,15 @@ class WorkInHand:
 
     def __init__(self) -> None:
         self.waiting: dict[int, Work] = {}
-        """Those that somebody waits for."""
+        """The requests that a caller waits for."""
         self._forsaken: OrderedDict[int, Work] = OrderedDict()
 
     def add(self, work: Work) -> None:
-        """Somebody waits for this from now on."""
+        """Add a request that a caller waits for."""
         self.waiting[work.request_id] = work
 
     def leave(self, work: Work) -> None:
-        """Nobody waits for this any more. Where it has not been answered, it may still be in a decoder."""
+        """Note that nobody waits for this any more. If it has not been answered, it may still be in a decoder."""
         del self.waiting[work.request_id]
         if not work.answer.done() or work.answer.cancelled():
             self._forsaken[work.request_id] = work
@@ -49,7 +49,7 @@ class WorkInHand:
         work.answer.cancel()
 
     def process_ended(self) -> None:
-        """Nothing is in a decoder any more."""
+        """Forget the requests that nobody waits for: nothing is in a decoder any more."""
         self._forsaken.clear()
 
     def image_of(self, note: Note) -> int | None:
@@ -58,10 +58,11 @@ class WorkInHand:
         return work.image_ids[note.item] if work and note.item < len(work.image_ids) else None
 
     def suspects(self, notes: Iterable[Note]) -> set[bytes]:
-        """Return the fingerprints of the requests, one of which did what these notes of a dead process show.
+        """Return the fingerprints of the requests of which one must have caused what these notes of a dead process
+        show.
 
-        A decode and the loading of a model belong to one request. A pass of a network is anybody's, and so is a death
-        without any note: then all that somebody waits for are suspects too.
+        A decode and the loading of a model belong to one request. A pass of a network may belong to any request, and so
+        may a death without a note: then every request that a caller waits for is a suspect too.
         """
         found = list(notes)
         suspects = {work.fingerprint for note in found if (work := self._get(note.request))}
@@ -70,7 +71,7 @@ class WorkInHand:
         return suspects
 
     def fail(self, error: Exception) -> None:
-        """Answer everybody who waits."""
+        """Raise `error` for every caller that waits."""
         for work in self.waiting.values():
             if not work.answer.done():
                 work.answer.set_exception(error)

@@ -168,7 +168,7 @@ REFUSED: list[tuple[Any, set[str], str]] = [
     (ask(metric=7), {"metric"}, "7 is no value"),
     (ask(output=7), {"output"}, "7 is no value"),
     (ask(version=5), {"version"}, "the data set holds 4 images"),
-    (ask(version=1, count=1, chosen=[key("3.png")]), {"chosen[0]"}, "'3.png' is image 4, and version is 1"),
+    (ask(version=1, count=1, chosen=[key("3.png")]), {"chosen[0]"}, "'3.png' is image 4, and version 1 ends before it"),
     (ask(chosen=[dataset_service_pb2.ImageRef(image_id="x")]), {"chosen[0].image_id"}, "16 digits"),
     (ask(balance={}), {"balance"}, "neither share nor counts"),
     (ask(balance={"share": 9}), {"balance.share"}, "9 is no value"),

@@ -64,7 +64,7 @@ TOO_LARGE = [
     (configured({"a": {f"k{i}": 1 for i in range(300)}}), "config.a", "has more than 256 entries"),
     (configured({"a": ["x" * 4000] * 40}), "config", "has 160,"),
     (configured({"a": [[1] * 200] * 30}), "config", "has more than 4,096 values"),
-    (configured(nested(20)), "config", "has more than 16 lists and objects within each other"),
+    (configured(nested(20)), "config", "has more than 16 levels of lists and objects"),
     (configured({"a": {"k" * 300: 1}}), "config.a", "has 300 bytes; at most 256"),
     (configured({"a": [1, {"b": "x" * 5000}]}), "config.a[1].b", "has 5,000 bytes"),
     (tj.PreviewViewsRequest(images=[tj.PreviewImage()] * 300), "images", "has more than 256 items"),

@@ -84,5 +84,7 @@ async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_s
     assert (await logged(store, "following"))[1] == "follows True, 3 images, adopted []"
     alerts = [event.payload for event in await store.events.read("following", 0, 1000) if event.kind == "alert"]
     assert {alert["reason"] for alert in alerts} == {"DATASET_TOO_LARGE"}
-    assert "has 7 images, and a train job takes at most 3: the job goes on with the first 3" in alerts[0]["message"]
+    assert (
+        "has 7 images, and a train job takes at most 3: the job keeps training on the first 3" in alerts[0]["message"]
+    )
     assert len(alerts) <= 2, "one for each attempt"

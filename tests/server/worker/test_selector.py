@@ -239,7 +239,7 @@ def test_an_answer_that_is_too_large_for_the_link_is_replaced_by_the_reason() ->
         failed = Link(ours).receive()
     assert isinstance(failed, SelectionFailed)
     assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
-    assert failed.message == "a PcaFitted may carry 67,108,864 bytes of data (got 67,108,865)"
+    assert failed.message == "a PcaFitted may carry at most 67,108,864 bytes of data (got 67,108,865)"
 
 
 def test_a_table_that_does_not_fit_into_memory_is_refused_before_it_is_read(
