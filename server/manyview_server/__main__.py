@@ -1,7 +1,7 @@
 """The command `manyview-server`: `serve`, and `--version`.
 
-Only the standard library and what needs nothing else is imported at the top: a second server on the same data directory
-must say so within a second, and importing gRPC, pydantic and numpy takes longer than that on a busy machine.
+Imports at the top need the standard library alone. A second server on the same data directory must report that within
+a second, and importing gRPC, pydantic and numpy takes longer than that on a busy machine.
 """
 
 from __future__ import annotations

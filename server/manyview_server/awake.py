@@ -1,11 +1,11 @@
-"""Time that an event loop was awake for, and timers that count it.
+"""The time for which an event loop was awake, and timers that count it.
 
 A watchdog must not count time in which nobody could have answered: the machine slept, the processes were stopped, or
 one callback held the loop. The clock of a loop is read often, and each reading counts at most `MAX_SLICE_S`, so that a
-suspension of any length counts as less than a second. A timer that is due looks at the sockets a few more times before
-it fires, so that a message which waits there counts as having come in time.
+suspension of any length counts as less than a second. Before a timer that is due fires, the loop
+reads its sockets a few more times, so that a message which is waiting there counts as having come in time.
 
-Deadlines of callers are not watchdogs: they belong to the caller's clock, and `asyncio.timeout` is right for them.
+Deadlines of callers are not watchdogs: they follow the caller's clock, and `asyncio.timeout` is right for them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _clocks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AwakeClock] = weak
 
 
 class AwakeClock:
-    """Seconds for which one loop was awake. Call it to read it; it ticks from its construction until the loop ends."""
+    """Counts the seconds for which one loop was awake, from its construction until the loop ends. Call it to read
+    it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -35,7 +36,7 @@ class AwakeClock:
         self._tick(weakref.ref(loop))
 
     def __call__(self) -> float:
-        """The seconds so far."""
+        """Return the seconds so far."""
         now = self._now()
         self._counted_s += min(max(0.0, now - self._read_at), MAX_SLICE_S)
         self._read_at = now
@@ -48,7 +49,7 @@ class AwakeClock:
 
 
 def clock() -> AwakeClock:
-    """The clock of the running loop."""
+    """Return the clock of the running loop."""
     loop = asyncio.get_running_loop()
     if loop not in _clocks:
         _clocks[loop] = AwakeClock(loop)
@@ -56,12 +57,12 @@ def clock() -> AwakeClock:
 
 
 def now() -> float:
-    """The time of the running loop's clock. Only differences mean something."""
+    """Return the time of the running loop's clock. Only differences mean something."""
     return clock()()
 
 
 class AwakeTimer:
-    """Calls `fire` once the loop was awake for `limit_s`, unless `cancel` came first."""
+    """Calls `fire` once the loop has been awake for `limit_s`, unless `cancel` is called first."""
 
     def __init__(self, limit_s: float, fire: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -72,7 +73,7 @@ class AwakeTimer:
 
     @property
     def left_s(self) -> float:
-        """The time that is left; 0 or less when it is over."""
+        """Return the seconds that are left; 0 or less when the time is over."""
         return self._ends - self._clock()
 
     def cancel(self) -> None:
@@ -90,7 +91,7 @@ class AwakeTimer:
 
 @contextlib.asynccontextmanager
 async def timeout(limit_s: float) -> AsyncIterator[None]:
-    """Raise TimeoutError where the block takes longer than `limit_s` of the time that the loop is awake."""
+    """Raise TimeoutError if the block takes longer than `limit_s` of the time for which the loop is awake."""
     async with asyncio.timeout(None) as until:
         timer = AwakeTimer(limit_s, lambda: until.reschedule(0.0))
         try:

@@ -1,6 +1,6 @@
 """The control groups of this process: each of them may limit its memory and its cores.
 
-Linux shows groups as directories, in one tree for all controllers (version 2), in one tree for each controller
+Linux shows groups as directories: in one tree for all controllers (version 2), in one tree for each controller
 (version 1), or in both. A process is in one group of each tree, and the limits of all groups above it hold too. A
 container sees its own part of a tree, mounted at the place where the host has the whole.
 """
@@ -36,7 +36,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class _Mount:
-    """A part of a tree, and where it can be seen."""
+    """A part of a tree, and the directory where it is mounted."""
 
     top: str
     """The group that is mounted, as a path in the tree."""
@@ -46,8 +46,8 @@ class _Mount:
 def groups(controller: str, root: Path = ROOT) -> list[Group]:
     """Return the groups of this process that a controller, such as "memory", may limit: its own, then those above it.
 
-    Groups above the mount point cannot be seen. Where the process's own group cannot be found below the mount point,
-    the group that is mounted stands for it.
+    Groups above the mount point cannot be seen. If the process's own group is not below the mount point, the group
+    that is mounted stands for it.
     """
     found: list[Group] = []
     for version, path in _paths(controller, root):
@@ -58,7 +58,7 @@ def groups(controller: str, root: Path = ROOT) -> list[Group]:
 
 
 def own_groups(controller: str, root: Path = ROOT) -> list[Group]:
-    """Return the group that this process itself is in: one for each version that is mounted."""
+    """Return the groups that this process itself is in, one for each version that is mounted."""
     first: dict[int, Group] = {}
     for group in groups(controller, root):
         first.setdefault(group.version, group)
@@ -75,7 +75,7 @@ def counter(path: Path, name: str) -> int:
 
 
 def _paths(controller: str, root: Path) -> Iterator[tuple[int, str]]:
-    """The version of each tree with this controller, and the path of the process's group in it."""
+    """Yield the version of each tree with this controller, and the path of the process's group in it."""
     for line in _lines(root / "proc/self/cgroup"):
         _, names, path = (*line.split(":", 2), "", "")[:3]
         if names == "" or controller in names.split(","):
@@ -83,7 +83,7 @@ def _paths(controller: str, root: Path) -> Iterator[tuple[int, str]]:
 
 
 def _mounts(controller: str, version: int, root: Path) -> list[_Mount]:
-    """The mounts of a tree, the newest first. A mount hides an older one at the same place."""
+    """Return the mounts of a tree, newest first. A mount hides an older one at the same place."""
     found: dict[Path, _Mount] = {}
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
@@ -97,7 +97,7 @@ def _mounts(controller: str, version: int, root: Path) -> list[_Mount]:
 
 
 def _upwards(path: str, mounts: list[_Mount]) -> Iterator[Path]:
-    """The directory of a group and those above it, up to the mount point."""
+    """Yield the directory of a group and those above it, up to the mount point."""
     directory, top = next(_places(path, mounts), (mounts[0].point, mounts[0].point))
     yield directory
     while directory != top:
@@ -106,7 +106,7 @@ def _upwards(path: str, mounts: list[_Mount]) -> Iterator[Path]:
 
 
 def _places(path: str, mounts: list[_Mount]) -> Iterator[tuple[Path, Path]]:
-    """Where the group can be seen: its directory and the mount point above it."""
+    """Yield where the group can be seen: its directory, and the mount point above it."""
     for mount in mounts:
         top = mount.top.rstrip("/")
         if (path == top or path.startswith(f"{top}/")) and ".." not in path.split("/"):
@@ -116,7 +116,7 @@ def _places(path: str, mounts: list[_Mount]) -> Iterator[tuple[Path, Path]]:
 
 
 def _unescaped(text: str) -> str:
-    """A path of mountinfo, in which blanks and the like are written as octal numbers."""
+    """Return a path of mountinfo without its escapes: it has blanks and the like as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 

@@ -1,7 +1,7 @@
 """Lock the data directory before the settings are read in full.
 
 The reader of settings, gRPC and numpy take seconds to import on a busy machine. This reader knows one setting, `data`,
-and needs the standard library alone. It never reports wrong settings: the full reader does.
+and needs the standard library alone. It ignores wrong settings, because the full reader reports them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ VARIABLE = "MANYVIEW_SERVER_"
 
 
 def take(arguments: Sequence[str], environment: Mapping[str, str]) -> DataLock | None:
-    """Lock the directory that the settings name; None where there is no store yet, or the settings name none.
+    """Lock the data directory that the settings name. Return None if there is no store yet, or no directory is named.
 
     Raises:
-        StoreLocked: another server has it.
+        StoreLocked: another server holds the lock.
     """
     data = _data(arguments, {name.upper(): value for name, value in environment.items()})
     if not data:
@@ -41,7 +41,7 @@ def _data(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def _flag(arguments: Sequence[str], name: str) -> str:
-    """The last value of a flag, "" where it is not given."""
+    """Return the last value of a flag, or "" if it is not given."""
     value = ""
     for index, argument in enumerate(arguments):
         if argument == name:

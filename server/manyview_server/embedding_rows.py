@@ -17,7 +17,7 @@ SMALLEST_NORM = 1e-12
 NON_FINITE = ("NON_FINITE", "the model's output is not finite")
 FLOAT16_OVERFLOW = (
     "FLOAT16_OVERFLOW",
-    "a value is beyond the largest of float16, 65,504: ask for float32, or for rows of length 1",
+    "a value is beyond 65,504, the largest that float16 can hold: ask for float32, or for rows of length 1",
 )
 """(reason, message) of a row that has no embedding."""
 
@@ -35,7 +35,7 @@ class EncodedRows:
 
 
 def encode(rows: Rows, *, unit: bool, data_type: str) -> EncodedRows:
-    """Return the rows as they are asked for. A row that overflows has an error, and does not become infinite.
+    """Return the rows as the caller asks for them. A row that overflows gets an error and does not become infinite.
 
     Args:
         rows: (n, D) float32 or float64. They are not changed.

@@ -1,14 +1,15 @@
-"""Places at which a test makes a worker fail. Without MANYVIEW_FAILPOINTS nothing ever happens here.
+"""Places at which a test makes a worker fail. Without MANYVIEW_FAILPOINTS this module does nothing.
 
 The variable names a directory. A file "PLACE@KEY", or "PLACE" for any key, holds an action, which is done when the
-place is reached, once over all processes: whoever removes the file acts. With " always" behind the action it stays.
+place is reached. It is done once over all processes, because the process that removes the file acts. With " always"
+after the action, the file stays.
 
     kill                 SIGKILL to this process           kill_parent    to the process that started it
     segv, stop           SIGSEGV, SIGSTOP to this process  sleep SECONDS  this thread alone
     errno NUMBER         raises that OSError               memory         raises MemoryError
-    burn SECONDS         one call of C that takes about so much CPU time and never gives back the interpreter's lock
+    burn SECONDS         one C call that takes about this much CPU time and never releases the interpreter lock
     hold                 this thread waits until the file is gone
-    anything else        is given back to the caller, who knows what to do
+    anything else        is returned to the caller, which knows what to do
 """
 
 from __future__ import annotations

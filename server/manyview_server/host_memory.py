@@ -1,7 +1,7 @@
 """How much memory this process may take: what the machine has, or less where a control group allows less.
 
-The front and the workers plan by it. A limit of 512 MiB on a machine of 64 GiB means that the kernel kills a process
-that believes the machine.
+The front and the workers plan with it. With a limit of 512 MiB on a machine of 64 GiB, the kernel would kill a process
+that plans with the machine's memory.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class HostMemory:
     """Memory in bytes."""
 
     limit_bytes: int
-    """What the machine has, or the least that a control group of this process allows."""
+    """The memory of the machine, or the least that a control group of this process allows."""
     available_bytes: int
-    """What can be allocated now, in the machine and in every control group of this process."""
+    """The memory that can be allocated now, on the machine and in every control group of this process."""
 
 
 def host_memory(root: Path = ROOT) -> HostMemory:
-    """Read the memory of this process's surroundings. It takes less than a millisecond.
+    """Read how much memory this process may use. It takes less than a millisecond.
 
     Args:
         root: the directory that holds `proc`, and the mount points of control groups.
@@ -43,14 +43,14 @@ def host_memory(root: Path = ROOT) -> HostMemory:
 
 
 def _limit_bytes(group: Group) -> int | None:
-    """What the group may use, or None for no limit. Above `memory.high` the kernel slows its processes to a crawl."""
+    """Return what the group may use, or None. Above `memory.high`, the kernel slows its processes down severely."""
     names = ("memory.max", "memory.high") if group.version == 2 else ("memory.limit_in_bytes",)
     limits = [numbers[0] for name in names if (numbers := group.numbers(name))]
     return min(limits, default=None)
 
 
 def _used_bytes(group: Group) -> int:
-    """What the group uses, but for files' pages that nobody used lately: the kernel drops these when it needs room."""
+    """Return what the group uses, without pages of files that were not used lately: the kernel drops these at need."""
     if group.version == 2:
         usage, reclaimable = "memory.current", "inactive_file"
     else:

@@ -39,7 +39,7 @@ STATUSES = {
 }
 COMMITTED = ("STORED", "UNREADABLE")
 IMAGE_POSITION = re.compile(r"[ir][0-9]{1,18}")
-"""In page tokens: among the committed images, or among the refused ones."""
+"""The form of a page token: a position among the committed images, or among the refused ones."""
 
 
 class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
@@ -124,7 +124,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
 
 
 def _image_reply(directory: Path, image: FoundImage) -> pb.GetImageResponse:
-    """Made off the event loop: a message copies the file."""
+    """Make the reply. Call it off the event loop, because a message copies the file."""
     return pb.GetImageResponse(image=convert.stored_image(image.record), data=stored_bytes(directory, image))
 
 

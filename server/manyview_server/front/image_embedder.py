@@ -14,7 +14,7 @@ from manyview_server.front.workers import Embedder
 from manyview_server.messages import EmbedDone, RowFailed
 
 MAX_KNOWN = 1_000
-"""Models whose number of features is kept."""
+"""The most models whose number of features is remembered."""
 SIDE = 32
 BLACK = types_pb2.Image(data=b"P6\n%d %d\n255\n" % (SIDE, SIDE) + bytes(3 * SIDE * SIDE))
 """An image that any model takes."""
@@ -75,7 +75,8 @@ class ImageEmbedder:
         return EmbeddedBatch(done=done, errors={row: failed[row] for row in sorted(failed)})
 
     async def num_features(self, model: ResolvedModel, output: str) -> int:
-        """D of the model's rows; one that does not say so, a library's, is asked for a row once."""
+        """Return the number of features of the model. A library's model does not state it, so it embeds one
+        image."""
         if known := model.message.projection_dim if output == "projection" else model.message.feature_dim:
             return known
         if (key := (model.name, output)) not in self._num_features:
@@ -86,7 +87,7 @@ class ImageEmbedder:
         return self._num_features[key]
 
     def _checked(self, images: Sequence[types_pb2.Image]) -> tuple[dict[int, RowFailed], tuple[bytes, ...]]:
-        """What is refused, and the files, empty where they are refused."""
+        """Return the rows that are refused, and all files, with an empty one for each refused row."""
         checked = ((row, check_embed(image, self._limits)) for row, image in enumerate(images))
         refused = {row: RowFailed(row=row, reason=r.reason, message=r.message) for row, r in checked if r is not None}
         return refused, tuple(b"" if row in refused else image.data for row, image in enumerate(images))

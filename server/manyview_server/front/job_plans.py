@@ -69,7 +69,7 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
 
 
 def resolve(catalogue: Catalogue, method: str, config: Struct, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The whole configuration; see `Catalogue.resolve`. Takes long: call it off the event loop."""
+    """Return the whole configuration; see `Catalogue.resolve`. It is slow: call it off the event loop."""
     return catalogue.resolve(method, convert_jobs.plain(config), base)
 
 

@@ -1,4 +1,4 @@
-"""Reports what keeps the event loop: while one callback runs, nobody is answered, health checks included.
+"""Report callbacks that block the event loop: while one runs, nobody is answered, not even a health check.
 
 Each callback of the loop is timed where asyncio runs it. A thread wakes every 50 ms; when it finds a callback that has
 run for too long, it logs the loop's stack, and the callback's end logs how long it took.
@@ -9,8 +9,8 @@ a long callback:
 - the processor time that the loop's thread spent in it, which also covers C code that does not give up the interpreter
   lock, during which this module's thread cannot run;
 - the time in which this module's thread was awake while the callback ran, which also covers a callback that sleeps or
-  waits for the disk. A tick counts as at most twice its planned length: a process that was stopped wakes up to one
-  long tick.
+  waits for the disk. A tick counts as at most twice its planned length, because a process that was stopped wakes up
+  to one long tick.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ QUIET_S = 10.0
 """The least time between two callbacks that are logged. The callbacks in between are counted."""
 RECORD_S = 0.05
 """A new longest callback is logged at once if it takes longer than this and half as long again as the last one that was
-logged. So even the log of a server that is killed names it."""
+logged. So the log names it even if the server is killed."""
 
-# asyncio has no public place for this: debug mode is the only other one, and it slows every task down.
+# asyncio has no public hook for this. Its debug mode is the only other way, and it slows every task down.
 HANDLE: Any = asyncio.Handle
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class LoopWatchdog:
         self._run: Callable[[asyncio.Handle], None] | None = None
 
     def start(self) -> None:
-        """Begin to watch the running loop. Call it on the loop's thread, once."""
+        """Start to watch the running loop. Call it on the loop's thread, once."""
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._last_tick = time.monotonic()
@@ -106,7 +106,7 @@ class LoopWatchdog:
         self._log_longest()
 
     def forget(self) -> None:
-        """Forget the longest callback, and begin again."""
+        """Forget the longest callback so far."""
         self.longest = self.hardest = Held()
 
     def _ended(self, handle: asyncio.Handle, wall_s: float, cpu_s: float) -> None:
@@ -134,7 +134,7 @@ class LoopWatchdog:
 
     def _watch(self) -> None:
         while not self._stopped.wait(TICK_S):
-            # Both at once: the loop's thread reads them.
+            # Set both at once, because the loop's thread reads them.
             self._awake_s, self._last_tick = self._awake(), time.monotonic()
             self._look()
 

@@ -25,7 +25,7 @@ PAGE_EVENTS = 500
 # A message's aim: pages of long log lines are split.
 PAGE_BYTES = 1 << 20
 SPAN = re.compile(r"[0-9]{1,18},[0-9]{1,18}")
-"""In page tokens: the last row of the page before, and the last row of all pages."""
+"""The form of a page token: the last row of the previous page, and the last row of all pages."""
 
 KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.MetricsEvent.Kind.items() if kind}
 
@@ -97,7 +97,7 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
 
 
 def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterator[pb.SubscribeMetricsResponse]:
-    """The events in messages of about `PAGE_BYTES`; what was not asked for moves the cursor alone.
+    """Yield the events in messages of about `PAGE_BYTES`. Events that were not asked for only move the cursor.
 
     Each message is made when it is sent.
     """
@@ -117,7 +117,7 @@ def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterat
 
 
 def _chosen(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:
-    """What is left to show of the rows up to `upto`, once they are thinned out."""
+    """Return the rows after `after` that are left of the rows up to `upto` once these are thinned out."""
     return [row for row in thinned([r for r in rows if r.sequence <= upto], max_rows) if row.sequence > after]
 
 

@@ -28,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 CHUNK_BYTES = 1 << 20
 MODEL_KEY = re.compile(r"[0-9]{1,19},[A-Za-z0-9_./-]{1,200}")
-"""In page tokens: when a model was made, in nanoseconds, and its name."""
+"""The form of a page token: the time at which a model was made, in nanoseconds, and its name."""
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -83,7 +83,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def _page(found: list[pb.Model], last: str, size: int, max_bytes: int) -> tuple[list[pb.Model], str]:
-    """The models behind the one whose key is `last`, and the key of the last of them where more follow."""
+    """Return the models after the one whose key is `last`, and the key of the last of them if more follow."""
     start = _position_after(found, last) if last else 0
     page = fitting(found[start : start + size], lambda model: model, max_bytes)
     return page, _key(page[-1]) if start + len(page) < len(found) else ""

@@ -19,7 +19,7 @@ REQUEST_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-
 IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 STEP = re.compile(r"[0-9]{1,18}")
 POSITION = re.compile(r"[0-9]{1,18}")
-"""In page tokens: an integer that SQLite can hold."""
+"""The form of a page token that is a position: an integer that SQLite can hold."""
 
 ID_RULE = "a-z or 0-9 first, then a-z, 0-9, _ and -, at most 63 characters"
 TOKEN_CHECK_BYTES = 6
@@ -115,9 +115,9 @@ def encode_page_token(scope: str, inner: str) -> str:
 
 
 def decode_page_token(scope: str, token: str, form: re.Pattern[str]) -> str:
-    """What `encode_page_token` was given. Raises InvalidArgument unless it has this form.
+    """Return the text that `encode_page_token` was given. Raises InvalidArgument unless it has the form `form`.
 
-    The check value is no secret: anybody can make a token. `form` is all that the caller may rely on.
+    The check value is no secret: anybody can make a token. The caller may rely on the form alone.
     """
     if not token:
         return ""

@@ -143,7 +143,7 @@ def _num_neighbors(request: pb.FindNeighborsRequest, num_readable: int) -> int:
 
 
 def _groups(found: DuplicatesGrouped) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]]:
-    """The members of all groups, their distances, and where each group starts."""
+    """Return the members of all groups, their distances, and where each group starts."""
     members, heads = (np.frombuffer(blob, "<i8") for blob in found.blobs[:2])
     starts = np.flatnonzero(np.diff(heads, prepend=-1)).tolist()
     return members, np.frombuffer(found.blobs[2], "<f4"), starts

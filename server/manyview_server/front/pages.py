@@ -14,14 +14,14 @@ from google.protobuf.message import Message
 
 PAGE_BYTES = 1 << 20
 FRAME_BYTES = 8
-"""The most bytes that tag and length of an item take in its reply."""
+"""The most bytes that the tag and length of an item take in its reply."""
 
 Record = TypeVar("Record")
 Item = TypeVar("Item", bound=Message)
 
 
 def page_bytes(max_message_bytes: int) -> int:
-    """Return the bound of a page. It is far below the largest message."""
+    """Return the most bytes of a page. It is far below the largest message."""
     return min(PAGE_BYTES, max_message_bytes // 4)
 
 
@@ -46,8 +46,8 @@ async def page(
 ) -> tuple[list[Item], str]:
     """Return a page of at most `size` items, and the token of the next page.
 
-    `read` returns the records of a page of this size with the token behind them. A token is that of the last record,
-    so a page that turns out too large is read again with fewer.
+    `read` returns the records of a page of a given size, and the token of the next page. That token is made from the
+    last record, so a page that turns out too large is read again with fewer records.
     """
     while True:
         records, following = await read(size)

@@ -36,7 +36,7 @@ class Source:
 
     data: bytes = b""
     error: types_pb2.ImageError | None = None
-    # Where it is stored; empty for an image of the request.
+    # Where the image is stored; empty for an image of the request.
     dataset_uid: str = ""
     image_id: int = 0
 
@@ -86,7 +86,7 @@ class Previews:
         return await asyncio.to_thread(_response, sources, done)
 
     async def _note_slow_images(self, sources: list[Source], done: PreviewDone) -> None:
-        """List stored images that took the decoder too long as unreadable, so that no job decodes them."""
+        """List stored images that took too long to decode as unreadable, so that no job decodes them."""
         for source, made in zip(sources, done.images, strict=True):
             if source.dataset_uid and made.reason == TOO_SLOW:
                 noted = (source.dataset_uid, source.image_id, made.reason, made.message)

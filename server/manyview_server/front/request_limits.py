@@ -1,7 +1,7 @@
 """How large each list, text and object of each request may be: one table, keyed by the field's name in the contract.
 
 `wire_check` applies the table to a request's bytes before they are parsed. Limits here protect the server; they are
-often above what a call accepts, so that the call itself can refuse one image or one name in its own words.
+often above what a call accepts, so that the call itself can refuse one image or name and say why.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _V1: Mapping[str, FieldLimit] = {
     "GetImageRequest.dataset": NAME,
     "ImageRef.image_id": ID,
     "ImageRef.key": KEY,
-    # One image that is too large is refused alone, so only the message bounds its bytes here.
+    # An image that is too large is refused alone, so only the limit of the message bounds its bytes here.
     "Image.data": FieldLimit(),
     "Image.key": FieldLimit(bytes=64 << 10),
     "Image.label": FieldLimit(bytes=64 << 10),

@@ -124,9 +124,9 @@ def _message(
     unreadable: Numbers,
     queries: tuple[bytes, bytes] = (b"", b""),
 ) -> SelectRows:
-    """The request to the selector. Passes over all rows: call it off the event loop.
+    """Return the request to the selector. It passes over all rows: call it off the event loop.
 
-    Raises InvalidArgument where there are fewer images than are asked for.
+    Raises InvalidArgument if there are fewer images than the request asks for.
     """
     free = np.ones(snapshot.version, bool)
     free[chosen] = free[unreadable] = False

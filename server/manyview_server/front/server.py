@@ -137,7 +137,7 @@ class Server:
         )
 
     def bind(self) -> None:
-        """Take the port, and let connections wait until `start`. Raises SettingsError where it is taken."""
+        """Take the port, and let connections wait until `start`. Raises SettingsError if the port is taken."""
         listen = self._settings.listen
         try:
             if self._settings.tls_cert is not None and self._settings.tls_key is not None:
@@ -150,7 +150,8 @@ class Server:
         self.address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
     async def start(self) -> str:
-        """Serve, and say so to health checks; binds where that was not done. Returns the address with its port."""
+        """Serve, and report SERVING to health checks. Binds first if that was not done. Returns the address with its
+        port."""
         if not self.address:
             self.bind()
         await self._server.start()
@@ -185,7 +186,8 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Answer no more, wait for the calls that are open, then cut them."""
         if self.address and self._termination is None:
-            # gRPC lets go of a port only after it has served: serve for a moment, as a server that shuts down.
+            # gRPC releases a port only after it has served. So serve for a moment, and report that the server shuts
+            # down.
             await self.begin_drain()
             await self._server.start()
         await self._server.stop(grace_s)

@@ -1,6 +1,7 @@
-"""Snapshots of data sets that were asked for lately: the same version of a data set is the same snapshot for ever.
+"""Recently used snapshots of data sets. A version of a data set is always the same snapshot, so it can be kept.
 
-Reading a million rows keeps the database's thread for a second, and calls on a data set's embeddings come in series.
+Reading a million rows keeps the database's thread busy for a second, and calls on the embeddings of one data set come
+in series.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from manyview_server.store.datasets import DatasetStore
 from manyview_server.store.records import Dataset, Snapshot
 
 MAX_BYTES = 128 << 20
-"""The most bytes of all snapshots that are kept: those of 3.7 million images."""
+"""The most bytes of all snapshots that are kept, enough for 3.7 million images."""
 
 
 class SnapshotCache:
-    """Reads snapshots, and keeps the newest ones."""
+    """Reads snapshots, and keeps the most recently used ones."""
 
     def __init__(self, datasets: DatasetStore, max_bytes: int = MAX_BYTES) -> None:
         self._datasets = datasets
@@ -28,7 +29,7 @@ class SnapshotCache:
         key = (dataset.uid, version)
         if (kept := self._kept.get(key)) is None:
             kept = await self._datasets.snapshot(dataset.dataset_id, version)
-            # The name may have been given to another data set meanwhile.
+            # The name may belong to another data set by now.
             key = (kept.dataset.uid, version)
             self._kept[key] = kept
         else:

@@ -24,10 +24,10 @@ DOMAIN = "manyview"
 ELLIPSIS = "…"
 DETAILS_KEY = "grpc-status-details-bin"
 # The library may replace trailers of more than 8 KiB, and the real code with them. The text travels in them twice: as
-# `grpc-message`, where a byte that is no printable ASCII takes three, and in the details, where three bytes take four.
+# `grpc-message`, where a byte that is not printable ASCII takes three, and in the details, where three bytes take four.
 MAX_MESSAGE_BYTES = 1024
 MAX_DETAILS_BYTES = 4096
-# One field of the details: a violation's path, its description, a value of the metadata.
+# The most of one field of the details: a violation's path, its description, or a value of the metadata.
 MAX_FIELD_BYTES = 512
 MAX_METADATA_BYTES = 1536
 # Errors in a stream are messages, not trailers.
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def public_error(error: Exception) -> ServiceError:
-    """The error that the caller may see: itself, TOO_MANY_OPEN_FILES, or INTERNAL with an id that the log has, too."""
+    """Return the error that the caller may see: `error`, TOO_MANY_OPEN_FILES, or INTERNAL with an id for the log."""
     if isinstance(error, ServiceError):
         return error
     if open_files.are_lacking(error):
@@ -54,14 +54,14 @@ def status_code(error: ServiceError) -> grpc.StatusCode:
 
 
 def text_of(error: ServiceError) -> str:
-    """The message, cut to what a trailer can carry."""
+    """Return the message, cut to what a trailer can carry."""
     return cut(error.message, MAX_MESSAGE_BYTES, _message_bytes)
 
 
 def cut(text: str, max_bytes: int, size: Callable[[str], int] = lambda text: len(text.encode())) -> str:
-    """The text, or as many whole characters of it as take `max_bytes` with the dots that end them.
+    """Return the text, or as many whole characters of it as fit into `max_bytes` together with the dots at the end.
 
-    `size` says how many bytes a text takes; a character takes the same wherever it stands.
+    `size` returns how many bytes a text takes. A character must take the same number wherever it stands.
     """
     if size(text[: max_bytes + 1]) <= max_bytes:
         return text
@@ -74,7 +74,7 @@ def cut(text: str, max_bytes: int, size: Callable[[str], int] = lambda text: len
 
 
 def _message_bytes(text: str) -> int:
-    """The bytes of a text as `grpc-message` has it, percent-encoded."""
+    """Return the number of bytes of a text in `grpc-message`, which is percent-encoded."""
     return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
 
 
@@ -128,7 +128,7 @@ def _duration(seconds: float) -> Duration:
 
 
 def _short(metadata: Mapping[str, str]) -> dict[str, str]:
-    """As much of the metadata as fits, in its order. Keys are ours and short; values may quote a caller."""
+    """Return as much of the metadata as fits, in its order. Keys are ours and short; values may quote a caller."""
     short: dict[str, str] = {}
     room = MAX_METADATA_BYTES
     for key, value in metadata.items():

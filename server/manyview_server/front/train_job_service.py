@@ -150,7 +150,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         return await self._previews.views(request, context.time_remaining() or 0.0)
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
-        """The newest lines, then the new ones until the job is terminal, with a heartbeat while there are none."""
+        """Yield the newest lines, then new ones until the job is terminal, with heartbeats while there are none."""
         job_id = names.train_job_id(request.train_job, "train_job")
         if not 0 <= request.num_lines <= MAX_LOG_LINES:
             raise names.invalid("num_lines", f"{request.num_lines} is outside of 0 to {MAX_LOG_LINES:,}")
@@ -175,7 +175,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             else:
                 quiet_s = max(0.0, self._heartbeat_s - (clock() - said))
                 await self._draining.interrupting(self._store.events.wait(job_id, cursor, quiet_s))
-            # Scalars wake this up without a line to send, so that the time since the last message is what counts.
+            # Scalars wake this up without a line to send, so only the time since the last message counts.
             if clock() - said >= self._heartbeat_s:
                 yield pb.TailLogsResponse()
                 said = clock()
@@ -183,12 +183,12 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
 
 
 async def _train_job(job: Job) -> pb.TrainJob:
-    """As a message. A configuration may be large, so it is converted off the event loop."""
+    """Return the job as a message. A configuration may be large, so it is converted off the event loop."""
     return await asyncio.to_thread(convert_jobs.train_job, job)
 
 
 def _methods(catalogue: Catalogue) -> pb.ListMethodsResponse:
-    """The answer to every ListMethods, made once: the schemas are long."""
+    """Return the answer to every ListMethods. It is made once, because the schemas are long."""
     methods = [
         pb.Method(name=m.name, title=m.title, paper=m.paper, config_schema_json=json.dumps(m.schema))
         for m in catalogue.methods
@@ -205,7 +205,7 @@ def _methods(catalogue: Catalogue) -> pb.ListMethodsResponse:
 
 
 def _messages(events: list[Event], page_bytes: int) -> Iterator[pb.TailLogsResponse]:
-    """The lines, a few hundred in a message, and fewer of long ones. Each message is made when it is sent."""
+    """Yield messages of a few hundred lines each, fewer if they are long. Each message is made when it is sent."""
     at = 0
     while at < len(events):
         lines = pages.fitting(events[at : at + LINES_PER_MESSAGE], _log_line, page_bytes)

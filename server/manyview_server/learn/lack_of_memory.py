@@ -11,7 +11,7 @@ WORDS = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
 )
-"""Messages of allocators that raise a plain RuntimeError."""
+"""Texts in the messages of allocators that raise a plain RuntimeError."""
 
 
 def is_lack_of_memory(error: BaseException) -> bool:

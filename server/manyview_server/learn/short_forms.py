@@ -55,9 +55,9 @@ def spelled_out(
 
 
 def of_older_release(schema: Json, defaults: Mapping[str, Json], stored: Mapping[str, Json]) -> dict[str, Json]:
-    """A configuration that a job was created with, where a release older than pipelines wrote fields beside the list.
+    """Return a stored configuration in today's form: a release older than pipelines wrote fields beside the list.
 
-    Such fields held for every view, as the short form for all items does. Nothing is checked here.
+    Such fields held for every view, like the short form for all items. Nothing is checked here.
     """
     return spelled_out(schema, defaults, stored, lambda *_: None, lambda *_: True)
 

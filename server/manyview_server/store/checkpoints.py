@@ -37,7 +37,7 @@ GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 
 
 OLDER_CARDS: dict[str, Any] = {"embedding_dim": 0, "stem_relu": True, "patch_size": None}
-"""The fields that model cards of older releases lack, and how the models of those releases were."""
+"""The fields that model cards of older releases lack, with the values that hold for their models."""
 
 
 class CheckpointCorrupt(Exception):
@@ -80,7 +80,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelCard:
-        """Read what `to_json` gave, in this release or an older one.
+        """Read a card that `to_json` made, in this release or an older one.
 
         Raises:
             CheckpointIncompatible: the card lacks fields that every release wrote, or has fields of a newer release.
@@ -90,7 +90,7 @@ class ModelCard:
         if missing := sorted(names - set(whole)):
             raise CheckpointIncompatible(f"the model card lacks {', '.join(missing)}")
         if unknown := sorted(set(whole) - names):
-            text = f"the model card is of a newer release: {', '.join(unknown)} is not known here"
+            text = f"the model card was written by a newer release: {', '.join(unknown)} is not known here"
             raise CheckpointIncompatible(text)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in whole.items()}
         return cls(**fields)

@@ -90,12 +90,12 @@ class Database:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._connection: sqlite3.Connection | None = None
         self.on_commit: Callable[[], None] | None = None
-        """Called on the database thread after each commit. It may use `transact`."""
+        """A function that the database thread calls after each commit. It may use `transact`."""
 
     def open(self, check: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
         """Open or create the file, let `check` look at it, and bring its tables up to date. Raises StoreUnusable.
 
-        Where `check` raises, nothing was changed; SQLite may have emptied its log into the file.
+        If `check` raises, nothing was changed, except that SQLite may have emptied its log into the file.
         """
         try:
             self.run(lambda: self._open(check))
@@ -131,7 +131,7 @@ class Database:
         return result
 
     def empty_log(self) -> None:
-        """Copy all of SQLite's log into the database's file and start the log again. On the database thread."""
+        """Copy all of SQLite's log into the database's file and start the log again. Call it on the database thread."""
         self._guarded(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     def close(self) -> None:

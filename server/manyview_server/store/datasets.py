@@ -206,9 +206,9 @@ class DatasetStore:
         return np.array([position for (position,) in rows], np.int64)
 
     async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
-        """Note that a committed image does not decode. False where that was known, or the data set is gone.
+        """Note that a committed image does not decode. Returns False if that was known, or if the data set is gone.
 
-        A reason of `QUARANTINE` takes the place of any other: it decides whether the image is decoded again.
+        A reason of `QUARANTINE` replaces any other, because it decides whether the image is decoded again.
         """
 
         def run(connection: sqlite3.Connection) -> bool:

@@ -17,7 +17,7 @@ RESERVE_FRACTION = 0.1
 
 DATASET = re.compile(r"[0-9a-f]{32}")
 TABLE = re.compile(r"(backbone|[0-9a-f]{32})-[0-9a-f]+")
-"""Whose model made the table, and a digest of how."""
+"""The form of a table's name: the owner of the model that made it, and a digest of how it was made."""
 
 
 class EmbeddingCache:
@@ -72,11 +72,11 @@ class EmbeddingCache:
 
 
 def tables_below(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every table, and the owner in its name. Whatever has another name is somebody else's and left out."""
+    """Yield every table, and the owner in its name. Anything with another name is not ours and is left out."""
     for dataset in root.iterdir():
         if not DATASET.fullmatch(dataset.name) or dataset.is_symlink():
             continue
-        with suppress(FileNotFoundError, NotADirectoryError):  # it was removed meanwhile, or is no directory
+        with suppress(FileNotFoundError, NotADirectoryError):  # it has been removed, or is not a directory
             for table in dataset.iterdir():
                 if (name := TABLE.fullmatch(table.name)) and not table.is_symlink():
                     yield table, name[1]

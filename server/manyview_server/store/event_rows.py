@@ -15,10 +15,11 @@ COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
 # Where everything but scalars is looked for. SQLite does not see by itself that a kind which is named is none of these.
 RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
 
-# Of each text of an event or of a failure. Workers may say more than that, and answers that show a page of events must
-# stay far below the largest message.
+# The most characters of a text of an event or of a failure. Workers may send longer ones, but answers that show a page
+# of events must stay far below the largest message.
 MAX_TEXT_CHARACTERS = 8_192
-# Events that a commit removes beyond those above the bound, and at most altogether: twice what one commit can add.
+# Events that a commit removes beyond those above the bound, and the most that it removes altogether: twice what one
+# commit can add.
 TRIM_MORE = 1_000
 MAX_TRIM = 20_000
 
@@ -35,9 +36,9 @@ def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
 
 
 def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) -> list[Event]:
-    """Within a transaction: give events their sequences and write them.
+    """Give events their sequences and write them, within a transaction.
 
-    Times of a log never decrease: while a clock that jumped back is behind the newest event, later ones get its time.
+    Times of a log never decrease: while a clock that jumped back is behind the newest event, new events get its time.
     """
     if not pending:
         return []
@@ -68,7 +69,7 @@ def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) 
 
 
 def shortened(value: Json) -> Json:
-    """A text of at most `MAX_TEXT_CHARACTERS`; any other value as it is."""
+    """Return a text cut to `MAX_TEXT_CHARACTERS`, or any other value as it is."""
     if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS:
         return value[: MAX_TEXT_CHARACTERS - 1] + "…"
     return value
@@ -128,8 +129,8 @@ def last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
 def trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:
     """Keep the log within bounds; returns the oldest sequence held.
 
-    Each commit removes a piece, so that no commit holds up the others: what is above the bound, and some more, so that
-    not every commit has to.
+    Each commit removes only some events, so that no commit holds up the others. It removes more than are above the
+    bound, so that not every commit has to remove some.
     """
     sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
     oldest, last = connection.execute(sql, (pk,)).fetchone()

@@ -45,7 +45,7 @@ TAIL_EVENTS = 1024
 MAX_EVENTS = 1_000_000
 # Events that one visit to the database thread reads.
 CHUNK_EVENTS = 5_000
-# Tails without a waiting reader that stay in memory.
+# The most tails without a waiting reader that stay in memory.
 MAX_IDLE_TAILS = 64
 
 
@@ -125,7 +125,7 @@ class EventLog:
             except NotFound:
                 raise
             except BaseException:
-                # Whoever sent other events than scalars is told of the failure.
+                # The senders of events other than scalars get the failure.
                 if scalars := [(at, event) for at, event in waiting if event.kind == "scalars"]:
                     self._refused[train_job_id] = scalars
                     loop.call_soon_threadsafe(self._flush_later)
@@ -296,7 +296,7 @@ class EventLog:
         tail.news = asyncio.Event()
 
     def _unwritten(self) -> list[str]:
-        """The jobs of which something waits to be committed."""
+        """Return the jobs that have events waiting to be committed."""
         return list(dict.fromkeys([*list(self._refused), *self._pending]))
 
     def _flush_later(self) -> None:
@@ -305,7 +305,7 @@ class EventLog:
 
     async def _tail(self, train_job_id: str) -> _Tail:
         if (tail := self._tails.pop(train_job_id, None)) is not None:
-            # Back at the end: the first is the one that was not asked for longest.
+            # Move it to the end: the first one is the least recently used.
             self._tails[train_job_id] = tail
             return tail
         sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
@@ -325,7 +325,7 @@ class EventLog:
         return await loaded
 
     def _drop_idle_tails(self) -> None:
-        """Forget the tails that nobody waits for and that were not asked for longest: they can be loaded again."""
+        """Forget the least recently used of the tails that nobody waits for. They can be loaded again."""
         idle = [train_job_id for train_job_id, tail in self._tails.items() if not tail.num_waiting]
         for train_job_id in idle[: max(0, len(idle) - MAX_IDLE_TAILS)]:
             del self._tails[train_job_id]

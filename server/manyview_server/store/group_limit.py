@@ -1,25 +1,26 @@
-"""The most that one group of batches can hold, by which a start tells a crash from a database that does not match."""
+"""The most that one group of batches can hold. By it, a start distinguishes a crash from a database that does not
+match."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Headers, padding, key and label of one image in a shard.
+# The most bytes of headers, padding, key and label of one image in a shard.
 MAX_OVERHEAD_BYTES = 8 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimit:
-    """The most images of a group, and bytes of them."""
+    """The most images of a group, and the most bytes of these images."""
 
     images: int
     num_bytes: int
 
     @property
     def tail_bytes(self) -> int:
-        """The most that a group can add to a shard."""
+        """The most bytes that a group can add to a shard."""
         return self.num_bytes + self.images * MAX_OVERHEAD_BYTES
 
 
 ANY_GROUP = GroupLimit(images=16 * 4096, num_bytes=512 << 20)
-"""The most that any settings allow."""
+"""The largest limit that any settings allow."""

@@ -75,7 +75,8 @@ class Ingest:
         self._writers = writers
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
-        # Who may write to an upload: its row to the fence of its newest session. An entry goes with its session.
+        # The row of each upload, and the fence of its newest session, which alone may write. An entry goes with its
+        # session.
         self.owners: WeakValueDictionary[int, asyncio.Event] = WeakValueDictionary()
 
     def commit(self, group: Sequence[Batch]) -> list[list[ImageOutcome] | ServiceError]:

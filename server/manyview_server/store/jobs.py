@@ -142,9 +142,9 @@ class JobStore:
         return await self._database.read(lambda c: read_job(c, job_pk(c, train_job_id), self._progress))
 
     async def list(self, page_size: int, page_token: str = "", *, max_bytes: int | None = None) -> JobPage:
-        """Jobs, newest first, and the token of the next page.
+        """Return jobs, newest first, and the token of the next page.
 
-        A page whose configurations have more than `max_bytes` in all ends early, but has at least one job.
+        A page ends early before its configurations exceed `max_bytes` in all, but it has at least one job.
         """
         sql = "SELECT pk, length(settings) FROM job WHERE pk < ? ORDER BY pk DESC LIMIT ?"
         if page_token and not re.fullmatch(r"[0-9]{1,18}", page_token):
@@ -228,7 +228,7 @@ class JobStore:
         return self._finished(await self._events.record(train_job_id, change))
 
     def _finished(self, job: Job) -> Job:
-        """The job; nothing is held of one that is terminal, whose row has everything."""
+        """Return the job. A terminal job is not held in memory, because its row has everything."""
         if job.terminal:
             self._progress.pop(job.train_job_id, None)
         return job

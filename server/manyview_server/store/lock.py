@@ -1,7 +1,7 @@
 """The lock on a data directory: one server at a time.
 
 This file needs the standard library alone. The server takes the lock before it imports anything else, so that a second
-server says at once that the directory is in use.
+server reports at once that the directory is in use.
 """
 
 from __future__ import annotations

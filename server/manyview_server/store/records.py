@@ -143,7 +143,7 @@ class Snapshot:
 
     @property
     def blob(self) -> bytes:
-        """The rows for a message to a worker, uncopied: a view, which is as good as bytes to a link."""
+        """Return the rows for a message to a worker, uncopied: a view, which a link sends like bytes."""
         return cast(bytes, memoryview(cast(Any, self.array.view("u1"))))
 
 

@@ -3,8 +3,8 @@
 The answer is stored after the work is done: a crash between the two makes the repeated request meet its own effect, an
 ALREADY_EXISTS for instance, but never do the work twice.
 
-The newest answers are kept whatever their age: a clock that jumps forward must not make a server forget the request
-that it answered a second ago. After a jump back, answers of the future stay until the clock has passed them.
+The newest answers are kept at any age: a clock that jumps forward must not make a server forget the request that it
+answered a second ago. After a jump back, answers with a time in the future stay until the clock has passed them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from manyview_server.store.database import Database
 
 KEEP_S = 24 * 3600.0
 KEEP_NEWEST = 1000
-# Answers that are too old and go with one new answer: after a busy day there are many.
+# The most answers that are deleted, as too old, with one new answer: after a busy day there are many.
 MAX_REMOVED = 1_000
 
 # Which request: the method, and a hash of its body.

@@ -73,7 +73,7 @@ def shard_path(directory: Path, shard: int) -> Path:
 
 
 def shards_in(directory: Path) -> dict[int, Path]:
-    """The shards of a data set's directory by their number, in order. Files of any other name are left out."""
+    """Return the shards in a data set's directory by their number, in order. Files with other names are left out."""
     named = ((SHARD_NAME.fullmatch(path.name), path) for path in (directory.iterdir() if directory.is_dir() else ()))
     found = {int(match[1]): path for match, path in named if match and path.is_file() and not path.is_symlink()}
     return dict(sorted(found.items()))
@@ -270,9 +270,9 @@ def recover(directory: Path, committed: Position) -> Position:
 
 
 def scan(path: Path, start: int = 0) -> Iterator[ScannedImage]:
-    """The complete images of a shard from byte `start` on, in order, up to the first damage or the end.
+    """Yield the complete images of a shard from byte `start` on, in order, up to the first damage or the end.
 
-    Reads headers and JSON only.
+    It reads headers and JSON only.
     """
     with path.open("rb") as file:
         at = start

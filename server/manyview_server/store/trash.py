@@ -30,7 +30,7 @@ class Trash:
     def __init__(self, database: Database, data_dir: Path) -> None:
         self._database = database
         self._data_dir = data_dir
-        # Directories that a sweep is removing now.
+        # The directories that a sweep is removing now.
         self._being_removed: set[str] = set()
 
     def put(self, connection: sqlite3.Connection, directory: Path, *, dataset: int = 0, job: int = 0) -> None:
@@ -61,11 +61,11 @@ class Trash:
                 self._database.transact(partial(_forget, pk=pk), vital=True)
 
     def _remove(self, directory: str) -> bool:
-        """Remove a directory; False where something of it is left, which the next sweep tries again."""
+        """Remove a directory. Returns False if something of it is left, which the next sweep tries again."""
         path = self._data_dir / directory
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
-            log.warning("%s was deleted and cannot be removed now: the next deletion or start tries again", directory)
+            log.warning("%s was deleted, but cannot be removed now: the next deletion or start tries again", directory)
             return False
         return True
 
@@ -77,7 +77,7 @@ def _contents(connection: sqlite3.Connection) -> list[tuple[int, str]]:
 def _forget(connection: sqlite3.Connection, pk: int) -> None:
     """Forget an entry unless rows of it are left.
 
-    Another deletion may have come after this sweep saw the last rows go. That deletion's own sweep removes its rows.
+    Another deletion may have come after this sweep removed the last rows. That deletion's own sweep removes its rows.
     """
     row = connection.execute("SELECT dataset, job FROM trash WHERE pk = ?", (pk,)).fetchone()
     if row is not None and not any(_has_rows(connection, *kind) for kind in _kinds_of(*row)):
@@ -96,7 +96,8 @@ def _remove_chunk(connection: sqlite3.Connection) -> bool:
 
 
 def _kinds_of(dataset: int, job: int) -> Iterator[tuple[str, str, str, int]]:
-    """The tables with rows of a data set or job: table, the column that orders it, the owner's column and value."""
+    """Yield the tables with rows of a data set or job: table, the column that orders it, the owner's column and
+    value."""
     if dataset:
         yield from ((table, order, "dataset", dataset) for table, order in DATASET_TABLES.items())
     if job:

@@ -1,9 +1,9 @@
-"""Why a server cannot start on its data directory.
+"""Errors that say why a server cannot start on its data directory.
 
 StoreUnusable
-├── StoreLocked       another server has it
+├── StoreLocked       another server holds its lock
 ├── StoreTooNew       a newer release wrote it
-├── StoreCorrupt      the database does not read
+├── StoreCorrupt      the database cannot be read
 └── StoreMismatched   the database is not the one that belongs to the data
 """
 
@@ -23,7 +23,7 @@ class StoreTooNew(StoreUnusable):
 
 
 class StoreCorrupt(StoreUnusable):
-    """The database does not read."""
+    """The database cannot be read."""
 
 
 class StoreMismatched(StoreUnusable):

@@ -35,7 +35,7 @@ Answer = asyncio.Future[list[ImageOutcome]]
 
 
 def group_limit(*, max_batch_images: int, max_batch_bytes: int) -> GroupLimit:
-    """The most that a group can hold where batches are no larger than this."""
+    """Return the most that a group can hold if batches are no larger than this."""
     return GroupLimit(images=MAX_GROUP_BATCHES * max_batch_images, num_bytes=max(MAX_GROUP_BYTES, max_batch_bytes))
 
 
@@ -82,9 +82,9 @@ class UploadStore:
             return pk, upload
 
         def take_over() -> tuple[int, Upload, asyncio.Event | None]:
-            """On the database thread: batches that were queued before are the earlier session's, later ones are not."""
+            """Take over, on the database thread: batches that were queued before belong to the earlier session."""
             pk, upload = self._database.transact(run)
-            # Only now: where the commit fails, the earlier session goes on.
+            # Only after the commit: if it fails, the earlier session goes on.
             earlier = self._ingest.owners.get(pk)
             self._ingest.owners[pk] = fence
             return pk, upload, earlier

@@ -19,11 +19,11 @@ class WeightsNotFinite(ValueError):
 
 
 def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise WeightsNotFinite for tensors that are not finite, or not any more as the type that the network has them in.
+    """Raise WeightsNotFinite if tensors are not finite, or are not finite in the type in which the network holds them.
 
     Args:
         tensors: what was read.
-        own: the network's tensors by the same names. A tensor that is not finite there, such as a mask, may be so.
+        own: the network's tensors by the same names. A tensor that is not finite there, such as a mask, is exempt.
     """
     damaged = []
     for name, tensor in tensors.items():
@@ -41,9 +41,9 @@ def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
     """Put `tensors` into `backbone`, a classifier and the like left aside (see `Backbone.fitted`).
 
     Raises:
-        ValueError: they are of another network; says which names are missing, unexpected or of another shape. The
-            backbone is as it was then.
-        WeightsNotFinite: some are NaN or infinite; says which. The backbone is as it was then.
+        ValueError: they are of another network. The message says which names are missing, unexpected or of another
+            shape. The backbone is unchanged.
+        WeightsNotFinite: some are NaN or infinite. The message names them. The backbone is unchanged.
     """
     own, found = backbone.state_dict(), backbone.fitted(tensors)
     missing = [name for name in own if name not in found and not name.endswith(COUNTER)]

@@ -57,11 +57,11 @@ def resolve(defaults: Settings, overrides: Mapping[str, object]) -> Settings:
 
 
 def read(defaults: Settings, values: Mapping[str, object]) -> Settings:
-    """The settings of `values`, a configuration that was resolved before, by this release or an older one. What is
-    registered no more by its name is kept as it came.
+    """Return the settings of `values`, a configuration that this release or an older one has resolved. A name that is
+    no longer registered is kept as it is.
 
     Raises:
-        SettingsError: with every violation of a single field, and what the settings' own check finds.
+        SettingsError: with every violation of a single field, and every violation that the settings' own check finds.
     """
     found: list[Violation] = []
     in_full = short_forms.of_older_release(json_schema(type(defaults)), to_json(defaults), values)

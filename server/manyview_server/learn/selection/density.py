@@ -18,7 +18,7 @@ NUM_NEIGHBORS = 20
 SMALLEST_DISTANCE = 1e-6
 """Rows that are equal to all their neighbours are that typical, and no more."""
 COPY_FRACTION = 1 / 10
-"""Rows are copies of one image where their distance is at most this fraction of the root mean square distance of all.
+"""Rows are copies of one image if their distance is at most this fraction of the root mean square distance of all rows.
 
 Measured with an untrained ResNet-18 on 300 photographs of clothing: 0.02 to a copy of JPEG quality 60, 0.09 to one that
 is shifted by two pixels (medians), and at least 0.23 to another photograph."""
@@ -31,18 +31,18 @@ def typicality(
 
     Typicality is the inverse of the mean distance to the K nearest rows. The neighbourhood of a row is its K nearest
     rows and all of its copies, however many there are. Rows in the neighbourhood of a selected one wait until all rows
-    that are left are in such a neighbourhood; then the next round begins. Copies of a selected row wait until nothing
+    that are left are in such a neighbourhood; then the next round starts. Copies of a selected row wait until nothing
     else is left.
 
-    Differs from the paper: there each round takes one row of each cluster of k-means. Neighbourhoods do the same, with
-    no number of clusters to choose and nothing left to chance.
+    Differs from the paper: there each round takes one row of each cluster of k-means. Neighbourhoods have the same
+    effect, without a number of clusters to choose and without randomness.
 
     Args:
         rows: (N, D). Time: N * N * D.
         count: at most the rows that are not chosen.
-        num_neighbors: K; as many as there are where there are fewer.
-        chosen: (c,) int64 rows that are selected already; their neighbours wait in the first round, and their copies
-            until nothing else is left.
+        num_neighbors: K, or all other rows if there are fewer.
+        chosen: (c,) int64 rows that are selected already. Their neighbours wait in the first round, and their copies
+            wait until nothing else is left.
 
     Returns:
         The scores are typicalities.
@@ -69,7 +69,7 @@ def typicality(
 
 
 class _Neighborhoods:
-    """Which rows are near to a row, and which of these are copies of it."""
+    """The rows that are near to each row, and the copies among them."""
 
     def __init__(self, rows: Tensor, distances: Tensor, neighbors: Tensor) -> None:
         """`distances` and `neighbors`, (N, K), are those of the K nearest."""
@@ -79,12 +79,12 @@ class _Neighborhoods:
         self._are_copies = (distances <= self._copy_distance).cpu()  # (N, K)
 
     def nearest(self, row: int) -> list[int]:
-        """The K nearest rows."""
+        """Return the K nearest rows."""
         found: list[int] = self._neighbors[row].tolist()
         return found
 
     def copies(self, row: int) -> list[int]:
-        """The copies of a row. Only where all K nearest are copies there may be more: then all rows are looked at."""
+        """Return the copies of a row. If all K nearest are copies, there may be more, and all rows are compared."""
         of_nearest = self._are_copies[row]
         if not of_nearest.all():
             found: list[int] = self._neighbors[row][of_nearest].tolist()
@@ -95,7 +95,7 @@ class _Neighborhoods:
 
 
 def _root_mean_square_distance(rows: Tensor) -> float:
-    """Between two rows drawn at random: the root of twice the mean squared distance to the mean row."""
+    """Return the distance of two random rows: the root of twice the mean squared distance to the mean row."""
     mean = rows.mean(0, dtype=torch.float64)
     size = max(1, CHUNK_FLOATS // max(1, rows.shape[1]))
     squared = sum(float((part.double() - mean).square().sum()) for part in torch.split(rows, size))
@@ -103,7 +103,7 @@ def _root_mean_square_distance(rows: Tensor) -> float:
 
 
 def _spread(candidates: list[int], neighborhoods: _Neighborhoods, chosen: list[int], count: int) -> list[int]:
-    """`count` of the candidates in their order, but for those that wait for the next round, or for the copies' turn."""
+    """Return `count` candidates in their order, except that some wait for the next round or for the turn of copies."""
     selected: list[int] = []
     covered = {near for row in chosen for near in neighborhoods.nearest(row)}
     copies = {copy for row in chosen for copy in neighborhoods.copies(row)}
