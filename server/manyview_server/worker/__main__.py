@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="manyview_server.worker", description=__doc__)
     parser.add_argument("kind", choices=[*RUN, "describe"])
     parser.add_argument("--link-fd", type=int, help="inherited end of the socketpair to the front")
-    parser.add_argument("--notes-fd", type=int, help="inherited memory for the notes of what is decoded")
+    parser.add_argument("--notes-fd", type=int, help="descriptor of inherited memory for the notes of what is decoded")
     parser.add_argument("--without-plugins", action="store_true", help="as if no package had registered any")
     arguments = parser.parse_args()
     _die_with_parent()

@@ -36,7 +36,7 @@ Snapshot = npt.NDArray[Any]
 CHUNK_IMAGES = 64
 """Decoded per task of a thread, and moved to the device together."""
 HOST_MEMORY_FRACTION = 0.5
-"""At most this share of the memory that is available is taken for images; beyond that they go to a scratch file."""
+"""The largest share of the available memory that images take; further images go to a scratch file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +124,9 @@ class CacheBuilder:
     scratch_dir: Path
     num_threads: int
     notes: DecodeNotes | None = None
-    """Where the threads note what they decode, for the case that it kills them or takes too long."""
+    """Where the threads note what they decode, in case it kills them or takes too long."""
     memory: DecodeMemory = field(default_factory=DecodeMemory)
-    """What all decodes together may take."""
+    """The memory that all decodes together may take."""
     suspects: Collection[int] = frozenset()
     """Images that are decoded alone before all others, and noted so: which one kills the process is known then."""
     quarantined: Mapping[int, str] = field(default_factory=dict)
@@ -143,9 +143,9 @@ class CacheBuilder:
         """Every image of `snapshot`.
 
         Args:
-            stopped: asked between chunks; once it says yes, the rest stays unread.
+            stopped: called between chunks; once it returns True, the rest stays unread.
             beside_training: leave half of the threads to training, and torch's number of threads as it is.
-            held_bytes: of `cache_bytes`, what other images take.
+            held_bytes: how much of `cache_bytes` other images take.
 
         Raises:
             ScratchDiskFull: the images fit neither into memory nor on the disk.
@@ -201,9 +201,9 @@ class CacheBuilder:
         reader.close()
 
     def extend(self, cache: ImageCache, more: ImageCache) -> ImageCache:
-        """`cache` with the rows of `more` behind its own; whoever holds `cache` may go on reading it.
+        """Return `cache` with the rows of `more` after its own. Holders of `cache` may go on reading it.
 
-        Where there is no room, the storage is copied into one of twice the size: each image moves a few times at most.
+        If there is no room, the storage is copied into one of twice the size, so each image moves a few times at most.
 
         Raises:
             ScratchDiskFull: they fit neither into memory nor on the disk.
@@ -239,7 +239,7 @@ class CacheBuilder:
         return num_images * 3 * self.size * self.size
 
     def _allocate(self, num_images: int, device_bytes: int) -> tuple[Tensor, str]:
-        """Return zeroed memory as near to the device as it fits, and where that is. Raises ScratchDiskFull."""
+        """Return zeroed memory, and where it is: as near to the device as it fits. Raises ScratchDiskFull."""
         shape, num_bytes = (num_images, 3, self.size, self.size), self._num_bytes(num_images)
         fits_in_memory = num_bytes <= HOST_MEMORY_FRACTION * host_memory().available_bytes
         on_cpu = self.device.type == "cpu"

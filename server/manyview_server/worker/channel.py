@@ -18,7 +18,7 @@ class Channel:
     """Sends from any thread; hears in a thread of its own."""
 
     def __init__(self, link: Link, notes: DecodeNotes | None = None) -> None:
-        """`notes`: where the front looks for what the worker has in hand."""
+        """`notes`: where the front reads what the worker is working on."""
         self._link = link
         self.notes = notes
 

@@ -1,7 +1,7 @@
-"""The memory that a worker's decodes take together: bounded by what the images' headers say, before any is decoded.
+"""Bound the memory that a worker's decodes take together, by the images' headers, before any image is decoded.
 
-The bound counts a decode's peak, from its first buffer to its resampled pixels. Beside it a worker holds its libraries
-and networks, the encoded files, and what the allocator keeps between the blocks.
+The bound counts a decode's peak, from its first buffer to its resampled pixels. It does not count the libraries and
+networks of a worker, the encoded files, or what the allocator keeps between the blocks.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from manyview_server.image_header import ImageHeader
 from manyview_server.worker.decoder import DecodeError
 
 MEMORY_FRACTION = 0.25
-"""This share of the memory that the machine or its control group allows is for decodes."""
+"""The share for decodes of the memory that the machine or its control group allows."""
 BYTES_PER_PIXEL = {"jpg": 15, "png": 15, "webp": 23, "ppm": 6}
-"""The most that decoding, converting, turning and resampling hold at one time, for each pixel. Measured peaks were 14
-for CMYK and damaged JPEGs, which Pillow decodes, and for PNGs of 16 bits, 9 for a progressive JPEG, and 22 for WebP."""
+"""The most bytes for each pixel that decoding, converting, turning and resampling hold at one time. Measured peaks were
+14 for CMYK and damaged JPEGs, which Pillow decodes, and for PNGs of 16 bits, 9 for a progressive JPEG, 22 for WebP."""
 
 
 def decode_bytes(header: ImageHeader) -> int:
@@ -28,10 +28,10 @@ def decode_bytes(header: ImageHeader) -> int:
 
 
 class DecodeMemory:
-    """Room for decodes. Threads that find none wait in the order in which they came."""
+    """Room for decodes. Threads that find no room wait, and get it in the order in which they came."""
 
     def __init__(self, limit_bytes: int | None = None) -> None:
-        """Let all decodes together take `limit_bytes`, or a share of the memory that this process may take."""
+        """Let all decodes together take `limit_bytes`; None means a share of the memory that this process may take."""
         allowed = int(MEMORY_FRACTION * host_memory().limit_bytes)
         self._limit_bytes = allowed if limit_bytes is None else limit_bytes
         self._taken_bytes = 0
@@ -40,15 +40,17 @@ class DecodeMemory:
 
     @contextmanager
     def room(self, header: ImageHeader) -> Iterator[None]:
-        """Hold the room for one decode while the block runs; wait for it first.
+        """Wait for the room for one decode, and hold it while the block runs.
 
         Raises:
-            DecodeError: DECODE_OUT_OF_MEMORY, the image alone would take more than there is for all.
+            DecodeError: DECODE_OUT_OF_MEMORY, the image alone may take more than all decodes together.
         """
         num_bytes = decode_bytes(header)
         if num_bytes > self._limit_bytes:
             what = f"decoding {header.width:,} x {header.height:,} pixels takes up to {num_bytes:,} bytes of memory"
-            raise DecodeError("DECODE_OUT_OF_MEMORY", f"{what}; this server allows {self._limit_bytes:,} for that")
+            raise DecodeError(
+                "DECODE_OUT_OF_MEMORY", f"{what}; this server allows {self._limit_bytes:,} for all decodes together"
+            )
         turn = object()
         with self._changed:
             self._waiting.append(turn)

@@ -37,7 +37,7 @@ class DecodeError(ValueError):
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read an image's header. Raises DecodeError where that alone rules it out."""
+    """Read an image's header. Raises DecodeError if the header alone rules the image out."""
     if not data:
         raise DecodeError("IMAGE_EMPTY", "the image has 0 bytes")
     try:
@@ -52,11 +52,11 @@ def decode(data: bytes, header: ImageHeader | None = None) -> Pixels:
     """Return RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
 
     Args:
-        header: what `read_header` said, where that was asked before.
+        header: the result of `read_header`, if it was called before.
 
     Raises:
-        DecodeError: damaged or truncated, of another format, or too large; also what `read_header` refuses.
-        MemoryError: there was none.
+        DecodeError: the image is damaged, truncated, of another format or too large, or `read_header` refuses it.
+        MemoryError: there was not enough memory.
     """
     header = header or read_header(data)
     if header.extension == "ppm":

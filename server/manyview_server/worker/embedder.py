@@ -71,7 +71,7 @@ class Embedder:
         )
 
     def start(self) -> None:
-        """Start the threads. `SetThreads` lets some of them rest, or adds more."""
+        """Start the threads. A `SetThreads` message pauses some of them, or adds more."""
         self._start_threads(self._num_threads)
         for number in range(0 if self._on_cpu else CUDA_LANES):
             # Number 0 is never told to rest.
@@ -84,7 +84,7 @@ class Embedder:
                 self._accept(Request(message))
             case CancelEmbed():
                 if request := self._scheduler.cancel(message.request_id):
-                    # A sign of life: the front takes silence for a hang.
+                    # This is a sign of life: the front would take silence for a hang.
                     self._channel.send(request.failed("CANCELLED", "CANCELLED", "its caller has gone"))
             case SetThreads():
                 num_threads = max(1, message.num_threads)
@@ -92,7 +92,7 @@ class Embedder:
                 self._scheduler.set_threads(num_threads)
 
     def _start_threads(self, num_threads: int) -> None:
-        """Start those of the first `num_threads` threads that do not run yet."""
+        """Start those of the first `num_threads` threads that are not running yet."""
         for number in range(self._num_started, num_threads):
             self._spawn(f"embed-{number}", number, decodes=True, embeds=self._on_cpu)
         self._num_started = max(self._num_started, num_threads)

@@ -111,7 +111,7 @@ class Feed:
         pixels = self._cache.pixels
         images = pixels.index_select(0, rows.to(pixels.device, non_blocking=True))  # (B, 3, S, S)
         if images.device != self._device:
-            # Pinned, so that no thread waits for the copy: the device makes it when the steps before are done.
+            # Pinned, so that no thread waits for the copy: the device makes it when the earlier steps are done.
             images = images.pin_memory().to(self._device, non_blocking=True)
         return Batch(
             epoch=self.epoch_of(step),

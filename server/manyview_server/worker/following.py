@@ -21,7 +21,7 @@ from manyview_server.worker.cache import CacheBuilder, ImageCache
 HANGING_S = 600.0
 """For a chunk of some images."""
 SECOND_LOOK_S = 60.0
-"""Then a chunk that took too long is looked at again: the machine may have slept in it."""
+"""The delay before a chunk that takes too long is checked again: the machine may have slept during it."""
 
 
 class Following:

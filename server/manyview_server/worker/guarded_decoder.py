@@ -1,4 +1,4 @@
-"""Encoded image -> resampled pixels, within the limits that hold for every decode, whoever asks for it.
+"""Turn an encoded image into resampled pixels, within the limits that hold for every decode.
 
 The memory is bounded here. The time is bounded from outside: the front reads the notes, and replaces a worker that
 decodes one image for too long.
@@ -21,7 +21,7 @@ from manyview_server.worker.decoder import DecodeError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampled:
-    """An image at the size that was asked for, and the size that it had."""
+    """An image at the requested size, and its original size."""
 
     pixels: Tensor
     """(3, S, S) uint8."""
@@ -33,7 +33,7 @@ class GuardedDecoder:
     """Decodes images for the threads of one worker."""
 
     def __init__(self, failpoint: str, notes: DecodeNotes | None, memory: DecodeMemory) -> None:
-        """Without `notes` the front sees nothing, and bounds no time."""
+        """Without `notes`, the front cannot see the decodes, and their time has no bound."""
         self._failpoint = failpoint
         self._notes = notes
         self._memory = memory
@@ -42,7 +42,7 @@ class GuardedDecoder:
         """Decode an image and resample it to (3, size, size).
 
         Args:
-            request: with `item`, what the notes call the image.
+            request: names the image in the notes, together with `item`.
             alone: no other image is decoded at the same time.
 
         Raises:
@@ -60,5 +60,5 @@ class GuardedDecoder:
             except Exception as error:
                 if not is_lack_of_memory(error):
                     raise
-                text = f"there was no memory to decode {header.width:,} x {header.height:,} pixels"
+                text = f"there was not enough memory to decode {header.width:,} x {header.height:,} pixels"
                 raise DecodeError("DECODE_OUT_OF_MEMORY", text) from error

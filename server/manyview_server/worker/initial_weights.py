@@ -44,11 +44,11 @@ class InitialWeights:
         return cls(file=file, sha256=hashlib.sha256(data).hexdigest(), tensors=tensors)
 
     def put_into(self, network: nn.Module) -> None:
-        """Into every backbone in `network`: a teacher begins as the student does.
+        """Load the weights into every backbone in `network`: a teacher starts with those of the student.
 
         Raises:
-            ValueError: they are of another network; names what differs.
-            WeightsNotFinite: they hold NaN or infinity; names where.
+            ValueError: they are of another network. The message says what differs.
+            WeightsNotFinite: they hold NaN or infinity. The message names the tensors.
         """
         for module in network.modules():
             if isinstance(module, Backbone):

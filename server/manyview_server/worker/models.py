@@ -119,9 +119,9 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
 
 
 def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
-    """What callers are told of a checkpoint that cannot be loaded.
+    """Return the error that callers get for a checkpoint that cannot be loaded.
 
-    A checkpoint whose files are what its manifest says is not corrupt: another release wrote it.
+    A checkpoint whose files match its manifest is not corrupt: another release wrote it.
     """
     if not directory.is_dir():
         return ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed")

@@ -40,7 +40,7 @@ class Numerics:
     channels_last: bool
     float32_products: str = "ieee"
     """How products of float32 are computed on a GPU: in float32, never in TF32 (see `exact_float32`). Checkpoints
-    name it because their numbers rest on it."""
+    record it because their numbers depend on it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,9 +56,9 @@ class Numerics:
 
 
 def choose(settings: TrainSettings, device: torch.device) -> Numerics:
-    """Return the fastest of what the settings leave open, by two timed steps of each on a model of its own.
+    """Return the fastest of the choices that the settings leave open, by two timed steps of each on its own model.
 
-    A candidate that does not fit into memory is left out. Where none fits, the error that says so is raised.
+    A candidate that does not fit into memory is left out. If none fits, the error of the last one is raised.
     """
     candidates = list(_candidates(settings, device))
     if len(candidates) == 1:

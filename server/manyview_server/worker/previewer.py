@@ -93,7 +93,7 @@ def _preview(settings: TrainSettings, request: PreviewImages, guarded: GuardedDe
 
 
 def _chosen_size(settings: TrainSettings, request: PreviewImages) -> int:
-    """Return what a data set of these images would be decoded to, by their headers, as training does."""
+    """Return the size to which training would decode a data set of these images, by their headers."""
     headers = []
     for data in request.blobs:
         with suppress(DecodeError):

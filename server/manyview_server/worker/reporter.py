@@ -44,7 +44,7 @@ class Reading:
         self._arrived: torch.cuda.Event | None = None
         if stacked.is_cuda:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            # Without its stream it would be recorded on the process's current device, which may be another one.
+            # Without the stream, the event would be recorded on the process's current device, which may be another one.
             self._arrived.record(torch.cuda.current_stream(stacked.device))
 
     def get(self) -> dict[str, float]:

@@ -59,7 +59,7 @@ class Request:
         return len(self._stored) if self.is_bulk else len(self.message.blobs)
 
     def image(self, row: int) -> bytes:
-        """An image's file. Raises DecodeError for one that took a decoder too long, and where it cannot be read."""
+        """Return an image's file. Raises DecodeError if it took too long to decode before, or cannot be read."""
         if row in self.message.too_slow:
             raise DecodeError(TOO_SLOW, QUARANTINE[TOO_SLOW])
         if not self.is_bulk:

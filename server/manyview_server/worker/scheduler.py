@@ -118,7 +118,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def cancel(self, request_id: int) -> Request | None:
-        """Drop a request and return it; None where it is not there any more."""
+        """Drop a request and return it, or return None if it is no longer there."""
         with self._changed:
             request = self._requests.get(request_id)
             if request is not None:

@@ -1,4 +1,4 @@
-"""Memory in a file, for what does not fit into memory."""
+"""Memory in a file, for images that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from manyview_server.store.disk_space import DISK_FULL_ERRNOS, free_bytes, reser
 from manyview_server.worker.reporter import TrainingFailed
 
 HINT = (
-    "Free disk space on the server, then resume the job; or cancel it, and create it again with a smaller decode_size "
+    "Free disk space on the server and resume the job, or cancel it and create it again with a smaller decode_size "
     "or image_size."
 )
 
@@ -24,24 +24,24 @@ class ScratchDiskFull(TrainingFailed):
     def __init__(self, num_bytes: int, directory: Path) -> None:
         free, reserve = free_bytes(directory), reserve_bytes(directory)
         message = (
-            f"the decoded images take {num_bytes:,} bytes of scratch file, and the server's disk has {free:,} bytes "
-            f"free, of which {reserve:,} stay free"
+            f"the decoded images need a scratch file of {num_bytes:,} bytes, and the server's disk has {free:,} bytes "
+            f"free, of which {reserve:,} must stay free"
         )
         super().__init__("DISK_FULL", message, HINT)
 
 
 def allocate(directory: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Return zeros of this shape (uint8) that lie in a file without a name, which goes with the process.
+    """Return zeros of this shape (uint8) in a file without a name, which disappears with the process.
 
-    Every block of the file is allocated here: a write into a mapped file that finds no block is a signal, which kills
-    the process, instead of an error. Disks that cannot allocate are written to, block by block.
+    Every block of the file is allocated here. Otherwise a write into the mapped file that finds no block would be a
+    signal, which kills the process, instead of an error. If the file system cannot allocate, blocks are written.
 
     Args:
-        directory: where the file lies; made if need be.
-        shape: of at least one element.
+        directory: where the file lies. It is created if it is missing.
+        shape: the shape, with at least one element.
 
     Raises:
-        ScratchDiskFull: there is no room. What was allocated until then is given back.
+        ScratchDiskFull: there is no room. Blocks that were allocated until then are freed.
     """
     num_bytes = int(np.prod(shape, dtype=np.int64))
     try:
@@ -58,5 +58,5 @@ def allocate(directory: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 
 def _existing(directory: Path) -> Path:
-    """The directory, or the nearest one above it that could be made."""
+    """Return the directory, or the nearest one above it that exists."""
     return next(path for path in (directory, *directory.parents) if path.is_dir())

@@ -55,7 +55,7 @@ def run(channel: Channel) -> None:
 
 
 def reply(channel: Channel, answered: Message) -> None:
-    """Send an answer; where it is too large for the link, send why there is none."""
+    """Send an answer, or an error if the answer is too large for the link."""
     try:
         channel.send(answered)
     except MessageTooLarge as error:
@@ -105,11 +105,12 @@ class Loaded:
 
 
 def load(source: RowSource) -> Loaded:
-    """Read the table, verified. Raises SegmentDamaged, and MemoryError where this process may not take so much."""
+    """Read the table and verify it. Raises SegmentDamaged, and MemoryError if it takes more than this process may
+    use."""
     torch.set_num_threads(source.num_threads)
     num_features = source.num_features if source.directory else 0
     device = _device(source, num_features)
-    # The kernel grants more than there is, and kills later.
+    # Check first: the kernel grants more memory than there is, and kills the process later.
     if device.type == "cpu" and 4 * source.num_rows * num_features > host_memory().available_bytes:
         raise MemoryError(f"{source.num_rows} rows of {num_features} features do not fit into memory")
     rows = torch.empty(source.num_rows, num_features, device=device)

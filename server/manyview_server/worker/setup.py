@@ -38,8 +38,10 @@ from manyview_server.worker.training_images import TrainingImages, arrange
 
 CONFIG_HINT = "Correct the configuration, and create the job again."
 WEIGHTS_HINT = "Replace the file on the server, and create the job again."
-INCOMPATIBLE_HINT = "Train it with the version and the settings of the job that wrote it, or begin anew: clone the job."
-# What every release has written into `state.json`.
+INCOMPATIBLE_HINT = (
+    "Continue it with the version and the settings of the job that wrote it, or start again with a clone of the job."
+)
+# The keys that every release has written into `state.json`.
 NEEDED_TO_GO_ON = {"step", "settings", "numerics", "num_images", "num_threads", "num_steps", "torch"}
 
 
@@ -370,7 +372,7 @@ def _restore(directory: Path, method: Method, optimizer: Optimizer, probe: Linea
         if probe is not None:
             state.restore_probe(directory, probe)
     except WeightsNotFinite as error:
-        hint = "Continue from an earlier checkpoint in a new job, or begin anew: clone the job."
+        hint = "Continue from an earlier checkpoint in a new job, or start again with a clone of the job."
         raise TrainingFailed("CHECKPOINT_CORRUPT", f"{directory.name}: {error}", hint) from error
     except ValueError as error:
         raise TrainingFailed("CHECKPOINT_INCOMPATIBLE", str(error), INCOMPATIBLE_HINT) from error

@@ -79,10 +79,10 @@ def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
 
 
 def restore_probe(directory: Path, probe: LinearProbe) -> None:
-    """Put the checkpoint's probe into `probe`; where the checkpoint has none, it stays at its beginning.
+    """Put the checkpoint's probe into `probe`. If the checkpoint has none, `probe` stays as it is.
 
     Raises:
-        ValueError: it is of other features or classes.
+        ValueError: the checkpoint's probe is for other features or classes.
         WeightsNotFinite: it holds NaN or infinity.
     """
     state = load_file(directory / checkpoints.STATE)
@@ -97,7 +97,7 @@ def restore_probe(directory: Path, probe: LinearProbe) -> None:
 
 
 def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:
-    """Put the checkpoint's weights, teacher and bank into `method`; its image_size may be another one.
+    """Put the checkpoint's weights, teacher and bank into `method`, whose image_size may differ.
 
     Raises:
         ValueError: the checkpoint is of another model.
@@ -119,11 +119,12 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
 
 
 def restore_backbone(file: Path, backbone: Backbone) -> None:
-    """Load exported weights, a classifier left aside.
+    """Load exported weights, without a classifier that they may have.
 
     Raises:
-        ValueError: they are of another network (names what differs), or the file is no safetensors file.
-        WeightsNotFinite: they hold NaN or infinity; names where.
+        ValueError: the file is not a safetensors file, or its weights are of another network; the message says what
+            differs.
+        WeightsNotFinite: they hold NaN or infinity; the message names the tensors.
     """
     try:
         saved = load_file(file)

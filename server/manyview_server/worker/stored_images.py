@@ -18,14 +18,14 @@ NOTHING: Mapping[int, str] = {}
 
 
 def read(reader: ShardReader, row: Any, quarantined: Mapping[int, str] = NOTHING) -> bytes:
-    """The file of the image in `row`, an element of an array of `store.shards.SNAPSHOT_DTYPE`.
+    """Return the file of the image in `row`, an element of an array of `store.shards.SNAPSHOT_DTYPE`.
 
     Args:
         quarantined: images that must not be decoded, each with one of the reasons of `QUARANTINE`.
 
     Raises:
         DecodeError: IMAGE_LOST, CHECKSUM_MISMATCH, or the reason for which the image is quarantined.
-        OSError: it cannot be said now, such as for want of descriptors: the image may be well.
+        OSError: the file cannot be read now, for instance for lack of descriptors. The image may be intact.
     """
     image_id = int(row["image_id"])
     if image_id in quarantined:

@@ -181,7 +181,7 @@ class Trainer:
                 found = following.next(step, setup.feed.epoch_of(step))
             except ScratchDiskFull:
                 reporter.flush()
-                self._save_what_is_new(setup)  # the job waits for room, and goes on from here
+                self._save_what_is_new(setup)  # the job waits for room, and then goes on from this checkpoint
                 raise
             if found is None:
                 return setup

@@ -34,8 +34,8 @@ def test_a_full_disk_is_an_error_that_names_the_bytes_and_no_path(
         scratch.allocate(tmp_path, (600_001,))
     assert failed.value.reason == "DISK_FULL"
     assert str(failed.value) == (
-        "the decoded images take 600,001 bytes of scratch file, and the server's disk has 1,000,000 bytes free, of "
-        "which 400,000 stay free"
+        "the decoded images need a scratch file of 600,001 bytes, and the server's disk has 1,000,000 bytes free, of "
+        "which 400,000 must stay free"
     )
     assert str(tmp_path) not in f"{failed.value} {failed.value.hint}"
 
