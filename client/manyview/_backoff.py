@@ -11,9 +11,9 @@ from manyview._errors import ManyviewError
 
 _FIRST_S = 0.1
 _MOST_S = 5.0
-# Far above `_MOST_S`; without a bound 2^1024 overflows after an hour of failures.
+# This many doublings are far above `_MOST_S`. Without a bound, 2^1024 would overflow after an hour of failures.
 _MAX_DOUBLINGS = 16
-# An attempt that seems to take longer was suspended together with this process.
+# If an attempt seems to take longer, this process was suspended during it.
 LONGEST_ATTEMPT_S = 60.0
 _LOG = logging.getLogger("manyview")
 
@@ -23,8 +23,8 @@ class Backoff:
     up.
 
     Delays are drawn evenly from [0, 0.1 s * 2^attempt], at most 5 s; a server's `retry_after_s` is waited for on top.
-    Each is told to the logger "manyview" at level INFO. `longest_attempt_s` is how long an attempt can take. Time
-    beyond it does not count towards `give_up_after_s`, because this process was suspended then.
+    Each delay is logged, by the logger "manyview" at level INFO. `longest_attempt_s` is how long an attempt can take.
+    Time beyond it does not count towards `give_up_after_s`, because this process was suspended then.
     """
 
     def __init__(

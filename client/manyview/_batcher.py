@@ -1,4 +1,4 @@
-"""Grouping images into the batches of an upload."""
+"""Group images into the batches of an upload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Batcher:
     """Groups images so that a message stays small; a large image goes alone."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        # A server that names no limit says 0.
+        # A server without a limit reports 0.
         self._most = min(_BATCH_IMAGES, limits.max_batch_images) if limits.max_batch_images else _BATCH_IMAGES
         self._clock = clock
         self._whole: deque[list[EncodedImage]] = deque()
@@ -33,7 +33,7 @@ class Batcher:
         return not self._whole and not self._open
 
     def add(self, image: EncodedImage) -> None:
-        """Add an image behind the others."""
+        """Add an image after the others."""
         if self._open and self._num_bytes + len(image.data) > _BATCH_BYTES:
             self.close()
         if not self._open:
@@ -44,13 +44,13 @@ class Batcher:
             self.close()
 
     def close(self) -> None:
-        """Let the images that are there go without more."""
+        """Make the images of the open batch a whole one, without waiting for more."""
         if self._open:
             self._whole.append(self._open)
         self._open, self._num_bytes = [], 0
 
     def due_s(self) -> float | None:
-        """Return the seconds until `take` gives a batch without another image; None where it will not."""
+        """Return the seconds until `take` returns a batch if no image is added, or None if there is no image."""
         if self._whole:
             return 0.0
         return max(0.0, self._since + LINGER_S - self._clock()) if self._open else None

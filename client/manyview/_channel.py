@@ -92,7 +92,7 @@ class Deadlines:
 
     @property
     def longest_s(self) -> float:
-        """The longest of the waits for one answer or message."""
+        """The longest wait for one answer or message."""
         return max(self.unary_s, self.embed_s, self.idle_s)
 
 
@@ -213,7 +213,8 @@ class Channel:
 
 
 def _was_suspended(error: ManyviewError, deadline: Deadline) -> bool:
-    """Whether this process slept over the deadline, which says nothing about the server: ask again."""
+    """Return whether this process was suspended over the deadline. Then the error says nothing about the server, and
+    the call must be repeated."""
     return isinstance(error, DeadlineExceeded) and not error.reason and deadline.extend_if_late()
 
 

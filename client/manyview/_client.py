@@ -45,8 +45,8 @@ class Client:
 
     `target` is host:port or unix:/path ($MANYVIEW_TARGET, else localhost:50051), `token` a bearer token
     ($MANYVIEW_TOKEN), `tls` True, the path of a CA file ($MANYVIEW_TLS_CA, with $MANYVIEW_TLS_SERVER_NAME), or
-    `TLSOptions`. `timeout_s` is how long a call with one answer may take over all its attempts (30); `deadlines` sets
-    every kind of wait: give one of the two. Nothing is connected before the first call.
+    `TLSOptions`. `timeout_s` is how long a call with one answer may take over all its attempts (default 30);
+    `deadlines` sets every kind of wait. Give one of the two. Nothing is connected before the first call.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Client:
         """Send images into a data set, which is created if need be, and return it with `.upload`, the report.
 
         `images`: a folder (an image's label is the name of the subfolder that it lies in), WebDataset shards, paths,
-        bytes, PIL images, uint8 arrays (H, W, 3), or any iterable of those or of (image, label) pairs, which is pulled
-        in the calling thread, as fast as the server takes them; images are sent while it pauses. `labels` gives labels
-        in the same order, or by key. A dropped connection is bridged; after a crash the same call goes on where it
-        stopped, for folders and paths by itself and for iterators when `upload_id` is given.
+        bytes, PIL images, uint8 arrays (H, W, 3), or any iterable of those or of (image, label) pairs. An iterable is
+        pulled in the calling thread, as fast as the server takes the images; while it pauses, its images are sent.
+        `labels` gives labels in the same order, or by key. A dropped connection is bridged; after a crash the same call
+        goes on where it stopped, for folders and paths by itself and for iterators when `upload_id` is given.
 
         Raises UploadChanged when the images differ from those sent before under this id, UploadRejected with
         `on_rejected="raise"` when some were refused, FileNotFoundError, ValueError and TypeError for what are no
@@ -545,7 +545,7 @@ def _deadlines(timeout_s: float | None, deadlines: Deadlines | None) -> Deadline
     if timeout_s is None:
         return deadlines or Deadlines()
     if deadlines is not None:
-        raise ValueError("give timeout_s or deadlines, not both: Deadlines(unary_s=…) is what timeout_s sets")
+        raise ValueError("give timeout_s or deadlines, not both: timeout_s is the same as Deadlines(unary_s=…)")
     return Deadlines(unary_s=timeout_s)
 
 

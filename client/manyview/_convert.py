@@ -107,7 +107,7 @@ def set_number(message: Message, name: str, value: float) -> None:
 
 
 def set_count(message: Message, name: str, value: int | None) -> None:
-    """Set a number of a request, unless it is None. The contract takes 0 for the default here, so that a number below 1
+    """Set a number of a request, unless it is None. The contract reads 0 as the default here, so a number below 1
     raises ValueError."""
     if value is not None:
         count(name, value)

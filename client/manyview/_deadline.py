@@ -1,8 +1,8 @@
 """Limits on waiting, for a process that may be suspended: a laptop's lid, SIGSTOP, a paused container.
 
 A process that wakes up late finds every limit exceeded, although the answers may have arrived in the meantime. So a
-wait that ends late is followed by another short one, in which this process reads what has arrived, before the other
-side counts as silent. The clock is `time.monotonic`: steps of the wall clock change nothing.
+wait that ends late is followed by a short one, in which this process reads what has arrived. Only then does the other
+side count as silent. The clock is `time.monotonic`: steps of the wall clock change nothing.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Protocol, TypeVar
 T_co = TypeVar("T_co", covariant=True)
 
 LATE_S = 1.0
-"""A wait that ends later than this after its limit was suspended, or starved."""
+"""If a wait ends later than this after its limit, the process was suspended or starved during it."""
 LOOK_S = 5.0
-"""How long to look at what has arrived after such a wait."""
+"""How long to read what has arrived after such a wait."""
 
 
 class Source(Protocol[T_co]):
-    """A queue, as far as it is read here."""
+    """The part of a queue that this module reads."""
 
     def get(self, *, timeout: float | None) -> T_co: ...
 
 
 class Deadline:
-    """The end of a period that begins now, or began earlier; None never ends."""
+    """The end of a period that starts now or has started before. A period of None never ends."""
 
     def __init__(
         self, timeout_s: float | None, *, began: float | None = None, clock: Callable[[], float] = time.monotonic
@@ -44,8 +44,7 @@ class Deadline:
         return max(0.0, self._ends - self._clock())
 
     def extend_if_late(self) -> bool:
-        """If this is the first look long after the end, allow `LOOK_S` more from now on, and return whether that was
-        done."""
+        """If this is the first call long after the end, allow `LOOK_S` more from now on. Returns whether it did so."""
         if self._ends is None or self._clock() - max(self._ends, self._made) <= LATE_S:
             return False
         self._ends = self._clock() + LOOK_S
@@ -53,8 +52,8 @@ class Deadline:
 
 
 def take(source: Source[T_co], timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> T_co:
-    """Return the next item of a queue. Raises queue.Empty when none came within `timeout_s`, nor, where the wait ended
-    late, in the look after it."""
+    """Return the next item of a queue. Raises queue.Empty if none came within `timeout_s`, nor, if that wait ended
+    late, in the short wait after it."""
     began = clock()
     try:
         return source.get(timeout=timeout_s)

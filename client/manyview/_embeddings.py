@@ -126,7 +126,7 @@ def batches(images: Iterator[EncodedImage], batch_size: int, limits: Limits) -> 
     """Groups of at most `batch_size` images and one message's bytes."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    # A server that names no limit says 0.
+    # A server without a limit reports 0.
     most = min(batch_size, limits.max_batch_images) if limits.max_batch_images else batch_size
     batch: list[EncodedImage] = []
     num_bytes = 0

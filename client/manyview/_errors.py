@@ -288,6 +288,6 @@ def is_transient(error: ManyviewError) -> bool:
 
 
 def may_reopen(error: ManyviewError) -> bool:
-    """Whether a stream that ended with this error may be opened again. Streams have no deadline of their own: one that
-    ends with DEADLINE_EXCEEDED and without a reason of the server's met a limit of a proxy on the way."""
+    """Return whether a stream that ended with this error may be opened again. Streams have no deadline of their own:
+    one that ends with DEADLINE_EXCEEDED, without a reason from the server, met the limit of a proxy on the way."""
     return is_transient(error) or (isinstance(error, DeadlineExceeded) and not error.reason)

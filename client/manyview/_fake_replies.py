@@ -31,7 +31,7 @@ class FakeState(FakeEmbeddings):
     """All that a fake server holds. Tests may change the attributes without an underscore.
 
     `max_unacked_batches` and `max_unacked_bytes` are the upload window, `rejects` maps bytes to the reason they are
-    refused for, `heartbeat_s` is how often a following subscriber, or who follows a log, hears something.
+    refused for, `heartbeat_s` is how often a subscription or a followed log gets a message when it is quiet.
     """
 
     def __init__(self) -> None:

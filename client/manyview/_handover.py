@@ -1,8 +1,8 @@
 """Images on their way from the caller's thread, which pulls them from the caller's iterator, to the thread that sends
 them.
 
-The iterator never leaves the caller's thread: a database cursor or a camera may be bound to it, its exceptions and
-Ctrl-C surface where they belong, and it is closed there.
+The iterator never leaves the caller's thread: a database cursor or a camera may be bound to that thread, exceptions
+and Ctrl-C are raised where they belong, and the iterator is closed there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _MAX_BYTES = 1_500_000
 
 
 class Stopped(Exception):
-    """The caller's thread has given up, so that nothing more must be sent."""
+    """The caller's thread has given up, so nothing more must be sent."""
 
 
 class Handover:
-    """A bounded queue of images, and what else the two threads have to say to each other."""
+    """A bounded queue of images, and the other signals between the two threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -46,19 +46,19 @@ class Handover:
             return not self._has_ended
 
     def complete(self) -> None:
-        """Say that there are no more images."""
+        """Tell the sender that there are no more images."""
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Raise Stopped in the sender as soon as it looks here."""
+        """Make the sender raise Stopped at its next call."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
 
     def collect_done(self) -> int:
-        """Return how many images were dealt with since the last call."""
+        """Return how many images were dealt with since the last call of this method."""
         with self._changed:
             done, self._num_done = self._num_done, 0
             return done
@@ -73,7 +73,7 @@ class Handover:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether there are no more images and there will be none."""
+        """Whether the queue is empty and no image will come."""
         with self._changed:
             return self._is_complete and not self._images
 
@@ -91,7 +91,7 @@ class Handover:
             return image
 
     def wait(self) -> None:
-        """Wait for an image, or for the end of them. Raises Stopped."""
+        """Wait for an image, or for the end of the images. Raises Stopped."""
         with self._changed:
             self._changed.wait_for(self._has_news)
             self._check()
@@ -103,18 +103,18 @@ class Handover:
             self._check()
 
     def check(self) -> None:
-        """Raise Stopped where the caller's thread has given up."""
+        """Raise Stopped if the caller's thread has given up."""
         with self._changed:
             self._check()
 
     def add_done(self, count: int) -> None:
-        """Say that images were dealt with."""
+        """Report that images were dealt with."""
         with self._changed:
             self._num_done += count
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Say that the sender has ended."""
+        """Report that the sender has ended."""
         with self._changed:
             self._has_ended = True
             self._changed.notify_all()
@@ -122,7 +122,7 @@ class Handover:
     # --- any thread
 
     def wake(self) -> None:
-        """Let `take` return: there is something else to look at."""
+        """Make `take` return, because there is something else to read."""
         with self._changed:
             self._is_woken = True
             self._changed.notify_all()

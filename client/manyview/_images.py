@@ -20,7 +20,7 @@ from manyview import _pixels, _shards
 from manyview._types import ImageError
 
 _NUM_NAMED = 3
-"""So many keys are named in an error."""
+"""The most keys that an error names."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".ppm"})
 
 
@@ -188,7 +188,7 @@ def _label(value: Any) -> str:
 
 
 def _refuse_unused(unused: Collection[object], keys: Sequence[str]) -> None:
-    """Raise ValueError where labels are for keys that no image has."""
+    """Raise ValueError if labels are for keys that no image has."""
     if not unused:
         return
     named = ", ".join(map(repr, sorted(unused, key=str)[:_NUM_NAMED]))

@@ -69,8 +69,8 @@ class Job:
 
         A dropped connection or a server's restart is bridged; the error surfaces only after `reconnect_timeout_s`
         (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log, snapshot.
-        Raises OutOfRange SEQUENCE_EXPIRED when `after` is too old and SEQUENCE_AHEAD when it is beyond the newest
-        event; `metadata` has both ends of what is held, "oldest" and "newest".
+        Raises OutOfRange SEQUENCE_EXPIRED when `after` is too old, and SEQUENCE_AHEAD when it is beyond the newest
+        event; `metadata` has the sequences of the oldest and the newest event held, "oldest" and "newest".
         """
         reconnect_s = positive_s("reconnect_timeout_s", reconnect_timeout_s)
         return _metrics.follow(
@@ -119,7 +119,7 @@ class Job:
     def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
         """Wait until the job has succeeded, through pauses too. Raises TrainJobFailed with reason and hint,
         TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then. Raises
-        ValueError for a `timeout_s` of 0: `refresh` looks once."""
+        ValueError for a `timeout_s` of 0; call `refresh` to look once."""
         began = time.monotonic()
         info = self._look(timeout_s, positive_s("timeout_s", timeout_s))
         if not info.is_terminal:
@@ -134,7 +134,7 @@ class Job:
                 began=began,
             ):
                 pass
-            # The job ended in time: only how it ended is still to be asked.
+            # The job ended in time. Only how it ended must still be asked.
             left_s = Deadline(timeout_s, began=began).left_s()
             info = self._look(timeout_s, None if left_s is None else max(left_s, LOOK_S))
         if info.state == "CANCELLED":

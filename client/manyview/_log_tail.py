@@ -1,6 +1,6 @@
-"""The end of what a child process writes, in a file that does not grow without bound.
+"""The end of what a child process writes, in a file of bounded size.
 
-A file, since a pipe that nobody reads stops its writer: a suspended parent would hold its server up.
+It is a file because a pipe that nobody reads stops its writer: a suspended parent would stop its server.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ _EVERY_S = 5.0
 
 
 class LogTail:
-    """An unlinked temporary file for a child's stderr, of which a thread keeps the last 64 kB whenever it exceeds
-    1 MB."""
+    """An unlinked temporary file for a child's stderr. When it exceeds 1 MB, a thread cuts it to its last 64 kB."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (`close` closes it)
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
-        # The child shares this: each write goes to the end, wherever that is after a cut.
+        # The child shares this flag: each write goes to the end of the file, also after a cut.
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep_short, name="manyview-log", daemon=True)
         self._thread.start()
 
     def fileno(self) -> int:
-        """The descriptor to hand to the child."""
+        """Return the descriptor to hand to the child."""
         return self._file.fileno()
 
     @property
@@ -43,11 +42,11 @@ class LogTail:
         os.write(self.fileno(), kept)
 
     def last_lines(self, count: int) -> list[str]:
-        """The last lines, fewer where they are longer than 64 kB together."""
+        """Return the last `count` lines, or fewer if these have more than 64 kB together."""
         return self._read().decode("utf-8", "replace").strip().splitlines()[-count:]
 
     def close(self) -> None:
-        """Forget everything. Calling it twice does nothing."""
+        """Close and forget the file. A second call does nothing."""
         self._closed.set()
         self._thread.join()
         self._file.close()

@@ -139,7 +139,7 @@ def follow(
     gives them.
 
     Raises OutOfRange when `after` is older than the oldest event held, the last failure when the server could not be
-    reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed since `began`, or since now.
+    reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed since `began` (by default, now).
     """
     cursor = after
 
@@ -182,10 +182,12 @@ def messages(
     began: float | None = None,
     is_news: Callable[[R], bool] = lambda _: True,
 ) -> Iterator[R]:
-    """The messages of a stream that may have to be opened more than once: until one says that it is the end.
+    """Yield the messages of a stream, up to the one that says that it is the end, and open the stream again if it
+    breaks.
 
-    `is_pause`: the server says that it goes away and wants to be asked again. `began`: when `timeout_s` began to run,
-    if not now. `is_news`: does this message prove progress? Only progress ends a series of failures.
+    `is_pause`: does this message say that the server goes away and must be asked again? `began`: when `timeout_s`
+    started to run, by default now. `is_news`: does this message prove progress? Only progress ends a series of
+    failures.
     """
     backoff = Backoff(give_up_after_s=reconnect_s, longest_attempt_s=longest_attempt_s)
     deadline = Deadline(timeout_s, began=began)
@@ -201,7 +203,7 @@ def messages(
                     if is_pause(message):
                         break
                 failure: ManyviewError = Unavailable("the stream ended before its end was said", reason="STREAM_ENDED")
-        except ManyviewError as error:  # before TimeoutError, which a DeadlineExceeded of the server's is as well
+        except ManyviewError as error:  # before TimeoutError, because a DeadlineExceeded of the server is one too
             if not may_reopen(error):
                 raise
             failure = error

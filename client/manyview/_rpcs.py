@@ -64,7 +64,7 @@ class Rpcs:
     def get_train_job(
         self, request: jobs.GetTrainJobRequest, *, timeout_s: float | None = None
     ) -> jobs.GetTrainJobResponse:
-        """With `timeout_s` within that, if it is shorter than the deadline of every call."""
+        """Ask for a job, within `timeout_s` if that is shorter than the deadline of every call."""
         return self._read("TrainJobService/GetTrainJob", request, jobs.GetTrainJobResponse, timeout_s)
 
     def list_train_jobs(self, request: jobs.ListTrainJobsRequest) -> jobs.ListTrainJobsResponse:

@@ -88,7 +88,7 @@ class Stream(Generic[Q, R]):
         self._closed.set()
         self._outbox.put(None)
         self._call.cancel()
-        with suppress(queue.Full):  # then nobody waits
+        with suppress(queue.Full):  # then no thread waits
             self._inbox.put_nowait(Cancelled("the stream was closed"))
 
     def _read(self) -> None:

@@ -1,8 +1,8 @@
 """Uploading images: at most a window of them unacknowledged, and none lost or doubled when the connection or a side
 dies. `Upload` drives a `Window` over as many streams as it takes.
 
-The caller's thread pulls images from the caller's iterator and reports progress. A thread of the upload's own sends
-them, so that images go and are acknowledged while the iterator gives nothing.
+The caller's thread pulls images from the caller's iterator and reports progress. Another thread sends them, so that
+images are sent and acknowledged while the iterator gives nothing.
 """
 
 from __future__ import annotations
@@ -87,27 +87,27 @@ class Upload:
                 for image in images:
                     if not self._handover.put(image):
                         break
-                    self._tell_progress()
+                    self._report_progress()
             self._handover.complete()
             while not self._handover.wait_for_done():
-                self._tell_progress()
+                self._report_progress()
         except BaseException:
             self._stop()
             sender.join(_JOIN_S)
             raise
-        self._tell_progress()
+        self._report_progress()
         sender.join()
         assert self._outcome is not None
         if isinstance(self._outcome, BaseException):
             raise self._outcome
         return self._outcome
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         if done := self._handover.collect_done():
             self._on_progress(done)
 
     def _stop(self) -> None:
-        """End the sending thread from the caller's one, whatever it waits for."""
+        """End the sending thread, whatever it waits for. The caller's thread calls this."""
         self._handover.stop()
         if self._stream is not None:
             self._stream.close()
@@ -142,7 +142,7 @@ class Upload:
                     self._skip(status)
 
     def _images(self) -> Iterator[EncodedImage]:
-        """The images that are not numbered yet. Whoever stops early leaves the others where they are."""
+        """Yield the images that have no number yet. A caller that stops early leaves the others where they are."""
         while (waiting := self._batcher.take_back()) is not None:
             yield waiting
         while True:
@@ -153,9 +153,9 @@ class Upload:
                 return
 
     def _recheck(self, error: ManyviewError) -> pb.Upload | None:
-        """Wait after a broken stream, and ask where the upload stands, until the server is there to tell. The stream
+        """Wait after a broken stream, and ask where the upload stands, until the server answers. The stream
         that broke may still have committed a batch after it was last asked, for which the server takes the header's
-        digest as a change. With nothing to send the server is not asked before there is something."""
+        digest as a change. While there is nothing to send, the server is not asked."""
         if not (may_reopen(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
             raise error
         self._window.rewind()
@@ -172,7 +172,8 @@ class Upload:
                 error = failure
 
     def _sendable(self, images: Iterator[EncodedImage]) -> Generator[EncodedImage]:
-        """Images that fit a message; the others are set aside with their reason. This runs in the caller's thread."""
+        """Yield the images that fit a message, and note the others with the reason. This runs in the caller's
+        thread."""
         for image in images:
             if image.error is not None:
                 self._unsent.append(RejectedImage(key=image.key, error=image.error))
@@ -246,8 +247,8 @@ class Upload:
         return self._batcher.is_empty and self._handover.is_exhausted
 
     def _next_batch(self, stream: UploadStream) -> list[EncodedImage] | None:
-        """The next batch, once it is full or has waited long enough. None when there is something to receive, when
-        there are no more images, or when the server owes acks and has said nothing for long."""
+        """Return the next batch, once it is full or has waited long enough. Return None when there is something to
+        receive, when there are no more images, or when the server owes acks and has been silent for too long."""
         while not stream.ready:
             if (batch := self._batcher.take()) is not None:
                 return batch
@@ -264,7 +265,7 @@ class Upload:
         return None
 
     def _expect_ack(self) -> None:
-        """From now on the server owes an ack."""
+        """Start to wait for an ack, which the server owes from now on."""
         self._silence = Deadline(self._rpcs.channel.deadlines.idle_s)
 
     def _send_waiting(self, stream: UploadStream) -> None:

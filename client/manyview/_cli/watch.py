@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 40
 _REFRESH_S = 2.0
-# For the last look at a job that has ended.
+# The time limit for the last look at a job that has ended.
 _ENDED_S = 30.0
 
 

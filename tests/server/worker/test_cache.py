@@ -90,7 +90,7 @@ def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Pa
     monkeypatch.setattr(scratch, "free_bytes", lambda directory: 20 * 768)
     monkeypatch.setattr(scratch, "reserve_bytes", lambda directory: 1)
     monkeypatch.setattr(decoder, "decode", lambda data: pytest.fail("decoded"))
-    with pytest.raises(ScratchDiskFull, match="15,360 bytes of scratch file"):
+    with pytest.raises(ScratchDiskFull, match="scratch file of 15,360 bytes"):
         decode(tmp_path, snapshot, cache_bytes=100)
 
 
