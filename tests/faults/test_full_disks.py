@@ -182,7 +182,7 @@ def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(catal
             wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
             told = [event.values for event in job.metrics(follow=False) if event.kind == "state"][-1]
             assert told["reason"] == "DISK_FULL"
-            assert f"take {num_bytes:,} bytes" in told["message"]
+            assert f"a scratch file of {num_bytes:,} bytes" in told["message"]
             assert "resume the job" in told["message"]
             assert str(disk) not in told["message"]
             assert job.info.attempt == 1, "there was no crash"
