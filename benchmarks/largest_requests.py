@@ -41,7 +41,7 @@ NUM_CHOSEN, NUM_QUERIES, NUM_LABELS = 100_000, 10_000, 25_000
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What the server holds, and what the requests name."""
+    """The content of the server, by the names that the requests use."""
 
     dataset: str
     """"datasets/{id}"."""
@@ -53,7 +53,7 @@ class World:
     model: str
     method: str
     config: dict[str, Any]
-    """The largest that the method takes."""
+    """The largest configuration that the method takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +71,20 @@ class Case:
 
 
 def ppm(seed: int, num_bytes: int) -> bytes:
-    """A picture of about so many bytes, all different."""
+    """Return a picture of about `num_bytes` bytes that is different for each seed."""
     width = 64
     height = max(1, num_bytes // (3 * width))
     return b"P6 %d %d 255\n" % (width, height) + seed.to_bytes(8, "big") + bytes(3 * width * height - 8)
 
 
 def large_ppm() -> bytes:
-    """The largest picture that a server takes by default."""
+    """Return the largest picture that a server takes by default."""
     side = 2_040
     return b"P6 %d %d 255\n" % (side, side) + bytes(3 * side * side)
 
 
 def images(num_images: int, total_bytes: int, first: int = 0) -> list[types_pb2.Image]:
-    """So many pictures that take so many bytes together."""
+    """Return `num_images` pictures that take `total_bytes` together."""
     files = [ppm(first + number, total_bytes // num_images) for number in range(num_images)]
     return [
         types_pb2.Image(data=data, key=f"{number:08}.ppm", label="a label", sha256=hashlib.sha256(data).digest())
@@ -93,7 +93,7 @@ def images(num_images: int, total_bytes: int, first: int = 0) -> list[types_pb2.
 
 
 def cases(world: World) -> Iterator[Case]:
-    """The calls: first those that a server answers, then a hostile one for each rpc."""
+    """Yield the calls: first those that a server answers, then a hostile one for each rpc."""
     for method, label, *requests in [
         *_of_datasets(world),
         *_of_jobs(world),
@@ -101,14 +101,14 @@ def cases(world: World) -> Iterator[Case]:
         *_of_others(world),
     ]:
         yield Case(method=method, label=label, requests=tuple(request.SerializeToString() for request in requests))
-    # Eight million empty values of the first field: as many objects, if anybody parsed them.
+    # Eight million empty values of the first field, which would be as many objects if they were parsed.
     bomb = b"\x0a\x00" * (MESSAGE_BYTES // 2 - 1)
     for method in METHODS:
         yield Case(method=method, label="bomb", requests=(bomb,))
 
 
 def send(channel: grpc.Channel, case: Case, timeout_s: float) -> str:
-    """Make a call and read all of its answer; gives the name of its status."""
+    """Make a call and read its whole answer. Returns the name of its status."""
     method = METHODS[case.method]
     shape = ("stream" if method.client_streaming else "unary", "stream" if method.server_streaming else "unary")
     path = f"/{PACKAGE}.{case.method.replace('.', '/')}"

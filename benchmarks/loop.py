@@ -1,8 +1,8 @@
-"""How long others wait while a server answers its largest requests: the health call, beside every rpc.
+"""Measure how long the health call waits while a server answers its largest requests.
 
 A real server is sent the largest request of each rpc that it accepts, and a hostile one that it must refuse (see
-`largest_requests`), three times each. A process of its own calls `grpc.health.v1.Health/Check` every few milliseconds
-all the while. The table shows, for each request, how long these calls took. The goal is a 99th percentile under
+`largest_requests`), three times each. Another process calls `grpc.health.v1.Health/Check` every few milliseconds
+during that time. The table shows, for each request, how long these calls took. The goal is a 99th percentile under
 100 ms on two quiet cores.
 
     python -m benchmarks.loop
@@ -38,7 +38,7 @@ CALL_S = 300.0
 NUM_IMAGES, NUM_JOBS = 1_500, 40
 MODEL = "backbones/resnet9"
 METHOD = "dino"
-"""Takes as many smaller views as anybody wants."""
+"""A method that takes any number of smaller views."""
 OPTIONS = [("grpc.max_receive_message_length", 64 << 20)]
 JOB = {
     "backbone": "resnet9",
@@ -54,14 +54,14 @@ JOB = {
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """One health call: when it began, and how long it took."""
+    """One health call: its start, and how long it took."""
 
     began: float
     ms: float
 
 
 def main() -> None:
-    """Measure, print the table, and keep it."""
+    """Measure, print the table, and save it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def measured(address: str, folder: Path, rounds: int) -> tuple[list[dict[str, Any]], list[Health]]:
-    """A row for each request, and all health calls that were beside one."""
+    """Return a row for each request, and all health calls that ran beside one."""
     world = filled(address, folder)
     every = list(cases(world))
     missing = set(METHODS) - {case.method for case in every}
@@ -126,12 +126,12 @@ def measured(address: str, folder: Path, rounds: int) -> tuple[list[dict[str, An
 
 
 def percentile(calls: Sequence[Health], share: float) -> float:
-    """Milliseconds; 0 without calls."""
+    """Return a percentile of the calls in milliseconds, or 0 without calls."""
     return round(float(np.percentile([call.ms for call in calls], share)), 1) if calls else 0.0
 
 
 def filled(address: str, folder: Path) -> World:
-    """Images, a short job with a log, and many jobs whose configurations are the largest."""
+    """Fill the server with images, a short job with a log, and many jobs with the largest configurations."""
     with manyview.Client(address) as client:
         client.upload([ppm(number, 192) for number in range(NUM_IMAGES)], "many", labels=None)
         (folder / "large.ppm").write_bytes(large_ppm())
@@ -154,7 +154,7 @@ def filled(address: str, folder: Path) -> World:
 
 
 def largest_config(client: manyview.Client) -> dict[str, Any]:
-    """64 pipelines with every field given, and 64 more votes of the nearest neighbors."""
+    """Return a configuration of 64 pipelines with every field given, and 64 more votes of the nearest neighbors."""
     plain = client.resolve_config("many", METHOD)["views"]["pipelines"][0]
     pipelines = [
         {
@@ -171,7 +171,7 @@ def largest_config(client: manyview.Client) -> dict[str, Any]:
 
 @contextmanager
 def server(data: Path) -> Iterator[str]:
-    """A server of its own; gives its address."""
+    """Start a private server, and yield its address."""
     command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", str(data)]
     log = data.with_suffix(".log")
     with log.open("ab") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
@@ -189,13 +189,13 @@ def server(data: Path) -> Iterator[str]:
 
 @contextmanager
 def probing(address: str) -> Iterator[list[Health]]:
-    """Health calls from a process of their own; the list is filled at the end."""
+    """Make health calls from another process. The list is filled at the end."""
     found: list[Health] = []
     command = [sys.executable, "-m", "benchmarks.loop", "--probe", address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # it has started
         try:
             yield found
         finally:

@@ -23,7 +23,7 @@ from benchmarks.results import FOLDER  # noqa: E402
 
 
 def main() -> int:
-    """Parse the arguments, run, print the tables; the exit status is 0 where every check passed."""
+    """Parse the arguments, run, and print the tables. The exit status is 0 if every check passed."""
     arguments = parse_arguments()
     if arguments.wheels:
         holds = wheels.listed(arguments.installed.read_text()) if arguments.installed else wheels.installed_version
@@ -76,18 +76,27 @@ def state_version(folder: Path) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--device", metavar="NAME", help="cuda, cuda:N or cpu; by default a GPU, where there is one")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does every line run? Figures mean nothing")
+    parser.add_argument("--device", metavar="NAME", help="cuda, cuda:N or cpu; the default is the GPU, if there is one")
+    parser.add_argument(
+        "--quick", action="store_true", help="use tiny sizes, only to run every line; the figures mean nothing"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/gpu-CARD.json")
-    parser.add_argument("--seconds", type=float, default=RUN_S, help="for the whole run; default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=RUN_S, help="time limit of the whole run; default: %(default)s"
+    )
     parser.add_argument("--resume", action="store_true", help="keep the sections of --out that passed")
     names = [section.name for section in SECTIONS]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=f"of {', '.join(names)}")
-    parser.add_argument("--wheels", action="store_true", help="print the pinned packages that are missing, and end")
     parser.add_argument(
-        "--installed", type=Path, metavar="FILE", help="with --wheels: what another machine holds, names one a line"
+        "--only", nargs="+", choices=names, metavar="SECTION", help=f"run only these sections: {', '.join(names)}"
+    )
+    parser.add_argument("--wheels", action="store_true", help="print the pinned packages that are missing, and exit")
+    parser.add_argument(
+        "--installed",
+        type=Path,
+        metavar="FILE",
+        help="with --wheels: a file with the names of the packages that another machine has, one a line",
     )
     return parser.parse_args()
 

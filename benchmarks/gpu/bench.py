@@ -1,4 +1,4 @@
-"""What a section is given: the device, sizes, places for what it finds, and clocks that wait for the device."""
+"""The tools of a section: the device, sizes, a record of its results, and clocks that wait for the device."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Bench:
             self.skip("comparisons with the CPU", f"{NO_DEVICE}: the CPU was compared with itself")
 
     def size(self, full: int, quick: int) -> int:
-        """`full`, or in a quick run `quick`."""
+        """Return `full`, or `quick` in a quick run."""
         return quick if self.quick else full
 
     @property
     def seconds_left(self) -> float:
-        """Of this section's time."""
+        """Return the seconds that are left for this section."""
         return self._ends_at - time.monotonic()
 
     def check(self, name: str, ok: bool, detail: str = "") -> None:
@@ -75,7 +75,7 @@ class Bench:
         return self.check(name, different == 0, f"{different} of {found.numel()} values differ")
 
     def figure(self, row: str, what: str, value: float, unit: str, **conditions: Any) -> None:
-        """Record a measured number under a row of the table of targets; "context" is no row."""
+        """Record a measured number under a row of the table of targets, or under "context", which is not a row."""
         self._record.figures.append(
             {"row": row, "what": what, "value": float(f"{value:.6g}"), "unit": unit, "conditions": conditions}
         )
@@ -85,12 +85,13 @@ class Bench:
         self._record.skipped.append(f"{what}: {reason}")
 
     def wait(self) -> None:
-        """Wait until the device has done all that it was asked for."""
+        """Wait until the device has finished all its work."""
         if self.cuda:
             torch.cuda.synchronize(self.device)
 
     def median_ms(self, call: Callable[[], object], *, repeats: int = 20, warm_up: int = 5) -> float:
-        """The median time of a call, on the device where there is one: events around each, read at the end."""
+        """Return the median time of a call, measured on the device if there is one, by events that are read at the
+        end."""
         repeats, warm_up = self.size(repeats, 2), self.size(warm_up, 1)
         for _ in range(warm_up):
             call()
@@ -108,7 +109,7 @@ class Bench:
         return statistics.median(start.elapsed_time(end) for start, end in pairs)
 
     def host_ms(self, call: Callable[[], object], *, repeats: int = 10, warm_up: int = 3) -> float:
-        """The median time for which a call keeps the host, when the device has nothing else to do."""
+        """Return the median time for which a call keeps the host busy, when the device has nothing else to do."""
         repeats, warm_up = self.size(repeats, 2), self.size(warm_up, 1)
         for _ in range(warm_up):
             call()
@@ -120,10 +121,10 @@ class Bench:
         return statistics.median(times)
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
-        """The most memory of the device that a call holds beyond what was there before; None without a device."""
+        """Return the most device memory that a call holds beyond what was held before, or None without a device."""
         if not self.cuda:
             return None
-        call()  # whatever is allocated once
+        call()  # so that what is allocated only once is there already
         self.wait()
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
@@ -133,7 +134,7 @@ class Bench:
 
     @contextmanager
     def forbidding_waits(self) -> Iterator[None]:
-        """Make it an error inside to wait for the device."""
+        """Make it an error to wait for the device while the block runs."""
         if not self.cuda:
             yield
             return
@@ -145,13 +146,13 @@ class Bench:
             torch.cuda.set_sync_debug_mode("default")
 
     def release(self) -> None:
-        """Give cached memory back, so that one part's peak is not another's shortage."""
+        """Release cached memory, so that the peak of one part is not missing in another."""
         if self.cuda:
             torch.cuda.empty_cache()
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The length of the difference as a share of the length of `expected`; NaN where anything is not finite."""
+    """Return the length of the difference as a share of the length of `expected`, or NaN if anything is not finite."""
     found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
     if found.shape != expected.shape or not found.isfinite().all():
         return float("nan")
@@ -159,13 +160,13 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def card_name(device: torch.device) -> str:
-    """The device's name as a part of a file's name, such as "nvidia-h100-80gb-hbm3"."""
+    """Return the device's name as a part of a file's name, such as "nvidia-h100-80gb-hbm3"."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def describe(device: torch.device, *, quick: bool) -> dict[str, Any]:
-    """Which machine this is, with which versions."""
+    """Describe this machine, with the versions of its software."""
     cuda = device.type == "cuda"
     return {
         "card": torch.cuda.get_device_name(device) if cuda else "none",
@@ -184,7 +185,7 @@ def describe(device: torch.device, *, quick: bool) -> dict[str, Any]:
 
 
 def _asked(query: str) -> str:
-    """What nvidia-smi answers, which reads and changes nothing; empty where it does not."""
+    """Return the answer of nvidia-smi, or an empty text if there is none. The query changes nothing."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

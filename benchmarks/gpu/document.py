@@ -1,4 +1,4 @@
-"""What a run found, as JSON that is replaced whole after each section, and as tables for people."""
+"""The results of a run, as JSON that is replaced whole after each section, and as tables for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cell = dict[str, Any]
 class Document:
     """The results of one run, in one file.
 
-    `head` says on which machine with which versions. With `resume` the sections of an earlier, unfinished run on the
+    `head` describes the machine and its versions. With `resume` the sections of an earlier, unfinished run on the
     same machine are kept.
     """
 
@@ -24,7 +24,9 @@ class Document:
         if resume and path.exists():
             earlier = json.loads(path.read_text())
             if any(earlier.get(name) != head.get(name) for name in ("card", "torch", "quick")):
-                raise ValueError(f"{path} holds results of another machine or version; give another --out")
+                raise ValueError(
+                    f"{path} holds the results of another machine or version; give another file with --out"
+                )
             self.content["sections"] = [each for each in earlier["sections"] if each["status"] == "ok"]
 
     @property
@@ -34,7 +36,7 @@ class Document:
         return found
 
     def holds(self, name: str) -> bool:
-        """Whether there is a record of this section."""
+        """Return whether there is a record of this section."""
         return any(each["section"] == name for each in self.sections)
 
     def add(self, record: Cell) -> None:
@@ -43,7 +45,7 @@ class Document:
         self.save()
 
     def save(self) -> None:
-        """Replace the file whole: a run that is killed leaves the last whole state."""
+        """Replace the file whole, so that a run that is killed leaves the last whole state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.content, indent=1) + "\n")
@@ -51,7 +53,7 @@ class Document:
 
 
 def sections_table(content: Cell) -> str:
-    """Each section with its outcome."""
+    """Return a table of each section with its outcome."""
     rows = [["section", "outcome", "seconds", "checks", "figures", "reason"]]
     for each in content["sections"]:
         checks = each["checks"]
@@ -63,7 +65,7 @@ def sections_table(content: Cell) -> str:
 
 
 def figures_table(content: Cell) -> str:
-    """Each figure under the row that it belongs to."""
+    """Return a table of each figure with the row that it belongs to."""
     rows = [["row", "what", "value", "conditions"]]
     figures = [figure for each in content["sections"] for figure in each["figures"]]
     for figure in sorted(figures, key=lambda figure: _row_number(figure["row"])):
@@ -73,7 +75,7 @@ def figures_table(content: Cell) -> str:
 
 
 def failures(content: Cell) -> list[str]:
-    """A line for each check that failed, and the traceback of each section that ended with one."""
+    """Return a line for each check that failed, and the traceback of each section that failed with one."""
     found = []
     for each in content["sections"]:
         found += [f"{each['section']}: {c['name']}: {c['detail']}" for c in each["checks"] if not c["ok"]]

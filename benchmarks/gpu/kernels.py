@@ -1,4 +1,4 @@
-"""Figures of single operations: the bank's loss, updates and the teacher, augmentation; each beside the plain way."""
+"""Figures of single operations: the bank's loss, updates and the teacher, augmentation; each beside a plain version."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bank(bench: Bench) -> None:
 
 
 def bank_loss(bench: Bench, keys: Tensor, batch: int) -> None:
-    """Both ways for one batch: equal, then timed."""
+    """Compare both ways for one batch, then time them."""
     q, k = (
         torch.randn(batch, WIDTH, device=bench.device, requires_grad=True),
         torch.randn(batch, WIDTH).to(bench.device),
@@ -61,7 +61,7 @@ def bank_loss(bench: Bench, keys: Tensor, batch: int) -> None:
 
 
 def all_logits(query: Tensor, key: Tensor, bank_keys: Tensor) -> Tensor:
-    """The loss the plain way: a copy of the bank, all logits, cross-entropy."""
+    """Return the loss of the plain version: a copy of the bank, all logits, cross-entropy."""
     q, k, negatives = F.normalize(query, dim=1), F.normalize(key, dim=1), bank_keys.clone().detach()
     positive = torch.einsum("nc,nc->n", q, k)[:, None]
     logits = torch.cat([positive, torch.einsum("nc,kc->nk", q, negatives)], dim=1) / TEMPERATURE
@@ -87,7 +87,7 @@ def updates(bench: Bench) -> None:
 
 
 def update(optimizer: Optimizer, gradients: list[Tensor], accept: Tensor) -> None:
-    """A step with gradients that are there already."""
+    """Take a step with gradients that have been computed before."""
     optimizer.begin_step(Moment(step=0, total_steps=10))
     for parameter, gradient in zip(optimizer.parameters, gradients, strict=True):
         parameter.grad = gradient
@@ -95,7 +95,7 @@ def update(optimizer: Optimizer, gradients: list[Tensor], accept: Tensor) -> Non
 
 
 def timed(bench: Bench, what: str, call: Callable[[], object], network: str) -> None:
-    """Host and device time of an update."""
+    """Record the host and device time of an update."""
     conditions = {"network": network, "peer": "none: the loop is what the peer does"}
     bench.figure("G11", f"{what}, host", bench.host_ms(call), "ms", **conditions)
     bench.figure("G11", f"{what}, device", bench.median_ms(call), "ms", **conditions)
@@ -103,7 +103,7 @@ def timed(bench: Bench, what: str, call: Callable[[], object], network: str) -> 
 
 @torch.no_grad()
 def plain_lars(network: nn.Module, momenta: list[Tensor]) -> None:
-    """LARS parameter by parameter, with a branch on numbers of the device, as it is often written."""
+    """Apply LARS parameter by parameter, with a branch on numbers of the device, as it is often written."""
     for parameter, momentum in zip(network.parameters(), momenta, strict=True):
         gradient = parameter.grad
         assert gradient is not None
@@ -117,7 +117,7 @@ def plain_lars(network: nn.Module, momenta: list[Tensor]) -> None:
 
 @torch.no_grad()
 def plain_teacher(teacher: nn.Module, student: nn.Module) -> None:
-    """The moving average parameter by parameter."""
+    """Update the moving average parameter by parameter."""
     for ours, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
         ours.mul_(0.99).add_(theirs, alpha=0.01)
 
@@ -135,7 +135,7 @@ def augmentation(bench: Bench) -> None:
 
 
 def recipe(bench: Bench, preset: str, images: Tensor) -> None:
-    """The rate at which one recipe's views are made, and how long that keeps the host."""
+    """Record the rate at which one recipe's views are made, and how long that keeps the host busy."""
     batch, side, size = len(images), images.shape[-1], bench.size(224, 32)
     settings = PRESETS[preset]
     made = partial(
@@ -157,7 +157,7 @@ def recipe(bench: Bench, preset: str, images: Tensor) -> None:
 
 
 def ceilings(bench: Bench) -> None:
-    """What the card does at most: a copy within its memory, and a product of bfloat16 on random data."""
+    """Record the limits of the card: a copy within its memory, and a product in bfloat16 on random data."""
     source = torch.randint(0, 255, (bench.size(4 << 30, 1 << 16),), dtype=torch.uint8, device=bench.device)
     target = torch.empty_like(source)
     milliseconds = bench.median_ms(lambda: target.copy_(source), repeats=10)

@@ -42,7 +42,7 @@ NEEDS_GRADIENT = ("z0", "z1", "views", "patches")
 
 
 def run(bench: Bench) -> None:
-    """Each loss, then the bank."""
+    """Check each loss, then the bank."""
     made = inputs(bench.size(256, 8), bench.size(4096, 64))
     for name, loss in LOSSES.items():
         expected, gradients = value_and_gradients(loss, made, CPU, torch.float64)
@@ -57,7 +57,7 @@ def run(bench: Bench) -> None:
 
 
 def inputs(batch: int, slots: int, dim: int = 64) -> Inputs:
-    """What the losses take, in float64."""
+    """Return the arguments of the losses, in float64."""
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -84,7 +84,7 @@ def inputs(batch: int, slots: int, dim: int = 64) -> Inputs:
 def value_and_gradients(
     loss: Loss, made: Inputs, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of the inputs on a device, and the gradients that reach them."""
+    """Return the loss of the inputs on a device, and the gradients with respect to them."""
     here = {name: (t.to(dtype) if t.is_floating_point() else t).to(device, copy=True) for name, t in made.items()}
     for name in NEEDS_GRADIENT:
         here[name].requires_grad_()
@@ -94,7 +94,8 @@ def value_and_gradients(
 
 
 def bank(bench: Bench) -> None:
-    """The ring on both devices: it wraps around, refuses a batch, and keeps the last keys of too large a batch."""
+    """Check the ring on both devices: it wraps around, refuses a batch, and keeps the last keys of too large a
+    batch."""
     for dtype in (torch.float32, torch.bfloat16):
         draw = torch.Generator().manual_seed(1)
         banks = [MemoryBank(50, 8, dtype).to(device) for device in (CPU, bench.device)]

@@ -1,4 +1,5 @@
-"""Checks of what happens when the device's memory is full: it is recognised, nothing else suffers, and work goes on."""
+"""Checks of what happens when the device's memory is full: the error is recognized, nothing else is damaged, and work
+goes on."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from torch import Tensor
 from manyview_server.learn.lack_of_memory import is_lack_of_memory
 
 SPARE_BYTES = 64 << 20
-"""What is left free while a step is tried that needs more."""
+"""The memory that is left free during a step that needs more."""
 
 
 def run(bench: Bench) -> None:
-    """A tensor that is too large, then a step beside a blocked device."""
+    """Try a tensor that is too large, then a step while the device's memory is taken."""
     error = failure_of(lambda: torch.empty(1 << 50, dtype=torch.uint8, device=bench.device))
     bench.check("a tensor of a pebibyte", is_lack_of_memory(error), repr(error)[:200])
     if not bench.cuda:
@@ -41,7 +42,7 @@ def run(bench: Bench) -> None:
 
 
 def failure_of(call: Callable[[], object]) -> BaseException:
-    """What the call raises, without the frames that hold its tensors."""
+    """Return the error that the call raises, without the frames that hold its tensors."""
     try:
         call()
     except Exception as error:
@@ -50,7 +51,7 @@ def failure_of(call: Callable[[], object]) -> BaseException:
 
 
 def block(bench: Bench) -> list[Tensor]:
-    """Take the device's free memory but for a little, by plain allocations."""
+    """Allocate almost all of the device's free memory."""
     bench.release()
     taken: list[Tensor] = []
     while (free := torch.cuda.mem_get_info(bench.device)[0] - SPARE_BYTES) > SPARE_BYTES:

@@ -1,4 +1,4 @@
-"""Checks of optimizers and of the teacher: the same gradients on both devices, steps that are refused among them."""
+"""Checks of optimizers and of the teacher: the same gradients on both devices, with refused steps among them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHY = "float32, and one rounding more or less in a fused kernel"
 
 
 def run(bench: Bench) -> None:
-    """SGD, AdamW and LARS, clipped or not."""
+    """Check SGD, AdamW and LARS, with clipping and without."""
     for name in ("sgd", "adamw", "lars"):
         for clip in (None, 0.5):
             settings = OptimizerSettings(name=name, clip_gradient_norm=clip, weight_decay=0.01, learning_rate=0.1)
@@ -32,14 +32,14 @@ def run(bench: Bench) -> None:
 
 
 def network() -> nn.Sequential:
-    """Convolutions of both layouts, a norm and biases."""
+    """Return a network with convolutions of both layouts, a norm and biases."""
     torch.manual_seed(0)
     made = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1, bias=False), nn.Linear(4, 5))
     return made.to(memory_format=torch.channels_last)
 
 
 def trained(settings: OptimizerSettings, device: torch.device) -> dict[str, Tensor]:
-    """Weights and state after some steps, and whether the refused one changed nothing."""
+    """Return weights and state after some steps, and whether the refused step changed nothing."""
     module = network().to(device)
     optimizer = optimizers.build(settings, module, 128)
     draw = torch.Generator().manual_seed(2)
@@ -59,7 +59,7 @@ def trained(settings: OptimizerSettings, device: torch.device) -> dict[str, Tens
 
 
 def everything(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """A copy of weights and optimizer state by name."""
+    """Return a copy of weights and optimizer state by name."""
     found = {f"weight {name}": p.detach().clone() for name, p in module.named_parameters()}
     for number, parameter in enumerate(optimizer.parameters):
         for name, tensor in optimizer.state.get(parameter, {}).items():
@@ -68,7 +68,7 @@ def everything(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def teacher(bench: Bench) -> None:
-    """The moving average beside a plain loop, accepted and refused."""
+    """Check the moving average against a plain loop, with accepted and refused steps."""
     student = network().to(bench.device)
     follower = make_teacher(student)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Images drawn for a run: a few soft shapes and fine grain, so that files are about as long as photographs."""
+"""Images drawn for a run: a few soft shapes and fine grain, so that the files are about as large as photographs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = 4
 
 
 def draw(number: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Pixels (height, width, 3) of image `number`; its class, `number` modulo 4, is the color of a bar."""
+    """Return the pixels (height, width, 3) of image `number`. Its class, `number` modulo 4, is the color of a bar."""
     random = np.random.default_rng(number)
     soft = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(soft).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
@@ -30,20 +30,20 @@ def draw(number: int, width: int, height: int) -> npt.NDArray[np.uint8]:
 
 
 def jpeg(number: int, width: int, height: int) -> bytes:
-    """Image `number` as a JPEG of quality 90."""
+    """Return image `number` as a JPEG of quality 90."""
     buffer = io.BytesIO()
     Image.fromarray(draw(number, width, height)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def jpegs(count: int, width: int, height: int) -> list[bytes]:
-    """Images 0 to `count` - 1, drawn by all cores."""
+    """Return images 0 to `count` - 1, drawn on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(partial(jpeg, width=width, height=height), range(count)))
 
 
 def write(folder: Path, count: int, width: int, height: int) -> list[Path]:
-    """The same as files `folder/CLASS/NUMBER.jpg`."""
+    """Write the same images as files `folder/CLASS/NUMBER.jpg`."""
     paths = [folder / str(number % CLASSES) / f"{number:05d}.jpg" for number in range(count)]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,5 +53,5 @@ def write(folder: Path, count: int, width: int, height: int) -> list[Path]:
 
 
 def tensor(count: int, side: int) -> Tensor:
-    """Images (count, 3, side, side) uint8 on the CPU."""
+    """Return images (count, 3, side, side) uint8 on the CPU."""
     return torch.stack([torch.from_numpy(draw(number, side, side)).permute(2, 0, 1) for number in range(count)])

@@ -1,4 +1,4 @@
-"""The sections of the run in their order: what decides most comes first, in case the time ends before the plan."""
+"""The sections of the run in their order. The most important ones come first, in case the time runs out."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ SECTIONS = (
     Section(name="demo", call="service.demo", budget_s=90, needs=DEMO),
 )
 NO_PEER = {"G2": "lightly with 8 workers", "G3": "lightly tuned, with 16 workers"}
-"""Rows that compare with what only a machine with lightly can run: no section measures them."""
+"""Rows that compare with a peer that needs lightly on the machine. No section measures them."""

@@ -1,4 +1,5 @@
-"""How sections run: each within its time, with a record of its own, and none takes the others' results with it."""
+"""Run sections, each within its time and with its own record. A section that fails does not lose the others'
+results."""
 
 from __future__ import annotations
 
@@ -17,14 +18,15 @@ from typing import Any
 from benchmarks.gpu.document import Document
 
 LEAST_S = 2.0
-"""A section is not begun with less time than this."""
+"""A section does not start with less time than this."""
 GRACE_S = 15.0
-"""After the deadline of the run the process ends, wherever it is."""
+"""This long after the deadline of the run, the process ends, whatever it is doing."""
 EXIT_FAILED, EXIT_CUT, EXIT_HANGS = 1, 2, 4
 
 
 class OutOfTime(BaseException):
-    """The section's time is over. Nothing that catches errors of its own work is to catch this."""
+    """The section's time is over. It is a BaseException, so that code that catches its own errors does not catch
+    this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +38,24 @@ class Section:
     """Its function, as "module.function" of this package."""
     budget_s: float
     rows: tuple[str, ...] = ()
-    """The rows of the table of targets of which it gives figures, such as "G12"."""
+    """The rows of the table of targets that it measures, such as "G12"."""
     needs: tuple[str, ...] = ()
-    """Modules that it imports beside torch, numpy, Pillow, timm and safetensors."""
+    """The modules that it needs besides torch, numpy, Pillow, timm and safetensors."""
 
     def function(self) -> Callable[[Any], None]:
-        """The function that does it; it is given a `Bench`."""
+        """Return the section's function, which takes a `Bench`."""
         module, _, name = self.call.rpartition(".")
         found: Callable[[Any], None] = getattr(importlib.import_module(f"benchmarks.gpu.{module}"), name)
         return found
 
     def missing(self) -> list[str]:
-        """Of what it needs, the modules that are not installed."""
+        """Return the modules that it needs and that are not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
 @dataclass(kw_only=True)
 class Record:
-    """What a section found."""
+    """The results of a section."""
 
     checks: list[dict[str, Any]] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
@@ -76,7 +78,7 @@ class Runner:
         """
         Args:
             ends_at: when the run's time is over, by `clock`.
-            limit: within it a section is interrupted by OutOfTime after so many seconds.
+            limit: a context manager that raises OutOfTime in its block after the given seconds.
         """
         self._document = document
         self._ends_at = ends_at
@@ -85,9 +87,9 @@ class Runner:
         self._say = say
 
     def run(self, sections: Sequence[Section], bench_for: Callable[[Record, float], Any]) -> int:
-        """Run what is not in the document yet. Return the exit status: 0, EXIT_FAILED or EXIT_CUT.
+        """Run the sections that are not in the document yet. Returns the exit status: 0, EXIT_FAILED or EXIT_CUT.
 
-        `bench_for` makes what a section is given from its record and the time at which it must end.
+        `bench_for` makes the argument of a section from its record and the time at which it must end.
         """
         for section in sections:
             if self._document.holds(section.name):
@@ -109,7 +111,7 @@ class Runner:
         if missing := section.missing():
             status, reason = "skipped", f"not installed: {', '.join(missing)} (see --wheels)"
         elif left < LEAST_S:
-            status, reason = "out of time", "the time of the whole run was over before it began"
+            status, reason = "out of time", "the time of the whole run was over before it started"
         else:
             seconds = min(section.budget_s, left)
             try:
@@ -136,7 +138,7 @@ class Runner:
 
 @contextmanager
 def interrupted_after(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the main thread after so many seconds, as soon as the interpreter runs again."""
+    """Raise OutOfTime in the main thread after `seconds`, as soon as the interpreter runs again."""
 
     def interrupt(number: int, frame: object) -> None:
         raise OutOfTime
@@ -149,15 +151,15 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         left = max(0.001, others - (time.monotonic() - began)) if others else 0.0
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, left)  # of whoever waited for an alarm before
+        signal.setitimer(signal.ITIMER_REAL, left)  # restore the alarm that was set before
 
 
 def end_process_at(ends_at: float) -> None:
-    """End this process some seconds after its deadline, also where a call into a library never returns."""
+    """End this process some seconds after its deadline, even if a call into a library never returns."""
 
     def wait() -> None:
         time.sleep(max(0.0, ends_at + GRACE_S - time.monotonic()))
-        print("The run hangs after its deadline. What was written is whole.", flush=True)
+        print("The run still hangs after its deadline, so it is ended. The results so far are in the file.", flush=True)
         os._exit(EXIT_HANGS)
 
     threading.Thread(target=wait, name="deadline", daemon=True).start()

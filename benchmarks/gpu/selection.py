@@ -1,4 +1,4 @@
-"""Checks of what is done with embeddings on the device: kNN, principal components, every strategy, duplicates."""
+"""Checks of the work on embeddings on the device: kNN, principal components, every strategy, duplicates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from manyview_server.learn.linear_probe import LinearProbe
 
 CLASSES = 10
 AGREEING = 0.99
-"""Distances differ in their last bits, so that two rows that are equally far may change places."""
+"""The share of places that must agree. Distances differ in their last bits, so two rows at equal distance may swap."""
 
 
 def run(bench: Bench) -> None:
-    """The same rows on both sides."""
+    """Check everything with the same rows on both sides."""
     count = bench.size(5000, 200)
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % CLASSES
@@ -38,14 +38,14 @@ def run(bench: Bench) -> None:
 
 
 def knn(rows: Tensor, labels: Tensor, queries: int) -> Tensor:
-    """The first classes by votes."""
+    """Return the first classes by votes."""
     found = knn_rankings(rows[:queries], rows[queries:], labels[queries:], CLASSES, [(20, 0.07)], best=3)
     assert topk_accuracy(found[20, 0.07], labels[:queries], 1) > 0.5
     return found[20, 0.07][:, :1]
 
 
 def chosen_of(rows: Tensor) -> Tensor:
-    """Rows that count as chosen before."""
+    """Return rows that count as chosen before."""
     return torch.tensor([3, 5], device=rows.device)
 
 
@@ -64,7 +64,7 @@ ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 
 
 def components(bench: Bench, on_cpu: Tensor, on_device: Tensor) -> None:
-    """Principal components, and rows along them."""
+    """Check principal components, and rows projected on them."""
     expected, found = (pca.fit(torch.split(rows, 1000)).first(8) for rows in (on_cpu, on_device))
     bench.close("PCA: variances", found.variances, expected.variances, 1e-9, "float64")
     bench.close("PCA: components", found.components, expected.components, 1e-6, "float64, over the gaps of variances")
@@ -72,7 +72,7 @@ def components(bench: Bench, on_cpu: Tensor, on_device: Tensor) -> None:
 
 
 def numbers(bench: Bench, on_cpu: Tensor, on_device: Tensor) -> None:
-    """What is logged of features."""
+    """Check the numbers that are logged about features."""
     for name in ("representation_std", "uniformity", "effective_rank"):
         measured = getattr(collapse, name)
         bench.close(name, measured(on_device[:256]), measured(on_cpu[:256]), 1e-4, "float32")
@@ -84,7 +84,7 @@ def numbers(bench: Bench, on_cpu: Tensor, on_device: Tensor) -> None:
 
 
 def probes(bench: Bench, sides: list[tuple[Tensor, Tensor]]) -> None:
-    """Some steps of the linear probe."""
+    """Check some steps of the linear probe."""
     found = []
     for rows, labels in sides:
         probe = LinearProbe(rows.shape[1], CLASSES, 0.1).to(rows.device)

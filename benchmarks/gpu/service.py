@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run(bench: Bench) -> None:
-    """Start a server on this device; rows G1, G14 and G15, and G5 again, over gRPC."""
+    """Start a server on this device, and measure rows G1, G14 and G15, and G5 again, over gRPC."""
     import manyview
 
     count = bench.size(2048, 24)
@@ -49,7 +49,7 @@ def run(bench: Bench) -> None:
 
 
 def trained(bench: Bench, client: Any, dataset: Any, backbone: str, row: str) -> Any:
-    """A job whose images come over gRPC: its rate from the third epoch on, when all is warm."""
+    """Train a job whose images come over gRPC, and record its rate from the third epoch on, when everything is warm."""
     config: dict[str, Any] = {
         "image_size": bench.size(224, 16),
         "decode_size": bench.size(256, 32),
@@ -79,7 +79,7 @@ def trained(bench: Bench, client: Any, dataset: Any, backbone: str, row: str) ->
 
 
 def embedded(bench: Bench, client: Any, paths: list[Path], model: Any, name: str) -> None:
-    """Row G14: images per second in bulk and from many callers at once; rows equal for both."""
+    """Row G14: images per second in bulk and from many callers at once. The rows must be equal for both."""
     whole = client.embed(paths[:64], model).array  # the model is loaded
     began = time.perf_counter()
     bulk = client.embed(paths, model)
@@ -98,7 +98,7 @@ def embedded(bench: Bench, client: Any, paths: list[Path], model: Any, name: str
 
 
 def latencies(bench: Bench, client: Any, paths: list[Path], model: Any) -> None:
-    """Row G15: the time of a call with one image, gRPC and decoding among it."""
+    """Row G15: the time of a call with one image, including gRPC and decoding."""
     data = [path.read_bytes() for path in paths[: bench.size(200, 6)]]
     times = []
     for image in data:
@@ -112,7 +112,7 @@ def latencies(bench: Bench, client: Any, paths: list[Path], model: Any) -> None:
 
 
 def latency_of_a_bare_network(bench: Bench, paths: list[Path]) -> None:
-    """Row G15's peer: torchvision's network in this process, decoding among it, and without."""
+    """The peer of row G15: torchvision's network in this process, with decoding and without."""
     from torchvision.models import resnet50
 
     from manyview_server.worker import decoder

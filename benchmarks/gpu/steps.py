@@ -1,4 +1,4 @@
-"""Steps of every method: the CPU's beside the device's, and none that waits for the device."""
+"""Checks of the steps of every method: they agree with the CPU's, and none waits for the device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WARM_UP_STEPS, WATCHED_STEPS = 3, 5
 
 
 def settings_of(bench: Bench, method: str, **changes: Any) -> TrainSettings:
-    """A small job of the method."""
+    """Return the settings of a small job of the method."""
     backbone = "vit_tiny" if method in TRANSFORMERS else "resnet18"
     width = 0.34 if bench.quick and method in TRANSFORMERS else 1.0 if not bench.quick else 0.125
     values = {
@@ -42,14 +42,14 @@ def settings_of(bench: Bench, method: str, **changes: Any) -> TrainSettings:
 
 
 def built(settings: TrainSettings, device: torch.device) -> tuple[Method, Optimizer]:
-    """The method, which has the same weights on every device, and its optimizer."""
+    """Return the method, with the same weights on every device, and its optimizer."""
     assert settings.batch_size is not None
     method = build_method(settings, 100 * settings.batch_size).to(device)
     return method, optimizers.build(settings.optimizer, method, settings.batch_size)
 
 
 def views_of(images: Tensor, settings: TrainSettings, step: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """The views of a step, as the trainer makes them."""
+    """Return the views of a step, as the trainer makes them."""
     return make_views(
         images,
         torch.full((len(images), 2), images.shape[-1]),
@@ -64,7 +64,8 @@ def views_of(images: Tensor, settings: TrainSettings, step: int, dtype: torch.dt
 
 
 def parity(bench: Bench) -> None:
-    """Two steps of each method with the same weights and views on both sides, a step in bfloat16, and one of NaN."""
+    """Check two steps of each method with the same weights and views on both sides, a step in bfloat16, and one of
+    NaN."""
     for name in METHODS:
         settings = settings_of(bench, name)
         assert settings.batch_size is not None
@@ -98,7 +99,7 @@ def parity(bench: Bench) -> None:
 def step_of(
     method: Method, optimizer: Optimizer, views: list[Tensor], step: int, precision: Precision = "float32"
 ) -> StepResult:
-    """A step on the device of the method."""
+    """Take a step on the device of the method."""
     device = next(method.parameters()).device
     image_ids = torch.arange(views[0].shape[1]).to(device, non_blocking=True)
     here = [each.to(device, non_blocking=True) for each in views]
@@ -106,14 +107,14 @@ def step_of(
 
 
 def max_update_error(settings: TrainSettings, expected: Method, found: Method) -> float:
-    """How far the two updates of all weights are apart, as a share of the expected one's length."""
+    """Return the distance of the two updates of all weights, as a share of the length of the expected one."""
     first = torch.cat([p.detach().flatten() for p in built(settings, CPU)[0].parameters()])
     ours, theirs = (torch.cat([p.detach().cpu().flatten() for p in each.parameters()]) for each in (found, expected))
     return relative_error(ours - first, theirs - first)
 
 
 def in_bfloat16(bench: Bench, settings: TrainSettings, images: Tensor, exact: StepResult) -> None:
-    """The first step under autocast: near the one in float32."""
+    """Check that the first step under autocast is near the one in float32."""
     method, optimizer = built(settings, bench.device)
     views = views_of(images.to(bench.device), settings, 0, torch.bfloat16)
     result = step_of(method, optimizer, views, 0, "bfloat16")
@@ -124,7 +125,7 @@ def in_bfloat16(bench: Bench, settings: TrainSettings, images: Tensor, exact: St
 
 
 def refused(bench: Bench, name: str, side: tuple[Method, Optimizer], views: list[Tensor]) -> None:
-    """A step of NaN leaves weights, statistics, teacher, bank and optimizer as they were."""
+    """Check that a step of NaN leaves weights, statistics, teacher, bank and optimizer as they were."""
     method, optimizer = side
 
     def held() -> list[Tensor]:
@@ -138,7 +139,7 @@ def refused(bench: Bench, name: str, side: tuple[Method, Optimizer], views: list
 
 
 def masks(bench: Bench) -> None:
-    """Hidden patches are those of the CPU, whatever the device."""
+    """Check that hidden patches are the same on every device."""
     ids = torch.arange(16) * 2**40
     for on_cpu, on_device in zip(
         masking.split_patches(ids, 196, 0.75, seed=3, epoch=4),
@@ -153,17 +154,17 @@ def masks(bench: Bench) -> None:
 
 
 class Ignored:
-    """A channel of which nobody listens to the other end."""
+    """A channel that discards every message."""
 
     def send(self, message: Message) -> None:
-        """Forget it."""
+        """Discard the message."""
 
 
 def syncs(bench: Bench) -> None:
-    """Row G13: the waits in a step of each method, views, probe and logging of every step among it.
+    """Row G13: the waits in a step of each method, including views, probe and logging of every step.
 
-    They are counted where torch only warns; then the same steps run where a wait is an error. The reporter reads a step
-    by an event when the next one is under way: that one point may wait, and it does not synchronize the device.
+    They are counted while torch only warns. Then the same steps run while a wait is an error. The reporter reads a step
+    by an event when the next step is under way: that one point may wait, and it does not synchronize the device.
     """
     for name in METHODS:
         counts, problem = 0, ""
@@ -187,7 +188,7 @@ def syncs(bench: Bench) -> None:
 
 
 def counted(bench: Bench, steps: Iterator[None]) -> int:
-    """How often torch warns of a wait in some steps."""
+    """Return how often torch warns of a wait in some steps."""
     bench.wait()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -201,7 +202,7 @@ def counted(bench: Bench, steps: Iterator[None]) -> int:
 
 
 def looped(bench: Bench, settings: TrainSettings, precision: Precision) -> Iterator[None]:
-    """The trainer's loop without what may wait: from images on the device to scalars on their way."""
+    """Run the trainer's loop without the parts that may wait: from images on the device to scalars on their way."""
     assert settings.batch_size is not None
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     images = pictures.tensor(2 * settings.batch_size, 2 * settings.image_size).to(bench.device)

@@ -1,4 +1,5 @@
-"""Figures of training: whole steps from a cache on the device, beside the same steps on views that were made before."""
+"""Figures of training: whole steps from a cache on the device, beside the same steps on views that were made
+beforehand."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def training(bench: Bench) -> None:
 
 
 def multi_crop(bench: Bench) -> None:
-    """DINO with small views beside the whole ones; rows G6 and G7."""
+    """Measure DINO with small views beside the whole ones; rows G6 and G7."""
     large, batch = bench.size(224, 32), bench.size(128, 4)
     six = PRESETS["dino"]
     *whole, local = six.pipelines
@@ -57,7 +58,7 @@ def multi_crop(bench: Bench) -> None:
 
 
 def made(method: str, backbone: str, image_size: int, **fields: Any) -> TrainSettings:
-    """Settings of a job in bfloat16; `fields` are settings and no JSON values."""
+    """Return the settings of a job in bfloat16; `fields` are settings and not JSON values."""
     plain: dict[str, Any] = {name: fields.pop(name) for name in ("batch_size", "memory_bank_size") if name in fields}
     settings = resolve(method, {"backbone": backbone, "image_size": image_size, **plain})
     return dataclasses.replace(settings, **fields)
@@ -67,7 +68,7 @@ class Loop:
     """A job's loop from images on the device to the end of a step, without the trainer around it."""
 
     def __init__(self, bench: Bench, settings: TrainSettings, side: int) -> None:
-        """`side`: of the cached images, in pixels."""
+        """`side`: the side of the cached images in pixels."""
         assert settings.batch_size is not None
         self.settings, self.batch = settings, settings.batch_size
         self.precision: Precision = "bfloat16" if bench.cuda else "float32"
@@ -80,7 +81,7 @@ class Loop:
         self._ids_here = self._ids.to(bench.device)
 
     def views(self, number: int) -> list[Tensor]:
-        """Those of step `number`."""
+        """Return the views of step `number`."""
         rows = (self._ids + number * self.batch) % len(self._cache)
         return make_views(
             self._cache.index_select(0, rows.to(self._device, non_blocking=True)),
@@ -95,18 +96,19 @@ class Loop:
         )
 
     def step(self, number: int, views: list[Tensor]) -> None:
-        """Forward, backward, update."""
+        """Run forward, backward and update."""
         moment = Moment(step=number, total_steps=10**6)
         train_step(self._method, self._optimizer, views, self._ids_here, moment, precision=self.precision)
 
     def whole(self, number: int) -> None:
-        """A step with its views."""
+        """Run a step and make its views."""
         self.step(number, self.views(number))
 
 
 def measured(bench: Bench, row: str, settings: TrainSettings, side: int) -> float:
-    """Images per second with and without the making of views, host time and peak memory; the ratio of the two rates."""
-    bench.release()  # what the part before held
+    """Record images per second with and without making views, host time and peak memory. Returns the ratio of the
+    rates."""
+    bench.release()  # memory that the previous part held
     loop = Loop(bench, settings, side)
     if bench.cuda:
         torch.cuda.reset_peak_memory_stats(bench.device)
@@ -132,8 +134,8 @@ def measured(bench: Bench, row: str, settings: TrainSettings, side: int) -> floa
 
 
 def windows(bench: Bench, step: Callable[[int], None]) -> tuple[float, float]:
-    """The median seconds of a step over windows of steps that end when the device has done them, and the median time in
-    milliseconds for which a step kept the host."""
+    """Return the median seconds of a step, over windows of steps that end when the device has finished them, and the
+    median milliseconds for which a step kept the host busy."""
     number, warm_up = 0, bench.size(WARM_UP_STEPS, 1)
     for number in range(warm_up):
         step(number)

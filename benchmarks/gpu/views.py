@@ -1,4 +1,4 @@
-"""Checks of views: parameters are drawn on the CPU for both sides, the pixels are made on each device."""
+"""Checks of views: parameters are drawn on the CPU for both sides, and the pixels are made on each device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 STD = 0.224
-"""Of the normalization, about: a step of 1/255 is so much larger in a view."""
+"""The approximate standard deviation of the normalization. A step of 1/255 is 1 / STD times as large in a view."""
 ROUNDING = "float32, and sums in another order"
 JUMPS = 2e-3
-"""Share of values that may be far off: a hue near gray, a pixel at the threshold of a solarization, a nearest pixel."""
+"""The share of values that may be far off: a hue near gray, a pixel at the threshold of a solarization, a nearest
+pixel."""
 
 
 def run(bench: Bench) -> None:
-    """Every recipe, then each kind of change by itself."""
+    """Check every recipe, then each kind of change by itself."""
     images = pictures.tensor(bench.size(16, 4), bench.size(448, 96))
     for name, settings in PRESETS.items():
         recipe(bench, name, settings, images)
@@ -32,7 +33,7 @@ def run(bench: Bench) -> None:
 
 
 def recipe(bench: Bench, name: str, settings: ViewSettings, images: Tensor) -> None:
-    """The views of one recipe, beside both ways of the CPU and in bfloat16."""
+    """Check the views of one recipe, against both ways of the CPU and in bfloat16."""
     ids, sizes = torch.arange(len(images)), torch.full((len(images), 2), images.shape[-1])
     views = partial(make_views, sizes=sizes, image_ids=ids, settings=settings, seed=1, epoch=2)
     views = partial(views, image_size=bench.size(224, 32))
@@ -47,7 +48,7 @@ def recipe(bench: Bench, name: str, settings: ViewSettings, images: Tensor) -> N
 
 @contextmanager
 def products_everywhere() -> Iterator[None]:
-    """Inside, the CPU crops large images by products of matrices too, as a GPU does."""
+    """While the block runs, the CPU also crops large images by products of matrices, as a GPU does."""
     before, pixels.LARGEST_MATMUL_PX = pixels.LARGEST_MATMUL_PX, 1 << 30
     try:
         yield
@@ -65,7 +66,7 @@ def compare(bench: Bench, name: str, found: list[Tensor], expected: list[Tensor]
 
 
 def crops(bench: Bench, images: Tensor) -> None:
-    """The products beside torchvision's kernel for bytes, at several scales, mirrored or not."""
+    """Check the products against torchvision's kernel for bytes, at several scales, mirrored or not."""
     side, size = images.shape[-1], bench.size(224, 32)
     boxes = [(0, 0, side, side), (3, 5, side // 2, side // 3), (side // 2, 1, side // 7, side // 5), (2, 2, 9, 9)]
     given = images[torch.arange(len(boxes)) % len(images)]
@@ -82,7 +83,7 @@ def crops(bench: Bench, images: Tensor) -> None:
 
 
 def colors(bench: Bench, images: Tensor) -> None:
-    """Jitter, blur, solarization and rotation of the same planes on both devices."""
+    """Check jitter, blur, solarization and rotation of the same planes on both devices."""
     planes = (images[:8, :, :128, :128].transpose(0, 1).float() / 255).contiguous()  # (3, N, o, o)
     count = planes.shape[1]
     draw = torch.Generator().manual_seed(0)

@@ -1,6 +1,6 @@
-"""Which of the pinned packages of the server a machine lacks, as `name==version` for an ordinary pip.
+"""List the server's pinned packages that a machine lacks, as `name==version` for pip.
 
-torch, torchvision and what they bring are left out: a machine with a GPU has those of its driver.
+torch, torchvision and their dependencies are left out: a machine with a GPU has the versions that fit its driver.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ FAMILIES = (
     {"grpcio", "grpcio-status", "grpcio-health-checking", "grpcio-reflection", "protobuf", "googleapis-common-protos"},
     {"pydantic", "pydantic-core"},
 )
-"""Packages that fit only one another's versions: where one of them is missing, all are needed as they are pinned."""
+"""Packages that only fit each other's versions: if one of them is missing, all are needed as they are pinned."""
 OF_THE_MACHINE = re.compile(r"torch|torchvision|triton|cuda-.*|nvidia-.*")
 
 
 def pinned(text: str | None = None) -> list[Requirement]:
-    """The requirements of the pins file that apply to the target, without hashes and without torch's own."""
+    """Return the requirements of the pins file that apply to the target, without hashes and without those of torch."""
     text = PINS.read_text() if text is None else text
     lines = [line.split("--hash")[0].rstrip(" \\") for line in text.splitlines()]
     found = [Requirement(line) for line in lines if line and not line.startswith((" ", "#"))]
@@ -47,7 +47,7 @@ def pinned(text: str | None = None) -> list[Requirement]:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of a package in this environment, None where it is not installed."""
+    """Return the version of a package in this environment, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -57,9 +57,9 @@ def installed_version(name: str) -> str | None:
 def missing(
     requirements: Iterable[Requirement] | None = None, version_of: Callable[[str], str | None] = installed_version
 ) -> list[str]:
-    """`name==version` of each pinned package that is not installed in any version, and of its family.
+    """Return `name==version` of each pinned package that is not installed in any version, and of its family.
 
-    Other packages of the machine in another version are left as they are, because more may rest on them.
+    Packages that the machine has in another version are left as they are, because others may depend on them.
     """
     chosen = pinned() if requirements is None else list(requirements)
     lacking = {each.name for each in chosen if version_of(each.name) is None}
@@ -69,13 +69,14 @@ def missing(
 
 
 def listed(text: str) -> Callable[[str], str | None]:
-    """Which packages another machine holds, by their names in `text`, one a line or between commas."""
+    """Return a lookup of the packages that another machine has, by their names in `text`, one a line or between
+    commas."""
     names = {canonicalize_name(word.partition("==")[0]) for word in re.split(r"[\s,]+", text) if word}
     return lambda name: "unknown" if canonicalize_name(name) in names else None
 
 
 def other_versions(version_of: Callable[[str], str | None] = installed_version) -> list[str]:
-    """A line for each pinned package that is installed in another version than the pinned one."""
+    """Return a line for each pinned package that is installed in another version."""
     found = []
     for each in pinned():
         version = version_of(each.name)

@@ -25,12 +25,13 @@ from manyview_server.worker import precision, state
 from manyview_server.worker.models import ModelKey, load
 
 CHECKPOINTED = ("moco", "swav", "dino", "mae")
-"""Between them they have every kind of state: bank, queue, teacher, center, prototypes, a decoder."""
+"""Methods that together have every kind of state: bank, queue, teacher, center, prototypes, a decoder."""
 PLAIN = ("resnet50", "vit_small", "torchvision/mobilenet_v3_small", "timm/convnext_atto")
 
 
 def checkpoints_and_models(bench: Bench) -> None:
-    """A checkpoint goes from the device to the CPU and back bit for bit; a model embeds the same on both."""
+    """Check that a checkpoint goes from the device to the CPU and back bit for bit, and that a model embeds alike on
+    both."""
     for number, name in enumerate(CHECKPOINTED):
         changes = {"optimizer": {"name": "adamw"}} if number % 2 else {}
         settings = settings_of(bench, name, **changes)
@@ -52,13 +53,13 @@ def checkpoints_and_models(bench: Bench) -> None:
 
 
 def saved(directory: Path, method: Method, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Write a checkpoint; the tensors of its files."""
+    """Write a checkpoint, and return the tensors of its files."""
     state.write(directory, state.capture(method, optimizer), json.dumps({"step": 2}).encode())
     return load_file(directory / checkpoints.BACKBONE) | load_file(directory / checkpoints.STATE)
 
 
 def embedded(bench: Bench, name: str) -> None:
-    """The same images through a plain backbone on both devices."""
+    """Check that a plain backbone embeds the same images alike on both devices."""
     key = ModelKey(checkpoint_dir="", backbone=name, weights_file="", output="backbone")
     images = pictures.tensor(4, 224)
     expected, found = (load(key, device).embed(images) for device in (CPU, bench.device))
@@ -66,7 +67,7 @@ def embedded(bench: Bench, name: str) -> None:
 
 
 class Sent:
-    """A channel that keeps what is sent."""
+    """A channel that keeps every message."""
 
     def __init__(self) -> None:
         self.received: list[Message] = []
@@ -76,16 +77,16 @@ class Sent:
         self.received.append(message)
 
     def losses(self) -> list[float]:
-        """By step."""
+        """Return the losses by step."""
         return [m.values["loss"] for m in self.received if isinstance(m, ScalarsLogged) if "loss" in m.values]
 
     def checkpoints(self) -> list[Path]:
-        """In the order in which they were written."""
+        """Return the checkpoints in the order in which they were written."""
         return [Path(m.directory) for m in self.received if isinstance(m, CheckpointWritten)]
 
 
 def jobs(bench: Bench) -> None:
-    """Whole jobs in this process: the cache on the device, in memory and grown; a resumed one beside a whole one."""
+    """Run whole jobs in this process: with the cache on the device, in memory and grown, and a resumed job."""
     from manyview_server.worker.trainer import Trainer  # it imports the decoder
 
     count = bench.size(600, 48)
@@ -120,7 +121,7 @@ def jobs(bench: Bench) -> None:
 def start_of(
     bench: Bench, dataset: Path, snapshot: Any, directory: Path, device: torch.device, **fields: Any
 ) -> StartTraining:
-    """A job of two epochs in float32."""
+    """Return the start of a job of two epochs in float32."""
     settings = settings_of(
         bench,
         "moco",
@@ -146,7 +147,7 @@ def start_of(
 
 
 def written(directory: Path, images: list[bytes]) -> Any:
-    """The images as a shard; the snapshot of the data set."""
+    """Write the images as a shard, and return the snapshot of the data set."""
     directory.mkdir(parents=True)
     writer = ShardWriter(directory)
     rows = np.zeros(len(images), SNAPSHOT_DTYPE)
@@ -162,7 +163,7 @@ def written(directory: Path, images: list[bytes]) -> Any:
 
 
 def caches(bench: Bench, dataset: Path, snapshot: Any) -> None:
-    """Pixels are the same wherever they lie, also where a cache has grown."""
+    """Check that pixels are the same wherever the cache is, also after it has grown."""
     from manyview_server.worker.cache import CacheBuilder
 
     def builder(device: torch.device, cache_bytes: int) -> CacheBuilder:
@@ -193,7 +194,7 @@ def caches(bench: Bench, dataset: Path, snapshot: Any) -> None:
 
 
 def precisions(bench: Bench) -> None:
-    """What "auto" chooses, and that every candidate can be timed."""
+    """Check the choice of "auto", and time every candidate."""
     settings = settings_of(bench, "simclr", image_size=bench.size(224, 16), batch_size=bench.size(128, 4))
     found = precision.choose(settings, bench.device)
     bench.check("auto precision is chosen", found in list(precision._candidates(settings, bench.device)), str(found))

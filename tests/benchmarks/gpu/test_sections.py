@@ -105,7 +105,7 @@ def test_a_run_ends_at_its_deadline_and_says_what_it_left_out(monkeypatch: pytes
     assert run(chosen, document, seconds=50) == EXIT_CUT
     assert outcomes(document) == {"one": "ok", "two": "out of time", "three": "out of time"}
     assert document.sections[1]["seconds"] == 40  # its share was what was left of the run, less than its budget
-    assert "before it began" in document.sections[2]["reason"]
+    assert "before it started" in document.sections[2]["reason"]
 
 
 def test_all_that_passes_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
