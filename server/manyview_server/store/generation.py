@@ -1,15 +1,16 @@
-"""A counter in the database and beside it, by which a start notices a database that is not the newest one.
+"""A counter in the database and in a file beside it. By it, a start notices a database that is not the newest one.
 
 The database's counter is raised first, and the file `GENERATION` follows. So the file is never ahead of the database
 that belongs to it, whenever the server is killed, and a file that is ahead proves that the database is an older copy.
 The file also names the store, so that a database from another data directory is noticed.
 
 The counter is raised at each start, and each time that SQLite has emptied its log into the database and starts the log
-again. The first commit of a new log is followed by a new generation before anybody hears of that commit. So a database
+again. The first commit of a new log is followed by a new generation before that commit is acknowledged. So a database
 whose log was lost is behind the file, unless nothing was lost with the log.
 
-Before each generation the log was emptied. So the database's file alone, without its log, is one generation behind at
-most. A file that is further behind is an older copy beside the log of the newest one, and SQLite would mix the two.
+The log is emptied before each generation. So the database's file alone, without its log, is at most one generation
+behind. If it is further behind, it is an older copy beside the log of the newest database, and SQLite would mix the
+two.
 """
 
 from __future__ import annotations
@@ -43,21 +44,26 @@ class Mark:
 
 
 def read_mark(path: Path) -> Mark | None:
-    """The mark in the file; None where there is no file, or it is damaged."""
+    """Return the mark in the file, or None if the file is missing or damaged."""
     try:
         values = json.loads(path.read_bytes())
         return Mark(str(values["store"]), int(values["generation"]))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        log.warning("%s is damaged and is written again; it says nothing about the database this time", path)
+        log.warning(
+            "%s is damaged and is written again; this start cannot check by it whether the database is the newest one",
+            path,
+        )
         return None
 
 
 def read_mark_without_log(database: Path) -> Mark | None:
-    """The mark in the database's file alone; None where the file has none, or does not read alone.
+    """Return the mark in the database's file without its log, or None if there is none or the file cannot be read
+    alone.
 
-    Call it while the database is not open. The file may be half of a copy of the log: that reads with the log alone.
+    Call it while the database is not open. A crash may have left part of the log in the file, which then can be read
+    only together with the log.
     """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?immutable=1", uri=True)) as connection:
@@ -67,7 +73,7 @@ def read_mark_without_log(database: Path) -> Mark | None:
 
 
 class Generation:
-    """The counter of an open database. On the database thread."""
+    """The counter of an open database. Use it on the database thread."""
 
     def __init__(self, database: Database, path: Path, write_ahead_log: Path) -> None:
         self._database = database
@@ -79,14 +85,16 @@ class Generation:
     def start(self, at_least: int, limit: GroupLimit) -> None:
         """Empty the log and raise the counter above `at_least`, and from now on whenever the log is started again.
 
-        `limit` is noted with it, when everything is recovered: what the run before left is judged by that run's limit.
-        A full disk does not stop the start: then the counter stays as it is.
+        `limit` is stored with the counter, after recovery, because what a run leaves is judged by that run's own limit.
+        A full disk does not stop the start: the counter then stays as it is.
         """
         try:
             self._database.empty_log()
             self._raise(at_least, limit)
         except (ServiceError, OSError, sqlite3.Error):
-            log.warning("the generation could not be raised: an older database is not noticed by it", exc_info=True)
+            log.warning(
+                "the generation could not be raised: a later start may not notice an older database", exc_info=True
+            )
         self._fd = os.open(self._write_ahead_log, os.O_RDONLY | os.O_CLOEXEC)
         self._salts = self._read_salts()
         self._database.on_commit = self._follow
@@ -99,12 +107,12 @@ class Generation:
             self._fd = -1
 
     def _follow(self) -> None:
-        """After each commit: raise the counter if SQLite has started its log again."""
+        """Raise the counter if SQLite has started its log again. This is called after each commit."""
         try:
             salts = self._read_salts()
             if salts == self._salts:
                 return
-            # Before the commit below, which comes here too.
+            # Set this before the commit below, which calls this method too.
             self._salts = salts
             self._raise(0)
         except (ServiceError, OSError, sqlite3.Error):
@@ -123,7 +131,7 @@ class Generation:
         try:
             _write(self._path, mark)
         except OSError:
-            # The file stays behind the database, which is never wrong.
+            # The file is then behind the database, which every start accepts.
             log.warning("%s could not be written", self._path, exc_info=True)
 
     def _read_salts(self) -> bytes:

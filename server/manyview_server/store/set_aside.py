@@ -1,6 +1,6 @@
-"""Where a start moves what the database does not know: `set-aside/TIME/`, under the path that it had.
+"""Move data that the database does not know to `set-aside/TIME/`, under the path that it had.
 
-Nothing there is ever read or removed by the server.
+The server never reads or removes anything there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SetAside:
             os.sync()
         sync_directory(path.parent)
         sync_directory(target.parent)
-        log.warning("%s is not known to the database: it was moved to %s", self._relative(path), target)
+        log.warning("%s is not known to the database, so it was moved to %s", self._relative(path), target)
         return target
 
     def cut(self, path: Path, start: int) -> Path:
@@ -55,7 +55,7 @@ class SetAside:
         sync_directory(target.parent)
         os.truncate(path, start)
         log.warning(
-            "%s ends at byte %d as the database has it: the bytes behind were moved to %s",
+            "the database has %s only up to byte %d: the bytes after that were moved to %s",
             self._relative(path),
             start,
             target,
@@ -76,7 +76,7 @@ class SetAside:
         return parent / path.name
 
     def _make(self) -> Path:
-        """A directory of this second that nobody has used."""
+        """Make a new directory for this second, and return it."""
         parent = self._data_dir / NAME
         parent.mkdir(mode=0o700, exist_ok=True)
         for number in range(1, 1000):

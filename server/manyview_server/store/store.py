@@ -4,11 +4,11 @@
     data_dir/manyview.sqlite             registry, image index, jobs, event log
     data_dir/datasets/<uid>/shard-*.tar  the images
     data_dir/jobs/<uid>/checkpoints/     the checkpoints
-    data_dir/embeddings/<uid>/           embeddings of a data set, which can be made again
+    data_dir/embeddings/<uid>/           embeddings of a data set, which can be computed again
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones
-    data_dir/BALLAST                     room that is given up when the disk is full
-    data_dir/GENERATION                  by which an older database is noticed
-    data_dir/set-aside/TIME/             what starts found and the database does not know
+    data_dir/BALLAST                     a file that is given up when the disk is full
+    data_dir/GENERATION                  a counter by which a start notices an older database
+    data_dir/set-aside/TIME/             data that a start found and the database does not know
 
 Asynchronous on the surface; beneath, all of it runs on one database thread. `datasets`, `uploads`, `jobs`, `events` and
 `requests` document their methods.
@@ -85,14 +85,15 @@ class Store:
         accept_mismatch: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> Store:
-        """Open or create a data directory and recover what a crash left: it looks at tails only, whatever the size.
+        """Open or create a data directory, and recover what a crash left. It reads only the ends of shards, at any
+        size.
 
         Args:
-            lock: the directory's lock, if it is held already; it is released by `close`, or when this raises.
-            reserve_bytes: of the disk, kept free of uploads.
-            limit: what a group of batches holds at most.
-            accept_mismatch: open a directory whose database does not match its data; what the database does not know is
-                moved aside.
+            lock: the directory's lock, if the caller holds it. `close` releases it, and so does an error of this call.
+            reserve_bytes: how many bytes of the disk uploads leave free.
+            limit: the most that a group of batches can hold.
+            accept_mismatch: open a directory whose database does not match its data, and move aside what the database
+                does not know.
 
         Raises:
             StoreUnusable: StoreLocked, StoreTooNew, StoreCorrupt or StoreMismatched.
@@ -148,13 +149,13 @@ class Store:
         mark = read_mark(self._data_dir / "GENERATION")
         aside = SetAside(self._data_dir, self._clock())
         if self._is_behind_its_log(mark):
-            problem = "manyview.sqlite is an older copy or of another store, and its log manyview.sqlite-wal is newer"
+            problem = "manyview.sqlite is an older copy, or of another store, and its log manyview.sqlite-wal is newer"
             self._refuse([problem], accept_mismatch)
             aside.move(self._write_ahead_log)
         if _has_bytes(self._database_path):
             self._database.open(lambda connection: self._judge(read_known(connection), mark, accept_mismatch))
         else:
-            # Before SQLite sees the directory: it creates the database, and removes the log of an empty one.
+            # Look before SQLite opens the database: it would create it, and remove the log of an empty one.
             self._judge(Known(), mark, accept_mismatch)
             if _has_bytes(self._write_ahead_log):
                 aside.move(self._write_ahead_log)
@@ -178,29 +179,33 @@ class Store:
             raise
 
     def _judge(self, known: Known, mark: Mark | None, accept_mismatch: bool) -> None:
-        """Look at the directory. Raises StoreMismatched where the database cannot be the one that belongs to it."""
+        """Look at the directory. Raises StoreMismatched if the database cannot be the one that belongs to it."""
         survey = look(self._data_dir, known, mark)
         if not _has_bytes(self._database_path) and _has_bytes(self._write_ahead_log):
-            survey.problems.append("manyview.sqlite is missing or empty, and its log manyview.sqlite-wal is there")
+            survey.problems.append("manyview.sqlite is missing or empty, but its log manyview.sqlite-wal exists")
         if survey.problems:
             self._refuse(survey.problems, accept_mismatch)
         elif accept_mismatch:
-            log.warning("accept_mismatched_database is set, and the database matches: remove the setting")
+            log.warning("accept_mismatched_database is set, but the database matches the data: remove the setting")
         if known.mark is not None and mark is None and known.mark.generation:
-            log.warning("the file GENERATION is missing: whether the database is the newest one is not known")
+            log.warning("the file GENERATION is missing: the server cannot tell whether the database is the newest one")
         self._survey = survey
 
     def _is_behind_its_log(self, mark: Mark | None) -> bool:
-        """Whether the database's file is too old for the log beside it: SQLite would mix the two when it opens them."""
+        """Return whether the database's file is too old for the log beside it. SQLite would mix the two when it opens
+        them."""
         if mark is None or not _has_bytes(self._database_path) or not _has_bytes(self._write_ahead_log):
             return False
         alone = read_mark_without_log(self._database_path)
         return alone is not None and (alone.store != mark.store or alone.generation < mark.generation - 1)
 
     def _refuse(self, problems: list[str], accept_mismatch: bool) -> None:
-        """Raise StoreMismatched, or log the problems where they are accepted."""
+        """Raise StoreMismatched, or log the problems if they are accepted."""
         if accept_mismatch:
-            log.warning("starting on a database that does not match the data, as told: %s", as_text(problems))
+            log.warning(
+                "starting on a database that does not match the data, as accept_mismatched_database allows: %s",
+                as_text(problems),
+            )
             return
         raise StoreMismatched(
             f"the database manyview.sqlite does not match the data in {self._data_dir}: {as_text(problems)}. Nothing "
@@ -210,9 +215,9 @@ class Store:
         )
 
     def _set_aside(self, aside: SetAside) -> None:
-        """Move away what the database does not know, but for the ends of shards that a crash left.
+        """Move away what the database does not know, except the ends of shards that a crash left.
 
-        Beside a database that does not match, such an end may have been acknowledged, and it is moved, too. Only empty
+        Beside a database that does not match, such an end may have been acknowledged, so it is moved too. Only empty
         directories are deleted.
         """
         for path in (*self._survey.unknown, *self._survey.unlisted):
@@ -225,7 +230,7 @@ class Store:
                 os.rmdir(folder)
 
     def _remove_embeddings_of_none(self, connection: sqlite3.Connection) -> None:
-        """Tables whose data set or job is gone, and what a crash left unfinished in others: all can be made again."""
+        """Remove tables whose data set or job is gone, and unfinished parts of others: all can be computed again."""
         datasets = {uid for (uid,) in connection.execute("SELECT uid FROM dataset")}
         owners = {"backbone", *(uid for (uid,) in connection.execute("SELECT uid FROM job"))}
         for table, owner in tables_below(self.embeddings_dir):

@@ -1,10 +1,10 @@
-"""What a data directory holds beside what its database knows, found before anything in it is changed.
+"""Compare a data directory with its database, before anything in the directory is changed.
 
-A crash leaves little: at most one group of batches behind the last committed image of a data set, the beginning of the
-next shard, and the copy of a checkpoint for a job that was not created in the end. Anything more means that the
-database is not the one that belongs to the data, and the server must not start on it.
+A crash leaves little that the database does not know: at most one group of batches after the last committed image of a
+data set, the beginning of the next shard, and the copy of a checkpoint for a job that was never created. Anything more
+means that the database is not the one that belongs to the data, and the server must not start on it.
 
-Only names that the server gives are looked at. Anything else in the directory is somebody else's.
+Only files and directories with names that the server gives are looked at. Anything else belongs to somebody else.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from manyview_server.store.group_limit import ANY_GROUP, GroupLimit
 from manyview_server.store.shards import Position, scan, shards_in
 
 UID = re.compile(r"[0-9a-f]{32}")
-# Further problems are counted.
+# The most problems that a message states. Further problems are only counted.
 MAX_TOLD = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the database says. `mark` is None where it has no generation yet, or there is no database."""
+    """The contents of the database. `mark` is None if it has no generation yet, or if there is no database."""
 
     mark: Mark | None = None
     limit: GroupLimit = ANY_GROUP
     datasets: dict[str, Position] = field(default_factory=dict)
-    """Where the committed bytes of each data set end, by its uid."""
+    """The end of the committed bytes of each data set, by its uid."""
     jobs: dict[str, set[str]] = field(default_factory=dict)
     """The names of each job's checkpoints, by the job's uid."""
     trash: frozenset[str] = frozenset()
@@ -47,33 +47,34 @@ class Tail:
     path: Path
     start: int
     by_crash: bool
-    """Whether a crash can have left them: there is no more than one group can have added."""
+    """Whether a crash can have left them: there are no more than one group can have added."""
 
 
 @dataclass(slots=True)
 class Survey:
-    """What was found."""
+    """The result of a survey."""
 
     problems: list[str] = field(default_factory=list)
     """Sentences that say why the database cannot be the right one."""
     unknown: list[Path] = field(default_factory=list)
     """Files and directories that the database does not know."""
     unlisted: list[Path] = field(default_factory=list)
-    """Unregistered checkpoints of known jobs. A crash leaves some, so they are only looked for beside problems."""
+    """Unregistered checkpoints of known jobs. A crash leaves some, so they are only looked for if there are
+    problems."""
     tails: list[Tail] = field(default_factory=list)
-    """What lies behind the committed end of each data set."""
+    """The bytes after the committed end of each data set."""
     empty: list[Path] = field(default_factory=list)
-    """Directories of jobs that were never created, without any file."""
+    """Directories, without any file, of jobs that were never created."""
 
 
 def as_text(problems: list[str]) -> str:
-    """The problems as one text, the last of many as a number."""
+    """Return the problems as one text. Of many, the last ones are only counted."""
     more = len(problems) - MAX_TOLD
     return "; ".join([*problems[:MAX_TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def read_known(connection: sqlite3.Connection) -> Known:
-    """What the database knows, whatever its version; nothing of a database without tables."""
+    """Read what a database of any version knows. One without tables knows nothing."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         return Known()
@@ -115,11 +116,11 @@ def _compare_marks(survey: Survey, database: Mark | None, beside: Mark | None) -
         return
     if database is None:
         survey.problems.append(
-            "the database is missing, or new, or from before an upgrade, and the directory has seen generation "
+            "the database is missing, new, or from before an upgrade, and the directory has seen generation "
             f"{beside.generation}"
         )
     elif database.store != beside.store:
-        text = f"the database is of another store ({database.store}) than this directory ({beside.store})"
+        text = f"the database belongs to another store ({database.store}) than this directory ({beside.store})"
         survey.problems.append(text)
     elif database.generation < beside.generation:
         survey.problems.append(
@@ -136,7 +137,7 @@ def _ours(data_dir: Path, kind: str, trash: frozenset[str]) -> Iterator[Path]:
 
 
 def _look_behind(survey: Survey, directory: Path, committed: Position, limit: GroupLimit) -> None:
-    """Look behind the committed position of a data set."""
+    """Look at what follows the committed position of a data set."""
     for shard, path in shards_in(directory).items():
         if shard < committed.shard:
             continue
@@ -144,13 +145,13 @@ def _look_behind(survey: Survey, directory: Path, committed: Position, limit: Gr
         size = path.stat().st_size
         if size <= start:
             continue
-        # One group reaches into the next shard at most.
+        # One group reaches at most into the next shard.
         allowed = limit if shard <= committed.shard + 1 else GroupLimit(images=0, num_bytes=0)
         too_many = _exceeds(path, start, allowed)
         if too_many:
             survey.problems.append(
-                f"datasets/{directory.name}/{path.name} holds whole images behind byte {start:,}, which is its end as "
-                "the database has it: more of them than the server can have been writing when it was killed"
+                f"datasets/{directory.name}/{path.name} holds whole images after byte {start:,}, where it ends "
+                "according to the database, and more of them than the server can have been writing when it was killed"
             )
         if shard > committed.shard:
             survey.unknown.append(path)
@@ -160,7 +161,7 @@ def _look_behind(survey: Survey, directory: Path, committed: Position, limit: Gr
 
 
 def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:
-    """Whether more whole images lie behind `start` than one group can hold."""
+    """Return whether more whole images follow `start` than one group can hold."""
     num_bytes = 0
     for images, image in enumerate(scan(path, start), start=1):
         num_bytes += image.length
@@ -170,7 +171,7 @@ def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:
 
 
 def _look_at_unknown_dataset(survey: Survey, directory: Path) -> None:
-    """A directory without images is harmless: a crash while a data set is created leaves one."""
+    """Note an unknown data set. One without images is harmless: a crash while a data set is created leaves it."""
     if any(path.stat().st_size for path in shards_in(directory).values()):
         survey.problems.append(
             f"datasets/{directory.name} holds shards with images of a data set that the database does not know"
@@ -184,7 +185,7 @@ def _unlisted(directory: Path, listed: set[str]) -> list[Path]:
 
 
 def _look_at_unknown_job(survey: Survey, directory: Path) -> None:
-    """A crash while a job is created leaves a directory with no checkpoint but the copy that it was to begin with."""
+    """Note an unknown job. A crash during its creation leaves no checkpoint but the copy with which it should start."""
     names = [checkpoints.parse_name(path) for path in _unlisted(directory, set())]
     if any(attempt > 0 for _, attempt in filter(None, names)):
         survey.problems.append(f"jobs/{directory.name} holds checkpoints of a job that the database does not know")

@@ -47,7 +47,7 @@ async def test_a_database_of_another_directory_is_refused(tmp_path: Path) -> Non
         await start_and_stop(tmp_path / "other")
     await start_and_stop(tmp_path / "mine")
     shutil.copy(tmp_path / "other" / DATABASE, tmp_path / "mine" / DATABASE)
-    with pytest.raises(StoreMismatched, match="of another store"):
+    with pytest.raises(StoreMismatched, match="belongs to another store"):
         Store.open(tmp_path / "mine")
 
 

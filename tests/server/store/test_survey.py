@@ -209,7 +209,7 @@ async def test_one_group_behind_the_committed_images_is_a_crash_and_one_image_mo
     directory = tmp_path / "datasets" / dataset
     committed = end_of(directory)
     write_behind(directory, committed, GROUP.images + 1)
-    with pytest.raises(StoreMismatched, match=rf"whole images behind byte {committed.offset:,}"):
+    with pytest.raises(StoreMismatched, match=rf"whole images after byte {committed.offset:,}"):
         reopen(tmp_path)
     write_behind(directory, committed, GROUP.images)
     await reopen(tmp_path).close()
@@ -267,7 +267,7 @@ async def test_a_shard_of_no_images_is_moved_aside(
     await reopen(tmp_path).close()
     moved = set_aside(tmp_path)
     assert [name.rpartition("/")[2] for name in moved] == [shard_path(directory, n).name for n in (1, 2, 99_999_999)]
-    assert caplog.text.count("is not known to the database: it was moved to") == 3
+    assert caplog.text.count("is not known to the database, so it was moved to") == 3
 
 
 async def test_a_directory_on_another_file_system_is_moved_aside_too(
