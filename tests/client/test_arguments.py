@@ -1,4 +1,4 @@
-"""What would be taken for a default in silence is refused, by name."""
+"""Arguments that would silently mean the default are refused, and the error names them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +65,9 @@ CALLS: dict[str, tuple[Callable[[manyview.Client], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_nothing_is_not_taken_for_the_default(client: manyview.Client, job: manyview.Job, name: str) -> None:
+def test_zero_or_an_empty_value_is_not_taken_for_the_default(
+    client: manyview.Client, job: manyview.Job, name: str
+) -> None:
     call, words = CALLS[name]
     with pytest.raises(ValueError, match=words):
         call(client)
@@ -97,6 +99,6 @@ def test_a_clients_timeout_is_that_of_its_calls(server: FakeServer) -> None:
     ("options", "words"),
     [({"data_dir": ""}, "data_dir must name a folder"), ({"start_timeout_s": 0}, "start_timeout_s must be above 0")],
 )
-def test_a_local_server_is_not_started_with_nothing(options: dict[str, Any], words: str) -> None:
+def test_a_local_server_refuses_an_empty_folder_and_no_time(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         manyview.local(**options)

@@ -29,7 +29,7 @@ def test_the_last_lines_outlive_a_cut_and_what_comes_later_follows_them() -> Non
     tail.close()
 
 
-def test_a_child_that_writes_without_end_fills_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_never_stops_writing_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manyview._log_tail._EVERY_S", 0.01)
     tail = LogTail()
     write(tail, 0, 50_000)
@@ -39,7 +39,7 @@ def test_a_child_that_writes_without_end_fills_no_disk(monkeypatch: pytest.Monke
     tail.close()
 
 
-def test_nothing_is_left_of_a_closed_one() -> None:
+def test_a_closed_tail_has_no_file_and_can_be_closed_again() -> None:
     tail = LogTail()
     tail.close()
     tail.close()

@@ -86,7 +86,7 @@ class OnDevice(Tensor):
 
 
 class Pretence:
-    """What happens on the device."""
+    """A record of what happens on the device."""
 
     def __init__(self) -> None:
         self.waits: list[str] = []

@@ -1,4 +1,4 @@
-"""What sections do on a GPU, on one that is not there: see `pretend_device`."""
+"""Sections run on a pretended GPU: see `pretend_device`."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_sections_run_on_a_machine_without_a_gpu_and_say_that_they_compare_nothi
     assert "G10" in done.stdout
 
 
-def test_a_device_that_is_not_there_is_an_error_and_no_dry_run() -> None:
+def test_a_missing_device_is_an_error_and_starts_no_dry_run() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cuda"]
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=hidden, check=False)

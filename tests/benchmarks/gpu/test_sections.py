@@ -28,7 +28,7 @@ class Clock:
 
 
 class Bench:
-    """What a fake section is given."""
+    """The argument of a fake section."""
 
     def __init__(self, record: Record, ends_at: float, clock: Clock) -> None:
         self.record, self.ends_at, self.clock = record, ends_at, clock
@@ -108,7 +108,7 @@ def test_a_run_ends_at_its_deadline_and_says_what_it_left_out(monkeypatch: pytes
     assert "before it started" in document.sections[2]["reason"]
 
 
-def test_all_that_passes_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_in_which_everything_passes_exits_with_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert run(plan(monkeypatch, one=good, two=good), Document(tmp_path / "gpu.json", HEAD)) == 0
 
 
@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_repeats_only_what_did_not_pass(monkeypatch: pytest.M
     assert len(began) == 1
 
 
-def test_results_of_another_card_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_does_not_resume_the_results_of_another_card(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     Document(path, HEAD).save()
     with pytest.raises(ValueError, match="another machine"):

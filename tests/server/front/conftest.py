@@ -259,7 +259,7 @@ def options() -> dict[str, object]:
 
 @pytest.fixture
 def offered() -> Catalogue:
-    """What can be trained, which a test module overrides."""
+    """The methods and backbones that can be trained. A test module may override it."""
     return CATALOGUE
 
 

@@ -20,7 +20,7 @@ from manyview_server.front import model_service, pages
 from manyview_server.store.records import CheckedImage, NewEvent
 
 MESSAGE_BYTES = 4 << 20
-"""What a client of gRPC receives unless it asks for more."""
+"""The largest message that a gRPC client receives by default."""
 
 
 async def all_pages(call: Callable[..., Any], request: Any, items: str) -> tuple[list[int], list[Any]]:

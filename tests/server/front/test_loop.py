@@ -60,7 +60,7 @@ OFF_LOOP = [
     (previews, "_response"),
     (dataset_service, "stored_bytes"),
 ]
-"""What grows with a request."""
+"""The functions whose work grows with a request."""
 
 NUMBER = {"type": "number", "default": 0.5, "minimum": 0, "maximum": 1}
 PIPELINE = {
@@ -100,7 +100,7 @@ SCHEMA: dict[str, Any] = {
         "max_steps": {"type": ["integer", "null"], "default": None},
     },
 }
-"""As large as that of a real method, and every pipeline larger."""
+"""A schema as large as that of a real method, with larger pipelines."""
 CONFIG = {
     "views": {
         "pipelines": [
@@ -167,7 +167,7 @@ async def filled(front: Any, offered: Catalogue) -> World:
 
 
 async def previewed(make: Callable[[], Awaitable[PreviewImages]], time_left_s: float) -> PreviewDone:
-    """As many views as a preview may have, of as many bytes."""
+    """Return as many views, of as many bytes, as a preview may have."""
     request = await make()
     blob = bytes(request.max_pixel_bytes // (17 * len(request.blobs)))
     view = PreviewedView(pipeline=0, size=32, parameters={"crop": {"top": 1}, "blur": {"sigma": 1.5}})
@@ -195,8 +195,8 @@ def on_loop(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
 
 @pytest.fixture
 def young_heap() -> Iterator[None]:
-    """As a server does at its start: otherwise the collector looks at all that the tests have imported, again and
-    again."""
+    """Freeze the heap, as a server does when it starts. Otherwise the collector would look again and again at
+    everything that the tests have imported."""
     gc.collect()
     gc.freeze()
     yield

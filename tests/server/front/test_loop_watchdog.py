@@ -33,7 +33,7 @@ class Logged(logging.Handler):
             self.has_stack.set()
 
     def warnings(self) -> list[str]:
-        """What was logged of callbacks that are too long."""
+        """The lines about callbacks that are too long."""
         return [record.getMessage() for record in self.records if record.levelno == logging.WARNING]
 
 

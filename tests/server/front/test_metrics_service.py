@@ -147,7 +147,7 @@ async def test_a_filter_moves_the_cursor_over_what_was_not_asked_for(front: Any,
 
 
 @pytest.mark.parametrize("follow", [False, True])
-async def test_a_cursor_outside_of_what_is_held_is_out_of_range_and_told_both_ends(
+async def test_a_cursor_outside_of_what_is_held_is_out_of_range_and_the_error_has_both_ends(
     front: Any, job: str, refused: Any, monkeypatch: pytest.MonkeyPatch, follow: bool
 ) -> None:
     monkeypatch.setattr(front.store.events, "_max_events", 8)

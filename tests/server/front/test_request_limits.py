@@ -34,7 +34,7 @@ def test_every_list_map_text_and_configuration_of_a_request_has_a_limit() -> Non
     assert not missing, f"request_limits.FIELD_LIMITS lacks {sorted(missing)}"
 
 
-def test_no_limit_is_left_of_a_field_that_is_gone() -> None:
+def test_the_table_has_no_field_that_the_contract_lacks() -> None:
     assert not FIELD_LIMITS.keys() - {field.full_name for field in fields_of_requests()}
 
 

@@ -37,7 +37,7 @@ async def test_a_version_is_read_once_however_the_data_set_grows(
     assert reads == [("shirts", 2), ("shirts", 5)]
 
 
-async def test_a_data_set_that_was_made_anew_under_the_same_name_is_read_again(
+async def test_a_data_set_that_was_created_again_under_the_same_name_is_read_again(
     front: Any, store_images: Any, reads: list[tuple[str, int]]
 ) -> None:
     await store_images(front, [1, 2])

@@ -54,12 +54,12 @@ def test_the_text_of_what_was_not_expected_stays_here() -> None:
 
 
 SOFT_LIMIT_BYTES = 8192
-"""Of all trailers: the library may replace larger ones."""
+"""The most bytes of all trailers. The library may replace larger ones."""
 EMOJI, CJK = "\N{GRINNING FACE}", "\u6f22"
 
 
 def trailer_bytes(error: Exception) -> int:
-    """What the message and the details take on the wire, percent-encoded and in base64."""
+    """The bytes of the message and the details on the wire, percent-encoded and in base64."""
     ((key, value),) = trailing_metadata(public_error(error))
     message = quote(text_of(public_error(error)), safe="".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%"))
     return len(message) + len(key) + len(base64.b64encode(value)) + 2 * 32

@@ -324,7 +324,7 @@ async def test_how_a_job_may_not_follow(
 
 
 @pytest.mark.parametrize("fields", [{}, {"validate_only": True}, {"follow": pb.Follow(min_images=10)}])
-async def test_a_data_set_with_more_images_than_a_trainer_can_be_told_of_is_refused(
+async def test_a_data_set_with_more_images_than_a_train_job_takes_is_refused(
     front: Any, dataset: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 100)

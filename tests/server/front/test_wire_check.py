@@ -116,7 +116,7 @@ def test_a_bomb_is_refused_after_as_many_records_as_its_limit_allows(kind: type[
 @pytest.mark.parametrize(
     "data", [b"\x0a", b"\x0a\x05ab", b"\x0a\xff\xff", b"\xff" * 20, b"\x0b", b"\x0f", b"\x09\x00"], ids=repr
 )
-def test_bytes_that_are_no_message_are_told_from_a_message_that_is_too_large(data: bytes) -> None:
+def test_malformed_bytes_get_another_error_than_a_message_that_is_too_large(data: bytes) -> None:
     with pytest.raises(NotOnTheWire):
         num_pauses(tj.GetTrainJobRequest, data)
 

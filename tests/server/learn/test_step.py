@@ -121,7 +121,7 @@ def settings_of(method: str) -> TrainSettings:
 
 
 def losses_of(settings: TrainSettings, device: torch.device) -> list[Tensor]:
-    """Of three steps, as the trainer takes them."""
+    """Take three steps, as the trainer does."""
     method = build_method(settings, 400).to(device)
     optimizer = optimizers.build(settings.optimizer, method, 8)
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

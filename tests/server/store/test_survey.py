@@ -1,4 +1,4 @@
-"""What a start finds beside its database: when it refuses, what it moves aside, and what it leaves alone."""
+"""A start finds data that the database does not know, and refuses, moves it aside, or leaves it alone."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def add_checkpoint(store: Store, uid: str, step: int) -> Checkpoint:
 
 
 def forget_the_generation(data_dir: Path) -> None:
-    """As if the store were of a release that had none: what is asked then is what the files alone show."""
+    """Make the store look like one of a release without generations, so that only the files can tell."""
     (data_dir / "GENERATION").unlink()
     with closing(sqlite3.connect(data_dir / DATABASE)) as connection:
         connection.execute("UPDATE store SET generation = 0")
@@ -178,7 +178,9 @@ async def test_the_flag_starts_an_older_database_and_keeps_all_that_it_does_not_
     await reopen(tmp_path).close()
 
 
-async def test_the_flag_starts_anew_without_a_database_and_keeps_everything(tmp_path: Path, image: MakeImage) -> None:
+async def test_the_flag_starts_with_a_new_database_where_there_is_none_and_keeps_everything(
+    tmp_path: Path, image: MakeImage
+) -> None:
     await fill(tmp_path, image)
     (tmp_path / DATABASE).unlink()
     before = {name: digest for name, digest in files(tmp_path).items() if name.startswith(("datasets/", "jobs/"))}
@@ -331,7 +333,7 @@ async def test_a_data_set_that_was_never_created_stops_nobody(tmp_path: Path, im
     await reopen(tmp_path).close()
 
 
-async def test_what_has_other_names_is_somebody_elses(tmp_path: Path, image: MakeImage) -> None:
+async def test_files_with_names_that_the_server_does_not_give_are_left_alone(tmp_path: Path, image: MakeImage) -> None:
     dataset, job = await fill(tmp_path, image)
     for path in (
         *(f"jobs/my-backup/checkpoints/{checkpoints.name(3, 1)}/state.json", f"jobs/{job}/notes.txt", "jobs/README"),

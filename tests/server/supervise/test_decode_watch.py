@@ -15,7 +15,7 @@ from manyview_server.supervise.slow_images import MAX_REMEMBERED, SlowImages
 
 
 def spent(seconds: float) -> float:
-    """What a thread has spent that is at the beginning of its decode, and `seconds` later."""
+    """The CPU seconds of a thread at the start of its decode, and `seconds` more later."""
     return time.thread_time_ns() / NS_PER_S + seconds
 
 

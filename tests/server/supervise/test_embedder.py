@@ -83,7 +83,7 @@ async def without_descriptors(*_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-async def test_one_that_finds_no_descriptor_says_so_and_starts_when_there_is_one(make, monkeypatch):
+async def test_a_process_that_finds_no_descriptor_reports_that_and_starts_when_there_is_one(make, monkeypatch):
     supervisor = make()
     with monkeypatch.context() as patch:
         patch.setattr(WorkerProcess, "start", without_descriptors)
@@ -166,7 +166,7 @@ async def test_one_that_answers_nobody_is_replaced(make):
     assert number(await embed(supervisor, b"x")) == 1
 
 
-async def test_an_image_that_takes_too_long_costs_its_own_row_and_nobody_else_notices(make, caplog):
+async def test_an_image_that_takes_too_long_fails_in_its_own_row_and_no_other_request_fails(make, caplog):
     supervisor = make(decode_cpu_s=0.3)
     first = number(await embed(supervisor, b"pid"))
     slow = asyncio.create_task(embed(supervisor, b"burn", b"abc"))
@@ -251,7 +251,7 @@ async def test_a_task_that_hangs_is_seen_although_callers_come_and_go(make):
             await asyncio.sleep(0.05)
 
 
-async def test_a_process_that_takes_up_nothing_is_seen_although_callers_come_and_go(make):
+async def test_a_process_that_reads_no_message_is_noticed_although_callers_come_and_go(make):
     supervisor = make({"deaf": True}, silence_s=1.0)
     for _ in range(100):
         with pytest.raises((DeadlineExceeded, Unavailable)) as caught:

@@ -234,7 +234,7 @@ async def test_old_checkpoints_are_dropped_but_for_those_that_an_answer_named(st
     assert all(Path(checkpoint.directory).is_dir() for checkpoint in left)
 
 
-async def test_a_job_whose_trainer_cannot_be_told_of_all_its_settings_fails_once_and_names_them(store, supervise):
+async def test_a_job_whose_settings_do_not_fit_into_a_message_fails_once_and_names_them(store, supervise):
     await create(store, settings={"evaluation": {"knn_more": [{"k": 20, "temperature": 0.1}] * 40_000}})
     await supervise()
     job = await reach(store, "job", "FAILED")
@@ -245,7 +245,7 @@ async def test_a_job_whose_trainer_cannot_be_told_of_all_its_settings_fails_once
     assert job.failure.hint
 
 
-async def test_a_job_with_more_images_than_a_trainer_can_be_told_of_fails_once(store, supervise, monkeypatch):
+async def test_a_job_with_more_images_than_a_train_job_takes_fails_once(store, supervise, monkeypatch):
     await create(store)
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 0)
     await supervise()

@@ -194,7 +194,7 @@ async def without_descriptors(*_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-async def test_one_that_finds_no_descriptor_says_so_and_starts_when_there_is_one(make, monkeypatch):
+async def test_a_process_that_finds_no_descriptor_reports_that_and_starts_when_there_is_one(make, monkeypatch):
     supervisor = make()
     with monkeypatch.context() as patch:
         patch.setattr(WorkerProcess, "start", without_descriptors)

@@ -1,4 +1,4 @@
-"""What a worker does on a GPU, on one that is not there: see `pretend_device`."""
+"""A worker runs on a pretended GPU: see `pretend_device`."""
 
 from __future__ import annotations
 

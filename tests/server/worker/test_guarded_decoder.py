@@ -60,7 +60,7 @@ def test_the_note_and_the_room_are_there_during_the_decode_and_gone_after_it(mon
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_want_of_memory_costs_the_image_alone(monkeypatch, error) -> None:
+def test_a_lack_of_memory_fails_only_the_image(monkeypatch, error) -> None:
     def fail(data: bytes, header: ImageHeader) -> np.ndarray:
         raise error
 

@@ -79,7 +79,7 @@ def test_a_classifier_that_is_left_aside_may_hold_anything() -> None:
     assert same(one.state_dict(), two.state_dict())
 
 
-def test_a_mask_that_is_infinite_by_design_is_no_damage() -> None:
+def test_a_mask_that_is_infinite_by_design_is_accepted() -> None:
     mask = torch.tensor([0.0, -torch.inf])
     check_finite({"mask": mask, "count": torch.tensor(3)}, {"mask": mask, "count": torch.tensor(1)})
     with pytest.raises(WeightsNotFinite, match=r"mask \(1 of 2 values\)"):
