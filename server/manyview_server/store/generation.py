@@ -100,7 +100,7 @@ class Generation:
         self._database.on_commit = self._follow
 
     def close(self) -> None:
-        """Follow the log no longer, and close its file."""
+        """Stop following the log, and close its file."""
         self._database.on_commit = None
         if self._fd >= 0:
             os.close(self._fd)

@@ -20,7 +20,7 @@ class CoreBudget:
     """Threads for trainers and the embedder. Trainers share all cores, the embedder takes half of them beside them."""
 
     def __init__(self, num_cores: int, num_devices: int = 1) -> None:
-        """There is one trainer at a time on each of `num_devices`."""
+        """`num_devices`: each device runs one trainer at a time."""
         for name, value in (("num_cores", num_cores), ("num_devices", num_devices)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -31,8 +31,8 @@ class CoreBudget:
 
     @property
     def trainer_threads(self) -> int:
-        """Threads of one trainer: the same number whether other devices train or not, since on a CPU the number decides
-        how sums are rounded."""
+        """The threads of one trainer. The number does not depend on other devices, because on a CPU it decides how sums
+        are rounded."""
         return max(1, self.num_cores // self.num_devices)
 
     @property

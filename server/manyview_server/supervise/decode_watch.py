@@ -62,14 +62,14 @@ class DecodeWatch:
 
 
 class TaskWatch:
-    """Notices a task that is in hand for longer than `limit_s` of the time for which this process was awake."""
+    """Notices a task that takes longer than `limit_s` of the time for which this process was awake."""
 
     def __init__(self, notes: DecodeNotes, limit_s: float) -> None:
         self._notes = notes
         self._limit_s = limit_s
         self._since: dict[Note, float] = {}
         self.last_change = awake.now()
-        """When the tasks in hand were last seen to change."""
+        """The last time at which a change of the tasks was seen."""
 
     def look(self) -> tuple[Note, ...]:
         """Return the tasks that take too long."""

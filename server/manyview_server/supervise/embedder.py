@@ -127,8 +127,8 @@ class EmbedderSupervisor:
         whose ids are in `too_slow`, or that took too long to decode before, fail with DECODE_TOO_SLOW.
 
         Raises:
-            ResourceExhausted: EMBED_QUEUE_FULL, too much waits already.
-            Unavailable: EMBEDDER_RESTARTED, the process died meanwhile or cannot start; DRAINING.
+            ResourceExhausted: EMBED_QUEUE_FULL, too many images are waiting.
+            Unavailable: EMBEDDER_RESTARTED, the process died or cannot start; DRAINING.
             FailedPrecondition: EMBED_REQUEST_REFUSED, the process died of these very images.
             DeadlineExceeded: EMBED_DEADLINE.
             ServiceError: what the embedder answers, such as DATA_LOSS for a checkpoint.

@@ -41,7 +41,7 @@ class WorkerProcess:
     ) -> None:
         self.kind = kind
         self.notes = notes
-        """What its threads have in hand, or had when it died."""
+        """The tasks that its threads are working on, or were working on when it died."""
         self.pid = popen.pid
         self.link = link
         self._popen = popen

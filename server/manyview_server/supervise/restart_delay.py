@@ -1,7 +1,7 @@
-"""How long to wait before a worker that died is started again."""
+"""The delay before a worker that died is started again."""
 
 MAX_DOUBLINGS = 30
-"""More would overflow after about a thousand deaths; the bound on the delay is reached long before."""
+"""The most doublings. Without a bound, the power would overflow after about a thousand deaths."""
 
 
 def restart_delay_s(num_deaths: int, first_s: float, at_most_s: float) -> float:

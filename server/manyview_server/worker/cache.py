@@ -140,7 +140,7 @@ class CacheBuilder:
         beside_training: bool = False,
         held_bytes: int = 0,
     ) -> ImageCache:
-        """Every image of `snapshot`.
+        """Return every image of `snapshot`, decoded.
 
         Args:
             stopped: called between chunks; once it returns True, the rest stays unread.
