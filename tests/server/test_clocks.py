@@ -13,7 +13,7 @@ SHOWN_ONLY = {
     "front/app.py": "when the server was started, in GetServerInfo",
     "store": "when something was created, and times of events: they are shown, and made not to decrease",
 }
-"""Who may read it, and what for."""
+"""The modules that may read it, and what for."""
 
 
 def readings(path: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""A server without a descriptor left says so, of whatever it could not open, and goes on when it has some again."""
+"""A server that has no descriptor left reports that for anything it cannot open, and goes on when it has some."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_server_without_descriptors_says_so_and_goes_on_when_it_has_some(tmp_p
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_both_limits_are_told_wherever_they_come_up(number: int) -> None:
+def test_both_limits_are_reported_wherever_they_come_up(number: int) -> None:
     error = OSError(number, os.strerror(number))
     for told in (public_error(error), translated_file(error)):
         assert told is not None

@@ -17,7 +17,7 @@ class LoopTimes:
         self._longest: dict[Path, int] = {}
 
     def longest(self, logs: Sequence[Path]) -> tuple[int, str]:
-        """Milliseconds and name of the longest callback that is news, (0, "") for none.
+        """Return milliseconds and name of the longest callback since the last look, or (0, "").
 
         A server repeats its longest callback when it ends, which is no news.
         """

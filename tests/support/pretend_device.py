@@ -1,4 +1,4 @@
-"""A GPU that is not there: tensors that say they are on cuda:0 while their numbers lie in the CPU's memory.
+"""A pretended GPU: tensors that report cuda:0 as their device, while their numbers are in the CPU's memory.
 
 Inside of `pretending()` code takes the paths that it takes for a GPU. A plain tensor among its tensors is an error, as
 on a real one, and `Pretence.waits` lists every operation at which the host would have waited for the device.
@@ -38,7 +38,7 @@ TAKES_NO_NUMBER_OF_THE_HOST = {"cat", "stack", "index", "index_put", "index_put_
 
 
 class OnDevice(Tensor):
-    """A tensor on the device that is not there; `host` holds its numbers."""
+    """A tensor on the pretended device; `host` holds its numbers."""
 
     host: Tensor
     pretence: Pretence
@@ -90,7 +90,7 @@ class Pretence:
 
     def __init__(self) -> None:
         self.waits: list[str] = []
-        """Where the host would have waited: the operation, and the line of ours that asked for it."""
+        """The places where the host would have waited: the operation, and the line of our code that called it."""
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do `func` with the numbers; its results are on the device if it is."""
@@ -118,7 +118,7 @@ class Pretence:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Operations of this thread are the device's where they say so."""
+        """Let operations of this thread that name the device run on it."""
         with _Factories(), _Dispatch(self):
             yield
 
@@ -144,7 +144,7 @@ class Pretence:
 
 
 class _Factories(TorchFunctionMode):
-    """The name of the device that is not there, in any argument, becomes that of the one beneath."""
+    """Replace the name of the pretended device, in any argument, by that of the real one."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -183,7 +183,7 @@ class _Event:
 
 @contextmanager
 def pretending() -> Iterator[Pretence]:
-    """While inside, this thread and those that are started have a device cuda:0."""
+    """While the block runs, this thread and the threads that it starts have a device cuda:0."""
     pretence = Pretence()
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())

@@ -1,4 +1,4 @@
-"""The longest callback is found in the logs of servers, and is told once."""
+"""The longest callback is found in the logs of servers, and is reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device that is not there is as strict as one that is."""
+"""The pretended device is as strict as a real one."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def of_properties(properties: dict[str, Any]) -> Catalogue:
     return Catalogue(versions={}, devices=(), methods=(method,), backbones=())
 
 
-def test_of_a_configuration_that_is_wrong_everywhere_a_hundred_violations_are_named() -> None:
+def test_at_most_a_hundred_violations_of_a_configuration_are_named() -> None:
     catalogue = of_properties({"epochs": {"type": "integer"}})
     with pytest.raises(InvalidArgument) as refused:
         catalogue.resolve("a", {f"k{number:04}": 1 for number in range(5000)})

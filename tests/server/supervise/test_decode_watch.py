@@ -1,4 +1,4 @@
-"""Who is over a limit: by the CPU time of a thread, or by the time for which the server was awake."""
+"""A decode is over its limit by the CPU time of its thread, a task by the time for which the server was awake."""
 
 from __future__ import annotations
 

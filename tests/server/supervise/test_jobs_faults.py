@@ -167,7 +167,7 @@ async def test_an_image_that_takes_too_long_is_left_out_and_costs_neither_restar
 
 
 async def test_an_image_that_was_unreadable_for_another_reason_is_quarantined_all_the_same(store, supervise):
-    """Else the trainer would meet it again and again."""
+    """Otherwise the trainer would meet it again and again."""
     (image,) = (await store.datasets.images("clothing", [], 10))[0]
     dataset = await store.datasets.get("clothing")
     await store.datasets.mark_unreadable(dataset.uid, image.image_id, "DECODE_OUT_OF_MEMORY", "there was none")

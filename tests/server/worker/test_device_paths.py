@@ -34,7 +34,7 @@ from pretend_device import DEVICE, pretending
 from training import FIXED, Sent, changed, losses
 
 MAY_WAIT = {"cache.py", "preprocess.py", "setup.py", "knn.py", "state.py"}
-"""Files of what comes before the first step, of evaluation, and of checkpoints."""
+"""The files of the work before the first step, of evaluation, and of checkpoints."""
 N, D = 200, 8
 
 

@@ -27,7 +27,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Now:
 
 @pytest.fixture
 def following(now: Now) -> Following:
-    """One that decodes since now; nothing came of it yet."""
+    """A decoding that starts now and has no result yet."""
     cache = cast(Any, [])
     made = Following(cast(Any, None), cache, (), queue.SimpleQueue(), report=lambda _: None, stopped=lambda: False)
     made._alive()

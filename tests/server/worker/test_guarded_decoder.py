@@ -25,7 +25,7 @@ def header(width: int, height: int, extension: str = "ppm") -> ImageHeader:
 
 
 class Memory(DecodeMemory):
-    """Tells how many decodes have room."""
+    """Counts the decodes that have room."""
 
     inside = 0
 
@@ -70,7 +70,7 @@ def test_a_lack_of_memory_fails_only_the_image(monkeypatch, error) -> None:
     assert caught.value.reason == "DECODE_OUT_OF_MEMORY"
 
 
-def test_pillows_want_of_memory_is_not_taken_for_damage(monkeypatch) -> None:
+def test_pillows_lack_of_memory_is_not_taken_for_damage(monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 

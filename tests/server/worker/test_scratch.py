@@ -65,7 +65,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_real_disk_without_room_for_all_of_it_gives_back_what_was_allocated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The check before is left out: as where somebody else fills the disk in between."""
+    """The check is left out, as if somebody else had filled the disk after it."""
     require("tmpfs")
     with small_tmpfs(8) as disk:
         fill(disk, leave_bytes=2 * MIB)
