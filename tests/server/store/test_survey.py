@@ -115,7 +115,7 @@ async def test_an_empty_database_file_is_no_database_and_its_log_is_kept(tmp_pat
     await fill(tmp_path, image)
     (tmp_path / DATABASE).write_bytes(b"")
     (tmp_path / f"{DATABASE}-wal").write_bytes(b"what a crash left")
-    with pytest.raises(StoreMismatched, match=r"its log manyview\.sqlite-wal is there"):
+    with pytest.raises(StoreMismatched, match=r"its log manyview\.sqlite-wal exists"):
         reopen(tmp_path)
     assert (tmp_path / f"{DATABASE}-wal").read_bytes() == b"what a crash left"
     await reopen(tmp_path, accept_mismatch=True).close()
