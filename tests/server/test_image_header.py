@@ -291,6 +291,8 @@ def test_scans_cannot_hide_from_the_count() -> None:
     assert refusal(many.replace(b"\xff\xda", b"\xff\xff\xff\xda")) == "TOO_MANY_SCANS"  # fill bytes
     restarts = many[:first] + many[first:].replace(b"\xff\xda", b"\xff\xd0\xff\x00\xff\xda")
     assert refusal(restarts) == "TOO_MANY_SCANS"
+    meaningless = many[:first] + many[first:].replace(b"\xff\xda", b"\xff\x02\xff\xff\xff\xda", 1)
+    assert refusal(meaningless) == "TOO_MANY_SCANS"  # what looks like a length of 64 KiB is none
     tables = bytes(range(200)) * 300  # 60 kB before each scan: the places differ within the windows
     assert refusal(many.replace(b"\xff\xda", jpeg((0xEF, tables))[2:] + b"\xff\xda")) == "TOO_MANY_SCANS"
 
@@ -312,6 +314,8 @@ def test_the_count_of_scans_is_exact_whatever_lies_between_them(num_windows: int
         b"\xff\xff\x00",
         b"\x12\xda",
         b"\xff\x01",
+        b"\xff\x02\xff\xff",
+        b"\xff\xbf\x00\x20",
         jpeg((0xFE, b"\xff\xda\xff\xd9"))[2:],
     ]
     parts = data.draw(st.lists(st.sampled_from([scan, *pieces]), max_size=60))
