@@ -68,34 +68,33 @@ class WorkerProcess:
         Raises:
             OSError: the program is missing, or the system has no more processes or descriptors.
         """
-        with ExitStack() as passed:
+        with ExitStack() as passed, ExitStack() as kept:
             notes_fd = decode_notes.allocate()
             passed.callback(os.close, notes_fd)
             notes = DecodeNotes(notes_fd)
             ours, theirs = socket.socketpair()
             passed.enter_context(theirs)
             link = await AsyncLink.over(ours)
-            outputs = [Output(STDERR_TAIL_BYTES)]
-            if capture_stdout:
-                outputs.append(Output(STDOUT_BYTES))
-            try:
-                popen = subprocess.Popen(
-                    [*command, kind, "--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd), *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=outputs[-1].write_fd,
-                    stderr=outputs[0].write_fd,
-                    pass_fds=(theirs.fileno(), notes_fd),
-                    start_new_session=True,
-                    env=environment(num_threads),
-                )
-            except BaseException:
-                link.close()
-                for output in outputs:
-                    output.close()
-                raise
+            kept.callback(link.close)
+            outputs = []
+            for limit_bytes in (STDERR_TAIL_BYTES, STDOUT_BYTES) if capture_stdout else (STDERR_TAIL_BYTES,):
+                outputs.append(Output(limit_bytes))
+                kept.callback(outputs[-1].close)
+            popen = subprocess.Popen(
+                [*command, kind, "--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=outputs[-1].write_fd,
+                stderr=outputs[0].write_fd,
+                pass_fds=(theirs.fileno(), notes_fd),
+                start_new_session=True,
+                env=environment(num_threads),
+            )
+            kept.callback(_kill, popen)
+            process = cls(kind, popen, link, outputs, notes)
+            kept.pop_all()
         for output in outputs:
             output.attach()
-        return cls(kind, popen, link, outputs, notes)
+        return process
 
     @property
     def running(self) -> bool:
@@ -231,6 +230,12 @@ def describe_exit(status: int) -> str:
         return f"exit status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
     return name
+
+
+def _kill(popen: subprocess.Popen[bytes]) -> None:
+    """End a process that nobody watches yet, with its group, and reap it."""
+    _kill_group(popen.pid)
+    popen.wait()
 
 
 def _kill_group(pid: int) -> None:

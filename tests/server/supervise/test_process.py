@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
+import itertools
 import os
 import signal
 import sys
@@ -102,6 +105,27 @@ async def test_a_program_that_is_missing_is_an_oserror_and_leaks_nothing():
         await WorkerProcess.start("x", num_threads=1, command=("/no-such-program",))
     await asyncio.sleep(0.01)
     assert open_fds() == before
+
+
+@pytest.mark.parametrize(("call", "failing"), [("pipe", 2), ("pidfd_open", 1)])
+async def test_a_start_that_finds_no_descriptor_leaves_no_process_and_no_descriptor(monkeypatch, call, failing):
+    await (await WorkerProcess.start("x", num_threads=1, command=(*SHELL, ""))).stop()
+    await asyncio.sleep(0.01)
+    before = open_fds(), children()
+    original, calls = getattr(os, call), itertools.count(1)
+
+    def limited(*arguments):
+        if next(calls) == failing:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return original(*arguments)
+
+    monkeypatch.setattr(os, call, limited)
+    with pytest.raises(OSError, match="Too many open files"):
+        await WorkerProcess.start("x", num_threads=1, command=(*SHELL, "input()"), capture_stdout=True)
+    monkeypatch.undo()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert (open_fds(), children()) == before
 
 
 async def test_a_worker_inherits_its_link_and_its_notes_and_nothing_else():
