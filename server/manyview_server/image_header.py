@@ -36,7 +36,7 @@ JPEG_START, JPEG_END, JPEG_SCAN, JPEG_APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 # TEM and RST0 to RST7 stand alone, without a length.
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 JPEG_FIRST_KNOWN = 0xC0
-"""Below are markers without a meaning. A decoder that looks for a restart passes over the two bytes, without a length."""
+"""Below are markers without a meaning. A decoder that looks for a restart passes over them, without a length."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
