@@ -196,6 +196,7 @@ class EmbedderSupervisor:
             raise FailedPrecondition("EMBED_REQUEST_REFUSED", message)
         loop = asyncio.get_running_loop()
         begin = loop.time()
+        quarantined = set(request.quarantined)
         for _ in range(MAX_REPLACEMENTS):
             slow_rows = {row for row, image_id in enumerate(image_ids) if image_id in too_slow}
             slow_rows.update(self._slow_images.rows(image_ids))
@@ -204,6 +205,8 @@ class EmbedderSupervisor:
                 request,
                 request_id=next(self._ids),
                 time_left_s=max(SMALLEST_TIME_LEFT_S, begin + request.time_left_s - loop.time()) if limited else 0.0,
+                # Only those of this request: the whole list may be longer than a message.
+                quarantined=tuple(sorted(quarantined.intersection(image_ids))),
                 too_slow=tuple(sorted(slow_rows)),
             )
             with suppress(_Replaced):
