@@ -29,6 +29,8 @@ MODEL = 4
 
 TOO_SLOW = "DECODE_TOO_SLOW"
 CRASHED = "DECODER_CRASHED"
+OUT_OF_MEMORY = "DECODE_OUT_OF_MEMORY"
+"""This is no verdict on an image: where there is more memory, it may decode."""
 QUARANTINE = {
     CRASHED: "it kills the decoder",
     TOO_SLOW: "decoding it takes more CPU time than the server allows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from manyview_server import awake
 from manyview_server import messages as m
+from manyview_server.decode_notes import OUT_OF_MEMORY
 from manyview_server.errors import Aborted
 from manyview_server.learn.short_forms import merged
 from manyview_server.store.records import Job, Json, NewEvent, Progress
@@ -16,6 +18,8 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.retention import superfluous
 
 SLOWER_THAN_EVER = 20
+
+log = logging.getLogger(__name__)
 
 
 class Stalled(Exception):
@@ -99,6 +103,8 @@ class TrainerReports:
                 adoption = m.Adoption(step=message.step, epoch=message.epoch, num_images=message.num_images)
                 added = {"num_added": message.num_added, "attempt": self._job.attempt}
                 await self._store.jobs.adopt(job_id, adoption, **added)
+            case m.ImageUnreadable(reason=reason) if reason == OUT_OF_MEMORY:
+                log.warning("%s", message.message, extra={"train_job": job_id, "image": f"{message.image_id:016x}"})
             case m.ImageUnreadable():
                 told = (message.image_id, message.reason, message.message)
                 await self._store.datasets.mark_unreadable(self._job.dataset_uid, *told)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from manyview_server.decode_notes import CRASHED, QUARANTINE, TOO_SLOW
+from manyview_server.decode_notes import CRASHED, OUT_OF_MEMORY, QUARANTINE, TOO_SLOW
 from manyview_server.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.messages import EmbedDone
 from manyview_server.store.embeddings import RowError, Rows
@@ -29,7 +29,7 @@ CHUNK_IMAGES = 32
 """Of one request; all requests for a segment are on their way at once."""
 MAX_FAILURES = 8
 """Of the embedder, for one chunk, before the caller is told."""
-NOT_OF_THE_IMAGE = {"NON_FINITE"}
+NOT_OF_THE_IMAGE = {"NON_FINITE", OUT_OF_MEMORY}
 """Reasons for a row without an embedding that say nothing about the image."""
 
 Quarantined = Mapping[str, Sequence[int]]

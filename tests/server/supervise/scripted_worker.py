@@ -192,7 +192,8 @@ class Trainer:
             while True:
                 self.link._socket.sendall(b"\xff" * 1_000_000)
         if here == self.plan.get("unreadable_at"):
-            self.link.send(m.ImageUnreadable(image_id=self.plan["image_id"], reason="DECODE_FAILED", message="broken"))
+            reason = self.plan.get("reason", "DECODE_FAILED")
+            self.link.send(m.ImageUnreadable(image_id=self.plan["image_id"], reason=reason, message="broken"))
         while here == self.plan.get("stuck_at"):
             self.heartbeat()
             time.sleep(0.05)
@@ -347,7 +348,7 @@ class Embedder:
     def embed_stored(self, request: m.EmbedImages) -> None:
         """An image's row is its id, or the behaviour's.
 
-        {"poison": [ids], "burn": [ids], "unreadable": [ids], "image_s": seconds}
+        {"poison": [ids], "burn": [ids], "unreadable": [ids], "reason": of these, "image_s": seconds}
         """
         ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"]
         time.sleep(self.plan.get("image_s", 0.0) * len(ids))
@@ -359,6 +360,7 @@ class Embedder:
                 with self.notes.of(DECODE, request=request.request_id, item=row):
                     burn()
         rows = ids.astype("<f4")[:, None]
+        reason = self.plan.get("reason", "DECODE_FAILED")
         bad = np.flatnonzero(np.isin(ids, self.plan.get("unreadable", ())))
         rows[bad] = np.nan
         self.link.send(
@@ -366,7 +368,7 @@ class Embedder:
                 request_id=request.request_id,
                 shape=(len(ids), 1),
                 errors=(
-                    *(m.RowFailed(row=int(row), reason="DECODE_FAILED", message="torn") for row in bad),
+                    *(m.RowFailed(row=int(row), reason=reason, message="torn") for row in bad),
                     *(too_slow(row) for row in request.too_slow),
                 ),
                 queue_ms=0.0,

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from manyview_server.decode_notes import OUT_OF_MEMORY
 from manyview_server.store.job_verbs import CANCEL, PAUSE, RESUME
 from manyview_server.supervise.attempt import Patience
 from supervised import create, history, losses, reach, until
@@ -58,6 +59,14 @@ async def test_an_unreadable_image_is_marked(store, supervise):
     await reach(store, "job", "SUCCEEDED")
     (image,), _ = await store.datasets.images("clothing", ["UNREADABLE"], 10, "")
     assert (image.image_id, image.reason) == (image_id, "DECODE_FAILED")
+
+
+async def test_an_image_for_which_there_was_no_memory_is_not_marked(store, supervise):
+    image_id = int((await store.datasets.snapshot("clothing")).array["image_id"][0])
+    await create(store)
+    await supervise({"unreadable_at": 0, "image_id": image_id, "reason": OUT_OF_MEMORY})
+    await reach(store, "job", "SUCCEEDED")
+    assert (await store.datasets.get("clothing")).num_unreadable == 0
 
 
 async def test_a_failure_that_the_trainer_tells_is_the_job_s_and_is_not_retried(store, supervise):

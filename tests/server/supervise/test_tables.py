@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from manyview_server.decode_notes import OUT_OF_MEMORY
 from manyview_server.errors import Aborted, NotFound, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.store import embeddings
 from manyview_server.store.embedding_cache import EmbeddingCache, size_of
@@ -176,6 +177,16 @@ async def test_an_unreadable_image_is_a_row_without_numbers_and_is_noted(store: 
     assert (await store.datasets.get("a")).num_unreadable == 1
 
 
+async def test_want_of_memory_is_told_in_the_row_and_is_no_verdict_on_the_image(store: Store, make: Any) -> None:
+    snapshot = await store.datasets.snapshot("a", 4)
+    unlucky = int(snapshot.array["image_id"][1])
+    async with make({"unreadable": [unlucky], "reason": OUT_OF_MEMORY}).open(spec(), snapshot) as table:
+        await table.complete()
+        assert (await table.unreadable()).tolist() == [1]
+        assert [error.reason for error in (await table.segment(0)).errors] == [OUT_OF_MEMORY]
+    assert (await store.datasets.get("a")).num_unreadable == 0
+
+
 async def test_an_image_that_kills_the_embedder_is_found_left_out_and_kept_away_from_it(
     store: Store, make: Any
 ) -> None:
@@ -190,6 +201,22 @@ async def test_an_image_that_kills_the_embedder_is_found_left_out_and_kept_away_
     assert await store.datasets.unreadable_ids(uid, "DECODER_CRASHED") == (culprit,)
     async with make({"poison": [culprit]}).open(spec(model="backbones/y"), snapshot) as table:
         await table.complete()
+
+
+async def test_a_request_names_only_its_own_images_among_those_that_kill_the_embedder(
+    store: Store, make: Any, monkeypatch: Any
+) -> None:
+    snapshot = await store.datasets.snapshot("a", 4)
+    culprit = int(snapshot.array["image_id"][2])
+    known = (*range(2**63, 2**63 + 100_000), culprit)  # all of them take more than a message may
+
+    async def unreadable_ids(uid: str, reason: str) -> tuple[int, ...]:
+        return known if reason == "DECODER_CRASHED" else ()
+
+    monkeypatch.setattr(store.datasets, "unreadable_ids", unreadable_ids)
+    async with make({"poison": [culprit]}).open(spec(), snapshot) as table:
+        await table.complete()
+        assert await rows(table) == ids(snapshot)
 
 
 async def test_an_image_that_takes_the_embedder_too_long_is_found_and_kept_away_from_it(
