@@ -62,7 +62,7 @@ class Batcher:
         return self._whole.popleft() if self._whole else None
 
     def take_back(self) -> EncodedImage | None:
-        """Return the first image, which then belongs to no batch; None where there is none."""
+        """Take the first image out of its batch and return it, or return None if there is none."""
         batch = self._whole[0] if self._whole else self._open
         if not batch:
             return None
