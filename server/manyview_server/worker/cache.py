@@ -37,6 +37,8 @@ CHUNK_IMAGES = 64
 """Decoded per task of a thread, and moved to the device together."""
 HOST_MEMORY_FRACTION = 0.5
 """The largest share of the available memory that images take; further images go to a scratch file."""
+FULL_DISK_MEMORY_FRACTION = 0.8
+"""The same where the disk has no room for a scratch file, so that a small disk beside much memory stops no training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,13 +243,19 @@ class CacheBuilder:
     def _allocate(self, num_images: int, device_bytes: int) -> tuple[Tensor, str]:
         """Return zeroed memory, and where it is: as near to the device as it fits. Raises ScratchDiskFull."""
         shape, num_bytes = (num_images, 3, self.size, self.size), self._num_bytes(num_images)
-        fits_in_memory = num_bytes <= HOST_MEMORY_FRACTION * host_memory().available_bytes
+        available_bytes = host_memory().available_bytes
+        fits_in_memory = num_bytes <= HOST_MEMORY_FRACTION * available_bytes
         on_cpu = self.device.type == "cpu"
         if num_bytes == 0 or (num_bytes <= device_bytes and (fits_in_memory or not on_cpu)):
             return torch.zeros(shape, dtype=torch.uint8, device=self.device), "device"
         if fits_in_memory and not on_cpu:
             return torch.zeros(shape, dtype=torch.uint8), "memory"
-        return torch.from_numpy(scratch.allocate(self.scratch_dir, shape)), "file"
+        try:
+            return torch.from_numpy(scratch.allocate(self.scratch_dir, shape)), "file"
+        except ScratchDiskFull:
+            if not on_cpu or num_bytes > min(device_bytes, FULL_DISK_MEMORY_FRACTION * available_bytes):
+                raise
+        return torch.zeros(shape, dtype=torch.uint8), "device"
 
 
 def _unreadable(row: Any, error: DecodeError) -> Unreadable:

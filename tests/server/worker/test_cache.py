@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Pa
     monkeypatch.setattr(decoder, "decode", lambda data: pytest.fail("decoded"))
     with pytest.raises(ScratchDiskFull, match="scratch file of 15,360 bytes"):
         decode(tmp_path, snapshot, cache_bytes=100)
+
+
+@pytest.mark.parametrize(("available_images", "refused"), [(26, False), (24, True)])
+def test_a_full_disk_beside_memory_that_holds_the_images_stops_no_training(
+    tmp_path: Path, harness, monkeypatch, available_images, refused
+) -> None:
+    memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
+    monkeypatch.setattr(image_cache, "host_memory", lambda: memory)
+    monkeypatch.setattr(scratch, "free_bytes", lambda directory: 0)
+    snapshot = harness.write_dataset(tmp_path, harness.digits(20))
+    with pytest.raises(ScratchDiskFull) if refused else nullcontext():
+        assert decode(tmp_path, snapshot).location == "device"
 
 
 def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(
