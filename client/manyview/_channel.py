@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from manyview import __version__
 from manyview._backoff import Backoff
 from manyview._deadline import Deadline
-from manyview._errors import DeadlineExceeded, ManyviewError, from_rpc_error, is_transient
+from manyview._errors import Cancelled, DeadlineExceeded, ManyviewError, from_rpc_error, is_transient
 from manyview._stream import Stream
 
 Q = TypeVar("Q", bound=Message)
@@ -132,10 +132,14 @@ class Channel:
                 error = from_rpc_error(cause, self.target)
                 if _was_suspended(error, deadline):
                     continue
-                if not is_transient(error):
+                if not (is_transient(error) or self._was_given_up(error)):
                     raise error from cause
                 error.__cause__ = cause
                 backoff.wait(error, at_most_s=deadline.left_s())
+
+    def _was_given_up(self, error: ManyviewError) -> bool:
+        """Return whether the server's gRPC gave up a call that nobody cancelled, as it does when its loop ends."""
+        return isinstance(error, Cancelled) and not error.reason and not self._closed
 
     def server_stream(self, method: str, request: Q, reply: type[R]) -> Stream[Q, R]:
         """Open a stream of replies to one request."""

@@ -40,7 +40,7 @@ class Rpcs:
         return self._mutate("DatasetService/DeleteDataset", request, datasets.DeleteDatasetResponse)
 
     def upload_images(
-        self, *, on_message: Callable[[], None]
+        self, *, on_message: Callable[[], None] = lambda: None
     ) -> Stream[datasets.UploadImagesRequest, datasets.UploadImagesResponse]:
         return self.channel.bidi_stream(
             f"{_PACKAGE}DatasetService/UploadImages",

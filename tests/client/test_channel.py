@@ -94,6 +94,12 @@ def test_what_will_not_succeed_is_not_asked_again(client: manyview.Client, serve
     assert len(server.requests("GetServerInfo")) == 1
 
 
+def test_a_call_that_the_server_gave_up_is_made_again(client: manyview.Client, server: FakeServer) -> None:
+    """gRPC cancels the calls of a server whose loop has ended, without a word from the server itself."""
+    server.fail("GetServerInfo", "CANCELLED", reason="")
+    assert client.server_info().version == "0.0.0-fake"
+
+
 def test_a_full_server_that_says_when_to_come_back_is_asked_again(client: manyview.Client, server: FakeServer) -> None:
     server.fail("GetServerInfo", "RESOURCE_EXHAUSTED", retry_after_s=0.01)
     assert client.server_info().version == "0.0.0-fake"

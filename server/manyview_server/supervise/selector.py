@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,8 +28,6 @@ MEMORY_FRACTION = 0.25
 BYTES_PER_FEATURE = 4
 BYTES_PER_NEIGHBOR = 12
 """A distance and a row's number."""
-AT_ONCE_S = 0.1
-"""A process that is gone so soon after it was asked was gone before."""
 RETRY_AFTER_S = 2.0
 
 
@@ -120,22 +117,23 @@ class SelectorPool:
     async def _ask(self, request: m.Message) -> m.Message:
         async with self._slots:
             if (process := self._take_idle()) is not None:
-                # One that was killed while it rested is noticed only now; the request is innocent.
-                with suppress(_DiedUnasked):
+                # It may have been killed while it rested, which is noticed only now. A busy machine takes its time to
+                # end a process, so how soon it went proves nothing: the request is asked once more, of a fresh process.
+                with suppress(_RestedDied):
                     return await self._ask_of(process, request, rested=True)
             return await self._ask_of(await self._start(), request)
 
     async def _ask_of(self, process: WorkerProcess, request: m.Message, *, rested: bool = False) -> m.Message:
         async with self._lent(process):
-            kills, asked = oom_kills(), time.monotonic()
+            kills = oom_kills()
             try:
                 await process.link.send(request)
                 return await process.link.receive()
             except (LinkClosed, LinkCorrupt) as error:
-                at_once = time.monotonic() - asked < AT_ONCE_S
-                if rested and at_once and isinstance(error, LinkClosed) and not self._closed:
-                    raise _DiedUnasked from error
-                raise await self._death(process, error, kills) from error
+                lacked_memory = oom_kills() > kills
+                if rested and isinstance(error, LinkClosed) and not (self._closed or lacked_memory):
+                    raise _RestedDied from error
+                raise await self._death(process, error, lacked_memory=lacked_memory) from error
 
     async def close(self) -> None:
         """End all processes. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
@@ -204,7 +202,7 @@ class SelectorPool:
                 self._busy.discard(process)
         return process
 
-    async def _death(self, process: WorkerProcess, error: Exception, kills: int) -> ServiceError:
+    async def _death(self, process: WorkerProcess, error: Exception, *, lacked_memory: bool) -> ServiceError:
         """What a death is called; what the process printed goes to the log alone."""
         words = describe_exit(await process.stop(self._limits.exit_s))
         if self._closed:
@@ -212,7 +210,7 @@ class SelectorPool:
         error_id = uuid.uuid4().hex[:12]
         known = {"error_id": error_id, "exit": words, "why": repr(error), "stderr": process.stderr_tail}
         log.error("selector died", extra=known)
-        if words == "SIGKILL" and oom_kills() > kills:
+        if words == "SIGKILL" and lacked_memory:
             message = "the server has not the memory for it: select from fewer images, or with a smaller model"
             return ResourceExhausted("SELECTION_OUT_OF_MEMORY", message)
         text = f"the selector died: {words} (error {error_id} in the server's log)"
@@ -231,8 +229,8 @@ class SelectorPool:
         task.add_done_callback(self._tasks.discard)
 
 
-class _DiedUnasked(Exception):
-    """A process that had rested is gone, before it answered anything."""
+class _RestedDied(Exception):
+    """A process that had rested is gone before it answered, and the kernel killed nothing for lack of memory."""
 
 
 def _draining() -> Unavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,16 @@ async def test_a_process_that_died_while_it_was_idle_is_replaced(make: Make) -> 
     os.kill(pid, 9)
     await gone()
     assert (await ask(pool))[0] != pid
+
+
+async def test_a_process_that_rested_and_dies_late_costs_no_request(make: Make) -> None:
+    pool = make()
+    pid, _ = await ask(pool)
+    os.kill(pid, signal.SIGSTOP)
+    task = asyncio.create_task(ask(pool))
+    await asyncio.sleep(0.3)
+    os.kill(pid, signal.SIGKILL)
+    assert (await task)[0] != pid
 
 
 async def without_descriptors(*_: object, **__: object) -> None:

@@ -59,7 +59,7 @@ def test_a_job_says_what_it_does_from_its_start_to_its_last_checkpoint(whole: Se
     assert started.num_epochs == 3
     assert started.resolved["decode_size"] == 16
     assert sorted(losses(whole)) == list(range(1, started.num_steps + 1))
-    assert [image.reason for image in whole.of(ImageUnreadable)] == ["DECODE_FAILED"]
+    assert [image.reason for image in whole.of(ImageUnreadable)] == ["HEADER_CORRUPT"]
     values = {name: m.values[name] for m in whole.of(ScalarsLogged) for name in m.values}
     assert values["knn_top1"] > 0.5
     assert 0 <= values["knn_top1_untrained"] <= 1
