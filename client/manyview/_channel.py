@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from manyview import __version__
 from manyview._backoff import Backoff
 from manyview._deadline import Deadline
-from manyview._errors import Cancelled, DeadlineExceeded, ManyviewError, from_rpc_error, is_transient
+from manyview._errors import Cancelled, DeadlineExceeded, ManyviewError, Unavailable, from_rpc_error, is_transient
 from manyview._stream import Stream
 
 Q = TypeVar("Q", bound=Message)
@@ -129,17 +129,24 @@ class Channel:
                 self._has_answered = True
                 return answer
             except grpc.RpcError as cause:
-                error = from_rpc_error(cause, self.target)
+                error = self._error_of(cause)
                 if _was_suspended(error, deadline):
                     continue
-                if not (is_transient(error) or self._was_given_up(error)):
+                if not is_transient(error):
                     raise error from cause
                 error.__cause__ = cause
                 backoff.wait(error, at_most_s=deadline.left_s())
 
-    def _was_given_up(self, error: ManyviewError) -> bool:
-        """Return whether the server's gRPC gave up a call that nobody cancelled, as it does when its loop ends."""
-        return isinstance(error, Cancelled) and not error.reason and not self._closed
+    def _error_of(self, cause: grpc.RpcError) -> ManyviewError:
+        """Return the SDK's error for a failed call.
+
+        The gRPC library of a server cancels all calls when its loop ends. If nobody here cancelled the call, the server
+        is unavailable.
+        """
+        error = from_rpc_error(cause, self.target)
+        if isinstance(error, Cancelled) and not error.reason and not self._closed:
+            return Unavailable(f"the server at {self.target} gave up the call")
+        return error
 
     def server_stream(self, method: str, request: Q, reply: type[R]) -> Stream[Q, R]:
         """Open a stream of replies to one request."""
@@ -150,7 +157,7 @@ class Channel:
         def start(_: Iterator[Q]) -> Any:
             return call(request, metadata=self._metadata)
 
-        return Stream(start, target=self.target, idle_s=self.deadlines.idle_s)
+        return Stream(start, self._error_of, target=self.target, idle_s=self.deadlines.idle_s)
 
     def bidi_stream(
         self,
@@ -170,7 +177,7 @@ class Channel:
             return call(requests, metadata=self._metadata)
 
         idle_s = self.deadlines.idle_s if idle_s is None else idle_s
-        return Stream(start, target=self.target, idle_s=idle_s, on_message=on_message)
+        return Stream(start, self._error_of, target=self.target, idle_s=idle_s, on_message=on_message)
 
     def health(self) -> str:
         """`grpc.health.v1` in raw bytes, so that no further package is needed: an empty request asks for the whole
@@ -182,7 +189,7 @@ class Channel:
             try:
                 reply = call(b"", timeout=deadline.left_s(), metadata=self._metadata)
             except grpc.RpcError as cause:
-                error = from_rpc_error(cause, self.target)
+                error = self._error_of(cause)
                 if not _was_suspended(error, deadline):
                     raise error from cause
         self._has_answered = True

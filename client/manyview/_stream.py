@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from manyview._deadline import take
-from manyview._errors import Cancelled, ManyviewError, Unavailable, from_rpc_error
+from manyview._errors import Cancelled, ManyviewError, Unavailable
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -26,13 +26,16 @@ class Stream(Generic[Q, R]):
     def __init__(
         self,
         start: Callable[[Iterator[Q]], Any],
+        error_of: Callable[[grpc.RpcError], ManyviewError],
         *,
         target: str,
         idle_s: float,
         on_message: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_message` is called from another thread whenever there is something to receive."""
+        """`on_message` is called from another thread whenever there is something to receive; `error_of` says how the
+        call failed."""
         self._target = target
+        self._error_of = error_of
         self._on_message = on_message
         self._idle_s = idle_s
         self._closed = threading.Event()
@@ -97,7 +100,7 @@ class Stream(Generic[Q, R]):
                 self._deliver(message)
             self._deliver(None)
         except grpc.RpcError as error:
-            failure = from_rpc_error(error, self._target)
+            failure = self._error_of(error)
             failure.__cause__ = error
             self._deliver(failure)
 

@@ -96,8 +96,17 @@ def test_what_will_not_succeed_is_not_asked_again(client: manyview.Client, serve
 
 def test_a_call_that_the_server_gave_up_is_made_again(client: manyview.Client, server: FakeServer) -> None:
     """gRPC cancels the calls of a server whose loop has ended, without a word from the server itself."""
-    server.fail("GetServerInfo", "CANCELLED", reason="")
+    server.fail("GetServerInfo", "CANCELLED")
     assert client.server_info().version == "0.0.0-fake"
+
+
+def test_a_stream_that_the_server_gave_up_is_opened_again(client: manyview.Client, server: FakeServer) -> None:
+    client.upload([b"a"], "pets")
+    job = client.train("pets")
+    server.fail("SubscribeMetrics", "CANCELLED")
+    events = list(job.metrics(follow=False))
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert len(server.requests("SubscribeMetrics")) == 2
 
 
 def test_a_full_server_that_says_when_to_come_back_is_asked_again(client: manyview.Client, server: FakeServer) -> None:

@@ -83,14 +83,17 @@ class Generation:
         self._salts = b""
 
     def start(self, at_least: int, limit: GroupLimit) -> None:
-        """Empty the log and raise the counter above `at_least`, and from now on whenever the log is started again.
+        """Raise the counter above `at_least` and empty the log; from now on, raise it whenever the log starts again.
 
         `limit` is stored with the counter, after recovery, because what a run leaves is judged by that run's own limit.
         A full disk does not stop the start: the counter then stays as it is.
         """
         try:
+            mark = self._count(at_least, limit)
+            # The counter of an accepted database may have been far behind: the database's file must have the new one
+            # before the file beside it does.
             self._database.empty_log()
-            self._raise(at_least, limit)
+            self._save(mark)
         except (ServiceError, OSError, sqlite3.Error):
             log.warning(
                 "the generation could not be raised: a later start may not notice an older database", exc_info=True
@@ -112,14 +115,21 @@ class Generation:
             salts = self._read_salts()
             if salts == self._salts:
                 return
-            # Set this before the commit below, which calls this method too.
-            self._salts = salts
-            self._raise(0)
+            # A large commit lets SQLite empty the log, so that the counter's own commit may start it once more. That
+            # needs no further generation: the counter is in the newest log.
+            self._database.on_commit = None
+            try:
+                self._save(self._count(0))
+            finally:
+                self._database.on_commit = self._follow
+            self._salts = self._read_salts()
         except (ServiceError, OSError, sqlite3.Error):
             log.warning("the generation could not be raised; the next commit tries again", exc_info=True)
             self._salts = b""
 
-    def _raise(self, at_least: int, limit: GroupLimit | None = None) -> None:
+    def _count(self, at_least: int, limit: GroupLimit | None = None) -> Mark:
+        """Raise the counter in the database, and return it."""
+
         def run(connection: sqlite3.Connection) -> Mark:
             if limit is not None:
                 sql = "UPDATE store SET max_group_images = ?, max_group_bytes = ?"
@@ -127,7 +137,10 @@ class Generation:
             connection.execute("UPDATE store SET generation = max(generation, ?) + 1", (at_least,))
             return Mark(*connection.execute("SELECT uid, generation FROM store").fetchone())
 
-        mark = self._database.transact(run, vital=True)
+        return self._database.transact(run, vital=True)
+
+    def _save(self, mark: Mark) -> None:
+        """Write the counter to the file beside the database."""
         try:
             _write(self._path, mark)
         except OSError:

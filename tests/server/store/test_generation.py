@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from manyview_server.errors import ResourceExhausted
-from manyview_server.store.generation import Generation, Mark, read_mark
+from manyview_server.store import generation as generation_module
+from manyview_server.store.generation import Generation, Mark, read_mark, read_mark_without_log
 from manyview_server.store.group_limit import GroupLimit
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
@@ -138,16 +140,16 @@ async def test_a_commit_that_finds_the_log_begun_again_is_followed_by_a_new_gene
     store = Store.open(tmp_path, reserve_bytes=0)
     await store.datasets.create("a")
     generation = store._generation
-    real = generation._raise
+    real = generation._count
     failures = []
 
-    def failing(at_least: int, limit: GroupLimit | None = None) -> None:
+    def failing(at_least: int, limit: GroupLimit | None = None) -> Mark:
         if len(failures) < 2:
             failures.append(at_least)
             raise OSError(5, "Input/output error")
-        real(at_least)
+        return real(at_least, limit)
 
-    monkeypatch.setattr(generation, "_raise", failing)
+    monkeypatch.setattr(generation, "_count", failing)
     generation._salts = b"another"
     before = read_mark(tmp_path / "GENERATION")
     await upload(store, image, 0, 3, "u")
@@ -225,7 +227,7 @@ async def test_a_full_disk_does_not_stop_the_start(
         raise ResourceExhausted("DISK_FULL", "the server's disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Generation, "_raise", full)
+        patch.setattr(Generation, "_count", full)
         await start_and_stop(tmp_path)
     assert "may not notice an older database" in caplog.text
     assert (await start_and_stop(tmp_path)).generation == 2
@@ -242,3 +244,49 @@ async def test_a_log_that_cannot_be_read_fails_no_commit(
         patch.setattr(store._generation, "_read_salts", broken)
         await upload(store, image, 0, 2, "u")
     assert (await store.datasets.get("a")).num_images == 2
+
+
+async def test_a_server_that_is_killed_after_an_accepted_start_comes_back_with_what_it_acknowledged(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "data"
+    await start_and_stop(data_dir)
+    older = (data_dir / DATABASE).read_bytes()
+    for _ in range(5):
+        await start_and_stop(data_dir)
+    (data_dir / DATABASE).write_bytes(older)
+    store = Store.open(data_dir, reserve_bytes=0, accept_mismatch=True)
+    await store.datasets.create("acknowledged")
+    shutil.copytree(data_dir, tmp_path / "killed")
+    await store.close()
+    again = Store.open(tmp_path / "killed", reserve_bytes=0)
+    assert (await again.datasets.get("acknowledged")).dataset_id == "acknowledged"
+    await again.close()
+
+
+async def test_however_large_commits_are_the_file_alone_is_one_generation_behind_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit of more than 1,000 pages lets SQLite start its log twice in a row."""
+    seen = []
+
+    def write(path: Path, mark: Mark) -> None:
+        original(path, mark)
+        alone = read_mark_without_log(tmp_path / DATABASE)
+        seen.append((alone.generation if alone else None, mark.generation))
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS large (value BLOB)")
+        connection.execute("DELETE FROM large")
+        connection.executemany("INSERT INTO large VALUES (?)", [(bytes(3900),)] * 2500)
+
+    original = generation_module._write
+    monkeypatch.setattr(generation_module, "_write", write)
+    store = Store.open(tmp_path, reserve_bytes=0)
+    for _ in range(8):
+        await store._database.write(fill)
+    await store.close()
+    marks = [mark for _, mark in seen]
+    assert len(marks) >= 4
+    assert marks == sorted(set(marks)), "the file never goes back"
+    assert all(alone is None or alone >= mark - 1 for alone, mark in seen)

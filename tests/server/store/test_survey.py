@@ -99,7 +99,7 @@ async def test_a_deleted_database_is_refused_and_nothing_is_changed(tmp_path: Pa
     told = str(caught.value)
     assert f"datasets/{dataset} holds shards with images" in told
     assert f"jobs/{job} holds checkpoints" in told
-    assert "has seen generation 1" in told
+    assert "has seen generation 2" in told
     assert "Restore the database" in told
 
 
