@@ -47,7 +47,7 @@ test: $(INSTALLED)
 
 ROUNDS ?= 50
 soak: $(INSTALLED)
-	MANYVIEW_SOAK=$(ROUNDS) MANYVIEW_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/faults $(TEST_ARGS)
+	MANYVIEW_SOAK=$(ROUNDS) MANYVIEW_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults $(TEST_ARGS)
 
 # The reference in an environment of its own, beside all that the tests need.
 $(REFERENCE)/.installed: requirements/parity.txt $(INSTALLED)

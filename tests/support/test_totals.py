@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import totals as totals_module
 from totals import Totals
 
 
@@ -27,3 +30,18 @@ def test_a_failed_round_stays_listed_and_is_run_again(tmp_path: Path) -> None:
     totals.add("kills", 4, passed=True, seconds=1, figures={})
     assert totals.has_passed("kills", 4)
     assert totals.summary() == {"rounds": 1, "failed_rounds": 1}
+
+
+def test_processes_that_add_at_once_lose_no_round(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from totals import Totals\n"
+        "totals = Totals(pathlib.Path(sys.argv[1]))\n"
+        "for seed in range(int(sys.argv[2]), 200, 4):\n"
+        "    totals.add('kills', seed, passed=True, seconds=0, figures={'kills': 1})\n"
+    )
+    path, place = tmp_path / "totals.json", Path(totals_module.__file__).parent
+    command = [sys.executable, "-c", program, str(path)]
+    processes = [subprocess.Popen([*command, str(first)], cwd=place) for first in range(4)]
+    assert [process.wait(30) for process in processes] == [0, 0, 0, 0]
+    assert Totals(path).summary() == {"rounds": 200, "failed_rounds": 0, "kills": 200}

@@ -1,14 +1,17 @@
 """What all soak runs have shown so far: for each test the rounds that passed and failed, and the sum of their figures.
 
 One JSON file, written anew after each round, so that a run that is cut off has lost nothing and the next one goes on.
+Several processes may add rounds at once.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ class Totals:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._tests: dict[str, dict[str, Any]] = json.loads(path.read_text())["tests"] if path.exists() else {}
+        self._tests = _read(path)
 
     def has_passed(self, test: str, seed: int) -> bool:
         """Whether a round was run before, without a failure."""
@@ -29,7 +32,13 @@ class Totals:
 
     def add(self, test: str, seed: int, *, passed: bool, seconds: float, figures: Mapping[str, float]) -> None:
         """Count a round and write the file. A round that failed once stays listed as failed, whatever comes later;
-        one that failed after it had passed, in its teardown, is to be run again."""
+        one that failed after it had passed, in its teardown, is run again."""
+        with _locked(self._path.parent):
+            self._tests = _read(self._path)
+            self._add(test, seed, passed=passed, seconds=seconds, figures=figures)
+            self._write()
+
+    def _add(self, test: str, seed: int, *, passed: bool, seconds: float, figures: Mapping[str, float]) -> None:
         entry = self._tests.setdefault(test, {"passed": [], "failed": [], "seconds": 0.0, "figures": {}})
         others = {*entry["passed"]} - {seed}
         entry["passed"] = sorted(others | {seed} if passed else others)
@@ -38,7 +47,6 @@ class Totals:
         for name, value in figures.items():
             before = entry["figures"].get(name, 0)
             entry["figures"][name] = max(before, value) if name.startswith(MOST) else before + value
-        self._write()
 
     def summary(self) -> dict[str, float]:
         """The figures over all tests."""
@@ -57,6 +65,22 @@ class Totals:
         # Lists of seeds on one line each: the file is read by people, and kept under version control.
         draft.write_text(_on_one_line(json.dumps(content, indent=1)) + "\n")
         os.replace(draft, self._path)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    tests: dict[str, dict[str, Any]] = json.loads(path.read_text())["tests"] if path.exists() else {}
+    return tests
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other processes that add rounds waiting while the block runs."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _on_one_line(text: str) -> str:
