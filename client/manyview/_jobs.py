@@ -118,11 +118,15 @@ class Job:
 
     def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
         """Wait until the job has succeeded, through pauses too. Raises TrainJobFailed with reason and hint,
-        TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then. Raises
-        ValueError for a `timeout_s` of 0; call `refresh` to look once."""
+        TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then. A
+        `timeout_s` of 0 looks once. Raises ValueError for one below 0."""
         began = time.monotonic()
-        info = self._look(timeout_s, positive_s("timeout_s", timeout_s))
+        if timeout_s is not None and timeout_s < 0:
+            raise ValueError(f"timeout_s must be at least 0, or None for no limit, not {timeout_s}")
+        info = self._look(timeout_s, LOOK_S if timeout_s == 0 else timeout_s)
         if not info.is_terminal:
+            if timeout_s == 0:
+                raise DeadlineExceeded(f"{self.name} is {info.state}: not done within 0 s")
             reconnect_s = self._rpcs.channel.deadlines.reconnect_s
             for _ in _metrics.follow(
                 self._rpcs,

@@ -55,7 +55,7 @@ CALLS: dict[str, tuple[Callable[[manyview.Client], Any], str]] = {
         lambda c: c.job("j").metrics(reconnect_timeout_s=0),
         "reconnect_timeout_s must be above 0",
     ),
-    "a wait": (lambda c: c.job("j").wait(0), "timeout_s must be above 0"),
+    "a wait": (lambda c: c.job("j").wait(-1), "timeout_s must be at least 0"),
     "statuses": (lambda c: c.images("pets", statuses=[]), "statuses must name at least one"),
     "an upload's id": (lambda c: c.upload([b"a"], "pets", upload_id=""), "upload_id must not be empty"),
     "a method": (lambda c: c.train("pets", method=""), "method must not be empty"),

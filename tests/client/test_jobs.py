@@ -203,8 +203,13 @@ def test_the_first_look_at_a_job_is_within_the_limit_too(job: manyview.Job, serv
     (look,) = [call for call in server.calls if call.rpc == "GetTrainJob"]
     assert look.deadline_s is not None
     assert look.deadline_s < 2, "the wire rounds up; the client's deadline for calls is 10 s"
-    with pytest.raises(ValueError, match="timeout_s must be above 0"):
+
+
+def test_waiting_for_no_time_looks_once(job: manyview.Job, server: FakeServer) -> None:
+    with pytest.raises(TimeoutError, match=r"not done within 0 s"):
         job.wait(timeout_s=0)
+    server.finish_job(job.name)
+    assert job.wait(timeout_s=0).state == "SUCCEEDED"
 
 
 def test_only_a_terminal_job_can_be_deleted(client: manyview.Client, job: manyview.Job, server: FakeServer) -> None:
