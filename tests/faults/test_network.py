@@ -198,7 +198,8 @@ def test_clients_notice_a_dead_path_by_themselves_and_go_on_when_there_is_anothe
     stage: Stage, proxy: Proxy, tmp_path: Path
 ) -> None:
     """The path is gone for longer than any call may take."""
-    photos = write_photos(tmp_path / "photos", 96, seed=7)
+    # Far more than the SDK pulls ahead of their acknowledgements: the upload must not be over when the path dies.
+    photos = write_photos(tmp_path / "photos", 480, seed=7)
     deadlines = manyview.Deadlines(unary_s=2, embed_s=20, idle_s=20, reconnect_s=60)
     uploads, events = (History(tmp_path / name) for name in ("uploads", "events"))
     stop = threading.Event()
