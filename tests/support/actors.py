@@ -110,9 +110,9 @@ def upload(client: manyview.Client, history: History, dataset: str, folder: str,
         for path in paths[logged:done]:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             history.log("acked", dataset=dataset, key=path.relative_to(folder).as_posix(), sha256=sha256)
-        # What an earlier run sent is passed over one by one, without a pause.
-        if done - logged > 1:
-            time.sleep(float(pause_s))
+        # The SDK pulls and sends up to 64 images while this thread sleeps: so the pause is for each batch of 8. What an
+        # earlier run sent is passed over at once, and costs one long pause.
+        time.sleep(float(pause_s) * min(done - logged, 64) / 8)
         logged = done
 
     report = client.upload(folder, dataset=dataset, progress=progress).upload
