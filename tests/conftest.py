@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import manyview
 from harness import ServerProcess, wait_until
+
+# Tests run beside others on few cores: how long one example takes there says nothing about the code.
+hypothesis.settings.register_profile("few-cores", deadline=None)
+hypothesis.settings.load_profile("few-cores")
 
 
 @pytest.fixture(scope="session")
