@@ -10,6 +10,7 @@ import pytest
 
 import manyview
 from harness import ServerProcess, wait_until
+from loop_times import LONGEST
 
 # Tests run beside others on few cores: how long one example takes there says nothing about the code.
 hypothesis.settings.register_profile("few-cores", deadline=None)
@@ -52,3 +53,17 @@ def client(server: ServerProcess) -> Iterator[manyview.Client]:
     """A client of the shared server."""
     with server.client() as shared:
         yield shared
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the longest callback of all servers' event loops, as the fault tests noted them."""
+    found = [
+        (*value, report.nodeid)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, value in getattr(report, "user_properties", ())
+        if key == LONGEST
+    ]
+    if found:
+        ms, name, test = max(found)
+        terminalreporter.line(f"longest callback of the loop: {ms} ms in {test} ({name})")

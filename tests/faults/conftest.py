@@ -1,6 +1,6 @@
 """Under soak: rounds that passed before are left out, each round is counted as it ends, and a skip is a failure.
 
-Every run ends with the longest callback of all servers' event loops.
+The longest callback of each test's servers is noted; `tests/conftest.py` prints the longest of all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import ServerProcess
-from loop_times import LoopTimes
+from loop_times import LONGEST, LoopTimes
 from rounds import soaking
 from totals import Totals
 
@@ -25,7 +25,6 @@ MINUTES = "MANYVIEW_SOAK_MINUTES"
 
 STARTED = time.monotonic()
 
-LONGEST = "longest_callback"
 LOOP_TIMES = LoopTimes()
 
 
@@ -53,6 +52,8 @@ def pytest_runtest_makereport(
     if report.when == "call" or report.failed:
         figures: dict[str, Any] = {}
         for name, value in item.user_properties:
+            if name == LONGEST:
+                continue
             figures[name] = value if name.startswith("max_") else figures.get(name, 0) + value
         test, seed = _round(item)
         counted = figures if report.when == "call" else {}
@@ -76,24 +77,10 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    _print_longest_callback(terminalreporter)
     if soaking():
         terminalreporter.section(f"totals of all soak runs, in {TOTALS}")
         for name, value in Totals(TOTALS).summary().items():
             terminalreporter.line(f"{name:24} {value:g}")
-
-
-def _print_longest_callback(terminalreporter: pytest.TerminalReporter) -> None:
-    found = [
-        (*value, report.nodeid)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for key, value in getattr(report, "user_properties", ())
-        if key == LONGEST
-    ]
-    if found:
-        ms, name, test = max(found)
-        terminalreporter.line(f"longest callback of the loop: {ms} ms in {test} ({name})")
 
 
 def _round(item: pytest.Item) -> tuple[str, int]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+LONGEST = "longest_callback"
+"""The property of a test that holds the milliseconds and the name of its servers' longest callback."""
 LINE = re.compile(rb"longest callback of the event loop: ([0-9]+) ms [^\"]*? in ([^\"]+)")
 
 
