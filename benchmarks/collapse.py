@@ -27,19 +27,20 @@ from PIL import Image
 from torch import Tensor
 
 from manyview_server.learn import methods, optimizers
-from manyview_server.learn.alarms import LOW_RATIO, Alarms
-from manyview_server.learn.collapse import effective_rank_of_gram, healthy_std
-from manyview_server.learn.evaluation import knn_top1
+from manyview_server.learn.evaluation.alarms import LOW_RATIO, Alarms
+from manyview_server.learn.evaluation.collapse import effective_rank_of_gram, healthy_std
+from manyview_server.learn.evaluation.knn import knn_top1
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import METHODS, Method, Moment, StepOutput, Views, build_method
-from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
+from manyview_server.learn.methods.distillation.simsiam import SimSiam, SimSiamSettings
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import StepResult, train_step
 from manyview_server.learn.views import make_views
-from manyview_server.messages import AlertRaised, Message, ScalarsLogged
-from manyview_server.worker import diagnostics
+from manyview_server.messages.message import Message
+from manyview_server.messages.training import AlertRaised, ScalarsLogged
 from manyview_server.worker.channel import Channel
-from manyview_server.worker.reporter import StepReporter
+from manyview_server.worker.evaluation import diagnostics
+from manyview_server.worker.training.reporter import StepReporter
 
 RESULTS = Results("collapse")
 PICTURE = Path(__file__).parent.parent / "docs" / "collapse.png"

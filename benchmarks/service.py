@@ -27,9 +27,9 @@ from manyview_server.learn.methods import Moment, build_method, resolve
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
-from manyview_server.supervise.budget import available_cores
-from manyview_server.worker import decoder
-from manyview_server.worker.models import EmbeddingModel, ModelKey, load
+from manyview_server.supervise.cores import available_cores
+from manyview_server.worker.embedding.model_cache import EmbeddingModel, ModelKey, load
+from manyview_server.worker.images import decoder
 
 RESULTS = Results("service")
 ROUNDS = 3

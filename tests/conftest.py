@@ -9,8 +9,8 @@ import hypothesis
 import pytest
 
 import manyview
-from harness import ServerProcess, wait_until
-from loop_times import LONGEST
+from support.service.harness import ServerProcess, wait_until
+from support.service.loop_times import LONGEST
 
 # Tests run beside others on few cores: how long one example takes there says nothing about the code.
 hypothesis.settings.register_profile("few-cores", deadline=None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +35,10 @@ def test_the_front_imports_neither_torch_nor_an_image_library() -> None:
 def test_learning_needs_neither_grpc_nor_anything_else_of_ours() -> None:
     code = (
         "import sys; sys.modules['grpc'] = sys.modules['google'] = None; import manyview_server.learn.methods, "
-        "manyview_server.learn.step, manyview_server.learn.views, manyview_server.learn.evaluation; "
+        "manyview_server.learn.step, manyview_server.learn.views, manyview_server.learn.evaluation.knn; "
         "print(sorted({n.split('.')[1] for n in sys.modules if n.startswith('manyview_server.')}))"
     )
-    assert run(code) == "['learn']"
+    assert run(code) == "['configuration', 'learn']"
 
 
 def test_the_roots_are_no_packages() -> None:
@@ -53,3 +56,28 @@ def test_importing_the_client_costs_about_as_much_as_importing_grpc(module: str)
     pairs = [(seconds(f"import {module}"), seconds("import grpc, google.protobuf")) for _ in range(7)]
     ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
     assert ours <= 1.2 * theirs
+
+
+ROOT = Path(__file__).parent.parent
+MOST_FILES = 14
+
+
+def sources(*folders: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.splitlines()]
+
+
+def test_no_folder_holds_more_files_than_a_reader_can_survey() -> None:
+    # The generator decides how many stubs there are.
+    sizes = Counter(path.parent.relative_to(ROOT).as_posix() for path in sources() if path.parent.name != "v1")
+    assert {folder: size for folder, size in sizes.items() if size > MOST_FILES} == {}
+
+
+def test_every_package_says_what_each_of_its_files_is() -> None:
+    for folder in sorted({path.parent for path in sources("client/manyview", "server/manyview_server")}):
+        if folder.name == "v1" or not (folder / "__init__.py").exists():
+            continue
+        says = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        missing = {file for file in files if f"`{file}`" not in says}
+        assert missing == set(), folder

@@ -9,7 +9,7 @@ import typer
 
 from manyview._cli.main import app
 from manyview_server.config import ServeSettings
-from manyview_server.store.database import EXIT_SYNC_FAILED
+from manyview_server.store.database.database import EXIT_SYNC_FAILED
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/operations.md").read_text()

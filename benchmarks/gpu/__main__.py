@@ -15,11 +15,12 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "client"), str(ROOT / "server")]  # a bare machine has not installed manyview
 os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(":")
 
-from benchmarks.gpu import wheels  # noqa: E402  (it needs the paths above, as all below)
 from benchmarks.gpu.document import Document, failures, figures_table, sections_table  # noqa: E402
 from benchmarks.gpu.plan import RUN_S, SECTIONS  # noqa: E402
 from benchmarks.gpu.sections import Runner, end_process_at  # noqa: E402
 from benchmarks.results import FOLDER  # noqa: E402
+
+from benchmarks.gpu import wheels  # noqa: E402  (it needs the paths above, as all below)
 
 
 def main() -> int:

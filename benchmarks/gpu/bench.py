@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.gpu import wheels
 from benchmarks.gpu.sections import Record
 from benchmarks.results import machine
 from torch import Tensor
 
+from benchmarks.gpu import wheels
 from manyview_server.worker.exact_float32 import compute_float32_exactly
 
 CPU = torch.device("cpu")

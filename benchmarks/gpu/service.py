@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.gpu import pictures
 from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.comparisons import pictures
 from torch import Tensor
 
 WIDTH, HEIGHT = 400, 533
@@ -115,7 +115,7 @@ def latency_of_a_bare_network(bench: Bench, paths: list[Path]) -> None:
     """The peer of row G15: torchvision's network in this process, with decoding and without."""
     from torchvision.models import resnet50
 
-    from manyview_server.worker import decoder
+    from manyview_server.worker.images import decoder
 
     network = resnet50().eval().to(bench.device)
     data = [path.read_bytes() for path in paths[:100]]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.gpu import pictures
 from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.comparisons import pictures
 from torch import Tensor
 
 from manyview_server.learn import optimizers

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from manyview_server.learn.evaluation import knn_top1
+from manyview_server.learn.evaluation.knn import knn_top1
 
 TRAIN_IMAGES_PER_CLASS = 1000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,15 +8,20 @@
 
 Names load on first use, so that `import manyview` costs next to nothing: neither gRPC, protobuf nor numpy is imported
 before they are needed, and torch never is.
+
+- `_client`: everything that a user asks for, one method each. `_jobs`: a train job as a handle.
+- `_types`, `_errors`: the values and the errors that the SDK gives back. `testing`: a fake server for tests.
+- `_local`, `_log_tail`: a private server as a child process, and the end of its log.
+- `_convert`: protobuf messages to values. `_names`: names of resources. `_arguments`: checks of arguments.
+- `_progress`: the progress bar.
+- `_transport/`: calls. `_uploads/`: images in. `_results/`: what comes back. `_cli/`: the command line.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manyview._channel import Deadlines, TLSOptions
     from manyview._client import Client
-    from manyview._embeddings import Embeddings
     from manyview._errors import (
         Aborted,
         AlreadyExists,
@@ -43,8 +48,10 @@ if TYPE_CHECKING:
     )
     from manyview._jobs import Job
     from manyview._local import local
-    from manyview._metrics import Event, History
-    from manyview._preview import Preview
+    from manyview._results.embeddings import Embeddings
+    from manyview._results.events import Event, History
+    from manyview._results.preview import Preview
+    from manyview._transport.channel import Deadlines, TLSOptions
     from manyview._types import (
         Backbone,
         Dataset,
@@ -75,9 +82,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "_channel": ("Deadlines", "TLSOptions"),
+    "_transport.channel": ("Deadlines", "TLSOptions"),
     "_client": ("Client",),
-    "_embeddings": ("Embeddings",),
+    "_results.embeddings": ("Embeddings",),
     "_errors": (
         "Aborted",
         "AlreadyExists",
@@ -104,8 +111,8 @@ _HOMES = {
     ),
     "_jobs": ("Job",),
     "_local": ("local",),
-    "_metrics": ("Event", "History"),
-    "_preview": ("Preview",),
+    "_results.events": ("Event", "History"),
+    "_results.preview": ("Preview",),
     "_types": (
         "Backbone",
         "Dataset",

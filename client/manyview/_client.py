@@ -12,15 +12,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from manyview import _convert, _dataset_embeddings, _embeddings, _export, _images, _models, _preview, _selection
+from manyview import _convert, _names
 from manyview._arguments import positive_s, some, text
-from manyview._channel import Channel, Deadlines, TLSOptions
-from manyview._embeddings import Embeddings, EmbedRun
 from manyview._errors import AlreadyExists, NotFound, UploadChanged, UploadRejected
-from manyview._jobs import Job
-from manyview._preview import Preview
+from manyview._jobs import Job, list_models
 from manyview._progress import ProgressOption, gauge, reporter
-from manyview._rpcs import Rpcs
+from manyview._results import dataset_embeddings, embeddings, export, preview, selection
+from manyview._results.embeddings import Embeddings, EmbedRun
+from manyview._results.preview import Preview
+from manyview._transport.channel import Channel, Deadlines, TLSOptions
+from manyview._transport.rpcs import Rpcs
 from manyview._types import (
     Dataset,
     DuplicateGroup,
@@ -32,7 +33,8 @@ from manyview._types import (
     StoredImage,
     UploadReport,
 )
-from manyview._upload import Upload
+from manyview._uploads import sources
+from manyview._uploads.upload import Upload
 from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2
 
 _DEFAULT_METHOD = "simclr"
@@ -91,7 +93,7 @@ class Client:
         images: Any,
         dataset: Dataset | str,
         *,
-        labels: _images.Labels | None = None,
+        labels: sources.Labels | None = None,
         upload_id: str | None = None,
         progress: ProgressOption = None,
         on_rejected: Literal["report", "raise"] = "report",
@@ -110,10 +112,10 @@ class Client:
         """
         if on_rejected not in ("report", "raise"):
             raise ValueError(f"on_rejected must be 'report' or 'raise', not {on_rejected!r}")
-        name = _models.dataset_name(dataset)
+        name = _names.dataset_name(dataset)
         text("upload_id", upload_id)
         limits = self._info.limits
-        source = _images.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
+        source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
         self._create_dataset_if_missing(name)
         report = self._upload(source, name, upload_id or _upload_id(name, source), progress, own_id=upload_id is None)
         if report.num_rejected and on_rejected == "raise":
@@ -121,7 +123,7 @@ class Client:
         return replace(self.dataset(name), upload=report)
 
     def _upload(
-        self, source: _images.ImageSource, name: str, upload_id: str, progress: ProgressOption, *, own_id: bool
+        self, source: sources.ImageSource, name: str, upload_id: str, progress: ProgressOption, *, own_id: bool
     ) -> UploadReport:
         with reporter(progress, f"upload to {name}", source.total) as advance:
             upload = Upload(self._rpcs, source, name, upload_id, self._info.limits, advance)
@@ -146,13 +148,13 @@ class Client:
         """A new, empty data set, such as one that a job is to follow; `upload` creates its own.
 
         Raises AlreadyExists DATASET_EXISTS."""
-        dataset_id = _models.dataset_name(name).removeprefix("datasets/")
+        dataset_id = _names.dataset_name(name).removeprefix("datasets/")
         request = dataset_service_pb2.CreateDatasetRequest(dataset_id=dataset_id)
         return _convert.dataset(self._rpcs.create_dataset(request).dataset)
 
     def dataset(self, name: str) -> Dataset:
         """A data set by name or id."""
-        request = dataset_service_pb2.GetDatasetRequest(name=_models.dataset_name(name))
+        request = dataset_service_pb2.GetDatasetRequest(name=_names.dataset_name(name))
         return _convert.dataset(self._rpcs.get_dataset(request).dataset)
 
     def datasets(self) -> list[Dataset]:
@@ -169,7 +171,7 @@ class Client:
 
     def delete_dataset(self, dataset: Dataset | str) -> None:
         """Remove a data set and its images. Raises FailedPrecondition DATASET_IN_USE while a job reads it."""
-        self._rpcs.delete_dataset(dataset_service_pb2.DeleteDatasetRequest(name=_models.dataset_name(dataset)))
+        self._rpcs.delete_dataset(dataset_service_pb2.DeleteDatasetRequest(name=_names.dataset_name(dataset)))
 
     def images(self, dataset: Dataset | str, statuses: Iterable[str] | None = None) -> Iterator[StoredImage]:
         """The images of a data set in the order of their commit, fetched page by page. `statuses`: any of STORED,
@@ -179,7 +181,7 @@ class Client:
         for name in names:
             if name not in known:
                 raise ValueError(f"unknown status {name.removeprefix('STATUS_')}: STORED, REJECTED or UNREADABLE")
-        return self._list_images(_models.dataset_name(dataset), names)
+        return self._list_images(_names.dataset_name(dataset), names)
 
     def _list_images(self, name: str, statuses: list[str]) -> Iterator[StoredImage]:
         token = ""
@@ -196,7 +198,7 @@ class Client:
         """The file of one stored image, as it was sent; `image` is one that was listed, or a key. Raises NotFound
         IMAGE_NOT_FOUND, FailedPrecondition KEY_AMBIGUOUS and, where the disk lost or changed it, DataLoss."""
         request = dataset_service_pb2.GetImageRequest(
-            dataset=_models.dataset_name(dataset), image=_models.image_ref(image)
+            dataset=_names.dataset_name(dataset), image=_names.image_ref(image)
         )
         return self._rpcs.get_image(request).data
 
@@ -249,7 +251,7 @@ class Client:
 
     def job(self, name: str) -> Job:
         """A job by name or id."""
-        request = train_job_service_pb2.GetTrainJobRequest(name=_models.job_name(name))
+        request = train_job_service_pb2.GetTrainJobRequest(name=_names.job_name(name))
         return Job(self._rpcs, _convert.train_job(self._rpcs.get_train_job(request).train_job))
 
     def jobs(self) -> list[Job]:
@@ -288,20 +290,18 @@ class Client:
 
         Raises InvalidArgument with every violation named, FailedPrecondition where a plugin fails.
         """
-        wanted = _preview.request(
-            job=job, method=method, config=config, seed=seed, epoch=epoch, default=_DEFAULT_METHOD
-        )
+        wanted = preview.request(job=job, method=method, config=config, seed=seed, epoch=epoch, default=_DEFAULT_METHOD)
         errors = {}
-        are_stored, images = _models.are_stored(images)
+        are_stored, images = _names.are_stored(images)
         if dataset is not None or are_stored:
-            wanted.dataset = "" if dataset is None else _models.dataset_name(dataset)
-            found = _preview.stored(images)
+            wanted.dataset = "" if dataset is None else _names.dataset_name(dataset)
+            found = preview.stored(images)
         else:
-            files = _preview.sent(images, self._info.limits)
+            files = preview.sent(images, self._info.limits)
             errors = {at: image.error for at, (image, _) in enumerate(files) if image.error is not None}
             found = [(image.key, message) for image, message in files]
         wanted.images.extend(message for _, message in found)
-        return _preview.preview([key for key, _ in found], errors, self._rpcs.preview_views(wanted))
+        return preview.preview([key for key, _ in found], errors, self._rpcs.preview_views(wanted))
 
     # --- embeddings and weights out
 
@@ -321,14 +321,14 @@ class Client:
         Returns rows in the order of the images; the row of an image that cannot be decoded is NaN and has an entry in
         `.errors`. `output` is "backbone" or "projection", `dtype` "float32" or "float16".
         """
-        how = _embeddings.options(output, l2_normalize, dtype)
-        source = _images.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
+        how = embeddings.options(output, l2_normalize, dtype)
+        source = sources.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
         chunks = []
         with reporter(progress, "embed", source.total) as advance:
             for chunk in self._embed(source, model, how, batch_size):
                 chunks.append(chunk)
                 advance(len(chunk))
-        return _embeddings.joined(chunks)
+        return embeddings.joined(chunks)
 
     def embed_iter(
         self,
@@ -341,15 +341,15 @@ class Client:
         batch_size: int = 64,
     ) -> Iterator[Embeddings]:
         """As `embed`, but in chunks as they come, with bounded memory: for images without end."""
-        how = _embeddings.options(output, l2_normalize, dtype)
-        source = _images.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
+        how = embeddings.options(output, l2_normalize, dtype)
+        source = sources.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
         return self._embed(source, model, how, batch_size)
 
     def _embed(
-        self, source: _images.ImageSource, model: Job | Model | str, how: Any, batch_size: int
+        self, source: sources.ImageSource, model: Job | Model | str, how: Any, batch_size: int
     ) -> Iterator[Embeddings]:
-        made = _embeddings.batches(iter(source), batch_size, self._info.limits)
-        return EmbedRun(self._rpcs, _models.model_name(model), how).run(made)
+        made = embeddings.batches(iter(source), batch_size, self._info.limits)
+        return EmbedRun(self._rpcs, _names.model_name(model), how).run(made)
 
     def embed_dataset(
         self,
@@ -373,7 +373,7 @@ class Client:
         """
         asked = _embed_dataset_request(dataset, model, output, l2_normalize, dtype, version, pca, whiten)
         with gauge(progress, f"embed {asked.dataset}") as report:
-            return _embeddings.joined(list(_dataset_embeddings.pages(self._rpcs, asked, report)))
+            return embeddings.joined(list(dataset_embeddings.pages(self._rpcs, asked, report)))
 
     def embed_dataset_iter(
         self,
@@ -389,7 +389,7 @@ class Client:
     ) -> Iterator[Embeddings]:
         """As `embed_dataset`, but in chunks as they come, with bounded memory; `.start` is a chunk's first row."""
         asked = _embed_dataset_request(dataset, model, output, l2_normalize, dtype, version, pca, whiten)
-        return _dataset_embeddings.pages(self._rpcs, asked, lambda _done, _total: None)
+        return dataset_embeddings.pages(self._rpcs, asked, lambda _done, _total: None)
 
     # --- which images
 
@@ -429,12 +429,12 @@ class Client:
         """
         positive_s("timeout_s", timeout_s)
         request = embed_service_pb2.SelectSamplesRequest(
-            dataset=_models.dataset_name(dataset),
-            model="" if model is None else _models.model_name(model),
-            output=None if output is None else _selection.output(output),
-            metric=None if metric is None else _selection.metric(metric),
-            chosen=[_models.image_ref(image) for image in chosen],
-            balance=_selection.balance(balance),
+            dataset=_names.dataset_name(dataset),
+            model="" if model is None else _names.model_name(model),
+            output=None if output is None else selection.output(output),
+            metric=None if metric is None else selection.metric(metric),
+            chosen=[_names.image_ref(image) for image in chosen],
+            balance=selection.balance(balance),
         )
         _convert.set_count(request, "version", version)
         _convert.set_count(request, "count", count)
@@ -445,9 +445,9 @@ class Client:
             "like": like,
             "like_keys": like_keys,
         }
-        _selection.set_strategy(request, strategy, given, self._info.limits)
+        selection.set_strategy(request, strategy, given, self._info.limits)
         with gauge(progress, f"select from {request.dataset}") as report:
-            return _selection.select(self._rpcs, request, report, timeout_s)
+            return selection.select(self._rpcs, request, report, timeout_s)
 
     def neighbors(
         self,
@@ -470,17 +470,17 @@ class Client:
         """
         positive_s("timeout_s", timeout_s)
         request = embed_service_pb2.FindNeighborsRequest(
-            dataset=_models.dataset_name(dataset),
-            model=_models.model_name(model),
-            output=_selection.output(output),
-            metric=_selection.metric(metric),
+            dataset=_names.dataset_name(dataset),
+            model=_names.model_name(model),
+            output=selection.output(output),
+            metric=selection.metric(metric),
         )
         _convert.set_count(request, "version", version)
         _convert.set_count(request, "num_neighbors", num_neighbors)
         limits = self._info.limits
-        asked = _selection.queries(images, keys, limits)
+        asked = selection.queries(images, keys, limits)
         with gauge(progress, f"neighbors in {request.dataset}") as report:
-            return _selection.neighbors(self._rpcs, request, asked, limits, report, timeout_s)
+            return selection.neighbors(self._rpcs, request, asked, limits, report, timeout_s)
 
     def duplicates(
         self,
@@ -498,31 +498,31 @@ class Client:
         of their first images. 0 finds images with equal embeddings."""
         positive_s("timeout_s", timeout_s)
         request = embed_service_pb2.FindDuplicatesRequest(
-            dataset=_models.dataset_name(dataset),
-            model=_models.model_name(model),
-            output=_selection.output(output),
-            metric=_selection.metric(metric),
+            dataset=_names.dataset_name(dataset),
+            model=_names.model_name(model),
+            output=selection.output(output),
+            metric=selection.metric(metric),
             max_distance=max_distance,
         )
         _convert.set_count(request, "version", version)
         with gauge(progress, f"duplicates in {request.dataset}") as report:
-            return _selection.duplicates(self._rpcs, request, report, timeout_s)
+            return selection.duplicates(self._rpcs, request, report, timeout_s)
 
     # --- models
 
     def models(self, job: Job | str | None = None) -> list[Model]:
         """What can embed: the checkpoints of one job, or of all jobs and then the plain backbones."""
-        return list(_models.list_models(self._rpcs, "" if job is None else _models.job_name(job)))
+        return list(list_models(self._rpcs, "" if job is None else _names.job_name(job)))
 
     def model(self, model: Job | str) -> Model:
         """A model by name; a job means its newest checkpoint."""
-        request = model_service_pb2.GetModelRequest(name=_models.model_name(model))
+        request = model_service_pb2.GetModelRequest(name=_names.model_name(model))
         return _convert.model(self._rpcs.get_model(request).model)
 
     def export(self, model: Job | Model | str, path: str | PathLike[str]) -> Path:
         """Write a model's backbone to `path` as a safetensors file, which torchvision loads as it is. The file
         appears when it is complete and its SHA-256 is right."""
-        return _export.export(self._rpcs, _models.model_name(model), Path(path))
+        return export.export(self._rpcs, _names.model_name(model), Path(path))
 
     # --- the server
 
@@ -567,11 +567,11 @@ def _train_request(
         raise ValueError(f"{name} is given twice, as an argument and in config")
     return train_job_service_pb2.CreateTrainJobRequest(
         follow=None if follow is None else train_job_service_pb2.Follow(min_images=follow),
-        dataset="" if dataset is None else _models.dataset_name(dataset),
+        dataset="" if dataset is None else _names.dataset_name(dataset),
         method=text("method", method) or ("" if has_origin else _DEFAULT_METHOD),
         config=_convert.config_struct({**(config or {}), **given}),
-        clone_from="" if clone_from is None else _models.job_name(clone_from),
-        continue_from="" if continue_from is None else _models.model_name(continue_from),
+        clone_from="" if clone_from is None else _names.job_name(clone_from),
+        continue_from="" if continue_from is None else _names.model_name(continue_from),
     )
 
 
@@ -586,16 +586,16 @@ def _embed_dataset_request(
     whiten: bool,
 ) -> embed_service_pb2.EmbedDatasetRequest:
     request = embed_service_pb2.EmbedDatasetRequest(
-        dataset=_models.dataset_name(dataset),
-        model=_models.model_name(model),
-        options=_embeddings.options(output, l2_normalize, dtype),
-        pca=_dataset_embeddings.pca(pca, whiten),
+        dataset=_names.dataset_name(dataset),
+        model=_names.model_name(model),
+        options=embeddings.options(output, l2_normalize, dtype),
+        pca=dataset_embeddings.pca(pca, whiten),
     )
     _convert.set_count(request, "version", version)
     return request
 
 
-def _upload_id(dataset: str, source: _images.ImageSource) -> str:
+def _upload_id(dataset: str, source: sources.ImageSource) -> str:
     """The same for the same names in the same data set, so that a second run finds the first; random for iterators."""
     if source.identity is None:
         return uuid.uuid4().hex

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
-from manyview import _convert, _export, _metrics, _models
+from manyview import _convert
 from manyview._arguments import count, positive_s, some
-from manyview._deadline import LOOK_S, Deadline
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
-from manyview._metrics import Event, History
-from manyview._rpcs import Rpcs
-from manyview._stream import Stream
+from manyview._results import events, export
+from manyview._results.events import Event, History
+from manyview._transport.deadline import LOOK_S, Deadline
+from manyview._transport.rpcs import Rpcs
+from manyview._transport.stream import Stream
 from manyview._types import LogLine, Model, TrainJobInfo
+from manyview.v1 import model_service_pb2
 from manyview.v1 import train_job_service_pb2 as pb
 
 _MAX_LOG_LINES = 10_000
@@ -73,12 +75,12 @@ class Job:
         event; `metadata` has the sequences of the oldest and the newest event held, "oldest" and "newest".
         """
         reconnect_s = positive_s("reconnect_timeout_s", reconnect_timeout_s)
-        return _metrics.follow(
+        return events.follow(
             self._rpcs,
             self.name,
             after=after,
             live=follow,
-            kinds=_metrics.kind_names(kinds),
+            kinds=events.kind_names(kinds),
             reconnect_s=self._rpcs.channel.deadlines.reconnect_s if reconnect_s is None else reconnect_s,
         )
 
@@ -86,7 +88,7 @@ class Job:
         """The scalars so far as a table, without superseded rows; with `max_rows`, 2 or more, thinned to about so
         many. `names`: only these scalars."""
         max_rows = count("max_rows", max_rows, at_least=2)
-        return _metrics.query(
+        return events.query(
             self._rpcs, self.name, names=some("names", [names] if isinstance(names, str) else names), max_rows=max_rows
         )
 
@@ -105,7 +107,7 @@ class Job:
             return self._rpcs.tail_logs(pb.TailLogsRequest(train_job=self.name, num_lines=wanted, follow=follow))
 
         reconnect_s = self._rpcs.channel.deadlines.reconnect_s
-        for message in _metrics.messages(
+        for message in events.messages(
             reopen,
             reconnect_s=reconnect_s,
             longest_attempt_s=self._rpcs.channel.deadlines.longest_s,
@@ -128,11 +130,11 @@ class Job:
             if timeout_s == 0:
                 raise DeadlineExceeded(f"{self.name} is {info.state}: not done within 0 s")
             reconnect_s = self._rpcs.channel.deadlines.reconnect_s
-            for _ in _metrics.follow(
+            for _ in events.follow(
                 self._rpcs,
                 self.name,
                 after=info.last_sequence,
-                kinds=_metrics.kind_names(["state"]),
+                kinds=events.kind_names(["state"]),
                 reconnect_s=reconnect_s,
                 timeout_s=timeout_s,
                 began=began,
@@ -184,8 +186,20 @@ class Job:
 
     def checkpoints(self) -> list[Model]:
         """The checkpoints that the server keeps of this job, newest first."""
-        return list(_models.list_models(self._rpcs, self.name))
+        return list(list_models(self._rpcs, self.name))
 
     def export(self, path: str | PathLike[str]) -> Path:
         """Write the newest checkpoint's backbone as a safetensors file; see `Client.export`."""
-        return _export.export(self._rpcs, self.name, Path(path))
+        return export.export(self._rpcs, self.name, Path(path))
+
+
+def list_models(rpcs: Rpcs, job: str = "") -> Iterator[Model]:
+    """The checkpoints of a job, or of all jobs and then the plain backbones; page by page."""
+    token = ""
+    while True:
+        request = model_service_pb2.ListModelsRequest(train_job=job, page_size=1000, page_token=token)
+        reply = rpcs.list_models(request)
+        yield from map(_convert.model, reply.models)
+        token = reply.next_page_token
+        if not token:
+            return

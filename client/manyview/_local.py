@@ -17,9 +17,9 @@ from typing import Any
 
 from manyview._arguments import positive_s
 from manyview._client import Client
-from manyview._deadline import Deadline, take
 from manyview._errors import ManyviewError, Unavailable
 from manyview._log_tail import LogTail
+from manyview._transport.deadline import Deadline, take
 
 _STOP_S = 30.0
 _LOG_LINES = 15

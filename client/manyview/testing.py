@@ -22,8 +22,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from manyview import _fake_replies as fake
-from manyview._fake_errors import Refused, status_details
+from manyview._testing import replies as fake
+from manyview._testing.errors import Refused, status_details
 from manyview.v1 import (
     dataset_service_pb2,
     embed_service_pb2,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manyview_server.configuration import changed, setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import Method, MethodEntry, Moment, StepOutput, Views
-from manyview_server.learn.schema import changed, setting
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings

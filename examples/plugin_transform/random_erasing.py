@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyview_server.learn.schema import setting
+from manyview_server.configuration import setting
 from manyview_server.learn.views import Transform
 
 

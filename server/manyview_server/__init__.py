@@ -1,1 +1,11 @@
-"""manyview's server: front (gRPC), store (what survives), supervise (processes), worker (torch), learn (library)."""
+"""manyview's server.
+
+- `__main__`: the command. `config`: the settings and their one reader. `errors`: what a call can fail with.
+- `early_lock`: the data directory's lock, taken before anything slow is imported.
+- `image_header`: an image's format, size and orientation, and limits on what decoding it may cost.
+- `embedding_rows`: rows as callers ask for them. `failpoints`: where tests let a worker fail.
+- `front/`: the gRPC server. `store/`: what must survive. `supervise/`: processes.
+- `worker/`: torch. `learn/`: self-supervised learning as a library.
+- `configuration/`: the settings of a job. `messages/`, `link/`: the boundary between processes.
+- `system/`: what the operating system grants.
+"""

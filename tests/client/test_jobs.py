@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import manyview
-from manyview._fake_replies import WEIGHTS
+from manyview._testing.replies import WEIGHTS
 from manyview.testing import FakeServer
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import model_service_pb2, train_job_service_pb2

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import ServerProcess
-from wire import Wire
+from support.clients.wire import Wire
+from support.service.harness import ServerProcess
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import manyview
-from exactness import exact, last_checkpoint
-from harness import SMALL_JOB, ServerProcess, jpeg, wait_until, write_photos
+from support.learning.exactness import exact, last_checkpoint
+from support.service.harness import SMALL_JOB, ServerProcess, jpeg, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torchvision.models import resnet18
 
 import manyview
-from harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
 METHODS = ("moco", "simclr")
 EACH_STEP = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import manyview
-from certificate import make_certificate
-from harness import ServerProcess, jpeg
+from support.service.certificate import make_certificate
+from support.service.harness import ServerProcess, jpeg
 
 TOKEN = "correct-horse-battery-staple"
 QUICK = manyview.Deadlines(unary_s=2.0, reconnect_s=2.0)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import ServerProcess, jpeg
+from support.service.harness import ServerProcess, jpeg
 
-OLDEST = Path(__file__).parent.parent / "server/store/old_stores/schema-1.tar.xz"
+OLDEST = Path(__file__).parent.parent / "server/store/startup/old_stores/schema-1.tar.xz"
 PATIENCE_S = 50.0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from manyview_server.learn import schema
+from manyview_server import configuration
 from manyview_server.learn.methods import Moment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -119,4 +119,6 @@ def test_a_network_that_knows_the_turn_has_no_loss(rotation: ModuleType) -> None
 def test_settings_say_what_they_are(erasing: ModuleType, rotation: ModuleType) -> None:
     for settings in (erasing.RandomErasingSettings, rotation.RotationSettings):
         assert "arXiv" in settings.__doc__
-        assert all(field["description"].endswith(".") for field in schema.json_schema(settings)["properties"].values())
+        assert all(
+            field["description"].endswith(".") for field in configuration.json_schema(settings)["properties"].values()
+        )

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness import ServerProcess
-from loop_times import LONGEST, LoopTimes
-from rounds import soaking
-from totals import Totals
+from support.faults.rounds import soaking
+from support.faults.totals import Totals
+from support.service.harness import ServerProcess
+from support.service.loop_times import LONGEST, LoopTimes
 
 HERE = Path(__file__).parent
 TOTALS = HERE / "totals.json"

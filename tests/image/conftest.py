@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose import Compose, require_engine
+from support.service.compose import Compose, require_engine
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import manyview
-from actors import Actor
-from certificate import make_certificate
-from compose import Compose, config, require_compose
-from evidence import Evidence, database_damage, dataset_evidence, job_evidence
-from harness import SMALL_JOB, jpeg, wait_until, write_photos
-from validator import validate
+from support.clients.actors import Actor
+from support.faults.evidence import Evidence, database_damage, dataset_evidence, job_evidence
+from support.faults.validator import validate
+from support.service.certificate import make_certificate
+from support.service.compose import Compose, config, require_compose
+from support.service.harness import SMALL_JOB, jpeg, wait_until, write_photos
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(2400)]
 

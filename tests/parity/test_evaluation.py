@@ -6,9 +6,9 @@ from lightly.utils.benchmarking import knn_predict as their_knn_predict
 from lightly.utils.debug import std_of_l2_normalized
 from torch.nn import functional as F
 
-from agreement import normal
-from manyview_server.learn.collapse import representation_std
-from manyview_server.learn.evaluation import knn_predict
+from manyview_server.learn.evaluation.collapse import representation_std
+from manyview_server.learn.evaluation.knn import knn_predict
+from support.learning.agreement import normal
 
 
 @pytest.mark.parametrize("seed", range(10))

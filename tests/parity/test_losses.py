@@ -9,8 +9,8 @@ from lightly.loss.swav_loss import sinkhorn as their_sinkhorn
 from lightly.models import utils as their_utils
 from torch import Tensor
 
-from agreement import TOLERANCES, assert_losses_agree, assert_near, normal
 from manyview_server.learn import losses
+from support.learning.agreement import TOLERANCES, assert_losses_agree, assert_near, normal
 
 SHAPES = [(2, 3), (3, 1), (5, 64), (8, 16), (33, 7), (64, 128)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -10,9 +10,9 @@ from lightly.models.modules.memory_bank import MemoryBankModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from agreement import TOLERANCES, assert_losses_agree, normal
 from manyview_server.learn.losses import info_nce, nearest_keys
-from manyview_server.learn.memory_bank import MemoryBank
+from manyview_server.learn.modules.memory_bank import MemoryBank
+from support.learning.agreement import TOLERANCES, assert_losses_agree, normal
 
 
 def filled_with(keys: Tensor) -> MemoryBank:

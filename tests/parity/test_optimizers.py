@@ -9,10 +9,10 @@ from lightly.utils.lars import LARS
 from lightly.utils.scheduler import cosine_schedule, cosine_warmup_schedule
 from torch import nn
 
-from agreement import normal
-from manyview_server.learn.ema import make_teacher, update_teacher
+from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.optimizers import Lars, parameter_groups
 from manyview_server.learn.schedules import cosine, warmup_cosine
+from support.learning.agreement import normal
 
 
 def a_network(seed: int) -> nn.Module:

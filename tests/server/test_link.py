@@ -15,31 +15,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyview_server import link, messages
-from manyview_server.link import (
+from manyview_server.link import blocking, frames, streams
+from manyview_server.link.blocking import Link
+from manyview_server.link.frames import (
     MAX_ANSWER_BYTES,
     MAX_BLOB_BYTES,
     MAX_HEADER_BYTES,
     MESSAGE_TYPES,
     PREFIX,
-    AsyncLink,
-    Link,
     LinkClosed,
     LinkCorrupt,
     MessageTooLarge,
     decode,
     encode,
 )
-from manyview_server.messages import (
-    CancelEmbed,
-    EmbedDone,
-    Message,
-    RowFailed,
-    ScalarsLogged,
-    SelectionFailed,
-    StartTraining,
-    StopTraining,
-)
+from manyview_server.link.streams import AsyncLink
+from manyview_server.messages.embedding import CancelEmbed, EmbedDone, RowFailed
+from manyview_server.messages.message import Message
+from manyview_server.messages.selection import NearestFound, SelectionFailed
+from manyview_server.messages.training import ScalarsLogged, StartTraining, StopTraining
 
 DONE = EmbedDone(
     request_id=7,
@@ -71,8 +65,10 @@ def round_trip(message: Message) -> Message:
 
 
 def test_every_message_class_can_travel() -> None:
-    declared = {name for name, kind in vars(messages).items() if isinstance(kind, type) and issubclass(kind, Message)}
-    assert set(MESSAGE_TYPES) == declared - {"Message"}
+    declared = {
+        kind.__name__ for kind in Message.__subclasses__() if kind.__module__.startswith("manyview_server.messages.")
+    }
+    assert set(MESSAGE_TYPES) == declared
 
 
 def test_tuples_and_nested_dataclasses_come_back_as_they_were() -> None:
@@ -289,8 +285,9 @@ def test_a_worker_s_message_with_too_long_fields_is_refused_where_it_is_sent(
 async def test_too_much_data_beside_the_fields_is_refused_where_it_is_sent(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "MAX_BLOB_BYTES", 2000)
-    monkeypatch.setattr(link, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(streams, "MAX_BLOB_BYTES", 2000)
+    monkeypatch.setattr(blocking, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(streams, "MAX_ANSWER_BYTES", 1000)
     front, worker = await AsyncLink.over(pair[0]), Link(pair[1])
     await front.send(dataclasses.replace(DONE, blobs=(b"x" * 2000,)))
     with pytest.raises(MessageTooLarge, match=r"may carry at most 2,000 bytes of data \(got 2,001\)"):
@@ -333,7 +330,7 @@ async def test_a_message_that_is_longer_than_a_part_arrives_whole_both_ways() ->
     ours, theirs = socket.socketpair()
     front, worker = await AsyncLink.over(ours), Link(theirs)
     blobs = (bytes(range(256)) * 13_000, b"", b"end" * 700_000)
-    message = messages.NearestFound(num_neighbors=3, blobs=blobs)
+    message = NearestFound(num_neighbors=3, blobs=blobs)
     sending = asyncio.create_task(front.send(message))
     assert await asyncio.to_thread(worker.receive) == message
     await sending
@@ -347,5 +344,5 @@ async def test_a_message_that_is_longer_than_a_part_arrives_whole_both_ways() ->
 def test_the_types_of_a_message_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     header = encode(ScalarsLogged(step=1, epoch=0, values={"loss": 1.0}))[0][PREFIX.size :]
     assert isinstance(decode(header, b""), ScalarsLogged)
-    monkeypatch.delattr(link.typing, "get_type_hints")
+    monkeypatch.delattr(frames.typing, "get_type_hints")
     assert isinstance(decode(header, b""), ScalarsLogged)

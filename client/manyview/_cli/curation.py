@@ -262,7 +262,7 @@ def _source(paths: Sequence[str] | None) -> Any:
 
 def _files(client: Client, dataset: str, source: Any, keys: Sequence[Any]) -> Iterable[bytes]:
     """The queries' files, in their order; those of a source are read when they are asked for."""
-    from manyview._images import open_source
+    from manyview._uploads.sources import open_source
 
     if keys:
         return _read(client, dataset, keys)

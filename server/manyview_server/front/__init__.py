@@ -1,1 +1,10 @@
-"""The control plane: asyncio and gRPC. One servicer for each proto file; no torch, no image decoding."""
+"""The control plane: an asyncio gRPC server. It uses no torch and decodes no images.
+
+It may import `store`, `supervise`, `configuration`, `messages` and the generated stubs. Nothing imports it.
+
+- `app`: startup, serve and drain, in this order. `server`: the gRPC server and its options.
+- `limits`: how much a caller may send. `backends`: what the services ask of the worker processes.
+- `loop_watchdog`: report callbacks that block the event loop. `json_logs`: the format of the server's log.
+- `rpc/`: what every call passes through. `convert/`: records as messages of the contract.
+- `datasets/`, `jobs/`, `embeddings/`, `models/`: one package per service, with what only that service needs.
+"""

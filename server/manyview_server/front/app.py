@@ -12,26 +12,26 @@ import time
 from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 
-from manyview_server import awake
 from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
 from manyview_server.front.loop_watchdog import LoopWatchdog
 from manyview_server.front.server import Backend, Server
-from manyview_server.store.embedding_cache import EmbeddingCache
+from manyview_server.store.embeddings.cache import EmbeddingCache
+from manyview_server.store.images.uploads import group_limit
 from manyview_server.store.lock import DataLock
 from manyview_server.store.store import Store
 from manyview_server.store.unusable import StoreUnusable
-from manyview_server.store.uploads import group_limit
-from manyview_server.supervise.attempt import Patience
-from manyview_server.supervise.budget import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
-from manyview_server.supervise.catalogue import Catalogue, CatalogueError
-from manyview_server.supervise.catalogue_cache import remembered
-from manyview_server.supervise.embedder import EmbedderLimits, EmbedderSupervisor
-from manyview_server.supervise.jobs import JobSupervisor
-from manyview_server.supervise.previewer import PreviewerLimits, PreviewerSupervisor
-from manyview_server.supervise.selector import SelectorPool
+from manyview_server.supervise.catalogue.catalogue import Catalogue, CatalogueError
+from manyview_server.supervise.catalogue.catalogue_cache import remembered
+from manyview_server.supervise.cores import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
+from manyview_server.supervise.embedders.embedder import EmbedderLimits, EmbedderSupervisor
+from manyview_server.supervise.embedders.tables import EmbeddingTables
+from manyview_server.supervise.previewers.previewer import PreviewerLimits, PreviewerSupervisor
+from manyview_server.supervise.selectors.selector import SelectorPool
 from manyview_server.supervise.slow_images import SlowImages
-from manyview_server.supervise.tables import EmbeddingTables
+from manyview_server.supervise.trainers.attempt import Patience
+from manyview_server.supervise.trainers.jobs import JobSupervisor
+from manyview_server.system import awake_time
 
 CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
@@ -189,7 +189,7 @@ class App:
         """
         log.info("draining for up to %g seconds", self._settings.drain_s)
         try:
-            async with awake.timeout(self._settings.drain_s):
+            async with awake_time.timeout(self._settings.drain_s):
                 await self._server.begin_drain()
                 await asyncio.gather(self._jobs.drain(), self._server.quiet())
         except TimeoutError:
@@ -208,7 +208,7 @@ class App:
             asyncio.create_task(self._previewer.close(), name="previewer"),
         }
         with suppress(TimeoutError):
-            async with awake.timeout(CLOSE_S):
+            async with awake_time.timeout(CLOSE_S):
                 await asyncio.wait(closing)
         for task in closing:
             if not task.done():

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from manyview.v1 import model_service_pb2, types_pb2
 from manyview_server.config import ServeSettings
-from manyview_server.front.image_check import ImageLimits
-from manyview_server.front.names import invalid
+from manyview_server.front.rpc.resource_names import invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLimits:
+    """The most that one image may have; pixels and sides as its header says."""
+
+    max_bytes: int
+    max_pixels: int
+    max_side: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,27 +27,27 @@ from manyview.v1 import (
     train_job_service_pb2_grpc,
 )
 from manyview_server.config import ServeSettings, SettingsError
-from manyview_server.front import pages
-from manyview_server.front.dataset_export import DatasetExporter
-from manyview_server.front.dataset_service import DatasetService
-from manyview_server.front.draining import Draining
-from manyview_server.front.embed_service import EmbedService
-from manyview_server.front.image_embedder import ImageEmbedder
-from manyview_server.front.interceptors import CallInterceptor
+from manyview_server.front.backends import Embedder, Previewer, Selector, Tables, Trainers
+from manyview_server.front.datasets.service import DatasetService
+from manyview_server.front.embeddings.dataset_export import DatasetExporter
+from manyview_server.front.embeddings.image_embedder import ImageEmbedder
+from manyview_server.front.embeddings.neighbors import NeighborFinder
+from manyview_server.front.embeddings.queries import QueryReader
+from manyview_server.front.embeddings.selection import SampleSelector
+from manyview_server.front.embeddings.service import EmbedService
+from manyview_server.front.embeddings.table_requests import StoredEmbeddings
+from manyview_server.front.jobs.metrics import MetricsService
+from manyview_server.front.jobs.previews import Previews
+from manyview_server.front.jobs.service import TrainJobService
 from manyview_server.front.limits import Limits
-from manyview_server.front.metrics_service import MetricsService
-from manyview_server.front.model_service import ModelService
-from manyview_server.front.models import Models
-from manyview_server.front.neighbors import NeighborFinder
-from manyview_server.front.previews import Previews
-from manyview_server.front.queries import QueryReader
-from manyview_server.front.sample_selection import SampleSelector
-from manyview_server.front.stored_embeddings import StoredEmbeddings
-from manyview_server.front.train_job_service import TrainJobService
-from manyview_server.front.workers import Embedder, Previewer, Selector, Tables, Trainers
+from manyview_server.front.models.resolution import Models
+from manyview_server.front.models.service import ModelService
+from manyview_server.front.rpc import pages
+from manyview_server.front.rpc.draining import Draining
+from manyview_server.front.rpc.interceptors import CallInterceptor
 from manyview_server.store.store import Store
-from manyview_server.supervise.catalogue import Catalogue
-from manyview_server.supervise.plugin_packages import packages_with_plugins
+from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.supervise.catalogue.plugin_packages import packages_with_plugins
 
 PROTO_FILES = (
     dataset_service_pb2,

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
-from manyview_server.learn import backbones, rules, schema
-from manyview_server.learn.evaluation import EvaluationSettings
+from manyview_server import configuration
+from manyview_server.configuration import Pattern, SettingsError, Violation, cross_field_rules, setting
+from manyview_server.learn import backbones
+from manyview_server.learn.evaluation.knn import EvaluationSettings
 from manyview_server.learn.optimizers import OptimizerSettings
-from manyview_server.learn.schema import Pattern, SettingsError, Violation, setting
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
@@ -127,7 +128,7 @@ class TrainSettings:
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "How progress is measured on labelled images.")
 
     def __post_init__(self) -> None:
-        if violations := schema.check(self) or self._rules():
+        if violations := configuration.check(self) or self._rules():
             raise SettingsError(violations)
 
     def batch_size_for(self, num_images: int) -> int:
@@ -158,4 +159,4 @@ class TrainSettings:
 
     def _rules(self) -> list[Violation]:
         """What is wrong between fields, each of which is right by itself."""
-        return [Violation(*broken) for broken in rules.broken(schema.to_json(self), self.takes())]
+        return [Violation(*broken) for broken in cross_field_rules.broken(configuration.to_json(self), self.takes())]

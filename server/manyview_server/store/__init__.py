@@ -1,1 +1,11 @@
-"""What must survive: shards, registry and event log, checkpoints. No torch, no gRPC."""
+"""Everything that must survive a crash: one data directory with one SQLite database, images and checkpoints.
+
+One connection on one thread writes the database. The package uses neither torch nor gRPC. It may import `system` and
+`errors`.
+
+- `store`: open and close a data directory. `records`: the frozen dataclasses that the store returns.
+- `durable_files`: syncs of files and directories.
+- `lock`: one server for each data directory. `unusable`: why a server cannot start on a directory.
+- `idempotency_log`: answers to requests that may come again. `deletions`: remove what a delete request asked for.
+- `database/`, `startup/`, `images/`, `jobs/`, `embeddings/`: one package per kind of data.
+"""

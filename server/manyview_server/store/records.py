@@ -17,6 +17,10 @@ Json = Any
 
 TERMINAL_STATES = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})
 
+# The most characters of a text of an event or of a failure. Workers may send longer ones, but answers that show a page
+# of events must stay far below the largest message.
+MAX_TEXT_CHARACTERS = 8_192
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
@@ -256,3 +260,10 @@ class Event:
     epoch: int
     kind: str
     payload: dict[str, Json]
+
+
+def shortened(value: Json) -> Json:
+    """Return a text cut to `MAX_TEXT_CHARACTERS`, or any other value as it is."""
+    if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS:
+        return value[: MAX_TEXT_CHARACTERS - 1] + "…"
+    return value

@@ -24,27 +24,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manyview_server import failpoints
-from manyview_server.store.ballast import Ballast
-from manyview_server.store.blocks import TEMPORARY_SUFFIX
-from manyview_server.store.database import Database
-from manyview_server.store.datasets import DatasetStore
-from manyview_server.store.disk_space import reserve_bytes as reserve_bytes_of
-from manyview_server.store.embedding_cache import remove, tables_below
-from manyview_server.store.events import EventLog
-from manyview_server.store.generation import Generation, Mark, read_mark, read_mark_without_log
-from manyview_server.store.group_limit import ANY_GROUP, GroupLimit
-from manyview_server.store.ingest import Ingest
-from manyview_server.store.jobs import JobStore
+from manyview_server.store.database.ballast import Ballast
+from manyview_server.store.database.database import Database
+from manyview_server.store.deletions import Trash
+from manyview_server.store.durable_files import sync_directory
+from manyview_server.store.embeddings.array_file import TEMPORARY_SUFFIX
+from manyview_server.store.embeddings.cache import remove, tables_below
+from manyview_server.store.idempotency_log import RequestLog
+from manyview_server.store.images.datasets import DatasetStore
+from manyview_server.store.images.group_limit import ANY_GROUP, GroupLimit
+from manyview_server.store.images.ingest import Ingest
+from manyview_server.store.images.shard_writers import ShardWriters
+from manyview_server.store.images.shards import Position, recover, shard_path
+from manyview_server.store.images.uploads import UploadStore
+from manyview_server.store.jobs.events import EventLog
+from manyview_server.store.jobs.jobs import JobStore
 from manyview_server.store.lock import DataLock
-from manyview_server.store.requests import RequestLog
-from manyview_server.store.set_aside import NAME as SET_ASIDE
-from manyview_server.store.set_aside import SetAside
-from manyview_server.store.shards import Position, recover, shard_path, sync_directory
-from manyview_server.store.survey import Known, Survey, as_text, look, read_known
-from manyview_server.store.trash import Trash
+from manyview_server.store.startup.generation import Generation, Mark, read_mark, read_mark_without_log
+from manyview_server.store.startup.set_aside import NAME as SET_ASIDE
+from manyview_server.store.startup.set_aside import SetAside
+from manyview_server.store.startup.survey import Known, Survey, as_text, look, read_known
 from manyview_server.store.unusable import StoreMismatched
-from manyview_server.store.uploads import UploadStore
-from manyview_server.store.writers import ShardWriters
+from manyview_server.system.disk_space import reserve_bytes as reserve_bytes_of
 
 log = logging.getLogger(__name__)
 

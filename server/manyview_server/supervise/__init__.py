@@ -1,1 +1,10 @@
-"""Desired state to running processes: spawn, heartbeat, restart, budgets. No torch, no gRPC."""
+"""Desired state to running processes. It uses no torch.
+
+It may import `store`, `configuration`, `link`, `messages`, `system` and `errors`.
+
+- `process`: one worker process. `restart_delay`: how long to wait before a worker that died is started again.
+- `cores`: how many cores each process may use.
+- `decode_watch`, `slow_images`: find decodes that take too long, and remember their images.
+- `catalogue/`: what can be trained.
+- `trainers/`, `embedders/`, `selectors/`, `previewers/`: one package per kind of worker.
+"""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyview_server import awake
-from manyview_server.decode_notes import DecodeNotes, Note
+from manyview_server.link.decode_notes import DecodeNotes, Note
+from manyview_server.system import awake_time
 
 LOOK_S = 0.5
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -68,12 +68,12 @@ class TaskWatch:
         self._notes = notes
         self._limit_s = limit_s
         self._since: dict[Note, float] = {}
-        self.last_change = awake.now()
+        self.last_change = awake_time.now()
         """The last time at which a change of the tasks was seen."""
 
     def look(self) -> tuple[Note, ...]:
         """Return the tasks that take too long."""
-        now = awake.now()
+        now = awake_time.now()
         in_hand = self._notes.read()
         if set(in_hand) != self._since.keys():
             self.last_change = now

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from manyview_server import awake, decode_notes
-from manyview_server.decode_notes import DecodeNotes
-from manyview_server.link import AsyncLink
+from manyview_server.link import decode_notes
+from manyview_server.link.decode_notes import DecodeNotes
+from manyview_server.link.streams import AsyncLink
+from manyview_server.system import awake_time
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "manyview_server.worker")
 """`KIND --link-fd N --notes-fd M` is appended. Tests put a program of their own here."""
@@ -125,7 +126,7 @@ class WorkerProcess:
         if self.running:
             os.kill(self.pid, signal.SIGUSR1)
             with contextlib.suppress(TimeoutError):
-                async with awake.timeout(wait_s):
+                async with awake_time.timeout(wait_s):
                     await self.wait()
 
     async def stop(self, grace_s: float = 0.0) -> int:
@@ -133,7 +134,7 @@ class WorkerProcess:
         self.link.close()
         await asyncio.sleep(0)  # a transport lets go of its socket in the loop's next turn
         try:
-            async with awake.timeout(grace_s):
+            async with awake_time.timeout(grace_s):
                 return await self.wait()
         except TimeoutError:
             self.kill()

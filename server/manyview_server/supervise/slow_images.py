@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from manyview_server.store.shards import image_id_of
+from manyview_server.store.images.shards import image_id_of
 
 MAX_REMEMBERED = 65_536
 

@@ -1,1 +1,13 @@
-"""The processes that hold the device: trainer, embedder, describe. No gRPC, no asyncio, no database."""
+"""The torch side: one process per job, embedder, selector or previewer. It uses no gRPC and no asyncio.
+
+It may import `learn`, `configuration`, `link`, `messages`, `system`, `store.images.shards`, `store.jobs.checkpoints`
+and `store.embeddings`. It never imports the database, `front` or `supervise`.
+
+- `__main__`: the entry of every worker. `channel`: its link to the front. `versions`: what it runs on.
+- `describe`: the description of all that can be trained, as JSON.
+- `exact_float32`: the precision of float32 products. `precision`: which number format is the fastest.
+- `preprocess`: from pixels to the input of a network. `checkpoint_state`: what is in a checkpoint.
+- `training_failed`: why a training run cannot go on.
+- `training/`, `evaluation/`, `embedding/`, `selecting/`, `previewing/`: one package per kind of work.
+- `images/`: from untrusted bytes to pixels.
+"""

@@ -15,13 +15,17 @@ import threading
 import traceback
 from pathlib import Path
 
-from manyview_server.decode_notes import DecodeNotes
 from manyview_server.learn import plugins
-from manyview_server.link import Link
-from manyview_server.messages import Hello
-from manyview_server.worker import describe, embedder, previewer, selector, trainer
+from manyview_server.link.blocking import Link
+from manyview_server.link.decode_notes import DecodeNotes
+from manyview_server.messages.message import Hello
+from manyview_server.worker import describe
 from manyview_server.worker.channel import EXIT_ORPHANED, Channel
+from manyview_server.worker.embedding import embedder
 from manyview_server.worker.exact_float32 import compute_float32_exactly
+from manyview_server.worker.previewing import previewer
+from manyview_server.worker.selecting import selector
+from manyview_server.worker.training import trainer
 from manyview_server.worker.versions import versions
 
 EXIT_THREAD_FAILED = 70

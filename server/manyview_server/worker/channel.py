@@ -7,9 +7,10 @@ import sys
 import threading
 from collections.abc import Callable
 
-from manyview_server.decode_notes import DecodeNotes
-from manyview_server.link import Link, LinkClosed, LinkCorrupt
-from manyview_server.messages import Message
+from manyview_server.link.blocking import Link
+from manyview_server.link.decode_notes import DecodeNotes
+from manyview_server.link.frames import LinkClosed, LinkCorrupt
+from manyview_server.messages.message import Message
 
 EXIT_ORPHANED = 75
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from manyview_server.learn import backbones, methods, plugins, schema
+from manyview_server import configuration
+from manyview_server.learn import backbones, methods, plugins
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.views import custom
 from manyview_server.worker.versions import versions
@@ -45,7 +46,7 @@ def _devices() -> list[dict[str, Any]]:
 
 def _method(name: str) -> dict[str, Any]:
     entry = methods.entry(name)
-    settings_schema = {**schema.json_schema(entry.settings), "x-takes": entry.settings.takes()}
+    settings_schema = {**configuration.json_schema(entry.settings), "x-takes": entry.settings.takes()}
     return {"name": name, "title": entry.title, "paper": entry.paper, "schema": settings_schema}
 
 

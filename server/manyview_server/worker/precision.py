@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import optimizers
-from manyview_server.learn.lack_of_memory import is_lack_of_memory
 from manyview_server.learn.methods import Method, Moment, Views, build_method
 from manyview_server.learn.optimizers import Optimizer
+from manyview_server.learn.out_of_memory import is_lack_of_memory
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import Precision, train_step
 

@@ -12,7 +12,7 @@ from benchmarks.gpu.bench import CPU, Bench, relative_error
 from benchmarks.gpu.plan import SECTIONS
 from benchmarks.gpu.sections import Record
 
-from pretend_device import DEVICE, pretending
+from support.learning.pretend_device import DEVICE, pretending
 
 
 def bench_on(device: torch.device, scratch: Path) -> tuple[Bench, Record]:

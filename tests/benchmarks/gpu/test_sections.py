@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.gpu import sections
 from benchmarks.gpu.document import Document, failures, figures_table, sections_table
 from benchmarks.gpu.plan import ROWS, RUN_S, SECTIONS
 from benchmarks.gpu.sections import EXIT_CUT, EXIT_FAILED, OutOfTime, Record, Runner, Section, interrupted_after
+
+from benchmarks.gpu import sections
 
 HEAD = {"card": "a card", "torch": "2.11.0", "quick": False}
 

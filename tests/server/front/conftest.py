@@ -27,24 +27,17 @@ from manyview.v1 import (
 from manyview_server.config import ServeSettings
 from manyview_server.errors import ResourceExhausted, ServiceError
 from manyview_server.front.server import Backend, Server
-from manyview_server.messages import (
-    EmbedDone,
-    Message,
-    PreviewDone,
-    PreviewedImage,
-    PreviewedView,
-    PreviewImages,
-    RowFailed,
-    RowSource,
-    SelectionFailed,
-)
-from manyview_server.store.embedding_cache import EmbeddingCache
+from manyview_server.messages.embedding import EmbedDone, RowFailed
+from manyview_server.messages.message import Message
+from manyview_server.messages.preview import PreviewDone, PreviewedImage, PreviewedView, PreviewImages
+from manyview_server.messages.selection import RowSource, SelectionFailed
+from manyview_server.store.embeddings.cache import EmbeddingCache
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader
 from manyview_server.store.records import CheckedImage
-from manyview_server.store.shards import SNAPSHOT_DTYPE, ShardReader
 from manyview_server.store.store import Store
-from manyview_server.supervise.catalogue import Backbone, Catalogue, Device, Method
-from manyview_server.supervise.tables import EmbeddingTables
-from manyview_server.worker import selector
+from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue, Device, Method
+from manyview_server.supervise.embedders.tables import EmbeddingTables
+from manyview_server.worker.selecting import selector
 
 SCHEMA = {
     "type": "object",

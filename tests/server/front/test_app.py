@@ -17,20 +17,20 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from harness import free_port
 from manyview.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from manyview_server.__main__ import main
 from manyview_server.config import ServeSettings
 from manyview_server.errors import Unavailable
 from manyview_server.front import app as app_module
 from manyview_server.front.app import App
-from manyview_server.store.job_verbs import CANCEL
+from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.store import Store
-from manyview_server.supervise.catalogue import Catalogue, CatalogueError, Device
-from manyview_server.supervise.embedder import EmbedderSupervisor
-from manyview_server.supervise.jobs import JobSupervisor
-from manyview_server.supervise.previewer import PreviewerSupervisor
-from manyview_server.supervise.selector import SelectorPool
+from manyview_server.supervise.catalogue.catalogue import Catalogue, CatalogueError, Device
+from manyview_server.supervise.embedders.embedder import EmbedderSupervisor
+from manyview_server.supervise.previewers.previewer import PreviewerSupervisor
+from manyview_server.supervise.selectors.selector import SelectorPool
+from manyview_server.supervise.trainers.jobs import JobSupervisor
+from support.service.harness import free_port
 
 CATALOGUE = Catalogue(
     versions={}, devices=(Device(name="cpu", description="", memory_bytes=1 << 30),), methods=(), backbones=()

@@ -22,22 +22,16 @@ import grpc
 import pytest
 from benchmarks.largest_requests import METHODS, Case, World, cases, large_ppm, send
 
-from manyview_server.front import (
-    convert_jobs,
-    dataset_service,
-    image_embedder,
-    metrics_service,
-    model_service,
-    neighbors,
-    previews,
-    queries,
-    sample_selection,
-    upload_stream,
-)
+from manyview_server.front.convert import job_messages
+from manyview_server.front.datasets import service as dataset_service
+from manyview_server.front.datasets import upload_stream
+from manyview_server.front.embeddings import image_embedder, neighbors, queries, selection
+from manyview_server.front.jobs import metrics, previews
 from manyview_server.front.loop_watchdog import LoopWatchdog
-from manyview_server.messages import PreviewDone, PreviewedImage, PreviewedView, PreviewImages
+from manyview_server.front.models import service as model_service
+from manyview_server.messages.preview import PreviewDone, PreviewedImage, PreviewedView, PreviewImages
 from manyview_server.store.records import CheckedImage, NewEvent
-from manyview_server.supervise.catalogue import Backbone, Catalogue, Device, Method
+from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue, Device, Method
 
 MOST_CPU_MS = 80
 REFUSED = "INVALID_ARGUMENT"
@@ -46,15 +40,15 @@ NUM_IMAGES, NUM_JOBS, NUM_EVENTS, NUM_LINES, NUM_DATASETS, NUM_CHECKPOINTS = 2_0
 
 OFF_LOOP = [
     (Catalogue, "resolve"),
-    (convert_jobs, "struct"),
-    (convert_jobs, "plain"),
-    (metrics_service, "fitting"),
+    (job_messages, "struct"),
+    (job_messages, "plain"),
+    (metrics, "fitting"),
     (model_service, "fitting"),
-    (metrics_service, "thinned"),
+    (metrics, "thinned"),
     (upload_stream, "check_upload"),
     (image_embedder, "check_embed"),
-    (sample_selection, "read_selection"),
-    (sample_selection, "_message"),
+    (selection, "read_selection"),
+    (selection, "_message"),
     (queries, "_positions"),
     (neighbors, "_groups"),
     (previews, "_response"),

@@ -11,7 +11,7 @@ import pytest
 from manyview_server.learn import plugins as registered
 from manyview_server.learn.methods import from_plugin
 from manyview_server.learn.views import custom
-from plugins import install
+from support.service.plugins import install
 
 
 def forget() -> None:

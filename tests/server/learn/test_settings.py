@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manyview_server.configuration import SettingsError, json_schema, merge
 from manyview_server.learn.methods import METHODS, from_json, resolve, to_json
-from manyview_server.learn.methods.moco import MoCoSettings
-from manyview_server.learn.methods.simclr import SimCLRSettings
+from manyview_server.learn.methods.contrastive.moco import MoCoSettings
+from manyview_server.learn.methods.contrastive.simclr import SimCLRSettings
 from manyview_server.learn.optimizers import OptimizerSettings
-from manyview_server.learn.schema import SettingsError, json_schema, merge
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import BlurSettings, GrayscaleSettings, PipelineSettings, ViewSettings
 

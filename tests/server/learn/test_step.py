@@ -10,7 +10,7 @@ from manyview_server.learn.optimizers import Schedule, Sgd, parameter_groups
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
-from pretend_device import DEVICE, pretending
+from support.learning.pretend_device import DEVICE, pretending
 
 
 class Toy(Method):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from manyview_server.store.images.shards import ShardReader, image_id_of, shard_path
 from manyview_server.store.records import CheckedImage
-from manyview_server.store.shards import ShardReader, image_id_of, shard_path
 from manyview_server.store.store import Store
 from manyview_server.store.unusable import StoreCorrupt, StoreLocked, StoreTooNew
 
@@ -28,7 +28,7 @@ MakeImage = Callable[..., CheckedImage]
 UPLOADER = """
 import asyncio, hashlib, os, signal, sys
 from pathlib import Path
-from manyview_server.store import shards
+from manyview_server.store.images import shards
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 

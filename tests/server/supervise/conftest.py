@@ -14,10 +14,11 @@ import pytest
 
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
-from manyview_server.supervise.attempt import Patience
-from manyview_server.supervise.budget import CoreBudget
-from manyview_server.supervise.jobs import JobSupervisor
-from supervised import QUICK, Supervise
+from manyview_server.supervise.cores import CoreBudget
+from manyview_server.supervise.trainers.attempt import Patience
+from manyview_server.supervise.trainers.jobs import JobSupervisor
+from support.service import scripted_worker
+from support.service.supervised import QUICK, Supervise
 
 Command = Callable[..., tuple[str, ...]]
 
@@ -28,7 +29,7 @@ def scripted(tmp_path: Path) -> Command:
 
     def command(**script: Any) -> tuple[str, ...]:
         script.setdefault("once_file", str(tmp_path / "starts"))
-        return (sys.executable, str(Path(__file__).with_name("scripted_worker.py")), json.dumps(script))
+        return (sys.executable, scripted_worker.__file__, json.dumps(script))
 
     return command
 

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from manyview_server import awake
-from manyview_server.decode_notes import DECODE, FORWARD, DecodeNotes
+from manyview_server.link.decode_notes import DECODE, FORWARD, DecodeNotes
 from manyview_server.supervise.decode_watch import NS_PER_S, DecodeWatch, TaskWatch, thread_cpu_s
 from manyview_server.supervise.slow_images import MAX_REMEMBERED, SlowImages
+from manyview_server.system import awake_time
 
 
 def spent(seconds: float) -> float:
@@ -86,7 +86,7 @@ def test_the_time_of_a_thread_is_its_own() -> None:
 
 async def test_a_task_is_overdue_when_the_server_was_awake_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(awake, "now", lambda: now)
+    monkeypatch.setattr(awake_time, "now", lambda: now)
     notes = DecodeNotes.private()
     watch = TaskWatch(notes, 10.0)
     with notes.of(FORWARD), notes.of(DECODE, item=1):

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from manyview_server import messages as m
-from manyview_server.link import LinkClosed
+from manyview_server.link.frames import LinkClosed
+from manyview_server.messages.message import Hello
+from manyview_server.messages.training import StartTraining, TrainingStarted
 from manyview_server.supervise.process import WorkerProcess, describe_exit
 
 SHELL = (sys.executable, "-S", "-c")
@@ -33,7 +34,7 @@ async def test_a_worker_says_hello_and_exits_when_its_link_is_closed(scripted):
     process = await WorkerProcess.start("embedder", num_threads=1, command=scripted())
     async with asyncio.timeout(10):
         first = await process.link.receive()
-    assert isinstance(first, m.Hello)
+    assert isinstance(first, Hello)
     assert first.pid == process.pid
     assert process.running
     assert await process.stop(grace_s=10) == 3
@@ -79,7 +80,7 @@ async def test_messages_sent_before_death_are_still_received(scripted):
     async with asyncio.timeout(10):
         await process.link.receive()
         await process.link.send(
-            m.StartTraining(
+            StartTraining(
                 train_job="j",
                 attempt=1,
                 settings={},
@@ -92,7 +93,7 @@ async def test_messages_sent_before_death_are_still_received(scripted):
             )
         )
         await process.wait()
-        assert isinstance(await process.link.receive(), m.TrainingStarted)
+        assert isinstance(await process.link.receive(), TrainingStarted)
         with pytest.raises(LinkClosed):
             await process.link.receive()
     assert "NotADirectoryError" in process.stderr_tail

@@ -12,26 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from manyview_server.messages import (
+from manyview_server.messages.message import Message
+from manyview_server.messages.selection import FindNearest, FitPca, GroupDuplicates, RowSource, SelectRows
+from manyview_server.messages.training import (
     AlertRaised,
     CheckpointWritten,
-    FindNearest,
-    FitPca,
-    GroupDuplicates,
-    Message,
-    RowSource,
     ScalarsLogged,
-    SelectRows,
     StartTraining,
     TrainingStarted,
 )
-from manyview_server.store import checkpoints
-from manyview_server.store.embeddings import EmbeddingTable, Segment
-from manyview_server.worker import selector
-from manyview_server.worker.models import ModelKey, load
-from manyview_server.worker.trainer import Trainer
-from pretend_device import DEVICE, pretending
-from training import FIXED, Sent, changed, losses
+from manyview_server.store.embeddings.tables import EmbeddingTable, Segment
+from manyview_server.store.jobs import checkpoints
+from manyview_server.worker.embedding.model_cache import ModelKey, load
+from manyview_server.worker.selecting import selector
+from manyview_server.worker.training.trainer import Trainer
+from support.learning.pretend_device import DEVICE, pretending
+from support.learning.training import FIXED, Sent, changed, losses
 
 MAY_WAIT = {"cache.py", "preprocess.py", "setup.py", "knn.py", "state.py"}
 """The files of the work before the first step, of evaluation, and of checkpoints."""

@@ -4,6 +4,10 @@ Our own families are in `BACKBONES`; "torchvision/NAME" and "timm/NAME" are the 
 packages add names, see `from_plugin`.
 
 To add one: a file with the network, and an entry in `BACKBONES`.
+
+- `backbone`: what a method asks of a network. `resnet`, `vit`: our own networks. `positions`: position embeddings.
+- `library`, `from_torchvision`, `from_timm`, `from_plugin`: networks of libraries and of installed packages.
+- `weights`: read and check a file of weights. `did_you_mean`: suggest names for an unknown one.
 """
 
 from __future__ import annotations
@@ -16,14 +20,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from manyview_server.configuration.patch_size import choose_patch_size
 from manyview_server.learn import plugins
 from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvision
 from manyview_server.learn.backbones.backbone import Backbone, measured_feature_dim
+from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
-from manyview_server.learn.backbones.unknown import did_you_mean
 from manyview_server.learn.backbones.vit import VisionTransformer
 from manyview_server.learn.backbones.weights import WeightsNotFinite, check_finite, load_weights
-from manyview_server.learn.patches import choose_patch_size
 from manyview_server.learn.plugins import PluginBroken
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from manyview_server.learn.backbones.backbone import measured_feature_dim
+from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.library import LibraryNetwork
-from manyview_server.learn.backbones.unknown import did_you_mean
 
 
 def build(name: str, image_size: int) -> LibraryNetwork:

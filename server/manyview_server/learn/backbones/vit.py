@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manyview_server.configuration.patch_size import choose_patch_size
 from manyview_server.learn.backbones.backbone import Backbone
 from manyview_server.learn.backbones.positions import resampled, sines_and_cosines
-from manyview_server.learn.patches import choose_patch_size
 
 HEAD_DIM = 64
 MAX_WIDTH = 8

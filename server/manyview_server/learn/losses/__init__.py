@@ -4,6 +4,8 @@
 are kept apart instead. `spread`: projections are kept apart by themselves. `similarity`: views attract, and nothing
 repels; the method has to keep them from collapsing. `distillation`, `clustering`: what a teacher, or an assignment to
 prototypes, says of one view is to be said of the other. `reconstruction`: hidden patches are guessed.
+
+`normalize` holds what they share.
 """
 
 from __future__ import annotations

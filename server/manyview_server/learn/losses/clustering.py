@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.losses.rows import widened
+from manyview_server.learn.losses.normalize import widened
 
 SMALLEST_TEMPERATURE = 0.001
 """Scores are cosines: a thousandth makes them logits of 1000, all but a hard choice."""

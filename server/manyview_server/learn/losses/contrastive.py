@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.losses.rows import unit
+from manyview_server.learn.losses.normalize import unit
 
 SMALLEST_TEMPERATURE = 0.01
 """Far below what anybody trains with (0.05), and far above where e^(-2/T) leaves float64's range (0.003)."""

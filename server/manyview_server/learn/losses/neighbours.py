@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manyview_server.learn.losses.contrastive import check_pair
-from manyview_server.learn.losses.rows import unit
+from manyview_server.learn.losses.normalize import unit
 
 CHUNK_SLOTS = 8192
 """Bank slots at a time: (256, 8192) float32 similarities are 8 MiB."""

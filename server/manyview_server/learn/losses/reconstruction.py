@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.losses.rows import widened
+from manyview_server.learn.losses.normalize import widened
 
 PATCH_EPS = 1e-6
 """Added to the variance of a patch: one that does not vary has a target of zeros."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.losses.rows import widened
+from manyview_server.learn.losses.normalize import widened
 
 BATCH_NORM_EPS = 1e-5
 VICREG_EPS = 1e-4

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.losses.rows import UNIT_EPS, widened
+from manyview_server.learn.losses.normalize import UNIT_EPS, widened
 
 
 def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.losses.rows import unit
+from manyview_server.learn.losses.normalize import unit
 
 DISTANCE_EPS = 1e-8
 """Equal rows have this distance and not 0, so that logarithm and gradient are finite."""

@@ -2,6 +2,10 @@
 
 To add one: a file that reads like its paper, with its settings, and an entry in `METHODS`. Or, without touching this
 package, one with an entry point: see `from_plugin`.
+
+- `method`: what a trainer asks of a method. `fields`: settings that several methods share.
+- `registration`, `from_plugin`: how a method is registered, by this package or by an installed one.
+- `contrastive/`, `distillation/`, `redundancy/`, `clustering/`, `reconstruction/`: the methods, one file each.
 """
 
 from __future__ import annotations
@@ -14,25 +18,26 @@ from typing import Any
 
 import torch
 
-from manyview_server.learn import plugins, schema
+from manyview_server import configuration
+from manyview_server.configuration import SettingsError, Violation
+from manyview_server.learn import plugins
 from manyview_server.learn.methods import from_plugin
-from manyview_server.learn.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
-from manyview_server.learn.methods.byol import BYOL, BYOLSettings
-from manyview_server.learn.methods.dcl import DCL, DCLSettings, DCLWSettings
-from manyview_server.learn.methods.dino import DINO, DINOSettings
-from manyview_server.learn.methods.entry import MethodEntry
-from manyview_server.learn.methods.mae import MAE, MAESettings
+from manyview_server.learn.methods.clustering.swav import SwAV, SwAVSettings
+from manyview_server.learn.methods.contrastive.dcl import DCL, DCLSettings, DCLWSettings
+from manyview_server.learn.methods.contrastive.moco import MoCo, MoCoSettings
+from manyview_server.learn.methods.contrastive.nnclr import NNCLR, NNCLRSettings
+from manyview_server.learn.methods.contrastive.simclr import SimCLR, SimCLRSettings
+from manyview_server.learn.methods.distillation.byol import BYOL, BYOLSettings
+from manyview_server.learn.methods.distillation.dino import DINO, DINOSettings
+from manyview_server.learn.methods.distillation.simsiam import SimSiam, SimSiamSettings
 from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
-from manyview_server.learn.methods.moco import MoCo, MoCoSettings
-from manyview_server.learn.methods.nnclr import NNCLR, NNCLRSettings
-from manyview_server.learn.methods.simclr import SimCLR, SimCLRSettings
-from manyview_server.learn.methods.simmim import SimMIM, SimMIMSettings
-from manyview_server.learn.methods.simsiam import SimSiam, SimSiamSettings
-from manyview_server.learn.methods.swav import SwAV, SwAVSettings
-from manyview_server.learn.methods.vicreg import VICReg, VICRegSettings
+from manyview_server.learn.methods.reconstruction.mae import MAE, MAESettings
+from manyview_server.learn.methods.reconstruction.simmim import SimMIM, SimMIMSettings
+from manyview_server.learn.methods.redundancy.barlow_twins import BarlowTwins, BarlowTwinsSettings
+from manyview_server.learn.methods.redundancy.vicreg import VICReg, VICRegSettings
+from manyview_server.learn.methods.registration import MethodEntry
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.schedules import Moment
-from manyview_server.learn.schema import SettingsError, Violation
 from manyview_server.learn.settings import TrainSettings
 
 __all__ = [
@@ -146,12 +151,12 @@ def resolve(method: str, overrides: Mapping[str, object]) -> TrainSettings:
         near = difflib.get_close_matches(method, names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(map(repr, names()))}"
         raise SettingsError([Violation("method", method, f"is not known; {hint}")])
-    return schema.resolve(entry(method).settings(), overrides)
+    return configuration.resolve(entry(method).settings(), overrides)
 
 
 def to_json(settings: TrainSettings) -> dict[str, Any]:
     """Every field as a JSON value, nested; `from_json` gives back an equal instance."""
-    return schema.to_json(settings)
+    return configuration.to_json(settings)
 
 
 def from_json(values: Mapping[str, object]) -> TrainSettings:
@@ -162,4 +167,4 @@ def from_json(values: Mapping[str, object]) -> TrainSettings:
         PluginBroken: the method was a plugin's, and cannot be used.
     """
     method = str(values.get("method", ""))
-    return schema.read(entry(method).settings(), values) if method else resolve(method, values)
+    return configuration.read(entry(method).settings(), values) if method else resolve(method, values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manyview_server.learn.schema import setting
+from manyview_server.configuration import setting
 
 
 def temperature(default: float) -> Any:

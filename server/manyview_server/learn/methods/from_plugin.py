@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from manyview_server.learn import plugins, schema
+from manyview_server import configuration
+from manyview_server.learn import plugins
 from manyview_server.learn.encoder import Encoder
-from manyview_server.learn.lack_of_memory import is_lack_of_memory
-from manyview_server.learn.methods.entry import MethodEntry
 from manyview_server.learn.methods.method import Method
+from manyview_server.learn.methods.registration import MethodEntry
+from manyview_server.learn.out_of_memory import is_lack_of_memory
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.settings import TrainSettings
 
@@ -93,5 +94,5 @@ def _problem_of(name: str, found: MethodEntry) -> str:
     settings = found.settings()
     if settings.method != name:
         return f"the method of its settings is to be {name!r}, and is {settings.method!r}"
-    schema.json_schema(found.settings)
+    configuration.json_schema(found.settings)
     return ""

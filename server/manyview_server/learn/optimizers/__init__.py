@@ -1,4 +1,8 @@
-"""Optimizers whose update can be refused on the device, without waiting for it: SGD, AdamW and LARS."""
+"""Optimizers whose update can be refused on the device, without waiting for it: SGD, AdamW and LARS.
+
+- `optimizer`: what the three share. `sgd`, `adamw`, `lars`: one update rule each.
+- `groups`: which parameters decay. `settings`: the settings of an optimizer.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from manyview_server.learn.schema import setting
+from manyview_server.configuration import setting
 
 PEAK_LEARNING_RATES = {
     "sgd": (0.06, 128),  # lightly's CIFAR-10 benchmarks

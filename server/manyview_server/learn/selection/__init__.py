@@ -6,15 +6,20 @@
 
 Everything runs on the device of its input, in memory bounded beside it, and gives the same for the same input and seed:
 ties go to the lower row. Rows must be finite.
+
+- `farthest`: coreset and minimum distance. `density`: typicality. `similarity`: likeness to queries.
+- `sampling`: random.
+- `balance`: how many of each class. `duplicates`: near-duplicates.
+- `distances`: distances in blocks. `selection`: the result of a strategy, and checks of its arguments.
 """
 
 from manyview_server.learn.selection.balance import balanced, equal_budgets, proportional_budgets
-from manyview_server.learn.selection.choice import Selection
 from manyview_server.learn.selection.density import typicality
 from manyview_server.learn.selection.distances import nearest, unit
 from manyview_server.learn.selection.duplicates import near_duplicates
 from manyview_server.learn.selection.farthest import coreset, minimum_distance
 from manyview_server.learn.selection.sampling import random
+from manyview_server.learn.selection.selection import Selection
 from manyview_server.learn.selection.similarity import similarity
 
 __all__ = [

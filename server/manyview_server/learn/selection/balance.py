@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.choice import Selection
+from manyview_server.learn.selection.selection import Selection
 
 Strategy = Callable[[Tensor, int], Selection]
 """Selects so many of the candidates, (n,) int64 rows; gives places within them."""

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.choice import Selection, check_count, check_rows, free_rows
 from manyview_server.learn.selection.distances import CHUNK_FLOATS, nearest, pairwise
+from manyview_server.learn.selection.selection import Selection, check_count, check_rows, free_rows
 
 NUM_NEIGHBORS = 20
 """As in the paper."""

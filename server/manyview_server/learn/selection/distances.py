@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.selection.choice import check_rows
+from manyview_server.learn.selection.selection import check_rows
 
 CHUNK_DISTANCES = 16_000_000
 """Distances held at a time (64 MB in float32)."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.choice import check_rows
 from manyview_server.learn.selection.distances import CHUNK_FLOATS, PRODUCT_ERROR, pairwise
+from manyview_server.learn.selection.selection import check_rows
 
 BLOCK_ROWS = 1024
 """A block of pairs is this square: 4 MB of distances, and at most 16 MB of pairs."""

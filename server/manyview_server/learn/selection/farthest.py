@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.choice import Selection, check_count, check_rows, free_rows
 from manyview_server.learn.selection.distances import CHUNK_DISTANCES, CHUNK_FLOATS, PRODUCT_ERROR, pairwise
 from manyview_server.learn.selection.sampling import shuffled
+from manyview_server.learn.selection.selection import Selection, check_count, check_rows, free_rows
 
 ROUND_ROWS = 64
 """Selected at most between two passes over all rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.choice import Selection, check_count, free_rows
+from manyview_server.learn.selection.selection import Selection, check_count, free_rows
 
 
 def random(num_rows: int, count: int, *, seed: int, chosen: Tensor | None = None) -> Selection:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.choice import Selection, check_count, check_rows, free_rows
 from manyview_server.learn.selection.distances import CHUNK_DISTANCES, between
+from manyview_server.learn.selection.selection import Selection, check_count, check_rows, free_rows
 
 
 def similarity(rows: Tensor, queries: Tensor, count: int, *, chosen: Tensor | None = None) -> Selection:

@@ -1,4 +1,9 @@
-"""Many views of each image: `draw` chooses what to do, `apply` does it, `make_views` is both, for a whole recipe."""
+"""Many views of each image: `draw` chooses what to do, `apply` does it, `make_views` is both, for a whole recipe.
+
+- `recipe`, `presets`: which views are made. `draw`: the random parameters of a batch. `pixels`: apply them.
+- `crop`, `rotation`, `color`, `blur`: one kind of change each. `custom`: changes that packages add.
+- `replay`: the views of one image, with what was done to each.
+"""
 
 from __future__ import annotations
 

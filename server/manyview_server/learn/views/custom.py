@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manyview_server.learn import plugins, schema
-from manyview_server.learn.lack_of_memory import is_lack_of_memory
+from manyview_server import configuration
+from manyview_server.learn import plugins
+from manyview_server.learn.out_of_memory import is_lack_of_memory
 from manyview_server.learn.plugins import PluginBroken, PluginError
 
 GROUP = "manyview.transforms"
@@ -123,9 +124,9 @@ def _problem_of(found: Transform) -> str:
     settings = found.settings()
     if not found.settings.__doc__ or not getattr(found.settings, "__dataclass_params__").frozen:  # noqa: B009
         return "its settings are to be a frozen dataclass with a docstring"
-    if wrong := schema.check(settings):
+    if wrong := configuration.check(settings):
         return f"its defaults are out of bounds: {wrong[0]}"
-    probability = schema.json_schema(found.settings)["properties"].get("probability", {})
+    probability = configuration.json_schema(found.settings)["properties"].get("probability", {})
     if {key: probability.get(key) for key in ("type", "default", "minimum", "maximum")} != {
         "type": "number",
         "default": 0.0,

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from manyview_server.learn.rules import view_size
-from manyview_server.learn.schema import setting, settings_by_name
+from manyview_server.configuration import setting, settings_by_name
+from manyview_server.configuration.cross_field_rules import view_size
 from manyview_server.learn.views import custom as plugins
 
 

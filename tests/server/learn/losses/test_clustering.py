@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from golden import value_and_gradient_norm, waves
 from manyview_server.learn.losses import sinkhorn, swav
+from support.learning.golden import value_and_gradient_norm, waves
 
 A, B, C = waves(8, 16, 0.1), waves(8, 16, 1.3), waves(8, 16, 4.4)
 

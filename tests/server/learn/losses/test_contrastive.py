@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from golden import waves
 from manyview_server.learn.losses import contrastive, dcl, info_nce, nt_xent
+from support.learning.golden import waves
 
 
 def bank_reference(query: Tensor, key: Tensor, bank: Tensor, temperature: float, masked: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden import value_and_gradient_norm, waves
 from manyview_server.learn.losses import dino, update_center
+from support.learning.golden import value_and_gradient_norm, waves
 
 A, B, C = waves(8, 16, 0.1), waves(8, 16, 1.3), waves(8, 16, 4.4)
 TEACHER = torch.stack([A, B])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manyview_server.learn import losses
-from waiting import Waits
+from support.service.waiting import Waits
 
 B, P, K = 6, 8, 20
 IDS, BANK_IDS, NUM_VALID = torch.arange(B), torch.arange(K) % 9, torch.tensor(15)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from golden import waves
 from manyview_server.learn.losses import nearest_keys, neighbours, nnclr
+from support.learning.golden import waves
 
 
 @settings(deadline=None, max_examples=100)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden import waves
 from manyview_server.learn.losses import mae, normalized_patches, patchify, simmim, unpatchify
+from support.learning.golden import waves
 
 
 @settings(deadline=None, max_examples=60)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from golden import waves
 from manyview_server.learn.losses import barlow_twins, vicreg
+from support.learning.golden import waves
 
 
 @pytest.mark.parametrize(

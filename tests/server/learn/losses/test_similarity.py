@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from golden import waves
 from manyview_server.learn.losses import negative_cosine
+from support.learning.golden import waves
 
 
 def test_negative_cosine_has_the_reference_value() -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from golden import value_and_gradient_norm, waves
 from manyview_server.learn.losses import koleo
+from support.learning.golden import value_and_gradient_norm, waves
 
 
 def test_koleo_has_the_reference_value_and_gradient() -> None:

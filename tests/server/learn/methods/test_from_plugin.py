@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from manyview_server.learn import methods, schema
+from manyview_server import configuration
+from manyview_server.configuration import SettingsError
+from manyview_server.learn import methods
 from manyview_server.learn.methods import METHODS, build_method, from_plugin
 from manyview_server.learn.plugins import PluginBroken
-from manyview_server.learn.schema import SettingsError
 
 EXAMPLE = (Path(__file__).parents[4] / "examples" / "plugin_method" / "rotation_prediction.py").read_text()
 NAME = "rotation_prediction"
@@ -23,7 +24,7 @@ def test_it_is_known_by_its_name_behind_ours(rotation):
     assert methods.names() == (*METHODS, NAME)
     assert methods.entry(NAME).title == "RotNet"
     assert methods.plugin_errors() == []
-    properties = schema.json_schema(methods.entry(NAME).settings)["properties"]
+    properties = configuration.json_schema(methods.entry(NAME).settings)["properties"]
     assert properties["label_smoothing"]["maximum"] == 0.9
     assert properties["method"]["enum"] == [NAME]
 

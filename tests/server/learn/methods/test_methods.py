@@ -13,7 +13,7 @@ from manyview_server.learn.methods import METHODS, Method, Moment, build_method,
 from manyview_server.learn.optimizers import Sgd, parameter_groups
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
-from waiting import Waits
+from support.service.waiting import Waits
 
 SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 16}
 SMALL_VIT = {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 4, "image_size": 16, "batch_size": 8}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden import waves
 from manyview_server.learn.optimizers import Lars, ParameterGroup
+from support.learning.golden import waves
 
 YES = torch.tensor(True)
 

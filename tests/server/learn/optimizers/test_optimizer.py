@@ -10,7 +10,7 @@ from torch import nn
 
 from manyview_server.learn.optimizers import AdamW, Lars, Optimizer, Schedule, Sgd, parameter_groups
 from manyview_server.learn.schedules import Moment
-from waiting import Waits
+from support.service.waiting import Waits
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from manyview_server.configuration import SettingsError
 from manyview_server.learn import optimizers
 from manyview_server.learn.methods import resolve
 from manyview_server.learn.optimizers import AdamW, Lars, OptimizerSettings, Schedule, Sgd
-from manyview_server.learn.schema import SettingsError
 
 NETWORK = nn.Linear(2, 2)
 

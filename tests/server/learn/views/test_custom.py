@@ -7,15 +7,16 @@ import jsonschema
 import pytest
 import torch
 
+from manyview_server import configuration
+from manyview_server.configuration import SettingsError
 from manyview_server.errors import InvalidArgument
-from manyview_server.learn import methods, plugins, schema
+from manyview_server.learn import methods, plugins
 from manyview_server.learn.plugins import PluginBroken
-from manyview_server.learn.schema import SettingsError
 from manyview_server.learn.views import apply, custom, draw, draw_all, make_views, require_plugins
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import BlurSettings, PipelineSettings, ViewSettings
-from manyview_server.supervise.catalogue import Catalogue, Method
-from plugins import POSTERIZE
+from manyview_server.supervise.catalogue.catalogue import Catalogue, Method
+from support.service.plugins import POSTERIZE
 
 COUNT = 400
 IDS = torch.randint(0, 2**62, (COUNT,), generator=torch.Generator().manual_seed(1))
@@ -197,7 +198,7 @@ def test_what_is_wrong_with_it_is_told_where_it_was_written(posterize, overrides
 
 def test_without_plugins_none_is_known():
     assert "none is installed" in violations({"custom": {"posterize": {"probability": 0.5}}})["views.custom.posterize"]
-    assert schema.json_schema(PipelineSettings)["properties"]["custom"] == {
+    assert configuration.json_schema(PipelineSettings)["properties"]["custom"] == {
         "description": "Changes that installed packages add, in the order of their names.",
         "type": "object",
         "properties": {},
@@ -207,7 +208,7 @@ def test_without_plugins_none_is_known():
 
 
 def test_the_schema_holds_its_parameters(posterize):
-    whole = schema.json_schema(methods.METHODS["simclr"].settings)
+    whole = configuration.json_schema(methods.METHODS["simclr"].settings)
     jsonschema.Draft202012Validator.check_schema(whole)
     for place in (whole["properties"]["views"], whole["properties"]["views"]["properties"]["pipelines"]["items"]):
         found = place["properties"]["custom"]["properties"]["posterize"]
@@ -277,7 +278,7 @@ def test_a_plugin_that_cannot_be_used_is_told_and_costs_nothing_else(name, insta
     assert str(error).startswith(f"plugin {name!r} of {name}_plugin 1.0 (manyview.transforms): ")
     assert problem in str(error)
     assert list(custom.settings_classes()) == ["posterize"]
-    assert list(schema.json_schema(PipelineSettings)["properties"]["custom"]["properties"]) == ["posterize"]
+    assert list(configuration.json_schema(PipelineSettings)["properties"]["custom"]["properties"]) == ["posterize"]
 
 
 WRONG = {
@@ -347,7 +348,7 @@ def test_left_out_means_none(posterize):
 def test_the_front_takes_the_same_as_the_library(posterize, overrides):
     """From the schema alone, as JSON."""
     entry = methods.METHODS["simclr"]
-    described = Method(name="simclr", title="", paper="", schema=schema.json_schema(entry.settings))
+    described = Method(name="simclr", title="", paper="", schema=configuration.json_schema(entry.settings))
     catalogue = Catalogue(versions={}, devices=(), methods=(described,), backbones=())
     try:
         expected = methods.to_json(methods.resolve("simclr", {"views": overrides}))

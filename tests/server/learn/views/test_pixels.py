@@ -17,7 +17,7 @@ from manyview_server.learn.views.recipe import (
     VerticalFlipSettings,
     ViewSettings,
 )
-from pretend_device import DEVICE, pretending
+from support.learning.pretend_device import DEVICE, pretending
 
 RECIPE = dataclasses.replace(
     PRESETS["simclr"].pipelines[0],

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from manyview_server.learn import schema
+from manyview_server import configuration
 from manyview_server.learn.backbones import choose_patch_size
 from manyview_server.learn.views import make_views
 from manyview_server.learn.views.recipe import PipelineSettings, ViewSettings
@@ -13,10 +13,10 @@ from manyview_server.learn.views.recipe import PipelineSettings, ViewSettings
 # All changes happen to some of the views, so that whatever each needs is there.
 ACTIVE = {
     name: {"probability": 0.5}
-    for name, field in schema.json_schema(PipelineSettings)["properties"].items()
+    for name, field in configuration.json_schema(PipelineSettings)["properties"].items()
     if "probability" in field.get("properties", {})
 }
-BASE = schema.resolve(ViewSettings(), {"pipelines": [{"count": 2, **ACTIVE}]})
+BASE = configuration.resolve(ViewSettings(), {"pipelines": [{"count": 2, **ACTIVE}]})
 
 
 def leaves(field, path=()):
@@ -28,9 +28,9 @@ def leaves(field, path=()):
             yield (*path, name), inner
 
 
-LEAVES = {".".join(path): (path, leaf) for path, leaf in leaves(schema.json_schema(PipelineSettings))}
+LEAVES = {".".join(path): (path, leaf) for path, leaf in leaves(configuration.json_schema(PipelineSettings))}
 SWITCHED = [name for name in LEAVES if name.split(".")[0] in ACTIVE and not name.endswith(".probability")]
-OF_ALL = {".".join(path): (path, leaf) for path, leaf in leaves(schema.json_schema(ViewSettings))}
+OF_ALL = {".".join(path): (path, leaf) for path, leaf in leaves(configuration.json_schema(ViewSettings))}
 
 
 def another(leaf, value):
@@ -87,11 +87,11 @@ def test_whatever_share_of_the_image_size_its_patches_tile_a_view_of_it():
 @pytest.mark.parametrize("name", LEAVES)
 def test_every_parameter_of_a_pipeline_takes_effect(name):
     path, leaf = LEAVES[name]
-    value = schema.to_json(BASE)["pipelines"][0]
+    value = configuration.to_json(BASE)["pipelines"][0]
     for part in path:
         value = value[part]
     (pipeline,), found = BASE.pipelines, []
-    pipeline = dataclasses.replace(pipeline, **schema.merge(pipeline, at(path, another(leaf, value)), found))
+    pipeline = dataclasses.replace(pipeline, **configuration.merge(pipeline, at(path, another(leaf, value)), found))
     assert found == []
     assert differ(views_of(dataclasses.replace(BASE, pipelines=(pipeline,))), views_of(BASE))
 
@@ -99,10 +99,10 @@ def test_every_parameter_of_a_pipeline_takes_effect(name):
 @pytest.mark.parametrize("name", OF_ALL)
 def test_every_parameter_of_all_views_takes_effect(name):
     path, leaf = OF_ALL[name]
-    value = schema.to_json(BASE)
+    value = configuration.to_json(BASE)
     for part in path:
         value = value[part]
-    changed = schema.resolve(BASE, at(path, another(leaf, value)))
+    changed = configuration.resolve(BASE, at(path, another(leaf, value)))
     assert differ(views_of(changed), views_of(BASE))
 
 

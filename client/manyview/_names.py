@@ -1,0 +1,61 @@
+"""Names of what the server holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Protocol
+
+from manyview._types import Dataset
+from manyview.v1 import dataset_service_pb2
+
+
+class Named(Protocol):
+    """A job or a model."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def dataset_name(dataset: Dataset | str) -> str:
+    """ "datasets/{id}" for a data set, its name or its id."""
+    name = dataset.name if isinstance(dataset, Dataset) else dataset
+    return name if name.startswith("datasets/") else f"datasets/{name}"
+
+
+def image_ref(image: Any) -> dataset_service_pb2.ImageRef:
+    """An image of a data set by its key, or by the id of what has one: a listed or selected image, a neighbour."""
+    if isinstance(image, str):
+        return dataset_service_pb2.ImageRef(key=image)
+    if not _has_id(image):
+        raise TypeError(f"an image is named by its key or by a StoredImage, not by {type(image).__name__}")
+    return dataset_service_pb2.ImageRef(image_id=image.image_id)
+
+
+def are_stored(images: Any) -> tuple[bool, Any]:
+    """Whether these are images of a data set, as it lists them or as they were selected or found; and the images, of
+    which nothing is lost where they can be iterated only once."""
+    if isinstance(images, str | bytes):
+        return False, images
+    if _has_id(images):
+        return True, [images]
+    if isinstance(images, Iterator):
+        first = list(islice(images, 1))
+        return any(map(_has_id, first)), chain(first, images)
+    return isinstance(images, Sequence) and len(images) > 0 and all(map(_has_id, images)), images
+
+
+def _has_id(image: Any) -> bool:
+    return isinstance(getattr(image, "image_id", None), str)
+
+
+def job_name(job: Named | str) -> str:
+    """ "trainJobs/{id}" for a job, its name or its id."""
+    name = job if isinstance(job, str) else job.name
+    return name if name.startswith("trainJobs/") else f"trainJobs/{name}"
+
+
+def model_name(model: Named | str) -> str:
+    """The name of a job, a checkpoint or a plain backbone; a bare id is a job's."""
+    name = model if isinstance(model, str) else model.name
+    return name if "/" in name else f"trainJobs/{name}"

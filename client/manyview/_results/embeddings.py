@@ -1,0 +1,249 @@
+"""Embeddings out: rows in the order of the images, all from one checkpoint, whatever happens to the connection.
+
+Shapes: N images, D features; `array` is (N, D).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from manyview import _convert
+from manyview._errors import Internal, ManyviewError, Unavailable, from_stream_error, may_reopen
+from manyview._transport.backoff import Backoff
+from manyview._transport.rpcs import Rpcs
+from manyview._transport.stream import Stream
+from manyview._types import EmbedTiming, ImageError, Limits
+from manyview._uploads.sources import EncodedImage
+from manyview.v1 import embed_service_pb2 as pb
+from manyview.v1 import types_pb2
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_BATCH_BYTES = 4_000_000
+
+EmbedCall = Stream[pb.EmbedStreamRequest, pb.EmbedStreamResponse]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """`array` (N, D) has a row for each image, in their order; read-only. The row of a refused image is NaN, and
+    `errors` says why by row. `checkpoint` names the exact weights; `start` is the first row's place among all
+    images; `variance_kept` is what principal components kept, of 1, where they were asked for."""
+
+    array: NDArray[np.float32 | np.float16] = field(repr=False)
+    checkpoint: str
+    keys: tuple[str, ...] = field(repr=False)
+    labels: tuple[str, ...] = field(repr=False)
+    errors: dict[int, ImageError] = field(default_factory=dict)
+    timing: EmbedTiming = field(default_factory=EmbedTiming)
+    start: int = 0
+    variance_kept: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def std(self) -> float:
+        """How spread out the embeddings are: the standard deviation (unbiased) of each feature of the rows scaled to
+        length 1, averaged over the features. About 1/sqrt(D) for a healthy model, near 0 for a collapsed one (SimSiam,
+        arXiv 2011.10566, 4.1). What a job logs as `representation_std`, of images as they are and not of views.
+
+        Refused images are left out. 0 for a single row, NaN for none.
+        """
+        import numpy as np
+
+        rows = self._whole_rows()
+        if len(rows) < 2:
+            return 0.0 if len(rows) else math.nan
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        return float(np.std(rows / np.maximum(lengths, 1e-12), axis=0, ddof=1).mean())
+
+    def effective_rank(self) -> float:
+        """How many dimensions the embeddings fill, from 1 to min(N, D): e to the entropy of their singular values,
+        scaled to sum 1 (RankMe, arXiv 2210.02885). It sees dimensions that died, which `std` does not; give it some
+        times D images, since it is never above N.
+
+        Refused images are left out. 0 for rows of zeros, NaN for none.
+        """
+        import numpy as np
+
+        rows = self._whole_rows()
+        if len(rows) == 0:
+            return math.nan
+        # The eigenvalues of the smaller product are the squares of the singular values: no copy of N rows is made.
+        products = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+        singular = np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0))
+        if singular.sum() == 0:
+            return 0.0
+        shares = singular[singular > 0] / singular.sum()
+        return float(np.exp(-(shares * np.log(shares)).sum()))
+
+    def _whole_rows(self) -> NDArray[np.float64]:
+        import numpy as np
+
+        return self.array[~np.isnan(self.array).any(axis=1)].astype(np.float64)
+
+
+def options(output: str, l2_normalize: bool, dtype: str) -> pb.EmbedOptions:
+    """The options as a message. Raises ValueError for an unknown output or dtype."""
+    outputs = {"backbone": pb.EmbedOptions.OUTPUT_BACKBONE, "projection": pb.EmbedOptions.OUTPUT_PROJECTION}
+    dtypes = {"float32": types_pb2.Tensor.DATA_TYPE_FLOAT32, "float16": types_pb2.Tensor.DATA_TYPE_FLOAT16}
+    for name, value, known in (("output", output, [*outputs]), ("dtype", str(dtype), [*dtypes])):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    return pb.EmbedOptions(output=outputs[output], l2_normalize=l2_normalize, data_type=dtypes[str(dtype)])
+
+
+def joined(chunks: Sequence[Embeddings]) -> Embeddings:
+    """Chunks as one. Raises ValueError where there are none."""
+    import numpy as np
+
+    if not chunks:
+        raise ValueError("there are no images to embed")
+    array = np.concatenate([chunk.array for chunk in chunks]) if len(chunks) > 1 else chunks[0].array
+    array.flags.writeable = False
+    return Embeddings(
+        array=array,
+        checkpoint=chunks[-1].checkpoint,
+        variance_kept=chunks[-1].variance_kept,
+        keys=tuple(key for chunk in chunks for key in chunk.keys),
+        labels=tuple(label for chunk in chunks for label in chunk.labels),
+        errors={chunk.start + row: error for chunk in chunks for row, error in chunk.errors.items()},
+        timing=EmbedTiming(
+            queue_ms=sum(chunk.timing.queue_ms for chunk in chunks),
+            decode_ms=sum(chunk.timing.decode_ms for chunk in chunks),
+            forward_ms=sum(chunk.timing.forward_ms for chunk in chunks),
+        ),
+    )
+
+
+def batches(images: Iterator[EncodedImage], batch_size: int, limits: Limits) -> Iterator[list[EncodedImage]]:
+    """Groups of at most `batch_size` images and one message's bytes."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    # A server without a limit reports 0.
+    most = min(batch_size, limits.max_batch_images) if limits.max_batch_images else batch_size
+    batch: list[EncodedImage] = []
+    num_bytes = 0
+    for image in images:
+        if batch and (len(batch) >= most or num_bytes + len(image.data) > _BATCH_BYTES):
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(image)
+        num_bytes += len(image.data)
+    if batch:
+        yield batch
+
+
+class EmbedRun:
+    """Embeds batches, one call for a single one and a stream for more, and yields a chunk for each in order."""
+
+    def __init__(self, rpcs: Rpcs, model: str, how: pb.EmbedOptions) -> None:
+        self._rpcs = rpcs
+        self._model = model
+        self._options = how
+        self._checkpoint = ""
+        self._start = 0
+        self._unanswered: deque[list[EncodedImage]] = deque()
+        deadlines = rpcs.channel.deadlines
+        self._backoff = Backoff(give_up_after_s=deadlines.reconnect_s, longest_attempt_s=deadlines.longest_s)
+
+    def run(self, made: Iterator[list[EncodedImage]]) -> Iterator[Embeddings]:
+        """A chunk for each batch. Batches without an answer when a stream breaks are sent again, to the same
+        checkpoint."""
+        self._unanswered.extend(batch for batch in (next(made, None), next(made, None)) if batch is not None)
+        if len(self._unanswered) == 1:
+            yield self._embed_one(self._unanswered.popleft())
+            return
+        while self._unanswered:
+            try:
+                yield from self._session(made)
+                return
+            except ManyviewError as error:
+                if not may_reopen(error):
+                    raise
+                self._backoff.wait(error)
+
+    def _embed_one(self, batch: list[EncodedImage]) -> Embeddings:
+        request = pb.EmbedRequest(model=self._model, images=_images(batch), options=self._options)
+        reply = self._rpcs.embed(request)
+        self._checkpoint = reply.checkpoint
+        return self._chunk(batch, reply)
+
+    def _session(self, made: Iterator[list[EncodedImage]]) -> Iterator[Embeddings]:
+        """One stream; its batches are numbered from 1, those that an earlier stream left unanswered first."""
+        with self._rpcs.embed_stream() as stream:
+            header = pb.EmbedHeader(model=self._checkpoint or self._model, options=self._options)
+            stream.send(pb.EmbedStreamRequest(header=header))
+            opened = _expect(stream, "opened").opened
+            self._checkpoint = opened.checkpoint
+            most = max(1, opened.max_unanswered_batches)
+            num_sent = num_answered = 0
+            while True:
+                while (
+                    num_sent - num_answered < most and (batch := self._next(num_sent - num_answered, made)) is not None
+                ):
+                    num_sent += 1
+                    stream.send(
+                        pb.EmbedStreamRequest(batch=types_pb2.ImageBatch(number=num_sent, images=_images(batch)))
+                    )
+                if not self._unanswered:
+                    stream.finish_sending()
+                    return
+                result = _expect(stream, "result").result
+                num_answered += 1
+                if result.number != num_answered:
+                    raise Internal(f"result {result.number} came where {num_answered} was due", reason="PROTOCOL")
+                self._backoff.succeeded()
+                chunk = self._chunk(self._unanswered[0], result)
+                self._unanswered.popleft()
+                yield chunk
+
+    def _next(self, num_on_their_way: int, made: Iterator[list[EncodedImage]]) -> list[EncodedImage] | None:
+        """The next batch that is not on its way: an unanswered one, else one that is pulled now."""
+        if num_on_their_way < len(self._unanswered):
+            return self._unanswered[num_on_their_way]
+        batch = next(made, None)
+        if batch is not None:
+            self._unanswered.append(batch)
+        return batch
+
+    def _chunk(self, batch: list[EncodedImage], reply: Any) -> Embeddings:
+        array = _convert.tensor(reply.embeddings)
+        if len(array) != len(batch):
+            raise Internal(f"{len(array)} rows came for {len(batch)} images", reason="PROTOCOL")
+        errors = {error.row: _convert.image_error(error.error) for error in reply.errors}
+        errors |= {row: image.error for row, image in enumerate(batch) if image.error is not None}
+        chunk = Embeddings(
+            array=array,
+            checkpoint=self._checkpoint,
+            keys=tuple(image.key for image in batch),
+            labels=tuple(image.label for image in batch),
+            errors=errors,
+            timing=_convert.timing(reply.timing),
+            start=self._start,
+        )
+        self._start += len(batch)
+        return chunk
+
+
+def _images(batch: list[EncodedImage]) -> list[types_pb2.Image]:
+    """A batch's messages. An image that is too large goes as an empty one, which keeps its row."""
+    return [types_pb2.Image(data=image.data) for image in batch]
+
+
+def _expect(stream: EmbedCall, kind: str) -> pb.EmbedStreamResponse:
+    message = stream.receive()
+    if message is None:
+        raise Unavailable("the server ended the stream of embeddings early", reason="STREAM_ENDED")
+    received = message.WhichOneof("payload")
+    if received == "error":
+        raise from_stream_error(message.error)
+    if received != kind:
+        raise Internal(f"the server sent {received!r} where {kind!r} was due", reason="PROTOCOL")
+    return message

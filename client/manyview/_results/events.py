@@ -1,0 +1,236 @@
+"""What a job reports: its event log, live and without gaps, and its history as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from manyview import _convert
+from manyview._arguments import some
+from manyview._errors import DeadlineExceeded, ManyviewError, Unavailable, may_reopen
+from manyview._transport.backoff import LONGEST_ATTEMPT_S, Backoff
+from manyview._transport.deadline import Deadline
+from manyview._transport.rpcs import Rpcs
+from manyview._transport.stream import Stream
+from manyview.v1 import metrics_service_pb2 as pb
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+R = TypeVar("R")
+
+KINDS = ("scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One entry of a job's log. `values` is what its kind carries, and `event["loss"]` is short for
+    `event.values["loss"]`.
+
+    scalars: float by name. state: from, to, reason, message. checkpoint: name, num_bytes. rollback: to_step,
+    superseded_after_sequence. alert: reason, message. log: level, text. snapshot: num_images, num_added.
+
+    `sequence` is 1, 2, 3, … within the job and never used twice; `step` repeats after a rollback.
+    """
+
+    sequence: int
+    kind: str
+    time: datetime | None
+    attempt: int
+    step: int
+    epoch: int
+    values: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise KeyError(f"a {self.kind} event without {name!r}; it has {', '.join(self.values)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.values
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.values.get(name, default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """A job's scalars, one row for each time that some were logged, without rows that a rollback superseded.
+
+    `rows` are dicts with sequence, time, attempt, step, epoch and the scalars; `history["loss"]` is a column, shape
+    (rows,), NaN where a row has no such scalar.
+    """
+
+    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        import numpy as np
+
+        if name not in (*self.names, "sequence", "step", "epoch", "attempt"):
+            raise KeyError(f"no scalar named {name!r}; there are {', '.join(self.names)}")
+        return np.array([row.get(name, np.nan) for row in self.rows], dtype=np.float64)
+
+
+def event_from(message: pb.MetricsEvent) -> Event:
+    kind = pb.MetricsEvent.Kind.Name(message.kind).removeprefix("KIND_").lower()
+    return Event(
+        sequence=message.sequence,
+        kind=kind,
+        time=_convert.time(message.time),
+        attempt=message.attempt,
+        step=message.step,
+        epoch=message.epoch,
+        values=_values(message),
+    )
+
+
+def _values(message: pb.MetricsEvent) -> Mapping[str, Any]:
+    match message.WhichOneof("payload"):
+        case "scalars":
+            return dict(message.scalars.values)
+        case "state_change":
+            change = message.state_change
+            states = {"from": _convert.state(getattr(change, "from")), "to": _convert.state(change.to)}
+            return {**states, "reason": change.reason, "message": change.message}
+        case "checkpoint":
+            return {"name": message.checkpoint.name, "num_bytes": message.checkpoint.num_bytes}
+        case "rollback":
+            since = message.rollback.superseded_after_sequence
+            return {"to_step": message.rollback.to_step, "superseded_after_sequence": since}
+        case "alert":
+            return {"reason": message.alert.reason, "message": message.alert.message}
+        case "log":
+            return {"level": _convert.level(message.log), "text": message.log.text}
+        case "snapshot":
+            return {"num_images": message.snapshot.num_images, "num_added": message.snapshot.num_added}
+        case _:
+            return {}
+
+
+def kind_names(kinds: Iterable[str] | None) -> list[str]:
+    """Kinds by name as the contract numbers them. Raises ValueError for an unknown one."""
+    chosen = [kinds] if isinstance(kinds, str) else some("kinds", kinds) or []
+    for kind in chosen:
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of event {kind!r}: there are {', '.join(KINDS)}")
+    return [f"KIND_{kind.upper()}" for kind in chosen]
+
+
+def follow(
+    rpcs: Rpcs,
+    job: str,
+    *,
+    after: int = 0,
+    live: bool = True,
+    kinds: Sequence[str] = (),
+    reconnect_s: float,
+    timeout_s: float | None = None,
+    began: float | None = None,
+) -> Generator[Event]:
+    """Every event after `after`, each once and in order, over as many connections as it takes; `kinds` as `kind_names`
+    gives them.
+
+    Raises OutOfRange when `after` is older than the oldest event held, the last failure when the server could not be
+    reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed since `began` (by default, now).
+    """
+    cursor = after
+
+    def reopen() -> Stream[pb.SubscribeMetricsRequest, pb.SubscribeMetricsResponse]:
+        request = pb.SubscribeMetricsRequest(train_job=job, after_sequence=cursor, follow=live, kinds=kinds)
+        return rpcs.subscribe_metrics(request)
+
+    for message in messages(
+        reopen,
+        reconnect_s=reconnect_s,
+        longest_attempt_s=rpcs.channel.deadlines.longest_s,
+        timeout_s=timeout_s,
+        began=began,
+        is_end=_is_end,
+        is_pause=_is_drain,
+    ):
+        for event in message.events:
+            if event.sequence > cursor:
+                cursor = event.sequence
+                yield event_from(event)
+        cursor = max(cursor, message.cursor)
+
+
+def _is_end(message: pb.SubscribeMetricsResponse) -> bool:
+    return message.HasField("end") and not _is_drain(message)
+
+
+def _is_drain(message: pb.SubscribeMetricsResponse) -> bool:
+    return message.HasField("end") and message.end.reason == pb.EndOfStream.REASON_DRAINING
+
+
+def messages(
+    reopen: Callable[[], Stream[Any, R]],
+    *,
+    reconnect_s: float,
+    is_end: Callable[[R], bool],
+    is_pause: Callable[[R], bool] = lambda _: False,
+    longest_attempt_s: float = LONGEST_ATTEMPT_S,
+    timeout_s: float | None = None,
+    began: float | None = None,
+    is_news: Callable[[R], bool] = lambda _: True,
+) -> Iterator[R]:
+    """Yield the messages of a stream, up to the one that says that it is the end, and open the stream again if it
+    breaks.
+
+    `is_pause`: does this message say that the server goes away and must be asked again? `began`: when `timeout_s`
+    started to run, by default now. `is_news`: does this message prove progress? Only progress ends a series of
+    failures.
+    """
+    backoff = Backoff(give_up_after_s=reconnect_s, longest_attempt_s=longest_attempt_s)
+    deadline = Deadline(timeout_s, began=began)
+    while True:
+        try:
+            with reopen() as stream:
+                while (message := stream.receive(deadline.left_s())) is not None:
+                    if is_news(message):
+                        backoff.succeeded()
+                    yield message
+                    if is_end(message):
+                        return
+                    if is_pause(message):
+                        break
+                failure: ManyviewError = Unavailable("the stream ended before its end was said", reason="STREAM_ENDED")
+        except ManyviewError as error:  # before TimeoutError, because a DeadlineExceeded of the server is one too
+            if not may_reopen(error):
+                raise
+            failure = error
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error
+        backoff.wait(failure, at_most_s=deadline.left_s())
+
+
+def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int | None = None) -> History:
+    """The job's scalars as a table, all pages of it."""
+    rows: list[Mapping[str, Any]] = []
+    token = ""
+    while True:
+        request = pb.QueryMetricsRequest(
+            train_job=job, metric_names=names or (), max_rows=max_rows, page_size=10_000, page_token=token
+        )
+        reply = rpcs.query_metrics(request)
+        rows += [_row(row) for row in reply.rows]
+        token = reply.next_page_token
+        if not token:
+            found = dict.fromkeys(name for row in rows for name in row if name not in _ROW_FIELDS)
+            return History(rows=rows, names=tuple(found))
+
+
+_ROW_FIELDS = frozenset({"sequence", "time", "attempt", "step", "epoch"})
+
+
+def _row(row: pb.MetricsRow) -> Mapping[str, Any]:
+    place = {"sequence": row.sequence, "time": _convert.time(row.time), "attempt": row.attempt}
+    return {**place, "step": row.step, "epoch": row.epoch, **dict(sorted(row.values.items()))}

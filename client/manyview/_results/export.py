@@ -1,0 +1,56 @@
+"""A model's weights into a file: complete and with the right checksum, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from manyview._errors import DataLoss, ManyviewError, Unavailable, may_reopen
+from manyview._transport.backoff import Backoff
+from manyview._transport.rpcs import Rpcs
+from manyview.v1 import model_service_pb2 as pb
+
+_MAX_ATTEMPTS = 5
+
+
+def export(rpcs: Rpcs, model: str, path: Path) -> Path:
+    """Download to `path`.tmp, compare size and SHA-256, then rename. A broken download starts again.
+
+    Raises DataLoss CHECKSUM_MISMATCH when the bytes are not those that the server announced.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    backoff = Backoff(max_attempts=_MAX_ATTEMPTS)
+    try:
+        while True:
+            try:
+                with partial.open("wb") as file:
+                    _download(rpcs, model, file)
+                os.replace(partial, path)
+                return path
+            except ManyviewError as error:
+                if not may_reopen(error):
+                    raise
+                backoff.wait(error)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _download(rpcs: Rpcs, model: str, file: BinaryIO) -> None:
+    header: pb.ExportHeader | None = None
+    digest, num_bytes = hashlib.sha256(), 0
+    with rpcs.export_model(pb.ExportModelRequest(name=model)) as stream:
+        while (message := stream.receive()) is not None:
+            if message.WhichOneof("payload") == "header":
+                header = message.header
+                continue
+            file.write(message.chunk)
+            digest.update(message.chunk)
+            num_bytes += len(message.chunk)
+    if header is None or num_bytes < header.num_bytes:
+        raise Unavailable(f"the export of {model} ended early, after {num_bytes} bytes", reason="STREAM_ENDED")
+    if digest.digest() != header.sha256:
+        raise DataLoss(f"the export of {model} does not match its SHA-256", reason="CHECKSUM_MISMATCH")
+    file.flush()
+    os.fsync(file.fileno())

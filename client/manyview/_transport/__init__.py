@@ -1,0 +1,8 @@
+"""How calls reach the server: channels, retries and streams that survive a dropped connection.
+
+It may import the generated stubs, `_errors` and `_types`.
+
+- `channel`: options, credentials, deadlines and retries. `rpcs`: the calls of the contract, one typed method each.
+- `stream`: one streaming call. `backoff`: when to try again.
+- `deadline`: limits on waiting that allow for a suspended process.
+"""

@@ -1,0 +1,114 @@
+"""One streaming call. A thread of its own reads it, so that every wait for a message has a limit and Ctrl-C works."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from manyview._errors import Cancelled, ManyviewError, Unavailable
+from manyview._transport.deadline import take
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+# Messages read ahead of the caller; beyond that the transport's flow control holds the server back.
+_READ_AHEAD = 16
+
+
+class Stream(Generic[Q, R]):
+    """A stream of requests out and replies in. Close it, or leave its `with` block, to cancel what still runs."""
+
+    def __init__(
+        self,
+        start: Callable[[Iterator[Q]], Any],
+        error_of: Callable[[grpc.RpcError], ManyviewError],
+        *,
+        target: str,
+        idle_s: float,
+        on_message: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_message` is called from another thread whenever there is something to receive; `error_of` says how the
+        call failed."""
+        self._target = target
+        self._error_of = error_of
+        self._on_message = on_message
+        self._idle_s = idle_s
+        self._closed = threading.Event()
+        self._outbox: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
+        self._inbox: queue.Queue[R | ManyviewError | None] = queue.Queue(_READ_AHEAD)
+        self._call = start(iter(self._outbox.get, None))
+        threading.Thread(target=self._read, name="manyview-stream", daemon=True).start()
+
+    def __enter__(self) -> Stream[Q, R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, message: Q) -> None:
+        """Queue a message; whoever calls bounds how many are on their way. A broken stream shows at `receive`."""
+        self._outbox.put(message)
+
+    def finish_sending(self) -> None:
+        """Half-close: nothing more will be sent."""
+        self._outbox.put(None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `receive` would return at once."""
+        return not self._inbox.empty()
+
+    def receive(self, timeout_s: float | None = None) -> R | None:
+        """The next message, or None at the stream's regular end.
+
+        Raises TimeoutError when `timeout_s` passes first, Unavailable STREAM_IDLE when the stream was silent for its
+        whole idle time, Cancelled when it was closed, and the call's error when it broke.
+        """
+        if self._closed.is_set() and self._inbox.empty():
+            raise Cancelled("the stream was closed")
+        idle_first = timeout_s is None or timeout_s >= self._idle_s
+        try:
+            item = take(self._inbox, self._idle_s if idle_first else timeout_s)
+        except queue.Empty:
+            if idle_first:
+                message = f"{self._target} said nothing for {self._idle_s:g} s"
+                raise Unavailable(message, reason="STREAM_IDLE") from None
+            raise TimeoutError(f"no message within {timeout_s:g} s") from None
+        if item is None or isinstance(item, ManyviewError):
+            self._inbox.put(item)  # the end stays the end, however often it is asked for
+            if item is not None:
+                raise item
+            return None
+        return item
+
+    def close(self) -> None:
+        """Cancel the call if it still runs. Another thread that waits in `receive` gets Cancelled."""
+        self._closed.set()
+        self._outbox.put(None)
+        self._call.cancel()
+        with suppress(queue.Full):  # then no thread waits
+            self._inbox.put_nowait(Cancelled("the stream was closed"))
+
+    def _read(self) -> None:
+        try:
+            for message in self._call:
+                self._deliver(message)
+            self._deliver(None)
+        except grpc.RpcError as error:
+            failure = self._error_of(error)
+            failure.__cause__ = error
+            self._deliver(failure)
+
+    def _deliver(self, item: R | ManyviewError | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._inbox.put(item, timeout=0.2)
+                self._on_message()
+                return
+            except queue.Full:
+                continue

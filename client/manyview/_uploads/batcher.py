@@ -1,0 +1,74 @@
+"""Group images into the batches of an upload."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from manyview._types import Limits
+from manyview._uploads.sources import EncodedImage
+
+# Large enough to make the cost per message small, small enough for a smooth window.
+_BATCH_BYTES = 1_500_000
+_BATCH_IMAGES = 256
+LINGER_S = 0.5
+"""An image waits no longer than this for others to share its batch."""
+
+
+class Batcher:
+    """Groups images so that a message stays small; a large image goes alone."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        # A server without a limit reports 0.
+        self._most = min(_BATCH_IMAGES, limits.max_batch_images) if limits.max_batch_images else _BATCH_IMAGES
+        self._clock = clock
+        self._whole: deque[list[EncodedImage]] = deque()
+        self._open: list[EncodedImage] = []
+        self._num_bytes = 0
+        self._since = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._whole and not self._open
+
+    def add(self, image: EncodedImage) -> None:
+        """Add an image after the others."""
+        if self._open and self._num_bytes + len(image.data) > _BATCH_BYTES:
+            self.close()
+        if not self._open:
+            self._since = self._clock()
+        self._open.append(image)
+        self._num_bytes += len(image.data)
+        if len(self._open) >= self._most:
+            self.close()
+
+    def close(self) -> None:
+        """Make the images of the open batch a whole one, without waiting for more."""
+        if self._open:
+            self._whole.append(self._open)
+        self._open, self._num_bytes = [], 0
+
+    def due_s(self) -> float | None:
+        """Return the seconds until `take` returns a batch if no image is added, or None if there is no image."""
+        if self._whole:
+            return 0.0
+        return max(0.0, self._since + LINGER_S - self._clock()) if self._open else None
+
+    def take(self) -> list[EncodedImage] | None:
+        """Return the next batch that is full or has waited long enough."""
+        if self.due_s() == 0 and not self._whole:
+            self.close()
+        return self._whole.popleft() if self._whole else None
+
+    def take_back(self) -> EncodedImage | None:
+        """Take the first image out of its batch and return it, or return None if there is none."""
+        batch = self._whole[0] if self._whole else self._open
+        if not batch:
+            return None
+        image = batch.pop(0)
+        if batch is self._open:
+            self._num_bytes -= len(image.data)
+        elif not batch:
+            self._whole.popleft()
+        return image

@@ -1,0 +1,138 @@
+"""Images on their way from the caller's thread, which pulls them from the caller's iterator, to the thread that sends
+them.
+
+The iterator never leaves the caller's thread: a database cursor or a camera may be bound to that thread, exceptions
+and Ctrl-C are raised where they belong, and the iterator is closed there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from manyview._uploads.sources import EncodedImage
+
+_MAX_IMAGES = 64
+_MAX_BYTES = 1_500_000
+
+
+class Stopped(Exception):
+    """The caller's thread has given up, so nothing more must be sent."""
+
+
+class Handover:
+    """A bounded queue of images, and the other signals between the two threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._images: deque[EncodedImage] = deque()
+        self._num_bytes = 0
+        self._is_complete = False
+        self._is_stopped = False
+        self._is_woken = False
+        self._has_ended = False
+        self._num_done = 0
+
+    # --- the caller's thread
+
+    def put(self, image: EncodedImage) -> bool:
+        """Hand an image over; wait while many are on their way. Returns False when the sender has ended."""
+        size = len(image.data)
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or self._has_room(size))
+            self._images.append(image)
+            self._num_bytes += size
+            self._changed.notify_all()
+            return not self._has_ended
+
+    def complete(self) -> None:
+        """Tell the sender that there are no more images."""
+        with self._changed:
+            self._is_complete = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Make the sender raise Stopped at its next call."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def collect_done(self) -> int:
+        """Return how many images were dealt with since the last call of this method."""
+        with self._changed:
+            done, self._num_done = self._num_done, 0
+            return done
+
+    def wait_for_done(self) -> bool:
+        """Wait until images were dealt with or the sender has ended. Returns whether it has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or self._num_done)
+            return self._has_ended
+
+    # --- the sender's thread
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the queue is empty and no image will come."""
+        with self._changed:
+            return self._is_complete and not self._images
+
+    def take(self, timeout_s: float | None = None) -> EncodedImage | None:
+        """Return the next image, or None after `timeout_s`, at the end, or after `wake`. Raises Stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_news() or self._is_woken, timeout_s)
+            self._is_woken = False
+            self._check()
+            if not self._images:
+                return None
+            image = self._images.popleft()
+            self._num_bytes -= len(image.data)
+            self._changed.notify_all()
+            return image
+
+    def wait(self) -> None:
+        """Wait for an image, or for the end of the images. Raises Stopped."""
+        with self._changed:
+            self._changed.wait_for(self._has_news)
+            self._check()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep. Raises Stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopped, seconds)
+            self._check()
+
+    def check(self) -> None:
+        """Raise Stopped if the caller's thread has given up."""
+        with self._changed:
+            self._check()
+
+    def add_done(self, count: int) -> None:
+        """Report that images were dealt with."""
+        with self._changed:
+            self._num_done += count
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Report that the sender has ended."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    # --- any thread
+
+    def wake(self) -> None:
+        """Make `take` return, because there is something else to read."""
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return not self._images or (len(self._images) < _MAX_IMAGES and self._num_bytes + size <= _MAX_BYTES)
+
+    def _has_news(self) -> bool:
+        return bool(self._images) or self._is_complete or self._is_stopped
+
+    def _check(self) -> None:
+        if self._is_stopped:
+            raise Stopped

@@ -1,0 +1,317 @@
+"""Uploading images: at most a window of them unacknowledged, and none lost or doubled when the connection or a side
+dies. `Upload` drives a `Window` over as many streams as it takes.
+
+The caller's thread pulls images from the caller's iterator and reports progress. Another thread sends them, so that
+images are sent and acknowledged while the iterator gives nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import islice
+
+from manyview import _convert
+from manyview._errors import (
+    DeadlineExceeded,
+    Internal,
+    ManyviewError,
+    NotFound,
+    Unavailable,
+    UploadChanged,
+    from_stream_error,
+    is_transient,
+    may_reopen,
+)
+from manyview._transport.backoff import Backoff
+from manyview._transport.deadline import Deadline
+from manyview._transport.rpcs import Rpcs
+from manyview._transport.stream import Stream
+from manyview._types import LabelConflict, Limits, RejectedImage, UploadReport
+from manyview._uploads.batcher import Batcher
+from manyview._uploads.handover import Handover
+from manyview._uploads.sources import EncodedImage, ImageSource
+from manyview._uploads.window import Window, chain
+from manyview.v1 import dataset_service_pb2 as pb
+
+# How long to wait for the sending thread after the caller's thread has failed.
+_JOIN_S = 5.0
+
+UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
+
+
+class Upload:
+    """One run of an upload: resumes what an earlier run left, sends the rest, and says what became of each image."""
+
+    def __init__(
+        self,
+        rpcs: Rpcs,
+        source: ImageSource,
+        dataset: str,
+        upload_id: str,
+        limits: Limits,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        self._rpcs = rpcs
+        self._source = source
+        self._dataset = dataset
+        self._upload_id = upload_id
+        self._on_progress = on_progress
+        self.was_finished = False
+        self._window = Window()
+        self._num_images = 0
+        self._resumed_from = 0
+        self._unsent: list[RejectedImage] = []
+        self._rejected: list[RejectedImage] = []
+        self._conflicts: list[LabelConflict] = []
+        self._batcher = Batcher(limits)
+        self._handover = Handover()
+        self._silence = Deadline(None)
+        self._stream: UploadStream | None = None
+        self._outcome: UploadReport | BaseException | None = None
+        deadlines = rpcs.channel.deadlines
+        self._backoff = Backoff(
+            give_up_after_s=deadlines.reconnect_s,
+            longest_attempt_s=deadlines.longest_s,
+            sleep=self._handover.sleep,
+        )
+
+    def run(self) -> UploadReport:
+        """Upload everything. Raises UploadChanged when an earlier run under this id sent other images, ValueError
+        when there are no images at all."""
+        sender = threading.Thread(target=self._send, name="manyview-upload", daemon=True)
+        sender.start()
+        try:
+            with closing(self._sendable(iter(self._source))) as images:
+                for image in images:
+                    if not self._handover.put(image):
+                        break
+                    self._report_progress()
+            self._handover.complete()
+            while not self._handover.wait_for_done():
+                self._report_progress()
+        except BaseException:
+            self._stop()
+            sender.join(_JOIN_S)
+            raise
+        self._report_progress()
+        sender.join()
+        assert self._outcome is not None
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
+
+    def _report_progress(self) -> None:
+        if done := self._handover.collect_done():
+            self._on_progress(done)
+
+    def _stop(self) -> None:
+        """End the sending thread, whatever it waits for. The caller's thread calls this."""
+        self._handover.stop()
+        if self._stream is not None:
+            self._stream.close()
+
+    # --- the sending thread
+
+    def _send(self) -> None:
+        try:
+            self._outcome = self._run()
+        except BaseException as error:  # raised in the caller's thread
+            self._outcome = error
+        finally:
+            self._handover.end()
+
+    def _run(self) -> UploadReport:
+        status = self._status()
+        if status is not None:
+            self.was_finished = status.finished
+            self._skip(status)
+            if status.finished:
+                if next(self._images(), None) is not None:
+                    raise self._changed("it was finished with fewer images")
+                return self._report(status)
+        while True:
+            try:
+                return self._report(self._session(status))
+            except ManyviewError as error:
+                before, status = status, self._recheck(error)
+                if isinstance(error, UploadChanged) and _number(before) == _number(status):
+                    raise
+                if status is not None and self._window.is_fresh:
+                    self._skip(status)
+
+    def _images(self) -> Iterator[EncodedImage]:
+        """Yield the images that have no number yet. A caller that stops early leaves the others where they are."""
+        while (waiting := self._batcher.take_back()) is not None:
+            yield waiting
+        while True:
+            image = self._handover.take()
+            if image is not None:
+                yield image
+            elif self._handover.is_exhausted:
+                return
+
+    def _recheck(self, error: ManyviewError) -> pb.Upload | None:
+        """Wait after a broken stream, and ask where the upload stands, until the server answers. The stream
+        that broke may still have committed a batch after it was last asked, for which the server takes the header's
+        digest as a change. While there is nothing to send, the server is not asked."""
+        if not (may_reopen(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
+            raise error
+        self._window.rewind()
+        if self._window.is_empty and self._batcher.is_empty:
+            self._handover.wait()
+        while True:
+            self._backoff.wait(error)
+            try:
+                return self._status()
+            except ManyviewError as failure:
+                # A deadline that passes without an answer is what a dead connection looks like until it is noticed.
+                if not (is_transient(failure) or isinstance(failure, DeadlineExceeded)):
+                    raise
+                error = failure
+
+    def _sendable(self, images: Iterator[EncodedImage]) -> Generator[EncodedImage]:
+        """Yield the images that fit a message, and note the others with the reason. This runs in the caller's
+        thread."""
+        for image in images:
+            if image.error is not None:
+                self._unsent.append(RejectedImage(key=image.key, error=image.error))
+                self._on_progress(1)
+            else:
+                yield image
+
+    def _status(self) -> pb.Upload | None:
+        try:
+            reply = self._rpcs.get_upload(pb.GetUploadRequest(dataset=self._dataset, upload_id=self._upload_id))
+        except NotFound:
+            return None
+        return reply.upload
+
+    def _skip(self, status: pb.Upload) -> None:
+        """Pass over what an earlier run got acknowledged; hashing it proves that it is the same."""
+        digest = self._window.last_digest
+        for image in islice(self._images(), status.num_images - self._num_images):
+            digest = chain(digest, [image])
+            self._num_images += 1
+            self._handover.add_done(1)
+        if self._num_images < status.num_images or digest != status.digest:
+            raise self._changed(f"the first {status.num_images} images differ")
+        self._resumed_from = self._num_images
+        self._window = Window(committed=status.committed_number, digest=digest)
+
+    def _changed(self, how: str) -> UploadChanged:
+        text = (
+            f"upload {self._upload_id} was begun with other images ({how}); pass another upload_id to begin a new one"
+        )
+        return UploadChanged(text, reason="UPLOAD_CHANGED")
+
+    def _session(self, status: pb.Upload | None) -> pb.Upload:
+        """One stream, from its header to `finished`."""
+        if status is not None and status.finished:
+            return status
+        committed = status.committed_number if status is not None else 0
+        with self._rpcs.upload_images(on_message=self._handover.wake) as stream:
+            self._stream = stream
+            self._handover.check()
+            digest = self._window.digest_at(committed)
+            header = pb.UploadHeader(dataset=self._dataset, upload_id=self._upload_id, resume_digest=digest)
+            stream.send(pb.UploadImagesRequest(header=header))
+            opened = _expect(stream, "opened").opened
+            self._window.limit(opened.max_unacked_batches, opened.max_unacked_bytes)
+            self._expect_ack()
+            self._send_all(stream)
+            if self._num_images == 0 and not self._unsent:
+                raise ValueError("there are no images to upload")
+            stream.send(pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=self._num_images)))
+            stream.finish_sending()
+            return _expect(stream, "finished").finished.upload
+
+    def _send_all(self, stream: UploadStream) -> None:
+        """Send while the window has room, else wait for an ack, until everything is acknowledged."""
+        while True:
+            self._send_waiting(stream)
+            batch = self._next_batch(stream) if self._window.wants_more else None
+            if batch is not None:
+                if self._window.is_empty:
+                    self._expect_ack()
+                self._num_images += len(batch)
+                self._window.add(batch)
+            elif self._window.is_empty and self._is_exhausted:
+                return
+            else:
+                self._receive_ack(stream)
+
+    @property
+    def _is_exhausted(self) -> bool:
+        return self._batcher.is_empty and self._handover.is_exhausted
+
+    def _next_batch(self, stream: UploadStream) -> list[EncodedImage] | None:
+        """Return the next batch, once it is full or has waited long enough. Return None when there is something to
+        receive, when there are no more images, or when the server owes acks and has been silent for too long."""
+        while not stream.ready:
+            if (batch := self._batcher.take()) is not None:
+                return batch
+            owed_s = None if self._window.is_empty else self._silence.left_s()
+            waits = [wait_s for wait_s in (self._batcher.due_s(), owed_s) if wait_s is not None]
+            image = self._handover.take(min(waits, default=None))
+            if image is not None:
+                self._batcher.add(image)
+            elif self._handover.is_exhausted:
+                self._batcher.close()
+                return self._batcher.take()
+            elif owed_s == 0:
+                return None
+        return None
+
+    def _expect_ack(self) -> None:
+        """Start to wait for an ack, which the server owes from now on."""
+        self._silence = Deadline(self._rpcs.channel.deadlines.idle_s)
+
+    def _send_waiting(self, stream: UploadStream) -> None:
+        while (batch := self._window.take()) is not None:
+            stream.send(batch.message)
+
+    def _receive_ack(self, stream: UploadStream) -> None:
+        ack = _expect(stream, "ack").ack
+        batch = self._window.ack(ack.number)
+        self._expect_ack()
+        self._backoff.succeeded()
+        for key, label, result in zip(batch.keys, batch.labels, ack.results, strict=True):
+            if result.outcome == pb.ImageResult.OUTCOME_REJECTED:
+                self._rejected.append(RejectedImage(key=key, error=_convert.image_error(result.error)))
+            elif result.label_differs:
+                self._conflicts.append(
+                    LabelConflict(key=key, label=label, first_key=result.first_key, first_label=result.first_label)
+                )
+        self._handover.add_done(len(batch.keys))
+
+    def _report(self, upload: pb.Upload) -> UploadReport:
+        return UploadReport(
+            upload_id=self._upload_id,
+            num_sent=upload.num_images,
+            num_stored=upload.num_stored,
+            num_duplicates=upload.num_duplicates,
+            num_rejected=upload.num_rejected + len(self._unsent),
+            rejected=(*self._unsent, *self._rejected),
+            label_conflicts=tuple(self._conflicts),
+            resumed_from=self._resumed_from,
+        )
+
+
+def _number(status: pb.Upload | None) -> int:
+    return 0 if status is None else status.committed_number
+
+
+def _expect(stream: UploadStream, kind: str) -> pb.UploadImagesResponse:
+    """The next message, which must be of this kind. An error within the stream is raised; an early end can be
+    resumed."""
+    message = stream.receive()
+    if message is None:
+        raise Unavailable("the server ended the upload's stream early", reason="STREAM_ENDED")
+    received = message.WhichOneof("payload")
+    if received == "error":
+        raise from_stream_error(message.error)
+    if received != kind:
+        raise Internal(f"the server sent {received!r} where {kind!r} was due", reason="PROTOCOL")
+    return message

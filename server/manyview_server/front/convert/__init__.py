@@ -1,0 +1,6 @@
+"""Records as messages of the contract. Generated messages stop here, and the packages below use frozen dataclasses.
+
+- `dataset_messages`: data sets, images and uploads.
+- `embedding_messages`: models, embeddings and the options of an embedding.
+- `job_messages`: train jobs, configurations and events.
+"""

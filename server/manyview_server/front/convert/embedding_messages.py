@@ -1,0 +1,76 @@
+"""Models and embeddings as messages of the contract, and the options of an embedding as values."""
+
+from __future__ import annotations
+
+from manyview.v1 import embed_service_pb2, model_service_pb2, types_pb2
+from manyview_server.errors import InvalidArgument
+from manyview_server.front.convert.dataset_messages import image_error, timestamp
+from manyview_server.front.rpc.resource_names import invalid
+from manyview_server.messages.embedding import EmbedDone, RowFailed
+from manyview_server.store.records import Checkpoint
+
+DATA_TYPES = {
+    types_pb2.Tensor.DATA_TYPE_UNSPECIFIED: "float32",
+    types_pb2.Tensor.DATA_TYPE_FLOAT32: "float32",
+    types_pb2.Tensor.DATA_TYPE_FLOAT16: "float16",
+}
+TENSOR_TYPES = {"float32": types_pb2.Tensor.DATA_TYPE_FLOAT32, "float16": types_pb2.Tensor.DATA_TYPE_FLOAT16}
+OUTPUTS = {
+    embed_service_pb2.EmbedOptions.OUTPUT_UNSPECIFIED: "backbone",
+    embed_service_pb2.EmbedOptions.OUTPUT_BACKBONE: "backbone",
+    embed_service_pb2.EmbedOptions.OUTPUT_PROJECTION: "projection",
+}
+
+
+def checkpoint_model(record: Checkpoint) -> model_service_pb2.Model:
+    """A checkpoint as a model that can embed."""
+    card = record.model
+    return model_service_pb2.Model(
+        name=record.name,
+        train_job=f"trainJobs/{record.train_job_id}",
+        step=record.step,
+        epoch=record.epoch,
+        method=card["method"],
+        backbone=card["backbone"],
+        feature_dim=card["feature_dim"],
+        projection_dim=card["projection_dim"],
+        image_size=card["image_size"],
+        create_time=timestamp(record.create_time),
+        num_bytes=record.num_bytes,
+        weights="trained",
+    )
+
+
+def data_type(value: types_pb2.Tensor.DataType) -> str:
+    """The element type asked for."""
+    if value not in DATA_TYPES:
+        raise _unknown_enum("options.data_type", value)
+    return DATA_TYPES[value]
+
+
+def output(value: embed_service_pb2.EmbedOptions.Output, field: str = "options.output") -> str:
+    """The network's output asked for."""
+    if value not in OUTPUTS:
+        raise _unknown_enum(field, value)
+    return OUTPUTS[value]
+
+
+def _unknown_enum(field: str, value: int) -> InvalidArgument:
+    return invalid(field, f"{value} is no value of this enum")
+
+
+def tensor(done: EmbedDone, type_name: str) -> types_pb2.Tensor:
+    """The embeddings as they came from the worker."""
+    return types_pb2.Tensor(data_type=TENSOR_TYPES[type_name], shape=done.shape, data=done.blobs[0])
+
+
+def row_error(failed: RowFailed) -> embed_service_pb2.RowError:
+    """Why one row is NaN."""
+    return embed_service_pb2.RowError(row=failed.row, error=image_error(failed.reason, failed.message))
+
+
+def timing(done: EmbedDone) -> embed_service_pb2.EmbedTiming:
+    """Where the time went."""
+    return embed_service_pb2.EmbedTiming(
+        queue_ms=done.queue_ms, decode_ms=done.decode_ms, forward_ms=done.forward_ms, batch_images=done.batch_images
+    )

@@ -1,0 +1,159 @@
+"""Train jobs, their configurations and their events, as messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct, Value
+
+from manyview.v1 import metrics_service_pb2, train_job_service_pb2, types_pb2
+from manyview_server.front.convert.dataset_messages import timestamp
+from manyview_server.front.rpc.resource_names import invalid
+from manyview_server.store.records import Event, Job
+
+
+def state(name: str) -> str:
+    """The contract's name of a state; the store's is the same without the prefix."""
+    return f"TRAIN_JOB_STATE_{name or 'UNSPECIFIED'}"
+
+
+def checkpoint_name(train_job_id: str, step: int) -> str:
+    """The resource name of a job's checkpoint."""
+    return f"trainJobs/{train_job_id}/checkpoints/{step}"
+
+
+def train_job(record: Job) -> train_job_service_pb2.TrainJob:
+    """A train job; the method is part of its configuration."""
+    progress = record.progress
+    message = train_job_service_pb2.TrainJob(
+        name=f"trainJobs/{record.train_job_id}",
+        uid=record.uid,
+        dataset=f"datasets/{record.dataset_id}",
+        num_images=record.num_images,
+        config=struct({"method": record.method, **record.settings}),
+        state=state(record.state),
+        progress=train_job_service_pb2.Progress(
+            step=progress.step,
+            num_steps=progress.num_steps,
+            epoch=progress.epoch,
+            num_epochs=progress.num_epochs,
+            eta_s=progress.eta_s,
+        ),
+        create_time=timestamp(record.create_time),
+        start_time=timestamp(record.start_time),
+        end_time=timestamp(record.end_time),
+        attempt=record.attempt,
+        last_sequence=record.last_sequence,
+        queue_position=record.queue_position,
+        server_version=record.server_version,
+        continued_from=record.continued_from,
+        follow=follow(record.min_images),
+    )
+    if record.failure is not None:
+        failure = record.failure
+        message.failure.reason, message.failure.message = failure.reason, failure.message
+        message.failure.hint = failure.hint
+    if record.latest_checkpoint >= 0:
+        message.latest_checkpoint = checkpoint_name(record.train_job_id, record.latest_checkpoint)
+    return message
+
+
+def follow(min_images: int) -> train_job_service_pb2.Follow | None:
+    """How a job follows its data set; None where it does not."""
+    return train_job_service_pb2.Follow(min_images=min_images) if min_images else None
+
+
+def struct(values: Mapping[str, Any]) -> Struct:
+    """A JSON object; numbers become doubles on the way."""
+    return json_format.ParseDict(dict(values), Struct())
+
+
+def plain(config: Struct, field: str = "config") -> dict[str, Any]:
+    """A configuration as JSON values: whole numbers become int again. Raises InvalidArgument for NaN and infinities."""
+    return {key: _plain_value(value, f"{field}.{key}") for key, value in config.fields.items()}
+
+
+def _plain_value(value: Value, field: str) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        return _plain_number(value.number_value, field)
+    if kind == "struct_value":
+        return plain(value.struct_value, field)
+    if kind == "list_value":
+        return [_plain_value(item, f"{field}[{i}]") for i, item in enumerate(value.list_value.values)]
+    if kind == "null_value" or kind is None:
+        return None
+    return getattr(value, kind)
+
+
+def _plain_number(number: float, field: str) -> int | float:
+    if not math.isfinite(number):
+        raise invalid(field, f"{number} is no finite number")
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+# ---- events ----
+
+
+def event(train_job_id: str, record: Event) -> metrics_service_pb2.MetricsEvent:
+    """A logged event with the payload of its kind."""
+    message = metrics_service_pb2.MetricsEvent(
+        sequence=record.sequence,
+        time=timestamp(record.time),
+        attempt=record.attempt,
+        step=record.step,
+        epoch=record.epoch,
+        kind=f"KIND_{record.kind.upper()}",
+    )
+    _fill_payload(message, train_job_id, record)
+    return message
+
+
+def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, record: Event) -> None:
+    payload = record.payload
+    match record.kind:
+        case "scalars":
+            message.scalars.values.update(payload)
+        case "state":
+            # "from" is a keyword.
+            change = {"from": state(payload["from"]), "to": state(payload["to"])}
+            json_format.ParseDict(change, message.state_change)
+            message.state_change.reason = payload["reason"]
+            message.state_change.message = payload["message"]
+        case "checkpoint":
+            message.checkpoint.name = checkpoint_name(train_job_id, payload["step"])
+            message.checkpoint.num_bytes = payload["num_bytes"]
+        case "rollback":
+            message.rollback.to_step = payload["to_step"]
+            message.rollback.superseded_after_sequence = payload["superseded_after_sequence"]
+        case "alert":
+            message.alert.reason = payload["reason"]
+            message.alert.message = payload["message"]
+        case "log":
+            message.log.CopyFrom(log_text(record))
+        case "snapshot":
+            message.snapshot.num_images = payload["num_images"]
+            message.snapshot.num_added = payload["num_added"]
+
+
+def log_text(record: Event) -> types_pb2.Log:
+    """The line of a log event, or of an alert."""
+    if record.kind == "alert":
+        text = f"{record.payload['reason']}: {record.payload['message']}"
+        return types_pb2.Log(level=types_pb2.Log.LEVEL_WARNING, text=text)
+    return types_pb2.Log(level=f"LEVEL_{record.payload['level'].upper()}", text=record.payload["text"])
+
+
+def metrics_row(record: Event) -> metrics_service_pb2.MetricsRow:
+    """A scalars event as a row of the table."""
+    return metrics_service_pb2.MetricsRow(
+        sequence=record.sequence,
+        time=timestamp(record.time),
+        attempt=record.attempt,
+        step=record.step,
+        epoch=record.epoch,
+        values=record.payload,
+    )

@@ -1,0 +1,111 @@
+"""What is checked of an image without decoding: key, label, size, checksum, header. One image's fault is its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from manyview.v1 import types_pb2
+from manyview_server.front.limits import ImageLimits
+from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
+from manyview_server.store.records import CheckedImage, RejectedImage
+
+MAX_TEXT_BYTES = 1024
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+class ImageRefused(ValueError):
+    """Why one image is refused: `reason` is one of ImageError's."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def check_upload(images: Iterable[types_pb2.Image], limits: ImageLimits) -> list[CheckedImage | RejectedImage]:
+    """Each image of a batch, accepted or refused. Hashes what it sees: call it off the event loop."""
+    return [_checked(image, limits) for image in images]
+
+
+def check_embed(image: types_pb2.Image, limits: ImageLimits) -> ImageRefused | None:
+    """Why an image cannot be embedded, as far as its header shows. A checksum is compared where one was sent."""
+    try:
+        _check_texts(image)
+        _check_size(image.data, limits)
+        if image.sha256:
+            _check_sum(image.sha256, hashlib.sha256(image.data).digest())
+        _check_header(image.data, limits)
+    except ImageRefused as refused:
+        return refused
+    return None
+
+
+def _checked(image: types_pb2.Image, limits: ImageLimits) -> CheckedImage | RejectedImage:
+    digest = hashlib.sha256(image.data).digest()
+    try:
+        _check_texts(image)
+        _check_size(image.data, limits)
+        _check_sum(image.sha256, digest)
+        header = _check_header(image.data, limits)
+    except ImageRefused as refused:
+        return RejectedImage(
+            key=_presentable(image.key),
+            label=_presentable(image.label),
+            # The digest chain runs over what the client holds.
+            sha256=image.sha256 if len(image.sha256) == 32 else digest,
+            reason=refused.reason,
+            message=refused.message,
+            num_bytes=len(image.data),
+        )
+    return CheckedImage(
+        data=image.data,
+        key=image.key,
+        label=image.label,
+        sha256=digest,
+        extension=header.extension,
+        width=header.width,
+        height=header.height,
+    )
+
+
+def _check_texts(image: types_pb2.Image) -> None:
+    for name, text in (("key", image.key), ("label", image.label)):
+        num_bytes = len(text.encode())
+        if num_bytes > MAX_TEXT_BYTES:
+            raise ImageRefused(f"{name.upper()}_INVALID", f"{name} of {num_bytes} bytes; at most {MAX_TEXT_BYTES:,}")
+        if CONTROL.search(text):
+            raise ImageRefused(f"{name.upper()}_INVALID", f"{name} holds control characters")
+
+
+def _check_size(data: bytes, limits: ImageLimits) -> None:
+    if not data:
+        raise ImageRefused("IMAGE_EMPTY", "the image has no bytes")
+    if len(data) > limits.max_bytes:
+        raise ImageRefused("IMAGE_TOO_LARGE", f"{len(data):,} bytes; at most {limits.max_bytes:,} are allowed")
+
+
+def _check_sum(sent: bytes, digest: bytes) -> None:
+    if len(sent) != 32:
+        raise ImageRefused("CHECKSUM_MISMATCH", f"sha256 has {len(sent)} bytes; 32 are required")
+    if sent != digest:
+        raise ImageRefused("CHECKSUM_MISMATCH", f"the bytes hash to {digest.hex()}, not to {sent.hex()}")
+
+
+def _check_header(data: bytes, limits: ImageLimits) -> ImageHeader:
+    try:
+        header = read_header(data)
+    except HeaderRefused as refused:
+        raise ImageRefused(refused.reason, str(refused)) from refused
+    size = f"{header.width:,} x {header.height:,} pixels"
+    if max(header.width, header.height) > limits.max_side:
+        raise ImageRefused("SIDE_TOO_LONG", f"{size}; a side has at most {limits.max_side:,}")
+    if header.width * header.height > limits.max_pixels:
+        raise ImageRefused("TOO_MANY_PIXELS", f"{size}; at most {limits.max_pixels:,} are allowed")
+    return header
+
+
+def _presentable(text: str) -> str:
+    """A refused text as the listing may show it."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore"))

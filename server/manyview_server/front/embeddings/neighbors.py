@@ -1,0 +1,159 @@
+"""FindNeighbors and FindDuplicates: what is near to what among a data set's embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.errors import FailedPrecondition
+from manyview_server.front.convert import dataset_messages
+from manyview_server.front.embeddings.queries import Queries, QueryReader
+from manyview_server.front.embeddings.table_requests import (
+    Source,
+    StoredEmbeddings,
+    computing_progress,
+    embedding_progress,
+    read_names,
+    read_unit,
+)
+from manyview_server.front.rpc.draining import Draining
+from manyview_server.front.rpc.resource_names import invalid
+from manyview_server.front.rpc.response_stream import Caller
+from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.messages.message import Message
+from manyview_server.messages.selection import DuplicatesGrouped, FindNearest, GroupDuplicates, NearestFound
+
+DEFAULT_NEIGHBORS = 10
+MAX_NEIGHBORS = 1_000
+MAX_FOUND = 5_000_000
+"""Neighbors of all queries of a call: 12 bytes each in the selector's answer, within `link.MAX_ANSWER_BYTES`."""
+MEMBERS_AT_ONCE = 400
+
+NeighborsCaller = Caller[pb.FindNeighborsResponse]
+DuplicatesCaller = Caller[pb.FindDuplicatesResponse]
+
+
+class NeighborFinder:
+    """Answers FindNeighbors and FindDuplicates."""
+
+    def __init__(self, stored: StoredEmbeddings, queries: QueryReader, draining: Draining) -> None:
+        self._stored = stored
+        self._queries = queries
+        self._draining = draining
+
+    def neighbors(self, request: pb.FindNeighborsRequest) -> AsyncGenerator[pb.FindNeighborsResponse, None]:
+        """The stream of answers."""
+        caller: NeighborsCaller = Caller(self._draining, lambda p: pb.FindNeighborsResponse(progress=p))
+        return caller.responses(self._neighbors(request, caller))
+
+    def duplicates(self, request: pb.FindDuplicatesRequest) -> AsyncGenerator[pb.FindDuplicatesResponse, None]:
+        """The stream of answers."""
+        caller: DuplicatesCaller = Caller(self._draining, lambda p: pb.FindDuplicatesResponse(progress=p))
+        return caller.responses(self._duplicates(request, caller))
+
+    async def _neighbors(self, request: pb.FindNeighborsRequest, caller: NeighborsCaller) -> None:
+        checks = Checks()
+        asked, unit = read_names(request, request.output, checks), read_unit(request.metric, checks)
+        refs = await asyncio.to_thread(self._queries.read, request, "", checks)
+        if not 0 <= request.num_neighbors <= MAX_NEIGHBORS:
+            checks.refuse("num_neighbors", f"{request.num_neighbors} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+        elif len(refs) * request.num_neighbors > MAX_FOUND:
+            text = f"{request.num_neighbors} for each of {len(refs):,} queries; at most {MAX_FOUND:,} in a call"
+            checks.refuse("num_neighbors", text)
+        checks.done()
+        source = await self._stored.source(asked)
+        rows = self._stored.rows_of(source, unit=unit)
+        own = await self._queries.positions(source.snapshot, refs, "stored") if refs else None
+        await caller.send(pb.FindNeighborsResponse(opened=source.opened))
+        queries = None if refs else await caller.wait(self._queries.brought(source, request.images), computing_progress)
+        async with self._stored.tables.open(source.spec, source.snapshot) as table:
+            await caller.wait(table.complete(), partial(embedding_progress, table))
+            unreadable = await table.unreadable()
+            if own is not None:
+                queries = await self._queries.of_rows(source, own, unreadable)
+            assert queries is not None
+            k = _num_neighbors(request, source.snapshot.version - len(unreadable))
+            ask = FindNearest(
+                source=replace(rows, directory=str(table.directory)), num_neighbors=k, blobs=queries.blobs
+            )
+            found = await caller.wait(self._stored.ask(ask, table), computing_progress) if queries.answered else None
+        await self._tell(source, queries, found, caller)
+        await caller.send(pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=queries.num_queries)))
+
+    async def _tell(self, source: Source, queries: Queries, found: Message | None, caller: NeighborsCaller) -> None:
+        """One message for each query, in their order."""
+        places = {query: place for place, query in enumerate(queries.answered)}
+        rows, distances = _arrays(found, len(places))
+        for query in range(queries.num_queries):
+            answer = pb.QueryNeighbors(query=query)
+            if query in places:
+                at = places[query]
+                answer.neighbors.extend(await self._near(source, rows[at].tolist(), distances[at].tolist()))
+            else:
+                error = queries.errors[query]
+                answer.error.reason, answer.error.message = error.reason, error.message
+            await caller.send(pb.FindNeighborsResponse(neighbors=answer))
+
+    async def _duplicates(self, request: pb.FindDuplicatesRequest, caller: DuplicatesCaller) -> None:
+        checks = Checks()
+        asked, unit = read_names(request, request.output, checks), read_unit(request.metric, checks)
+        if not 0 <= request.max_distance < float("inf"):
+            checks.refuse("max_distance", f"{request.max_distance} is to be a finite number, at least 0")
+        checks.done()
+        source = await self._stored.source(asked)
+        rows = self._stored.rows_of(source, unit=unit)
+        await caller.send(pb.FindDuplicatesResponse(opened=source.opened))
+        async with self._stored.tables.open(source.spec, source.snapshot) as table:
+            await caller.wait(table.complete(), partial(embedding_progress, table))
+            rows = replace(rows, directory=str(table.directory))
+            ask = GroupDuplicates(source=rows, max_distance=request.max_distance)
+            found = await caller.wait(self._stored.ask(ask, table), computing_progress)
+            assert isinstance(found, DuplicatesGrouped)
+        members, distances, starts = await asyncio.to_thread(_groups, found)
+        for group, (start, stop) in enumerate(itertools.pairwise([*starts, len(members)])):
+            for at in range(start, stop, MEMBERS_AT_ONCE):
+                part = slice(at, min(at + MEMBERS_AT_ONCE, stop))
+                near = await self._near(source, members[part].tolist(), distances[part].tolist())
+                await caller.send(pb.FindDuplicatesResponse(members=pb.DuplicateMembers(group=group, members=near)))
+        end = pb.FindDuplicatesEnd(num_groups=len(starts), num_images=len(members))
+        await caller.send(pb.FindDuplicatesResponse(end=end))
+
+    async def _near(self, source: Source, rows: list[int], distances: list[float]) -> list[pb.Neighbor]:
+        images = await self._stored.store.datasets.images_at(source.snapshot.dataset.uid, rows)
+        return [
+            pb.Neighbor(image=dataset_messages.stored_image(image), distance=distance)
+            for image, distance in zip(images, distances, strict=True)
+        ]
+
+
+def _num_neighbors(request: pb.FindNeighborsRequest, num_readable: int) -> int:
+    """How many to find. Raises InvalidArgument where there are not so many."""
+    most = num_readable - bool(request.stored)
+    if most < 1:
+        raise FailedPrecondition("TOO_FEW_IMAGES", f"the data set has {num_readable} readable images to find among")
+    if request.num_neighbors > most:
+        raise invalid("num_neighbors", f"{request.num_neighbors}: there are {most} images to find among")
+    return request.num_neighbors or min(DEFAULT_NEIGHBORS, most)
+
+
+def _groups(found: DuplicatesGrouped) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]]:
+    """Return the members of all groups, their distances, and where each group starts."""
+    members, heads = (np.frombuffer(blob, "<i8") for blob in found.blobs[:2])
+    starts = np.flatnonzero(np.diff(heads, prepend=-1)).tolist()
+    return members, np.frombuffer(found.blobs[2], "<f4"), starts
+
+
+def _arrays(found: Message | None, num_queries: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """(Q', K) rows and distances; none where nothing was asked."""
+    if found is None:
+        return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+    assert isinstance(found, NearestFound)
+    shape = (num_queries, found.num_neighbors)
+    return np.frombuffer(found.blobs[0], "<i8").reshape(shape), np.frombuffer(found.blobs[1], "<f4").reshape(shape)

@@ -1,0 +1,123 @@
+"""What is looked for: images that a request brings, or images of the data set.
+
+Shapes: Q queries, D features.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from manyview.v1 import dataset_service_pb2, types_pb2
+from manyview_server.front.embeddings.image_embedder import ImageEmbedder, Recipe
+from manyview_server.front.embeddings.table_requests import Source
+from manyview_server.front.limits import Limits
+from manyview_server.front.rpc import resource_names as names
+from manyview_server.front.rpc.resource_names import invalid, shown
+from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.messages.embedding import RowFailed
+from manyview_server.store.records import FoundImage, ImageRef, Snapshot
+from manyview_server.store.store import Store
+
+Numbers = npt.NDArray[np.int64]
+
+
+class QueryFields(Protocol):
+    """The fields in which requests name their queries."""
+
+    @property
+    def images(self) -> Sequence[types_pb2.Image]: ...
+
+    @property
+    def stored(self) -> Sequence[dataset_service_pb2.ImageRef]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queries:
+    """Those with an embedding, as the selector takes them, and why the others have none."""
+
+    num_queries: int
+    rows: Numbers
+    """(Q',) rows of the table, where the queries are images of the data set."""
+    vectors: npt.NDArray[np.float32]
+    """(Q', D), where the request brings them."""
+    errors: dict[int, RowFailed]
+    """By query, which counts from 0."""
+
+    @property
+    def blobs(self) -> tuple[bytes, bytes]:
+        """As messages to the selector carry them."""
+        return self.rows.astype("<i8").tobytes(), self.vectors.astype("<f4").tobytes()
+
+    @property
+    def answered(self) -> list[int]:
+        """The queries that have an embedding, in their order."""
+        return [query for query in range(self.num_queries) if query not in self.errors]
+
+
+def read_refs(refs: Sequence[dataset_service_pb2.ImageRef], field: str, checks: Checks) -> list[ImageRef]:
+    """Images of the data set by id or key."""
+    read = [partial(names.image_ref, ref, f"{field}[{number}]") for number, ref in enumerate(refs)]
+    return [checks.value(one, ImageRef()) for one in read]
+
+
+class QueryReader:
+    """Reads queries, and embeds those that a request brings."""
+
+    def __init__(self, store: Store, embedder: ImageEmbedder, limits: Limits) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._limits = limits
+
+    def read(self, fields: QueryFields, prefix: str, checks: Checks) -> list[ImageRef]:
+        """The stored images that are named, none where the request brings images; one of the two is needed."""
+        if bool(fields.images) == bool(fields.stored):
+            both = "images and stored are both set" if fields.images else "neither images nor stored is set"
+            checks.refuse(f"{prefix}images", f"{both}: one of them is to be")
+        if len(fields.images) > self._limits.max_batch_images:
+            checks.refuse(f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images}")
+        return read_refs(fields.stored, f"{prefix}stored", checks)
+
+    async def positions(self, snapshot: Snapshot, refs: Sequence[ImageRef], field: str) -> Numbers:
+        """Where stored images are in the data set. Raises NotFound, FailedPrecondition, and InvalidArgument."""
+        found = await self._store.datasets.find_images(snapshot.dataset.dataset_id, refs)
+        return await asyncio.to_thread(_positions, found, snapshot.version, field)
+
+    async def of_rows(self, source: Source, rows: Numbers, unreadable: Numbers) -> Queries:
+        """Queries that are images of the data set, by their positions."""
+        missing = await asyncio.to_thread(lambda: np.flatnonzero(np.isin(rows, unreadable)).tolist())
+        uid = source.snapshot.dataset.uid
+        records = await self._store.datasets.images_at(uid, [int(rows[query]) for query in missing])
+        errors = {
+            query: RowFailed(row=query, reason=record.reason or "NON_FINITE", message=record.message or "no embedding")
+            for query, record in zip(missing, records, strict=True)
+        }
+        vectors = np.empty((0, source.spec.num_features), np.float32)
+        return Queries(num_queries=len(rows), rows=np.delete(rows, missing), vectors=vectors, errors=errors)
+
+    async def brought(self, source: Source, images: Sequence[types_pb2.Image]) -> Queries:
+        """Queries that the request brings, embedded with the source's model."""
+        recipe = Recipe(model=source.model, output=source.output, l2_normalize=False, data_type="float32")
+        batch = await self._embedder.embed(recipe, images, 0.0)
+        vectors = np.frombuffer(batch.done.blobs[0], "<f4").reshape(batch.done.shape)
+        finite = [query for query in range(len(images)) if query not in batch.errors]
+        return Queries(
+            num_queries=len(images),
+            rows=np.empty(0, np.int64),
+            vectors=vectors[finite].astype(np.float32),
+            errors=batch.errors,
+        )
+
+
+def _positions(found: Sequence[FoundImage], version: int, field: str) -> Numbers:
+    for number, image in enumerate(found):
+        if image.position >= version:
+            text = f"{shown(image.record.key)} is image {image.position + 1}, and version {version} ends before it"
+            raise invalid(f"{field}[{number}]", text)
+    return np.array([image.position for image in found], np.int64)

@@ -1,0 +1,188 @@
+"""SelectSamples: some images of a data set, by a strategy over its embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.front.convert import dataset_messages
+from manyview_server.front.embeddings.queries import QueryReader
+from manyview_server.front.embeddings.selection_request import SelectionRequest, read_selection
+from manyview_server.front.embeddings.table_requests import (
+    Source,
+    StoredEmbeddings,
+    computing_progress,
+    embedding_progress,
+)
+from manyview_server.front.rpc.draining import Draining
+from manyview_server.front.rpc.resource_names import invalid, shown
+from manyview_server.front.rpc.response_stream import Caller
+from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.messages.embedding import RowFailed
+from manyview_server.messages.message import Message
+from manyview_server.messages.selection import RowSource, RowsSelected, SelectRows
+from manyview_server.store.records import Snapshot
+
+SAMPLES_AT_ONCE = 400
+
+Numbers = npt.NDArray[np.int64]
+SelectCaller = Caller[pb.SelectSamplesResponse]
+
+
+class SampleSelector:
+    """Answers SelectSamples."""
+
+    def __init__(self, stored: StoredEmbeddings, queries: QueryReader, draining: Draining) -> None:
+        self._stored = stored
+        self._queries = queries
+        self._draining = draining
+
+    def select(self, request: pb.SelectSamplesRequest) -> AsyncGenerator[pb.SelectSamplesResponse, None]:
+        """The stream of answers."""
+        caller: SelectCaller = Caller(self._draining, lambda p: pb.SelectSamplesResponse(progress=p))
+        return caller.responses(self._select(request, caller))
+
+    async def _select(self, request: pb.SelectSamplesRequest, caller: SelectCaller) -> None:
+        asked = await asyncio.to_thread(read_selection, request, self._queries)
+        source = await self._stored.source(asked.names) if asked.names else None
+        snapshot = source.snapshot if source else await self._stored.snapshot(asked.dataset_id, asked.version)
+        chosen = np.unique(await self._queries.positions(snapshot, asked.chosen, "chosen"))
+        opened = source.opened if source else pb.EmbeddingsOpened(version=snapshot.version)
+        if source is None:
+            unreadable = await self._stored.store.datasets.unreadable_positions(snapshot.dataset.uid, snapshot.version)
+            rows = self._stored.numbers_of(snapshot.version)
+            message = await asyncio.to_thread(_message, asked, snapshot, rows, chosen, unreadable)
+            await caller.send(pb.SelectSamplesResponse(opened=opened))
+            found = await caller.wait(self._stored.ask(message), computing_progress)
+        else:
+            found = await self._by_embeddings(request, asked, source, chosen, caller)
+        assert isinstance(found, RowsSelected)
+        await self._tell(snapshot, found, caller)
+
+    async def _by_embeddings(
+        self,
+        request: pb.SelectSamplesRequest,
+        asked: SelectionRequest,
+        source: Source,
+        chosen: Numbers,
+        caller: SelectCaller,
+    ) -> Message:
+        snapshot = source.snapshot
+        rows = self._stored.rows_of(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
+        # What no embedding can change is refused before any is made.
+        none = np.empty(0, np.int64)
+        await asyncio.to_thread(_message, asked, snapshot, rows, chosen, none)
+        queries, own = None, none
+        if asked.strategy.queries:
+            own = await self._queries.positions(snapshot, asked.strategy.queries, "similarity.stored")
+        await caller.send(pb.SelectSamplesResponse(opened=source.opened))
+        if asked.strategy.name == "similarity" and not len(own):
+            brought = self._queries.brought(source, request.similarity.images)
+            queries = await caller.wait(brought, computing_progress)
+        async with self._stored.tables.open(source.spec, snapshot) as table:
+            await caller.wait(table.complete(), partial(embedding_progress, table))
+            unreadable = await table.unreadable()
+            if len(own):
+                queries = await self._queries.of_rows(source, own, unreadable)
+            if queries is not None and queries.errors:
+                _refuse_queries(queries.errors, "stored" if len(own) else "images")
+            message = await asyncio.to_thread(
+                _message,
+                asked,
+                snapshot,
+                replace(rows, directory=str(table.directory)),
+                np.union1d(chosen, own),
+                unreadable,
+                queries.blobs if queries else (b"", b""),
+            )
+            return await caller.wait(self._stored.ask(message, table), computing_progress)
+
+    async def _tell(self, snapshot: Snapshot, found: RowsSelected, caller: SelectCaller) -> None:
+        rows = np.frombuffer(found.blobs[0], "<i8")
+        scores = np.frombuffer(found.blobs[1], "<f4")
+        for at in range(0, len(rows), SAMPLES_AT_ONCE):
+            part = slice(at, at + SAMPLES_AT_ONCE)
+            images = await self._stored.store.datasets.images_at(snapshot.dataset.uid, rows[part].tolist())
+            samples = [
+                pb.Sample(image=dataset_messages.stored_image(image), score=score if math.isfinite(score) else None)
+                for image, score in zip(images, scores[part].tolist(), strict=True)
+            ]
+            await caller.send(pb.SelectSamplesResponse(samples=pb.SampleBatch(samples=samples)))
+        await caller.send(pb.SelectSamplesResponse(end=pb.SelectSamplesEnd(num_samples=len(rows))))
+
+
+def _message(
+    asked: SelectionRequest,
+    snapshot: Snapshot,
+    rows: RowSource,
+    chosen: Numbers,
+    unreadable: Numbers,
+    queries: tuple[bytes, bytes] = (b"", b""),
+) -> SelectRows:
+    """Return the request to the selector. It passes over all rows: call it off the event loop.
+
+    Raises InvalidArgument if there are fewer images than the request asks for.
+    """
+    free = np.ones(snapshot.version, bool)
+    free[chosen] = free[unreadable] = False
+    classes, budgets = _classes(asked, snapshot, free)
+    _check_count(asked, classes, free)
+    return SelectRows(
+        source=rows,
+        strategy=asked.strategy.name,
+        count=asked.count,
+        seed=asked.strategy.seed,
+        distance=asked.strategy.distance,
+        num_neighbors=asked.strategy.num_neighbors,
+        balance=asked.balance,
+        blobs=(_blob(chosen), _blob(unreadable), *queries, _blob(classes), _blob(budgets)),
+    )
+
+
+def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
+    """The class of each row, where classes are balanced, and the number for each, where it is given."""
+    if not asked.balance:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    classes = snapshot.array["label"].astype(np.int64)
+    budgets = np.zeros(len(snapshot.labels), np.int64)
+    available = np.bincount(classes[free & (classes >= 0)], minlength=len(budgets))
+    known = {label: number for number, label in enumerate(snapshot.labels)}
+    checks = Checks()
+    for label, count in asked.budgets.items():
+        field = f"balance.counts[{shown(label)}]"
+        if label not in known:
+            some = ", ".join(map(shown, snapshot.labels[:20]))
+            checks.refuse(field, f"no image has this label; labels are {some}" if some else "no image has a label")
+        elif count > available[known[label]]:
+            checks.refuse(field, f"{count}: there are {available[known[label]]} such images to select from")
+        else:
+            budgets[known[label]] = count
+    checks.done()
+    return classes, budgets
+
+
+def _check_count(asked: SelectionRequest, classes: Numbers, free: npt.NDArray[np.bool_]) -> None:
+    if asked.balance == "given":
+        return  # checked label by label
+    of = "labelled, readable images" if asked.balance else "readable images"
+    available = int((free & (classes >= 0)).sum() if asked.balance else free.sum())
+    if asked.count > available:
+        raise invalid("count", f"{asked.count}: there are {available} {of} that are not chosen yet")
+
+
+def _refuse_queries(errors: Mapping[int, RowFailed], field: str) -> None:
+    checks = Checks()
+    for query, error in sorted(errors.items()):
+        checks.refuse(f"similarity.{field}[{query}]", f"has no embedding: {error.reason} {error.message}")
+    checks.done()
+
+
+def _blob(numbers: Numbers) -> bytes:
+    return numbers.astype("<i8").tobytes()

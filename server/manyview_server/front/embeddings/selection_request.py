@@ -1,0 +1,136 @@
+"""SelectSamples: what is asked for, read and checked as far as the request alone tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.front.embeddings.queries import QueryReader, read_refs
+from manyview_server.front.embeddings.table_requests import SourceNames, read_names, read_unit, read_version
+from manyview_server.front.rpc import resource_names as names
+from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.store.records import ImageRef
+
+STRATEGIES = ("random", "coreset", "minimum_distance", "typicality", "similarity")
+DEFAULT_NEIGHBORS = 20
+MAX_NEIGHBORS = 1_000
+SHARES = {pb.ClassBalance.SHARE_EQUAL: "equal", pb.ClassBalance.SHARE_PROPORTIONAL: "proportional"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """A strategy of `messages.SelectRows`; what is no parameter of it is 0."""
+
+    name: str
+    seed: int = 0
+    distance: float = 0.0
+    num_neighbors: int = 0
+    queries: tuple[ImageRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionRequest:
+    """A request without fault in itself."""
+
+    # Without a model where the strategy looks at no embeddings.
+    dataset_id: str
+    version: int
+    names: SourceNames | None
+    unit: bool
+    strategy: Strategy
+    count: int
+    chosen: tuple[ImageRef, ...]
+    balance: str
+    budgets: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_selection(request: pb.SelectSamplesRequest, queries: QueryReader) -> SelectionRequest:
+    """The request. Raises InvalidArgument that names everything that is wrong with it."""
+    checks = Checks()
+    strategy = _strategy(request, queries, checks)
+    balance, budgets = _balance(request, checks)
+    _check_count(request, strategy.name, budgets, checks)
+    source = None
+    if strategy.name == "random":
+        _refuse_embeddings(request, checks)
+    else:
+        source = read_names(request, request.output, checks)
+    read = SelectionRequest(
+        dataset_id=checks.value(lambda: names.dataset_id(request.dataset, "dataset"), "") if source is None
+        else source.dataset_id,
+        version=read_version(request.version, checks) if source is None else source.version,
+        names=source,
+        unit=read_unit(request.metric, checks),
+        strategy=strategy,
+        count=request.count or sum(budgets.values()),
+        chosen=tuple(read_refs(request.chosen, "chosen", checks)),
+        balance=balance,
+        budgets=budgets,
+    )  # fmt: skip
+    checks.done()
+    return read
+
+
+def _strategy(request: pb.SelectSamplesRequest, queries: QueryReader, checks: Checks) -> Strategy:
+    name = request.WhichOneof("strategy")
+    match name:
+        case "random":
+            return Strategy(name=name, seed=_seed(request.random.seed, name, checks))
+        case "coreset":
+            return Strategy(name=name, seed=_seed(request.coreset.seed, name, checks))
+        case "minimum_distance":
+            distance = request.minimum_distance.distance
+            if not 0 < distance < math.inf:
+                checks.refuse("minimum_distance.distance", f"{distance} is to be above 0 and finite")
+            return Strategy(name=name, distance=distance, seed=_seed(request.minimum_distance.seed, name, checks))
+        case "typicality":
+            k = request.typicality.num_neighbors
+            if not 0 <= k <= MAX_NEIGHBORS:
+                checks.refuse("typicality.num_neighbors", f"{k} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+            return Strategy(name=name, num_neighbors=k or DEFAULT_NEIGHBORS)
+        case "similarity":
+            stored = queries.read(request.similarity, "similarity.", checks)
+            return Strategy(name=name, queries=tuple(stored))
+    checks.refuse("strategy", f"is one of {', '.join(STRATEGIES)}, and none is set")
+    return Strategy(name="")
+
+
+def _seed(seed: int, strategy: str, checks: Checks) -> int:
+    if seed < 0:
+        checks.refuse(f"{strategy}.seed", f"{seed} is less than 0")
+    return seed
+
+
+def _balance(request: pb.SelectSamplesRequest, checks: Checks) -> tuple[str, dict[str, int]]:
+    """How the budgets of labels come about, and those that are given."""
+    if not request.HasField("balance"):
+        return "", {}
+    share, counts = request.balance.share, dict(request.balance.counts)
+    if bool(share) == bool(counts):
+        both = "share and counts are both set" if share else "neither share nor counts is set"
+        checks.refuse("balance", f"{both}: one of them is to be")
+    if share and share not in SHARES:
+        checks.refuse("balance.share", f"{share} is no value of this enum")
+    for label, count in sorted(counts.items()):
+        if count < 1:
+            checks.refuse(f"balance.counts[{names.shown(label)}]", f"{count} is less than 1")
+    return ("given", counts) if counts else (SHARES.get(share, ""), {})
+
+
+def _check_count(request: pb.SelectSamplesRequest, strategy: str, budgets: Mapping[str, int], checks: Checks) -> None:
+    if request.count < 0:
+        checks.refuse("count", f"{request.count} is less than 0")
+    elif budgets and request.count:
+        checks.refuse("count", f"{request.count}: balance.counts says how many, so it is to be 0")
+    elif not budgets and not request.count and (strategy != "minimum_distance" or request.HasField("balance")):
+        checks.refuse("count", "0: at least 1 is to be selected")
+
+
+def _refuse_embeddings(request: pb.SelectSamplesRequest, checks: Checks) -> None:
+    """A strategy that looks at no embeddings takes none of their fields."""
+    given = {"model": names.shown(request.model), "output": str(request.output), "metric": str(request.metric)}
+    for name, value in given.items():
+        if getattr(request, name):
+            checks.refuse(name, f"{value}: random looks at no embeddings, so it is to be empty")

@@ -1,0 +1,114 @@
+"""What a CreateTrainJob asks for, with another job's part filled in where it names one."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+
+from manyview.v1 import train_job_service_pb2 as pb
+from manyview_server.front.convert import job_messages
+from manyview_server.front.rpc import resource_names as names
+from manyview_server.store.records import Checkpoint, Job
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.supervise.trainers import snapshot_limit
+
+MIN_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """A job to be created: `settings` is the whole configuration, `source` the checkpoint that it goes on from.
+    `min_images` is above 0 where it follows its data set."""
+
+    train_job_id: str
+    dataset_id: str
+    method: str
+    settings: dict[str, Any]
+    source: Checkpoint | None
+    min_images: int
+
+
+async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catalogue) -> JobPlan:
+    """Check and resolve a request.
+
+    Raises InvalidArgument with every violation, NotFound, and FailedPrecondition DATASET_TOO_LARGE.
+    """
+    job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
+    if request.clone_from and request.continue_from:
+        raise names.invalid("continue_from", "excludes clone_from: a job begins anew or goes on, not both")
+    origin, source = await _origin(request, store)
+    if origin is None:
+        dataset_id = names.dataset_id(request.dataset, "dataset")
+        method, base = request.method, None
+    else:
+        dataset_id = names.dataset_id(request.dataset, "dataset") if request.dataset else origin.dataset_id
+        method = request.method or origin.method
+        if method != origin.method:
+            raise names.invalid("method", f"must be {origin.method!r}, the other job's, or empty (got {method!r})")
+        base = origin.settings
+    settings = await asyncio.to_thread(resolve, catalogue, method, request.config, base)
+    if origin is not None and source is not None:
+        catalogue.refuse_changed(method, origin.settings, settings)
+    elif file := settings.get("backbone_weights"):
+        await _refuse_missing(store, file)
+    min_images = _min_images(request, settings)
+    snapshot_limit.check((await store.datasets.get(dataset_id)).num_images)
+    return JobPlan(
+        train_job_id=job_id,
+        dataset_id=dataset_id,
+        method=method,
+        settings=settings,
+        source=source,
+        min_images=min_images,
+    )
+
+
+def resolve(catalogue: Catalogue, method: str, config: Struct, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the whole configuration; see `Catalogue.resolve`. It is slow: call it off the event loop."""
+    return catalogue.resolve(method, job_messages.plain(config), base)
+
+
+async def _refuse_missing(store: Store, file: str) -> None:
+    """Now, and not when the job starts. Raises InvalidArgument."""
+    if not await asyncio.to_thread((store.weights_dir / file).is_file):
+        message = f"there is no {names.shown(file)} in the server's directory of weights"
+        raise names.invalid("config.backbone_weights", message)
+
+
+def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) -> int:
+    """0 for a job that does not follow its data set. Raises InvalidArgument."""
+    if not request.HasField("follow"):
+        return 0
+    field, least = "follow.min_images", settings["batch_size"] or MIN_IMAGES
+    if settings["evaluation"]["knn_every_epochs"]:
+        # Who is held out is drawn by their hashes: the share varies in small data sets.
+        least = math.ceil(1.25 * least / (1 - settings["evaluation"]["knn_holdout_fraction"]))
+    if request.follow.min_images < least:
+        what = "a batch beside the images that are held out for kNN"
+        raise names.invalid(field, f"must be at least {least}, {what} (got {request.follow.min_images})")
+    if request.follow.min_images > snapshot_limit.MAX_IMAGES:
+        raise names.invalid(field, f"must be at most {snapshot_limit.MAX_IMAGES:,} (got {request.follow.min_images})")
+    if settings["max_steps"] is None:
+        raise names.invalid("config.max_steps", "is needed where a job follows its data set: epochs grow with it")
+    if "epochs" in request.config.fields:
+        raise names.invalid("config.epochs", "has no effect where a job follows its data set: max_steps ends it")
+    return request.follow.min_images
+
+
+async def _origin(request: pb.CreateTrainJobRequest, store: Store) -> tuple[Job | None, Checkpoint | None]:
+    """The other job, and its checkpoint where the new one is to go on from there."""
+    if request.clone_from:
+        return await store.jobs.get(names.train_job_id(request.clone_from, "clone_from")), None
+    if not request.continue_from:
+        return None, None
+    name = names.model_name(request.continue_from, "continue_from")
+    if name.backbone:
+        raise names.invalid("continue_from", f"{names.shown(request.continue_from)} is no checkpoint of a job")
+    job = await store.jobs.get(name.train_job_id)
+    return job, await store.jobs.checkpoint(name.train_job_id, name.step)

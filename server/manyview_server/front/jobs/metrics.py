@@ -1,0 +1,159 @@
+"""MetricsService: a job's event log, live and as a table. A subscriber is a cursor: one that is slow costs nothing."""
+# ruff: noqa: N802 (the contract names the methods)
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from manyview.v1 import metrics_service_pb2 as pb
+from manyview.v1 import metrics_service_pb2_grpc
+from manyview_server.errors import NotFound, Unavailable
+from manyview_server.front.convert import job_messages
+from manyview_server.front.rpc import page_tokens
+from manyview_server.front.rpc import resource_names as names
+from manyview_server.front.rpc.draining import Draining
+from manyview_server.front.rpc.pages import fitting
+from manyview_server.store.records import TERMINAL_STATES, Event
+from manyview_server.store.store import Store
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+PAGE_EVENTS = 500
+# A message's aim: pages of long log lines are split.
+PAGE_BYTES = 1 << 20
+SPAN = re.compile(r"[0-9]{1,18},[0-9]{1,18}")
+"""The form of a page token: the last row of the previous page, and the last row of all pages."""
+
+KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.MetricsEvent.Kind.items() if kind}
+
+
+class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """What a job does."""
+
+    def __init__(self, store: Store, draining: Draining, heartbeat_s: float, page_bytes: int) -> None:
+        self._store = store
+        self._draining = draining
+        self._heartbeat_s = heartbeat_s
+        self._page_bytes = page_bytes
+
+    async def SubscribeMetrics(
+        self, request: pb.SubscribeMetricsRequest, context: Context
+    ) -> AsyncIterator[pb.SubscribeMetricsResponse]:
+        """Replay, follow, and an explicit end."""
+        job_id = names.train_job_id(request.train_job, "train_job")
+        kinds = _kinds(request.kinds)
+        if request.after_sequence < 0:
+            raise names.invalid("after_sequence", f"{request.after_sequence} is less than 0")
+        cursor = request.after_sequence
+        job = await self._store.jobs.get(job_id)
+        state, known = job.state, job.last_sequence
+        try:
+            while True:
+                events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
+                # The log tells of later states itself: hundreds of subscribers need not ask the database each time.
+                state = next((e.payload["to"] for e in events[::-1] if e.kind == "state" and e.sequence > known), state)
+                for message in pages(job_id, events, kinds):
+                    cursor = message.cursor
+                    yield message
+                if events:
+                    continue
+                if state in TERMINAL_STATES:
+                    yield _end(cursor, pb.EndOfStream.REASON_JOB_TERMINAL, state)
+                    return
+                if not request.follow:
+                    yield _end(cursor, pb.EndOfStream.REASON_CAUGHT_UP, state)
+                    return
+                if not await self._draining.interrupting(self._store.events.wait(job_id, cursor, self._heartbeat_s)):
+                    yield pb.SubscribeMetricsResponse(cursor=cursor)
+        except NotFound:
+            yield _end(cursor, pb.EndOfStream.REASON_DELETED, state)
+        except Unavailable:
+            yield _end(cursor, pb.EndOfStream.REASON_DRAINING, state)
+
+    async def QueryMetrics(self, request: pb.QueryMetricsRequest, context: Context) -> pb.QueryMetricsResponse:
+        """A page of the table of scalars."""
+        job_id = names.train_job_id(request.train_job, "train_job")
+        size = page_tokens.page_size(request.page_size, default=1000, most=10_000)
+        if request.max_rows < 0 or request.max_rows == 1:
+            raise names.invalid("max_rows", f"{request.max_rows} is neither 0 nor at least 2")
+        metric_names = sorted(set(request.metric_names))
+        scope = f"metrics/{job_id}/{metric_names}/{request.max_rows}"
+        after, upto = _span(page_tokens.decode_page_token(scope, request.page_token, SPAN))
+        events = self._store.events
+        # Later pages are of the same rows as the first one, however the job goes on.
+        upto = upto or await events.last_sequence(job_id)
+        if request.max_rows:  # the rows that are left depend on all
+            every = await events.scalar_rows(job_id, metric_names)
+            rest = await asyncio.to_thread(_chosen, every, after, upto, request.max_rows)
+        else:
+            rows = await events.scalar_rows(job_id, metric_names, after=after, limit=size + 1)
+            rest = [row for row in rows if row.sequence <= upto]
+        page = await asyncio.to_thread(fitting, rest[:size], job_messages.metrics_row, self._page_bytes)
+        following = f"{page[-1].sequence},{upto}" if len(rest) > len(page) else ""
+        return pb.QueryMetricsResponse(rows=page, next_page_token=page_tokens.encode_page_token(scope, following))
+
+
+def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterator[pb.SubscribeMetricsResponse]:
+    """Yield the events in messages of about `PAGE_BYTES`. Events that were not asked for only move the cursor.
+
+    Each message is made when it is sent.
+    """
+    message, num_bytes = pb.SubscribeMetricsResponse(), 0
+    for event in events:
+        message.cursor = event.sequence
+        if kinds and event.kind not in kinds:
+            continue
+        converted = job_messages.event(job_id, event)
+        message.events.append(converted)
+        num_bytes += converted.ByteSize()
+        if num_bytes >= PAGE_BYTES:
+            yield message
+            message, num_bytes = pb.SubscribeMetricsResponse(), 0
+    if message.cursor:
+        yield message
+
+
+def _chosen(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:
+    """Return the rows after `after` that are left of the rows up to `upto` once these are thinned out."""
+    return [row for row in thinned([r for r in rows if r.sequence <= upto], max_rows) if row.sequence > after]
+
+
+def thinned(rows: Sequence[Event], max_rows: int) -> Sequence[Event]:
+    """At most `max_rows` rows (2 or more), evenly spaced over the steps, the first and the last too; 0 keeps all.
+
+    For each of `max_rows` evenly spaced steps the nearest row at or after it is taken.
+    """
+    if max_rows == 0 or len(rows) <= max_rows:
+        return rows
+    first, last = rows[0].step, rows[-1].step
+    chosen: list[Event] = []
+    index = 0
+    for i in range(max_rows - 1):
+        wanted = first + (last - first) * i / (max_rows - 1)
+        while rows[index].step < wanted:
+            index += 1
+        if not chosen or rows[index] is not chosen[-1]:
+            chosen.append(rows[index])
+    return chosen if chosen[-1] is rows[-1] else [*chosen, rows[-1]]
+
+
+def _kinds(asked: Sequence[pb.MetricsEvent.Kind]) -> frozenset[str]:
+    unknown = [kind for kind in asked if kind not in KIND_NAMES]
+    if unknown:
+        raise names.invalid("kinds", f"{unknown[0]} is no kind of event")
+    return frozenset(KIND_NAMES[kind] for kind in asked)
+
+
+def _span(token: str) -> tuple[int, int]:
+    after, _, upto = token.partition(",")
+    return int(after or 0), int(upto or 0)
+
+
+def _end(cursor: int, reason: pb.EndOfStream.Reason, state: str) -> pb.SubscribeMetricsResponse:
+    end = pb.EndOfStream(reason=reason, state=job_messages.state(state))
+    return pb.SubscribeMetricsResponse(cursor=cursor, end=end)

@@ -1,0 +1,91 @@
+"""What a model's name means: a checkpoint of a job, or a plain backbone, and where the weights are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manyview.v1 import model_service_pb2 as pb
+from manyview_server.errors import NotFound
+from manyview_server.front.convert import embedding_messages
+from manyview_server.front.rpc.resource_names import ModelName, shown
+from manyview_server.store.records import Checkpoint
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue
+
+Messages = list[pb.Model]
+
+# What the worker resizes to for a backbone that no job trained.
+PLAIN_IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedModel:
+    """A model and where it lies: a checkpoint's directory, or a plain backbone with or without a file."""
+
+    message: pb.Model
+    checkpoint: Checkpoint | None = None
+    weights_file: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The exact resource name."""
+        return self.message.name
+
+
+class Models:
+    """Looks models up."""
+
+    def __init__(self, store: Store, catalogue: Catalogue) -> None:
+        self._store = store
+        self._catalogue = catalogue
+
+    async def resolve(self, name: ModelName) -> ResolvedModel:
+        """The model of this name. Raises NotFound TRAIN_JOB_NOT_FOUND or MODEL_NOT_FOUND."""
+        if name.backbone:
+            return await self._resolve_backbone(name.backbone)
+        await self._store.jobs.get(name.train_job_id)
+        checkpoint = await self._store.jobs.checkpoint(name.train_job_id, name.step)
+        return ResolvedModel(message=embedding_messages.checkpoint_model(checkpoint), checkpoint=checkpoint)
+
+    async def resolve_kept(self, name: ModelName) -> ResolvedModel:
+        """As `resolve`, for an answer that names the model: its checkpoint is kept from now on."""
+        model = await self.resolve(name)
+        if model.checkpoint is not None and not model.checkpoint.pinned:
+            await self._store.jobs.pin_checkpoint(model.checkpoint.train_job_id, model.checkpoint.step)
+        return model
+
+    async def list(self, train_job_id: str) -> Messages:
+        """All checkpoints, newest first, then the plain backbones; or the checkpoints of one job."""
+        checkpoints = await self._store.jobs.checkpoints(train_job_id or None)
+        return await asyncio.to_thread(self._messages, checkpoints, plain=not train_job_id)
+
+    def _messages(self, checkpoints: Sequence[Checkpoint], *, plain: bool) -> Messages:
+        backbones = self._catalogue.backbones if plain else ()
+        found = [_plain_backbone(backbone, self._store.weights_dir).message for backbone in backbones]
+        return [*map(embedding_messages.checkpoint_model, checkpoints), *found]
+
+    async def _resolve_backbone(self, name: str) -> ResolvedModel:
+        info = next((info for info in self._catalogue.backbones if info.name == name), None)
+        if info is None and "/" in name:  # of a library: whether there is one of that name the embedder knows
+            info = Backbone(name=name, feature_dim=0, num_parameters=0)
+        if info is None:
+            known = ", ".join(info.name for info in self._catalogue.backbones)
+            raise NotFound("MODEL_NOT_FOUND", f"no backbone {shown(name)}; known: {known}")
+        return await asyncio.to_thread(_plain_backbone, info, self._store.weights_dir)
+
+
+def _plain_backbone(info: Backbone, weights_dir: Path) -> ResolvedModel:
+    path = weights_dir / f"{info.name}.safetensors"
+    found = path.is_file()
+    message = pb.Model(
+        name=f"backbones/{info.name}",
+        backbone=info.name,
+        feature_dim=info.feature_dim,
+        image_size=PLAIN_IMAGE_SIZE,
+        num_bytes=path.stat().st_size if found else 0,
+        weights="file" if found else "random",
+    )
+    return ResolvedModel(message=message, weights_file=path if found else None)

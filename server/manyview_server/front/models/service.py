@@ -1,0 +1,143 @@
+"""ModelService: what can embed, its weights, and the server itself."""
+# ruff: noqa: N802 (the contract names the methods)
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import grpc
+
+from manyview.v1 import model_service_pb2 as pb
+from manyview.v1 import model_service_pb2_grpc
+from manyview_server.errors import DataLoss, FailedPrecondition, NotFound
+from manyview_server.front.convert import dataset_messages
+from manyview_server.front.limits import Limits
+from manyview_server.front.models.resolution import Models, ResolvedModel
+from manyview_server.front.rpc import page_tokens
+from manyview_server.front.rpc import resource_names as names
+from manyview_server.front.rpc.pages import fitting, page_bytes
+from manyview_server.store.jobs.checkpoints import BACKBONE, MANIFEST
+from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.system import open_files
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+CHUNK_BYTES = 1 << 20
+MODEL_KEY = re.compile(r"[0-9]{1,19},[A-Za-z0-9_./-]{1,200}")
+"""The form of a page token: the time at which a model was made, in nanoseconds, and its name."""
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """Models, their export, and what this server is."""
+
+    def __init__(self, models: Models, catalogue: Catalogue, limits: Limits, version: str, start_time: float) -> None:
+        self._models = models
+        self._catalogue = catalogue
+        self._limits = limits
+        self._version = version
+        self._start_time = start_time
+        self._page_bytes = page_bytes(limits.max_message_bytes)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """A page of models. A page follows the name that the one before ended with."""
+        job_id = names.train_job_id(request.train_job, "train_job") if request.train_job else ""
+        size = page_tokens.page_size(request.page_size, default=100, most=1000)
+        scope = f"models/{job_id}"
+        last = page_tokens.decode_page_token(scope, request.page_token, MODEL_KEY)
+        found = await self._models.list(job_id)
+        page, following = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
+        return pb.ListModelsResponse(models=page, next_page_token=page_tokens.encode_page_token(scope, following))
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """One model."""
+        model = await self._models.resolve(names.model_name(request.name, "name"))
+        return pb.GetModelResponse(model=model.message)
+
+    async def ExportModel(
+        self, request: pb.ExportModelRequest, context: Context
+    ) -> AsyncIterator[pb.ExportModelResponse]:
+        """The weights file in chunks; it is hashed before the first of them is sent."""
+        model = await self._models.resolve(names.model_name(request.name, "name"))
+        file, header = await asyncio.to_thread(_open_weights, model)
+        with file:
+            yield pb.ExportModelResponse(header=header)
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield pb.ExportModelResponse(chunk=chunk)
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+        """Version, limits and devices."""
+        devices = [
+            pb.Device(name=d.name, description=d.description, memory_bytes=d.memory_bytes)
+            for d in self._catalogue.devices
+        ]
+        return pb.GetServerInfoResponse(
+            version=self._version,
+            limits=self._limits.message(),
+            devices=devices,
+            start_time=dataset_messages.timestamp(self._start_time),
+        )
+
+
+def _page(found: list[pb.Model], last: str, size: int, max_bytes: int) -> tuple[list[pb.Model], str]:
+    """Return the models after the one whose key is `last`, and the key of the last of them if more follow."""
+    start = _position_after(found, last) if last else 0
+    page = fitting(found[start : start + size], lambda model: model, max_bytes)
+    return page, _key(page[-1]) if start + len(page) < len(found) else ""
+
+
+def _key(model: pb.Model) -> str:
+    return f"{model.create_time.ToNanoseconds()},{model.name}"
+
+
+def _position_after(models: list[pb.Model], key: str) -> int:
+    """Where the page after `key` begins; the model itself may be gone by now."""
+    time_ns, _, name = key.partition(",")
+    for index, model in enumerate(models):
+        if model.name == name:
+            return index + 1
+    older = (i for i, model in enumerate(models) if model.create_time.ToNanoseconds() < int(time_ns))
+    return next(older, len(models))
+
+
+def _open_weights(model: ResolvedModel) -> tuple[BinaryIO, pb.ExportHeader]:
+    """The open file, so that retention cannot take it away, and its header. Raises DataLoss CHECKPOINT_CORRUPT."""
+    path = _weights_path(model)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise NotFound("MODEL_NOT_FOUND", f"{model.name} is gone") from error
+    try:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        num_bytes = file.tell()
+        if model.checkpoint is not None and digest != _expected_digest(Path(model.checkpoint.directory)):
+            raise DataLoss("CHECKPOINT_CORRUPT", f"the weights of {model.name} are damaged on the server's disk")
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file, pb.ExportHeader(model=model.message, num_bytes=num_bytes, sha256=digest)
+
+
+def _weights_path(model: ResolvedModel) -> Path:
+    if model.checkpoint is not None:
+        return Path(model.checkpoint.directory) / BACKBONE
+    if model.weights_file is None:
+        raise FailedPrecondition("WEIGHTS_RANDOM", f"{model.name} has random weights here: there is nothing to export")
+    return model.weights_file
+
+
+def _expected_digest(directory: Path) -> bytes:
+    """As the checkpoint's manifest has it; nothing hashes to the empty answer for a manifest that is damaged."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        return bytes.fromhex(manifest["files"][BACKBONE]["sha256"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if open_files.are_lacking(error):
+            raise
+        return b""

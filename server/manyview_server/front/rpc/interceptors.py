@@ -1,0 +1,176 @@
+"""Checks around every call: the token, the limits of requests, the refusal while draining; and errors as statuses.
+
+Handlers are written as coroutines and async generators that raise `ServiceError`; nothing else of theirs reaches the
+wire. Health and reflection are exempt from this: only the size of their requests is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError
+
+from manyview_server.errors import InvalidArgument, ServiceError, Unauthenticated
+from manyview_server.front.rpc import wire_check
+from manyview_server.front.rpc.draining import Draining, OpenCall
+from manyview_server.front.rpc.status import public_error, status_code, text_of, trailing_metadata
+
+SERVICE_PREFIX = "/manyview.v1."
+HEALTH_PREFIX = "/grpc.health.v1."
+MAX_OTHER_BYTES = 64 << 10
+"""The most bytes of a request to health or reflection. It is far above what these take."""
+
+Handler = Any
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RequestParser:
+    """Parses the requests of one method, and refuses a request that is too large before it is parsed."""
+
+    def __init__(self, method: str, parse: Callable[[bytes], Any]) -> None:
+        """`method`: "/package.Service/Method". Only this package's requests are checked against the limits."""
+        self._parse = parse
+        self._limits = wire_check.wire_message(_request_type(method)) if method.startswith(SERVICE_PREFIX) else None
+
+    async def request(self, data: bytes) -> Any:
+        """Parse one request. Raises InvalidArgument, MALFORMED_REQUEST or FIELD_INVALID with what is too large."""
+        try:
+            if self._limits is not None:
+                for _ in wire_check.check(data, self._limits):
+                    await asyncio.sleep(0)
+            return self._parse(data)
+        except (wire_check.NotOnTheWire, DecodeError) as error:
+            text = "the request is not a message of the type that this method takes"
+            raise InvalidArgument("MALFORMED_REQUEST", text) from error
+
+
+class CheckedRequests:
+    """A stream's requests; one that is malformed or too large raises."""
+
+    def __init__(self, requests: AsyncIterator[bytes], parser: RequestParser) -> None:
+        self._requests = requests.__aiter__()
+        self._parser = parser
+
+    def __aiter__(self) -> CheckedRequests:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._parser.request(await self._requests.__anext__())
+
+
+def _request_type(method: str) -> Descriptor:
+    service, _, name = method.removeprefix("/").partition("/")
+    found: Any = descriptor_pool.Default().FindServiceByName(service)
+    return cast(Descriptor, found.methods_by_name[name].input_type)
+
+
+async def abort(context: Context, error: ServiceError) -> None:
+    """End the call with this error's status and details."""
+    await context.abort(status_code(error), text_of(error), trailing_metadata(error))
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Asks for the token where there is one, refuses new calls while the server drains, maps errors to statuses."""
+
+    def __init__(self, draining: Draining, token: str = "") -> None:
+        self._draining = draining
+        self._expected = f"Bearer {token}".encode() if token else None
+        self._parsers: dict[str, RequestParser] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The method's handler, wrapped. Health checks are left alone, and need no token."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None:
+            return None
+        if not method.startswith(HEALTH_PREFIX) and not self._has_token(handler_call_details):
+            return guarded(handler, self._refuse, RequestParser("", handler.request_deserializer))
+        if not method.startswith(SERVICE_PREFIX):
+            return bounded(handler)
+        if method not in self._parsers:
+            self._parsers[method] = RequestParser(method, handler.request_deserializer)
+        return guarded(handler, self._guard, self._parsers[method])
+
+    def _has_token(self, details: grpc.HandlerCallDetails) -> bool:
+        if self._expected is None:
+            return True
+        given = next((value for key, value in details.invocation_metadata or () if key == "authorization"), "")
+        return hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._expected)
+
+    @asynccontextmanager
+    async def _refuse(self, context: Context) -> AsyncIterator[OpenCall]:
+        await abort(context, Unauthenticated("TOKEN_INVALID", "the call carries no valid token"))
+        yield OpenCall()
+
+    @asynccontextmanager
+    async def _guard(self, context: Context) -> AsyncIterator[OpenCall]:
+        with self._draining.waited_for() as call:
+            try:
+                self._draining.check()
+                yield call
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await abort(context, public_error(error))
+
+
+Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[OpenCall]]
+
+
+def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
+    """Return the handler with its call inside of the guard and its requests parsed by `parser`.
+
+    By itself, the library would parse the request, and answer a malformed one with UNKNOWN and the parser's text. So
+    the library gets no parser, and hands over the bytes.
+    """
+    shape = _shape(handler)
+    behaviour = getattr(handler, "_".join(shape))
+
+    async def accepted(requests: Any) -> Any:
+        return CheckedRequests(requests, parser) if handler.request_streaming else await parser.request(requests)
+
+    async def answer(request: Any, context: Context) -> Any:
+        async with guard(context):
+            return await behaviour(await accepted(request), context)
+
+    async def stream(request: Any, context: Context) -> None:
+        # Written instead of yielded: a cancelled call closes the generator now, not when it is collected.
+        async with guard(context) as call, aclosing(behaviour(await accepted(request), context)) as responses:
+            async for response in responses:
+                with call.writing():
+                    await context.write(response)
+
+    make = getattr(grpc, "_".join(shape) + "_rpc_method_handler")
+    return make(stream if handler.response_streaming else answer, None, handler.response_serializer)
+
+
+def bounded(handler: Handler) -> Handler:
+    """Return a handler that refuses a request of more than `MAX_OTHER_BYTES` before it is parsed.
+
+    The library logs the refusal and answers UNKNOWN.
+    """
+
+    def parse(data: bytes) -> Any:
+        if len(data) > MAX_OTHER_BYTES:
+            raise ValueError(f"the request has {len(data):,} bytes; at most {MAX_OTHER_BYTES:,} are allowed")
+        return handler.request_deserializer(data)
+
+    shape = "_".join(_shape(handler))
+    make = getattr(grpc, shape + "_rpc_method_handler")
+    return make(getattr(handler, shape), parse, handler.response_serializer)
+
+
+def _shape(handler: Handler) -> tuple[str, str]:
+    return "stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary"

@@ -1,0 +1,103 @@
+"""Resource names, and ids of requests, checked; an error names the field."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from manyview.v1 import dataset_service_pb2
+from manyview_server.errors import InvalidArgument, Violation
+from manyview_server.store.records import ImageRef
+
+RESOURCE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,63}")
+BACKBONE = re.compile(r"(?:(?:torchvision|timm)/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+REQUEST_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+IMAGE_ID = re.compile(r"[0-9a-f]{16}")
+STEP = re.compile(r"[0-9]{1,18}")
+
+ID_RULE = "a-z or 0-9 first, then a-z, 0-9, _ and -, at most 63 characters"
+
+
+def invalid(field: str, description: str) -> InvalidArgument:
+    """One field that is wrong."""
+    return InvalidArgument.of(Violation(field=field, description=description))
+
+
+def shown(text: str) -> str:
+    """A caller's text as an error may quote it."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelName:
+    """A job's checkpoint (`step` None for its newest), or the plain backbone `backbone`."""
+
+    train_job_id: str = ""
+    step: int | None = None
+    backbone: str = ""
+
+
+def new_id(text: str, field: str) -> str:
+    """An id that the caller chose for a new resource."""
+    if not RESOURCE_ID.fullmatch(text):
+        raise invalid(field, f"{shown(text)} is no id: {ID_RULE}")
+    return text
+
+
+def dataset_id(name: str, field: str = "name") -> str:
+    """The id in "datasets/{dataset_id}"."""
+    return _id(name, "datasets", field)
+
+
+def train_job_id(name: str, field: str = "name") -> str:
+    """The id in "trainJobs/{train_job_id}"."""
+    return _id(name, "trainJobs", field)
+
+
+def upload_id(text: str, field: str) -> str:
+    """An upload's id."""
+    if not UPLOAD_ID.fullmatch(text):
+        raise invalid(field, f"{shown(text)} is no upload id: A-Z, a-z, 0-9, _ and -, 1 to 63 characters")
+    return text
+
+
+def image_ref(ref: dataset_service_pb2.ImageRef, field: str) -> ImageRef:
+    """An image's id or key."""
+    kind = ref.WhichOneof("image")
+    if kind == "image_id":
+        if not IMAGE_ID.fullmatch(ref.image_id) or not 0 < int(ref.image_id, 16) < 2**63:
+            raise invalid(f"{field}.image_id", f"{shown(ref.image_id)} is no image id: 16 digits, 0-9 and a-f")
+        return ImageRef(image_id=int(ref.image_id, 16))
+    if kind is None or not ref.key:
+        raise invalid(field, "names no image: set image_id or key")
+    return ImageRef(key=ref.key)
+
+
+def request_id(text: str) -> str:
+    """A UUID in lower case, or empty."""
+    if text and not REQUEST_ID.fullmatch(text):
+        raise invalid("request_id", f"{shown(text)} is no UUID")
+    return text.lower()
+
+
+def model_name(name: str, field: str) -> ModelName:
+    """One of the three ways to name a model."""
+    parts = name.split("/")
+    if parts[0] == "trainJobs" and len(parts) in (2, 4) and RESOURCE_ID.fullmatch(parts[1]):
+        if len(parts) == 2:
+            return ModelName(train_job_id=parts[1])
+        if parts[2] == "checkpoints" and STEP.fullmatch(parts[3]):
+            return ModelName(train_job_id=parts[1], step=int(parts[3]))
+    collection, _, rest = name.partition("/")
+    if collection == "backbones" and BACKBONE.fullmatch(rest):
+        return ModelName(backbone=rest)
+    forms = "trainJobs/{id}, trainJobs/{id}/checkpoints/{step}, backbones/{name} or backbones/timm/{name}"
+    raise invalid(field, f"{shown(name)} names no model; it is to be {forms}")
+
+
+def _id(name: str, collection: str, field: str) -> str:
+    prefix, _, rest = name.partition("/")
+    if prefix != collection or not RESOURCE_ID.fullmatch(rest):
+        raise invalid(field, f"{shown(name)} is not {collection}/ID, the ID {ID_RULE}")
+    return rest

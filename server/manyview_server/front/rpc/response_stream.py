@@ -1,0 +1,66 @@
+"""A stream of answers to one request: what is sent, and what is told while the caller waits.
+
+The work is one coroutine that sends: a caller that goes away cancels it wherever it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.front.rpc.draining import Draining
+
+FIRST_PROGRESS_S = 0.5
+PROGRESS_S = 2.0
+
+Response = TypeVar("Response")
+Result = TypeVar("Result")
+
+
+class Caller(Generic[Response]):
+    """Whoever made a call."""
+
+    def __init__(self, draining: Draining, wrap: Callable[[pb.EmbeddingsProgress], Response]) -> None:
+        """`wrap` makes a response of progress."""
+        self._draining = draining
+        self._wrap = wrap
+        self._sent: asyncio.Queue[Response] = asyncio.Queue(maxsize=1)
+
+    async def send(self, response: Response) -> None:
+        """Send one response; waits for the caller to take the one before. Raises UNAVAILABLE DRAINING."""
+        self._draining.check()
+        await self._sent.put(response)
+
+    async def wait(self, work: Coroutine[Any, Any, Result], progress: Callable[[], pb.EmbeddingsProgress]) -> Result:
+        """What the work gives; meanwhile the caller is told of progress. Raises UNAVAILABLE DRAINING."""
+        task = asyncio.ensure_future(self._draining.interrupting(work))
+        timeout_s = FIRST_PROGRESS_S
+        try:
+            while not (await asyncio.wait({task}, timeout=timeout_s))[0]:
+                await self.send(self._wrap(progress()))
+                timeout_s = PROGRESS_S
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def responses(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Response, None]:
+        """What the work sends. Raises what it raises, behind that; closing this cancels the work."""
+
+        task = asyncio.create_task(work)
+        getting = asyncio.create_task(self._sent.get())
+        try:
+            while True:
+                await asyncio.wait({task, getting}, return_when=asyncio.FIRST_COMPLETED)
+                if getting.done():
+                    yield getting.result()
+                    getting = asyncio.create_task(self._sent.get())
+                elif self._sent.empty():  # so the work is done, and all that it sent was taken
+                    break
+            task.result()
+        finally:
+            task.cancel()
+            getting.cancel()
+            await asyncio.gather(task, getting, return_exceptions=True)

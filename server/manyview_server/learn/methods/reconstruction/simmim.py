@@ -1,0 +1,80 @@
+"""SimMIM: hidden patches become one learned token, and a linear layer guesses their pixels.
+
+Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", arXiv 2111.09886.
+Shapes: B batch, N patches, p patch size, D feature.
+"""
+
+# ruff: noqa: RUF009 - the fields' defaults are frozen
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from manyview_server.configuration import changed, setting
+from manyview_server.learn import losses
+from manyview_server.learn.encoder import build_encoder
+from manyview_server.learn.losses import patchify
+from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.reconstruction.masked import MaskedImageSettings, mask_ratio, transformer
+from manyview_server.learn.modules.masking import block_mask
+from manyview_server.learn.schedules import Moment
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views.presets import PRESETS
+from manyview_server.learn.views.recipe import ViewSettings
+
+BLOCKS_ON_A_SIDE = 6
+"""Squares in which the paper hides: of 32 pixels, in images of 192."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimMIMSettings(MaskedImageSettings):
+    """SimMIM (arXiv 2111.09886): the pixels of hidden patches are guessed by a single linear layer."""
+
+    method: Literal["simmim"] = setting("simmim", "Self-supervised method.")
+    mask_ratio: float = mask_ratio(0.6)
+    mask_block: int | None = setting(
+        None,
+        "Patches are hidden in squares of so many on a side; null takes a sixth of the image's side.",
+        minimum=1,
+        maximum=64,
+    )
+    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simmim"])
+
+
+class SimMIM(Method):
+    """Section 3 of the paper.
+
+    Differs from the paper: the backbone is a plain vision transformer with fixed positions; the paper's shares relative
+    ones among its blocks.
+    """
+
+    def __init__(self, settings: SimMIMSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = build_encoder(settings)
+        vit = transformer(self.encoder)
+        self.block = settings.mask_block or max(1, round(vit.grid(settings.image_size)[0] / BLOCKS_ON_A_SIDE))
+        self.mask_token = nn.Parameter(torch.empty(vit.feature_dim))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.predict = nn.Linear(vit.feature_dim, 3 * vit.patch_size**2)
+
+    def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
+        images, vit = views[0][0], transformer(self.encoder)  # (B, 3, o, o)
+        hidden = block_mask(
+            image_ids,
+            vit.grid(*images.shape[2:]),
+            self.settings.mask_ratio,
+            block=self.block,
+            seed=self.settings.seed,
+            epoch=moment.image_epoch,
+        )
+        tokens = vit.forward_tokens(images, mask=hidden, mask_token=self.mask_token)  # (B, 1 + N, D)
+        loss = losses.simmim(self.predict(tokens[:, 1:]), patchify(images, vit.patch_size), hidden)
+        return StepOutput(loss=loss, representation=tokens[:, 0].detach())
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {"mask_block": self.block}

@@ -1,0 +1,4 @@
+"""Redundancy methods. Each file reads like its paper.
+
+`barlow_twins` and `vicreg` decorrelate features.
+"""

@@ -1,0 +1,74 @@
+"""VICReg: views attract, and each axis of the projection is kept at a variance of its own.
+
+Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", arXiv 2105.04906.
+Shapes: V views (2), B batch, D feature, P projection.
+"""
+
+# ruff: noqa: RUF009 - the fields' defaults are frozen
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from manyview_server.configuration import changed, setting
+from manyview_server.learn import losses
+from manyview_server.learn.encoder import build_encoder
+from manyview_server.learn.methods import fields
+from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.modules import heads
+from manyview_server.learn.schedules import Moment
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views.presets import PRESETS
+from manyview_server.learn.views.recipe import ViewSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICRegSettings(TrainSettings):
+    """VICReg (arXiv 2105.04906): views agree, every axis of a wide projection varies, and no two vary together."""
+
+    method: Literal["vicreg"] = setting("vicreg", "Self-supervised method.")
+    projection_hidden_dim: int | None = fields.projection_hidden_dim(2048)
+    projection_layers: int = fields.projection_layers(2)
+    projection_dim: int = fields.projection_dim(2048)
+    invariance_weight: float = setting(25.0, "Weight of the distance between views, lambda.", minimum=0, maximum=10_000)
+    variance_weight: float = setting(
+        25.0, "Weight of how far each axis' standard deviation is below 1, mu.", minimum=0, maximum=10_000
+    )
+    covariance_weight: float = setting(
+        1.0, "Weight of the covariances between different axes, nu.", minimum=0, maximum=10_000
+    )
+    views: ViewSettings = changed(TrainSettings, "views", PRESETS["vicreg"])
+
+
+class VICReg(Method):
+    """Algorithm 1 of the paper.
+
+    Differs from the paper: as in its authors' code, the variance term is the mean of both views' and not their sum, and
+    the distance of views is a mean over the axes, too; the network's batch norms see both views at once, while variance
+    and covariance are those of each view for itself.
+    """
+
+    def __init__(self, settings: VICRegSettings) -> None:
+        super().__init__()
+        self.weights = settings.invariance_weight, settings.variance_weight, settings.covariance_weight
+        self.encoder = build_encoder(settings)
+        feature_dim = self.encoder.feature_dim
+        self.hidden_dim = settings.projection_hidden_dim or feature_dim
+        self.projection_dim = settings.projection_dim
+        self.head = heads.expander_head(
+            feature_dim, self.hidden_dim, self.projection_dim, num_layers=settings.projection_layers
+        )
+
+    def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
+        (pair,) = views  # (2, B, 3, o, o)
+        h = self.encoder(pair.flatten(0, 1))  # (2B, D)
+        z = self.head(h)  # (2B, P)
+        z0, z1 = z.chunk(2)
+        loss = losses.vicreg(z0, z1, *self.weights)
+        return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {"projection_hidden_dim": self.hidden_dim}

@@ -1,0 +1,23 @@
+"""What every message is, and the first message of every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message of either direction."""
+
+    blobs: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Message):
+    """The worker's first message."""
+
+    pid: int
+    versions: dict[str, str]

@@ -1,0 +1,5 @@
+"""The database file.
+
+- `database`: one connection on one thread, and transactions. `schema`: the tables, and how older files are upgraded.
+- `ballast`: a file that is given up when the disk is full, so that the database can still write.
+"""

@@ -1,0 +1,108 @@
+"""What was deleted: a row in the transaction that deletes, then the slow part, which a crash cannot lose.
+
+Rows go in chunks, so that commits of others are not held up by a data set of a million images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from manyview_server.store.database.database import Database
+
+log = logging.getLogger(__name__)
+
+CHUNK_ROWS = 20_000
+
+# The tables whose rows belong to a deleted data set or job, with the column that orders them.
+DATASET_TABLES = {"image": "position", "label": "ordinal", "rejected": "ordinal", "unreadable": "position"}
+JOB_TABLES = {"event": "sequence"}
+
+
+class Trash:
+    """Removes what was thrown away."""
+
+    def __init__(self, database: Database, data_dir: Path) -> None:
+        self._database = database
+        self._data_dir = data_dir
+        # The directories that a sweep is removing now.
+        self._being_removed: set[str] = set()
+
+    def put(self, connection: sqlite3.Connection, directory: Path, *, dataset: int = 0, job: int = 0) -> None:
+        """Within the transaction that deletes: this directory, and the rows of this data set or job, are to go."""
+        relative = str(directory.relative_to(self._data_dir))
+        connection.execute("INSERT INTO trash (directory, dataset, job) VALUES (?, ?, ?)", (relative, dataset, job))
+
+    async def sweep(self) -> None:
+        """Remove everything that is in the trash."""
+        while await self._database.write(_remove_chunk, vital=True):
+            pass
+        for pk, directory in await self._database.read(_contents):
+            if directory in self._being_removed:
+                continue
+            self._being_removed.add(directory)
+            try:
+                if await asyncio.to_thread(self._remove, directory):
+                    await self._database.write(partial(_forget, pk=pk), vital=True)
+            finally:
+                self._being_removed.discard(directory)
+
+    def sweep_at_start(self) -> None:
+        """The same before there is an event loop: what a crash left behind. On the database thread."""
+        while self._database.transact(_remove_chunk, vital=True):
+            pass
+        for pk, directory in self._database.transact(_contents):
+            if self._remove(directory):
+                self._database.transact(partial(_forget, pk=pk), vital=True)
+
+    def _remove(self, directory: str) -> bool:
+        """Remove a directory. Returns False if something of it is left, which the next sweep tries again."""
+        path = self._data_dir / directory
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            log.warning("%s was deleted, but cannot be removed now: the next deletion or start tries again", directory)
+            return False
+        return True
+
+
+def _contents(connection: sqlite3.Connection) -> list[tuple[int, str]]:
+    return connection.execute("SELECT pk, directory FROM trash").fetchall()
+
+
+def _forget(connection: sqlite3.Connection, pk: int) -> None:
+    """Forget an entry unless rows of it are left.
+
+    Another deletion may have come after this sweep removed the last rows. That deletion's own sweep removes its rows.
+    """
+    row = connection.execute("SELECT dataset, job FROM trash WHERE pk = ?", (pk,)).fetchone()
+    if row is not None and not any(_has_rows(connection, *kind) for kind in _kinds_of(*row)):
+        connection.execute("DELETE FROM trash WHERE pk = ?", (pk,))
+
+
+def _remove_chunk(connection: sqlite3.Connection) -> bool:
+    """Delete some rows; False when none are left."""
+    owners = connection.execute("SELECT dataset, job FROM trash WHERE dataset <> 0 OR job <> 0").fetchall()
+    for table, order, owner, pk in (kind for row in owners for kind in _kinds_of(*row)):
+        chunk = f"SELECT {order} FROM {table} WHERE {owner} = ? ORDER BY {order} LIMIT {CHUNK_ROWS}"
+        delete = f"DELETE FROM {table} WHERE {owner} = ? AND {order} IN ({chunk})"
+        if connection.execute(delete, (pk, pk)).rowcount:
+            return True
+    return False
+
+
+def _kinds_of(dataset: int, job: int) -> Iterator[tuple[str, str, str, int]]:
+    """Yield the tables with rows of a data set or job: table, the column that orders it, the owner's column and
+    value."""
+    if dataset:
+        yield from ((table, order, "dataset", dataset) for table, order in DATASET_TABLES.items())
+    if job:
+        yield from ((table, order, "job", job) for table, order in JOB_TABLES.items())
+
+
+def _has_rows(connection: sqlite3.Connection, table: str, order: str, owner: str, pk: int) -> bool:
+    return connection.execute(f"SELECT 1 FROM {table} WHERE {owner} = ? LIMIT 1", (pk,)).fetchone() is not None

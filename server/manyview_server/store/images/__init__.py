@@ -1,0 +1,8 @@
+"""Data sets and their images.
+
+- `shards`: WebDataset tar files, the only place where image bytes lie.
+- `shard_writers`: one open shard for each data set.
+- `uploads`: numbered batches of an upload and their acknowledgements. `ingest`: group commit of batches.
+- `group_limit`: how much data a crash can leave uncommitted.
+- `datasets`: data sets, listings and snapshots. `image_rows`: the rows of images in the database.
+"""

@@ -1,0 +1,266 @@
+"""Data sets: their registry, their listing, and the snapshots that training reads."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from manyview_server.link.decode_notes import QUARANTINE
+from manyview_server.store.database.database import Database
+from manyview_server.store.deletions import Trash
+from manyview_server.store.durable_files import sync_directory
+from manyview_server.store.images.image_rows import ImagePage, find, image_at, images_page
+from manyview_server.store.images.shard_writers import ShardWriters
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef, Snapshot, shortened
+
+COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_labelled, num_rejected, num_unreadable"
+# A page, and the token of the next one: "" where there is none.
+DatasetPage = tuple[list[Dataset], str]
+ImageRecords = list[ImageRecord]
+FoundImages = list[FoundImage]
+
+# Rows that one visit to the database thread reads: a snapshot of millions lets commits in between.
+SNAPSHOT_CHUNK_ROWS = 50_000
+LOOKUP_CHUNK_ROWS = 1_000
+
+
+def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
+    """The data set's row. Raises NotFound."""
+    row = connection.execute("SELECT pk FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if row is None:
+        raise NotFound("DATASET_NOT_FOUND", f"no data set {dataset_id!r}", metadata={"dataset": dataset_id})
+    return int(row[0])
+
+
+def read_dataset(connection: sqlite3.Connection, pk: int) -> Dataset:
+    """The record of the data set in row `pk`."""
+    row = connection.execute(f"SELECT {COLUMNS} FROM dataset WHERE pk = ?", (pk,)).fetchone()
+    return _dataset(row)
+
+
+def _dataset(row: tuple[object, ...]) -> Dataset:
+    names = COLUMNS.split(", ")
+    return Dataset(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
+
+
+class DatasetStore:
+    """The data sets of a data directory."""
+
+    def __init__(
+        self,
+        database: Database,
+        datasets_dir: Path,
+        writers: ShardWriters,
+        trash: Trash,
+        clock: Callable[[], float] = time.time,
+        *,
+        embeddings_dir: Path,
+    ) -> None:
+        self._database = database
+        self._datasets_dir = datasets_dir
+        self._writers = writers
+        self._trash = trash
+        self._embeddings_dir = embeddings_dir
+        self._clock = clock
+
+    def directory(self, uid: str) -> Path:
+        """Where the data set's shards lie."""
+        return self._datasets_dir / uid
+
+    async def create(self, dataset_id: str) -> Dataset:
+        """A new, empty data set. Raises AlreadyExists DATASET_EXISTS."""
+        uid = uuid.uuid4().hex
+
+        def run(connection: sqlite3.Connection) -> Dataset:
+            if connection.execute("SELECT 1 FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone():
+                raise AlreadyExists("DATASET_EXISTS", f"there is a data set {dataset_id!r} already")
+            # A directory without a row, after a crash, is empty and harmless; a row without a directory is not.
+            self.directory(uid).mkdir(mode=0o700)
+            sync_directory(self._datasets_dir)
+            insert = "INSERT INTO dataset (dataset_id, uid, create_time) VALUES (?, ?, ?)"
+            cursor = connection.execute(insert, (dataset_id, uid, self._clock()))
+            assert cursor.lastrowid is not None
+            return read_dataset(connection, cursor.lastrowid)
+
+        return await self._database.write(run)
+
+    async def get(self, dataset_id: str) -> Dataset:
+        """The data set. Raises NotFound DATASET_NOT_FOUND."""
+        return await self._database.read(lambda c: read_dataset(c, dataset_pk(c, dataset_id)))
+
+    async def list(self, page_size: int, page_token: str = "") -> DatasetPage:
+        """Data sets by their id, and the token of the next page; "" when there is none."""
+        sql = f"SELECT {COLUMNS} FROM dataset WHERE dataset_id > ? ORDER BY dataset_id LIMIT ?"
+
+        def run(connection: sqlite3.Connection) -> DatasetPage:
+            found = [_dataset(row) for row in connection.execute(sql, (page_token, page_size + 1))]
+            return found[:page_size], found[page_size - 1].dataset_id if len(found) > page_size else ""
+
+        return await self._database.read(run)
+
+    async def delete(self, dataset_id: str) -> None:
+        """Remove the data set and its images; uploads that run are fenced.
+
+        Raises FailedPrecondition DATASET_IN_USE while a job that is not terminal trains on it.
+        """
+
+        def run(connection: sqlite3.Connection) -> None:
+            pk = dataset_pk(connection, dataset_id)
+            uid = read_dataset(connection, pk).uid
+            _refuse_in_use(connection, dataset_id, uid)
+            connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
+            connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
+            self._trash.put(connection, self.directory(uid), dataset=pk)
+            self._trash.put(connection, self._embeddings_dir / uid)
+            self._writers.forget(pk)
+
+        await self._database.write(run, vital=True)
+        await self._trash.sweep()
+
+    async def images(
+        self, dataset_id: str, statuses: Collection[str], page_size: int, page_token: str = ""
+    ) -> ImagePage:
+        """Images of these statuses, and the next page's token: committed ones in their order, then refused ones.
+
+        No status means STORED and UNREADABLE. A token belongs to the statuses that it was given for.
+        """
+        if page_token and not re.fullmatch(r"[ir][0-9]{1,18}", page_token):
+            raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token is not one of this list")
+        wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
+
+        def run(connection: sqlite3.Connection) -> ImagePage:
+            return images_page(connection, dataset_pk(connection, dataset_id), wanted, page_size, page_token)
+
+        return await self._database.read(run)
+
+    async def find_images(self, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:
+        """The committed images that are named, in this order.
+
+        Raises NotFound IMAGE_NOT_FOUND and FailedPrecondition KEY_AMBIGUOUS.
+        """
+        found: FoundImages = []
+        for start in range(0, len(refs), LOOKUP_CHUNK_ROWS):
+            part = refs[start : start + LOOKUP_CHUNK_ROWS]
+            found += await self._database.read(partial(_find_in, dataset_id=dataset_id, refs=part))
+        return found
+
+    async def images_at(self, uid: str, positions: Sequence[int]) -> ImageRecords:
+        """The images at these positions of the order of their commits, which count from 0 as a snapshot's rows do.
+
+        Raises NotFound DATASET_NOT_FOUND where the data set was deleted meanwhile.
+        """
+        found: ImageRecords = []
+        for start in range(0, len(positions), LOOKUP_CHUNK_ROWS):
+            part = positions[start : start + LOOKUP_CHUNK_ROWS]
+            found += await self._database.read(partial(_at_in, uid=uid, positions=part))
+        return found
+
+    async def snapshot(self, dataset_id: str, version: int | None = None, *, first: int = 0) -> Snapshot:
+        """The first `version` images, by default all, but for the `first` of them.
+
+        The same version is the same snapshot, whenever it is taken.
+        """
+
+        def head(connection: sqlite3.Connection) -> tuple[int, Dataset, tuple[str, ...]]:
+            pk = dataset_pk(connection, dataset_id)
+            names = connection.execute("SELECT name FROM label WHERE dataset = ? ORDER BY ordinal", (pk,)).fetchall()
+            return pk, read_dataset(connection, pk), tuple(name for (name,) in names)
+
+        pk, dataset, names = await self._database.read(head)
+        last = dataset.num_images if version is None else version
+        if not 0 <= first <= last <= dataset.num_images:
+            raise ValueError(f"images {first} to {last} of a data set that has {dataset.num_images}")
+        array = np.empty(last - first, SNAPSHOT_DTYPE)
+        for start in range(first, last, SNAPSHOT_CHUNK_ROWS):
+            end = min(start + SNAPSHOT_CHUNK_ROWS, last)
+            rows = await self._database.read(partial(_snapshot_rows, pk=pk, first=start, last=end))
+            array[start - first : end - first] = rows
+        return Snapshot(dataset=dataset, version=last, array=array, labels=names)
+
+    async def unreadable_ids(self, uid: str, reason: str) -> tuple[int, ...]:
+        """The images that are noted as unreadable for this reason."""
+        sql = """
+            SELECT image_id FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
+            JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
+            WHERE uid = ? AND reason = ?
+        """
+        return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, (uid, reason))))
+
+    async def unreadable_positions(self, uid: str, version: int) -> npt.NDArray[np.int64]:
+        """Which of the first `version` images are noted as unreadable; positions count from 0."""
+        sql = """
+            SELECT position - 1 FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
+            WHERE uid = ? AND position <= ? ORDER BY position
+        """
+        rows = await self._database.read(lambda c: c.execute(sql, (uid, version)).fetchall())
+        return np.array([position for (position,) in rows], np.int64)
+
+    async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
+        """Note that a committed image does not decode. Returns False if that was known, or if the data set is gone.
+
+        A reason of `QUARANTINE` replaces any other, because it decides whether the image is decoded again.
+        """
+
+        def run(connection: sqlite3.Connection) -> bool:
+            sql = """
+                INSERT OR IGNORE INTO unreadable (dataset, position, reason, message)
+                SELECT dataset, position, ?, ? FROM image JOIN dataset ON dataset.pk = image.dataset
+                WHERE uid = ? AND image_id = ?
+            """
+            fresh = connection.execute(sql, (reason, shortened(message), uid, image_id)).rowcount > 0
+            if fresh:
+                connection.execute("UPDATE dataset SET num_unreadable = num_unreadable + 1 WHERE uid = ?", (uid,))
+                return True
+            if reason not in QUARANTINE:
+                return False
+            sql = """
+                UPDATE unreadable SET reason = ?, message = ? WHERE reason != ? AND (dataset, position) IN (
+                    SELECT image.dataset, image.position FROM image JOIN dataset ON dataset.pk = image.dataset
+                    WHERE uid = ? AND image_id = ?
+                )
+            """
+            return connection.execute(sql, (reason, message, reason, uid, image_id)).rowcount > 0
+
+        return await self._database.write(run)
+
+
+def _refuse_in_use(connection: sqlite3.Connection, dataset_id: str, uid: str) -> None:
+    sql = """
+        SELECT train_job_id FROM job
+        WHERE dataset_uid = ? AND state NOT IN ('CANCELLED', 'SUCCEEDED', 'FAILED') ORDER BY pk LIMIT 1
+    """
+    row = connection.execute(sql, (uid,)).fetchone()
+    if row is not None:
+        message = f"train job {row[0]!r} reads the data set {dataset_id!r}: cancel it first"
+        raise FailedPrecondition("DATASET_IN_USE", message, metadata={"train_job": row[0]})
+
+
+def _find_in(connection: sqlite3.Connection, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:
+    pk = dataset_pk(connection, dataset_id)
+    return [find(connection, pk, ref) for ref in refs]
+
+
+def _at_in(connection: sqlite3.Connection, uid: str, positions: Sequence[int]) -> ImageRecords:
+    row = connection.execute("SELECT pk FROM dataset WHERE uid = ?", (uid,)).fetchone()
+    if row is None:
+        raise NotFound("DATASET_NOT_FOUND", "the data set was deleted meanwhile")
+    return [image_at(connection, row[0], position + 1) for position in positions]
+
+
+def _snapshot_rows(connection: sqlite3.Connection, pk: int, first: int, last: int) -> npt.NDArray[np.void]:
+    """Images `first` to `last` of the prefix, with labels as the ordinals of their first appearance."""
+    sql = """
+        SELECT image_id, shard, offset, length, label, width, height FROM image
+        WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position
+    """
+    return np.array(connection.execute(sql, (pk, first, last)).fetchall(), SNAPSHOT_DTYPE)

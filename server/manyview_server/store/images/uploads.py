@@ -1,0 +1,241 @@
+"""Uploads: numbered batches, each durable before it is acknowledged, resumable after any crash.
+
+A batch that arrives while another is being written waits, and all that wait go together: one sync and one commit for
+however many sessions there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from manyview_server.store.database.database import Database
+from manyview_server.store.images.datasets import dataset_pk, read_dataset
+from manyview_server.store.images.group_limit import GroupLimit
+from manyview_server.store.images.ingest import Batch, Checked, Ingest, fenced
+from manyview_server.store.records import Dataset, ImageOutcome, Upload
+
+log = logging.getLogger(__name__)
+
+# What one group holds at most: it bounds how long an event or a query waits for the database thread.
+MAX_GROUP_BATCHES = 16
+MAX_GROUP_BYTES = 32 << 20
+
+COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, num_rejected, finished, digest"
+
+Result = TypeVar("Result")
+
+Answer = asyncio.Future[list[ImageOutcome]]
+
+
+def group_limit(*, max_batch_images: int, max_batch_bytes: int) -> GroupLimit:
+    """Return the most that a group can hold if batches are no larger than this."""
+    return GroupLimit(images=MAX_GROUP_BATCHES * max_batch_images, num_bytes=max(MAX_GROUP_BYTES, max_batch_bytes))
+
+
+class UploadStore:
+    """The uploads of all data sets."""
+
+    def __init__(self, database: Database, ingest: Ingest) -> None:
+        self._database = database
+        self._ingest = ingest
+        self._queue: deque[tuple[Batch, Answer]] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def get(self, dataset_id: str, upload_id: str) -> Upload:
+        """Where an upload stands. Raises NotFound UPLOAD_NOT_FOUND."""
+
+        def run(connection: sqlite3.Connection) -> Upload:
+            pk = _upload_pk(connection, dataset_pk(connection, dataset_id), upload_id)
+            if pk is None:
+                raise NotFound("UPLOAD_NOT_FOUND", f"no upload {upload_id!r} to the data set {dataset_id!r}")
+            return _read_upload(connection, dataset_id, pk)
+
+        return await self._database.read(run)
+
+    async def open(self, dataset_id: str, upload_id: str, resume_digest: bytes = b"") -> UploadSession:
+        """Begin or resume an upload; an earlier session on it is fenced: its appends raise Aborted UPLOAD_FENCED.
+
+        Raises NotFound DATASET_NOT_FOUND, FailedPrecondition UPLOAD_CHANGED where `resume_digest` is not the digest of
+        what was committed. An empty one is not compared.
+        """
+        fence = asyncio.Event()
+
+        def run(connection: sqlite3.Connection) -> tuple[int, Upload]:
+            dataset = dataset_pk(connection, dataset_id)
+            pk = _upload_pk(connection, dataset, upload_id)
+            if pk is None:
+                insert = "INSERT INTO upload (dataset, upload_id) VALUES (?, ?)"
+                pk = connection.execute(insert, (dataset, upload_id)).lastrowid
+                assert pk is not None
+            upload = _read_upload(connection, dataset_id, pk)
+            if resume_digest and resume_digest != upload.digest:
+                message = f"these are not the {upload.num_images} images that were acknowledged to {upload_id!r}"
+                raise FailedPrecondition("UPLOAD_CHANGED", message)
+            return pk, upload
+
+        def take_over() -> tuple[int, Upload, asyncio.Event | None]:
+            """Take over, on the database thread: batches that were queued before belong to the earlier session."""
+            pk, upload = self._database.transact(run)
+            # Only after the commit: if it fails, the earlier session goes on.
+            earlier = self._ingest.owners.get(pk)
+            self._ingest.owners[pk] = fence
+            return pk, upload, earlier
+
+        pk, upload, earlier = await self._database.call(take_over)
+        if earlier is not None:
+            earlier.set()
+        return UploadSession(self, pk, fence, upload)
+
+    async def commit(self, batch: Batch) -> list[ImageOutcome]:
+        """Queue a batch for the next group, and wait until it is durable."""
+        if self._closed:
+            raise Unavailable("DRAINING", "the server is shutting down", retry_after_s=5.0)
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._queue.append((batch, answer))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_groups())
+        return await answer
+
+    async def finish(self, pk: int, fence: asyncio.Event, dataset_id: str, num_images: int) -> tuple[Upload, Dataset]:
+        """See UploadSession.finish."""
+
+        def run(connection: sqlite3.Connection) -> tuple[Upload, Dataset]:
+            if connection.execute("SELECT 1 FROM upload WHERE pk = ?", (pk,)).fetchone() is None:
+                raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
+            if self._ingest.owners.get(pk) is not fence:
+                raise fenced()
+            have = _read_upload(connection, dataset_id, pk).num_images
+            if have != num_images:
+                message = f"the upload has {have} images, not {num_images}"
+                metadata = {"have": str(have), "want": str(num_images)}
+                raise FailedPrecondition("FINISH_MISMATCH", message, metadata=metadata)
+            connection.execute("UPDATE upload SET finished = 1 WHERE pk = ?", (pk,))
+            dataset = read_dataset(connection, dataset_pk(connection, dataset_id))
+            return _read_upload(connection, dataset_id, pk), dataset
+
+        return await self._database.write(run)
+
+    async def close(self) -> None:
+        """Refuse new batches, and wait for those that are queued."""
+        self._closed = True
+        if self._writing is not None:
+            await self._writing
+
+    async def _write_groups(self) -> None:
+        try:
+            while self._queue:
+                group = self._next_group()
+                try:
+                    answers = await self._database.call(partial(self._ingest.commit, [batch for batch, _ in group]))
+                except Exception as error:
+                    _fail(group, error)
+                    continue
+                for (_, answer), outcome in zip(group, answers, strict=True):
+                    _resolve(answer, outcome)
+        finally:
+            self._writing = None
+
+    def _next_group(self) -> list[tuple[Batch, Answer]]:
+        group = [self._queue.popleft()]
+        num_bytes = group[0][0].num_bytes
+        while self._queue and len(group) < MAX_GROUP_BATCHES:
+            num_bytes += self._queue[0][0].num_bytes
+            if num_bytes > MAX_GROUP_BYTES:
+                break
+            group.append(self._queue.popleft())
+        return group
+
+
+class UploadSession:
+    """One stream on an upload, until another opens it."""
+
+    def __init__(self, store: UploadStore, pk: int, fence: asyncio.Event, upload: Upload) -> None:
+        """`fence` is set when another session has taken the upload over."""
+        self._store = store
+        self._pk = pk
+        self._fence = fence
+        self._unanswered: set[asyncio.Task[list[ImageOutcome]]] = set()
+        self.upload = upload
+
+    async def append(self, number: int, images: Sequence[Checked]) -> list[ImageOutcome]:
+        """Commit a batch; durable when this returns. A number that was committed before gets the same answer again.
+
+        May be called again before it returns, in the order of the numbers: batches of one stream share groups too.
+        Raises Aborted SEQUENCE_GAP (metadata `expected`) or UPLOAD_FENCED, FailedPrecondition UPLOAD_FINISHED or
+        UPLOAD_CHANGED, ResourceExhausted DISK_FULL, NotFound where the data set was deleted.
+        """
+        batch = Batch(upload=self._pk, session=self._fence, number=number, images=images)
+        work = asyncio.create_task(self._store.commit(batch))
+        self._unanswered.add(work)
+        work.add_done_callback(self._unanswered.discard)
+        # A caller that goes away takes nothing back: the batch is on its way.
+        return await asyncio.shield(work)
+
+    async def unless_fenced(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The work's result, or Aborted UPLOAD_FENCED as soon as another session opens the upload; the work is
+        cancelled then."""
+        task = asyncio.ensure_future(work)
+        watch = asyncio.ensure_future(self._fence.wait())
+        try:
+            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise fenced()
+        finally:
+            task.cancel()
+            watch.cancel()
+
+    async def finish(self, num_images: int) -> tuple[Upload, Dataset]:
+        """Declare the upload complete; may be repeated. Waits for the batches on their way.
+
+        Raises FailedPrecondition FINISH_MISMATCH with metadata `have` and `want` where the count is another.
+        """
+        if self._unanswered:
+            await asyncio.wait(set(self._unanswered))
+        return await self._store.finish(self._pk, self._fence, self.upload.dataset_id, num_images)
+
+
+def _resolve(answer: Answer, outcome: list[ImageOutcome] | ServiceError) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, ServiceError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
+
+
+def _fail(group: Sequence[tuple[Batch, Answer]], error: Exception) -> None:
+    log.warning("a group of %d batches failed: %s", len(group), error)
+    for _, answer in group:
+        if not answer.done():
+            answer.set_exception(error)
+
+
+def _upload_pk(connection: sqlite3.Connection, dataset: int, upload_id: str) -> int | None:
+    sql = "SELECT pk FROM upload WHERE dataset = ? AND upload_id = ?"
+    row = connection.execute(sql, (dataset, upload_id)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _read_upload(connection: sqlite3.Connection, dataset_id: str, pk: int) -> Upload:
+    row = connection.execute(f"SELECT {COLUMNS} FROM upload WHERE pk = ?", (pk,)).fetchone()
+    upload_id, number, images, stored, duplicates, rejected, finished, digest = row
+    return Upload(
+        dataset_id=dataset_id,
+        upload_id=upload_id,
+        committed_number=number,
+        num_images=images,
+        num_stored=stored,
+        num_duplicates=duplicates,
+        num_rejected=rejected,
+        finished=bool(finished),
+        digest=digest,
+    )

@@ -1,0 +1,133 @@
+"""The rows of the event log: inserting with contiguous sequences, what rollbacks supersede, the bound on its length."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from itertools import accumulate
+
+from manyview_server.errors import NotFound
+from manyview_server.store.records import Event, NewEvent, shortened
+
+COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
+
+# Where everything but scalars is looked for. SQLite does not see by itself that a kind which is named is none of these.
+RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
+
+# Events that a commit removes beyond those above the bound, and the most that it removes altogether: twice what one
+# commit can add.
+TRIM_MORE = 1_000
+MAX_TRIM = 20_000
+
+# An event, and when it came.
+Pending = tuple[float, NewEvent]
+
+
+def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
+    """The job's row. Raises NotFound."""
+    row = connection.execute("SELECT pk FROM job WHERE train_job_id = ?", (train_job_id,)).fetchone()
+    if row is None:
+        raise NotFound("TRAIN_JOB_NOT_FOUND", f"no train job {train_job_id!r}", metadata={"train_job": train_job_id})
+    return int(row[0])
+
+
+def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) -> list[Event]:
+    """Give events their sequences and write them, within a transaction.
+
+    Times of a log never decrease: while a clock that jumped back is behind the newest event, new events get its time.
+    """
+    if not pending:
+        return []
+    sql = """
+        SELECT last_sequence, coalesce((SELECT time FROM event WHERE job = job.pk AND sequence = last_sequence), 0)
+        FROM job WHERE pk = ?
+    """
+    last, newest = connection.execute(sql, (pk,)).fetchone()
+    times = accumulate((max(at, newest) for at, _ in pending), max)
+    events = [
+        Event(
+            sequence=sequence,
+            time=at,
+            attempt=new.attempt,
+            step=new.step,
+            epoch=new.epoch,
+            kind=new.kind,
+            payload={name: shortened(value) for name, value in new.payload.items()},
+        )
+        for sequence, (at, (_, new)) in enumerate(zip(times, pending, strict=True), start=last + 1)
+    ]
+    connection.executemany(
+        "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(pk, e.sequence, e.time, e.attempt, e.step, e.epoch, e.kind, json.dumps(e.payload)) for e in events],
+    )
+    connection.execute("UPDATE job SET last_sequence = ? WHERE pk = ?", (last + len(events), pk))
+    return events
+
+
+def event_of(row: tuple[int, float, int, int, int, str, str]) -> Event:
+    """The event of a row of `COLUMNS`."""
+    sequence, at, attempt, step, epoch, kind, payload = row
+    return Event(
+        sequence=sequence, time=at, attempt=attempt, step=step, epoch=epoch, kind=kind, payload=json.loads(payload)
+    )
+
+
+def only(event: Event, names: frozenset[str]) -> Event | None:
+    """Scalars with these names alone, no names meaning all; None where it has none of them."""
+    if not names:
+        return event
+    values = {name: value for name, value in event.payload.items() if name in names}
+    if not values:
+        return None
+    return Event(
+        sequence=event.sequence,
+        time=event.time,
+        attempt=event.attempt,
+        step=event.step,
+        epoch=event.epoch,
+        kind=event.kind,
+        payload=values,
+    )
+
+
+def superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]:
+    """Ranges of sequences, both ends excluded, whose scalars no longer count."""
+    sql = f"SELECT sequence, payload FROM {RARE} AND job = ? AND kind = 'rollback' ORDER BY sequence"
+    rows = connection.execute(sql, (pk,)).fetchall()
+    return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
+
+
+def last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
+    """The last event that a rollback to `to_step` keeps: the one before the first scalars that are done again.
+
+    Those that an earlier rollback superseded do not count. From the beginning, step 0 is done again too.
+    """
+    first = "SELECT min(sequence) FROM event WHERE job = ? AND kind = 'scalars' AND step >= ? AND sequence > ?"
+    ranges = superseded(connection, pk)
+    step, after = to_step + 1 if to_step else 0, 0
+    while True:
+        (sequence,) = connection.execute(first, (pk, step, after)).fetchone()
+        if sequence is None:
+            return int(connection.execute("SELECT last_sequence FROM job WHERE pk = ?", (pk,)).fetchone()[0])
+        end = max((end for start, end in ranges if start < sequence < end), default=None)
+        if end is None:
+            return int(sequence) - 1
+        after = end
+
+
+def trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:
+    """Keep the log within bounds; returns the oldest sequence held.
+
+    Each commit removes only some events, so that no commit holds up the others. It removes more than are above the
+    bound, so that not every commit has to remove some.
+    """
+    sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
+    oldest, last = connection.execute(sql, (pk,)).fetchone()
+    above = last - oldest + 1 - max_events
+    if above <= 0:
+        return int(oldest)
+    oldest += min(above + min(TRIM_MORE, max_events // 8), MAX_TRIM)
+    connection.execute("DELETE FROM event WHERE job = ? AND sequence < ?", (pk, oldest))
+    connection.execute("UPDATE job SET oldest_sequence = ? WHERE pk = ?", (oldest, pk))
+    return int(oldest)

@@ -1,0 +1,90 @@
+"""A job's row: its record, and the graph of its states."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from manyview_server.errors import Aborted
+from manyview_server.store.records import TERMINAL_STATES, Failure, Job, NewEvent, Progress, shortened
+
+# Where each state may lead. A job that is being paused or cancelled may still end by itself first.
+NEXT_STATES: Mapping[str, frozenset[str]] = {
+    "QUEUED": frozenset({"STARTING", "PAUSED", "CANCELLED", "FAILED"}),
+    "STARTING": frozenset({"RUNNING", "RECOVERING", "PAUSING", "CANCELLING", "FAILED"}),
+    "RUNNING": frozenset({"RECOVERING", "PAUSING", "CANCELLING", "SUCCEEDED", "FAILED"}),
+    "RECOVERING": frozenset({"STARTING", "PAUSING", "CANCELLING", "FAILED"}),
+    "PAUSING": frozenset({"PAUSED", "CANCELLING", "SUCCEEDED", "FAILED"}),
+    "PAUSED": frozenset({"QUEUED", "CANCELLED"}),
+    "CANCELLING": frozenset({"CANCELLED", "SUCCEEDED", "FAILED"}),
+    "CANCELLED": frozenset(),
+    "SUCCEEDED": frozenset(),
+    "FAILED": frozenset(),
+}
+
+# As in `Job`, but for what `job_of` makes of its own.
+PLAIN_COLUMNS = (
+    *("train_job_id", "uid", "dataset_id", "dataset_uid", "num_images", "method", "state", "desired", "create_time"),
+    *("start_time", "end_time", "attempt", "restarts", "last_sequence", "latest_checkpoint", "server_version"),
+    *("continued_from", "min_images"),
+)
+SELECT = f"""
+    SELECT settings, failure, progress,
+        CASE WHEN state = 'QUEUED'
+            THEN (SELECT count(*) FROM job AS other WHERE other.state = 'QUEUED' AND other.pk < job.pk) ELSE 0 END,
+        {", ".join(PLAIN_COLUMNS)}
+    FROM job
+"""
+
+
+def job_of(row: tuple[Any, ...], progress: Mapping[str, Progress]) -> Job:
+    """The record of a row of `SELECT`; `progress` holds what is newer than the row's."""
+    settings, failure, saved, queue_position, *plain = row
+    columns = dict(zip(PLAIN_COLUMNS, plain, strict=True))
+    return Job(
+        settings=json.loads(settings),
+        failure=Failure(**json.loads(failure)) if failure else None,
+        progress=progress.get(columns["train_job_id"]) or Progress(**json.loads(saved)),
+        queue_position=queue_position,
+        **columns,
+    )
+
+
+def read_job(connection: sqlite3.Connection, pk: int, progress: Mapping[str, Progress]) -> Job:
+    """The job in row `pk`."""
+    return job_of(connection.execute(f"{SELECT} WHERE pk = ?", (pk,)).fetchone(), progress)
+
+
+def save_progress(connection: sqlite3.Connection, pk: int, progress: Progress | None) -> None:
+    """Write what was reported, if anything was."""
+    if progress is not None:
+        connection.execute("UPDATE job SET progress = ? WHERE pk = ?", (json.dumps(asdict(progress)), pk))
+
+
+def check_expected(job: Job, expected: Collection[str], to: str) -> None:
+    """Raises Aborted STATE_CONFLICT where the job is not in one of the states that the caller saw it in."""
+    if job.state not in expected:
+        message = f"train job {job.train_job_id!r} is {job.state}, not {' or '.join(sorted(expected))}"
+        raise Aborted("STATE_CONFLICT", message, metadata={"state": job.state})
+    if to not in NEXT_STATES[job.state]:
+        raise ValueError(f"no job goes from {job.state} to {to}")
+
+
+def move(
+    connection: sqlite3.Connection, pk: int, job: Job, to: str, now: float, failure: Failure, attempt: int | None
+) -> NewEvent:
+    """Write the new state; returns the event that tells of it."""
+    attempt = job.attempt if attempt is None else attempt
+    now = max(now, job.create_time, job.start_time)  # a clock that jumped back ends no job before it began
+    start_time = now if to == "STARTING" and not job.start_time else job.start_time
+    end_time = now if to in TERMINAL_STATES else 0.0
+    texts = {name: shortened(value) for name, value in asdict(failure).items()}
+    text = json.dumps(texts) if to == "FAILED" else ""
+    sql = "UPDATE job SET state = ?, failure = ?, attempt = ?, start_time = ?, end_time = ? WHERE pk = ?"
+    connection.execute(sql, (to, text, attempt, start_time, end_time, pk))
+    payload = {"from": job.state, "to": to, "reason": failure.reason, "message": failure.message}
+    step, epoch = job.progress.step, job.progress.epoch
+    return NewEvent(kind="state", payload=payload, step=step, epoch=epoch, attempt=attempt)

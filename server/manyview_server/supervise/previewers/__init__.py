@@ -1,0 +1,4 @@
+"""Processes that make views of a few images.
+
+- `previewer`: the previewer process as a call.
+"""

@@ -1,0 +1,22 @@
+"""The most images of a train job: the snapshot of its data set travels to the trainer in one message."""
+
+from __future__ import annotations
+
+from manyview_server.errors import FailedPrecondition
+from manyview_server.link.frames import MAX_BLOB_BYTES
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+
+MAX_IMAGES = MAX_BLOB_BYTES // SNAPSHOT_DTYPE.itemsize
+DATASET_TOO_LARGE = "DATASET_TOO_LARGE"
+HINT = "train on a smaller data set"
+
+
+def words(num_images: int) -> str:
+    """Return a clause that says that there are too many images."""
+    return f"the data set has {num_images:,} images, and a train job takes at most {MAX_IMAGES:,}"
+
+
+def check(num_images: int) -> None:
+    """Raise FailedPrecondition if a train job cannot have this many images."""
+    if num_images > MAX_IMAGES:
+        raise FailedPrecondition(DATASET_TOO_LARGE, f"{words(num_images)}: {HINT}")

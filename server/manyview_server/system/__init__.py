@@ -1,0 +1,10 @@
+"""What the operating system grants this process: time awake, memory, file descriptors, room on the disk.
+
+It imports `errors`, and nothing else of ours. Every other package may use it.
+
+- `awake_time`: time limits that count only the time for which this process was awake.
+- `control_groups`: the control groups of Linux that limit this process.
+- `host_memory`: how much memory this process may use.
+- `open_files`: recognise and report that no file descriptor is left.
+- `disk_space`: how much room a disk has, and how much must stay free.
+"""

@@ -1,0 +1,198 @@
+"""The embedder: one process per device that turns images into rows, for everybody who asks.
+
+On a CPU each of n threads decodes and embeds, its kernels single-threaded: no thread waits for another at the end of
+each layer, which keeps the rate where other processes take part of the cores (two OpenMP threads then fall to a half).
+With a GPU all threads decode, and two more take turns in feeding it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.link.decode_notes import FORWARD, MODEL, DecodeNotes
+from manyview_server.link.frames import MessageTooLarge
+from manyview_server.messages.embedding import CancelEmbed, EmbedImages, RowFailed, SetThreads, StartEmbedding
+from manyview_server.messages.message import Message
+from manyview_server.worker.channel import Channel
+from manyview_server.worker.embedding.embed_requests import DecodedRow, Request
+from manyview_server.worker.embedding.model_cache import EmbeddingModel, ModelCache, ModelUnavailable
+from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
+from manyview_server.worker.images.decode_memory import DecodeMemory
+from manyview_server.worker.images.decoder import DecodeError
+from manyview_server.worker.images.guarded_decoder import GuardedDecoder
+
+CPU_MAX_BATCH = 16
+"""ResNet-18 at 224 px gains nothing above: larger activations leave the cache."""
+CUDA_MAX_BATCH = 128
+CPU_SMALLEST_SHARE = 4
+"""Rows that a thread does not leave to the others."""
+CPU_BULK_BATCH = 4
+"""Of stored images: 3 % slower than 16, and a caller in between waits a quarter as long for a thread."""
+CUDA_LANES = 2
+
+Rows = npt.NDArray[np.float32]
+
+
+def run(channel: Channel) -> None:
+    """Serve as the first message, a StartEmbedding, says, until the link ends."""
+    start = channel.receive()
+    assert isinstance(start, StartEmbedding)
+    torch.set_num_threads(1)
+    embedder = Embedder(channel, torch.device(start.device), start.num_threads, channel.notes)
+    embedder.start()
+    while True:
+        embedder.handle(channel.receive())
+
+
+class Embedder:
+    """Threads around a scheduler."""
+
+    def __init__(
+        self, channel: Channel, device: torch.device, num_threads: int, notes: DecodeNotes | None = None
+    ) -> None:
+        self._channel = channel
+        self._notes = notes or DecodeNotes.private()
+        self._decoder = GuardedDecoder("embedder.decode", self._notes, DecodeMemory())
+        self._device = device
+        self._models = ModelCache(device)
+        self._on_cpu = device.type == "cpu"
+        self._allocating = threading.Lock()
+        self._num_threads = num_threads
+        self._num_started = 0
+        self._scheduler = (
+            Scheduler(CPU_MAX_BATCH, CPU_BULK_BATCH, num_threads, smallest_share=CPU_SMALLEST_SHARE)
+            if self._on_cpu
+            else Scheduler(CUDA_MAX_BATCH, CUDA_MAX_BATCH, num_threads, smallest_share=CUDA_MAX_BATCH)
+        )
+
+    def start(self) -> None:
+        """Start the threads. A `SetThreads` message pauses some of them, or adds more."""
+        self._start_threads(self._num_threads)
+        for number in range(0 if self._on_cpu else CUDA_LANES):
+            # Number 0 is never told to rest.
+            self._spawn(f"device-{number}", 0, decodes=False, embeds=True)
+
+    def handle(self, message: Message) -> None:
+        """Take note of a message from the front."""
+        match message:
+            case EmbedImages():
+                self._accept(Request(message))
+            case CancelEmbed():
+                if request := self._scheduler.cancel(message.request_id):
+                    # This is a sign of life: the front would take silence for a hang.
+                    self._channel.send(request.failed("CANCELLED", "CANCELLED", "its caller has gone"))
+            case SetThreads():
+                num_threads = max(1, message.num_threads)
+                self._start_threads(num_threads)
+                self._scheduler.set_threads(num_threads)
+
+    def _start_threads(self, num_threads: int) -> None:
+        """Start those of the first `num_threads` threads that are not running yet."""
+        for number in range(self._num_started, num_threads):
+            self._spawn(f"embed-{number}", number, decodes=True, embeds=self._on_cpu)
+        self._num_started = max(self._num_started, num_threads)
+
+    def _accept(self, request: Request) -> None:
+        if request.num_images:
+            self._scheduler.add(request)
+        else:
+            self._channel.send(request.failed("INVALID_ARGUMENT", "NO_IMAGES", "a request needs an image"))
+
+    def _spawn(self, name: str, number: int, *, decodes: bool, embeds: bool) -> None:
+        def work() -> None:
+            torch.set_num_threads(1)  # for this thread: OpenMP keeps the number per thread
+            while True:
+                match self._scheduler.take(number, decodes=decodes, embeds=embeds):
+                    case DecodeTask() as task:
+                        self._decode(task)
+                    case ForwardTask() as task:
+                        with self._notes.of(FORWARD):
+                            self._forward(task)
+
+        threading.Thread(target=work, name=name, daemon=True).start()
+
+    def _decode(self, task: DecodeTask) -> None:
+        request = task.request
+        if self._is_late(request) or (model := self._model_for(request)) is None:
+            return
+        try:
+            data, number = request.image(task.row), request.message.request_id
+            image = self._decoder.decode(data, model.image_size, request=number, item=task.row)
+        except DecodeError as error:
+            request.last_decode = time.monotonic()
+            request.errors.append(RowFailed(row=task.row, reason=error.reason, message=str(error)))
+            self._rows_done(request, 1, model)
+            return
+        self._scheduler.decoded(DecodedRow(request=request, row=task.row, pixels=image.pixels))
+
+    def _forward(self, task: ForwardTask) -> None:
+        rows = [row for row in task.rows if not self._is_late(row.request)]
+        if not rows or (model := self._model_for(rows[0].request)) is None:
+            return
+        try:
+            self._embed(model, rows)
+        except Exception as error:
+            if not is_lack_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+            if len(rows) == 1:
+                text = f"the device has no memory for one image of {model.image_size} pixels"
+                self._fail(rows[0].request, "RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY", text)
+                return
+            half = len(rows) // 2
+            self._forward(ForwardTask(key=task.key, rows=rows[:half]))
+            self._forward(ForwardTask(key=task.key, rows=rows[half:]))
+
+    def _embed(self, model: EmbeddingModel, rows: list[DecodedRow]) -> None:
+        start = time.monotonic()
+        # Stacked as they lie in memory, pixel by pixel.
+        images = torch.stack([row.pixels.permute(1, 2, 0) for row in rows]).permute(0, 3, 1, 2)  # (B, 3, o, o)
+        features = model.embed(images).numpy()  # (B, D)
+        forward_s = time.monotonic() - start
+        by_request: dict[int, list[int]] = {}
+        for at, row in enumerate(rows):
+            by_request.setdefault(row.request.message.request_id, []).append(at)
+        for places in by_request.values():
+            request = rows[places[0]].request
+            self._rows_of(request, model)[[rows[at].row for at in places]] = features[places]
+            request.forward_s = max(request.forward_s, forward_s)
+            request.batch_images = max(request.batch_images, len(rows))
+            self._rows_done(request, len(places), model)
+
+    def _rows_done(self, request: Request, num_rows: int, model: EmbeddingModel) -> None:
+        if self._scheduler.rows_done(request, num_rows):
+            self._rows_of(request, model)  # all NaN where no image could be decoded
+            try:
+                self._channel.send(request.answer())
+            except MessageTooLarge as error:
+                self._channel.send(request.failed(error.code, error.reason, error.message))
+
+    def _rows_of(self, request: Request, model: EmbeddingModel) -> Rows:
+        with self._allocating:
+            if request.rows is None:
+                request.rows = np.full((request.num_images, model.feature_dim), np.nan, np.float32)
+            return request.rows
+
+    def _model_for(self, request: Request) -> EmbeddingModel | None:
+        """None where there is none; the request has then failed."""
+        try:
+            with self._notes.of(MODEL, request=request.message.request_id):
+                return self._models.get(request.key)
+        except ModelUnavailable as error:
+            self._fail(request, error.code, error.reason, str(error))
+            return None
+
+    def _is_late(self, request: Request) -> bool:
+        if request.has_expired and not request.is_over:
+            self._fail(request, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the caller's time was over in the queue")
+        return request.is_over
+
+    def _fail(self, request: Request, code: str, reason: str, message: str) -> None:
+        if self._scheduler.give_up(request):
+            self._channel.send(request.failed(code, reason, message))

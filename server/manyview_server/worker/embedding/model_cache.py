@@ -1,0 +1,218 @@
+"""Networks that embed: loaded from a checkpoint or by a backbone's name, made ready for inference, kept while used.
+
+Shapes: B images, o pixels on a side of the input, D output width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from manyview_server.learn import backbones, methods
+from manyview_server.learn.backbones import Backbone, ResNet, WeightsNotFinite
+from manyview_server.learn.methods import build_method
+from manyview_server.learn.plugins import PluginBroken
+from manyview_server.learn.views.recipe import NormalizeSettings
+from manyview_server.store.jobs import checkpoints
+from manyview_server.store.jobs.checkpoints import CheckpointCorrupt, ModelCard
+from manyview_server.worker import checkpoint_state
+from manyview_server.worker.precision import DTYPES
+from manyview_server.worker.preprocess import Preprocess
+
+MAX_MODELS = 4
+PLAIN_IMAGE_SIZE = 224
+
+
+class ModelUnavailable(Exception):
+    """A model that cannot be loaded. `code` is a canonical status name, `reason` UPPER_SNAKE."""
+
+    def __init__(self, code: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelKey:
+    """What makes two requests share a model, and so a batch. The fields are those of `messages.EmbedImages`."""
+
+    checkpoint_dir: str
+    backbone: str
+    weights_file: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingModel:
+    """A network with what comes before it."""
+
+    image_size: int
+    """o: images are given at this size."""
+    feature_dim: int
+    """D."""
+    preprocess: Preprocess
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    @torch.inference_mode()
+    def embed(self, images: Tensor) -> Tensor:
+        """Features (B, D), float32 on the CPU, of uint8 images (B, 3, o, o). Waits for the device."""
+        if self.device.type == "cuda":
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        return self.network(self.preprocess(images)).float().cpu()
+
+
+class ModelCache:
+    """The models that were used last. Any thread."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._models: OrderedDict[ModelKey, EmbeddingModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: ModelKey) -> EmbeddingModel:
+        """The model, loaded if need be; meanwhile nobody else gets one. Raises ModelUnavailable."""
+        with self._lock:
+            model = self._models.pop(key, None) or load(key, self._device)
+            self._models[key] = model
+            if len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+            return model
+
+
+def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
+    """The model of `key` on `device`: batch norms folded into convolutions, channels_last, in its training's precision.
+
+    Raises:
+        ModelUnavailable: its files are gone, damaged or of another network, or there is no such network any more.
+    """
+    if not key.checkpoint_dir:
+        normalize = NormalizeSettings()
+        plain = _plain_backbone(key)
+        size = PLAIN_IMAGE_SIZE
+        return _ready(plain, plain.feature_dim, size, normalize.mean, normalize.std, torch.float32, device)
+    directory = Path(key.checkpoint_dir)
+    try:
+        checkpoints.verify(directory)
+        run = checkpoints.read_state(directory)
+        card = ModelCard.from_json(run["model"])
+        projects = key.output == "projection"
+        network = _network(directory, run, card, projects=projects)
+        dtype = DTYPES[run["numerics"]["precision"]]
+    except PluginBroken as broken:
+        print(broken.error.traceback, file=sys.stderr, flush=True)
+        raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
+    except (CheckpointCorrupt, ValueError, KeyError) as error:
+        raise _unavailable(directory, error) from error
+    feature_dim = card.projection_dim if projects else card.feature_dim
+    return _ready(network, feature_dim, card.image_size, card.mean, card.std, dtype, device)
+
+
+def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
+    """Return the error that callers get for a checkpoint that cannot be loaded.
+
+    A checkpoint whose files match its manifest is not corrupt: another release wrote it.
+    """
+    if not directory.is_dir():
+        return ModelUnavailable("NOT_FOUND", "CHECKPOINT_GONE", "the checkpoint was removed")
+    if isinstance(error, CheckpointCorrupt | WeightsNotFinite):
+        return ModelUnavailable("DATA_LOSS", "CHECKPOINT_CORRUPT", str(error))
+    what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    message = f"this release cannot use the checkpoint: {what}"
+    return ModelUnavailable("FAILED_PRECONDITION", "CHECKPOINT_INCOMPATIBLE", message)
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Put each batch norm of our ResNets into the weights of the convolution before it; all is in evaluation mode.
+
+    Found by their names, ``convN`` and ``bnN`` of one module, and by neighbourhood in a Sequential. In other libraries'
+    networks the same names may stand in another order, or for a batch norm with an activation inside.
+    """
+    resnets = (module for module in network.modules() if isinstance(module, ResNet))
+    for module in [module for resnet in resnets for module in resnet.modules()]:
+        names = list(module._modules)
+        pairs = list(itertools.pairwise(names)) if isinstance(module, nn.Sequential) else []
+        pairs += [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
+        for conv_name, norm_name in pairs:
+            conv, norm = module._modules[conv_name], module._modules.get(norm_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module._modules[conv_name] = fuse_conv_bn_eval(conv, norm)
+                module._modules[norm_name] = nn.Identity()
+
+
+def _plain_backbone(key: ModelKey) -> Backbone:
+    """With the operator's weights, or else weights that are random, but the same at each start."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            backbone = backbones.build(key.backbone, image_size=PLAIN_IMAGE_SIZE)
+    except PluginBroken as broken:
+        raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
+    except ValueError as error:
+        raise ModelUnavailable("NOT_FOUND", "MODEL_NOT_FOUND", str(error)) from error
+    if key.weights_file:
+        try:
+            checkpoint_state.restore_backbone(Path(key.weights_file), backbone)
+        except ValueError as error:
+            raise ModelUnavailable("FAILED_PRECONDITION", "WEIGHTS_INVALID", str(error)) from error
+    return backbone
+
+
+def _backbone(directory: Path, card: ModelCard) -> nn.Module:
+    stem: Any = card.stem
+    try:
+        backbone = backbones.build(
+            card.backbone,
+            image_size=card.image_size,
+            width=card.backbone_width,
+            stem=stem,
+            stem_relu=card.stem_relu,
+            patch_size=card.patch_size,
+        )
+    except ValueError as error:  # its plugin is gone, or its library has another version
+        raise ModelUnavailable("FAILED_PRECONDITION", "BACKBONE_UNAVAILABLE", str(error)) from error
+    checkpoint_state.restore_backbone(directory / checkpoints.BACKBONE, backbone)
+    return backbone
+
+
+def _network(directory: Path, run: dict[str, Any], card: ModelCard, *, projects: bool) -> nn.Module:
+    """The backbone alone where that is all, else the encoder with its learned embedding, and the head behind it."""
+    backbone = _backbone(directory, card)  # also where the method builds its own: it says what cannot be built
+    if not projects and not card.embedding_dim:
+        return backbone
+    method = build_method(methods.from_json(run["settings"]), run["num_images"])
+    checkpoint_state.restore_method(directory, method)
+    if not projects:
+        return method.encoder
+    return nn.Sequential(method.encoder, method.head)
+
+
+def _ready(
+    network: nn.Module,
+    feature_dim: int,
+    image_size: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> EmbeddingModel:
+    network.eval().requires_grad_(False)
+    fold_batch_norms(network)
+    network.to(device, dtype).to(memory_format=torch.channels_last)
+    return EmbeddingModel(
+        image_size=image_size,
+        feature_dim=feature_dim,
+        preprocess=Preprocess(image_size, mean, std, device, dtype),
+        network=network,
+        device=device,
+    )

@@ -1,0 +1,146 @@
+"""How well a job's features tell its labelled images apart, some of which are held out of training for it.
+
+Shapes: N images of the cache, B batch, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manyview_server.learn.evaluation.knn import EvaluationSettings, knn_rankings, raw_pixel_features, topk_accuracy
+from manyview_server.learn.evaluation.linear_probe import LinearProbe
+from manyview_server.learn.methods import Method
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.precision import Numerics
+from manyview_server.worker.preprocess import Preprocess
+
+EVALUATION_BATCH = 256
+MIN_CLASSES_FOR_TOP5 = 6
+MAX_QUERIES = 10_000
+"""An accuracy of so many is known to half a point, and their raw pixels take 120 MB."""
+
+Features = Callable[[Tensor], Tensor]
+"""Normalised images (B, 3, o, o) to features (B, D)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Rows of the cache, int64, on the CPU. Without an evaluation all but the first are empty."""
+
+    train: Tensor
+    bank: Tensor
+    held_out: Tensor
+    queries: Tensor
+    """Those of `held_out` that are classified, MAX_QUERIES at most."""
+
+
+def is_held_out(image_ids: Tensor, fraction: float) -> Tensor:
+    """(N,) bool: true for about `fraction` of all images, by their hash, whatever else is in the data set."""
+    # An image id is the beginning of a SHA-256, uniform over 63 bits.
+    return image_ids.double() < fraction * 2.0**63
+
+
+def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
+    """Who is trained on and who is held out: a function of each image's own hash, so it stays as images are added."""
+    labelled = cache.readable & (cache.labels >= 0)
+    held_out = labelled & is_held_out(cache.image_ids, settings.knn_holdout_fraction)
+    bank = labelled & ~held_out
+    if settings.knn_every_epochs == 0 or not held_out.any() or not bank.any():
+        held_out, bank = torch.zeros_like(labelled), torch.zeros_like(labelled)
+    return Split(
+        train=_rows(cache.readable & ~held_out),
+        bank=_sample(cache, bank, settings.knn_max_bank),
+        held_out=_rows(held_out),
+        queries=_sample(cache, held_out, MAX_QUERIES),
+    )
+
+
+class KnnEvaluation:
+    """Accuracies of the held-out images, by their neighbours in the bank and by the linear probe, from 0 to 1.
+
+    `knn_top1` is by the k and temperature of the settings. Where a stop comes in between there are none. It waits for
+    the device: call it between steps.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        parts: Split,
+        settings: TrainSettings,
+        numerics: Numerics,
+        device: torch.device,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._cache = cache
+        self._parts = parts
+        self._settings = settings.evaluation
+        self._numerics = numerics
+        self._device = device
+        self._stopped = stopped
+        normalize = settings.views.normalize
+        self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
+
+    def of_method(self, method: Method, probe: LinearProbe | None = None) -> dict[str, float] | None:
+        """Of the embedding, and of `probe` on it."""
+
+        def embed(images: Tensor) -> Tensor:
+            # Cosines in bfloat16 are 1/256 apart near 1: neighbours are told apart in float32, whatever the network's.
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
+                return method.embed(images)
+
+        return self._accuracies(embed, probe)
+
+    def of_raw_pixels(self) -> dict[str, float] | None:
+        """Of the pixels themselves: what learning has to beat."""
+        return self._accuracies(raw_pixel_features)
+
+    def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
+        bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.queries)
+        if bank is None or queries is None:
+            return None
+        rankings = self._votes(queries, bank)
+        if probe is not None:
+            rankings["linear", ""] = probe.rankings(queries, best=5)
+        labels = self._cache.labels[self._parts.queries].to(self._device)
+        tops = (1, 5) if self._cache.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
+        return {
+            f"{judge}_top{k}{how}": float(topk_accuracy(ranking, labels, k))
+            for (judge, how), ranking in rankings.items()
+            for k in tops
+        }
+
+    def _votes(self, queries: Tensor, bank: Tensor) -> dict[tuple[str, str], Tensor]:
+        """The first classes of each query, by ("knn", what a scalar's name says of how): nothing of the first vote."""
+        first = self._settings.knn_k, self._settings.knn_temperature
+        votes = {first: ""}
+        for more in self._settings.knn_more:
+            votes.setdefault((more.k, more.temperature), f"_k{more.k}_t{more.temperature:g}")
+        labels = self._cache.labels[self._parts.bank].to(self._device)
+        rankings = knn_rankings(queries, bank, labels, self._cache.num_classes, votes, best=5)
+        return {("knn", how): rankings[vote] for vote, how in votes.items()}
+
+    @torch.inference_mode()
+    def _features(self, features: Features, rows: Tensor) -> Tensor | None:
+        pixels = self._cache.pixels
+        chunks = []
+        for chunk in torch.split(rows, EVALUATION_BATCH):
+            if self._stopped():
+                return None
+            images = pixels.index_select(0, chunk.to(pixels.device)).to(self._device)
+            chunks.append(features(self._preprocess(images)).float())
+        return torch.cat(chunks)  # (N', D)
+
+
+def _sample(cache: ImageCache, mask: Tensor, most: int) -> Tensor:
+    """Rows by their ids, which are hashes: a sample that does not depend on the order of the upload."""
+    rows = _rows(mask)
+    return rows[cache.image_ids[rows].argsort()[:most]]
+
+
+def _rows(mask: Tensor) -> Tensor:
+    return mask.nonzero()[:, 0]

@@ -1,0 +1,4 @@
+"""The previewer: views of a few images, as training makes them.
+
+- `previewer`: the process. `png`: write a PNG file.
+"""

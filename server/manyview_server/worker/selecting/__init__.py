@@ -1,0 +1,4 @@
+"""The selector: work on tables of embeddings.
+
+- `selector`: the process.
+"""

@@ -1,0 +1,79 @@
+"""The images that a job trains on at a time: who is trained on and who is held out, in which batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.messages.training import Adoption
+from manyview_server.worker.evaluation import knn
+from manyview_server.worker.evaluation.knn import KnnEvaluation
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.precision import Numerics
+from manyview_server.worker.training.feed import Feed
+from manyview_server.worker.training_failed import TrainingFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingImages:
+    """A snapshot, arranged for training. A job that follows its data set has one after the other."""
+
+    adoption: Adoption
+    """Since when."""
+    num_trained: int
+    num_held_out: int
+    feed: Feed
+    knn: KnnEvaluation | None
+    """None where there are no labels to evaluate with."""
+    num_classes: int
+    """Labels so far: as images come in there may be more of them."""
+
+
+def arrange(
+    cache: ImageCache,
+    adoption: Adoption,
+    *,
+    settings: TrainSettings,
+    numerics: Numerics,
+    device: torch.device,
+    stopped: Callable[[], bool],
+) -> TrainingImages:
+    """All readable images of `cache`, from the step of `adoption` on.
+
+    Raises:
+        TrainingFailed: DATASET_UNREADABLE, or DATASET_TOO_SMALL for one batch.
+    """
+    parts = knn.split(cache, settings.evaluation)
+    num_trained, num_held_out = len(parts.train), len(parts.held_out)
+    batch_size = settings.batch_size_for(num_trained)
+    num_unreadable = len(cache.unreadable)
+    if num_unreadable == len(cache) > 0:
+        reasons = ", ".join(sorted({image.reason for image in cache.unreadable}))
+        message = f"none of the {len(cache)} images can be read: {reasons}"
+        raise TrainingFailed("DATASET_UNREADABLE", message, "List the data set's UNREADABLE images; upload others.")
+    if num_trained < batch_size:
+        raise TrainingFailed(
+            "DATASET_TOO_SMALL",
+            f"{num_trained} images to train on are fewer than a batch of {batch_size} "
+            f"({len(cache)} in the data set, {num_unreadable} unreadable, {num_held_out} held out for kNN)",
+            f"Set batch_size to at most {num_trained}, or upload more images.",
+        )
+    return TrainingImages(
+        adoption=adoption,
+        num_trained=num_trained,
+        num_held_out=num_held_out,
+        feed=Feed(
+            cache,
+            parts.train,
+            batch_size=batch_size,
+            seed=settings.seed,
+            device=device,
+            first_step=adoption.step,
+            first_epoch=adoption.epoch,
+        ),
+        knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if num_held_out else None,
+        num_classes=cache.num_classes,
+    )

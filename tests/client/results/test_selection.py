@@ -1,0 +1,324 @@
+"""Selecting, neighbors and duplicates: what is asked, what comes back, and what a broken stream does to it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+import manyview
+from manyview._results import selection
+from manyview.testing import FakeServer
+from manyview.v1 import dataset_service_pb2
+from manyview.v1 import embed_service_pb2 as pb
+
+IMAGES = [b"one", b"two", b"three", b"four", b"five"]
+MODEL = "backbones/resnet18"
+
+
+@pytest.fixture(autouse=True)
+def dataset(client: manyview.Client) -> manyview.Dataset:
+    return client.upload([(data, f"class{row % 2}") for row, data in enumerate(IMAGES)], "pets")
+
+
+def only(server: FakeServer, rpc: str) -> Any:
+    (request,) = server.requests(rpc)
+    return request
+
+
+def test_a_selection_is_a_sequence_of_images_with_scores(client: manyview.Client) -> None:
+    found = client.select("pets", 3, model=MODEL, seed=7)
+    assert (found.dataset, found.strategy, found.checkpoint, found.version) == ("datasets/pets", "coreset", MODEL, 5)
+    assert found.keys == ("00000000", "00000001", "00000002")
+    assert [sample.score for sample in found] == [None, 1.0, 2.0]
+    assert (found[1].image.label, found[1].image_id, len(found[1:])) == ("class1", found[1].image.image_id, 2)
+    assert len(found) == 3
+
+
+def test_what_was_selected_can_be_chosen_looked_for_and_read(client: manyview.Client, server: FakeServer) -> None:
+    found = client.select("pets", 2, model=MODEL)
+    more = client.select("pets", 2, model=MODEL, chosen=[*found, "00000004"])
+    assert more.keys == ("00000002", "00000003")
+    refs = server.requests("SelectSamples")[1].chosen
+    assert [ref.WhichOneof("image") for ref in refs] == ["image_id", "image_id", "key"]
+    assert client.read_image("pets", found[1]) == b"two"
+    answers = client.neighbors("pets", found, model=MODEL, num_neighbors=1)
+    assert [answer.query for answer in answers] == list(found.keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"count": 2, "model": MODEL, "seed": 3}, {"coreset": {"seed": 3}}),
+        ({"count": 2, "strategy": "random"}, {"random": {}, "model": "", "output": 0, "metric": 0}),
+        (
+            {"model": MODEL, "strategy": "minimum_distance", "distance": 0.5, "metric": "euclidean"},
+            {"minimum_distance": {"distance": 0.5}, "metric": pb.METRIC_EUCLIDEAN, "count": 0},
+        ),
+        (
+            {"count": 1, "model": MODEL, "strategy": "typicality", "num_neighbors": 5, "output": "projection"},
+            {"typicality": {"num_neighbors": 5}, "output": pb.EmbedOptions.OUTPUT_PROJECTION},
+        ),
+        (
+            {"count": 1, "model": MODEL, "strategy": "similarity", "like": [b"x"], "version": 3},
+            {"similarity": {"images": [{"data": b"x"}]}, "version": 3},
+        ),
+        (
+            {"count": 1, "model": MODEL, "strategy": "similarity", "like_keys": ["00000001"]},
+            {"similarity": {"stored": [{"key": "00000001"}]}},
+        ),
+        ({"model": MODEL, "balance": {"class0": 2}}, {"balance": {"counts": {"class0": 2}}, "coreset": {}}),
+        (
+            {"count": 2, "model": MODEL, "balance": "equal"},
+            {"balance": {"share": pb.ClassBalance.SHARE_EQUAL}, "coreset": {}},
+        ),
+    ],
+)
+def test_the_request_says_what_was_asked_for_and_nothing_else(
+    client: manyview.Client, server: FakeServer, arguments: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    client.select("pets", **arguments)
+    defaults = {"dataset": "datasets/pets", "model": MODEL, "count": arguments.get("count", 0)}
+    assert only(server, "SelectSamples") == pb.SelectSamplesRequest(**{**defaults, **expected})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"strategy": "best"}, "unknown strategy 'best': there are random, coreset"),
+        (
+            {"strategy": "typicality", "seed": 1},
+            "seed is no parameter of the strategy typicality, which",
+        ),
+        (
+            {"strategy": "coreset", "distance": 1.0},
+            "is no parameter of the strategy coreset, which takes seed",
+        ),
+        ({"strategy": "similarity"}, "give images, or keys of images of the data set"),
+        ({"strategy": "similarity", "like": [b"a"], "like_keys": ["b"]}, "one of the two"),
+        ({"metric": "manhattan"}, "metric must be one of cosine, euclidean, not 'manhattan'"),
+        ({"output": "logits"}, "output must be one of backbone, projection"),
+        ({"balance": "fair"}, "balance must be one of equal, proportional, not 'fair'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_it_is_sent(
+    client: manyview.Client, server: FakeServer, arguments: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        client.select("pets", 1, model=MODEL, **arguments)
+    assert server.requests("SelectSamples") == []
+
+
+def test_queries_that_do_not_fit_into_a_message_are_refused(
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="do not fit into a message of 16,777,216: use fewer"):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=[bytes([n]) * 9_000_000 for n in range(2)])
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_selection_that_breaks_is_made_again_and_holds_each_image_once(
+    client: manyview.Client, server: FakeServer, after: int
+) -> None:
+    server.fail("SelectSamples", "UNAVAILABLE", after=after)
+    assert client.select("pets", 3, model=MODEL).keys == ("00000000", "00000001", "00000002")
+    server.fail("FindNeighbors", "UNAVAILABLE", after=after)
+    assert len(client.neighbors("pets", [b"one", b"two", b"x"], model=MODEL)) == 3
+    server.fail("FindDuplicates", "UNAVAILABLE", after=after)
+    (group,) = client.duplicates("pets", model=MODEL, max_distance=10)
+    assert len(group) == 5
+
+
+def test_a_refusal_is_raised_with_its_reason(client: manyview.Client) -> None:
+    with pytest.raises(manyview.InvalidArgument, match="there are 5 images"):
+        client.select("pets", 6, model=MODEL)
+    with pytest.raises(manyview.NotFound):
+        client.neighbors("pets", keys=["elsewhere"], model=MODEL)
+
+
+@pytest.mark.parametrize("brings", ["nothing", "progress"])
+def test_a_stream_that_opens_and_fails_again_and_again_is_given_up(server: FakeServer, brings: str) -> None:
+    def failing(request: Any, context: Any) -> Any:
+        yield pb.SelectSamplesResponse(opened=pb.EmbeddingsOpened(checkpoint=MODEL, version=5))
+        if brings == "progress":  # the same as before
+            yield pb.SelectSamplesResponse(progress=pb.EmbeddingsProgress(done=1, total=5))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the disk is full")
+
+    server.reply("SelectSamples", *[failing] * 100)
+    deadlines = manyview.Deadlines(idle_s=2, reconnect_s=1)
+    with (
+        manyview.Client(server.target, deadlines=deadlines) as client,
+        pytest.raises(manyview.Unavailable, match="the disk is full"),
+    ):
+        client.select("pets", 1, model=MODEL)
+    assert len(server.requests("SelectSamples")) > 2
+
+
+def test_a_stream_that_goes_on_may_fail_for_longer(server: FakeServer) -> None:
+    done = 0
+
+    def slow(request: Any, context: Any) -> Any:
+        nonlocal done
+        done += 1
+        yield pb.SelectSamplesResponse(opened=pb.EmbeddingsOpened(checkpoint=MODEL, version=5))
+        yield pb.SelectSamplesResponse(progress=pb.EmbeddingsProgress(done=done, total=5))
+        if done < 9:
+            time.sleep(0.15)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "again")
+        yield pb.SelectSamplesResponse(end=pb.SelectSamplesEnd(num_samples=0))
+
+    server.reply("SelectSamples", *[slow] * 9)
+    deadlines = manyview.Deadlines(idle_s=2, reconnect_s=0.6)
+    with manyview.Client(server.target, deadlines=deadlines) as client:
+        assert len(client.select("pets", 1, model=MODEL)) == 0
+    assert done == 9
+
+
+def test_a_time_limit_holds_whatever_the_server_does(client: manyview.Client, server: FakeServer) -> None:
+    def endless(request: Any, context: Any) -> Any:
+        while context.is_active():
+            yield pb.SelectSamplesResponse(progress=pb.EmbeddingsProgress(done=1, total=5))
+            time.sleep(0.05)
+
+    server.reply("SelectSamples", endless)
+    told = []
+    with pytest.raises(manyview.DeadlineExceeded, match=r"not done within 0\.4 s"):
+        client.select("pets", 1, model=MODEL, timeout_s=0.4, progress=lambda done, total: told.append((done, total)))
+    assert set(told) == {(1, 5)}
+
+
+def test_neighbors_come_for_each_query_in_its_place(client: manyview.Client) -> None:
+    same, refused, other = client.neighbors("pets", [b"three", b"", b"new"], model=MODEL, num_neighbors=2)
+    assert (same[0].key, same[0].distance, len(same), same.checkpoint) == ("00000002", 0.0, 2, MODEL)
+    assert refused.error is not None
+    assert (refused.error.reason, len(refused)) == ("IMAGE_EMPTY", 0)
+    assert [other.query, len(other.neighbors)] == ["00000002", 2]
+    (by_key,) = client.neighbors("pets", keys=["00000002"], model=MODEL, num_neighbors=4)
+    assert "00000002" not in [near.key for near in by_key]
+    (by_value,) = client.neighbors("pets", [list(client.images("pets"))[2]], model=MODEL, num_neighbors=4)
+    assert by_value == by_key
+
+
+def test_many_queries_go_in_several_calls_to_the_same_checkpoint(
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.train("pets", job_id="mine")
+    queries = [b"%d" % number for number in range(300)]
+    found = client.neighbors("pets", queries, model="mine", num_neighbors=1)
+    assert [answer.query for answer in found] == [f"{number:08}" for number in range(300)]
+    requests = server.requests("FindNeighbors")
+    assert [len(request.images) for request in requests] == [256, 44]
+    assert [request.model for request in requests] == ["trainJobs/mine", "trainJobs/mine/checkpoints/0"]
+    assert [request.version for request in requests] == [0, 5], "images that come in between are not searched"
+    monkeypatch.setattr(selection, "_MAX_STORED", 2)
+    keys = [f"{number:08}" for number in range(5)]
+    by_key = client.neighbors("pets", keys=keys, model=MODEL, num_neighbors=1)
+    assert [answer.query for answer in by_key] == keys
+    assert [len(request.stored) for request in server.requests("FindNeighbors")[2:]] == [2, 2, 1]
+    monkeypatch.setattr(selection, "_MAX_FOUND", 3)
+    assert len(client.neighbors("pets", keys=keys, model=MODEL, num_neighbors=3)) == 5
+    assert [len(request.stored) for request in server.requests("FindNeighbors")[5:]] == [1] * 5
+
+
+def test_a_time_limit_is_of_all_calls_together(
+    client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(request: Any, context: Any) -> Any:
+        time.sleep(0.3)
+        yield pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=1))
+
+    server.reply("FindNeighbors", *[slow] * 3)
+    monkeypatch.setattr(selection, "_MAX_STORED", 1)
+    with pytest.raises(manyview.DeadlineExceeded, match=r"not done within 0\.5 s"):
+        client.neighbors("pets", keys=["00000000", "00000001", "00000002"], model=MODEL, timeout_s=0.5)
+    assert len(server.requests("FindNeighbors")) == 2
+
+
+def test_images_of_a_data_set_come_in_any_form(client: manyview.Client, server: FakeServer) -> None:
+    """As they are listed one by one, a single one, or as another answer has them."""
+    by_key = client.neighbors("pets", keys=[f"{number:08}" for number in range(5)], model=MODEL, num_neighbors=1)
+    assert client.neighbors("pets", client.images("pets"), model=MODEL, num_neighbors=1) == by_key
+    one = next(iter(client.images("pets")))
+    assert client.neighbors("pets", one, model=MODEL, num_neighbors=1) == by_key[:1]
+    found = client.neighbors("pets", keys=["00000000"], model=MODEL, num_neighbors=2)[0]
+    for like in (client.images("pets"), one, found, found[0]):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=like)
+    asked = [request.similarity for request in server.requests("SelectSamples")]
+    assert [(len(request.stored), len(request.images)) for request in asked] == [(5, 0), (1, 0), (2, 0), (1, 0)]
+    with pytest.raises(ValueError, match="keys: there is none"):
+        client.neighbors("pets", keys=[], model=MODEL)
+
+
+def test_queries_are_read_as_they_are_sent(client: manyview.Client, server: FakeServer) -> None:
+    read = []
+
+    def queries() -> Any:
+        for number in range(600):
+            read.append(number)
+            yield b"%d" % number
+
+    def refusing(request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+    server.reply("FindNeighbors", refusing)
+    with pytest.raises(manyview.InvalidArgument):
+        client.neighbors("pets", queries(), model=MODEL)
+    assert len(read) == 257
+    read.clear()
+    with pytest.raises(ValueError, match="like: there are more than 256 images"):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=queries())
+    assert len(read) == 257
+
+
+def test_a_number_that_is_too_large_is_named(client: manyview.Client) -> None:
+    with pytest.raises(ValueError, match="num_neighbors must be a whole number of at most 2,147,483,647, not 3"):
+        client.neighbors("pets", [b"one"], model=MODEL, num_neighbors=3_000_000_000)
+    with pytest.raises(ValueError, match="seed must be a whole number of at most 9,223,372,036,854,775,807, not 1e"):
+        client.select("pets", 1, model=MODEL, seed=1e30)
+    with pytest.raises(ValueError, match="version must be a whole number"):
+        client.embed_dataset("pets", MODEL, version=2**63)
+
+
+def test_an_example_that_is_too_large_is_named(client: manyview.Client, server: FakeServer) -> None:
+    server.state.max_image_bytes = 10
+    with (
+        manyview.Client(server.target) as fresh,
+        pytest.raises(ValueError, match="like: 00000001: IMAGE_TOO_LARGE 11 bytes, at most 10 are allowed"),
+    ):
+        fresh.select("pets", 1, model=MODEL, strategy="similarity", like=[b"one", b"x" * 11])
+
+
+def test_an_image_too_large_to_send_is_an_error_of_its_query(client: manyview.Client, server: FakeServer) -> None:
+    server.state.max_image_bytes = 10
+    with manyview.Client(server.target) as fresh:
+        large, small = fresh.neighbors("pets", [b"x" * 11, b"one"], model=MODEL, num_neighbors=1)
+    assert large.error is not None
+    assert (large.error.reason, small.error) == ("IMAGE_TOO_LARGE", None)
+
+
+def test_a_single_image_a_generator_and_an_array_are_queries_too(client: manyview.Client) -> None:
+    import numpy as np
+
+    assert len(client.neighbors("pets", b"one", model=MODEL)) == 1
+    assert len(client.neighbors("pets", (data for data in IMAGES[:2]), model=MODEL)) == 2
+    assert len(client.neighbors("pets", np.zeros((4, 4, 3), np.uint8), model=MODEL)) == 1
+    with pytest.raises(TypeError, match="keys is a list of keys, not the string 'a'"):
+        client.neighbors("pets", keys="a", model=MODEL)
+
+
+def test_duplicates_come_in_groups(client: manyview.Client, server: FakeServer) -> None:
+    assert client.duplicates("pets", model=MODEL, max_distance=0) == []
+    (group,) = client.duplicates("pets", model=MODEL, max_distance=9)
+    assert (group[0].key, group[0].distance, len(group), group.checkpoint) == ("00000000", 0.0, 5, MODEL)
+    assert server.requests("FindDuplicates")[1].max_distance == 9
+
+
+def test_the_strategies_and_their_parameters_are_those_of_the_contract() -> None:
+    fields = pb.SelectSamplesRequest.DESCRIPTOR.oneofs_by_name["strategy"].fields
+    assert [field.name for field in fields] == list(selection.PARAMETERS)
+    for field in fields:
+        named = {name for name in field.message_type.fields_by_name if name not in ("images", "stored")}
+        assert selection.PARAMETERS[field.name] - {"like", "like_keys"} == named
+    assert dataset_service_pb2.ImageRef.DESCRIPTOR.oneofs_by_name["image"]

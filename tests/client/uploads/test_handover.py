@@ -1,0 +1,91 @@
+"""Images on their way from the caller's thread to the one that sends them."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from manyview._uploads.handover import Handover, Stopped
+from manyview._uploads.sources import EncodedImage
+
+
+def image(key: str = "a", num_bytes: int = 1) -> EncodedImage:
+    return EncodedImage(key, b"x" * num_bytes)
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_images_come_out_in_their_order_and_then_the_end() -> None:
+    handover = Handover()
+    assert handover.put(image("a"))
+    assert handover.put(image("b"))
+    handover.complete()
+    assert not handover.is_exhausted
+    assert [taken.key for taken in iter(handover.take, None)] == ["a", "b"]
+    assert handover.is_exhausted
+
+
+def test_what_is_on_its_way_is_bounded_by_bytes() -> None:
+    handover = Handover()
+    put: list[str] = []
+
+    def pulls() -> None:
+        for key in ("a", "b", "c"):
+            handover.put(image(key, 1_000_000))
+            put.append(key)
+
+    thread = in_thread(pulls)
+    thread.join(0.3)
+    assert put == ["a"]
+    for _ in range(3):
+        assert handover.take(30) is not None
+    thread.join(30)
+    assert put == ["a", "b", "c"]
+
+
+def test_nothing_is_waited_for_longer_than_asked() -> None:
+    handover = Handover()
+    assert handover.take(0.01) is None
+    assert not handover.is_exhausted
+    handover.wake()
+    assert handover.take() is None, "there is something else to look at"
+
+
+@pytest.mark.parametrize("wait", [Handover.take, Handover.wait, Handover.check, lambda handover: handover.sleep(60)])
+def test_a_stop_reaches_the_sender_wherever_it_waits(wait: Callable[[Handover], object]) -> None:
+    handover = Handover()
+    stopped = threading.Event()
+
+    def waits() -> None:
+        try:
+            while True:
+                wait(handover)
+        except Stopped:
+            stopped.set()
+
+    in_thread(waits)
+    handover.stop()
+    assert stopped.wait(30)
+
+
+def test_the_end_of_the_sender_lets_the_caller_go_on() -> None:
+    handover = Handover()
+    handover.put(image(num_bytes=2_000_000))
+    let_go: list[bool] = []
+    thread = in_thread(lambda: let_go.append(handover.put(image())))
+    handover.end()
+    thread.join(30)
+    assert let_go == [False]
+    assert handover.wait_for_done()
+
+
+def test_what_was_done_is_collected_once() -> None:
+    handover = Handover()
+    handover.add_done(2)
+    handover.add_done(3)
+    assert not handover.wait_for_done()
+    assert (handover.collect_done(), handover.collect_done()) == (5, 0)

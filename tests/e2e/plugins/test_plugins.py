@@ -1,0 +1,165 @@
+"""A transform and a method of installed packages, on a real server: listed, previewed, trained with, embedded with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import manyview
+from support.service import plugins
+from support.service.harness import SMALL_JOB, ServerProcess, write_photos
+
+pytestmark = pytest.mark.timeout(180)  # several processes that load torch, one after the other
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+JOB = {name: value for name, value in SMALL_JOB.items() if name != "memory_bank_size"}
+ERASING = {"custom": {"random_erasing": {"probability": 0.5, "area_min": 0.2, "gray": 0}}}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples as an installer leaves them, and a transform that cannot be imported."""
+    target = tmp_path_factory.mktemp("packages")
+    options = ["--no-deps", "--no-build-isolation", "--python", sys.executable, "--target", str(target)]
+    uv = Path(sys.executable).parent / "uv"
+    for example in ("plugin_transform", "plugin_method"):
+        subprocess.run(
+            [str(uv), "pip", "install", "--quiet", *options, str(EXAMPLES / example)], check=True, timeout=60
+        )
+    plugins.install(target, "broken", "import no_such_module  # a secret")
+    return target
+
+
+@pytest.fixture(scope="module")
+def plugged(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH", "")])))
+        server = ServerProcess(tmp_path_factory.mktemp("server") / "data")
+        server.start()
+        yield server
+        assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(plugged: ServerProcess) -> Iterator[manyview.Client]:
+    with plugged.client() as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_photos(tmp_path_factory.mktemp("photos"), 48, seed=3)
+
+
+@pytest.fixture(scope="module")
+def dataset(client: manyview.Client, files: list[Path]) -> manyview.Dataset:
+    return client.upload(files[0].parent.parent, dataset="photos")
+
+
+def test_both_are_listed_with_their_parameters_and_the_broken_one_is_told(
+    plugged: ServerProcess, client: manyview.Client
+) -> None:
+    found = client.methods()
+    methods = {method.name: method for method in found.methods}
+    assert methods["rotation_prediction"].title == "RotNet"
+    assert "label_smoothing" in methods["rotation_prediction"].config_schema["properties"]
+    for method in methods.values():
+        custom = method.config_schema["properties"]["views"]["properties"]["custom"]["properties"]
+        assert list(custom) == ["random_erasing"]
+        assert custom["random_erasing"]["properties"]["ratio_max"]["default"] == 3.3
+    (problem,) = found.plugin_problems
+    assert (problem.group, problem.name, problem.package) == ("manyview.transforms", "broken", "broken_plugin 1.0")
+    log = plugged.log.read_text()
+    assert "plugin 'broken' of broken_plugin 1.0 (manyview.transforms) is left out: it cannot be loaded" in log
+    assert "no_such_module" in log
+
+
+def test_the_transform_is_resolved_previewed_and_trained_with(
+    client: manyview.Client, dataset: manyview.Dataset, files: list[Path]
+) -> None:
+    config = {**JOB, "views": ERASING, "seed": 3}
+    resolved = client.resolve_config(dataset, "simclr", config=config)
+    (pipeline,) = resolved["views"]["pipelines"]
+    whole = {"probability": 0.5, "area_min": 0.2, "area_max": 0.4, "ratio_max": 3.3, "gray": 0}
+    assert pipeline["custom"] == {"random_erasing": whole}
+    assert client.resolve_config(dataset, "simclr", config=JOB)["views"]["pipelines"][0]["custom"] == {}
+    job = client.train(dataset, "simclr", epochs=2, config=config)
+    assert job.wait(timeout_s=50).state == "SUCCEEDED"
+    listed = list(client.images(dataset))[:8]
+    with_it = client.preview(listed, job=job)
+    without = client.preview(listed, config={**JOB, "seed": 3, "decode_size": with_it.decode_size}, dataset=dataset)
+    applied = 0
+    for changed, plain, done in zip(
+        sum(with_it.views, ()), sum(without.views, ()), sum(with_it.parameters, ()), strict=True
+    ):
+        differs = (changed != plain).any(axis=2)
+        assert differs.any() == ("custom" in done)
+        assert (changed[differs] == 0).all(), "black where it differs, and nowhere else other"
+        applied += "custom" in done
+    assert 0 < applied < 16
+    assert any("random_erasing" in text for text in captions(with_it))
+
+
+def captions(preview: manyview.Preview) -> list[str]:
+    from manyview._results.contact_sheet import texts_of
+
+    return [text for row in range(len(preview)) for text in texts_of(preview, row)]
+
+
+def test_the_method_is_trained_by_name_embeds_and_goes_on(
+    client: manyview.Client, dataset: manyview.Dataset, files: list[Path]
+) -> None:
+    config = {name: value for name, value in JOB.items() if name != "evaluation"}
+    job = client.train(dataset, "rotation_prediction", epochs=3, config={**config, "label_smoothing": 0.1})
+    job.wait(timeout_s=50)
+    assert job.info.config["method"] == "rotation_prediction"
+    losses = [event["loss"] for event in job.metrics() if event.kind == "scalars" and "loss" in event.values]
+    assert losses
+    assert np.isfinite(losses).all()
+    rows = client.embed(files[:5], model=job)
+    assert rows.array.shape == (5, 64)
+    assert np.isfinite(rows.array).all()
+    more = client.train(continue_from=job, epochs=4)
+    assert more.wait(timeout_s=50).progress.epoch == 4
+    with pytest.raises(manyview.FailedPrecondition, match="no projection head"):
+        client.embed(files[:1], model=job, output="projection")
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "text"),
+    [
+        ("rotation_predicton", {}, "did you mean 'rotation_prediction'"),
+        ("rotation_prediction", {"label_smoothing": 1}, "at most 0.9"),
+        ("rotation_prediction", {"views": {"pipelines": [{"count": 3}]}}, "takes 1 to 2 views"),
+        ("simclr", {"views": {"custom": {"random_erasing": {"probability": 2}}}}, "at most 1"),
+        ("simclr", {"views": {"custom": {"random_erasing": {"gray": 1}}}}, "has no effect while"),
+        ("simclr", {"views": {"custom": {"random_erase": {"gray": 1}}}}, "did you mean 'random_erasing'"),
+        ("simclr", {"views": {"custom": {"broken": {"probability": 1}}}}, "is no plugin that is installed"),
+    ],
+)
+def test_what_is_wrong_with_their_settings_is_told(
+    client: manyview.Client, dataset: manyview.Dataset, method: str, config: dict[str, object], text: str
+) -> None:
+    with pytest.raises(manyview.InvalidArgument) as caught:
+        client.train(dataset, method, config=config)
+    assert text in str(caught.value)
+
+
+def test_a_plugin_that_kills_whoever_imports_it_stops_no_server(
+    new_server: Callable[..., ServerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    plugins.install(site, "deadly", "import ctypes\nctypes.string_at(0)")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    server = new_server()
+    server.catalogue = None
+    server.start()
+    with server.client() as client:
+        assert "simclr" in {method.name for method in client.methods().methods}
+    assert "all plugins are left out, of deadly_plugin: describing them failed" in server.log.read_text()

@@ -1,0 +1,128 @@
+"""What a call sends while its work runs, and what becomes of the work when the caller goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.errors import NotFound, Unavailable
+from manyview_server.front.rpc import response_stream as caller_module
+from manyview_server.front.rpc.draining import Draining
+from manyview_server.front.rpc.response_stream import Caller
+
+
+def progress() -> pb.EmbeddingsProgress:
+    return pb.EmbeddingsProgress(done=1)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_module, "FIRST_PROGRESS_S", 0.02)
+    monkeypatch.setattr(caller_module, "PROGRESS_S", 0.02)
+
+
+@pytest.fixture
+def caller() -> Caller[str]:
+    return Caller(Draining(), lambda told: f"progress {told.done}")
+
+
+async def taken(caller: Caller[str], work) -> list[str]:  # type: ignore[no-untyped-def]
+    return [response async for response in caller.responses(work)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+async def test_everything_that_is_sent_arrives_in_order(caller: Caller[str], count: int) -> None:
+    async def work() -> None:
+        for number in range(count):
+            await caller.send(str(number))
+
+    assert await taken(caller, work()) == [str(number) for number in range(count)]
+
+
+async def test_an_error_comes_behind_what_was_sent_before_it(caller: Caller[str]) -> None:
+    async def work() -> None:
+        await caller.send("first")
+        raise NotFound("GONE", "gone")
+
+    responses = caller.responses(work())
+    assert await anext(responses) == "first"
+    with pytest.raises(NotFound):
+        await anext(responses)
+
+
+async def test_a_caller_that_waits_is_told_of_progress(caller: Caller[str]) -> None:
+    async def slow() -> int:
+        await asyncio.sleep(0.2)
+        return 7
+
+    async def work() -> None:
+        await caller.send(f"found {await caller.wait(slow(), progress)}")
+
+    *told, last = await taken(caller, work())
+    assert last == "found 7"
+    assert len(told) >= 3
+    assert set(told) == {"progress 1"}
+
+
+async def test_what_the_work_raises_is_raised_at_the_wait(caller: Caller[str]) -> None:
+    async def broken() -> None:
+        raise NotFound("GONE", "gone")
+
+    async def work() -> None:
+        with pytest.raises(NotFound):
+            await caller.wait(broken(), progress)
+        await caller.send("went on")
+
+    assert await taken(caller, work()) == ["went on"]
+
+
+async def test_a_caller_that_goes_away_cancels_the_work_wherever_it_is(caller: Caller[str]) -> None:
+    cancelled = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def work() -> None:
+        await caller.send("begun")
+        await caller.wait(endless(), progress)
+
+    async with aclosing(caller.responses(work())) as responses:
+        assert await anext(responses) == "begun"
+        await asyncio.sleep(0.05)
+    assert cancelled.is_set()
+
+
+async def test_a_caller_that_does_not_read_holds_the_work_up(caller: Caller[str]) -> None:
+    sent = 0
+
+    async def work() -> None:
+        nonlocal sent
+        for number in range(100):
+            await caller.send(str(number))
+            sent += 1
+
+    async with aclosing(caller.responses(work())) as responses:
+        await anext(responses)
+        await asyncio.sleep(0.05)
+        assert sent < 5
+
+
+async def test_a_server_that_stops_says_so_to_whoever_waits_or_is_sent_to() -> None:
+    draining = Draining()
+    caller: Caller[str] = Caller(draining, lambda told: "progress")
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_later(0.05, draining.begin)
+        with pytest.raises(Unavailable, match="shuts down"):
+            await caller.wait(asyncio.sleep(100), progress)
+        await caller.send("too late")
+
+    with pytest.raises(Unavailable, match="shuts down"):
+        await taken(caller, work())

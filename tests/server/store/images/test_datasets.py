@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from manyview_server.store import deletions as trash_module
+from manyview_server.store.images import datasets as datasets_module
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader, image_id_of
+from manyview_server.store.jobs.job_verbs import CANCEL
+from manyview_server.store.records import CheckedImage, ImageRecord, ImageRef, RejectedImage
+from manyview_server.store.store import Store
+
+MakeImage = Callable[..., CheckedImage]
+
+
+@pytest.fixture
+async def mixed(store: Store, image: MakeImage, refused: Callable[[int], RejectedImage]) -> Store:
+    """A data set "a": images 1 to 4 in two batches with two refused ones between, image 2 unreadable."""
+    dataset = await store.datasets.create("a")
+    session = await store.uploads.open("a", "u")
+    await session.append(1, [image(1, label="dog"), refused(8), image(2, label="cat")])
+    await session.append(2, [image(3), refused(9), image(4, label="ant")])
+    assert await store.datasets.mark_unreadable(dataset.uid, image_id_of(image(2).sha256), "DECODE_FAILED", "torn")
+    return store
+
+
+async def listed(store: Store, *statuses: str, page_size: int) -> list[ImageRecord]:
+    records, token = await store.datasets.images("a", statuses, page_size)
+    while token:
+        page, token = await store.datasets.images("a", statuses, page_size, token)
+        assert page
+        records += page
+    return records
+
+
+async def test_a_data_set_counts_what_it_holds(mixed: Store) -> None:
+    dataset = await mixed.datasets.get("a")
+    assert (dataset.num_images, dataset.num_bytes, dataset.num_labels, dataset.num_labelled) == (4, 400, 3, 3)
+    assert (dataset.num_rejected, dataset.num_unreadable) == (2, 1)
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 6, 100])
+@pytest.mark.parametrize(
+    ("statuses", "keys"),
+    [
+        ((), ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]),
+        (("STORED",), ["1.jpg", "3.jpg", "4.jpg"]),
+        (("UNREADABLE",), ["2.jpg"]),
+        (("REJECTED",), ["8.gif", "9.gif"]),
+        (("UNREADABLE", "REJECTED"), ["2.jpg", "8.gif", "9.gif"]),
+        (("STORED", "UNREADABLE", "REJECTED"), ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "8.gif", "9.gif"]),
+    ],
+)
+async def test_listings_hold_each_image_once_whatever_the_page(
+    mixed: Store, statuses: tuple[str, ...], keys: list[str], page_size: int
+) -> None:
+    assert [record.key for record in await listed(mixed, *statuses, page_size=page_size)] == keys
+
+
+async def test_a_listed_image_says_what_it_is_and_what_is_wrong_with_it(mixed: Store, image: MakeImage) -> None:
+    records = await listed(mixed, "STORED", "UNREADABLE", "REJECTED", page_size=10)
+    assert records[1] == ImageRecord(
+        image_id=image_id_of(image(2).sha256),
+        key="2.jpg",
+        label="cat",
+        status="UNREADABLE",
+        num_bytes=100,
+        width=4,
+        height=3,
+        reason="DECODE_FAILED",
+        message="torn",
+    )
+    assert (records[0].status, records[2].label) == ("STORED", "")
+    assert (records[4].status, records[4].reason, records[4].num_bytes) == ("REJECTED", "FORMAT_NOT_ALLOWED", 7)
+    with pytest.raises(InvalidArgument, match="page token"):
+        await mixed.datasets.images("a", (), 10, "ix")
+
+
+async def test_an_image_is_unreadable_once(mixed: Store, image: MakeImage) -> None:
+    uid = (await mixed.datasets.get("a")).uid
+    assert not await mixed.datasets.mark_unreadable(uid, image_id_of(image(2).sha256), "DECODE_FAILED", "torn")
+    assert not await mixed.datasets.mark_unreadable(uid, 12345, "DECODE_FAILED", "unknown")
+    assert not await mixed.datasets.mark_unreadable("gone", image_id_of(image(1).sha256), "DECODE_FAILED", "")
+    assert (await mixed.datasets.get("a")).num_unreadable == 1
+
+
+async def test_a_snapshot_numbers_labels_as_they_first_appeared(mixed: Store) -> None:
+    snapshot = await mixed.datasets.snapshot("a")
+    assert snapshot.array.dtype == SNAPSHOT_DTYPE
+    assert snapshot.labels == ("dog", "cat", "ant")
+    assert snapshot.array["label"].tolist() == [0, 1, -1, 2]
+    assert (snapshot.version, snapshot.array["width"].tolist()) == (4, [4, 4, 4, 4])
+
+
+async def test_a_snapshot_is_a_prefix_that_later_uploads_do_not_change(
+    mixed: Store, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await mixed.datasets.snapshot("a", 2)
+    await (await mixed.uploads.open("a", "v")).append(1, [image(5, label="bee")])
+    monkeypatch.setattr(datasets_module, "SNAPSHOT_CHUNK_ROWS", 2)
+    again, whole = await mixed.datasets.snapshot("a", 2), await mixed.datasets.snapshot("a")
+    assert (again.array == before.array).all()
+    assert whole.array["image_id"][:2].tolist() == before.array["image_id"].tolist()
+    assert whole.labels == (*before.labels, "bee"), "a label's number stays as the data set grows"
+    assert (whole.array[:2] == before.array).all()
+    rest = await mixed.datasets.snapshot("a", first=2)
+    assert rest.version == 5
+    assert (rest.array == whole.array[2:]).all()
+    with pytest.raises(ValueError, match="0 to 6"):
+        await mixed.datasets.snapshot("a", 6)
+
+
+async def test_an_empty_data_set_has_an_empty_snapshot(store: Store) -> None:
+    await store.datasets.create("a")
+    snapshot = await store.datasets.snapshot("a")
+    assert (len(snapshot.array), snapshot.labels, snapshot.version) == (0, (), 0)
+
+
+async def test_names_are_taken_once_and_free_again_after_deletion(store: Store) -> None:
+    first = await store.datasets.create("a")
+    with pytest.raises(AlreadyExists, match="'a'"):
+        await store.datasets.create("a")
+    await store.datasets.delete("a")
+    second = await store.datasets.create("a")
+    assert first.uid != second.uid
+    with pytest.raises(NotFound, match="'b'"):
+        await store.datasets.get("b")
+
+
+async def test_data_sets_are_listed_in_pages(store: Store) -> None:
+    for name in ("c", "a", "b"):
+        await store.datasets.create(name)
+    page, token = await store.datasets.list(2)
+    assert [d.dataset_id for d in page] == ["a", "b"]
+    page, token = await store.datasets.list(2, token)
+    assert ([d.dataset_id for d in page], token) == (["c"], "")
+    assert (await store.datasets.list(3))[1] == ""
+
+
+async def test_a_data_set_that_a_job_reads_cannot_be_deleted(mixed: Store) -> None:
+    await mixed.jobs.create("j", "a", "simclr", {}, "0")
+    with pytest.raises(FailedPrecondition) as caught:
+        await mixed.datasets.delete("a")
+    assert (caught.value.reason, caught.value.metadata) == ("DATASET_IN_USE", {"train_job": "j"})
+    await mixed.jobs.request("j", CANCEL)
+    await mixed.datasets.delete("a")
+    assert (await mixed.jobs.get("j")).dataset_id == "a"
+
+
+async def test_a_deleted_data_set_leaves_neither_rows_nor_files(mixed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash_module, "CHUNK_ROWS", 2)
+    directory = mixed.datasets.directory((await mixed.datasets.get("a")).uid)
+    assert directory.exists()
+    await mixed.datasets.delete("a")
+    assert not directory.exists()
+    for table in ("dataset", "image", "label", "rejected", "unreadable", "upload", "trash"):
+        count = await mixed.datasets._database.read(
+            lambda c, t=table: c.execute(f"SELECT count(*) FROM {t}").fetchone()
+        )
+        assert count == (0,), table
+
+
+async def test_an_image_is_found_by_its_id_and_by_its_key_with_its_place(mixed: Store, image: MakeImage) -> None:
+    wanted = image_id_of(image(4, label="ant").sha256)
+    for ref in (ImageRef(image_id=wanted), ImageRef(key="4.jpg")):
+        (found,) = await mixed.datasets.find_images("a", [ref])
+        assert (found.position, found.record.image_id, found.record.label) == (3, wanted, "ant")
+        directory = mixed.datasets.directory((await mixed.datasets.get("a")).uid)
+        assert ShardReader(directory).read(found.shard, found.offset, found.record.num_bytes) == image(4).data
+    keys = ["3.jpg", "1.jpg", "2.jpg", "1.jpg"]
+    found_all = await mixed.datasets.find_images("a", [ImageRef(key=key) for key in keys])
+    assert [found.record.key for found in found_all] == keys
+    assert found_all[2].record.status == "UNREADABLE"
+
+
+@pytest.mark.parametrize("ref", [ImageRef(key="8.gif"), ImageRef(key=""), ImageRef(image_id=7)])
+async def test_an_image_that_is_not_there_is_not_found_and_named(mixed: Store, ref: ImageRef) -> None:
+    with pytest.raises(NotFound, match=f"no image has the (key '{ref.key}'|id 0000000000000007)") as caught:
+        await mixed.datasets.find_images("a", [ImageRef(key="1.jpg"), ref])
+    assert caught.value.reason == "IMAGE_NOT_FOUND"
+
+
+async def test_a_key_of_several_images_names_none(store: Store, image: MakeImage) -> None:
+    await store.datasets.create("a")
+    session = await store.uploads.open("a", "u")
+    await session.append(1, [image(1, key="same.jpg"), image(2, key="same.jpg")])
+    ids = [f"{image_id_of(image(number).sha256):016x}" for number in (1, 2)]
+    with pytest.raises(FailedPrecondition, match=f"'same.jpg', such as {ids[0]} and {ids[1]}: name the one") as caught:
+        await store.datasets.find_images("a", [ImageRef(key="same.jpg")])
+    assert caught.value.reason == "KEY_AMBIGUOUS"
+
+
+async def test_images_are_found_by_their_positions(mixed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets_module, "LOOKUP_CHUNK_ROWS", 2)
+    uid = (await mixed.datasets.get("a")).uid
+    listed_ones = await listed(mixed, page_size=10)
+    assert await mixed.datasets.images_at(uid, [3, 0, 1, 2, 0]) == [listed_ones[row] for row in (3, 0, 1, 2, 0)]
+    await mixed.datasets.delete("a")
+    with pytest.raises(NotFound, match="deleted meanwhile"):
+        await mixed.datasets.images_at(uid, [0])
+
+
+async def test_keys_are_looked_up_in_an_index(mixed: Store) -> None:
+    plan = "EXPLAIN QUERY PLAN SELECT position FROM image WHERE dataset = 1 AND key = 'x' AND key <> ''"
+    (row,) = await mixed._database.read(lambda connection: connection.execute(plan).fetchall())
+    assert "image_by_key" in row[3]

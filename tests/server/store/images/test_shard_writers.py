@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from manyview_server.store.images import shard_writers as writers_module
+from manyview_server.store.images.shard_writers import ShardWriters
+from manyview_server.store.images.shards import START
+
+
+def use(writers: ShardWriters, dataset: int) -> None:
+    writer = writers.get(dataset, str(dataset), START)
+    writer.append(dataset, "jpg", b"data", {})
+    writer.sync()
+    writer.commit()
+
+
+def test_a_data_set_keeps_its_writer(tmp_path: Path) -> None:
+    writers = ShardWriters(tmp_path)
+    assert writers.get(1, "a", START) is writers.get(1, "a", START)
+    assert writers.get(2, "b", START) is not writers.get(1, "a", START)
+    writers.close()
+
+
+def test_files_unused_for_longest_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers_module, "MAX_OPEN", 3)
+    writers = ShardWriters(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for dataset in range(8):
+        (tmp_path / str(dataset)).mkdir()
+        use(writers, dataset)
+        writers.trim()
+    kept = writers.get(5, "5", START)
+    assert len(os.listdir("/proc/self/fd")) == before + 3
+    for dataset in (0, 1):
+        use(writers, dataset)
+        writers.trim()
+    assert writers.get(5, "5", START) is kept
+    writers.close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from manyview_server.learn import backbones, methods, optimizers
+from manyview_server.learn.methods import Method, build_method
+from manyview_server.store.jobs import checkpoints
+from manyview_server.store.jobs.checkpoints import ModelCard
+from manyview_server.worker import checkpoint_state
+from manyview_server.worker.embedding.model_cache import (
+    MAX_MODELS,
+    ModelCache,
+    ModelKey,
+    ModelUnavailable,
+    fold_batch_norms,
+    load,
+)
+
+CPU = torch.device("cpu")
+
+
+def key(backbone: str = "resnet9", weights_file: str = "", checkpoint_dir: str = "") -> ModelKey:
+    return ModelKey(checkpoint_dir=checkpoint_dir, backbone=backbone, weights_file=weights_file, output="backbone")
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Batch norms as after training: with statistics, scales and shifts of their own."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.weight.data, module.bias.data):
+                tensor.uniform_(-0.5, 1)
+            module.running_var.uniform_(0.5, 2)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet50"])
+@torch.inference_mode()
+def test_folding_changes_no_output_and_leaves_no_batch_norm(name: str) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(backbones.build(name, width=0.25, stem="small"))
+    images = torch.randn(4, 3, 16, 16)
+    expected = network(images)
+    fold_batch_norms(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["torchvision/densenet121", "timm/resnetv2_50", "timm/resnet18", "vit_tiny"])
+@torch.inference_mode()
+def test_a_network_of_another_kind_embeds_as_it_is(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(backbones.build(name))
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    model = load(key(name, str(tmp_path / "weights.safetensors")), CPU)
+    torch.testing.assert_close(model.embed(images), network(model.preprocess(images)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, harness: ModuleType) -> Callable[..., tuple[Path, Method]]:
+    """Writes a checkpoint of a fresh job as a trainer does; gives its directory and what was trained."""
+
+    def write(precision: str = "float32", card: dict[str, Any] | None = None, **overrides: Any) -> tuple[Path, Method]:
+        settings = methods.from_json(harness.settings("simclr", **overrides))
+        method = build_method(settings, 64)
+        with_statistics(method)
+        chosen = {"stem": "auto", "patch_size": None, **method.encoder.backbone.chosen}
+        described = {
+            **{name: getattr(settings, name) for name in ("method", "backbone", "backbone_width", "stem_relu")},
+            **{"train_job": "job", "step": 1, "epoch": 1, "embedding_dim": 0, "image_size": settings.image_size},
+            **{"feature_dim": method.encoder.feature_dim, "projection_dim": method.projection_dim, **chosen},
+            **{"mean": settings.views.normalize.mean, "std": settings.views.normalize.std, **(card or {})},
+        }
+        run = {
+            "settings": methods.to_json(settings),
+            "numerics": {"precision": precision, "channels_last": True},
+            "num_images": 64,
+            "step": 1,
+            "model": ModelCard(**described).to_json(),
+        }
+        directory = tmp_path / checkpoints.name(1, 1)
+        tensors = checkpoint_state.capture(method, optimizers.build(settings.optimizer, method, 16))
+        checkpoint_state.write(directory, tensors, json.dumps(run).encode())
+        return directory, method
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"backbone": "resnet9", "stem_relu": False},
+        {"backbone": "vit_tiny", "backbone_width": 0.3},
+        {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 8},
+        {"backbone": "timm/mobilenetv3_small_050", "backbone_width": 1.0},
+        {"backbone": "torchvision/shufflenet_v2_x0_5", "backbone_width": 1.0},
+    ],
+)
+@pytest.mark.parametrize("output", ["backbone", "projection"])
+def test_a_checkpoint_of_any_backbone_embeds_as_it_was_trained(
+    checkpoint: Callable[..., tuple[Path, Method]], backbone: dict[str, Any], output: str
+) -> None:
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+    for precision, near in (("float32", 0.99999), ("bfloat16", 0.99)):
+        directory, method = checkpoint(precision, **backbone)
+        model = load(dataclasses.replace(key(checkpoint_dir=str(directory)), output=output), CPU)
+        expected = method.embed(model.preprocess(images).float(), output)
+        found = model.embed(images)
+        assert found.shape == expected.shape
+        assert torch.cosine_similarity(found, expected).min() > near
+
+
+def test_a_backbone_that_is_there_no_more_is_no_damage_to_the_checkpoint(
+    checkpoint: Callable[..., tuple[Path, Method]],
+) -> None:
+    directory, _ = checkpoint(card={"backbone": "of_a_plugin_that_was_removed"})
+    with pytest.raises(ModelUnavailable, match="unknown backbone 'of_a_plugin_that_was_removed'") as gone:
+        load(key(checkpoint_dir=str(directory)), CPU)
+    assert (gone.value.code, gone.value.reason) == ("FAILED_PRECONDITION", "BACKBONE_UNAVAILABLE")
+
+
+def test_a_plain_backbone_is_the_same_at_each_start_and_disturbs_no_other_generator() -> None:
+    torch.manual_seed(3)
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    expected_next = torch.rand(1)
+    torch.manual_seed(3)
+    torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    one, two = load(key(), CPU), load(key(), CPU)
+    assert torch.equal(torch.rand(1), expected_next)
+    assert torch.equal(one.embed(images), two.embed(images))
+    assert one.embed(images).shape == (2, one.feature_dim)
+
+
+def test_an_operators_weights_are_used_and_their_classifier_is_left_aside(tmp_path: Path) -> None:
+    network = with_statistics(backbones.build("resnet9"))
+    file = tmp_path / "resnet9.safetensors"
+    save_file({**network.state_dict(), "fc.weight": torch.zeros(10, 512)}, file)
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    model = load(key(weights_file=str(file)), CPU)
+    with torch.inference_mode():
+        expected = network(model.preprocess(images))
+    torch.testing.assert_close(model.embed(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_librarys_network_that_is_not_there_is_not_found() -> None:
+    with pytest.raises(ModelUnavailable, match="did you mean 'timm/resnet18'") as unknown:
+        load(key("timm/resnet18x"), CPU)
+    assert (unknown.value.code, unknown.value.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.safetensors"
+    save_file({"conv1.weight": torch.zeros(1)}, bad)
+    with pytest.raises(ModelUnavailable) as wrong:
+        load(key(weights_file=str(bad)), CPU)
+    assert (wrong.value.code, wrong.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")
+    assert "of another shape: conv1.weight (1,) instead of (64, 3, 7, 7)" in str(wrong.value)
+    with pytest.raises(ModelUnavailable) as gone:
+        load(key(checkpoint_dir=str(tmp_path / "000000001-1")), CPU)
+    assert (gone.value.code, gone.value.reason) == ("NOT_FOUND", "CHECKPOINT_GONE")
+    (tmp_path / "000000002-1").mkdir()
+    with pytest.raises(ModelUnavailable) as corrupt:
+        load(key(checkpoint_dir=str(tmp_path / "000000002-1")), CPU)
+    assert (corrupt.value.code, corrupt.value.reason) == ("DATA_LOSS", "CHECKPOINT_CORRUPT")
+
+
+def test_a_file_of_weights_that_are_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    network = backbones.build("resnet9")
+    network.conv1.weight.data[0] = torch.nan
+    save_file(network.state_dict(), tmp_path / "resnet9.safetensors")
+    with pytest.raises(ModelUnavailable) as refused:
+        load(key(weights_file=str(tmp_path / "resnet9.safetensors")), CPU)
+    assert (refused.value.code, refused.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")
+    expected = "resnet9.safetensors is damaged: the weights are not finite: conv1.weight (147 of 9,408 values)"
+    assert str(refused.value) == expected
+
+
+def test_a_checkpoint_that_is_whole_and_of_another_release_is_incompatible_and_not_corrupt(
+    checkpoint: Callable[..., tuple[Path, Method]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = ModelCard.to_json
+    for changed, what in (({"color": "red"}, "newer release: color is not known"), ({"mean": None}, "lacks mean")):
+        card = dict(changed)
+
+        def of_another_release(self: ModelCard, card: dict[str, Any] = card) -> dict[str, Any]:
+            return {name: value for name, value in {**written(self), **card}.items() if value is not None}
+
+        monkeypatch.setattr(ModelCard, "to_json", of_another_release)
+        directory, _ = checkpoint()
+        with pytest.raises(ModelUnavailable, match=what) as refused:
+            load(key(checkpoint_dir=str(directory)), CPU)
+        assert (refused.value.code, refused.value.reason) == ("FAILED_PRECONDITION", "CHECKPOINT_INCOMPATIBLE")
+
+
+@pytest.mark.parametrize(("output", "part"), [("backbone", "encoder.backbone"), ("projection", "head")])
+def test_a_checkpoint_whose_weights_are_not_finite_is_corrupt(
+    checkpoint: Callable[..., tuple[Path, Method]], monkeypatch: pytest.MonkeyPatch, output: str, part: str
+) -> None:
+    capture = checkpoint_state.capture
+
+    def damaged(method: Method, *others: Any) -> Any:
+        name = next(name for name, _ in method.named_parameters() if name.startswith(part))
+        method.get_parameter(name).data[0] = torch.inf
+        return capture(method, *others)
+
+    monkeypatch.setattr(checkpoint_state, "capture", damaged)
+    directory, _ = checkpoint()
+    with pytest.raises(ModelUnavailable, match=r"not finite: .* values") as refused:
+        load(dataclasses.replace(key(checkpoint_dir=str(directory)), output=output), CPU)
+    assert (refused.value.code, refused.value.reason) == ("DATA_LOSS", "CHECKPOINT_CORRUPT")
+
+
+def test_the_models_used_last_are_kept(tmp_path: Path) -> None:
+    models = ModelCache(CPU)
+    files = []
+    for number in range(MAX_MODELS):
+        files.append(tmp_path / f"{number}.safetensors")
+        save_file(backbones.build("resnet9").state_dict(), files[-1])
+    first = models.get(key())
+    for file in files[:-1]:
+        models.get(key(weights_file=str(file)))
+    assert models.get(key()) is first
+    second = models.get(key(weights_file=str(files[0])))
+    models.get(key(weights_file=str(files[-1])))
+    assert models.get(key()) is first
+    assert models.get(key(weights_file=str(files[0]))) is second
+    files[1].unlink()  # the one that was used longest ago was let go, and is loaded anew
+    with pytest.raises(ModelUnavailable):
+        models.get(key(weights_file=str(files[1])))

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from manyview_server.messages.embedding import EmbedImages
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.worker.embedding.embed_requests import DecodedRow, Request
+from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
+
+
+def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> Request:
+    return Request(
+        EmbedImages(
+            request_id=number,
+            model="",
+            checkpoint_dir="",
+            backbone=backbone,
+            weights_file="",
+            output="backbone",
+            l2_normalize=False,
+            data_type="float32",
+            time_left_s=0.0,
+            dataset_dir=dataset_dir,
+            blobs=(bytes(images * SNAPSHOT_DTYPE.itemsize),) if dataset_dir else (b"",) * images,
+        )
+    )
+
+
+def scheduler(max_batch: int = 8, num_threads: int = 1, smallest_share: int = 2) -> Scheduler:
+    return Scheduler(max_batch, 2, num_threads, smallest_share)
+
+
+def decode_one(queue: Scheduler) -> None:
+    task = queue.take(0)
+    assert isinstance(task, DecodeTask)
+    queue.decoded(DecodedRow(request=task.request, row=task.row, pixels=torch.zeros(3, 1, 1)))
+
+
+def next_batch(queue: Scheduler) -> list[tuple[int, int]]:
+    task = queue.take(0)
+    assert isinstance(task, ForwardTask)
+    return [(row.request.message.request_id, row.row) for row in task.rows]
+
+
+def test_concurrent_requests_for_the_same_model_share_a_batch() -> None:
+    queue = scheduler()
+    for number in (1, 2):
+        queue.add(request(number, 2))
+    for _ in range(4):
+        decode_one(queue)
+    assert next_batch(queue) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_a_full_batch_goes_before_more_is_decoded() -> None:
+    queue = scheduler(max_batch=3)
+    queue.add(request(1, 5))
+    for _ in range(3):
+        decode_one(queue)
+    assert next_batch(queue) == [(1, 0), (1, 1), (1, 2)]
+    decode_one(queue)
+
+
+def test_models_are_not_mixed_and_take_turns() -> None:
+    queue = scheduler(max_batch=2)
+    queue.add(request(1, 1, "resnet18"))
+    queue.add(request(2, 1, "resnet34"))
+    decode_one(queue)
+    decode_one(queue)
+    assert [next_batch(queue), next_batch(queue)] == [[(1, 0)], [(2, 0)]]
+
+
+def test_what_is_left_is_split_among_the_threads() -> None:
+    queue = scheduler(max_batch=8, num_threads=2)
+    queue.add(request(1, 6))
+    for _ in range(6):
+        decode_one(queue)
+    assert [len(next_batch(queue)), len(next_batch(queue))] == [3, 3 - 1]
+    assert len(next_batch(queue)) == 1
+
+
+def test_a_request_is_complete_once_and_only_once() -> None:
+    queue, one = scheduler(), request(1, 3)
+    queue.add(one)
+    assert not queue.rows_done(one, 2)
+    assert queue.rows_done(one, 1)
+    assert not queue.rows_done(one, 1)
+
+
+def test_a_cancelled_request_is_neither_decoded_nor_embedded_nor_answered() -> None:
+    queue, one = scheduler(), request(1, 3)
+    queue.add(one)
+    decode_one(queue)
+    queue.cancel(1)
+    queue.cancel(99)
+    queue.add(request(2, 1))
+    decode_one(queue)
+    assert next_batch(queue) == [(2, 0)]
+    assert not queue.rows_done(one, 3)
+    assert not queue.give_up(one)
+
+
+def test_decoding_pauses_while_enough_waits_for_the_network() -> None:
+    queue = scheduler(max_batch=1)
+    queue.add(request(1, 20))
+    for row in range(8):
+        task = queue.take(0, embeds=False)
+        assert isinstance(task, DecodeTask)
+        queue.decoded(DecodedRow(request=task.request, row=row, pixels=torch.zeros(3, 1, 1)))
+    resumed = threading.Event()
+    thread = threading.Thread(target=lambda: (queue.take(0, embeds=False), resumed.set()))
+    thread.start()
+    assert not resumed.wait(0.1)
+    queue.take(0, decodes=False)
+    assert resumed.wait(10)
+    thread.join()
+
+
+def test_a_thread_beyond_the_number_allowed_rests_until_it_is_allowed() -> None:
+    queue = scheduler(num_threads=1)
+    queue.add(request(1, 2))
+    taken = threading.Event()
+    thread = threading.Thread(target=lambda: (queue.take(1), taken.set()))
+    thread.start()
+    assert not taken.wait(0.1)
+    queue.set_threads(2)
+    assert taken.wait(10)
+    thread.join()
+
+
+def test_stored_images_go_behind_those_of_callers_at_every_task() -> None:
+    queue = scheduler(max_batch=8)
+    queue.add(request(1, 6, dataset_dir="/data"))
+    decode_one(queue)
+    queue.add(request(2, 2))
+    decode_one(queue)
+    decode_one(queue)
+    assert next_batch(queue) == [(2, 0), (2, 1)], "the caller's batch, although it is not full"
+    decode_one(queue)
+    assert next_batch(queue) == [(1, 0), (1, 1)], "a batch of stored images is full with two"
+    decode_one(queue)
+    queue.add(request(3, 1))
+    decode_one(queue)
+    assert next_batch(queue) == [(3, 0)]
+    decode_one(queue)
+    assert next_batch(queue) == [(1, 2), (1, 3)]
+
+
+def test_stored_images_that_wait_do_not_keep_callers_from_decoding() -> None:
+    queue = scheduler(max_batch=1)
+    queue.add(request(1, 100, dataset_dir="/data"))
+    for row in range(16):
+        queue.decoded(DecodedRow(request=queue.take(0, embeds=False).request, row=row, pixels=torch.zeros(3, 1, 1)))  # type: ignore[union-attr]
+    queue.add(request(2, 1))
+    task = queue.take(0, embeds=False)
+    assert isinstance(task, DecodeTask)
+    assert task.request.message.request_id == 2

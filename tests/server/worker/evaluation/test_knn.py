@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from manyview_server.learn import methods
+from manyview_server.learn.evaluation.knn import EvaluationSettings
+from manyview_server.learn.evaluation.linear_probe import LinearProbe
+from manyview_server.learn.methods import build_method
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.worker.evaluation import knn
+from manyview_server.worker.evaluation.knn import KnnEvaluation, Split, split
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.precision import Numerics
+
+CPU = torch.device("cpu")
+FLOAT32 = Numerics(precision="float32", channels_last=True)
+BFLOAT16 = Numerics(precision="bfloat16", channels_last=True)
+
+
+@pytest.fixture
+def images(harness) -> ImageCache:
+    labels = torch.arange(200) % 4
+    pixels = np.stack([harness.picture(label, seed) for seed, label in enumerate(labels.tolist())])
+    return ImageCache(
+        storage=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        sizes=torch.full((200, 2), 16),
+        image_ids=torch.from_numpy(np.random.default_rng(0).integers(0, 2**63, 200)),
+        labels=labels,
+        readable=torch.ones(200, dtype=torch.bool),
+        location="device",
+        unreadable=(),
+    )
+
+
+def settings_of(**evaluation: object) -> TrainSettings:
+    small = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16}
+    return methods.resolve("simclr", {**small, "evaluation": evaluation})
+
+
+def evaluation(images: ImageCache, parts: Split, stopped=lambda: False, **settings: object) -> KnnEvaluation:
+    return KnnEvaluation(images, parts, settings_of(**settings), FLOAT32, CPU, stopped)
+
+
+def test_training_never_sees_an_image_that_is_held_out(images: ImageCache) -> None:
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    assert 30 < len(parts.held_out) < 70
+    assert not set(parts.train.tolist()) & set(parts.held_out.tolist())
+    assert set(parts.bank.tolist()) == set(parts.train.tolist())
+    assert len(parts.train) + len(parts.held_out) == 200
+
+
+def test_unreadable_images_take_no_part_and_unlabelled_ones_are_only_trained_on(images: ImageCache) -> None:
+    labels, readable = images.labels.clone(), images.readable.clone()
+    labels[:100], readable[50:60] = -1, False
+    parts = split(dataclasses.replace(images, labels=labels, readable=readable), EvaluationSettings())
+    everywhere = torch.cat([parts.train, parts.bank, parts.held_out]).tolist()
+    assert not set(everywhere) & set(range(50, 60))
+    assert set(range(50)) <= set(parts.train.tolist())
+    assert min(parts.bank.tolist()) >= 100
+    assert min(parts.held_out.tolist()) >= 100
+
+
+@pytest.mark.parametrize("reason", ["no labels", "switched off"])
+def test_without_an_evaluation_nothing_is_held_out(images: ImageCache, reason: str) -> None:
+    settings = EvaluationSettings(knn_every_epochs=0) if reason == "switched off" else EvaluationSettings()
+    if reason == "no labels":
+        images = dataclasses.replace(images, labels=torch.full((200,), -1))
+    parts = split(images, settings)
+    assert (len(parts.train), len(parts.bank), len(parts.held_out)) == (200, 0, 0)
+
+
+def test_the_bank_has_at_most_as_many_images_as_the_settings_say(images: ImageCache) -> None:
+    parts = split(images, EvaluationSettings(knn_max_bank=20))
+    assert len(parts.bank) == 20
+    assert set(parts.bank.tolist()) <= set(parts.train.tolist())
+
+
+def test_pixels_tell_bars_apart_and_wrong_labels_do_not(images: ImageCache) -> None:
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    assert evaluation(images, parts).of_raw_pixels()["knn_top1"] > 0.9
+    shuffled = dataclasses.replace(images, labels=images.labels[torch.randperm(200)])
+    assert evaluation(shuffled, parts).of_raw_pixels()["knn_top1"] < 0.6
+
+
+def test_each_vote_is_told_by_its_name_and_the_first_one_by_none(images: ImageCache) -> None:
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    more = [{"k": 3, "temperature": 0.5}, {"k": 1000}, {"k": 1, "temperature": 0.1}]
+    found = evaluation(images, parts, knn_k=1, knn_more=more).of_raw_pixels()
+    assert list(found) == ["knn_top1", "knn_top1_k3_t0.5", "knn_top1_k1000_t0.07"]
+    alone = evaluation(images, parts, knn_k=3, knn_temperature=0.5).of_raw_pixels()
+    assert found["knn_top1_k3_t0.5"] == alone["knn_top1"]
+
+
+@pytest.mark.parametrize(("num_classes", "told"), [(5, False), (6, True)])
+def test_top_5_is_told_where_there_are_more_than_five_classes(images: ImageCache, num_classes: int, told: bool) -> None:
+    images = dataclasses.replace(images, labels=torch.arange(200) % num_classes)
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    found = evaluation(images, parts).of_raw_pixels()
+    assert ("knn_top5" in found) is told
+    if told:
+        assert found["knn_top5"] >= found["knn_top1"]
+        assert found["knn_top5_k20_t0.07"] >= found["knn_top1_k20_t0.07"]
+
+
+def test_the_probe_is_judged_by_the_same_held_out_images(images: ImageCache) -> None:
+    """A probe that was taught the features of the training images themselves, as they are embedded."""
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    judge = evaluation(images, parts)
+    method = build_method(settings_of(), 200)
+    probe = LinearProbe(method.encoder.feature_dim, 4, 0.1)
+    untaught = judge.of_method(method, probe)
+    features = judge._features(method.embed, parts.train)
+    for _ in range(100):
+        probe.learn(features, images.labels[parts.train], torch.tensor(True))
+    taught = judge.of_method(method, probe)
+    share_of_class_0 = (images.labels[parts.held_out] == 0).float().mean().item()
+    assert untaught["linear_top1"] == pytest.approx(share_of_class_0), "at zero all classes tie"
+    assert taught["linear_top1"] > 0.9
+    assert taught["knn_top1"] == untaught["knn_top1"]
+    assert "linear_top1" not in judge.of_method(method)
+
+
+def test_a_stop_ends_an_evaluation(images: ImageCache) -> None:
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    assert evaluation(images, parts, stopped=lambda: True).of_raw_pixels() is None
+
+
+def test_neighbours_of_a_network_in_bfloat16_are_told_apart_in_float32(
+    images: ImageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features around one far centre: all cosines are above 0.99, where those in bfloat16 are 1/256 apart."""
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    method = build_method(settings_of(), 200)
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        assert torch.is_autocast_enabled("cpu")
+        return 60 + pixels.float().flatten(1)
+
+    monkeypatch.setattr(method, "embed", embed)
+    found = KnnEvaluation(images, parts, settings_of(knn_k=1), BFLOAT16, CPU, lambda: False).of_method(method)
+    monkeypatch.setattr(method, "embed", lambda pixels: 60 + pixels.float().flatten(1))
+    expected = KnnEvaluation(images, parts, settings_of(knn_k=1), FLOAT32, CPU, lambda: False).of_method(method)
+    assert found == expected
+    assert found["knn_top1"] > 0.9
+
+
+def test_more_may_be_held_out_than_are_classified(images: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    assert set(whole.queries.tolist()) == set(whole.held_out.tolist())
+    monkeypatch.setattr(knn, "MAX_QUERIES", 20)
+    parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
+    assert len(parts.queries) == 20
+    assert set(parts.queries.tolist()) < set(whole.queries.tolist())
+    assert torch.equal(parts.train, whole.train)
+    assert torch.equal(parts.held_out, whole.held_out)

@@ -1,0 +1,79 @@
+"""No method alarms anybody while it learns: each trained with its defaults on scans of real handwriting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from manyview_server.learn import methods
+from manyview_server.learn.methods import METHODS
+from manyview_server.messages.message import Message
+from manyview_server.messages.training import AlertRaised, ScalarsLogged
+from manyview_server.worker.training.trainer import Trainer
+
+NUM_STEPS = 420
+"""Enough for either alarm: the later one needs 100 + 300, and one more reading."""
+SMALL = {
+    "backbone": "resnet9",
+    "backbone_width": 0.125,
+    "image_size": 16,
+    "batch_size": 32,
+    "epochs": 1000,
+    "max_steps": NUM_STEPS,
+    "checkpoint_every_epochs": 1000,
+    "precision": "float32",
+    "memory_format": "channels_last",
+    "evaluation": {"knn_every_epochs": 0},
+}
+WIDE = {"projection_hidden_dim": 512, "projection_dim": 512}
+VIT = {"backbone": "vit_tiny", "backbone_width": 0.3, "patch_size": 4, "batch_size": 16}
+NEEDED: dict[str, dict[str, Any]] = {
+    "barlow_twins": WIDE,
+    "vicreg": WIDE,
+    "dino": {"projection_hidden_dim": 512, "num_prototypes": 512},
+    "mae": VIT | {"decoder_heads": 2, "decoder_depth": 1},
+    "simmim": VIT,
+}
+"""What is not left at its default: heads of 2,048 take longer than all the rest."""
+COMPARES_NO_VECTORS = {"mae", "simmim"}
+"""Methods whose loss compares no vectors: they have no projections to watch."""
+
+
+class Sent:
+    """A channel that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture(scope="module")
+def handwriting(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> tuple[Path, np.ndarray[Any, Any]]:
+    """1,797 scans of 8 x 8 pixels, each pixel made four, as a data set: its directory and its snapshot."""
+    directory = tmp_path_factory.mktemp("handwriting")
+    pixels = (load_digits().images * 15.9375).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
+    images = [(harness.encoded(np.stack([scan] * 3, axis=-1)), -1) for scan in pixels]
+    return directory, harness.write_dataset(directory / "dataset", images)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_healthy_training_raises_no_alarm(
+    name: str, handwriting: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path, harness: ModuleType
+) -> None:
+    directory, snapshot = handwriting
+    settings = methods.to_json(methods.resolve(name, SMALL | NEEDED.get(name, {})))
+    sent = Sent()
+    start = harness.start_training(directory, snapshot, settings, checkpoint_dir=str(tmp_path))
+    assert Trainer(sent, start).train() == "succeeded"
+    assert [message for message in sent.messages if isinstance(message, AlertRaised)] == []
+    told = {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+    assert list(told) == list(range(10, NUM_STEPS + 1, 10))
+    assert ("projection_std_ratio" in told[10]) is (name not in COMPARES_NO_VECTORS)

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from manyview_server.learn import backbones, methods
+from manyview_server.learn.evaluation import linear_probe
+from manyview_server.messages.message import Message
+from manyview_server.messages.training import Adoption, ImageUnreadable, StartTraining
+from manyview_server.store.jobs import checkpoints
+from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
+from manyview_server.worker import checkpoint_state
+from manyview_server.worker.precision import Numerics
+from manyview_server.worker.training import preparation, start_log
+from manyview_server.worker.training.preparation import Setup, Stopped
+from manyview_server.worker.training.reporter import Progress
+from manyview_server.worker.training_failed import TrainingFailed
+
+
+class Sent:
+    """A channel that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+def prepare(start: StartTraining, sent: Sent | None = None, stopped: bool = False) -> Setup:
+    return preparation.prepare(start, sent or Sent(), Progress(), lambda: stopped)
+
+
+@pytest.fixture
+def start(tmp_path: Path, harness: ModuleType) -> StartTraining:
+    snapshot = harness.write_dataset(tmp_path / "dataset", harness.digits(60))
+    return harness.start_training(tmp_path, snapshot, harness.settings("moco", precision="float32"))
+
+
+def refused(start: StartTraining) -> TrainingFailed:
+    with pytest.raises(TrainingFailed) as caught:
+        prepare(start)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_what_was_left_open_is_chosen_and_is_valid_as_a_setting(start: StartTraining) -> None:
+    ready = prepare(start)
+    resolved = ready.resolved()
+    assert resolved["decode_size"] == 16
+    assert resolved["memory_bank_size"] == ready.method.bank.size
+    assert resolved["projection_hidden_dim"] == ready.method.encoder.backbone.feature_dim
+    merged = {**start.settings, **resolved, "optimizer": {**start.settings["optimizer"], **resolved["optimizer"]}}
+    again = prepare(dataclasses.replace(start, settings=merged))
+    assert again.resolved() == resolved
+    assert again.num_steps == ready.num_steps
+
+
+def test_the_size_of_a_queue_is_chosen_and_told(start: StartTraining, harness: ModuleType) -> None:
+    ready = prepare(dataclasses.replace(start, settings=harness.settings("swav", precision="float32")))
+    assert ready.method.queue is not None
+    assert ready.resolved()["queue_size"] == ready.method.queue.size
+
+
+def test_a_moment_says_which_pass_over_the_images_it_is_in(start: StartTraining) -> None:
+    ready = prepare(start)
+    assert [ready.moment(step).image_epoch for step in range(3 * ready.feed.steps_per_epoch)] == [
+        ready.feed.epoch_of(step) for step in range(3 * ready.feed.steps_per_epoch)
+    ]
+    longer = dataclasses.replace(ready, steps_per_epoch=1)  # as it was before images were adopted
+    assert longer.moment(ready.feed.steps_per_epoch - 1).image_epoch == 0
+
+
+def test_max_steps_and_warmup_are_in_steps_of_this_data_set(start: StartTraining) -> None:
+    settings = {**start.settings, "max_steps": 5, "optimizer": {**start.settings["optimizer"], "warmup_epochs": 1.5}}
+    ready = prepare(dataclasses.replace(start, settings=settings))
+    assert ready.feed.steps_per_epoch == 2
+    assert ready.num_steps == 4
+    factors = [ready.optimizer.schedule.learning_rate_factor(ready.moment(step)) for step in range(4)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 0])
+    ready = prepare(dataclasses.replace(start, settings={**settings, "max_steps": 3}))
+    assert ready.num_steps == 3
+
+
+def test_settings_that_are_wrong_are_refused(start: StartTraining) -> None:
+    failed = refused(dataclasses.replace(start, settings={**start.settings, "batch_size": -1}))
+    assert failed.reason == "CONFIG_INVALID"
+    assert "batch_size" in str(failed)
+
+
+def test_fewer_images_than_a_batch_are_refused_with_the_numbers(start: StartTraining) -> None:
+    failed = refused(dataclasses.replace(start, settings={**start.settings, "batch_size": 60}))
+    assert failed.reason == "DATASET_TOO_SMALL"
+    assert "60 in the data set" in str(failed)
+    assert "batch_size to at most" in failed.hint
+
+
+def test_a_data_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path, harness: ModuleType, start) -> None:
+    snapshot = harness.write_dataset(tmp_path / "junk", [(bytes([n]) * 9, 0) for n in range(40)])
+    blobs = (snapshot.tobytes(),)
+    failed = refused(dataclasses.replace(start, dataset_dir=str(tmp_path / "junk"), blobs=blobs))
+    assert failed.reason == "DATASET_UNREADABLE"
+    assert "FORMAT_NOT_ALLOWED" in str(failed)
+
+
+def test_unreadable_images_are_reported_one_by_one_up_to_a_limit(tmp_path, harness, start, monkeypatch) -> None:
+    monkeypatch.setattr(start_log, "MAX_UNREADABLE_REPORTED", 3)
+    images = harness.digits(60) + [(bytes([n]) * 9, 0) for n in range(5)]
+    snapshot = harness.write_dataset(tmp_path / "mixed", images)
+    sent = Sent()
+    mixed = dataclasses.replace(start, dataset_dir=str(tmp_path / "mixed"), blobs=(snapshot.tobytes(),))
+    ready = prepare(mixed, sent)
+    assert len([message for message in sent.messages if isinstance(message, ImageUnreadable)]) == 3
+    assert ("warning", "5 images cannot be read and are left out") in ready.remarks
+
+
+def test_a_stop_while_decoding_ends_it(start: StartTraining) -> None:
+    with pytest.raises(Stopped):
+        prepare(start, stopped=True)
+
+
+def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, start: StartTraining) -> None:
+    ready = prepare(start)
+    run = {**ready.run_json(), "numerics": {"precision": "float32", "channels_last": False}, "num_threads": 7}
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**run, "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    directory = tmp_path / checkpoints.name(2, 1)
+    checkpoint_state.write(directory, checkpoint_state.capture(ready.method, ready.optimizer), text)
+    resumed = prepare(dataclasses.replace(start, resume_from=str(directory)))
+    assert resumed.first_step == 2
+    assert not resumed.numerics.channels_last
+    assert resumed.inexact == (
+        "num_threads is 1, and was 7 when the checkpoint was written: the job goes on, but not bit for bit",
+    )
+    other = {**start.settings, "projection_dim": 8}
+    failed = refused(dataclasses.replace(start, resume_from=str(directory), settings=other))
+    assert failed.reason == "CHECKPOINT_INCOMPATIBLE"
+    (directory / checkpoints.STATE).write_bytes(b"")
+    with pytest.raises(CheckpointCorrupt):
+        prepare(dataclasses.replace(start, resume_from=str(directory)))
+
+
+def test_a_job_of_a_release_without_alarms_goes_on_and_one_that_lacks_more_is_incompatible(
+    tmp_path: Path, start: StartTraining
+) -> None:
+    ready = prepare(start)
+    run = {**ready.run_json(), "step": 2, "epoch": 1, "model": ready.model_card("job", 2, 1).to_json()}
+    for lacks, reason in (({"alarms"}, ""), ({"alarms", "num_steps"}, "it lacks num_steps")):
+        directory = tmp_path / str(len(lacks)) / checkpoints.name(2, 1)
+        text = json.dumps({name: value for name, value in run.items() if name not in lacks}).encode()
+        checkpoint_state.write(directory, checkpoint_state.capture(ready.method, ready.optimizer), text)
+        again = dataclasses.replace(start, resume_from=str(directory))
+        if not reason:
+            assert prepare(again).first_step == 2
+        else:
+            failed = refused(again)
+            assert failed.reason == "CHECKPOINT_INCOMPATIBLE"
+            assert reason in str(failed)
+
+
+def test_alarms_and_probe_go_on_with_the_jobs_own_checkpoint_and_not_with_another_jobs(
+    tmp_path: Path, start: StartTraining
+) -> None:
+    ready = prepare(start)
+    ready.alarms.see(1, {"projection_std_ratio": 0.7})
+    ready.probe.learn(torch.randn(64, ready.probe.mean.numel()), torch.arange(64) % 4, torch.tensor(True))
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    for attempt in (0, 1):  # a checkpoint of attempt 0 is the copy of another job's
+        directory = tmp_path / str(attempt) / checkpoints.name(2, attempt)
+        checkpoint_state.write(directory, checkpoint_state.capture(ready.method, ready.optimizer, ready.probe), text)
+        resumed = prepare(dataclasses.replace(start, resume_from=str(directory)))
+        assert (resumed.alarms == ready.alarms) is bool(attempt)
+        assert torch.equal(resumed.probe.weight, ready.probe.weight) is bool(attempt)
+    assert resumed.probe.weight.any()
+
+
+def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(
+    tmp_path: Path, harness: ModuleType
+) -> None:
+    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    start = harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,))
+    ready = prepare(start)
+    assert (ready.images.num_classes, ready.probe.num_classes) == (2, 2)
+    grown = ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120))
+    assert (grown.images.num_classes, grown.probe.num_classes) == (4, 4)
+    assert grown.probe is ready.probe
+
+
+def test_more_labels_than_a_probe_takes_are_told_and_cost_nothing(
+    start: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepare(start).probe is not None
+    monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
+    ready = prepare(start)
+    assert ready.probe is None
+    assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in ready.remarks
+
+
+def test_a_probe_ends_where_labels_that_come_later_are_too_many(
+    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
+    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    assert ready.probe is not None
+    assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe is None
+
+
+def test_a_probe_begins_with_the_first_labels(tmp_path: Path, harness: ModuleType) -> None:
+    images = [(data, -1) for data, _ in harness.digits(60)] + harness.digits(120)[60:]
+    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    begun = Adoption(step=0, epoch=0, num_images=60)
+    settings = harness.settings("moco", precision="float32", max_steps=9)
+    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    assert ready.probe is None
+    assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe.num_classes == 4
+
+
+def test_the_card_describes_the_model(start: StartTraining) -> None:
+    ready = prepare(start)
+    card = ready.model_card("job", 4, 2)
+    settings = methods.from_json(start.settings)
+    assert (card.image_size, card.stem, card.feature_dim) == (16, "small", ready.method.encoder.backbone.feature_dim)
+    assert (card.stem_relu, card.patch_size) == (True, None)
+    assert card.mean == settings.views.normalize.mean
+
+
+def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: StartTraining) -> None:
+    settings = {**start.settings, "backbone": "vit_tiny", "backbone_width": 0.3}
+    ready = prepare(dataclasses.replace(start, settings=settings))
+    assert ready.resolved()["patch_size"] == 2
+    assert "stem" not in ready.resolved(), "it has none"
+    assert ready.remarks[0][1].startswith("backbone vit_tiny, patch_size 2: 64 features, ")
+    card = ready.model_card("job", 4, 2)
+    assert (card.backbone, card.backbone_width, card.patch_size, card.stem) == ("vit_tiny", 0.3, 2, "auto")
+
+
+def test_the_stem_is_chosen_told_and_written_down(start: StartTraining) -> None:
+    ready = prepare(dataclasses.replace(start, settings={**start.settings, "stem_relu": False}))
+    assert ready.resolved()["stem"] == "small"
+    assert ready.remarks[0][1].startswith("backbone resnet9, stem small: 64 features, ")
+    assert ready.model_card("job", 4, 2).stem_relu is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ({"backbone": "vit_tiny", "image_size": 33}, "image_size: 33 pixels are no multiple"),
+        ({"backbone": "vit_tiny", "patch_size": 5}, "nearest: 15 or 20"),
+        ({"backbone": "vit_tiny", "stem": "small"}, "stem has no effect on backbone 'vit_tiny'"),
+        ({"patch_size": 4}, "patch_size has no effect on backbone 'resnet9'"),
+        ({"stem": "imagenet", "stem_relu": False}, "stem_relu: only the small stem"),
+    ],
+)
+def test_what_a_backbone_cannot_be_is_refused(start: StartTraining, overrides: dict[str, object], why: str) -> None:
+    values = {**start.settings, "backbone_width": 1.0, **overrides}
+    failed = refused(dataclasses.replace(start, settings=values))
+    assert failed.reason == "CONFIG_INVALID"
+    assert why in str(failed)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, start: StartTraining) -> StartTraining:
+    """The job, beginning with weights of the operator's."""
+    (tmp_path / "weights").mkdir()
+    torch.manual_seed(77)
+    theirs = backbones.build("resnet9", width=0.125, image_size=16)
+    save_file(theirs.state_dict(), tmp_path / "weights" / "mine.safetensors")
+    settings = {**start.settings, "backbone_weights": "mine.safetensors"}
+    return dataclasses.replace(start, settings=settings, weights_dir=str(tmp_path / "weights"))
+
+
+def test_a_job_begins_with_the_operators_weights_and_says_which(tmp_path: Path, weights: StartTraining) -> None:
+    ready = prepare(weights)
+    theirs = load_file(tmp_path / "weights" / "mine.safetensors")
+    found = ready.method.encoder.backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in theirs.items())
+    sha256 = hashlib.sha256((tmp_path / "weights" / "mine.safetensors").read_bytes()).hexdigest()
+    assert ready.remarks[1] == ("info", f"it begins with mine.safetensors, SHA-256 {sha256}")
+    assert ready.run_json()["initial_weights"] == {"file": "mine.safetensors", "sha256": sha256}
+
+
+def test_a_resumed_job_takes_its_checkpoint_and_still_says_what_it_began_with(
+    tmp_path: Path, weights: StartTraining
+) -> None:
+    ready = prepare(weights)
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    directory = tmp_path / checkpoints.name(2, 1)
+    checkpoint_state.write(directory, checkpoint_state.capture(ready.method, ready.optimizer), text)
+    (tmp_path / "weights" / "mine.safetensors").unlink()
+    resumed = prepare(dataclasses.replace(weights, resume_from=str(directory)))
+    assert resumed.run_json()["initial_weights"] == ready.run_json()["initial_weights"]
+    assert not any("begins with" in text for _, text in resumed.remarks)
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
+    weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_builder", lambda *_: pytest.fail("decoding began"))
+    failed = refused(dataclasses.replace(weights, settings={**weights.settings, "stem": "imagenet"}))
+    assert failed.reason == "CONFIG_INVALID"
+    assert "of another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
+    gone = {**weights.settings, "backbone_weights": "gone.safetensors"}
+    assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone)))
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_images_are_decoded(
+    tmp_path: Path, weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_builder", lambda *_: pytest.fail("decoding began"))
+    theirs = load_file(tmp_path / "weights" / "mine.safetensors")
+    theirs["conv1.weight"][3] = torch.nan
+    save_file(theirs, tmp_path / "weights" / "mine.safetensors")
+    failed = refused(weights)
+    assert (failed.reason, failed.hint) == (
+        "CONFIG_INVALID",
+        "Replace the file on the server, and create the job again.",
+    )
+    expected = (
+        "backbone_weights: 'mine.safetensors' is damaged: the weights are not finite: conv1.weight (27 of 216 values)"
+    )
+    assert str(failed) == expected
+
+
+@pytest.mark.parametrize("file", [checkpoints.BACKBONE, checkpoints.STATE])
+def test_a_checkpoint_that_is_not_finite_is_corrupt(tmp_path: Path, start: StartTraining, file: str) -> None:
+    ready = prepare(start)
+    tensors = checkpoint_state.capture(ready.method, ready.optimizer)
+    name = next(name for name in tensors[file] if file == checkpoints.BACKBONE or name.startswith("optimizer.0."))
+    tensors[file][name].view(-1)[0] = torch.inf
+    card = ready.model_card("job", 2, 1)
+    text = json.dumps({**ready.run_json(), "step": 2, "epoch": 1, "model": card.to_json()}).encode()
+    directory = tmp_path / checkpoints.name(2, 1)
+    checkpoint_state.write(directory, tensors, text)
+    failed = refused(dataclasses.replace(start, resume_from=str(directory)))
+    assert failed.reason == "CHECKPOINT_CORRUPT"
+    assert "000000002-1: the weights are not finite: " in str(failed)
+    assert " (1 of " in str(failed)
+
+
+def test_a_checkpoint_says_how_float32_was_computed_and_an_older_one_need_not(start: StartTraining) -> None:
+    written = prepare(start).run_json()["numerics"]
+    assert written.pop("float32_products") == "ieee"
+    assert Numerics(**written).float32_products == "ieee"
+
+
+def test_without_a_file_nothing_is_said_of_one(start: StartTraining) -> None:
+    ready = prepare(start)
+    assert ready.run_json()["initial_weights"] is None
+    assert not any("begins with" in text for _, text in ready.remarks)

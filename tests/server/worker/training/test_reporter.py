@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import math
+import mmap
+
+import pytest
+import torch
+from torch import Tensor
+
+from manyview_server.learn.evaluation import collapse
+from manyview_server.learn.evaluation.alarms import Alarms
+from manyview_server.learn.step import StepResult
+from manyview_server.messages.message import Message
+from manyview_server.messages.training import AlertRaised, ScalarsLogged
+from manyview_server.worker.training.reporter import StepReporter, rss_bytes
+from manyview_server.worker.training_failed import TrainingFailed
+
+
+class Sent:
+    """A channel that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def result(
+    loss: float = 1.0, accepted: bool = True, representation: Tensor | None = None, projection: Tensor | None = None
+) -> StepResult:
+    return StepResult(
+        loss=torch.tensor(loss),
+        accepted=torch.tensor(accepted),
+        gradient_norm=torch.tensor(2.0),
+        learning_rate=0.5,
+        representation=normal(64, 16) if representation is None else representation,
+        projection=projection,
+        scalars={"bank_fill": torch.tensor(0.25)},
+    )
+
+
+def reporter_for(sent: Sent, every_steps: int = 1, batch_size: int = 32, on_collapse: str = "warn") -> StepReporter:
+    return StepReporter(sent, every_steps=every_steps, batch_size=batch_size, alarms=Alarms(), on_collapse=on_collapse)
+
+
+def test_a_step_is_reported_when_the_next_one_is_done() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent)
+    reporter.step_done(1, 0, result(loss=3.0))
+    assert sent.messages == []
+    reporter.step_done(2, 0, result())
+    (first,) = sent.messages
+    assert isinstance(first, ScalarsLogged)
+    assert (first.step, first.values["loss"], first.values["bank_fill"]) == (1, 3.0, 0.25)
+    assert first.values["learning_rate"] == 0.5
+    assert 0.9 < first.values["representation_std_ratio"] < 1.1
+    assert first.values["memory_bytes"] > 1e6
+    reporter.flush()
+    reporter.flush()
+    assert [message.step for message in sent.messages] == [1, 2]
+
+
+def test_only_every_nth_step_is_reported_and_its_rate_is_that_of_all_steps_between() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=4)
+    for step in range(1, 9):
+        reporter.step_done(step, 0, result())
+    reporter.flush()
+    assert [message.step for message in sent.messages] == [4, 8]
+    values = sent.messages[0].values
+    assert values["images_per_second"] == pytest.approx(32 * 1000 / values["step_ms"])
+
+
+def test_time_spent_elsewhere_is_not_counted() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, batch_size=1)
+    reporter.exclude(1e9)
+    reporter.step_done(1, 0, result())
+    reporter.flush()
+    assert sent.messages[0].values["images_per_second"] == pytest.approx(1e9)
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"), [(result(math.nan, False), "the loss of step 7"), (result(1.0, False), "the gradient of step 7")]
+)
+def test_a_step_that_is_not_finite_is_skipped_counted_and_told_once(bad: StepResult, what: str) -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=2, batch_size=1)
+    for step in range(5, 12):
+        reporter.step_done(step, 0, bad if step in (7, 8, 10) else result())
+    reporter.flush()
+    (alert,) = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    assert (alert.step, alert.reason) == (7, "NON_FINITE_STEP")
+    assert what in alert.message
+    rows = {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+    assert {step: values["skipped_steps"] for step, values in rows.items()} == {6: 0, 8: 2, 10: 3}
+    assert "loss" in rows[6]
+    assert all(math.isfinite(value) for values in rows.values() for value in values.values())
+
+
+def test_three_steps_in_a_row_that_are_not_finite_end_training_even_if_none_is_one_to_report() -> None:
+    reporter = reporter_for(Sent(), every_steps=100, batch_size=1)
+    for step in (6, 7, 8):
+        reporter.step_done(step, 0, result(math.nan, False))
+    with pytest.raises(TrainingFailed, match="loss of step 8") as failed:
+        reporter.step_done(9, 0, result())
+    assert failed.value.reason == "NON_FINITE_LOSS"
+    assert failed.value.hint
+
+
+def scalars(sent: Sent) -> dict[int, dict[str, float]]:
+    return {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+
+
+def test_a_logged_step_tells_how_its_features_lie() -> None:
+    """Two views of 32 images, the second one the first with noise."""
+    view = normal(32, 16)
+    rows = torch.cat([view, view + 0.1 * normal(32, 16, seed=1)])
+    projection = torch.cat([torch.ones(64, 1), 0.01 * normal(64, 7)], dim=1)
+    sent = Sent()
+    reporter = reporter_for(sent)
+    reporter.step_done(1, 0, result(representation=rows, projection=projection))
+    reporter.flush()
+    values = scalars(sent)[1]
+    assert values["representation_std"] == pytest.approx(collapse.representation_std(rows).item())
+    assert values["representation_std_ratio"] == pytest.approx(4 * collapse.representation_std(rows).item())
+    assert values["projection_std_ratio"] == pytest.approx(8**0.5 * values["projection_std"])
+    assert values["projection_std_ratio"] < 0.05
+    assert values["alignment"] == pytest.approx(collapse.alignment(rows.view(2, 32, 16)).item())
+    assert values["alignment"] < 0.02
+    assert values["uniformity"] == pytest.approx(collapse.uniformity(view).item())
+    assert values["effective_rank"] == pytest.approx(collapse.effective_rank(view).item())
+
+
+def test_one_view_has_no_alignment_and_no_projections_no_spread() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, batch_size=64)
+    reporter.step_done(1, 0, result())
+    reporter.flush()
+    assert "uniformity" in scalars(sent)[1]
+    assert not {"alignment", "projection_std", "projection_std_ratio"} & scalars(sent)[1].keys()
+
+
+def test_what_grows_with_the_square_of_the_batch_is_taken_of_256_rows() -> None:
+    rows = normal(600, 300)
+    sent = Sent()
+    reporter = reporter_for(sent, batch_size=300)
+    reporter.step_done(1, 0, result(representation=rows))
+    reporter.flush()
+    assert scalars(sent)[1]["effective_rank"] == pytest.approx(collapse.effective_rank(rows[:256]).item())
+    assert scalars(sent)[1]["uniformity"] == pytest.approx(collapse.uniformity(rows[:256]).item())
+
+
+def test_features_that_are_not_finite_are_no_error_and_no_scalar() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent)
+    reporter.step_done(1, 0, result(math.nan, False, representation=torch.full((64, 16), math.nan)))
+    reporter.flush()
+    assert not {"effective_rank", "representation_std", "uniformity", "alignment"} & scalars(sent)[1].keys()
+
+
+def collapse_after(step: int, reporter: StepReporter, last: int) -> None:
+    for now in range(1, last + 1):
+        projection = normal(64, 8) if now <= step else torch.ones(64, 8)
+        reporter.step_done(now, 0, result(projection=projection))
+    reporter.flush()
+
+
+@pytest.mark.parametrize(
+    ("on_collapse", "alerts", "stops"), [("warn", 1, False), ("stop", 1, True), ("ignore", 0, False)]
+)
+def test_a_collapse_is_told_or_stops_or_is_ignored(on_collapse: str, alerts: int, stops: bool) -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=10, on_collapse=on_collapse)
+    collapse_after(105, reporter, 330)
+    found = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    assert [(alert.step, alert.reason) for alert in found] == [(210, "COLLAPSE")] * alerts
+    assert all("learning_rate" in alert.message for alert in found)
+    assert (reporter.alarm is not None) is stops
+
+
+def test_a_collapse_between_the_first_step_and_the_first_logged_one_is_seen_too() -> None:
+    """The first step's spread is what the later ones are compared with."""
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=50)
+    for now in range(1, 401):
+        spread = 1.0 if now == 1 else 0.2
+        projection = torch.cat([torch.ones(64, 1), spread * normal(64, 1)], dim=1)
+        reporter.step_done(now, 0, result(projection=projection))
+    reporter.flush()
+    (alert,) = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    assert (alert.step, alert.reason) == (250, "COLLAPSE")
+
+
+def test_no_alarm_comes_of_a_step_that_was_skipped() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=10)
+    for now in range(1, 600):
+        bad = now % 10 == 0
+        reporter.step_done(now, 0, result(accepted=not bad, projection=torch.ones(64, 8) if bad else normal(64, 8)))
+    reporter.flush()
+    assert {message.reason for message in sent.messages if isinstance(message, AlertRaised)} == {"NON_FINITE_STEP"}
+
+
+def test_resident_memory_is_that_of_this_process() -> None:
+    with mmap.mmap(-1, 120_000_000) as held:  # not from an allocator, which may have so much to give
+        before = rss_bytes()
+        for page in range(0, len(held), mmap.PAGESIZE):
+            held[page] = 1
+        assert rss_bytes() - before > 100_000_000

@@ -1,0 +1,172 @@
+"""A real worker process at the end of a socketpair, and small data sets on disk for it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from manyview_server.learn import methods
+from manyview_server.link import decode_notes
+from manyview_server.link.blocking import Link
+from manyview_server.link.decode_notes import DecodeNotes
+from manyview_server.link.frames import LinkClosed
+from manyview_server.messages.message import Message
+from manyview_server.messages.training import StartTraining
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardWriter, image_id_of
+
+TIMEOUT_S = 45.0
+MessageType = TypeVar("MessageType", bound=Message)
+
+
+class Worker:
+    """A started worker. Every wait for a message ends after `TIMEOUT_S`."""
+
+    def __init__(self, kind: str) -> None:
+        ours, theirs = socket.socketpair()
+        notes_fd = decode_notes.allocate()
+        self.notes = DecodeNotes(notes_fd)
+        descriptors = ["--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd)]
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "manyview_server.worker", kind, *descriptors],
+                pass_fds=[theirs.fileno(), notes_fd],
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+            )
+        os.close(notes_fd)
+        ours.settimeout(TIMEOUT_S)
+        self.link = Link(ours)
+        self.received: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.link.send(message)
+
+    def until(self, kind: type[MessageType], fits: Callable[[Any], bool] = lambda _: True) -> MessageType:
+        """The next message of that kind that fits; those before it are kept in `received`."""
+        while True:
+            message = self.link.receive()
+            self.received.append(message)
+            if isinstance(message, kind) and fits(message):
+                return message
+
+    def of(self, kind: type[MessageType]) -> list[MessageType]:
+        return [message for message in self.received if isinstance(message, kind)]
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> int:
+        """End the link; the worker exits by itself."""
+        self.link.close()
+        try:
+            return self.process.wait(timeout=10)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        self.link.close()
+
+
+def drain(link: Link) -> None:
+    """Read what comes, in a thread, and forget it."""
+
+    def read() -> None:
+        try:
+            while True:
+                link.receive()
+        except LinkClosed:
+            pass
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def picture(label: int, seed: int, side: int = 16) -> np.ndarray[Any, Any]:
+    """A bright bar on noise, its direction and place given by the label: classes that a network can tell apart."""
+    generator = np.random.default_rng(1000 * label + seed)
+    pixels = generator.integers(0, 60, (side, side, 3), dtype=np.uint8)
+    at = 2 + 3 * (label // 2) % (side - 4)
+    color = generator.integers(150, 256, 3)
+    if label % 2:
+        pixels[at : at + 3] = color
+    else:
+        pixels[:, at : at + 3] = color
+    return pixels
+
+
+def encoded(pixels: np.ndarray[Any, Any], kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_dataset(directory: Path, images: list[tuple[bytes, int]]) -> np.ndarray[Any, Any]:
+    """The images (bytes, label) as a shard; gives the snapshot."""
+    directory.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(directory)
+    rows = np.zeros(len(images), SNAPSHOT_DTYPE)
+    for row, (data, label) in zip(rows, images, strict=True):
+        digest = hashlib.sha256(data).digest()
+        image_id = image_id_of(digest)
+        place = writer.append(image_id, "png", data, {"sha256": digest.hex(), "key": "", "label": str(label)})
+        row["image_id"], row["label"], row["length"] = image_id, label, len(data)
+        row["shard"], row["offset"] = place
+        row["width"] = row["height"] = 16
+    writer.sync()
+    writer.close()
+    return rows
+
+
+def digits(count: int, classes: int = 4) -> list[tuple[bytes, int]]:
+    return [(encoded(picture(i % classes, i)), i % classes) for i in range(count)]
+
+
+def settings(method: str = "moco", **overrides: Any) -> dict[str, Any]:
+    """A job that takes a second: the smallest network on 16 x 16 pixels."""
+    small = {
+        "backbone": "resnet9",
+        "backbone_width": 0.125,
+        "image_size": 16,
+        "batch_size": 16,
+        "epochs": 2,
+        "log_every_steps": 1,
+        "projection_dim": 16,
+        "evaluation": {"knn_every_epochs": 1, "knn_k": 5, "knn_holdout_fraction": 0.3},
+    }
+    return methods.to_json(methods.resolve(method, small | overrides))
+
+
+def start_training(
+    directory: Path, snapshot: np.ndarray[Any, Any], values: dict[str, Any], **other: Any
+) -> StartTraining:
+    fields: dict[str, Any] = {
+        "train_job": "job",
+        "attempt": 1,
+        "settings": values,
+        "dataset_dir": str(directory / "dataset"),
+        "checkpoint_dir": str(directory / "checkpoints"),
+        "resume_from": "",
+        "device": "cpu",
+        "num_threads": 1,
+        "cache_bytes": 1 << 30,
+        "blobs": (snapshot.tobytes(),),
+    }
+    return StartTraining(**{**fields, **other})
