@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.embedding.model_cache import ModelKey, load
 from manyview_server.worker.selecting import selector
 from manyview_server.worker.training.trainer import Trainer
+from support.learning import worker_harness
 from support.learning.pretend_device import DEVICE, pretending
 from support.learning.training import FIXED, Sent, changed, losses
 
@@ -35,11 +35,11 @@ N, D = 200, 8
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> StartTraining:
+def start(tmp_path_factory: pytest.TempPathFactory) -> StartTraining:
     directory = tmp_path_factory.mktemp("job")
-    snapshot = harness.write_dataset(directory / "dataset", harness.digits(90))
-    settings = harness.settings("moco", epochs=2, **FIXED)
-    return harness.start_training(directory, snapshot, settings)
+    snapshot = worker_harness.write_dataset(directory / "dataset", worker_harness.digits(90))
+    settings = worker_harness.settings("moco", epochs=2, **FIXED)
+    return worker_harness.start_training(directory, snapshot, settings)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,17 +29,18 @@ from manyview_server.worker.channel import EXIT_ORPHANED
 from manyview_server.worker.embedding.embedder import Embedder
 from manyview_server.worker.embedding.model_cache import EmbeddingModel
 from manyview_server.worker.preprocess import Preprocess
+from support.learning import worker_harness
 
 
 @pytest.fixture(scope="module")
-def method(harness: ModuleType) -> Method:
-    return build_method(methods.from_json(harness.settings("simclr")), 64)
+def method() -> Method:
+    return build_method(methods.from_json(worker_harness.settings("simclr")), 64)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, method: Method) -> str:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, method: Method) -> str:
     """A checkpoint of `method`, as a trainer writes it."""
-    values = harness.settings("simclr")
+    values = worker_harness.settings("simclr")
     settings = methods.from_json(values)
     card = ModelCard(
         train_job="job",
@@ -67,8 +68,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType, me
 
 
 @pytest.fixture(scope="module")
-def worker(harness: ModuleType) -> Iterator[Any]:
-    with harness.Worker("embedder") as started:
+def worker() -> Iterator[Any]:
+    with worker_harness.Worker("embedder") as started:
         started.send(StartEmbedding(device="cpu", num_threads=1))
         yield started
         assert started.close() == EXIT_ORPHANED
@@ -109,13 +110,13 @@ def rows(done: EmbedDone, dtype: str = "<f4") -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pixels(harness: ModuleType) -> list[np.ndarray]:
-    return [harness.picture(number % 4, number) for number in range(40)]
+def pixels() -> list[np.ndarray]:
+    return [worker_harness.picture(number % 4, number) for number in range(40)]
 
 
 @pytest.fixture(scope="module")
-def blobs(harness: ModuleType, pixels: list[np.ndarray]) -> list[bytes]:
-    return [harness.encoded(image) for image in pixels]
+def blobs(pixels: list[np.ndarray]) -> list[bytes]:
+    return [worker_harness.encoded(image) for image in pixels]
 
 
 def expected(method: Method, pixels: list[np.ndarray], feature: Any = "backbone") -> np.ndarray:
@@ -198,11 +199,11 @@ def test_a_plain_backbone_embeds_and_other_numbers_of_threads_change_nothing(wor
 
 
 def test_stored_images_are_read_from_their_shards_and_each_bad_one_costs_its_own_row(
-    embed, method, harness, pixels, tmp_path: Path
+    embed, method, pixels, tmp_path: Path
 ) -> None:
-    files = [(harness.encoded(image), 0) for image in pixels[:6]]
+    files = [(worker_harness.encoded(image), 0) for image in pixels[:6]]
     files[2] = (b"junk", 0)
-    snapshot = harness.write_dataset(tmp_path / "stored", files)
+    snapshot = worker_harness.write_dataset(tmp_path / "stored", files)
     snapshot["offset"][3] += 512
     snapshot["shard"][4] = 7
     quarantined = int(snapshot["image_id"][5])
@@ -222,8 +223,8 @@ def test_stored_images_are_read_from_their_shards_and_each_bad_one_costs_its_own
     assert np.isnan(rows(done)[2:]).all()
 
 
-def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed, harness, tmp_path: Path) -> None:
-    snapshot = harness.write_dataset(tmp_path / "stored", harness.digits(2))
+def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed, tmp_path: Path) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path / "stored", worker_harness.digits(2))
     done = embed(16, [snapshot.tobytes()], dataset_dir=str(tmp_path / "elsewhere"))
     assert [error.reason for error in done.errors] == ["IMAGE_LOST"] * 2
     assert embed(17, [b""], dataset_dir=str(tmp_path / "stored")).reason == "NO_IMAGES"

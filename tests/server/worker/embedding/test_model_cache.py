@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from manyview_server.worker.embedding.model_cache import (
     fold_batch_norms,
     load,
 )
+from support.learning import worker_harness
 
 CPU = torch.device("cpu")
 
@@ -67,11 +67,11 @@ def test_a_network_of_another_kind_embeds_as_it_is(name: str, tmp_path: Path) ->
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, harness: ModuleType) -> Callable[..., tuple[Path, Method]]:
+def checkpoint(tmp_path: Path) -> Callable[..., tuple[Path, Method]]:
     """Writes a checkpoint of a fresh job as a trainer does; gives its directory and what was trained."""
 
     def write(precision: str = "float32", card: dict[str, Any] | None = None, **overrides: Any) -> tuple[Path, Method]:
-        settings = methods.from_json(harness.settings("simclr", **overrides))
+        settings = methods.from_json(worker_harness.settings("simclr", **overrides))
         method = build_method(settings, 64)
         with_statistics(method)
         chosen = {"stem": "auto", "patch_size": None, **method.encoder.backbone.chosen}

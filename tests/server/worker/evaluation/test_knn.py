@@ -15,6 +15,7 @@ from manyview_server.worker.evaluation import knn
 from manyview_server.worker.evaluation.knn import KnnEvaluation, Split, split
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.precision import Numerics
+from support.learning import worker_harness
 
 CPU = torch.device("cpu")
 FLOAT32 = Numerics(precision="float32", channels_last=True)
@@ -22,9 +23,9 @@ BFLOAT16 = Numerics(precision="bfloat16", channels_last=True)
 
 
 @pytest.fixture
-def images(harness) -> ImageCache:
+def images() -> ImageCache:
     labels = torch.arange(200) % 4
-    pixels = np.stack([harness.picture(label, seed) for seed, label in enumerate(labels.tolist())])
+    pixels = np.stack([worker_harness.picture(label, seed) for seed, label in enumerate(labels.tolist())])
     return ImageCache(
         storage=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         sizes=torch.full((200, 2), 16),

@@ -16,6 +16,7 @@ from manyview_server.worker.images import cache as image_cache
 from manyview_server.worker.images import decoder, scratch
 from manyview_server.worker.images.cache import CacheBuilder, ImageCache, choose_size
 from manyview_server.worker.images.scratch import ScratchDiskFull
+from support.learning import worker_harness
 
 
 def decode(directory: Path, snapshot: np.ndarray, size: int = 16, **changes) -> ImageCache:
@@ -38,9 +39,11 @@ def builder(directory: Path, size: int = 16, **changes) -> CacheBuilder:
     return CacheBuilder(**{**options, **changes})
 
 
-def test_every_image_lies_in_its_row_whatever_the_number_of_threads(tmp_path: Path, harness) -> None:
-    pictures = [harness.picture(i % 3, i) for i in range(150)]
-    snapshot = harness.write_dataset(tmp_path, [(harness.encoded(p), i % 3) for i, p in enumerate(pictures)])
+def test_every_image_lies_in_its_row_whatever_the_number_of_threads(tmp_path: Path) -> None:
+    pictures = [worker_harness.picture(i % 3, i) for i in range(150)]
+    snapshot = worker_harness.write_dataset(
+        tmp_path, [(worker_harness.encoded(p), i % 3) for i, p in enumerate(pictures)]
+    )
     one, three = decode(tmp_path, snapshot, num_threads=1), decode(tmp_path, snapshot, num_threads=3)
     assert np.array_equal(one.pixels.permute(0, 2, 3, 1).numpy(), np.stack(pictures))
     assert torch.equal(one.pixels, three.pixels)
@@ -49,17 +52,17 @@ def test_every_image_lies_in_its_row_whatever_the_number_of_threads(tmp_path: Pa
     assert one.location == "device"
 
 
-def test_any_shape_becomes_a_square_with_its_true_size_beside_it(tmp_path: Path, harness) -> None:
+def test_any_shape_becomes_a_square_with_its_true_size_beside_it(tmp_path: Path) -> None:
     wide = np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8)
-    found = decode(tmp_path, harness.write_dataset(tmp_path, [(harness.encoded(wide), 0)]), size=24)
+    found = decode(tmp_path, worker_harness.write_dataset(tmp_path, [(worker_harness.encoded(wide), 0)]), size=24)
     assert found.pixels.shape == (1, 3, 24, 24)
     assert found.sizes.tolist() == [[20, 50]]
 
 
-def test_unreadable_images_are_named_and_the_others_are_kept(tmp_path: Path, harness) -> None:
-    images = harness.digits(6)
+def test_unreadable_images_are_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    images = worker_harness.digits(6)
     images[2] = (b"junk", 0)
-    snapshot = harness.write_dataset(tmp_path, images)
+    snapshot = worker_harness.write_dataset(tmp_path, images)
     snapshot["image_id"][4] += 1  # what is stored is not what the index says
     snapshot["shard"][5] = 9  # lost with its shard
     found = decode(tmp_path, snapshot)
@@ -69,8 +72,8 @@ def test_unreadable_images_are_named_and_the_others_are_kept(tmp_path: Path, har
     assert by_id == {ids[2]: "FORMAT_NOT_ALLOWED", ids[4]: "CHECKSUM_MISMATCH", ids[5]: "IMAGE_LOST"}
 
 
-def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path, harness) -> None:
-    snapshot = harness.write_dataset(tmp_path, harness.digits(20))
+def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     filed, held = decode(tmp_path, snapshot, cache_bytes=100), decode(tmp_path, snapshot)
     assert filed.location == "file"
     assert torch.equal(filed.pixels, held.pixels)
@@ -79,15 +82,15 @@ def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path,
 
 @pytest.mark.parametrize(("available_images", "location"), [(50, "device"), (39, "file")])
 def test_images_stay_in_memory_only_while_half_of_what_is_available_holds_them(
-    tmp_path: Path, harness, monkeypatch, available_images, location
+    tmp_path: Path, monkeypatch, available_images, location
 ) -> None:
     memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
     monkeypatch.setattr(image_cache, "host_memory", lambda: memory)
-    assert decode(tmp_path, harness.write_dataset(tmp_path, harness.digits(20))).location == location
+    assert decode(tmp_path, worker_harness.write_dataset(tmp_path, worker_harness.digits(20))).location == location
 
 
-def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Path, harness, monkeypatch) -> None:
-    snapshot = harness.write_dataset(tmp_path, harness.digits(20))
+def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Path, monkeypatch) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     monkeypatch.setattr(scratch, "free_bytes", lambda directory: 20 * 768)
     monkeypatch.setattr(scratch, "reserve_bytes", lambda directory: 1)
     monkeypatch.setattr(decoder, "decode", lambda data: pytest.fail("decoded"))
@@ -97,20 +100,18 @@ def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Pa
 
 @pytest.mark.parametrize(("available_images", "refused"), [(26, False), (24, True)])
 def test_a_full_disk_beside_memory_that_holds_the_images_stops_no_training(
-    tmp_path: Path, harness, monkeypatch, available_images, refused
+    tmp_path: Path, monkeypatch, available_images, refused
 ) -> None:
     memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
     monkeypatch.setattr(image_cache, "host_memory", lambda: memory)
     monkeypatch.setattr(scratch, "free_bytes", lambda directory: 0)
-    snapshot = harness.write_dataset(tmp_path, harness.digits(20))
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     with pytest.raises(ScratchDiskFull) if refused else nullcontext():
         assert decode(tmp_path, snapshot).location == "device"
 
 
-def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(
-    tmp_path: Path, harness, monkeypatch
-) -> None:
-    snapshot = harness.write_dataset(tmp_path, harness.digits(12))
+def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(tmp_path: Path, monkeypatch) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(12))
     growing = builder(tmp_path, cache_bytes=100)
     cache = growing.decode(snapshot[:10], go_on)
     more = growing.decode(snapshot[10:], go_on)
@@ -121,18 +122,16 @@ def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(
     assert len(growing.extend(cache, more).storage) == 20
 
 
-def test_a_stop_leaves_the_rest_unread(tmp_path: Path, harness) -> None:
-    snapshot = harness.write_dataset(tmp_path, harness.digits(20))
+def test_a_stop_leaves_the_rest_unread(tmp_path: Path) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     assert not builder(tmp_path).decode(snapshot, lambda: True).pixels.any()
 
 
 @pytest.mark.parametrize("cache_bytes", [1 << 30, 20 * 768, 100])
-def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once(
-    tmp_path, harness, cache_bytes
-) -> None:
-    images = harness.digits(40)
+def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once(tmp_path, cache_bytes) -> None:
+    images = worker_harness.digits(40)
     images[25] = (b"junk", 3)
-    snapshot = harness.write_dataset(tmp_path, images)
+    snapshot = worker_harness.write_dataset(tmp_path, images)
     whole = decode(tmp_path, snapshot)
     growing = builder(tmp_path, cache_bytes=cache_bytes)
     cache = first = growing.decode(snapshot[:10], go_on)
@@ -149,8 +148,8 @@ def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once
     assert cache.location == ("device" if cache_bytes > 100 and len(cache.storage) * 768 <= cache_bytes else "file")
 
 
-def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path, harness) -> None:
-    snapshot = harness.write_dataset(tmp_path, harness.digits(5))
+def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(5))
     other_id, image_id = snapshot["image_id"][[0, 3]].tolist()
     found = decode(tmp_path, snapshot, quarantined={image_id: "DECODER_CRASHED", other_id: "DECODE_TOO_SLOW"})
     told = [(image.image_id, image.reason) for image in found.unreadable]
@@ -158,9 +157,9 @@ def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path, harne
     assert found.readable.tolist() == [False, True, True, False, True]
 
 
-def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path, harness, monkeypatch) -> None:
-    images = harness.digits(150)
-    snapshot = harness.write_dataset(tmp_path, images)
+def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path, monkeypatch) -> None:
+    images = worker_harness.digits(150)
+    snapshot = worker_harness.write_dataset(tmp_path, images)
     notes, seen = DecodeNotes.private(), []
     decode_really = decoder.decode
 

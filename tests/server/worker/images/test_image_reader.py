@@ -3,18 +3,18 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from manyview_server.store.images.shards import ShardReader
 from manyview_server.worker.images import image_reader
 from manyview_server.worker.images.decoder import DecodeError
+from support.learning import worker_harness
 
 
-def test_the_bytes_that_were_sent_or_a_reason(harness: ModuleType, tmp_path: Path) -> None:
-    files = harness.digits(2)
-    rows = harness.write_dataset(tmp_path, files)
+def test_the_bytes_that_were_sent_or_a_reason(tmp_path: Path) -> None:
+    files = worker_harness.digits(2)
+    rows = worker_harness.write_dataset(tmp_path, files)
     reader = ShardReader(tmp_path)
     assert image_reader.read(reader, rows[1]) == files[1][0]
     moved = rows[1].copy()
@@ -32,9 +32,9 @@ def test_the_bytes_that_were_sent_or_a_reason(harness: ModuleType, tmp_path: Pat
 
 @pytest.mark.parametrize(("number", "is_lost"), [(errno.EIO, True), (errno.ENOENT, True), (errno.EMFILE, False)])
 def test_want_of_descriptors_says_nothing_about_an_image(
-    harness: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_lost: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_lost: bool
 ) -> None:
-    rows = harness.write_dataset(tmp_path, harness.digits(1))
+    rows = worker_harness.write_dataset(tmp_path, worker_harness.digits(1))
 
     def refuse(*_: object) -> bytes:
         raise OSError(number, os.strerror(number))

@@ -6,7 +6,6 @@ import hashlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from manyview_server.worker.images.guarded_decoder import GuardedDecoder
 from manyview_server.worker.previewing import previewer
 from manyview_server.worker.training import trainer
 from manyview_server.worker.training.feed import Feed
+from support.learning import worker_harness
 from support.service import plugins
 from support.service.plugins import POSTERIZE
 
@@ -64,23 +64,23 @@ class Seen:
     views: list[Tensor]
 
 
-def pictures(harness: ModuleType, count: int) -> dict[int, bytes]:
+def pictures(count: int) -> dict[int, bytes]:
     """Files by image id, in several shapes, as JPEG and PNG."""
     random = np.random.default_rng(0)
     files = []
     for index in range(count):
         height, width = SHAPES[index % len(SHAPES)]
         small = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        files.append(harness.encoded(np.asarray(small.resize((width, height))), "JPEG" if index % 2 else "PNG"))
+        files.append(worker_harness.encoded(np.asarray(small.resize((width, height))), "JPEG" if index % 2 else "PNG"))
     return {image_id_of(hashlib.sha256(file).digest()): file for file in files}
 
 
 def trained(
-    harness: ModuleType, directory: Path, monkeypatch: pytest.MonkeyPatch, method: str = "simclr", **overrides: Any
+    directory: Path, monkeypatch: pytest.MonkeyPatch, method: str = "simclr", **overrides: Any
 ) -> tuple[dict[str, Any], dict[int, bytes], list[Seen]]:
     """Two epochs of a job, in this process: its resolved settings, its images by id, and what its steps saw."""
-    files = pictures(harness, 40)
-    snapshot = harness.write_dataset(directory / "dataset", [(file, 0) for file in files.values()])
+    files = pictures(40)
+    snapshot = worker_harness.write_dataset(directory / "dataset", [(file, 0) for file in files.values()])
     seen: list[Seen] = []
 
     def make(images: Tensor, sizes: Tensor, image_ids: Tensor, *arguments: Any, epoch: int, **options: Any) -> Any:
@@ -89,9 +89,9 @@ def trained(
         return views
 
     monkeypatch.setattr(trainer, "make_views", make)
-    settings = harness.settings(method, **FIXED, **overrides)
+    settings = worker_harness.settings(method, **FIXED, **overrides)
     sent = Sent()
-    assert trainer.Trainer(sent, harness.start_training(directory, snapshot, settings)).train() == "succeeded"
+    assert trainer.Trainer(sent, worker_harness.start_training(directory, snapshot, settings)).train() == "succeeded"
     (started,) = (message for message in sent.received if isinstance(message, TrainingStarted))
     assert any(isinstance(message, ScalarsLogged) for message in sent.received)
     return {**settings, **started.resolved}, files, seen
@@ -110,10 +110,10 @@ def pixels(png: bytes) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("decode_size", [24, 96])
 def test_a_preview_is_what_the_trainer_saw_bit_for_bit(
-    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch, decode_size: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decode_size: int
 ) -> None:
     overrides = {"views": EVERYTHING, "decode_size": decode_size, "epochs": 2, "seed": 5}
-    settings, files, seen = trained(harness, tmp_path, monkeypatch, **overrides)
+    settings, files, seen = trained(tmp_path, monkeypatch, **overrides)
     assert [step.epoch for step in seen] == [0, 0, 1, 1]
     normalize = PRESETS["byol"].normalize
     for step in seen[::3]:
@@ -131,10 +131,10 @@ def test_a_preview_is_what_the_trainer_saw_bit_for_bit(
 
 
 def test_a_job_with_views_of_several_sizes_is_replayed_as_it_saw_them(
-    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = {"views": {"preset": "dino"}, "decode_size": 40, "image_size": 24, "epochs": 1}
-    settings, files, seen = trained(harness, tmp_path, monkeypatch, method="dino", **overrides)
+    settings, files, seen = trained(tmp_path, monkeypatch, method="dino", **overrides)
     step = seen[-1]
     done = previewer.answer(request(settings, [files[image_id] for image_id in step.image_ids], step.epoch))
     assert isinstance(done, PreviewDone)
@@ -148,10 +148,10 @@ def test_a_job_with_views_of_several_sizes_is_replayed_as_it_saw_them(
 
 
 def test_one_image_alone_is_as_in_its_batch_to_the_last_bit_of_a_float(
-    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, files, seen = trained(harness, tmp_path, monkeypatch, views=EVERYTHING, decode_size=32, epochs=1)
-    settings = methods.from_json(harness.settings("simclr", **FIXED, views=EVERYTHING, decode_size=32))
+    _, files, seen = trained(tmp_path, monkeypatch, views=EVERYTHING, decode_size=32, epochs=1)
+    settings = methods.from_json(worker_harness.settings("simclr", **FIXED, views=EVERYTHING, decode_size=32))
     step = seen[-1]
     for row, image_id in enumerate(step.image_ids):
         image = previewer._decoded(files[image_id], 32, GUARDED)
@@ -161,9 +161,9 @@ def test_one_image_alone_is_as_in_its_batch_to_the_last_bit_of_a_float(
 
 
 @pytest.mark.parametrize("preset", ["dino", "swav", "mae"])
-def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, harness: ModuleType, preset: str) -> None:
-    files = pictures(harness, 20)
-    snapshot = harness.write_dataset(tmp_path / "dataset", [(file, 0) for file in files.values()])
+def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, preset: str) -> None:
+    files = pictures(20)
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", [(file, 0) for file in files.values()])
     builder = CacheBuilder(
         dataset_dir=tmp_path / "dataset",
         size=40,
@@ -198,16 +198,16 @@ def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, harness: M
 
 
 def test_a_plugins_transform_is_previewed_as_it_was_trained_with(
-    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugins.install(tmp_path / "site", "posterize_previewed", POSTERIZE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    settings = harness.settings("simclr", **FIXED)
+    settings = worker_harness.settings("simclr", **FIXED)
     (pipeline,) = settings["views"]["pipelines"]
     pipeline["custom"] = {"posterize_previewed": {"probability": 0.5, "bits": 1, "spread": 0.0}}
-    with harness.Worker("previewer") as worker:
+    with worker_harness.Worker("previewer") as worker:
         worker.until(Hello)
-        worker.send(request(settings, list(pictures(harness, 10).values())))
+        worker.send(request(settings, list(pictures(10).values())))
         done = worker.until(PreviewDone)
     blobs, applied = iter(done.blobs), 0
     for image in done.images:
@@ -220,14 +220,14 @@ def test_a_plugins_transform_is_previewed_as_it_was_trained_with(
     assert 0 < applied < 20
 
 
-def test_what_was_not_done_is_not_told(harness: ModuleType) -> None:
-    files = list(pictures(harness, 40).values())
-    plain = harness.settings("simclr", **FIXED, views={"pipelines": [{"count": 2}]})
+def test_what_was_not_done_is_not_told() -> None:
+    files = list(pictures(40).values())
+    plain = worker_harness.settings("simclr", **FIXED, views={"pipelines": [{"count": 2}]})
     done = previewer.answer(request(plain, files[:1]))
     assert isinstance(done, PreviewDone)
     assert [set(view.parameters) for view in done.images[0].views] == [{"crop"}, {"crop"}]
     both = {"blur": {"probability": 1}, "solarize": {"probability": 1, "before_blur": True}}
-    everything = harness.settings("simclr", **FIXED, views=EVERYTHING | both, decode_size=50)
+    everything = worker_harness.settings("simclr", **FIXED, views=EVERYTHING | both, decode_size=50)
     done = previewer.answer(request(everything, files))
     assert isinstance(done, PreviewDone)
     told = [view.parameters for image in done.images for view in image.views]
@@ -249,28 +249,30 @@ def test_what_was_not_done_is_not_told(harness: ModuleType) -> None:
             assert sorted(parameters["color_jitter"].pop("order")) == sorted(parameters["color_jitter"])
 
 
-def test_the_size_is_that_of_a_data_set_of_these_images(harness: ModuleType) -> None:
-    squares = [harness.encoded(harness.picture(0, seed, side=20)) for seed in range(2)]
-    other = harness.encoded(harness.picture(0, 0, side=28))
-    sizes = [previewer.answer(request(harness.settings("simclr"), images)) for images in (squares, [*squares, other])]
+def test_the_size_is_that_of_a_data_set_of_these_images() -> None:
+    squares = [worker_harness.encoded(worker_harness.picture(0, seed, side=20)) for seed in range(2)]
+    other = worker_harness.encoded(worker_harness.picture(0, 0, side=28))
+    sizes = [
+        previewer.answer(request(worker_harness.settings("simclr"), images)) for images in (squares, [*squares, other])
+    ]
     assert [done.decode_size for done in sizes] == [20, 32]
 
 
-def test_an_image_that_took_too_long_is_not_decoded_again(harness: ModuleType) -> None:
-    good = harness.encoded(harness.picture(0, 0))
-    done = previewer.answer(replace(request(harness.settings("simclr"), [good, good]), too_slow=(0,)))
+def test_an_image_that_took_too_long_is_not_decoded_again() -> None:
+    good = worker_harness.encoded(worker_harness.picture(0, 0))
+    done = previewer.answer(replace(request(worker_harness.settings("simclr"), [good, good]), too_slow=(0,)))
     assert isinstance(done, PreviewDone)
     assert [image.reason for image in done.images] == ["DECODE_TOO_SLOW", ""]
 
 
-def test_images_that_cannot_be_read_cost_only_themselves(harness: ModuleType) -> None:
-    good = harness.encoded(harness.picture(0, 0))
-    done = previewer.answer(request(harness.settings("simclr"), [b"", good, b"\xff\xd8\xff junk"]))
+def test_images_that_cannot_be_read_cost_only_themselves() -> None:
+    good = worker_harness.encoded(worker_harness.picture(0, 0))
+    done = previewer.answer(request(worker_harness.settings("simclr"), [b"", good, b"\xff\xd8\xff junk"]))
     assert isinstance(done, PreviewDone)
     assert [image.reason for image in done.images] == ["IMAGE_EMPTY", "", "HEADER_CORRUPT"]
     assert [len(image.views) for image in done.images] == [0, 2, 0]
     assert len(done.blobs) == 3
-    none = previewer.answer(request(harness.settings("simclr"), [b""]))
+    none = previewer.answer(request(worker_harness.settings("simclr"), [b""]))
     assert isinstance(none, PreviewDone)
     assert none.blobs == ()
 
@@ -280,19 +282,21 @@ def failure(answer: Any) -> tuple[str, str, str]:
     return answer.code, answer.reason, answer.message
 
 
-def test_too_many_pixels_are_refused_with_the_number_that_fits(harness: ModuleType) -> None:
-    images = [harness.encoded(harness.picture(0, seed)) for seed in range(5)]
+def test_too_many_pixels_are_refused_with_the_number_that_fits() -> None:
+    images = [worker_harness.encoded(worker_harness.picture(0, seed)) for seed in range(5)]
     most = 3 * 3 * (16**2 + 2 * 16**2)
-    code, reason, message = failure(previewer.answer(request(harness.settings("simclr"), images, max_pixel_bytes=most)))
+    code, reason, message = failure(
+        previewer.answer(request(worker_harness.settings("simclr"), images, max_pixel_bytes=most))
+    )
     assert (code, reason) == ("INVALID_ARGUMENT", "PREVIEW_TOO_LARGE")
     assert message == "5 images of 16 x 16 pixels with 2 views each do not fit into a message; at most 3 do"
-    fits = request(harness.settings("simclr"), images[:3], max_pixel_bytes=most)
+    fits = request(worker_harness.settings("simclr"), images[:3], max_pixel_bytes=most)
     assert isinstance(previewer.answer(fits), PreviewDone)
 
 
-def test_settings_that_cannot_be_used_are_told(harness: ModuleType) -> None:
-    image = harness.encoded(harness.picture(0, 0))
-    gone = harness.settings("simclr")
+def test_settings_that_cannot_be_used_are_told() -> None:
+    image = worker_harness.encoded(worker_harness.picture(0, 0))
+    gone = worker_harness.settings("simclr")
     gone["views"]["pipelines"][0]["custom"] = {"gone": {"probability": 0.5}}
     code, reason, message = failure(previewer.answer(request(gone, [image])))
     assert (code, reason) == ("FAILED_PRECONDITION", "PLUGIN_FAILED")
@@ -301,10 +305,10 @@ def test_settings_that_cannot_be_used_are_told(harness: ModuleType) -> None:
     assert (code, reason) == ("FAILED_PRECONDITION", "CONFIG_INVALID")
 
 
-def test_it_answers_one_request_after_the_other_until_its_front_is_gone(harness: ModuleType) -> None:
-    image = harness.encoded(harness.picture(0, 0))
-    with harness.Worker("previewer") as worker:
+def test_it_answers_one_request_after_the_other_until_its_front_is_gone() -> None:
+    image = worker_harness.encoded(worker_harness.picture(0, 0))
+    with worker_harness.Worker("previewer") as worker:
         for _ in range(2):
-            worker.send(request(harness.settings("simclr"), [image]))
+            worker.send(request(worker_harness.settings("simclr"), [image]))
             assert worker.until(PreviewDone).decode_size == 16
         assert worker.close() == EXIT_ORPHANED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable
 from manyview_server.system.host_memory import HostMemory
 from manyview_server.worker.channel import EXIT_ORPHANED, Channel
 from manyview_server.worker.selecting import selector
+from support.learning import worker_harness
 
 N, D = SEGMENT_ROWS + 100, 8
 BAD = (3, SEGMENT_ROWS + 7)
@@ -211,8 +211,8 @@ def test_what_cannot_be_done_is_said(table: Path) -> None:
     assert isinstance(selector.answer(select(table, "best", 1)), SelectionFailed)
 
 
-def test_the_process_answers_one_after_the_other_behind_everybody_else(harness: ModuleType, table: Path) -> None:
-    with harness.Worker("selector") as worker:
+def test_the_process_answers_one_after_the_other_behind_everybody_else(table: Path) -> None:
+    with worker_harness.Worker("selector") as worker:
         for count in (3, 4):
             worker.send(select(table, "coreset", count))
             found, _ = selected(worker.until(RowsSelected, lambda _: True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from manyview_server.learn.methods import METHODS
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import AlertRaised, ScalarsLogged
 from manyview_server.worker.training.trainer import Trainer
+from support.learning import worker_harness
 
 NUM_STEPS = 420
 """Enough for either alarm: the later one needs 100 + 300, and one more reading."""
@@ -55,23 +55,23 @@ class Sent:
 
 
 @pytest.fixture(scope="module")
-def handwriting(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> tuple[Path, np.ndarray[Any, Any]]:
+def handwriting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
     """1,797 scans of 8 x 8 pixels, each pixel made four, as a data set: its directory and its snapshot."""
     directory = tmp_path_factory.mktemp("handwriting")
     pixels = (load_digits().images * 15.9375).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
-    images = [(harness.encoded(np.stack([scan] * 3, axis=-1)), -1) for scan in pixels]
-    return directory, harness.write_dataset(directory / "dataset", images)
+    images = [(worker_harness.encoded(np.stack([scan] * 3, axis=-1)), -1) for scan in pixels]
+    return directory, worker_harness.write_dataset(directory / "dataset", images)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_healthy_training_raises_no_alarm(
-    name: str, handwriting: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path, harness: ModuleType
+    name: str, handwriting: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
 ) -> None:
     directory, snapshot = handwriting
     settings = methods.to_json(methods.resolve(name, SMALL | NEEDED.get(name, {})))
     sent = Sent()
-    start = harness.start_training(directory, snapshot, settings, checkpoint_dir=str(tmp_path))
+    start = worker_harness.start_training(directory, snapshot, settings, checkpoint_dir=str(tmp_path))
     assert Trainer(sent, start).train() == "succeeded"
     assert [message for message in sent.messages if isinstance(message, AlertRaised)] == []
     told = {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from safetensors.torch import save_file
 
 from manyview_server.learn import backbones, methods
 from manyview_server.worker.training.initial_weights import InitialWeights
+from support.learning import worker_harness
 
 
 def test_a_file_is_known_by_its_name_and_hash(tmp_path: Path) -> None:
@@ -53,19 +53,19 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, file: str, why: s
     assert str(tmp_path) not in str(refused.value)
 
 
-def test_student_and_teacher_begin_alike(tmp_path: Path, harness: ModuleType) -> None:
+def test_student_and_teacher_begin_alike(tmp_path: Path) -> None:
     torch.manual_seed(9)
     theirs = backbones.build("resnet9", width=0.125, image_size=16)
     save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
-    method = methods.build_method(methods.from_json(harness.settings("moco")), 64)
+    method = methods.build_method(methods.from_json(worker_harness.settings("moco")), 64)
     InitialWeights.read(tmp_path, "theirs.safetensors").put_into(method)
     for network in (method.encoder.backbone, method.teacher["encoder"].backbone):
         assert torch.equal(network.conv1.weight, theirs.conv1.weight)
         assert torch.equal(network.layer4[0].conv2.weight, theirs.layer4[0].conv2.weight)
 
 
-def test_weights_of_another_network_are_refused_by_name(tmp_path: Path, harness: ModuleType) -> None:
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     save_file(backbones.build("resnet9", width=0.25, image_size=16).state_dict(), tmp_path / "wide.safetensors")
-    method = methods.build_method(methods.from_json(harness.settings("simclr")), 64)
+    method = methods.build_method(methods.from_json(worker_harness.settings("simclr")), 64)
     with pytest.raises(ValueError, match=r"'wide.safetensors' does not fit the backbone: .* conv1.weight \(16, "):
         InitialWeights.read(tmp_path, "wide.safetensors").put_into(method)

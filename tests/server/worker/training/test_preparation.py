@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from manyview_server.worker.training import preparation, start_log
 from manyview_server.worker.training.preparation import Setup, Stopped
 from manyview_server.worker.training.reporter import Progress
 from manyview_server.worker.training_failed import TrainingFailed
+from support.learning import worker_harness
 
 
 class Sent:
@@ -39,9 +39,9 @@ def prepare(start: StartTraining, sent: Sent | None = None, stopped: bool = Fals
 
 
 @pytest.fixture
-def start(tmp_path: Path, harness: ModuleType) -> StartTraining:
-    snapshot = harness.write_dataset(tmp_path / "dataset", harness.digits(60))
-    return harness.start_training(tmp_path, snapshot, harness.settings("moco", precision="float32"))
+def start(tmp_path: Path) -> StartTraining:
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", worker_harness.digits(60))
+    return worker_harness.start_training(tmp_path, snapshot, worker_harness.settings("moco", precision="float32"))
 
 
 def refused(start: StartTraining) -> TrainingFailed:
@@ -63,8 +63,8 @@ def test_what_was_left_open_is_chosen_and_is_valid_as_a_setting(start: StartTrai
     assert again.num_steps == ready.num_steps
 
 
-def test_the_size_of_a_queue_is_chosen_and_told(start: StartTraining, harness: ModuleType) -> None:
-    ready = prepare(dataclasses.replace(start, settings=harness.settings("swav", precision="float32")))
+def test_the_size_of_a_queue_is_chosen_and_told(start: StartTraining) -> None:
+    ready = prepare(dataclasses.replace(start, settings=worker_harness.settings("swav", precision="float32")))
     assert ready.method.queue is not None
     assert ready.resolved()["queue_size"] == ready.method.queue.size
 
@@ -102,23 +102,23 @@ def test_fewer_images_than_a_batch_are_refused_with_the_numbers(start: StartTrai
     assert "batch_size to at most" in failed.hint
 
 
-def test_a_data_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path, harness: ModuleType, start) -> None:
-    snapshot = harness.write_dataset(tmp_path / "junk", [(bytes([n]) * 9, 0) for n in range(40)])
+def test_a_data_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path, start) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path / "junk", [(bytes([n]) * 9, 0) for n in range(40)])
     blobs = (snapshot.tobytes(),)
     failed = refused(dataclasses.replace(start, dataset_dir=str(tmp_path / "junk"), blobs=blobs))
     assert failed.reason == "DATASET_UNREADABLE"
     assert "FORMAT_NOT_ALLOWED" in str(failed)
 
 
-def test_unreadable_images_are_reported_one_by_one_up_to_a_limit(tmp_path, harness, start, monkeypatch) -> None:
+def test_unreadable_images_are_reported_one_by_one_up_to_a_limit(tmp_path, start, monkeypatch) -> None:
     monkeypatch.setattr(start_log, "MAX_UNREADABLE_REPORTED", 3)
-    images = harness.digits(60) + [(bytes([n]) * 9, 0) for n in range(5)]
-    snapshot = harness.write_dataset(tmp_path / "mixed", images)
+    images = worker_harness.digits(60) + [(bytes([n]) * 9, 0) for n in range(5)]
+    snapshot = worker_harness.write_dataset(tmp_path / "mixed", images)
     sent = Sent()
     mixed = dataclasses.replace(start, dataset_dir=str(tmp_path / "mixed"), blobs=(snapshot.tobytes(),))
     ready = prepare(mixed, sent)
     assert len([message for message in sent.messages if isinstance(message, ImageUnreadable)]) == 3
-    assert ("warning", "5 images cannot be read and are left out") in ready.remarks
+    assert ("warning", "5 images cannot be read and are left out") in ready.start_log
 
 
 def test_a_stop_while_decoding_ends_it(start: StartTraining) -> None:
@@ -182,14 +182,12 @@ def test_alarms_and_probe_go_on_with_the_jobs_own_checkpoint_and_not_with_anothe
     assert resumed.probe.weight.any()
 
 
-def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(
-    tmp_path: Path, harness: ModuleType
-) -> None:
-    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
-    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(tmp_path: Path) -> None:
+    images = worker_harness.digits(60, classes=2) + worker_harness.digits(60, classes=4)
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", images)
     begun = Adoption(step=0, epoch=0, num_images=60)
-    settings = harness.settings("moco", precision="float32", max_steps=9)
-    start = harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,))
+    settings = worker_harness.settings("moco", precision="float32", max_steps=9)
+    start = worker_harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,))
     ready = prepare(start)
     assert (ready.images.num_classes, ready.probe.num_classes) == (2, 2)
     grown = ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120))
@@ -204,28 +202,28 @@ def test_more_labels_than_a_probe_takes_are_told_and_cost_nothing(
     monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
     ready = prepare(start)
     assert ready.probe is None
-    assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in ready.remarks
+    assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in ready.start_log
 
 
 def test_a_probe_ends_where_labels_that_come_later_are_too_many(
-    tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = harness.digits(60, classes=2) + harness.digits(60, classes=4)
-    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+    images = worker_harness.digits(60, classes=2) + worker_harness.digits(60, classes=4)
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", images)
     begun = Adoption(step=0, epoch=0, num_images=60)
-    settings = harness.settings("moco", precision="float32", max_steps=9)
+    settings = worker_harness.settings("moco", precision="float32", max_steps=9)
     monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
-    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    ready = prepare(worker_harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
     assert ready.probe is not None
     assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe is None
 
 
-def test_a_probe_begins_with_the_first_labels(tmp_path: Path, harness: ModuleType) -> None:
-    images = [(data, -1) for data, _ in harness.digits(60)] + harness.digits(120)[60:]
-    snapshot = harness.write_dataset(tmp_path / "dataset", images)
+def test_a_probe_begins_with_the_first_labels(tmp_path: Path) -> None:
+    images = [(data, -1) for data, _ in worker_harness.digits(60)] + worker_harness.digits(120)[60:]
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", images)
     begun = Adoption(step=0, epoch=0, num_images=60)
-    settings = harness.settings("moco", precision="float32", max_steps=9)
-    ready = prepare(harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
+    settings = worker_harness.settings("moco", precision="float32", max_steps=9)
+    ready = prepare(worker_harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
     assert ready.probe is None
     assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe.num_classes == 4
 
@@ -244,7 +242,7 @@ def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: S
     ready = prepare(dataclasses.replace(start, settings=settings))
     assert ready.resolved()["patch_size"] == 2
     assert "stem" not in ready.resolved(), "it has none"
-    assert ready.remarks[0][1].startswith("backbone vit_tiny, patch_size 2: 64 features, ")
+    assert ready.start_log[0][1].startswith("backbone vit_tiny, patch_size 2: 64 features, ")
     card = ready.model_card("job", 4, 2)
     assert (card.backbone, card.backbone_width, card.patch_size, card.stem) == ("vit_tiny", 0.3, 2, "auto")
 
@@ -252,7 +250,7 @@ def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: S
 def test_the_stem_is_chosen_told_and_written_down(start: StartTraining) -> None:
     ready = prepare(dataclasses.replace(start, settings={**start.settings, "stem_relu": False}))
     assert ready.resolved()["stem"] == "small"
-    assert ready.remarks[0][1].startswith("backbone resnet9, stem small: 64 features, ")
+    assert ready.start_log[0][1].startswith("backbone resnet9, stem small: 64 features, ")
     assert ready.model_card("job", 4, 2).stem_relu is False
 
 
@@ -290,7 +288,7 @@ def test_a_job_begins_with_the_operators_weights_and_says_which(tmp_path: Path, 
     found = ready.method.encoder.backbone.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in theirs.items())
     sha256 = hashlib.sha256((tmp_path / "weights" / "mine.safetensors").read_bytes()).hexdigest()
-    assert ready.remarks[1] == ("info", f"it begins with mine.safetensors, SHA-256 {sha256}")
+    assert ready.start_log[1] == ("info", f"it begins with mine.safetensors, SHA-256 {sha256}")
     assert ready.run_json()["initial_weights"] == {"file": "mine.safetensors", "sha256": sha256}
 
 
@@ -305,7 +303,7 @@ def test_a_resumed_job_takes_its_checkpoint_and_still_says_what_it_began_with(
     (tmp_path / "weights" / "mine.safetensors").unlink()
     resumed = prepare(dataclasses.replace(weights, resume_from=str(directory)))
     assert resumed.run_json()["initial_weights"] == ready.run_json()["initial_weights"]
-    assert not any("begins with" in text for _, text in resumed.remarks)
+    assert not any("begins with" in text for _, text in resumed.start_log)
 
 
 def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
@@ -362,4 +360,4 @@ def test_a_checkpoint_says_how_float32_was_computed_and_an_older_one_need_not(st
 def test_without_a_file_nothing_is_said_of_one(start: StartTraining) -> None:
     ready = prepare(start)
     assert ready.run_json()["initial_weights"] is None
-    assert not any("begins with" in text for _, text in ready.remarks)
+    assert not any("begins with" in text for _, text in ready.start_log)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,17 +29,20 @@ from manyview_server.worker.training import checkpoint_saver
 from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
+from support.learning import worker_harness
 from support.learning.training import FIXED, Sent, changed, losses
 from support.service import plugins
 from support.service.plugins import POSTERIZE
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> StartTraining:
+def start(tmp_path_factory: pytest.TempPathFactory) -> StartTraining:
     directory = tmp_path_factory.mktemp("job")
-    snapshot = harness.write_dataset(directory / "dataset", [*harness.digits(120), (b"\xff\xd8\xff junk", 0)])
-    settings = harness.settings("moco", epochs=3, **FIXED)
-    return harness.start_training(directory, snapshot, settings)
+    snapshot = worker_harness.write_dataset(
+        directory / "dataset", [*worker_harness.digits(120), (b"\xff\xd8\xff junk", 0)]
+    )
+    settings = worker_harness.settings("moco", epochs=3, **FIXED)
+    return worker_harness.start_training(directory, snapshot, settings)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,8 @@ def test_each_epochs_checkpoint_is_whole_when_it_is_announced(whole: Sent) -> No
         assert message.step in before
 
 
-def test_a_killed_job_continues_as_if_nothing_had_happened(
-    tmp_path: Path, harness: ModuleType, start: StartTraining, whole: Sent
-) -> None:
-    with harness.Worker("trainer") as worker:
+def test_a_killed_job_continues_as_if_nothing_had_happened(tmp_path: Path, start: StartTraining, whole: Sent) -> None:
+    with worker_harness.Worker("trainer") as worker:
         worker.send(changed(start, {}, tmp_path))
         worker.until(CheckpointWritten)
         worker.kill()
@@ -93,7 +93,7 @@ def test_a_killed_job_continues_as_if_nothing_had_happened(
     newest = checkpoints.newest_good(tmp_path)
     assert newest is not None
 
-    with harness.Worker("trainer") as worker:
+    with worker_harness.Worker("trainer") as worker:
         worker.send(changed(start, {}, tmp_path, attempt=2, resume_from=str(newest)))
         assert worker.until(TrainingEnded).outcome == "succeeded"
         assert worker.process.wait(10) == 0
@@ -107,8 +107,8 @@ def test_a_killed_job_continues_as_if_nothing_had_happened(
         assert (one / file).read_bytes() == (other / file).read_bytes()
 
 
-def test_a_trainer_whose_front_is_gone_ends(tmp_path: Path, harness: ModuleType, start: StartTraining) -> None:
-    with harness.Worker("trainer") as worker:
+def test_a_trainer_whose_front_is_gone_ends(tmp_path: Path, start: StartTraining) -> None:
+    with worker_harness.Worker("trainer") as worker:
         worker.send(changed(start, {"epochs": 100_000, "checkpoint_every_epochs": 99_999}, tmp_path))
         worker.until(ScalarsLogged)
         assert worker.close() == EXIT_ORPHANED
@@ -132,10 +132,10 @@ def test_the_probe_changes_nothing_else(tmp_path: Path, start: StartTraining, wh
     assert not any("linear_top1" in message.values for message in without.of(ScalarsLogged))
 
 
-def test_without_labels_there_is_no_probe_and_no_evaluation(tmp_path: Path, harness: ModuleType) -> None:
-    snapshot = harness.write_dataset(tmp_path / "dataset", [(data, -1) for data, _ in harness.digits(40)])
+def test_without_labels_there_is_no_probe_and_no_evaluation(tmp_path: Path) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", [(data, -1) for data, _ in worker_harness.digits(40)])
     sent = Sent()
-    job = harness.start_training(tmp_path, snapshot, harness.settings("simclr", epochs=1, **FIXED))
+    job = worker_harness.start_training(tmp_path, snapshot, worker_harness.settings("simclr", epochs=1, **FIXED))
     assert Trainer(sent, job).train() == "succeeded"
     assert not [name for m in sent.of(ScalarsLogged) for name in m.values if name.startswith(("knn", "linear"))]
     assert not any(name.startswith("probe.") for name in load_file(last_directory(sent) / checkpoints.STATE))
@@ -269,7 +269,7 @@ def test_there_is_a_checkpoint_each_n_steps_and_each_few_minutes(
 
 
 def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
-    tmp_path: Path, harness: ModuleType, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "failpoints").mkdir()
     monkeypatch.setenv("MANYVIEW_FAILPOINTS", str(tmp_path / "failpoints"))
@@ -278,7 +278,7 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
     job = changed(start, {}, tmp_path / "job" / "checkpoints")
 
     def dies(job: StartTraining) -> tuple[bool, tuple[int, ...]]:
-        with harness.Worker("trainer") as worker:
+        with worker_harness.Worker("trainer") as worker:
             worker.send(job)
             assert worker.process.wait(40) == -signal.SIGSEGV
             notes = worker.notes.read()
@@ -288,7 +288,7 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
     assert not alone
     assert image_id in suspects
     assert dies(changed(job, {}, Path(job.checkpoint_dir), suspects=suspects)) == (True, (image_id,))
-    with harness.Worker("trainer") as worker:
+    with worker_harness.Worker("trainer") as worker:
         worker.send(changed(job, {}, Path(job.checkpoint_dir), quarantined=(image_id,)))
         told = worker.until(ImageUnreadable)
         assert (told.image_id, told.reason) == (image_id, "DECODER_CRASHED")
@@ -303,7 +303,7 @@ def with_transform(start: StartTraining, name: str, directory: Path) -> StartTra
 
 
 def test_a_plugins_transform_is_part_of_the_views_and_its_failure_names_it(
-    tmp_path: Path, harness: ModuleType, start: StartTraining, whole: Sent, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start: StartTraining, whole: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = POSTERIZE.replace(
         "    planes = planes", "    CALLS.append(1)\n    5 / (len(CALLS) < 4)\n    planes = planes"
@@ -313,7 +313,7 @@ def test_a_plugins_transform_is_part_of_the_views_and_its_failure_names_it(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
 
     def ended(name: str) -> tuple[Any, TrainingEnded]:
-        with harness.Worker("trainer") as worker:
+        with worker_harness.Worker("trainer") as worker:
             worker.send(with_transform(start, name, tmp_path / name))
             return worker, worker.until(TrainingEnded)
 
@@ -327,7 +327,7 @@ def test_a_plugins_transform_is_part_of_the_views_and_its_failure_names_it(
 
 
 def test_a_plugins_method_that_fails_in_a_step_ends_the_job_by_its_name(
-    tmp_path: Path, harness: ModuleType, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = """
         from dataclasses import dataclass
@@ -350,7 +350,7 @@ def test_a_plugins_method_that_fails_in_a_step_ends_the_job_by_its_name(
         """
     plugins.install(tmp_path / "site", "late", source, group="manyview.methods", attribute="METHOD")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    with harness.Worker("trainer") as worker:
+    with worker_harness.Worker("trainer") as worker:
         worker.send(changed(start, {"method": "late"}, tmp_path))
         end = worker.until(TrainingEnded)
     wanted = "plugin 'late' of late_plugin 1.0 (manyview.methods): a step of it failed (ZeroDivisionError)"

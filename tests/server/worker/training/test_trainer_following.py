@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.images import scratch
 from manyview_server.worker.images.scratch import ScratchDiskFull
 from manyview_server.worker.training.trainer import Trainer
+from support.learning import worker_harness
 from support.learning.training import FIXED, Sent, changed, losses
 
 FOLLOWING = {"max_steps": 40, "checkpoint_every_epochs": 1, "optimizer": {"warmup_epochs": 1.5}}
@@ -31,13 +31,15 @@ FIRST = 40
 
 
 @pytest.fixture(scope="module")
-def growing(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> tuple[StartTraining, Any]:
+def growing(tmp_path_factory: pytest.TempPathFactory) -> tuple[StartTraining, Any]:
     """A job that follows its data set, of which it has the first images, and the snapshot of all."""
     directory = tmp_path_factory.mktemp("following")
-    snapshot = harness.write_dataset(directory / "dataset", [*harness.digits(120), (b"\xff\xd8\xff junk", 0)])
-    settings = harness.settings("moco", batch_size=None, memory_bank_size=None, **FIXED, **FOLLOWING)
+    snapshot = worker_harness.write_dataset(
+        directory / "dataset", [*worker_harness.digits(120), (b"\xff\xd8\xff junk", 0)]
+    )
+    settings = worker_harness.settings("moco", batch_size=None, memory_bank_size=None, **FIXED, **FOLLOWING)
     first = (Adoption(step=0, epoch=0, num_images=FIRST),)
-    return harness.start_training(directory, snapshot[:FIRST], settings, follows=True, adoptions=first), snapshot
+    return worker_harness.start_training(directory, snapshot[:FIRST], settings, follows=True, adoptions=first), snapshot
 
 
 def rows(snapshot: Any, start: int, end: int) -> ImagesAdded:
