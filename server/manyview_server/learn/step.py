@@ -73,7 +73,7 @@ def train_step(
     accepted = torch.isfinite(output.loss.detach()) & torch.isfinite(gradient_norm)
     optimizer.step(accepted, gradient_norm)
     statistics.restore_unless(accepted)
-    method.after_step(moment, accepted)
+    method.after_step(moment, accepted, output.carry)
     return StepResult(
         loss=output.loss.detach(),
         accepted=accepted,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from manyview_server.learn import optimizers, step
-from manyview_server.learn.methods import METHODS, Method, Moment, StepOutput, Views, build_method, resolve
+from manyview_server.learn.methods import METHODS, Carry, Method, Moment, StepOutput, Views, build_method, resolve
 from manyview_server.learn.optimizers import Schedule, Sgd, parameter_groups
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
@@ -20,14 +20,15 @@ class Toy(Method):
         super().__init__()
         self.layer = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
         self.factor = factor
-        self.told: list[tuple[int, int, bool]] = []
+        self.calls: list[tuple[int, int, bool, list[int]]] = []
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         features = self.layer(views[0].mean(dim=(3, 4))[0])
-        return StepOutput(loss=self.factor * features.square().mean(), representation=features.detach())
+        loss = self.factor * features.square().mean()
+        return StepOutput(loss=loss, representation=features.detach(), carry={"image_ids": image_ids})
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
-        self.told.append((moment.step, moment.total_steps, bool(accept)))
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
+        self.calls.append((moment.step, moment.total_steps, bool(accept), carry["image_ids"].tolist()))
 
 
 def toy_and_optimizer(factor: float = 1.0) -> tuple[Toy, Sgd]:
@@ -88,11 +89,11 @@ def test_a_refused_step_leaves_every_kind_of_norm_as_it_was() -> None:
             assert all(torch.equal(value, before[name]) for name, value in now.items())
 
 
-def test_the_method_hears_of_each_step_and_whether_it_was_accepted() -> None:
+def test_the_method_learns_of_each_step_whether_it_was_accepted_and_what_its_forward_pass_carried() -> None:
     toy, optimizer = toy_and_optimizer()
     train_step(toy, optimizer, [VIEWS], IDS, at(3, 10))
     train_step(toy, optimizer, [VIEWS * float("nan")], IDS, at(4, 10))
-    assert toy.told == [(3, 10, True), (4, 10, False)]
+    assert toy.calls == [(3, 10, True, IDS.tolist()), (4, 10, False, IDS.tolist())]
 
 
 def test_a_gradient_that_overflows_under_a_finite_loss_is_refused_too() -> None:

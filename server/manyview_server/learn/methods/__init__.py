@@ -30,7 +30,7 @@ from manyview_server.learn.methods.contrastive.simclr import SimCLR, SimCLRSetti
 from manyview_server.learn.methods.distillation.byol import BYOL, BYOLSettings
 from manyview_server.learn.methods.distillation.dino import DINO, DINOSettings
 from manyview_server.learn.methods.distillation.simsiam import SimSiam, SimSiamSettings
-from manyview_server.learn.methods.method import Feature, Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Feature, Method, StepOutput, Views
 from manyview_server.learn.methods.reconstruction.mae import MAE, MAESettings
 from manyview_server.learn.methods.reconstruction.simmim import SimMIM, SimMIMSettings
 from manyview_server.learn.methods.redundancy.barlow_twins import BarlowTwins, BarlowTwinsSettings
@@ -42,6 +42,7 @@ from manyview_server.learn.settings import TrainSettings
 
 __all__ = [
     "METHODS",
+    "Carry",
     "Feature",
     "Method",
     "MethodEntry",

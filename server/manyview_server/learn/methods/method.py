@@ -1,4 +1,4 @@
-"""What a trainer asks of a self-supervised method.
+"""The interface between a self-supervised method and the trainer.
 
 Shapes: V views, B batch, o pixels on a side of a view, D feature, P projection.
 """
@@ -6,7 +6,7 @@ Shapes: V views, B batch, o pixels on a side of a view, D feature, P projection.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,71 +21,77 @@ Feature = Literal["backbone", "projection"]
 Views = Sequence[Tensor]
 """Normalised views (V, B, 3, o, o), one tensor for each size, in the order of the recipe."""
 
+Carry = Mapping[str, Tensor]
+"""Tensors that a forward pass hands to `Method.after_step`, by name: `StepOutput.carry`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:
-    """What one forward pass gives. All of it stays on the device."""
+    """The results of one forward pass. All of them stay on the device."""
 
     loss: Tensor
     """0-d, with its graph."""
     representation: Tensor
-    """(V'B, D) features of the views that the student saw, view by view, detached, for watching collapse."""
+    """(V'B, D) features of the views that the student saw, view by view, detached. A collapse is detected in them."""
     projection: Tensor | None = None
-    """(V'B, P) what the loss compares with its targets (a projection, or the prediction made of it) or what that is
-    predicted from, detached: it may collapse long before the features do. None where the loss is no comparison of
-    vectors."""
+    """(V'B, P) vectors that the loss compares with its targets (projections, or predictions made from them), or the
+    vectors that those are predicted from; detached. They can collapse long before the features do. None if the loss
+    does not compare vectors."""
     scalars: dict[str, Tensor] = field(default_factory=dict)
-    """0-d tensors worth logging, by name. `chance_loss`: the loss of a network that tells nothing apart."""
+    """0-d tensors worth logging, by name. `chance_loss` is the loss of a network that cannot tell images apart."""
+    carry: Carry = field(default_factory=dict)
+    """Detached tensors that `after_step` needs, such as the keys for a memory bank. The first axis counts images,
+    or passes if a pass has only one such value. The carries of several passes (micro-batches whose gradients are added
+    up) can therefore be concatenated along it, so that one call of `after_step` serves all of them."""
 
 
 class Method(nn.Module, ABC):
-    """A network in training: an encoder, heads, a loss, and what else the method needs, all in its state_dict.
+    """A network in training: an encoder, heads, a loss, and anything else the method needs, all in its state_dict.
 
     A step is ``forward_loss``, backward, ``before_update``, the optimizer, ``after_step``; `learn.step.train_step`
-    does all of it.
+    does all of it. A method keeps nothing of a forward pass on itself: results that are needed later travel in
+    `StepOutput.carry`.
     """
 
     encoder: Encoder
     head: nn.Module
-    """From features to the projections in which the loss is taken, where there are any."""
+    """Maps features to the projections in which the loss is taken. Missing if the method has no projections."""
     projection_dim: int = 0
     """P; 0 without a projection head."""
+    chosen: Mapping[str, Any] = {}
+    """Settings that were left open, with the values that the network chose."""
 
     @abstractmethod
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
-        """The loss of a batch.
+        """Return the loss of a batch, and what belongs to it.
 
         Args:
             views: a tensor (V, B, 3, o, o) for each size.
             image_ids: (B,) int64, not negative.
-            moment: for what changes over a training.
+            moment: place of the step in the training, for values that change over a training.
         """
 
     def before_update(self, moment: Moment) -> None:
-        """What happens between backward and the optimizer: a parameter whose gradient is set to None rests."""
+        """Run between backward and the optimizer. A parameter whose gradient is set to None here is not updated."""
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
-        """What follows the optimizer's update: the teacher moves, the bank takes this batch's keys.
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
+        """Run after the optimizer's update: the teacher moves, the bank takes the keys of this batch.
 
         Args:
-            moment: that of the step.
-            accept: 0-d bool on the device; where false (the loss was not finite) nothing changes.
+            moment: the same as in the step's `forward_loss`.
+            accept: 0-d bool on the device. If it is false (the loss was not finite), nothing may change.
+            carry: `StepOutput.carry` of the step, concatenated if there were several forward passes.
         """
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """Settings that were left open, as the network decided them."""
-        return {}
 
     @torch.no_grad()
     def embed(self, images: Tensor, feature: Feature = "backbone") -> Tensor:
-        """Features of normalised images (B, 3, H, W), in evaluation mode: (B, D), or (B, P) for ``"projection"``.
+        """Embed normalised images (B, 3, H, W) in evaluation mode: (B, D), or (B, P) for ``"projection"``.
 
         Raises:
-            ValueError: a projection, of a method without a head.
+            ValueError: the projection of a method that has no head.
         """
         if feature == "projection" and not self.projection_dim:
-            raise ValueError("this method has no projection head: its embedding is the backbone's")
+            raise ValueError("this method has no projection head: embed with its backbone")
         was_training = self.training
         self.eval()
         try:

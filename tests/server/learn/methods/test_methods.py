@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from manyview_server.learn.methods import METHODS, Method, Moment, build_method, resolve
+from manyview_server.learn.modules.memory_bank import MemoryBank
 from manyview_server.learn.optimizers import Sgd, parameter_groups
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
@@ -335,3 +336,18 @@ def test_settings_of_another_method_are_refused() -> None:
     object.__setattr__(settings, "method", "simclar")
     with pytest.raises(ValueError, match="must be one of 'simclr'"):
         build_method(settings, 100)
+
+
+@pytest.mark.parametrize(("name", "overrides"), VARIANTS)
+def test_what_a_pass_carries_can_be_joined_with_that_of_another_pass(name: str, overrides: dict[str, object]) -> None:
+    method = build_method(settings_of(name, overrides), 400)
+    known = set(vars(method))
+    passes = [method.forward_loss(*a_batch(step, name), at(step, 4)) for step in range(2)]
+    assert set(vars(method)) == known, "nothing of a pass stays on the method"
+    carry = {key: torch.cat([output.carry[key] for output in passes]) for key in passes[0].carry}
+    assert not any(value.requires_grad for value in carry.values())
+    method.after_step(at(1, 4), torch.tensor(True), carry)
+    for part in method.modules():
+        if isinstance(part, MemoryBank):
+            assert part.filled == 16
+            assert part.image_ids[:16].tolist() == list(range(16))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from manyview_server.configuration import changed, setting
 from manyview_server.learn import losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.memory_bank import MemoryBank, default_size
 from manyview_server.learn.modules.prototypes import UnitPrototypes, usage
@@ -86,10 +86,9 @@ class SwAV(Method):
         assert settings.queue_size is not None
         self.settings = settings
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
-        self.head = heads.swav_head(feature_dim, self.hidden_dim, self.projection_dim)
+        self.head = heads.swav_head(self.encoder.feature_dim, settings.projection_hidden_dim, self.projection_dim)
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.prototypes = UnitPrototypes(self.projection_dim, settings.num_prototypes)
         sizes = [(pipeline.size(settings.image_size), pipeline.count) for pipeline in settings.views.pipelines]
         num_whole = sum(count for size, count in sizes if size == settings.image_size)
@@ -113,22 +112,22 @@ class SwAV(Method):
             iterations=self.settings.sinkhorn_iterations,
         )
         of_whole = z[: G * B].detach()
-        self._new_keys = of_whole.view(G, B, -1).transpose(0, 1).flatten(1), image_ids  # (B, GP)
         return StepOutput(
             loss=loss,
             representation=h[: G * B].detach(),
             projection=of_whole,
             scalars=usage(scores[:G].detach() / self.settings.temperature),
+            carry={"keys": of_whole.view(G, B, -1).transpose(0, 1).flatten(1), "image_ids": image_ids},  # keys (B, GP)
         )
 
     def before_update(self, moment: Moment) -> None:
         if moment.epoch < self.settings.frozen_prototypes_epochs:
             self.prototypes.weight.grad = None
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
         self.prototypes.renormalise(accept)
         if self.queue is not None:
-            self.queue.enqueue(*self._new_keys, accept)
+            self.queue.enqueue(carry["keys"], carry["image_ids"], accept)
 
     @torch.no_grad()
     def _queue_scores(self, G: int, moment: Moment) -> tuple[Tensor | None, Tensor | None]:
@@ -137,7 +136,3 @@ class SwAV(Method):
             return None, None
         keys = self.queue.keys.view(self.queue.size, G, -1).transpose(0, 1)  # (G, Q, P)
         return self.prototypes(keys), self.queue.filled
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}

@@ -8,7 +8,7 @@ Shapes: V views (2), B batch, D feature, P projection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -60,10 +60,9 @@ class DCL(Method):
         self.temperature = settings.temperature
         self.weight_sigma = settings.weight_sigma if isinstance(settings, DCLWSettings) else None
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
-        self.head = heads.simclr_head(feature_dim, self.hidden_dim, self.projection_dim)
+        self.head = heads.simclr_head(self.encoder.feature_dim, settings.projection_hidden_dim, self.projection_dim)
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views  # (2, B, 3, o, o)
@@ -72,7 +71,3 @@ class DCL(Method):
         z0, z1 = z.chunk(2)
         loss = losses.dcl(z0, z1, self.temperature, weight_sigma=self.weight_sigma)
         return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}

@@ -9,7 +9,7 @@ Shapes: V views (2), B batch, D feature, P projection, K bank slots.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from manyview_server.configuration import changed, setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import info_nce
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.modules.memory_bank import MemoryBank, settle_bank
@@ -72,11 +72,10 @@ class MoCo(Method):
         self.momentum = settings.ema_momentum
         self.momentum_end = settings.ema_momentum_end
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
         make_head = heads.simclr_head if settings.projection_batch_norm else heads.moco_head
-        self.head = make_head(feature_dim, self.hidden_dim, self.projection_dim)
+        self.head = make_head(self.encoder.feature_dim, settings.projection_hidden_dim, self.projection_dim)
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.teacher = make_teacher(nn.ModuleDict({"encoder": self.encoder, "head": self.head}))
         self.bank = MemoryBank(settings.memory_bank_size, self.projection_dim)
 
@@ -95,25 +94,22 @@ class MoCo(Method):
             info_nce(q, k, bank.keys, bank.filled, self.temperature, image_ids=image_ids, bank_image_ids=bank.image_ids)
             for q, k in zip(queries, keys, strict=True)
         ]
-        self._new_keys = keys[0], image_ids  # of view 1 alone: twice the images in a bank of the same size
         return StepOutput(
             loss=torch.stack(losses).mean(),
             representation=h.detach(),
             projection=torch.cat(queries).detach(),
             scalars={"bank_fill": bank.filled / bank.size, "chance_loss": bank.filled.float().log1p()},
+            # Keys of view 1 alone: a bank of the same size then holds twice as many images.
+            carry={"keys": keys[0], "image_ids": image_ids},
         )
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
         momentum = cosine_at(moment, self.momentum, self.momentum_end)
         update_teacher(self.teacher["encoder"], self.encoder, momentum, accept)
         update_teacher(self.teacher["head"], self.head, momentum, accept)
-        self.bank.enqueue(*self._new_keys, accept)
+        self.bank.enqueue(carry["keys"], carry["image_ids"], accept)
 
     @torch.no_grad()
     def _keys(self, images: Tensor) -> Tensor:
         """Unit keys (B, P) of the teacher, whose batch norms take the statistics of this batch."""
         return F.normalize(self.teacher["head"](self.teacher["encoder"](images)).float(), dim=1)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}

@@ -9,7 +9,7 @@ Shapes: V views (2), B batch, D feature, P projection, K slots of the support se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ from manyview_server.configuration import changed, setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import nearest_keys, nnclr
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.memory_bank import MemoryBank, settle_bank
 from manyview_server.learn.schedules import Moment
@@ -56,12 +56,14 @@ class NNCLR(Method):
         assert settings.memory_bank_size is not None
         self.temperature = settings.temperature
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
         self.head = heads.nnclr_head(
-            feature_dim, self.hidden_dim, self.projection_dim, num_layers=settings.projection_layers
+            self.encoder.feature_dim,
+            settings.projection_hidden_dim,
+            self.projection_dim,
+            num_layers=settings.projection_layers,
         )
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.predictor = heads.prediction_head(self.projection_dim, settings.prediction_hidden_dim)
         self.bank = MemoryBank(settings.memory_bank_size, self.projection_dim)
 
@@ -77,13 +79,14 @@ class NNCLR(Method):
             for each in keys.chunk(2)
         )
         loss = (nnclr(n0, p1, self.temperature) + nnclr(n1, p0, self.temperature)) / 2
-        self._new_keys = F.normalize(keys[: len(image_ids)].float(), dim=1), image_ids  # of view 0 alone
-        scalars = {"bank_fill": bank.filled / bank.size}
-        return StepOutput(loss=loss, representation=h.detach(), projection=keys, scalars=scalars)
+        new_keys = F.normalize(keys[: len(image_ids)].float(), dim=1)  # (B, P), of view 0 alone
+        return StepOutput(
+            loss=loss,
+            representation=h.detach(),
+            projection=keys,
+            scalars={"bank_fill": bank.filled / bank.size},
+            carry={"keys": new_keys, "image_ids": image_ids},
+        )
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
-        self.bank.enqueue(*self._new_keys, accept)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
+        self.bank.enqueue(carry["keys"], carry["image_ids"], accept)

@@ -8,7 +8,7 @@ Shapes: V views (2), B batch, D feature, P projection, K bank slots.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +17,7 @@ from manyview_server.configuration import changed, setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import info_nce, nt_xent
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.memory_bank import MemoryBank, settle_bank
 from manyview_server.learn.schedules import Moment
@@ -55,10 +55,9 @@ class SimCLR(Method):
         super().__init__()
         self.temperature = settings.temperature
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
-        self.head = heads.simclr_head(feature_dim, self.hidden_dim, self.projection_dim)
+        self.head = heads.simclr_head(self.encoder.feature_dim, settings.projection_hidden_dim, self.projection_dim)
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.bank = MemoryBank(settings.memory_bank_size, self.projection_dim) if settings.memory_bank_size else None
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
@@ -66,23 +65,20 @@ class SimCLR(Method):
         h = self.encoder(pair.flatten(0, 1))  # (2B, D); one pass, so that batch norm sees both views
         z = self.head(h)  # (2B, P)
         z0, z1 = z.chunk(2)
-        scalars = {}
+        scalars: dict[str, Tensor] = {}
+        carry: dict[str, Tensor] = {}
         if self.bank is None:
             loss = nt_xent(z0, z1, self.temperature)
         else:
             loss = (self._bank_loss(z0, z1, image_ids, self.bank) + self._bank_loss(z1, z0, image_ids, self.bank)) / 2
-            self._new_keys = F.normalize(z1.detach().float(), dim=1), image_ids
+            carry = {"keys": F.normalize(z1.detach().float(), dim=1), "image_ids": image_ids}
             scalars["bank_fill"] = self.bank.filled / self.bank.size
             scalars["chance_loss"] = self.bank.filled.float().log1p()
-        return StepOutput(loss=loss, representation=h.detach(), projection=z.detach(), scalars=scalars)
+        return StepOutput(loss=loss, representation=h.detach(), projection=z.detach(), scalars=scalars, carry=carry)
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
         if self.bank is not None:
-            self.bank.enqueue(*self._new_keys, accept)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}
+            self.bank.enqueue(carry["keys"], carry["image_ids"], accept)
 
     def _bank_loss(self, query: Tensor, key: Tensor, image_ids: Tensor, bank: MemoryBank) -> Tensor:
         return info_nce(

@@ -8,7 +8,7 @@ Shapes: V views (2), B batch, D feature, P projection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from manyview_server.configuration import changed, setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.schedules import Moment, cosine_at
@@ -52,10 +52,9 @@ class BYOL(Method):
         self.momentum = settings.ema_momentum
         self.momentum_end = settings.ema_momentum_end
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
-        self.head = heads.byol_head(feature_dim, self.hidden_dim, self.projection_dim)
+        self.head = heads.byol_head(self.encoder.feature_dim, settings.projection_hidden_dim, self.projection_dim)
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.predictor = heads.byol_head(self.projection_dim, settings.prediction_hidden_dim, self.projection_dim)
         self.teacher = make_teacher(nn.ModuleDict({"encoder": self.encoder, "head": self.head}))
 
@@ -70,7 +69,7 @@ class BYOL(Method):
         # Not the predictions: those of the first hundreds of steps are all alike, with no collapse.
         return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
         momentum = cosine_at(moment, self.momentum, self.momentum_end)
         update_teacher(self.teacher["encoder"], self.encoder, momentum, accept)
         update_teacher(self.teacher["head"], self.head, momentum, accept)
@@ -80,10 +79,6 @@ class BYOL(Method):
         """The teacher's projections (B, P); its batch norms take the statistics of this batch."""
         projections: Tensor = self.teacher["head"](self.teacher["encoder"](images))
         return projections
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:

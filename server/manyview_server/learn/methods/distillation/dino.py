@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from manyview_server.configuration import changed, setting
 from manyview_server.learn import losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
-from manyview_server.learn.methods.method import Method, StepOutput, Views
+from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.modules.prototypes import WeightNormalised, usage
@@ -81,12 +81,14 @@ class DINO(Method):
         super().__init__()
         self.settings = settings
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
         self.head = heads.dino_head(
-            feature_dim, self.hidden_dim, self.projection_dim, batch_norm=settings.projection_batch_norm
+            self.encoder.feature_dim,
+            settings.projection_hidden_dim,
+            self.projection_dim,
+            batch_norm=settings.projection_batch_norm,
         )
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.prototypes = WeightNormalised(self.projection_dim, settings.num_prototypes)
         parts = {"encoder": self.encoder, "head": self.head, "prototypes": self.prototypes}
         self.teacher = make_teacher(nn.Sequential(OrderedDict(parts)))
@@ -107,30 +109,26 @@ class DINO(Method):
             student_temperature=self.settings.student_temperature,
             teacher_temperature=temperature,
         )
-        self._mean_output = teacher.mean((0, 1))  # (K,)
         of_whole = slice(len(whole) * B)
         return StepOutput(
             loss=loss,
             representation=h[of_whole].detach(),
             projection=z[of_whole].detach(),
             scalars=usage((teacher - self.center) / temperature),
+            carry={"mean_output": teacher.mean((0, 1))[None]},  # (1, K)
         )
 
     def before_update(self, moment: Moment) -> None:
         if moment.epoch < self.settings.frozen_prototypes_epochs:
             self.prototypes.weight.grad = None
 
-    def after_step(self, moment: Moment, accept: Tensor) -> None:
+    def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
         momentum = cosine_at(moment, self.settings.ema_momentum, self.settings.ema_momentum_end)
         for name, part in self.teacher.named_children():
             update_teacher(part, self.get_submodule(name), momentum, accept)
-        losses.update_center(self.center, self._mean_output, self.settings.center_momentum, accept)
+        losses.update_center(self.center, carry["mean_output"].mean(0), self.settings.center_momentum, accept)
 
     def _teacher_temperature(self, moment: Moment) -> float:
         start, end = self.settings.teacher_temperature_start, self.settings.teacher_temperature
         num_steps = round(self.settings.teacher_temperature_warmup_epochs * moment.steps_per_epoch)
         return linear(moment.step, 1 + num_steps, start, end)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}

@@ -8,7 +8,7 @@ Shapes: V views (2), B batch, D feature, P projection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -48,12 +48,14 @@ class SimSiam(Method):
     def __init__(self, settings: SimSiamSettings) -> None:
         super().__init__()
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
         self.head = heads.simsiam_head(
-            feature_dim, self.hidden_dim, self.projection_dim, num_layers=settings.projection_layers
+            self.encoder.feature_dim,
+            settings.projection_hidden_dim,
+            self.projection_dim,
+            num_layers=settings.projection_layers,
         )
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
         self.predictor = heads.prediction_head(self.projection_dim, settings.prediction_hidden_dim)
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
@@ -65,7 +67,3 @@ class SimSiam(Method):
         p0, p1 = p.chunk(2)
         loss = (negative_cosine(p0, z1) + negative_cosine(p1, z0)) / 2
         return StepOutput(loss=loss, representation=h.detach(), projection=p.detach())
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}

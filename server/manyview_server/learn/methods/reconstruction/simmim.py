@@ -8,7 +8,7 @@ Shapes: B batch, N patches, p patch size, D feature.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,7 @@ class SimMIM(Method):
         self.encoder = build_encoder(settings)
         vit = transformer(self.encoder)
         self.block = settings.mask_block or max(1, round(vit.grid(settings.image_size)[0] / BLOCKS_ON_A_SIDE))
+        self.chosen = {"mask_block": self.block}
         self.mask_token = nn.Parameter(torch.empty(vit.feature_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.predict = nn.Linear(vit.feature_dim, 3 * vit.patch_size**2)
@@ -74,7 +75,3 @@ class SimMIM(Method):
         tokens = vit.forward_tokens(images, mask=hidden, mask_token=self.mask_token)  # (B, 1 + N, D)
         loss = losses.simmim(self.predict(tokens[:, 1:]), patchify(images, vit.patch_size), hidden)
         return StepOutput(loss=loss, representation=tokens[:, 0].detach())
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"mask_block": self.block}

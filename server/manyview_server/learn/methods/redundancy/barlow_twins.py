@@ -8,7 +8,7 @@ Shapes: V views (2), B batch, D feature, P projection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -53,12 +53,14 @@ class BarlowTwins(Method):
         super().__init__()
         self.off_diagonal_weight = settings.off_diagonal_weight
         self.encoder = build_encoder(settings)
-        feature_dim = self.encoder.feature_dim
-        self.hidden_dim = settings.projection_hidden_dim or feature_dim
         self.projection_dim = settings.projection_dim
         self.head = heads.expander_head(
-            feature_dim, self.hidden_dim, self.projection_dim, num_layers=settings.projection_layers
+            self.encoder.feature_dim,
+            settings.projection_hidden_dim,
+            self.projection_dim,
+            num_layers=settings.projection_layers,
         )
+        self.chosen = {"projection_hidden_dim": self.head.hidden_dim}
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views  # (2, B, 3, o, o)
@@ -67,7 +69,3 @@ class BarlowTwins(Method):
         z0, z1 = z.chunk(2)
         loss = losses.barlow_twins(z0, z1, self.off_diagonal_weight)
         return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return {"projection_hidden_dim": self.hidden_dim}

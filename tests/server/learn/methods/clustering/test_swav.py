@@ -82,10 +82,10 @@ def test_each_size_is_one_pass(views: list[Tensor]) -> None:
 def test_the_queue_holds_the_projections_of_whole_views_from_the_first_step_on(views: list[Tensor]) -> None:
     method = a_swav(queue_size=20)
     z = projections(method, views)
-    method.forward_loss(views, IDS, at(0))
+    carry = method.forward_loss(views, IDS, at(0)).carry
     assert method.queue is not None
     assert method.queue.filled == 0
-    method.after_step(at(0), YES)
+    method.after_step(at(0), YES, carry)
     assert method.queue.filled == 8
     assert method.queue.image_ids[:8].tolist() == IDS.tolist()
     torch.testing.assert_close(method.queue.keys[:8], torch.cat([z[0], z[1]], dim=1))
@@ -109,8 +109,7 @@ def test_from_its_epoch_on_the_queue_takes_part_as_far_as_it_is_filled(views: li
 
 def test_no_gradient_reaches_the_prototypes_through_the_queue(views: list[Tensor]) -> None:
     method = a_swav(queue_size=20, queue_start_epoch=0.0)
-    method.forward_loss(views, IDS, at(0))
-    method.after_step(at(0), YES)
+    method.after_step(at(0), YES, method.forward_loss(views, IDS, at(0)).carry)
     scores, _ = method._queue_scores(2, at(1))
     assert scores is not None
     assert not scores.requires_grad

@@ -75,11 +75,12 @@ def test_no_gradient_reaches_the_teacher(views: Tensor) -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_bank_takes_the_teachers_keys_of_view_1_after_the_step(views: Tensor, symmetric: bool) -> None:
     method = moco(symmetric=symmetric)
-    assert method.forward_loss([views], torch.arange(8), START).loss.item() == pytest.approx(0, abs=1e-6)
+    output = method.forward_loss([views], torch.arange(8), START)
+    assert output.loss.item() == pytest.approx(0, abs=1e-6)
     assert method.bank.filled == 0
     seen = views.flatten(0, 1) if symmetric else views[1]
     expected = a_pass(method, method.teacher, seen)[: 8 if not symmetric else None][-8:]
-    method.after_step(START, YES)
+    method.after_step(START, YES, output.carry)
     assert method.bank.filled == 8
     assert method.bank.image_ids[:8].tolist() == list(range(8))
     torch.testing.assert_close(method.bank.keys[:8], expected)
@@ -88,10 +89,10 @@ def test_the_bank_takes_the_teachers_keys_of_view_1_after_the_step(views: Tensor
 def test_the_teacher_follows_along_the_schedule() -> None:
     def distance_left(step: int) -> float:
         method = moco(ema_momentum=0.5, ema_momentum_end=1.0)
-        method._new_keys = torch.ones(8, 16), torch.arange(8)
+        carry = {"keys": torch.ones(8, 16), "image_ids": torch.arange(8)}
         with torch.no_grad():
             method.head[0].weight.add_(1)
-        method.after_step(Moment(step=step, total_steps=11), YES)
+        method.after_step(Moment(step=step, total_steps=11), YES, carry)
         return (method.head[0].weight - method.teacher["head"][0].weight).mean().item()
 
     assert [distance_left(step) for step in (0, 5, 10)] == pytest.approx([0.5, 0.75, 1.0])

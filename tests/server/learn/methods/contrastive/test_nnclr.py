@@ -44,9 +44,9 @@ def test_positives_are_the_nearest_of_earlier_images_and_never_of_the_batch(view
 
 def test_the_support_set_takes_view_0_after_the_step(views: Tensor) -> None:
     method, z, _ = method_and_projections(views)
-    method.forward_loss([views], torch.arange(8), START)
+    carry = method.forward_loss([views], torch.arange(8), START).carry
     assert method.bank.filled == 0
-    method.after_step(START, YES)
+    method.after_step(START, YES, carry)
     assert method.bank.image_ids[:8].tolist() == list(range(8))
     torch.testing.assert_close(method.bank.keys[:8], F.normalize(z[:8].detach(), dim=1))
 

@@ -30,7 +30,7 @@ def test_with_a_bank_the_negatives_are_earlier_batches_alone(views: Tensor) -> N
     method = SimCLR(SimCLRSettings(**SMALL, memory_bank_size=20))  # type: ignore[arg-type]
     output = method.forward_loss([views], torch.arange(8), START)
     assert output.loss.item() == pytest.approx(0, abs=1e-6), "an empty bank, and the batch is no negative"
-    method.after_step(START, torch.tensor(True))
+    method.after_step(START, torch.tensor(True), output.carry)
     assert method.bank is not None
     assert method.bank.image_ids[:8].tolist() == list(range(8))
     torch.testing.assert_close(method.bank.keys[:8].norm(dim=1), torch.ones(8))
@@ -41,8 +41,8 @@ def test_with_a_bank_the_negatives_are_earlier_batches_alone(views: Tensor) -> N
 
 def test_an_images_own_earlier_key_is_no_negative(views: Tensor) -> None:
     method = SimCLR(SimCLRSettings(**SMALL, memory_bank_size=8))  # type: ignore[arg-type]
-    method.forward_loss([views], torch.zeros(8, dtype=torch.int64), START)
-    method.after_step(START, torch.tensor(True))
+    output = method.forward_loss([views], torch.zeros(8, dtype=torch.int64), START)
+    method.after_step(START, torch.tensor(True), output.carry)
     assert method.forward_loss([views], torch.zeros(8, dtype=torch.int64), START).loss.item() == pytest.approx(
         0, abs=1e-6
     )

@@ -81,7 +81,7 @@ def test_the_teacher_follows_along_the_schedule_to_a_standstill() -> None:
         method = byol(ema_momentum=0.5)
         with torch.no_grad():
             method.head[0].weight.add_(1)
-        method.after_step(Moment(step=step, total_steps=11), YES)
+        method.after_step(Moment(step=step, total_steps=11), YES, {})
         return (method.head[0].weight - method.teacher["head"][0].weight).mean().item()
 
     assert [distance_left(step) for step in (0, 5, 10)] == pytest.approx([0.5, 0.75, 1.0])

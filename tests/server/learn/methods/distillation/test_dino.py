@@ -83,10 +83,10 @@ def test_no_gradient_reaches_the_teacher(views: list[Tensor]) -> None:
 def test_the_center_follows_the_mean_of_the_teachers_outputs_where_the_step_is_accepted(views: list[Tensor]) -> None:
     method = a_dino(center_momentum=0.75)
     mean = method.teacher(views[0].flatten(0, 1)).mean(0)
-    method.forward_loss(views, torch.arange(8), START)
-    method.after_step(START, NO)
+    carry = method.forward_loss(views, torch.arange(8), START).carry
+    method.after_step(START, NO, carry)
     assert torch.equal(method.center, torch.zeros(24))
-    method.after_step(START, YES)
+    method.after_step(START, YES, carry)
     torch.testing.assert_close(method.center, 0.25 * mean)
     assert "center" in method.state_dict()
 
@@ -112,12 +112,12 @@ def test_the_teachers_temperature_warms_up_over_epochs(views: list[Tensor], step
 def test_the_teacher_follows_along_a_cosine_that_ends_where_it_stands_still(views: list[Tensor]) -> None:
     def distance_left(step: int, **overrides: Any) -> float:
         method = a_dino(ema_momentum=0.5, **overrides)
-        method.forward_loss(views, torch.arange(8), START)
+        carry = method.forward_loss(views, torch.arange(8), START).carry
         with torch.no_grad():
             for part in (method.encoder, method.head, method.prototypes):
                 for parameter in part.parameters():
                     parameter.add_(1)
-        method.after_step(Moment(step=step, total_steps=11), YES)
+        method.after_step(Moment(step=step, total_steps=11), YES, carry)
         theirs = method.teacher.named_parameters()
         distances = [(method.get_parameter(name) - value).mean() for name, value in theirs]
         assert torch.stack(distances).std() < 1e-6
