@@ -7,9 +7,10 @@
     document.py   the JSON that is written after each section, and its tables
     wheels.py     which pinned packages are missing
     bench.py      what a section is given: device, sizes, checks, figures, clocks
-    pictures.py   images drawn for this run
-    views.py losses.py optimizers.py steps.py worker.py selection.py memory.py    checks
-    throughput.py kernels.py decoding.py service.py                              figures
+    throughput.py service.py   figures of training and of a whole server
+    comparisons/  pictures.py  images drawn for this run
+                  views.py losses.py optimizers.py steps.py worker.py selection.py memory.py   checks
+                  kernels.py decoding.py   figures
 
 Sections of `learn` need torch alone; those of `worker` need simplejpeg, those of `service` the whole server.
 """

@@ -29,7 +29,7 @@ from support.learning import worker_harness
 from support.learning.pretend_device import DEVICE, pretending
 from support.learning.training import FIXED, Sent, changed, losses
 
-MAY_WAIT = {"cache.py", "preprocess.py", "setup.py", "knn.py", "state.py"}
+MAY_WAIT = {"cache.py", "preprocess.py", "preparation.py", "knn.py", "checkpoint_state.py"}
 """The files of the work before the first step, of evaluation, and of checkpoints."""
 N, D = 200, 8
 
@@ -101,7 +101,7 @@ def test_a_model_embeds_on_a_gpu_what_it_embeds_on_the_cpu(output: str, on_cpu: 
         model = load(key, DEVICE)
         device.waits.clear()
         found = model.embed(images)
-    assert [where.partition(":")[0] for where in device.waits] == ["_to_copy at models.py"]  # for the result
+    assert [where.partition(":")[0] for where in device.waits] == ["_to_copy at model_cache.py"]  # for the result
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
