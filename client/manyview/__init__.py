@@ -49,7 +49,17 @@ if TYPE_CHECKING:
     from manyview._jobs import Job
     from manyview._local import local
     from manyview._results.embeddings import Embeddings
-    from manyview._results.events import Event, History
+    from manyview._results.events import (
+        Alert,
+        CheckpointSaved,
+        Event,
+        History,
+        Log,
+        Rollback,
+        Scalars,
+        SnapshotAdopted,
+        StateChange,
+    )
     from manyview._results.preview import Preview
     from manyview._transport.channel import Deadlines, TLSOptions
     from manyview._types import (
@@ -111,7 +121,17 @@ _HOMES = {
     ),
     "_jobs": ("Job",),
     "_local": ("local",),
-    "_results.events": ("Event", "History"),
+    "_results.events": (
+        "Alert",
+        "CheckpointSaved",
+        "Event",
+        "History",
+        "Log",
+        "Rollback",
+        "Scalars",
+        "SnapshotAdopted",
+        "StateChange",
+    ),
     "_results.preview": ("Preview",),
     "_types": (
         "Backbone",
@@ -153,9 +173,11 @@ __all__ = [  # noqa: RUF022  (the entry points first)
     "Deadlines",
     "TLSOptions",
     "Aborted",
+    "Alert",
     "AlreadyExists",
     "Backbone",
     "Cancelled",
+    "CheckpointSaved",
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
@@ -169,6 +191,7 @@ __all__ = [  # noqa: RUF022  (the entry points first)
     "InvalidArgument",
     "LabelConflict",
     "Limits",
+    "Log",
     "LogLine",
     "ManyviewError",
     "Method",
@@ -183,9 +206,13 @@ __all__ = [  # noqa: RUF022  (the entry points first)
     "QueryNeighbors",
     "RejectedImage",
     "ResourceExhausted",
+    "Rollback",
     "Sample",
+    "Scalars",
     "Selection",
     "ServerInfo",
+    "SnapshotAdopted",
+    "StateChange",
     "StoredImage",
     "TrainJobCancelled",
     "TrainJobFailed",

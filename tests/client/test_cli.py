@@ -119,7 +119,9 @@ def test_a_job_that_failed_fails_the_watch(run: Run, server: FakeServer, folder:
     server.finish_job("trainJobs/mine", "FAILED", failure=failure)
     result = run("watch", "mine", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["values"]["to"] == "FAILED"
+    shown = json.loads(result.stdout)
+    assert list(shown) == ["sequence", "kind", "time", "attempt", "step", "epoch", "values"]
+    assert shown["values"]["to"] == "FAILED"
     assert "died 3 times [CRASH_LOOP]\n  see the log" in result.stderr
 
 
@@ -211,13 +213,17 @@ def test_an_alert_stays_on_the_board_whatever_comes_after(client: manyview.Clien
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "text"),
+    ("kind", "payload", "text"),
     [
-        ("snapshot", {"num_images": 70, "num_added": 30}, "trains on 70 images from now on, 30 of them new"),
-        ("rollback", {"to_step": 4, "superseded_after_sequence": 9}, "goes on from step 4"),
-        ("alert", {"reason": "IMAGE_QUARANTINED", "message": "it kills"}, "IMAGE_QUARANTINED  it kills"),
+        (
+            "snapshot",
+            manyview.SnapshotAdopted(num_images=70, num_added=30),
+            "trains on 70 images from now on, 30 of them new",
+        ),
+        ("rollback", manyview.Rollback(to_step=4, superseded_after_sequence=9), "goes on from step 4"),
+        ("alert", manyview.Alert(reason="IMAGE_QUARANTINED", message="it kills"), "IMAGE_QUARANTINED  it kills"),
     ],
 )
-def test_an_event_is_a_line_that_says_what_it_means(kind: str, values: dict[str, object], text: str) -> None:
-    event = manyview.Event(sequence=12, kind=kind, time=None, attempt=2, step=7, epoch=1, values=values)
+def test_an_event_is_a_line_that_says_what_it_means(kind: Any, payload: Any, text: str) -> None:
+    event = manyview.Event(sequence=12, kind=kind, time=None, attempt=2, step=7, epoch=1, payload=payload)
     assert line(event) == f"#12 step 7 epoch 1 {kind}: {text}"

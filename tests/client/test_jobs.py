@@ -57,7 +57,7 @@ def test_events_come_live_in_order_and_end_with_the_job(job: manyview.Job, serve
     assert events[1]["loss"] == 0.5
     assert events[1].get("knn_top1") is None
     assert (events[-1].kind, events[-1]["to"]) == ("state", "SUCCEEDED")
-    with pytest.raises(KeyError, match="a scalars event without 'acc'; it has loss"):
+    with pytest.raises(KeyError, match="a scalars event has no 'acc'; it has loss"):
         events[0]["acc"]
 
 

@@ -57,6 +57,7 @@ VALUES = {
     "TrainJobInfo",
     "UploadReport",
 }
+PAYLOADS = {"Alert", "CheckpointSaved", "Log", "Rollback", "Scalars", "SnapshotAdopted", "StateChange"}
 ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Preview", "Deadlines", "TLSOptions"}
 CLIENT = {
     "close",
@@ -106,7 +107,7 @@ JOB = {
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(manyview.__all__) == ERRORS | VALUES | ENTRIES
+    assert set(manyview.__all__) == ERRORS | VALUES | PAYLOADS | ENTRIES
     assert all(getattr(manyview, name).__name__ == name for name in manyview.__all__)
     assert {name for name in vars(manyview.Client) if not name.startswith("_")} == CLIENT
     assert {name for name in vars(manyview.Job) if not name.startswith("_")} == JOB

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections import deque
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,10 +40,15 @@ def show(job: Job, *, after: int = 0, as_json: bool = False) -> None:
     """Follow the job's events to their end. Raises TrainJobFailed or TrainJobCancelled at the end."""
     if as_json or not sys.stdout.isatty():
         for event in job.metrics(after):
-            typer.echo(json.dumps(asdict(event), default=str) if as_json else line(event))
+            typer.echo(json.dumps(_fields(event), default=str) if as_json else line(event))
     else:
         _show_live(job, after)
     job.wait(timeout_s=_ENDED_S)
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    names = ("sequence", "kind", "time", "attempt", "step", "epoch", "values")
+    return {name: getattr(event, name) for name in names}
 
 
 def line(event: Event) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 from manyview import _convert
 from manyview._arguments import some
@@ -22,33 +22,115 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-KINDS = ("scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot")
+
+@dataclass(frozen=True, kw_only=True)
+class Scalars:
+    """Scalars that were logged after a step, by name: loss, learning_rate, representation_std, knn_top1, …"""
+
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateChange:
+    """The job went from one state to another. `reason` and `message` say why, or are empty."""
+
+    from_state: str
+    to_state: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """A checkpoint is durable. `name` is its resource name."""
+
+    name: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """A new attempt continues after step `to_step`. It supersedes the scalars that the log holds after the event
+    `superseded_after_sequence` and before this one."""
+
+    to_step: int
+    superseded_after_sequence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """The owner of the job should look at something. `reason` is UPPER_SNAKE, such as COLLAPSE."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """A line of the job's log. `level` is "INFO", "WARNING" or "ERROR"."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotAdopted:
+    """A job that follows its data set trains on its first `num_images` images from the next step on, `num_added` more
+    than before."""
+
+    num_images: int
+    num_added: int
+
+
+Payload = Scalars | StateChange | CheckpointSaved | Rollback | Alert | Log | SnapshotAdopted
+EventKind = Literal["scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot"]
+KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+# The keys of `Event.values` that differ from the names of a payload's fields.
+_KEYS = {"from_state": "from", "to_state": "to"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One entry of a job's log. `values` is what its kind carries, and `event["loss"]` is short for
-    `event.values["loss"]`.
+    """One entry of a job's log.
 
-    scalars: float by name. state: from, to, reason, message. checkpoint: name, num_bytes. rollback: to_step,
-    superseded_after_sequence. alert: reason, message. log: level, text. snapshot: num_images, num_added.
+    `payload` is what the event's kind carries, for `match`:
 
-    `sequence` is 1, 2, 3, … within the job and never used twice; `step` repeats after a rollback.
+        match event.payload:
+            case Scalars(values={"loss": loss}):
+                ...
+            case StateChange(to_state="FAILED", message=message):
+                ...
+
+    `event["loss"]` and `event.get("loss")` find a scalar or a field of the payload by its name. The states of a
+    StateChange are named "from" and "to" there.
+
+    `sequence` is 1, 2, 3, … within the job and never used twice; `step` repeats after a rollback. `payload` is None if
+    this release of the SDK does not know the kind.
     """
 
     sequence: int
-    kind: str
+    kind: EventKind
     time: datetime | None
     attempt: int
     step: int
     epoch: int
-    values: Mapping[str, Any]
+    payload: Payload | None
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The payload as a mapping: its fields by name, or the scalars."""
+        if self.payload is None:
+            return {}
+        if isinstance(self.payload, Scalars):
+            return self.payload.values
+        return {_KEYS.get(f.name, f.name): getattr(self.payload, f.name) for f in fields(self.payload)}
 
     def __getitem__(self, name: str) -> Any:
         try:
             return self.values[name]
         except KeyError:
-            raise KeyError(f"a {self.kind} event without {name!r}; it has {', '.join(self.values)}") from None
+            raise KeyError(f"a {self.kind} event has no {name!r}; it has {', '.join(self.values)}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self.values
@@ -80,39 +162,44 @@ class History:
 
 
 def event_from(message: pb.MetricsEvent) -> Event:
+    """Convert an event of the contract."""
     kind = pb.MetricsEvent.Kind.Name(message.kind).removeprefix("KIND_").lower()
     return Event(
         sequence=message.sequence,
-        kind=kind,
+        kind=cast(EventKind, kind),
         time=_convert.time(message.time),
         attempt=message.attempt,
         step=message.step,
         epoch=message.epoch,
-        values=_values(message),
+        payload=_payload(message),
     )
 
 
-def _values(message: pb.MetricsEvent) -> Mapping[str, Any]:
-    match message.WhichOneof("payload"):
-        case "scalars":
-            return dict(message.scalars.values)
-        case "state_change":
+def _payload(message: pb.MetricsEvent) -> Payload | None:
+    match message.kind:
+        case pb.MetricsEvent.KIND_SCALARS:
+            return Scalars(values=dict(message.scalars.values))
+        case pb.MetricsEvent.KIND_STATE:
             change = message.state_change
-            states = {"from": _convert.state(getattr(change, "from")), "to": _convert.state(change.to)}
-            return {**states, "reason": change.reason, "message": change.message}
-        case "checkpoint":
-            return {"name": message.checkpoint.name, "num_bytes": message.checkpoint.num_bytes}
-        case "rollback":
-            since = message.rollback.superseded_after_sequence
-            return {"to_step": message.rollback.to_step, "superseded_after_sequence": since}
-        case "alert":
-            return {"reason": message.alert.reason, "message": message.alert.message}
-        case "log":
-            return {"level": _convert.level(message.log), "text": message.log.text}
-        case "snapshot":
-            return {"num_images": message.snapshot.num_images, "num_added": message.snapshot.num_added}
+            return StateChange(
+                from_state=_convert.state(getattr(change, "from")),
+                to_state=_convert.state(change.to),
+                reason=change.reason,
+                message=change.message,
+            )
+        case pb.MetricsEvent.KIND_CHECKPOINT:
+            return CheckpointSaved(name=message.checkpoint.name, num_bytes=message.checkpoint.num_bytes)
+        case pb.MetricsEvent.KIND_ROLLBACK:
+            superseded_after = message.rollback.superseded_after_sequence
+            return Rollback(to_step=message.rollback.to_step, superseded_after_sequence=superseded_after)
+        case pb.MetricsEvent.KIND_ALERT:
+            return Alert(reason=message.alert.reason, message=message.alert.message)
+        case pb.MetricsEvent.KIND_LOG:
+            return Log(level=_convert.level(message.log), text=message.log.text)
+        case pb.MetricsEvent.KIND_SNAPSHOT:
+            return SnapshotAdopted(num_images=message.snapshot.num_images, num_added=message.snapshot.num_added)
         case _:
-            return {}
+            return None
 
 
 def kind_names(kinds: Iterable[str] | None) -> list[str]:
