@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("few-cores")
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the first server has learnt of the torch side, for the others: it takes seconds to find out."""
+    """The first server's description of the torch side. The others reuse it, because making it takes seconds."""
     return tmp_path_factory.mktemp("catalogue") / "catalogue.json"
 
 

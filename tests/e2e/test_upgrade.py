@@ -22,7 +22,7 @@ def test_a_checkpoint_of_the_oldest_release_embeds_and_jobs_go_on_from_it(
     server = new_server()
     with tarfile.open(OLDEST) as archive:
         archive.extractall(server.data_dir, filter="data")
-    # As if the old server had been killed just before it noted the end of the job.
+    # The old server was killed just before it recorded the end of the job.
     with closing(sqlite3.connect(server.data_dir / "manyview.sqlite")) as connection:
         connection.execute("UPDATE job SET state = 'RUNNING', end_time = 0")
         connection.commit()

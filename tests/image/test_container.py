@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(2400)]
 
 NUM_IMAGES = 320
 PAUSE_S = "3"
-"""Of an uploader after each batch of 8: the upload lasts as long as the faults."""
+"""The pause of an uploader after each batch of 8, so that the upload lasts as long as the faults."""
 ENDLESS = SMALL_JOB | {"epochs": 100_000, "log_every_steps": 8, "checkpoint_every_epochs": 40}
 SMALL_BATCHES = {"MANYVIEW_SERVER_MAX_BATCH_IMAGES": "8"}
 PATIENCE_S = 240.0

@@ -40,7 +40,7 @@ def pixels() -> np.ndarray:
 
 
 def features_of(network: nn.Module, config: dict) -> np.ndarray:
-    """What the network makes of `pixels`, as a user would ask it."""
+    """Return the network's output for `pixels`, computed as a user would."""
     mean, std = (torch.tensor(config["views"]["normalize"][name]) for name in ("mean", "std"))
     images = ((torch.from_numpy(pixels()) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from support.service.harness import SMALL_JOB, write_photos
 
 pytestmark = pytest.mark.timeout(240)
 NARROW = {"projection_hidden_dim": 32, "projection_dim": 32, "prediction_hidden_dim": 16, "num_prototypes": 24}
-"""Of what a method has of these."""
+"""The parts of these that a method has."""
 
 
 def test_each_is_trained_by_name_and_embeds(client: manyview.Client, tmp_path: Path) -> None:

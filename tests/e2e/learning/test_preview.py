@@ -1,4 +1,4 @@
-"""What views look like, seen from outside: of a method, of a job, with images of any kind."""
+"""Previews of a method's and a job's views, seen from outside, with images of every kind."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def kill(server: ServerProcess) -> None:
 
 
 def checkpoints_of(data_dir: Path, job_id: str) -> list[Checkpoint]:
-    """As the database knows them, newest first. No server may run."""
+    """The checkpoints that the database lists, newest first. No server may run."""
 
     async def read() -> list[Checkpoint]:
         store = Store.open(data_dir)
@@ -223,7 +223,7 @@ def test_images_that_the_disk_lost_are_listed_and_the_rest_goes_on(
             lost[kind] = lost_in(path, images)
         assert server.start() < 20
         assert client.health() == "SERVING"
-        # What has no bytes is known at once; other bytes than those that were sent, when they are read.
+        # Missing bytes are known at once; changed bytes, when they are read.
         for kind in ("cut", "gone"):
             assert unreadable(client, names[kind]) == lost[kind]
         for kind in ("cut", "mixed"):

@@ -42,7 +42,7 @@ def test_after_a_sync_that_failed_the_server_ends_and_what_it_acknowledged_is_th
     target, nth = {
         "shard": (shard, 1 + seed // 3 % 5),
         "directory": (directory, 1),
-        # Of the upload's own row, of the batches, of the end.
+        # The commits of the upload's own row, of the batches, and of the end.
         "log": (log_file, 1 + seed // 3 % 8),
     }[SYNCS[seed % 3]]
     trace = tmp_path / "strace"

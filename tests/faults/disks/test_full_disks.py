@@ -31,7 +31,7 @@ IMPATIENT = manyview.Deadlines(unary_s=5, reconnect_s=2)
 """A client that does not wait for room."""
 NUM_MIB = 64
 RESERVE_BYTES = NUM_MIB * MIB // 20
-"""What the server keeps free of uploads on a disk of this size."""
+"""The room that the server keeps free of uploads on a disk of this size."""
 MARATHON = SMALL_JOB | {
     "epochs": 100_000,
     "log_every_steps": 20,

@@ -153,7 +153,7 @@ def test_a_power_cut_while_a_job_trains_takes_no_event_that_was_seen_and_leaves_
 
 
 def registered_checkpoints(data_dir: Path, train_job_id: str) -> int:
-    """How many checkpoints the database knows, each of them verified."""
+    """Verify every checkpoint that the database lists, and return how many there are."""
 
     async def count() -> int:
         store = Store.open(data_dir)

@@ -1,4 +1,4 @@
-"""What networks do to connections: resets, silence, flipped bits, a long and narrow way (F6, F11, F40, F60).
+"""Faults of networks: resets, silence, flipped bits, a long and narrow path (F6, F11, F40, F60).
 
 Clients reach the server through a proxy. A job trains all the while, and others use the server without the proxy.
 """
@@ -333,7 +333,7 @@ def acked(dataset: str, photo: Path) -> dict[str, str]:
 def test_bits_that_flip_anywhere_never_bring_in_an_image_that_nobody_sent(
     stage: Stage, proxy: Proxy, tmp_path: Path, record_property: Report, seed: int
 ) -> None:
-    """In headers, numbers, names and frames too: calls may fail with an error, and the server goes on."""
+    """Headers, numbers, names and frames are hit too. Calls may fail with an error, and the server keeps running."""
     name = f"noise-{seed}"
     photos = [tmp_path / "photos" / f"{number:02}.jpg" for number in range(40)]
     photos[0].parent.mkdir()
@@ -343,7 +343,7 @@ def test_bits_that_flip_anywhere_never_bring_in_an_image_that_nobody_sent(
     random_ = random.Random(seed)
     failures = 0
     for attempt in range(6):
-        # From frames and headers, which are a small part of the bytes, to image data.
+        # Flips hit frames and headers, which are a small part of the bytes, and image data.
         proxy.flip_at_random(random_, 300 * 4**attempt)
         with manyview.Client(proxy.address, deadlines=manyview.Deadlines(unary_s=3, idle_s=5, reconnect_s=3)) as client:
             try:

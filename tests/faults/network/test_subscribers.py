@@ -39,7 +39,7 @@ JOB = SMALL_JOB | {
 """A job that does not end by itself, with an event for each step."""
 STEP_S = 0.03
 NUM_OLD_EVENTS = 300_000 if soaking() else 6_000
-"""Of a few hundred bytes each: many times of what a subscriber's window holds."""
+"""A few hundred bytes each, which is many times the window of a subscriber."""
 NUM_SUBSCRIBERS = 500 if soaking() else 100
 PER_CONNECTION = 50
 PATIENCE_S = 60.0
@@ -61,20 +61,20 @@ class Stage:
         return self.job.refresh().last_sequence
 
     def steps_per_s(self, seconds: float) -> float:
-        """How fast it trains, by the steps that the log tells of."""
+        """Steps per second, counted from the steps in the event log."""
         first, began = self.newest(), time.monotonic()
         time.sleep(seconds)
         return (self.newest() - first) / (time.monotonic() - began)
 
     def memory_kb(self) -> int:
-        """Of the server's own process."""
+        """Memory of the server's own process."""
         assert self.server.process is not None
         status = Path(f"/proc/{self.server.process.pid}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
         return int(line.split()[1])
 
     def cpu_s(self) -> float:
-        """Of the server's own process, since its start."""
+        """Processor time of the server's own process since its start."""
         assert self.server.process is not None
         fields = Path(f"/proc/{self.server.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -105,7 +105,7 @@ def request(after: int = 0) -> pb.SubscribeMetricsRequest:
 
 
 def late_by_s(event: manyview.Event) -> float:
-    """How long after its commit it is here. Both clocks are this machine's."""
+    """The time from the commit of the event until now. Both clocks are this machine's."""
     assert event.time is not None
     return (datetime.now(UTC) - event.time).total_seconds()
 
@@ -206,7 +206,7 @@ def test_many_subscribers_at_once_see_the_same_and_the_server_stays_prompt(
 
 
 async def crowd(address: str, since: int, until: int) -> tuple[list[list[str]], list[float]]:
-    """What each subscriber saw of these events, as text, and how long the server's health was waited for meanwhile."""
+    """The events that each subscriber saw, as text, and how long the health calls beside them took."""
     channels = [
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         for _ in range(-(-NUM_SUBSCRIBERS // PER_CONNECTION))

@@ -176,7 +176,7 @@ STEPS = {
     "cut": 2,
     "refused": 1,
 }
-"""How often each is drawn."""
+"""The weight with which each is drawn."""
 
 
 class Walk:
@@ -231,7 +231,7 @@ class Walk:
         self._failed("FINISH_MISMATCH")
 
     def reopen(self) -> None:
-        """Another stream takes over, and the one before is told."""
+        """Another stream takes over, and the earlier one gets an error."""
         before, self.stream = self.stream, self._opened()
         assert next_of(before, "error").reason == "UPLOAD_FENCED"
 

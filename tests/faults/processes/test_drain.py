@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(180)
 
 NUM_IMAGES = 160
 PAUSE_S = "0.1"
-"""Of an uploader after each batch of 8: the upload is in the middle for some seconds."""
+"""The pause of an uploader after each batch of 8, so that the upload lasts for some seconds."""
 ENDLESS = SMALL_JOB | {"epochs": 100_000, "checkpoint_every_epochs": 100_000, "evaluation": {"knn_every_epochs": 0}}
 """It writes no checkpoint but those that it is asked for."""
 PATIENCE_S = 60.0
@@ -80,7 +80,7 @@ class Load:
         return sum(len(uploader.history("acked")) for uploader in self.uploaders)
 
     def events(self, kind: str) -> list[Record]:
-        """What the subscriber has seen of a kind."""
+        """The events of one kind that the subscriber has seen."""
         return [event for event in self.subscriber.history("event") if event["kind"] == kind]
 
     def go_on(self) -> Verdict:
@@ -114,7 +114,7 @@ class Load:
 
 
 class Witness:
-    """Open streams that do nothing, on a channel of its own: what are they told, and when?"""
+    """Open streams that do nothing, on a channel of their own: which error do they get, and when?"""
 
     def __init__(self, server: ServerProcess, job: manyview.Job) -> None:
         self._wire = Wire(server.address)

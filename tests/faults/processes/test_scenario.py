@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(300)
 NUM_FAULTS = 6
 NUM_IMAGES = 160
 PAUSE_S = "0.3"
-"""Of an uploader after each batch of 8: the upload lasts as long as the faults."""
+"""The pause of an uploader after each batch of 8, so that the upload lasts as long as the faults."""
 JOB = SMALL_JOB | {"log_every_steps": 4, "checkpoint_every_epochs": 6}
 FOLLOWED_FROM = 64
 """Images of the shared data set with which the job begins that follows it."""

@@ -21,7 +21,7 @@ PATIENCE = ("--trainer-silence-s", "8", "--trainer-step-s", "8", "--decode-cpu-s
 
 
 class Stage:
-    """A server whose trainers fail where they are told to, and a data set."""
+    """A server whose trainers fail at given places, and a data set."""
 
     def __init__(self, server: ServerProcess, client: manyview.Client, places: Path) -> None:
         self.server = server

@@ -49,7 +49,7 @@ class Actor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def history(self, *ops: str) -> list[Record]:
-        """What it has seen so far, over all its lives; with `ops` those operations alone."""
+        """Everything that it has seen so far, over all its lives. `ops` selects some operations."""
         return self._history.read(*ops)
 
     @property

@@ -1,4 +1,4 @@
-"""Which faults this machine lets a test inject: each is tried once, small and for real."""
+"""The faults that a test can inject on this machine. Each is tried once, small and for real."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _unshare() -> str:
 
 
 def _strace() -> str:
-    """Attaching counts: the servers of the tests run already when a fault is to be injected."""
+    """Attaching must work, because the servers of the tests already run when a fault is injected."""
     with tempfile.NamedTemporaryFile("r") as said, subprocess.Popen(
         ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as victim:  # fmt: skip

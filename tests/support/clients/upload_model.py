@@ -1,4 +1,4 @@
-"""What the upload protocol promises of one upload to a data set of its own, in a few lines: the oracle of tests."""
+"""The promises of the upload protocol in a few lines, for one upload to a data set of its own: the oracle of tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upload in a thread of the test, and whether all that it was told is true afterwards."""
+"""An upload in a thread of the test, and a check of everything that was acknowledged to it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Uploading:
             raise failure
 
     def judge(self, server: ServerProcess, report: Callable[[str, object], None], damage: Sequence[str] = ()) -> None:
-        """All images are there, once, with their bytes, and nothing else; `damage` is what was found meanwhile.
+        """All images are there, once, with their bytes, and nothing else. `damage` holds faults found until now.
 
         Where the upload failed, all that was acknowledged, and perhaps some more.
         """

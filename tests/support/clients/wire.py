@@ -25,7 +25,7 @@ SHAPES = {
     (True, True): "stream_stream",
 }
 LEAK = re.compile(r"Traceback|[A-Z]\w*(?:Error|Exception)\b|Errno|\.py\b|\.so\b|0x[0-9a-f]{6}|(?<!\w)/\w+/\w|\.tar\b")
-"""What only an exception's text or a path of the server has."""
+"""Text that only exceptions and paths of the server contain."""
 
 
 def assert_speaks_of_the_request_alone(text: str) -> None:
@@ -49,7 +49,7 @@ def refused(kind: type[manyview.ManyviewError], reason: str, *words: str) -> Ite
 
 @dataclass(frozen=True)
 class Answer:
-    """What a stream gave: its messages and, where it failed, the error of its status."""
+    """The messages of a stream and, if it failed, the error of its status."""
 
     messages: list[Any]
     error: manyview.ManyviewError | None

@@ -1,7 +1,7 @@
 """Small file systems that a test may fill, break, or cut the power of. Mounting needs root: see `probe.require`.
 
 A power cut is what a disk holds when nothing more is written to it: the server's processes are stopped, the disk's
-image is copied without a sync, and the copy is mounted in its place. ext4 is told to commit by itself only every five
+image is copied without a sync, and the copy is mounted in its place. ext4 commits by itself only every five
 minutes, so that what was not synced by the server is not on the copy.
 """
 
@@ -84,7 +84,7 @@ class Ext4:
         self._mount()
 
     def fail(self) -> None:
-        """What ext4 does at a disk that breaks: from now on it is read-only, open files too. The mount stays so."""
+        """Make the file system read-only, open files too, as ext4 does when a disk breaks. The mount stays so."""
         device = next(line.split()[0] for line in _mounts() if line.split()[1] == str(self.path))
         Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("1")
 
@@ -112,7 +112,7 @@ def server_on(data_dir: Path, catalogue: Path, *arguments: str) -> Iterator[Serv
 
 
 def _copy_at_rest(source: Path, target: Path) -> None:
-    """A copy of one moment. Somebody else's `sync` may write to the source meanwhile: then it is copied again."""
+    """A copy of one moment. If a `sync` elsewhere writes to the source during the copy, it is copied again."""
     for _ in range(COPIES):
         before = _digest(source)
         shutil.copyfile(source, target)

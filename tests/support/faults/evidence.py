@@ -1,4 +1,4 @@
-"""What is left after a scenario: what the server says over its API, and what lies in its data directory and in /proc.
+"""The evidence after a scenario: what the server says over its API, and what lies in its data directory and in /proc.
 
 Read with other means than the product's own: tarfile for the shards, SQLite's own check for the database.
 """
@@ -65,7 +65,7 @@ class Evidence:
 
 
 def dataset_evidence(client: manyview.Client, data_dir: Path, name: str) -> DatasetEvidence:
-    """What there is of a data set. Nobody may be uploading to it."""
+    """The evidence of a data set. Nobody may be uploading to it."""
     dataset = client.dataset(name)
     listed = [
         ListedImage(image_id=image.image_id, key=image.key, num_bytes=image.num_bytes) for image in client.images(name)
@@ -123,7 +123,7 @@ def read_shard(path: Path) -> tuple[list[str], list[str]]:
 
 
 def database_damage(data_dir: Path) -> list[str]:
-    """What SQLite's own check says of a copy of the database, with its log, as a crash left it."""
+    """The verdict of SQLite's own check on a copy of the database and its log, as a crash left them."""
     with tempfile.TemporaryDirectory() as folder:
         for file in data_dir.glob("manyview.sqlite*"):
             if not file.name.endswith("-shm"):

@@ -1,4 +1,4 @@
-"""What one client of a scenario saw, in a file of its own that outlives the client: a line of JSON for each operation.
+"""Everything that one client of a scenario saw, in a file that outlives the client: a line of JSON for each operation.
 
 Operations, by the field `op`:
 
@@ -7,7 +7,7 @@ Operations, by the field `op`:
     event     job, sequence, attempt, step, epoch, kind, time, payload (JSON text)
     ended     job                                   the server said that the job's log is at its end
     embedded  rows, refused, checkpoint             an answer to a batch of images
-    failed    reason                                a call failed in a way that the client was told to expect
+    failed    reason                                a call failed in a way that the client expects
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Reader:
 
 
 def read(path: Path, *ops: str) -> list[Record]:
-    """As `Reader.read`, once."""
+    """Read a history once, as `Reader.read` does."""
     return Reader(path).read(*ops)
 
 

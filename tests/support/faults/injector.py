@@ -24,7 +24,7 @@ WEIGHTS = {
     "stop_server": 2,
     "stop_trainer": 2,
 }
-"""How often each is drawn. `stop` is SIGSTOP, and SIGCONT after a while."""
+"""The weight with which each is drawn. `stop` is SIGSTOP, and SIGCONT after a while."""
 
 AT_MOST = {"kill_trainer": 3, "kill_server": 2}
 """A job outlives three deaths of its trainer in a row; a server's start costs seconds of the round."""
@@ -64,7 +64,7 @@ class Injector:
         self._random = random.Random(seed + 1)
 
     def run(self, plan: Sequence[Fault]) -> None:
-        """All faults, one after the other. Whoever was killed and is needed is started again."""
+        """Inject all faults, one after the other. Processes that were killed and are needed are started again."""
         for fault in plan:
             time.sleep(fault.after_s)
             verb, _, victim = fault.kind.partition("_")
@@ -108,7 +108,7 @@ class Injector:
         victim.start()
 
     def _hold(self, pids: Sequence[int], seconds: float) -> None:
-        """SIGSTOP, and SIGCONT whatever happens meanwhile."""
+        """Send SIGSTOP, and SIGCONT afterwards whatever happens in between."""
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for pid in pids:
                 with suppress(ProcessLookupError):

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 CHUNK_BYTES = 16 << 10
 QUEUED_CHUNKS = 64
-"""What one direction holds; beyond that its sender is held back."""
+"""The bytes that one direction holds. Beyond that, its sender is held back."""
 Way = asyncio.Queue[tuple[float, bytes]]
 """When bytes are due at the other side, and what; b"" is the end."""
 NO_LINGERING = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -43,7 +43,7 @@ class Link:
         self.task: asyncio.Task[None] | None = None
 
     def loses(self, is_up: bool) -> bool:
-        """Whether what goes to the server (up) or comes from it vanishes."""
+        """Do bytes to the server (up) or from it vanish?"""
         return self.loses_up if is_up else self.loses_down
 
     def count(self, is_up: bool, num_bytes: int) -> None:
@@ -102,7 +102,7 @@ class Proxy:
         return self._await(self._reset())
 
     def go_half_open(self, *, new_ones_too: bool = True) -> int:
-        """From now on bytes vanish both ways while the sockets stay open, as behind a router that forgot the
+        """Make bytes vanish both ways while the sockets stay open, as behind a router that forgot the
         connection; how many connections there were. `new_ones_too`: until `heal`."""
 
         def cut() -> int:
@@ -122,7 +122,7 @@ class Proxy:
         self._call(heal)
 
     def swallow_replies(self) -> None:
-        """What the server says on the connections that are there vanishes; what it is told still arrives."""
+        """Make the server's bytes on the existing connections vanish. Bytes to the server still arrive."""
 
         def swallow() -> None:
             for link in self.open_links:
@@ -210,7 +210,7 @@ class Proxy:
         link.close(reset=False)
 
     async def _read(self, link: Link, way: Way, *, is_up: bool) -> None:
-        """What one side sends, to its end. Raises OSError where that was a RST.
+        """Yield the bytes that one side sends, to its end. Raises OSError if that was a RST.
 
         The end of a connection that loses bytes is lost too: the other side is to notice by itself.
         """

@@ -1,4 +1,4 @@
-"""How many rounds a seeded test runs: a few in `make test`, as many as are asked for in `make soak`."""
+"""The number of rounds of a seeded test: a few in `make test`, and as many as `make soak` asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VARIABLE = "MANYVIEW_SOAK"
 
 
 def soaking() -> bool:
-    """Whether the long set runs: then nothing may be skipped."""
+    """Does the long set run? Then nothing may be skipped."""
     return bool(os.environ.get(VARIABLE))
 
 

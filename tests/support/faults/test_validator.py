@@ -1,4 +1,4 @@
-"""The validator finds each kind of violation, and none where there is none."""
+"""The validator finds each kind of violation, and none in a clean history."""
 
 from __future__ import annotations
 

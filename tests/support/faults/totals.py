@@ -1,6 +1,6 @@
-"""What all soak runs have shown so far: for each test the rounds that passed and failed, and the sum of their figures.
+"""The results of all soak runs so far: for each test the rounds that passed and failed, and the sum of their figures.
 
-One JSON file, written anew after each round, so that a run that is cut off has lost nothing and the next one goes on.
+One JSON file, rewritten after each round, so that a run that is cut off loses nothing and the next one continues.
 Several processes may add rounds at once.
 """
 
@@ -27,7 +27,7 @@ class Totals:
         self._tests = _read(path)
 
     def has_passed(self, test: str, seed: int) -> bool:
-        """Whether a round was run before, without a failure."""
+        """Was this round run before, without a failure?"""
         return seed in self._tests.get(test, {}).get("passed", [])
 
     def add(self, test: str, seed: int, *, passed: bool, seconds: float, figures: Mapping[str, float]) -> None:

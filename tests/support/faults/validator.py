@@ -34,14 +34,14 @@ STATE_GRAPH: Mapping[str, frozenset[str]] = {
     "SUCCEEDED": frozenset(),
     "FAILED": frozenset(),
 }
-"""As the contract tells it (proto, TrainJobState), not as the server computes it."""
+"""The graph of states from the contract (proto, TrainJobState), not from the server's code."""
 
 CONTENT = ("attempt", "step", "epoch", "kind", "time", "payload")
 
 
 @dataclass(kw_only=True)
 class Verdict:
-    """What was checked, in numbers, and every violation in words."""
+    """Counts of everything that was checked, and every violation in words."""
 
     acknowledged: int = 0
     lost: int = 0
@@ -177,7 +177,7 @@ def check_subscriber(verdict: Verdict, client: str, name: str, records: Sequence
 
 
 def image_id_of(sha256: str) -> str:
-    """As the contract has it: the first 63 bits of the digest, as 16 hexadecimal digits."""
+    """The image id of the contract: the first 63 bits of the digest, as 16 hexadecimal digits."""
     return f"{int(sha256[:16], 16) >> 1:016x}"
 
 

@@ -1,6 +1,6 @@
 """The container as an operator runs it: docker-compose.yml, under a project, a port and a volume of a test's own.
 
-Nothing here starts an engine: where there is none, the tests are skipped and say so.
+Nothing here starts an engine. Without one, the tests are skipped and say so.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _missing(*command: str) -> str:
 
 
 def config(*files: str, **variables: str) -> dict[str, Any]:
-    """What Compose makes of these files, checked by it."""
+    """The configuration that Compose makes of these files, after its own check."""
     read: dict[str, Any] = json.loads(_run(_command(files, "config", "--format", "json"), environment=variables))
     return read
 
@@ -86,7 +86,7 @@ class Compose:
         self.compose("build", "--quiet", timeout_s=BUILD_S)
 
     def up(self, *files: str, settings: Mapping[str, str] | None = None, **variables: str) -> None:
-        """Start the server, or start it anew where something has changed, and wait until it is healthy. `files` beside
+        """Start the server, or restart it if something has changed, and wait until it is healthy. `files` beside
         docker-compose.yml, `settings` for the server, and variables of the files count until the next `up`."""
         # JSON is YAML.
         override = self.folder / "settings.json"
@@ -118,12 +118,12 @@ class Compose:
         return self.compose("ps", "--all", "--quiet", "server").strip()
 
     def state(self) -> dict[str, Any]:
-        """What the engine says of the container: Status, ExitCode, OOMKilled, Health, …"""
+        """The engine's state of the container: Status, ExitCode, OOMKilled, Health, …"""
         inspected: dict[str, Any] = json.loads(self.docker("inspect", "--format", "{{json .State}}"))
         return inspected
 
     def num_restarts(self) -> int:
-        """How often the engine has started the container again by itself."""
+        """The number of restarts by the engine itself."""
         return int(self.docker("inspect", "--format", "{{.RestartCount}}"))
 
     def health(self) -> str:
@@ -156,7 +156,7 @@ class Compose:
         return place
 
     def log(self) -> str:
-        """What the server has logged, all its lives of this container."""
+        """The server's log over all its lives in this container."""
         return self.compose("logs", "--no-log-prefix", "server")
 
     def remove(self) -> None:

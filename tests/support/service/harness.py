@@ -1,4 +1,4 @@
-"""For tests of whole processes: a server in its own process that can be killed and started again, images, a job."""
+"""Tools for tests of whole processes: a server process that can be killed and started again, images, a job."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ServerProcess:
         if self.catalogue and self.catalogue.exists() and not (self.data_dir / CATALOGUE).exists():
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(self.catalogue, self.data_dir / CATALOGUE)
-            # As the server syncs what it learns itself: a power cut takes neither.
+            # The server syncs its own catalogue, too, so a power cut takes neither.
             for path in (self.data_dir / CATALOGUE, self.data_dir):
                 _sync(path)
         began = time.monotonic()
@@ -81,7 +81,7 @@ class ServerProcess:
         self._reap()
 
     def died(self) -> bool:
-        """Whether it was started and has ended without being told to."""
+        """Was it started, and did it end without a request?"""
         if self.process is None or self.process.poll() is None:
             return False
         self._reap()
@@ -121,7 +121,7 @@ class ServerProcess:
         """Every process that descends from this server, dead parents or not.
 
         They are known by their environment. A process that dies loses that first, and its files only after its memory
-        is torn down: whoever was seen once is watched to the very end.
+        is torn down: every process that was seen once is watched to the very end.
         """
         mark = f"MANYVIEW_TEST_MARK={self.mark}".encode()
         for entry in Path("/proc").iterdir():

@@ -37,7 +37,7 @@ def queue_job(
 
 
 def _line(number: int) -> NewEvent:
-    """As large as an event with a dozen scalars."""
+    """The size of an event with a dozen scalars."""
     return NewEvent(kind="log", payload={"level": "info", "text": f"old event {number} ".ljust(300, ".")})
 
 

@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def starts(path: Path) -> int:
-    """How many starts there were before; counts this one."""
+    """Count this start, and return the number of earlier ones."""
     before = len(path.read_text()) if path.exists() else 0
     path.write_text("x" * (before + 1))
     return before
@@ -145,7 +145,7 @@ class Trainer:
         return int(json.loads((Path(directory) / "state.json").read_text())["step"])
 
     def decode(self) -> None:
-        """With {"poison": [ids]}, die of these images as decoders do; with {"too_slow": [ids]}, never finish them."""
+        """Die of the images in {"poison": [ids]} as decoders do, and never finish those in {"too_slow": [ids]}."""
         for image_id in self.plan.get("too_slow", ()):
             if image_id not in self.start.too_slow:
                 with self.notes.of(DECODE, item=image_id):

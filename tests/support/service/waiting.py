@@ -1,4 +1,4 @@
-"""Where code would wait for the device: seen on the CPU, where waiting costs nothing and is easily overlooked."""
+"""Find where code would wait for the device. On the CPU, waiting costs nothing and is easily overlooked."""
 
 from __future__ import annotations
 
