@@ -1,4 +1,4 @@
-"""What docs/views.md says of presets, parameters and commands is so."""
+"""The statements of docs/views.md about presets, parameters and commands are true."""
 
 from __future__ import annotations
 
