@@ -21,6 +21,7 @@ from manyview._results import dataset_embeddings, embeddings, export, preview, s
 from manyview._results.embeddings import Embeddings, EmbedRun
 from manyview._results.preview import Preview
 from manyview._transport.channel import Channel, Deadlines, TLSOptions
+from manyview._transport.paging import pages
 from manyview._transport.rpcs import Rpcs
 from manyview._types import (
     Dataset,
@@ -39,7 +40,7 @@ from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb
 
 _DEFAULT_METHOD = "simclr"
 _DEFAULT_TARGET = "localhost:50051"
-_PAGE = 1000
+_PAGE_SIZE = 1000
 
 
 class Client:
@@ -159,15 +160,12 @@ class Client:
 
     def datasets(self) -> list[Dataset]:
         """All data sets."""
-        found: list[Dataset] = []
-        token = ""
-        while True:
-            request = dataset_service_pb2.ListDatasetsRequest(page_size=_PAGE, page_token=token)
-            reply = self._rpcs.list_datasets(request)
-            found += map(_convert.dataset, reply.datasets)
-            token = reply.next_page_token
-            if not token:
-                return found
+
+        def fetch(token: str) -> dataset_service_pb2.ListDatasetsResponse:
+            request = dataset_service_pb2.ListDatasetsRequest(page_size=_PAGE_SIZE, page_token=token)
+            return self._rpcs.list_datasets(request)
+
+        return [_convert.dataset(dataset) for page in pages(fetch) for dataset in page.datasets]
 
     def delete_dataset(self, dataset: Dataset | str) -> None:
         """Remove a data set and its images. Raises FailedPrecondition DATASET_IN_USE while a job reads it."""
@@ -184,15 +182,11 @@ class Client:
         return self._list_images(_names.dataset_name(dataset), names)
 
     def _list_images(self, name: str, statuses: list[str]) -> Iterator[StoredImage]:
-        token = ""
-        while True:
-            reply = self._rpcs.list_images(
-                dataset_service_pb2.ListImagesRequest(dataset=name, page_token=token, statuses=statuses)
-            )
-            yield from map(_convert.stored_image, reply.images)
-            token = reply.next_page_token
-            if not token:
-                return
+        def fetch(token: str) -> dataset_service_pb2.ListImagesResponse:
+            request = dataset_service_pb2.ListImagesRequest(dataset=name, page_token=token, statuses=statuses)
+            return self._rpcs.list_images(request)
+
+        return (_convert.stored_image(image) for page in pages(fetch) for image in page.images)
 
     def read_image(self, dataset: Dataset | str, image: StoredImage | str) -> bytes:
         """The file of one stored image, as it was sent; `image` is one that was listed, or a key. Raises NotFound
@@ -256,15 +250,12 @@ class Client:
 
     def jobs(self) -> list[Job]:
         """All jobs, newest first."""
-        found: list[Job] = []
-        token = ""
-        while True:
-            request = train_job_service_pb2.ListTrainJobsRequest(page_size=_PAGE, page_token=token)
-            reply = self._rpcs.list_train_jobs(request)
-            found += (Job(self._rpcs, _convert.train_job(job)) for job in reply.train_jobs)
-            token = reply.next_page_token
-            if not token:
-                return found
+
+        def fetch(token: str) -> train_job_service_pb2.ListTrainJobsResponse:
+            request = train_job_service_pb2.ListTrainJobsRequest(page_size=_PAGE_SIZE, page_token=token)
+            return self._rpcs.list_train_jobs(request)
+
+        return [Job(self._rpcs, _convert.train_job(job)) for page in pages(fetch) for job in page.train_jobs]
 
     def methods(self) -> Methods:
         """The methods and backbones that can be trained on this server, with every parameter's default and bounds."""

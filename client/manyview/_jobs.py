@@ -13,6 +13,8 @@ from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
 from manyview._results import events, export
 from manyview._results.events import Event, History
 from manyview._transport.deadline import LOOK_S, Deadline
+from manyview._transport.paging import pages
+from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
 from manyview._types import LogLine, Model, TrainJobInfo
@@ -81,7 +83,7 @@ class Job:
             after=after,
             live=follow,
             kinds=events.kind_names(kinds),
-            reconnect_s=self._rpcs.channel.deadlines.reconnect_s if reconnect_s is None else reconnect_s,
+            reconnect_s=reconnect_s,
         )
 
     def history(self, names: Sequence[str] | None = None, *, max_rows: int | None = None) -> History:
@@ -102,17 +104,11 @@ class Job:
     def _logs(self, lines: int, *, follow: bool) -> Iterator[LogLine]:
         seen = 0
 
-        def reopen() -> Stream[pb.TailLogsRequest, pb.TailLogsResponse]:
+        def open_stream() -> Stream[pb.TailLogsRequest, pb.TailLogsResponse]:
             wanted = lines if seen == 0 else _MAX_LOG_LINES
             return self._rpcs.tail_logs(pb.TailLogsRequest(train_job=self.name, num_lines=wanted, follow=follow))
 
-        reconnect_s = self._rpcs.channel.deadlines.reconnect_s
-        for message in events.messages(
-            reopen,
-            reconnect_s=reconnect_s,
-            longest_attempt_s=self._rpcs.channel.deadlines.longest_s,
-            is_end=lambda reply: reply.end,
-        ):
+        for message in replies(open_stream, self._rpcs.channel.deadlines, is_end=lambda reply: reply.end):
             for line in message.lines:
                 if line.sequence > seen:
                     seen = line.sequence
@@ -129,13 +125,11 @@ class Job:
         if not info.is_terminal:
             if timeout_s == 0:
                 raise DeadlineExceeded(f"{self.name} is {info.state}: not done within 0 s")
-            reconnect_s = self._rpcs.channel.deadlines.reconnect_s
             for _ in events.follow(
                 self._rpcs,
                 self.name,
                 after=info.last_sequence,
                 kinds=events.kind_names(["state"]),
-                reconnect_s=reconnect_s,
                 timeout_s=timeout_s,
                 began=began,
             ):
@@ -194,12 +188,9 @@ class Job:
 
 
 def list_models(rpcs: Rpcs, job: str = "") -> Iterator[Model]:
-    """The checkpoints of a job, or of all jobs and then the plain backbones; page by page."""
-    token = ""
-    while True:
-        request = model_service_pb2.ListModelsRequest(train_job=job, page_size=1000, page_token=token)
-        reply = rpcs.list_models(request)
-        yield from map(_convert.model, reply.models)
-        token = reply.next_page_token
-        if not token:
-            return
+    """Yield the checkpoints of a job, or those of all jobs and then the plain backbones."""
+
+    def fetch(token: str) -> model_service_pb2.ListModelsResponse:
+        return rpcs.list_models(model_service_pb2.ListModelsRequest(train_job=job, page_size=1000, page_token=token))
+
+    return (_convert.model(model) for page in pages(fetch) for model in page.models)

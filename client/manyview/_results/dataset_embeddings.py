@@ -8,18 +8,17 @@ from typing import Any
 from manyview import _convert
 from manyview._errors import Internal
 from manyview._results.embeddings import Embeddings
-from manyview._results.events import messages
+from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
-from manyview._transport.stream import Stream
 from manyview.v1 import embed_service_pb2 as pb
 
 Progress = Callable[[int, int], None]
-"""Told of what is done, and of how much there is."""
+"""Called with how much is done and how much there is."""
 
 
-class Advance:
-    """Whether a message of a stream about embeddings shows that it goes on: that it was opened shows nothing, nor does
-    the same progress again, which a server may tell between one failure and the next."""
+class IsProgress:
+    """Does a message of a stream about embeddings prove progress? `opened` does not, and neither does a count that was
+    reported before: a server that fails again and again may repeat both each time."""
 
     def __init__(self) -> None:
         self._done = -1
@@ -49,15 +48,11 @@ def pages(rpcs: Rpcs, request: pb.EmbedDatasetRequest, progress: Progress) -> It
     request.page_token = ""
     checkpoint, version, kept, start = "", 0, None, 0
 
-    def reopen() -> Stream[pb.EmbedDatasetRequest, pb.EmbedDatasetResponse]:
-        return rpcs.embed_dataset(request)
-
-    for message in messages(
-        reopen,
-        reconnect_s=rpcs.channel.deadlines.reconnect_s,
-        longest_attempt_s=rpcs.channel.deadlines.longest_s,
+    for message in replies(
+        lambda: rpcs.embed_dataset(request),
+        rpcs.channel.deadlines,
         is_end=lambda m: m.HasField("end"),
-        is_news=Advance(),
+        is_progress=IsProgress(),
     ):
         match message.WhichOneof("payload"):
             case "opened":

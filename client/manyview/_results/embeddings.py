@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
-from manyview._errors import Internal, ManyviewError, Unavailable, from_stream_error, may_reopen
+from manyview._errors import Internal
 from manyview._transport.backoff import Backoff
+from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
-from manyview._transport.stream import Stream
 from manyview._types import EmbedTiming, ImageError, Limits
 from manyview._uploads.sources import EncodedImage
 from manyview.v1 import embed_service_pb2 as pb
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH_BYTES = 4_000_000
-
-EmbedCall = Stream[pb.EmbedStreamRequest, pb.EmbedStreamResponse]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,14 +158,8 @@ class EmbedRun:
         if len(self._unanswered) == 1:
             yield self._embed_one(self._unanswered.popleft())
             return
-        while self._unanswered:
-            try:
-                yield from self._session(made)
-                return
-            except ManyviewError as error:
-                if not may_reopen(error):
-                    raise
-                self._backoff.wait(error)
+        if self._unanswered:
+            yield from resumed(lambda: self._session(made), self._backoff)
 
     def _embed_one(self, batch: list[EncodedImage]) -> Embeddings:
         request = pb.EmbedRequest(model=self._model, images=_images(batch), options=self._options)
@@ -180,7 +172,7 @@ class EmbedRun:
         with self._rpcs.embed_stream() as stream:
             header = pb.EmbedHeader(model=self._checkpoint or self._model, options=self._options)
             stream.send(pb.EmbedStreamRequest(header=header))
-            opened = _expect(stream, "opened").opened
+            opened = stream.expect("opened").opened
             self._checkpoint = opened.checkpoint
             most = max(1, opened.max_unanswered_batches)
             num_sent = num_answered = 0
@@ -195,7 +187,7 @@ class EmbedRun:
                 if not self._unanswered:
                     stream.finish_sending()
                     return
-                result = _expect(stream, "result").result
+                result = stream.expect("result").result
                 num_answered += 1
                 if result.number != num_answered:
                     raise Internal(f"result {result.number} came where {num_answered} was due", reason="PROTOCOL")
@@ -235,15 +227,3 @@ class EmbedRun:
 def _images(batch: list[EncodedImage]) -> list[types_pb2.Image]:
     """A batch's messages. An image that is too large goes as an empty one, which keeps its row."""
     return [types_pb2.Image(data=image.data) for image in batch]
-
-
-def _expect(stream: EmbedCall, kind: str) -> pb.EmbedStreamResponse:
-    message = stream.receive()
-    if message is None:
-        raise Unavailable("the server ended the stream of embeddings early", reason="STREAM_ENDED")
-    received = message.WhichOneof("payload")
-    if received == "error":
-        raise from_stream_error(message.error)
-    if received != kind:
-        raise Internal(f"the server sent {received!r} where {kind!r} was due", reason="PROTOCOL")
-    return message

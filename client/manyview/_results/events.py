@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from manyview import _convert
 from manyview._arguments import some
-from manyview._errors import DeadlineExceeded, ManyviewError, Unavailable, may_reopen
-from manyview._transport.backoff import LONGEST_ATTEMPT_S, Backoff
-from manyview._transport.deadline import Deadline
+from manyview._transport.paging import pages
+from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
 from manyview.v1 import metrics_service_pb2 as pb
@@ -19,8 +18,6 @@ from manyview.v1 import metrics_service_pb2 as pb
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +215,7 @@ def follow(
     after: int = 0,
     live: bool = True,
     kinds: Sequence[str] = (),
-    reconnect_s: float,
+    reconnect_s: float | None = None,
     timeout_s: float | None = None,
     began: float | None = None,
 ) -> Generator[Event]:
@@ -226,22 +223,20 @@ def follow(
     gives them.
 
     Raises OutOfRange when `after` is older than the oldest event held, the last failure when the server could not be
-    reached for `reconnect_s`, and DeadlineExceeded when `timeout_s` has passed since `began` (by default, now).
+    reached for `reconnect_s` (by default, the client's), and DeadlineExceeded when `timeout_s` has passed since `began`
+    (by default, now).
     """
     cursor = after
 
-    def reopen() -> Stream[pb.SubscribeMetricsRequest, pb.SubscribeMetricsResponse]:
+    def open_stream() -> Stream[pb.SubscribeMetricsRequest, pb.SubscribeMetricsResponse]:
         request = pb.SubscribeMetricsRequest(train_job=job, after_sequence=cursor, follow=live, kinds=kinds)
         return rpcs.subscribe_metrics(request)
 
-    for message in messages(
-        reopen,
-        reconnect_s=reconnect_s,
-        longest_attempt_s=rpcs.channel.deadlines.longest_s,
-        timeout_s=timeout_s,
-        began=began,
-        is_end=_is_end,
-        is_pause=_is_drain,
+    deadlines = rpcs.channel.deadlines
+    if reconnect_s is not None:
+        deadlines = replace(deadlines, reconnect_s=reconnect_s)
+    for message in replies(
+        open_stream, deadlines, is_end=_is_end, is_pause=_is_drain, timeout_s=timeout_s, began=began
     ):
         for event in message.events:
             if event.sequence > cursor:
@@ -258,61 +253,19 @@ def _is_drain(message: pb.SubscribeMetricsResponse) -> bool:
     return message.HasField("end") and message.end.reason == pb.EndOfStream.REASON_DRAINING
 
 
-def messages(
-    reopen: Callable[[], Stream[Any, R]],
-    *,
-    reconnect_s: float,
-    is_end: Callable[[R], bool],
-    is_pause: Callable[[R], bool] = lambda _: False,
-    longest_attempt_s: float = LONGEST_ATTEMPT_S,
-    timeout_s: float | None = None,
-    began: float | None = None,
-    is_news: Callable[[R], bool] = lambda _: True,
-) -> Iterator[R]:
-    """Yield the messages of a stream, up to the one that says that it is the end, and open the stream again if it
-    breaks.
-
-    `is_pause`: does this message say that the server goes away and must be asked again? `began`: when `timeout_s`
-    started to run, by default now. `is_news`: does this message prove progress? Only progress ends a series of
-    failures.
-    """
-    backoff = Backoff(give_up_after_s=reconnect_s, longest_attempt_s=longest_attempt_s)
-    deadline = Deadline(timeout_s, began=began)
-    while True:
-        try:
-            with reopen() as stream:
-                while (message := stream.receive(deadline.left_s())) is not None:
-                    if is_news(message):
-                        backoff.succeeded()
-                    yield message
-                    if is_end(message):
-                        return
-                    if is_pause(message):
-                        break
-                failure: ManyviewError = Unavailable("the stream ended before its end was said", reason="STREAM_ENDED")
-        except ManyviewError as error:  # before TimeoutError, because a DeadlineExceeded of the server is one too
-            if not may_reopen(error):
-                raise
-            failure = error
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error
-        backoff.wait(failure, at_most_s=deadline.left_s())
-
-
 def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int | None = None) -> History:
-    """The job's scalars as a table, all pages of it."""
-    rows: list[Mapping[str, Any]] = []
-    token = ""
-    while True:
-        request = pb.QueryMetricsRequest(
-            train_job=job, metric_names=names or (), max_rows=max_rows, page_size=10_000, page_token=token
+    """Return the job's scalars as a table."""
+
+    def fetch(token: str) -> pb.QueryMetricsResponse:
+        return rpcs.query_metrics(
+            pb.QueryMetricsRequest(
+                train_job=job, metric_names=names or (), max_rows=max_rows, page_size=10_000, page_token=token
+            )
         )
-        reply = rpcs.query_metrics(request)
-        rows += [_row(row) for row in reply.rows]
-        token = reply.next_page_token
-        if not token:
-            found = dict.fromkeys(name for row in rows for name in row if name not in _ROW_FIELDS)
-            return History(rows=rows, names=tuple(found))
+
+    rows = [_row(row) for page in pages(fetch) for row in page.rows]
+    found = dict.fromkeys(name for row in rows for name in row if name not in _ROW_FIELDS)
+    return History(rows=rows, names=tuple(found))
 
 
 _ROW_FIELDS = frozenset({"sequence", "time", "attempt", "step", "epoch"})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from manyview._errors import DataLoss, ManyviewError, Unavailable, may_reopen
+from manyview._errors import DataLoss, Unavailable
 from manyview._transport.backoff import Backoff
+from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
 from manyview.v1 import model_service_pb2 as pb
 
@@ -21,18 +23,15 @@ def export(rpcs: Rpcs, model: str, path: Path) -> Path:
     Raises DataLoss CHECKSUM_MISMATCH when the bytes are not those that the server announced.
     """
     partial = path.with_name(path.name + ".tmp")
-    backoff = Backoff(max_attempts=_MAX_ATTEMPTS)
+
+    def attempt() -> Iterator[Path]:
+        with partial.open("wb") as file:
+            _download(rpcs, model, file)
+        os.replace(partial, path)
+        yield path
+
     try:
-        while True:
-            try:
-                with partial.open("wb") as file:
-                    _download(rpcs, model, file)
-                os.replace(partial, path)
-                return path
-            except ManyviewError as error:
-                if not may_reopen(error):
-                    raise
-                backoff.wait(error)
+        return next(resumed(attempt, Backoff(max_attempts=_MAX_ATTEMPTS)))
     finally:
         partial.unlink(missing_ok=True)
 

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from manyview import _convert, _names
-from manyview._results.dataset_embeddings import Advance, Progress
+from manyview._results.dataset_embeddings import IsProgress, Progress
 from manyview._results.embeddings import batches
-from manyview._results.events import messages
+from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
 from manyview._types import DuplicateGroup, Limits, Neighbor, QueryNeighbors, Sample, Selection
@@ -208,12 +208,11 @@ def _messages(
     began: float | None = None,
 ) -> Iterable[Any]:
     """The messages of a call, but for progress; one that breaks is made again: the answer is the same."""
-    for message in messages(
+    for message in replies(
         lambda: call(request),
-        reconnect_s=rpcs.channel.deadlines.reconnect_s,
-        longest_attempt_s=rpcs.channel.deadlines.longest_s,
+        rpcs.channel.deadlines,
         is_end=lambda m: m.HasField("end"),
-        is_news=Advance(),
+        is_progress=IsProgress(),
         timeout_s=timeout_s,
         began=began,
     ):

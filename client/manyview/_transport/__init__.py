@@ -3,6 +3,7 @@
 It may import the generated stubs, `_errors` and `_types`.
 
 - `channel`: options, credentials, deadlines and retries. `rpcs`: the calls of the contract, one typed method each.
-- `stream`: one streaming call. `backoff`: when to try again.
+- `stream`: one streaming call. `resume`: a stream over as many calls as it takes. `paging`: listings in pages.
+- `backoff`: when to try again.
 - `deadline`: limits on waiting that allow for a suspended process.
 """

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from manyview._errors import Cancelled, ManyviewError, Unavailable
+from manyview._errors import Cancelled, Internal, ManyviewError, Unavailable, from_stream_error
 from manyview._transport.deadline import take
 
 Q = TypeVar("Q")
@@ -85,6 +85,23 @@ class Stream(Generic[Q, R]):
                 raise item
             return None
         return item
+
+    def expect(self, kind: str) -> R:
+        """Return the next message, whose `payload` must be `kind`.
+
+        Raises the error that the server sent instead, Unavailable STREAM_ENDED if the server ended the stream, and
+        Internal PROTOCOL for any other message.
+        """
+        message: Any = self.receive()
+        if message is None:
+            raise Unavailable("the server ended the stream too early", reason="STREAM_ENDED")
+        received = message.WhichOneof("payload")
+        if received == "error":
+            raise from_stream_error(message.error)
+        if received != kind:
+            raise Internal(f"the server sent {received!r} where {kind!r} was due", reason="PROTOCOL")
+        expected: R = message
+        return expected
 
     def close(self) -> None:
         """Cancel the call if it still runs. Another thread that waits in `receive` gets Cancelled."""

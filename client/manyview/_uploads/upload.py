@@ -15,12 +15,9 @@ from itertools import islice
 from manyview import _convert
 from manyview._errors import (
     DeadlineExceeded,
-    Internal,
     ManyviewError,
     NotFound,
-    Unavailable,
     UploadChanged,
-    from_stream_error,
     is_transient,
     may_reopen,
 )
@@ -217,7 +214,7 @@ class Upload:
             digest = self._window.digest_at(committed)
             header = pb.UploadHeader(dataset=self._dataset, upload_id=self._upload_id, resume_digest=digest)
             stream.send(pb.UploadImagesRequest(header=header))
-            opened = _expect(stream, "opened").opened
+            opened = stream.expect("opened").opened
             self._window.limit(opened.max_unacked_batches, opened.max_unacked_bytes)
             self._expect_ack()
             self._send_all(stream)
@@ -225,7 +222,7 @@ class Upload:
                 raise ValueError("there are no images to upload")
             stream.send(pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=self._num_images)))
             stream.finish_sending()
-            return _expect(stream, "finished").finished.upload
+            return stream.expect("finished").finished.upload
 
     def _send_all(self, stream: UploadStream) -> None:
         """Send while the window has room, else wait for an ack, until everything is acknowledged."""
@@ -273,7 +270,7 @@ class Upload:
             stream.send(batch.message)
 
     def _receive_ack(self, stream: UploadStream) -> None:
-        ack = _expect(stream, "ack").ack
+        ack = stream.expect("ack").ack
         batch = self._window.ack(ack.number)
         self._expect_ack()
         self._backoff.succeeded()
@@ -301,17 +298,3 @@ class Upload:
 
 def _number(status: pb.Upload | None) -> int:
     return 0 if status is None else status.committed_number
-
-
-def _expect(stream: UploadStream, kind: str) -> pb.UploadImagesResponse:
-    """The next message, which must be of this kind. An error within the stream is raised; an early end can be
-    resumed."""
-    message = stream.receive()
-    if message is None:
-        raise Unavailable("the server ended the upload's stream early", reason="STREAM_ENDED")
-    received = message.WhichOneof("payload")
-    if received == "error":
-        raise from_stream_error(message.error)
-    if received != kind:
-        raise Internal(f"the server sent {received!r} where {kind!r} was due", reason="PROTOCOL")
-    return message
