@@ -175,13 +175,13 @@ class Server:
 
     async def begin_drain(self) -> None:
         """Health says NOT_SERVING, new calls are refused, streams end and say why."""
-        self._draining.begin()
+        self._draining.start()
         await self._health.enter_graceful_shutdown()
 
     async def quiet(self) -> None:
         """Wait for the calls that are open. Watchers of health and reflection's streams have no end of their own: they
         are not waited for."""
-        await self._draining.quiet()
+        await self._draining.until_quiet()
 
     async def stop(self, grace_s: float) -> None:
         """Answer no more, wait for the calls that are open, then cut them."""

@@ -123,7 +123,7 @@ def test_a_request_id_stands_for_one_request(client: manyview.Client, wire: Wire
     other = dataset_service_pb2.CreateDatasetRequest(dataset_id="asked-else", request_id=request_id)
     with refused(manyview.AlreadyExists, "REQUEST_ID_REUSED", request_id):
         wire.call(stub, "CreateDataset", other)
-    with refused(manyview.InvalidArgument, "FIELD_INVALID", "no UUID"):
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "not a UUID"):
         wire.call(
             stub, "CreateDataset", dataset_service_pb2.CreateDatasetRequest(dataset_id="asked-else", request_id="x")
         )
@@ -207,10 +207,10 @@ def test_other_images_than_those_acknowledged_are_noticed(wire: Wire, upload: st
 def test_a_stream_that_is_no_upload_is_refused(wire: Wire, upload: str) -> None:
     good = image(jpeg())
     for requests, words in (
-        ([], "first message is to be a header"),
-        ([batch(1, good)], "first message is to be a header"),
+        ([], "first message of the stream must be a header"),
+        ([batch(1, good)], "first message of the stream must be a header"),
         ([header(upload, "two"), header(upload, "two")], "one header"),
-        ([header(upload, "bad id!")], "no upload id"),
+        ([header(upload, "bad id!")], "not a valid upload id"),
         ([header(upload, "zero"), batch(0, good)], "numbered from 1"),
         ([header(upload, "none"), batch(1)], "a batch has 1 to 256"),
         ([header(upload, "nil"), dataset_service_pb2.UploadImagesRequest()], "a batch or a finish"),

@@ -68,9 +68,9 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         size = page_tokens.page_size(request.page_size, default=100, most=1000)
         token = page_tokens.decode_page_token("datasets", request.page_token, names.RESOURCE_ID)
         read = partial(self._store.datasets.list, page_token=token)
-        datasets, following = await pages.page(read, size, dataset_messages.dataset, self._page_bytes)
+        datasets, next_page_token = await pages.page(read, size, dataset_messages.dataset, self._page_bytes)
         return pb.ListDatasetsResponse(
-            datasets=datasets, next_page_token=page_tokens.encode_page_token("datasets", following)
+            datasets=datasets, next_page_token=page_tokens.encode_page_token("datasets", next_page_token)
         )
 
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
@@ -111,8 +111,10 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         scope = f"images/{dataset_id}/{statuses}"
         token = page_tokens.decode_page_token(scope, request.page_token, IMAGE_POSITION)
         read = partial(self._store.datasets.images, dataset_id, statuses, page_token=token)
-        images, following = await pages.page(read, size, dataset_messages.stored_image, self._page_bytes)
-        return pb.ListImagesResponse(images=images, next_page_token=page_tokens.encode_page_token(scope, following))
+        images, next_page_token = await pages.page(read, size, dataset_messages.stored_image, self._page_bytes)
+        return pb.ListImagesResponse(
+            images=images, next_page_token=page_tokens.encode_page_token(scope, next_page_token)
+        )
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         """One image with its file."""

@@ -1,4 +1,4 @@
-"""One upload stream: header, numbered batches, finish; acks in order, each after its batch is durable."""
+"""One upload stream: a header, numbered batches, a finish. Batches are acknowledged in order, once they are durable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import types_pb2
@@ -14,7 +13,7 @@ from manyview_server.front.convert import dataset_messages
 from manyview_server.front.datasets.image_check import check_upload
 from manyview_server.front.limits import ImageLimits, Limits
 from manyview_server.front.rpc import resource_names as names
-from manyview_server.front.rpc.bidi import RequestReader, Window, in_order
+from manyview_server.front.rpc.bidi import RequestReader, RequestWindow, in_order
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.store.images.uploads import UploadSession, UploadStore
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
@@ -22,7 +21,7 @@ from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedIm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedBatch:
-    """A batch whose images were checked."""
+    """A batch of an upload, after its images were checked."""
 
     number: int
     images: list[CheckedImage | RejectedImage] = field(repr=False)
@@ -30,7 +29,10 @@ class CheckedBatch:
 
 
 class UploadStream:
-    """Batches are checked one after the other and committed several at once, so that they share the store's syncs."""
+    """Answers one upload stream.
+
+    It checks batches one after the other, and commits several at once, so that they share the store's syncs.
+    """
 
     def __init__(
         self, uploads: UploadStore, limits: Limits, draining: Draining, reader: RequestReader[pb.UploadImagesRequest]
@@ -42,8 +44,13 @@ class UploadStream:
         self._finish: pb.UploadFinish | None = None
 
     async def responses(self) -> AsyncGenerator[pb.UploadImagesResponse, None]:
-        """Opened, an ack for each batch, finished. A half-close without a finish ends them and completes nothing."""
+        """Yield `opened`, an ack for each batch, and `finished`.
+
+        A half-close without a finish ends the stream and completes nothing.
+        """
+        self._reader.end_when(self._draining.interruption())
         session = await self._open()
+        self._reader.end_when(session.interruption())
         opened = pb.UploadOpened(
             upload=dataset_messages.upload(session.upload),
             max_unacked_batches=self._limits.upload_window_batches,
@@ -55,8 +62,8 @@ class UploadStream:
             outcomes = await session.append(batch.number, batch.images)
             return await asyncio.to_thread(_ack, batch.number, outcomes)
 
-        window = Window(self._limits.upload_window_batches, self._limits.upload_window_bytes)
-        async with aclosing(in_order(partial(self._take, session), commit, window)) as acks:
+        window = RequestWindow(self._limits.upload_window_batches, self._limits.upload_window_bytes)
+        async with aclosing(in_order(self._take, commit, window)) as acks:
             async for ack in acks:
                 yield pb.UploadImagesResponse(ack=ack)
         if self._finish is not None:
@@ -67,22 +74,21 @@ class UploadStream:
             yield pb.UploadImagesResponse(finished=finished)
 
     async def _open(self) -> UploadSession:
-        request = await self._draining.interrupting(self._reader.next())
+        request = await self._reader.next()
         if request is None or request.WhichOneof("payload") != "header":
-            raise names.invalid("header", "the stream's first message is to be a header")
+            raise names.invalid("header", "the first message of the stream must be a header")
         header = request.header
         dataset_id = names.dataset_id(header.dataset, "header.dataset")
         upload_id = names.upload_id(header.upload_id, "header.upload_id")
         if len(header.resume_digest) not in (0, 32):
-            raise names.invalid("header.resume_digest", f"{len(header.resume_digest)} bytes; a digest has 32, or none")
+            raise names.invalid(
+                "header.resume_digest", f"{len(header.resume_digest)} bytes; it must have 32, or be empty"
+            )
         return await self._uploads.open(dataset_id, upload_id, header.resume_digest)
 
-    async def _take(self, session: UploadSession) -> CheckedBatch | None:
-        """The next batch; None at the finish, which is kept, and at the half-close.
-
-        A stream that was fenced is told at once: its client may be waiting for nothing, or be long gone.
-        """
-        request = await self._draining.interrupting(session.unless_fenced(self._reader.next()))
+    async def _take(self) -> CheckedBatch | None:
+        """Return the next batch, or None at the finish, which is kept, and at the half-close."""
+        request = await self._reader.next()
         if request is None:
             return None
         match request.WhichOneof("payload"):
@@ -94,9 +100,9 @@ class UploadStream:
                 self._finish = request.finish
                 return None
             case "header":
-                raise names.invalid("header", "a stream has one header")
+                raise names.invalid("header", "is set twice; a stream has one header")
             case _:
-                raise names.invalid("payload", "is to be a batch or a finish")
+                raise names.invalid("payload", "must be a batch or a finish")
 
 
 def _checked(batch: types_pb2.ImageBatch, limits: ImageLimits) -> CheckedBatch:

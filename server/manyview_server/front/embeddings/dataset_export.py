@@ -34,8 +34,8 @@ from manyview_server.front.limits import Limits
 from manyview_server.front.rpc import page_tokens
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.draining import Draining
-from manyview_server.front.rpc.response_stream import Caller
-from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.front.rpc.response_stream import ResponseStream
+from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.selection import FitPca, PcaFitted
 from manyview_server.store.embeddings import array_file
 from manyview_server.store.embeddings.tables import SEGMENT_ROWS, RowError, Segment
@@ -111,17 +111,17 @@ class DatasetExporter:
 
     def export(self, request: pb.EmbedDatasetRequest) -> AsyncGenerator[pb.EmbedDatasetResponse, None]:
         """The stream of answers."""
-        caller = Caller(self._draining, lambda progress: pb.EmbedDatasetResponse(progress=progress))
-        return caller.responses(self._export(request, caller))
+        stream = ResponseStream(self._draining, lambda progress: pb.EmbedDatasetResponse(progress=progress))
+        return stream.responses(self._export(request, stream))
 
-    async def _export(self, request: pb.EmbedDatasetRequest, caller: Caller[pb.EmbedDatasetResponse]) -> None:
-        checks = Checks()
-        asked = read_names(request, request.options.output, checks, output_field="options.output")
-        type_name = checks.value(lambda: embedding_messages.data_type(request.options.data_type), "")
-        wanted = read_pca(request, checks)
+    async def _export(self, request: pb.EmbedDatasetRequest, stream: ResponseStream[pb.EmbedDatasetResponse]) -> None:
+        violations = ViolationCollector()
+        asked = read_names(request, request.options.output, violations, output_field="options.output")
+        type_name = violations.read(lambda: embedding_messages.data_type(request.options.data_type), "")
+        wanted = read_pca(request, violations)
         scope = _scope(request)
-        cursor = checks.value(lambda: Cursor.decode(scope, request.page_token), None)
-        checks.done()
+        cursor = violations.read(lambda: Cursor.decode(scope, request.page_token), None)
+        violations.raise_if_any()
         source = await self._source(asked, cursor)
         if cursor is None:
             cursor = Cursor(
@@ -134,19 +134,19 @@ class DatasetExporter:
         opened = pb.EmbedDatasetOpened(
             checkpoint=cursor.checkpoint, version=cursor.version, page_token=cursor.encode(scope)
         )
-        await caller.send(pb.EmbedDatasetResponse(opened=opened))
+        await stream.send(pb.EmbedDatasetResponse(opened=opened))
         first_row = 0 if wanted else cursor.first_row
         async with self._stored.tables.open(source.spec, source.snapshot, first_row) as table:
-            projection = await self._projection(wanted, source, table, caller) if wanted else None
+            projection = await self._projection(wanted, source, table, stream) if wanted else None
             finish = partial(finished, projection=projection, unit=request.options.l2_normalize, type_name=type_name)
             for start in range(cursor.first_row // SEGMENT_ROWS, -(-cursor.version // SEGMENT_ROWS)):
-                segment = await caller.wait(table.segment(start), partial(embedding_progress, table))
+                segment = await stream.wait(table.segment(start), partial(embedding_progress, table))
                 for page in self._pages(segment, cursor.first_row):
                     cursor = replace(cursor, first_row=page.first + len(page.rows))
                     message = await self._message(source, page, *await asyncio.to_thread(finish, page))
                     message.page_token = cursor.encode(scope)
-                    await caller.send(pb.EmbedDatasetResponse(page=message))
-        await caller.send(pb.EmbedDatasetResponse(end=pb.EmbedDatasetEnd(num_images=cursor.version)))
+                    await stream.send(pb.EmbedDatasetResponse(page=message))
+        await stream.send(pb.EmbedDatasetResponse(end=pb.EmbedDatasetEnd(num_images=cursor.version)))
 
     async def _source(self, asked: SourceNames, cursor: Cursor | None) -> Source:
         """The source that is asked for, or that of the stream that is resumed."""
@@ -172,10 +172,10 @@ class DatasetExporter:
         return source
 
     async def _projection(
-        self, wanted: ReadPca, source: Source, table: OpenTable, caller: Caller[pb.EmbedDatasetResponse]
+        self, wanted: ReadPca, source: Source, table: OpenTable, stream: ResponseStream[pb.EmbedDatasetResponse]
     ) -> Projection:
         """Fitted once for each version, and kept beside the table."""
-        await caller.wait(table.complete(), partial(embedding_progress, table))
+        await stream.wait(table.complete(), partial(embedding_progress, table))
         path = table.pca_path(hashlib.sha256(repr(wanted).encode()).hexdigest()[:16])
         found = await asyncio.to_thread(_read_projection, path)
         if found is None:
@@ -187,11 +187,11 @@ class DatasetExporter:
                 variance_fraction=wanted.variance_fraction,
                 whiten=wanted.whiten,
             )
-            answer = await caller.wait(self._stored.ask(request, table), computing_progress)
+            answer = await stream.wait(self._stored.ask(request, table), computing_progress)
             assert isinstance(answer, PcaFitted)
             found = await asyncio.to_thread(_keep_projection, path, answer)
         fit = pb.PcaFit(num_components=len(found.matrix), variance_kept=found.variance_kept)
-        await caller.send(pb.EmbedDatasetResponse(pca=fit))
+        await stream.send(pb.EmbedDatasetResponse(pca=fit))
         return found
 
     async def _check_pca(self, wanted: ReadPca, source: Source, table: OpenTable) -> None:
@@ -224,7 +224,7 @@ class DatasetExporter:
         )
 
 
-def read_pca(request: pb.EmbedDatasetRequest, checks: Checks) -> ReadPca | None:
+def read_pca(request: pb.EmbedDatasetRequest, violations: ViolationCollector) -> ReadPca | None:
     """What is asked for, or None."""
     if not request.HasField("pca"):
         return None
@@ -232,12 +232,12 @@ def read_pca(request: pb.EmbedDatasetRequest, checks: Checks) -> ReadPca | None:
     match pca.WhichOneof("target"):
         case "num_components":
             if pca.num_components < 1:
-                checks.refuse("pca.num_components", f"{pca.num_components} is less than 1")
+                violations.add("pca.num_components", f"{pca.num_components} is less than 1")
         case "variance_fraction":
             if not 0 < pca.variance_fraction <= 1:
-                checks.refuse("pca.variance_fraction", f"{pca.variance_fraction} is to be above 0 and at most 1")
+                violations.add("pca.variance_fraction", f"{pca.variance_fraction} is to be above 0 and at most 1")
         case _:
-            checks.refuse("pca", "set num_components or variance_fraction")
+            violations.add("pca", "set num_components or variance_fraction")
     return ReadPca(num_components=pca.num_components, variance_fraction=pca.variance_fraction, whiten=pca.whiten)
 
 

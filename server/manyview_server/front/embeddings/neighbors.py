@@ -25,8 +25,8 @@ from manyview_server.front.embeddings.table_requests import (
 )
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.front.rpc.resource_names import invalid
-from manyview_server.front.rpc.response_stream import Caller
-from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.front.rpc.response_stream import ResponseStream
+from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import DuplicatesGrouped, FindNearest, GroupDuplicates, NearestFound
 
@@ -36,8 +36,8 @@ MAX_FOUND = 5_000_000
 """Neighbors of all queries of a call: 12 bytes each in the selector's answer, within `link.MAX_ANSWER_BYTES`."""
 MEMBERS_AT_ONCE = 400
 
-NeighborsCaller = Caller[pb.FindNeighborsResponse]
-DuplicatesCaller = Caller[pb.FindDuplicatesResponse]
+NeighborsStream = ResponseStream[pb.FindNeighborsResponse]
+DuplicatesStream = ResponseStream[pb.FindDuplicatesResponse]
 
 
 class NeighborFinder:
@@ -50,31 +50,31 @@ class NeighborFinder:
 
     def neighbors(self, request: pb.FindNeighborsRequest) -> AsyncGenerator[pb.FindNeighborsResponse, None]:
         """The stream of answers."""
-        caller: NeighborsCaller = Caller(self._draining, lambda p: pb.FindNeighborsResponse(progress=p))
-        return caller.responses(self._neighbors(request, caller))
+        stream: NeighborsStream = ResponseStream(self._draining, lambda p: pb.FindNeighborsResponse(progress=p))
+        return stream.responses(self._neighbors(request, stream))
 
     def duplicates(self, request: pb.FindDuplicatesRequest) -> AsyncGenerator[pb.FindDuplicatesResponse, None]:
         """The stream of answers."""
-        caller: DuplicatesCaller = Caller(self._draining, lambda p: pb.FindDuplicatesResponse(progress=p))
-        return caller.responses(self._duplicates(request, caller))
+        stream: DuplicatesStream = ResponseStream(self._draining, lambda p: pb.FindDuplicatesResponse(progress=p))
+        return stream.responses(self._duplicates(request, stream))
 
-    async def _neighbors(self, request: pb.FindNeighborsRequest, caller: NeighborsCaller) -> None:
-        checks = Checks()
-        asked, unit = read_names(request, request.output, checks), read_unit(request.metric, checks)
-        refs = await asyncio.to_thread(self._queries.read, request, "", checks)
+    async def _neighbors(self, request: pb.FindNeighborsRequest, stream: NeighborsStream) -> None:
+        violations = ViolationCollector()
+        asked, unit = read_names(request, request.output, violations), read_unit(request.metric, violations)
+        refs = await asyncio.to_thread(self._queries.read, request, "", violations)
         if not 0 <= request.num_neighbors <= MAX_NEIGHBORS:
-            checks.refuse("num_neighbors", f"{request.num_neighbors} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+            violations.add("num_neighbors", f"{request.num_neighbors} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
         elif len(refs) * request.num_neighbors > MAX_FOUND:
             text = f"{request.num_neighbors} for each of {len(refs):,} queries; at most {MAX_FOUND:,} in a call"
-            checks.refuse("num_neighbors", text)
-        checks.done()
+            violations.add("num_neighbors", text)
+        violations.raise_if_any()
         source = await self._stored.source(asked)
         rows = self._stored.rows_of(source, unit=unit)
         own = await self._queries.positions(source.snapshot, refs, "stored") if refs else None
-        await caller.send(pb.FindNeighborsResponse(opened=source.opened))
-        queries = None if refs else await caller.wait(self._queries.brought(source, request.images), computing_progress)
+        await stream.send(pb.FindNeighborsResponse(opened=source.opened))
+        queries = None if refs else await stream.wait(self._queries.brought(source, request.images), computing_progress)
         async with self._stored.tables.open(source.spec, source.snapshot) as table:
-            await caller.wait(table.complete(), partial(embedding_progress, table))
+            await stream.wait(table.complete(), partial(embedding_progress, table))
             unreadable = await table.unreadable()
             if own is not None:
                 queries = await self._queries.of_rows(source, own, unreadable)
@@ -83,11 +83,11 @@ class NeighborFinder:
             ask = FindNearest(
                 source=replace(rows, directory=str(table.directory)), num_neighbors=k, blobs=queries.blobs
             )
-            found = await caller.wait(self._stored.ask(ask, table), computing_progress) if queries.answered else None
-        await self._tell(source, queries, found, caller)
-        await caller.send(pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=queries.num_queries)))
+            found = await stream.wait(self._stored.ask(ask, table), computing_progress) if queries.answered else None
+        await self._tell(source, queries, found, stream)
+        await stream.send(pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=queries.num_queries)))
 
-    async def _tell(self, source: Source, queries: Queries, found: Message | None, caller: NeighborsCaller) -> None:
+    async def _tell(self, source: Source, queries: Queries, found: Message | None, stream: NeighborsStream) -> None:
         """One message for each query, in their order."""
         places = {query: place for place, query in enumerate(queries.answered)}
         rows, distances = _arrays(found, len(places))
@@ -99,31 +99,31 @@ class NeighborFinder:
             else:
                 error = queries.errors[query]
                 answer.error.reason, answer.error.message = error.reason, error.message
-            await caller.send(pb.FindNeighborsResponse(neighbors=answer))
+            await stream.send(pb.FindNeighborsResponse(neighbors=answer))
 
-    async def _duplicates(self, request: pb.FindDuplicatesRequest, caller: DuplicatesCaller) -> None:
-        checks = Checks()
-        asked, unit = read_names(request, request.output, checks), read_unit(request.metric, checks)
+    async def _duplicates(self, request: pb.FindDuplicatesRequest, stream: DuplicatesStream) -> None:
+        violations = ViolationCollector()
+        asked, unit = read_names(request, request.output, violations), read_unit(request.metric, violations)
         if not 0 <= request.max_distance < float("inf"):
-            checks.refuse("max_distance", f"{request.max_distance} is to be a finite number, at least 0")
-        checks.done()
+            violations.add("max_distance", f"{request.max_distance} is to be a finite number, at least 0")
+        violations.raise_if_any()
         source = await self._stored.source(asked)
         rows = self._stored.rows_of(source, unit=unit)
-        await caller.send(pb.FindDuplicatesResponse(opened=source.opened))
+        await stream.send(pb.FindDuplicatesResponse(opened=source.opened))
         async with self._stored.tables.open(source.spec, source.snapshot) as table:
-            await caller.wait(table.complete(), partial(embedding_progress, table))
+            await stream.wait(table.complete(), partial(embedding_progress, table))
             rows = replace(rows, directory=str(table.directory))
             ask = GroupDuplicates(source=rows, max_distance=request.max_distance)
-            found = await caller.wait(self._stored.ask(ask, table), computing_progress)
+            found = await stream.wait(self._stored.ask(ask, table), computing_progress)
             assert isinstance(found, DuplicatesGrouped)
         members, distances, starts = await asyncio.to_thread(_groups, found)
         for group, (start, stop) in enumerate(itertools.pairwise([*starts, len(members)])):
             for at in range(start, stop, MEMBERS_AT_ONCE):
                 part = slice(at, min(at + MEMBERS_AT_ONCE, stop))
                 near = await self._near(source, members[part].tolist(), distances[part].tolist())
-                await caller.send(pb.FindDuplicatesResponse(members=pb.DuplicateMembers(group=group, members=near)))
+                await stream.send(pb.FindDuplicatesResponse(members=pb.DuplicateMembers(group=group, members=near)))
         end = pb.FindDuplicatesEnd(num_groups=len(starts), num_images=len(members))
-        await caller.send(pb.FindDuplicatesResponse(end=end))
+        await stream.send(pb.FindDuplicatesResponse(end=end))
 
     async def _near(self, source: Source, rows: list[int], distances: list[float]) -> list[pb.Neighbor]:
         images = await self._stored.store.datasets.images_at(source.snapshot.dataset.uid, rows)

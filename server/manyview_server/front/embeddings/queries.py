@@ -20,7 +20,7 @@ from manyview_server.front.embeddings.table_requests import Source
 from manyview_server.front.limits import Limits
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import invalid, shown
-from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.embedding import RowFailed
 from manyview_server.store.records import FoundImage, ImageRef, Snapshot
 from manyview_server.store.store import Store
@@ -61,10 +61,12 @@ class Queries:
         return [query for query in range(self.num_queries) if query not in self.errors]
 
 
-def read_refs(refs: Sequence[dataset_service_pb2.ImageRef], field: str, checks: Checks) -> list[ImageRef]:
+def read_refs(
+    refs: Sequence[dataset_service_pb2.ImageRef], field: str, violations: ViolationCollector
+) -> list[ImageRef]:
     """Images of the data set by id or key."""
     read = [partial(names.image_ref, ref, f"{field}[{number}]") for number, ref in enumerate(refs)]
-    return [checks.value(one, ImageRef()) for one in read]
+    return [violations.read(one, ImageRef()) for one in read]
 
 
 class QueryReader:
@@ -75,14 +77,14 @@ class QueryReader:
         self._embedder = embedder
         self._limits = limits
 
-    def read(self, fields: QueryFields, prefix: str, checks: Checks) -> list[ImageRef]:
+    def read(self, fields: QueryFields, prefix: str, violations: ViolationCollector) -> list[ImageRef]:
         """The stored images that are named, none where the request brings images; one of the two is needed."""
         if bool(fields.images) == bool(fields.stored):
             both = "images and stored are both set" if fields.images else "neither images nor stored is set"
-            checks.refuse(f"{prefix}images", f"{both}: one of them is to be")
+            violations.add(f"{prefix}images", f"{both}: one of them is to be")
         if len(fields.images) > self._limits.max_batch_images:
-            checks.refuse(f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images}")
-        return read_refs(fields.stored, f"{prefix}stored", checks)
+            violations.add(f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images}")
+        return read_refs(fields.stored, f"{prefix}stored", violations)
 
     async def positions(self, snapshot: Snapshot, refs: Sequence[ImageRef], field: str) -> Numbers:
         """Where stored images are in the data set. Raises NotFound, FailedPrecondition, and InvalidArgument."""

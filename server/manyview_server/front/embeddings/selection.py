@@ -23,8 +23,8 @@ from manyview_server.front.embeddings.table_requests import (
 )
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.front.rpc.resource_names import invalid, shown
-from manyview_server.front.rpc.response_stream import Caller
-from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.front.rpc.response_stream import ResponseStream
+from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.embedding import RowFailed
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, RowsSelected, SelectRows
@@ -33,7 +33,7 @@ from manyview_server.store.records import Snapshot
 SAMPLES_AT_ONCE = 400
 
 Numbers = npt.NDArray[np.int64]
-SelectCaller = Caller[pb.SelectSamplesResponse]
+SelectionStream = ResponseStream[pb.SelectSamplesResponse]
 
 
 class SampleSelector:
@@ -46,10 +46,10 @@ class SampleSelector:
 
     def select(self, request: pb.SelectSamplesRequest) -> AsyncGenerator[pb.SelectSamplesResponse, None]:
         """The stream of answers."""
-        caller: SelectCaller = Caller(self._draining, lambda p: pb.SelectSamplesResponse(progress=p))
-        return caller.responses(self._select(request, caller))
+        stream: SelectionStream = ResponseStream(self._draining, lambda p: pb.SelectSamplesResponse(progress=p))
+        return stream.responses(self._select(request, stream))
 
-    async def _select(self, request: pb.SelectSamplesRequest, caller: SelectCaller) -> None:
+    async def _select(self, request: pb.SelectSamplesRequest, stream: SelectionStream) -> None:
         asked = await asyncio.to_thread(read_selection, request, self._queries)
         source = await self._stored.source(asked.names) if asked.names else None
         snapshot = source.snapshot if source else await self._stored.snapshot(asked.dataset_id, asked.version)
@@ -59,12 +59,12 @@ class SampleSelector:
             unreadable = await self._stored.store.datasets.unreadable_positions(snapshot.dataset.uid, snapshot.version)
             rows = self._stored.numbers_of(snapshot.version)
             message = await asyncio.to_thread(_message, asked, snapshot, rows, chosen, unreadable)
-            await caller.send(pb.SelectSamplesResponse(opened=opened))
-            found = await caller.wait(self._stored.ask(message), computing_progress)
+            await stream.send(pb.SelectSamplesResponse(opened=opened))
+            found = await stream.wait(self._stored.ask(message), computing_progress)
         else:
-            found = await self._by_embeddings(request, asked, source, chosen, caller)
+            found = await self._by_embeddings(request, asked, source, chosen, stream)
         assert isinstance(found, RowsSelected)
-        await self._tell(snapshot, found, caller)
+        await self._tell(snapshot, found, stream)
 
     async def _by_embeddings(
         self,
@@ -72,7 +72,7 @@ class SampleSelector:
         asked: SelectionRequest,
         source: Source,
         chosen: Numbers,
-        caller: SelectCaller,
+        stream: SelectionStream,
     ) -> Message:
         snapshot = source.snapshot
         rows = self._stored.rows_of(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
@@ -82,12 +82,12 @@ class SampleSelector:
         queries, own = None, none
         if asked.strategy.queries:
             own = await self._queries.positions(snapshot, asked.strategy.queries, "similarity.stored")
-        await caller.send(pb.SelectSamplesResponse(opened=source.opened))
+        await stream.send(pb.SelectSamplesResponse(opened=source.opened))
         if asked.strategy.name == "similarity" and not len(own):
             brought = self._queries.brought(source, request.similarity.images)
-            queries = await caller.wait(brought, computing_progress)
+            queries = await stream.wait(brought, computing_progress)
         async with self._stored.tables.open(source.spec, snapshot) as table:
-            await caller.wait(table.complete(), partial(embedding_progress, table))
+            await stream.wait(table.complete(), partial(embedding_progress, table))
             unreadable = await table.unreadable()
             if len(own):
                 queries = await self._queries.of_rows(source, own, unreadable)
@@ -102,9 +102,9 @@ class SampleSelector:
                 unreadable,
                 queries.blobs if queries else (b"", b""),
             )
-            return await caller.wait(self._stored.ask(message, table), computing_progress)
+            return await stream.wait(self._stored.ask(message, table), computing_progress)
 
-    async def _tell(self, snapshot: Snapshot, found: RowsSelected, caller: SelectCaller) -> None:
+    async def _tell(self, snapshot: Snapshot, found: RowsSelected, stream: SelectionStream) -> None:
         rows = np.frombuffer(found.blobs[0], "<i8")
         scores = np.frombuffer(found.blobs[1], "<f4")
         for at in range(0, len(rows), SAMPLES_AT_ONCE):
@@ -114,8 +114,8 @@ class SampleSelector:
                 pb.Sample(image=dataset_messages.stored_image(image), score=score if math.isfinite(score) else None)
                 for image, score in zip(images, scores[part].tolist(), strict=True)
             ]
-            await caller.send(pb.SelectSamplesResponse(samples=pb.SampleBatch(samples=samples)))
-        await caller.send(pb.SelectSamplesResponse(end=pb.SelectSamplesEnd(num_samples=len(rows))))
+            await stream.send(pb.SelectSamplesResponse(samples=pb.SampleBatch(samples=samples)))
+        await stream.send(pb.SelectSamplesResponse(end=pb.SelectSamplesEnd(num_samples=len(rows))))
 
 
 def _message(
@@ -154,17 +154,17 @@ def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.b
     budgets = np.zeros(len(snapshot.labels), np.int64)
     available = np.bincount(classes[free & (classes >= 0)], minlength=len(budgets))
     known = {label: number for number, label in enumerate(snapshot.labels)}
-    checks = Checks()
+    violations = ViolationCollector()
     for label, count in asked.budgets.items():
         field = f"balance.counts[{shown(label)}]"
         if label not in known:
             some = ", ".join(map(shown, snapshot.labels[:20]))
-            checks.refuse(field, f"no image has this label; labels are {some}" if some else "no image has a label")
+            violations.add(field, f"no image has this label; labels are {some}" if some else "no image has a label")
         elif count > available[known[label]]:
-            checks.refuse(field, f"{count}: there are {available[known[label]]} such images to select from")
+            violations.add(field, f"{count}: there are {available[known[label]]} such images to select from")
         else:
             budgets[known[label]] = count
-    checks.done()
+    violations.raise_if_any()
     return classes, budgets
 
 
@@ -178,10 +178,10 @@ def _check_count(asked: SelectionRequest, classes: Numbers, free: npt.NDArray[np
 
 
 def _refuse_queries(errors: Mapping[int, RowFailed], field: str) -> None:
-    checks = Checks()
+    violations = ViolationCollector()
     for query, error in sorted(errors.items()):
-        checks.refuse(f"similarity.{field}[{query}]", f"has no embedding: {error.reason} {error.message}")
-    checks.done()
+        violations.add(f"similarity.{field}[{query}]", f"has no embedding: {error.reason} {error.message}")
+    violations.raise_if_any()
 
 
 def _blob(numbers: Numbers) -> bytes:

@@ -10,7 +10,7 @@ from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.front.embeddings.queries import QueryReader, read_refs
 from manyview_server.front.embeddings.table_requests import SourceNames, read_names, read_unit, read_version
 from manyview_server.front.rpc import resource_names as names
-from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.store.records import ImageRef
 
 STRATEGIES = ("random", "coreset", "minimum_distance", "typicality", "similarity")
@@ -48,89 +48,91 @@ class SelectionRequest:
 
 def read_selection(request: pb.SelectSamplesRequest, queries: QueryReader) -> SelectionRequest:
     """The request. Raises InvalidArgument that names everything that is wrong with it."""
-    checks = Checks()
-    strategy = _strategy(request, queries, checks)
-    balance, budgets = _balance(request, checks)
-    _check_count(request, strategy.name, budgets, checks)
+    violations = ViolationCollector()
+    strategy = _strategy(request, queries, violations)
+    balance, budgets = _balance(request, violations)
+    _check_count(request, strategy.name, budgets, violations)
     source = None
     if strategy.name == "random":
-        _refuse_embeddings(request, checks)
+        _refuse_embeddings(request, violations)
     else:
-        source = read_names(request, request.output, checks)
+        source = read_names(request, request.output, violations)
     read = SelectionRequest(
-        dataset_id=checks.value(lambda: names.dataset_id(request.dataset, "dataset"), "") if source is None
+        dataset_id=violations.read(lambda: names.dataset_id(request.dataset, "dataset"), "") if source is None
         else source.dataset_id,
-        version=read_version(request.version, checks) if source is None else source.version,
+        version=read_version(request.version, violations) if source is None else source.version,
         names=source,
-        unit=read_unit(request.metric, checks),
+        unit=read_unit(request.metric, violations),
         strategy=strategy,
         count=request.count or sum(budgets.values()),
-        chosen=tuple(read_refs(request.chosen, "chosen", checks)),
+        chosen=tuple(read_refs(request.chosen, "chosen", violations)),
         balance=balance,
         budgets=budgets,
     )  # fmt: skip
-    checks.done()
+    violations.raise_if_any()
     return read
 
 
-def _strategy(request: pb.SelectSamplesRequest, queries: QueryReader, checks: Checks) -> Strategy:
+def _strategy(request: pb.SelectSamplesRequest, queries: QueryReader, violations: ViolationCollector) -> Strategy:
     name = request.WhichOneof("strategy")
     match name:
         case "random":
-            return Strategy(name=name, seed=_seed(request.random.seed, name, checks))
+            return Strategy(name=name, seed=_seed(request.random.seed, name, violations))
         case "coreset":
-            return Strategy(name=name, seed=_seed(request.coreset.seed, name, checks))
+            return Strategy(name=name, seed=_seed(request.coreset.seed, name, violations))
         case "minimum_distance":
             distance = request.minimum_distance.distance
             if not 0 < distance < math.inf:
-                checks.refuse("minimum_distance.distance", f"{distance} is to be above 0 and finite")
-            return Strategy(name=name, distance=distance, seed=_seed(request.minimum_distance.seed, name, checks))
+                violations.add("minimum_distance.distance", f"{distance} is to be above 0 and finite")
+            return Strategy(name=name, distance=distance, seed=_seed(request.minimum_distance.seed, name, violations))
         case "typicality":
             k = request.typicality.num_neighbors
             if not 0 <= k <= MAX_NEIGHBORS:
-                checks.refuse("typicality.num_neighbors", f"{k} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+                violations.add("typicality.num_neighbors", f"{k} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
             return Strategy(name=name, num_neighbors=k or DEFAULT_NEIGHBORS)
         case "similarity":
-            stored = queries.read(request.similarity, "similarity.", checks)
+            stored = queries.read(request.similarity, "similarity.", violations)
             return Strategy(name=name, queries=tuple(stored))
-    checks.refuse("strategy", f"is one of {', '.join(STRATEGIES)}, and none is set")
+    violations.add("strategy", f"is one of {', '.join(STRATEGIES)}, and none is set")
     return Strategy(name="")
 
 
-def _seed(seed: int, strategy: str, checks: Checks) -> int:
+def _seed(seed: int, strategy: str, violations: ViolationCollector) -> int:
     if seed < 0:
-        checks.refuse(f"{strategy}.seed", f"{seed} is less than 0")
+        violations.add(f"{strategy}.seed", f"{seed} is less than 0")
     return seed
 
 
-def _balance(request: pb.SelectSamplesRequest, checks: Checks) -> tuple[str, dict[str, int]]:
+def _balance(request: pb.SelectSamplesRequest, violations: ViolationCollector) -> tuple[str, dict[str, int]]:
     """How the budgets of labels come about, and those that are given."""
     if not request.HasField("balance"):
         return "", {}
     share, counts = request.balance.share, dict(request.balance.counts)
     if bool(share) == bool(counts):
         both = "share and counts are both set" if share else "neither share nor counts is set"
-        checks.refuse("balance", f"{both}: one of them is to be")
+        violations.add("balance", f"{both}: one of them is to be")
     if share and share not in SHARES:
-        checks.refuse("balance.share", f"{share} is no value of this enum")
+        violations.add("balance.share", f"{share} is no value of this enum")
     for label, count in sorted(counts.items()):
         if count < 1:
-            checks.refuse(f"balance.counts[{names.shown(label)}]", f"{count} is less than 1")
+            violations.add(f"balance.counts[{names.shown(label)}]", f"{count} is less than 1")
     return ("given", counts) if counts else (SHARES.get(share, ""), {})
 
 
-def _check_count(request: pb.SelectSamplesRequest, strategy: str, budgets: Mapping[str, int], checks: Checks) -> None:
+def _check_count(
+    request: pb.SelectSamplesRequest, strategy: str, budgets: Mapping[str, int], violations: ViolationCollector
+) -> None:
     if request.count < 0:
-        checks.refuse("count", f"{request.count} is less than 0")
+        violations.add("count", f"{request.count} is less than 0")
     elif budgets and request.count:
-        checks.refuse("count", f"{request.count}: balance.counts says how many, so it is to be 0")
+        violations.add("count", f"{request.count}: balance.counts says how many, so it is to be 0")
     elif not budgets and not request.count and (strategy != "minimum_distance" or request.HasField("balance")):
-        checks.refuse("count", "0: at least 1 is to be selected")
+        violations.add("count", "0: at least 1 is to be selected")
 
 
-def _refuse_embeddings(request: pb.SelectSamplesRequest, checks: Checks) -> None:
+def _refuse_embeddings(request: pb.SelectSamplesRequest, violations: ViolationCollector) -> None:
     """A strategy that looks at no embeddings takes none of their fields."""
     given = {"model": names.shown(request.model), "output": str(request.output), "metric": str(request.metric)}
     for name, value in given.items():
         if getattr(request, name):
-            checks.refuse(name, f"{value}: random looks at no embeddings, so it is to be empty")
+            violations.add(name, f"{value}: random looks at no embeddings, so it is to be empty")

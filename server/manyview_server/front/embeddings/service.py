@@ -22,7 +22,7 @@ from manyview_server.front.embeddings.selection import SampleSelector
 from manyview_server.front.limits import Limits
 from manyview_server.front.models.resolution import Models
 from manyview_server.front.rpc import resource_names as names
-from manyview_server.front.rpc.bidi import RequestReader, Window, ending_in_band, in_order
+from manyview_server.front.rpc.bidi import RequestReader, RequestWindow, ending_in_band, in_order
 from manyview_server.front.rpc.draining import Draining
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -122,9 +122,10 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def _stream(
         self, reader: RequestReader[pb.EmbedStreamRequest]
     ) -> AsyncGenerator[pb.EmbedStreamResponse, None]:
-        first = await self._draining.interrupting(reader.next())
+        reader.end_when(self._draining.interruption())
+        first = await reader.next()
         if first is None or first.WhichOneof("payload") != "header":
-            raise names.invalid("header", "the stream's first message is to be a header")
+            raise names.invalid("header", "the first message of the stream must be a header")
         recipe = await self._recipe(first.header.model, first.header.options, "header.model")
         window = self._limits.embed_window_batches
         opened = pb.EmbedOpened(checkpoint=recipe.model.name, max_unanswered_batches=window)
@@ -142,17 +143,17 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
                 number=batch.number, embeddings=done.embeddings, errors=done.errors, timing=done.timing
             )
 
-        bounds = Window(window, window * self._limits.max_message_bytes)
+        bounds = RequestWindow(window, window * self._limits.max_message_bytes)
         async with aclosing(in_order(take, work, bounds)) as results:
             async for result in results:
                 yield pb.EmbedStreamResponse(result=result)
 
     async def _take(self, reader: RequestReader[pb.EmbedStreamRequest], expected: int) -> NumberedBatch | None:
-        request = await self._draining.interrupting(reader.next())
+        request = await reader.next()
         if request is None:
             return None
         if request.WhichOneof("payload") != "batch":
-            raise names.invalid("payload", "is to be a batch after the header")
+            raise names.invalid("payload", "must be a batch after the header")
         batch = request.batch
         self._limits.check_batch(batch)
         if batch.number != expected:

@@ -17,7 +17,7 @@ from manyview_server.front.embeddings.image_embedder import ImageEmbedder, check
 from manyview_server.front.models.resolution import Models, ResolvedModel
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import ModelName
-from manyview_server.front.rpc.violation_collector import Checks
+from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, TableDamaged
 from manyview_server.store.embeddings.tables import SegmentDamaged
@@ -63,27 +63,29 @@ class Source:
         return pb.EmbeddingsOpened(checkpoint=self.model.name, version=self.snapshot.version)
 
 
-def read_names(request: SourceRequest, output: Any, checks: Checks, *, output_field: str = "output") -> SourceNames:
-    """The data set's, the model's and the version's fields; what is wrong with them goes to `checks`."""
+def read_names(
+    request: SourceRequest, output: Any, violations: ViolationCollector, *, output_field: str = "output"
+) -> SourceNames:
+    """The data set's, the model's and the version's fields; what is wrong with them goes to `violations`."""
     return SourceNames(
-        dataset_id=checks.value(lambda: names.dataset_id(request.dataset, "dataset"), ""),
-        model=checks.value(lambda: names.model_name(request.model, "model"), ModelName()),
-        output=checks.value(lambda: embedding_messages.output(output, output_field), ""),
-        version=read_version(request.version, checks),
+        dataset_id=violations.read(lambda: names.dataset_id(request.dataset, "dataset"), ""),
+        model=violations.read(lambda: names.model_name(request.model, "model"), ModelName()),
+        output=violations.read(lambda: embedding_messages.output(output, output_field), ""),
+        version=read_version(request.version, violations),
     )
 
 
-def read_version(version: int, checks: Checks) -> int:
+def read_version(version: int, violations: ViolationCollector) -> int:
     """A version, or 0 for the newest."""
     if version < 0:
-        checks.refuse("version", f"{version}: the first so many images, or 0 for all that the data set holds now")
+        violations.add("version", f"{version}: the first so many images, or 0 for all that the data set holds now")
     return version
 
 
-def read_unit(metric: pb.Metric, checks: Checks) -> bool:
+def read_unit(metric: pb.Metric, violations: ViolationCollector) -> bool:
     """Whether rows are scaled to length 1."""
     if metric not in METRICS:
-        checks.refuse("metric", f"{metric} is no value of this enum")
+        violations.add("metric", f"{metric} is no value of this enum")
     return METRICS.get(metric, True)
 
 

@@ -94,8 +94,8 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
             rows = await events.scalar_rows(job_id, metric_names, after=after, limit=size + 1)
             rest = [row for row in rows if row.sequence <= upto]
         page = await asyncio.to_thread(fitting, rest[:size], job_messages.metrics_row, self._page_bytes)
-        following = f"{page[-1].sequence},{upto}" if len(rest) > len(page) else ""
-        return pb.QueryMetricsResponse(rows=page, next_page_token=page_tokens.encode_page_token(scope, following))
+        next_page_token = f"{page[-1].sequence},{upto}" if len(rest) > len(page) else ""
+        return pb.QueryMetricsResponse(rows=page, next_page_token=page_tokens.encode_page_token(scope, next_page_token))
 
 
 def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterator[pb.SubscribeMetricsResponse]:

@@ -108,8 +108,8 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         size = page_tokens.page_size(request.page_size, default=100, most=1000)
         token = page_tokens.decode_page_token("trainJobs", request.page_token, page_tokens.POSITION)
         read = partial(self._store.jobs.list, page_token=token, max_bytes=self._page_bytes)
-        jobs, following = await pages.page(read, size, job_messages.train_job, self._page_bytes)
-        token = page_tokens.encode_page_token("trainJobs", following)
+        jobs, next_page_token = await pages.page(read, size, job_messages.train_job, self._page_bytes)
+        token = page_tokens.encode_page_token("trainJobs", next_page_token)
         return pb.ListTrainJobsResponse(train_jobs=jobs, next_page_token=token)
 
     async def DeleteTrainJob(self, request: pb.DeleteTrainJobRequest, context: Context) -> pb.DeleteTrainJobResponse:

@@ -51,8 +51,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         scope = f"models/{job_id}"
         last = page_tokens.decode_page_token(scope, request.page_token, MODEL_KEY)
         found = await self._models.list(job_id)
-        page, following = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
-        return pb.ListModelsResponse(models=page, next_page_token=page_tokens.encode_page_token(scope, following))
+        page, next_page_token = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
+        return pb.ListModelsResponse(models=page, next_page_token=page_tokens.encode_page_token(scope, next_page_token))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """One model."""

@@ -1,9 +1,9 @@
-"""What every call passes through, whichever service it belongs to.
+"""The parts that every call passes through, whichever service it belongs to.
 
 It imports the generated stubs, `errors` and `store.idempotency_log`, and no service.
 
 - `interceptors`: check the token, map errors to statuses, and refuse calls while the server drains.
-- `status`: an error as a gRPC status with its details. `draining`: the end of the server, as calls see it.
+- `status`: an error as a gRPC status with its details. `draining`: the shutdown of the server, as calls see it.
 - `wire_check`, `request_limits`: how large each field of a request may be, checked before it is parsed.
 - `bidi`: windows, order and in-band errors of bidirectional streams.
 - `response_stream`: the response stream of one call.

@@ -1,7 +1,7 @@
-"""Bidirectional streams: requests read within a window, answers in their order, errors in the stream first.
+"""Bidirectional streams: read requests within a window, answer them in order, and send errors in the stream first.
 
-A client whose stream is ended early may lose the status (grpc#36066): a terminal error is sent as a message, then the
-rest of the requests is read and dropped for a while, and only then is the status set.
+A client may lose the status of a stream that the server ends early (grpc#36066). So a terminal error is first sent as a
+message. Then the server reads and drops the remaining requests for a while, and sets the status only after that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from manyview.v1 import types_pb2
+from manyview_server.errors import ServiceError
 from manyview_server.front.rpc.status import public_error, stream_error
 from manyview_server.system import awake_time
 
@@ -19,11 +20,11 @@ DROP_REST_S = 5.0
 
 
 class Measured(Protocol):
-    """Something taken from a stream, with its size on the wire."""
+    """A request with its size on the wire."""
 
     @property
     def num_bytes(self) -> int:
-        """Counts against the window."""
+        """The number of bytes that count against the window."""
 
 
 Request = TypeVar("Request")
@@ -32,48 +33,62 @@ Response = TypeVar("Response")
 
 
 class RequestReader(Generic[Request]):
-    """Reads a stream in a task of its own, one request ahead, since a read that is cancelled breaks the stream."""
+    """Reads the requests of a stream in a task of its own, one request ahead.
+
+    It needs that task because a read that is cancelled breaks the stream.
+    """
 
     def __init__(self, requests: AsyncIterator[Request]) -> None:
         self._requests = requests
-        self._slot: asyncio.Queue[Request | Exception | None] = asyncio.Queue(maxsize=1)
+        self._read: asyncio.Queue[Request | Exception | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(1)
         self._dropping = False
         self._task = asyncio.create_task(self._run())
+        self._watches: set[asyncio.Task[None]] = set()
 
     async def _run(self) -> None:
         last: Exception | None = None
         try:
             async for request in self._requests:
                 if not self._dropping:
-                    await self._slot.put(request)
+                    await self._room.acquire()
+                    self._read.put_nowait(request)
         except Exception as error:
             last = error
-        if not self._dropping:
-            await self._slot.put(last)
+        self._read.put_nowait(last)
+
+    def end_when(self, interruption: Coroutine[Any, Any, ServiceError]) -> None:
+        """Make `next` raise the error that `interruption` returns, as soon as it returns."""
+        self._watches.add(asyncio.create_task(self._end_when(interruption)))
+
+    async def _end_when(self, interruption: Coroutine[Any, Any, ServiceError]) -> None:
+        self._read.put_nowait(await interruption)
 
     async def next(self) -> Request | None:
-        """The next request; None at the half-close, which a client's death looks like too."""
-        item = await self._slot.get()
+        """Return the next request, or None at the half-close. The death of a client looks like a half-close."""
+        item = await self._read.get()
         if isinstance(item, Exception):
             raise item
+        self._room.release()
         return item
 
     async def drop_rest(self, timeout_s: float) -> None:
-        """Read on without looking, until the client half-closes or the time is over."""
+        """Read and drop requests until the client half-closes or the time is over."""
         self._dropping = True
-        while not self._slot.empty():
-            self._slot.get_nowait()
+        self._room.release()
         with suppress(TimeoutError):
             async with awake_time.timeout(timeout_s):
                 await asyncio.wait({self._task})
 
     def close(self) -> None:
         """Stop reading."""
-        self._task.cancel()
+        for task in (self._task, *self._watches):
+            task.cancel()
 
 
-class Window:
-    """How much may be in without an answer. A batch that is over the bound by itself passes when nothing else is in."""
+class RequestWindow:
+    """Limits the requests that are taken but not answered yet. A request that exceeds the limit alone may enter when no
+    other is inside."""
 
     def __init__(self, max_batches: int, max_bytes: int) -> None:
         self._max_batches = max_batches
@@ -105,12 +120,12 @@ class Window:
 async def in_order(
     take: Callable[[], Awaitable[Taken | None]],
     work: Callable[[Taken], Coroutine[Any, Any, Response]],
-    window: Window,
+    window: RequestWindow,
 ) -> AsyncGenerator[Response, None]:
-    """Work on several requests at once and yield the answers in the order of the requests.
+    """Work on several requests at once, and yield the answers in the order of the requests.
 
-    The work on each is begun in that order too. Ends when `take` returns None. What `take` or `work` raises comes after
-    the answers to everything before it.
+    The work on the requests starts in that order, too. The answers end when `take` returns None. An error of `take` or
+    `work` is raised after the answers to all earlier requests.
     """
     pending: asyncio.Queue[tuple[asyncio.Task[Response], int] | Exception | None] = asyncio.Queue()
     tasks: set[asyncio.Task[Response]] = set()
@@ -147,7 +162,8 @@ async def ending_in_band(
     reader: RequestReader[Any],
     wrap: Callable[[types_pb2.StreamError], Response],
 ) -> AsyncIterator[Response]:
-    """The responses; an error is sent as the last of them and raised when the client has half-closed, or 5 s later."""
+    """Yield the responses. If they end with an error, yield it as the last response, and raise it once the client has
+    half-closed, at the latest after `DROP_REST_S`."""
     try:
         async with aclosing(responses) as answers:
             async for response in answers:

@@ -1,4 +1,4 @@
-"""The server's end, as every stream sees it."""
+"""The shutdown of the server, as calls see it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from manyview_server.errors import Unavailable
 from manyview_server.system import awake_time
 
 RETRY_AFTER_S = 5.0
-# A client that has not taken its answer for so long in a drain is not waited for any more.
 STUCK_S = 5.0
+"""During a drain, a client that has not taken its answer for this long is no longer waited for."""
 POLL_S = 0.05
 
 Result = TypeVar("Result")
 
 
 def draining_error() -> Unavailable:
-    """What a caller gets from a server that shuts down."""
-    return Unavailable("DRAINING", "the server shuts down", retry_after_s=RETRY_AFTER_S)
+    """Return the error for the callers of a server that is shutting down."""
+    return Unavailable("DRAINING", "the server is shutting down", retry_after_s=RETRY_AFTER_S)
 
 
 class OpenCall:
@@ -31,7 +31,7 @@ class OpenCall:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around sending an answer, which waits for a client that does not read."""
+        """Mark the time in which an answer is sent. Sending waits if the client does not read."""
         self.writing_since = awake_time.now()
         try:
             yield
@@ -40,31 +40,32 @@ class OpenCall:
 
 
 class Draining:
-    """A switch that is thrown once, when the server begins to shut down, and a count of the calls that it waits for."""
+    """A switch that is set once, when the server starts to shut down, and the set of calls that the server waits for
+    then."""
 
     def __init__(self) -> None:
-        self._begun = asyncio.Event()
-        self._begun_at = 0.0
+        self._started = asyncio.Event()
+        self._start_time = 0.0
         self._calls: set[OpenCall] = set()
 
-    @property
-    def begun(self) -> bool:
-        """Whether the server shuts down."""
-        return self._begun.is_set()
-
-    def begin(self) -> None:
-        """Throw the switch. From now on waits end."""
-        self._begun_at = awake_time.now()
-        self._begun.set()
+    def start(self) -> None:
+        """Set the switch. Calls that wait are interrupted, and new calls are refused."""
+        self._start_time = awake_time.now()
+        self._started.set()
 
     def check(self) -> None:
-        """Raise UNAVAILABLE DRAINING where the server shuts down."""
-        if self.begun:
+        """Raise UNAVAILABLE DRAINING if the server is shutting down."""
+        if self._started.is_set():
             raise draining_error()
 
+    async def interruption(self) -> Unavailable:
+        """Wait until the server starts to shut down, and return the error for an open stream."""
+        await self._started.wait()
+        return draining_error()
+
     @contextmanager
-    def waited_for(self) -> Iterator[OpenCall]:
-        """Around a call: `quiet` waits for its end."""
+    def open_call(self) -> Iterator[OpenCall]:
+        """Count a call as open. `until_quiet` waits for its end."""
         call = OpenCall()
         self._calls.add(call)
         try:
@@ -72,19 +73,22 @@ class Draining:
         finally:
             self._calls.discard(call)
 
-    async def quiet(self) -> None:
-        """Wait until no call is open but those whose clients take nothing any more."""
+    async def until_quiet(self) -> None:
+        """Wait until every open call has ended or is stuck because its client does not read."""
         while any(not self._is_stuck(call) for call in self._calls):
             await asyncio.sleep(POLL_S)
 
     def _is_stuck(self, call: OpenCall) -> bool:
         since = call.writing_since
-        return since is not None and awake_time.now() - max(since, self._begun_at) > STUCK_S
+        return since is not None and awake_time.now() - max(since, self._start_time) > STUCK_S
 
     async def interrupting(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The work's result, or UNAVAILABLE DRAINING as soon as the server shuts down; the work is cancelled then."""
+        """Return the result of `work`. When the server starts to shut down, cancel it and raise UNAVAILABLE DRAINING.
+
+        It makes two tasks. A stream that waits for each of many messages uses `interruption` instead.
+        """
         task = asyncio.ensure_future(work)
-        watch = asyncio.ensure_future(self._begun.wait())
+        watch = asyncio.ensure_future(self._started.wait())
         try:
             await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():

@@ -1,4 +1,4 @@
-"""A mutation that is sent again under its `request_id` gets the first answer again."""
+"""Answer a repeated request with its first answer. A `request_id` marks requests as the same."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ async def once(
     act: Callable[[], Awaitable[Response]],
     kind: type[Response],
 ) -> Response:
-    """What `act` answers, or answered to the same request before; without a request id it acts each time.
+    """Return the answer of `act`, or the earlier answer to the same request. Without a request id, always call `act`.
 
-    Raises AlreadyExists REQUEST_ID_REUSED where another request had this id, InvalidArgument where it is no UUID.
+    Raises:
+        AlreadyExists: REQUEST_ID_REUSED, if another request had this id.
+        InvalidArgument: the id is not a UUID.
     """
     key = request_id(given_id)
     if not key:

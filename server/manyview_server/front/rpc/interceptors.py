@@ -1,7 +1,7 @@
-"""Checks around every call: the token, the limits of requests, the refusal while draining; and errors as statuses.
+"""Check every call: its token, the size of its requests, and that the server is not draining. Map errors to statuses.
 
-Handlers are written as coroutines and async generators that raise `ServiceError`; nothing else of theirs reaches the
-wire. Health and reflection are exempt from this: only the size of their requests is checked.
+Handlers are coroutines and async generators that raise `ServiceError`; no other exception of theirs reaches the wire.
+Health and reflection are exempt: only the size of their requests is checked.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RequestParser:
-    """Parses the requests of one method, and refuses a request that is too large before it is parsed."""
+    """Parses the requests of one method. Refuses a request that is too large before it is parsed."""
 
     def __init__(self, method: str, parse: Callable[[bytes], Any]) -> None:
-        """`method`: "/package.Service/Method". Only this package's requests are checked against the limits."""
+        """`method` is "/package.Service/Method". Only requests of this package are checked against the limits."""
         self._parse = parse
         self._limits = wire_check.wire_message(_request_type(method)) if method.startswith(SERVICE_PREFIX) else None
 
@@ -53,7 +53,7 @@ class RequestParser:
 
 
 class CheckedRequests:
-    """A stream's requests; one that is malformed or too large raises."""
+    """The requests of a stream. A request that is malformed or too large raises InvalidArgument."""
 
     def __init__(self, requests: AsyncIterator[bytes], parser: RequestParser) -> None:
         self._requests = requests.__aiter__()
@@ -78,7 +78,8 @@ async def abort(context: Context, error: ServiceError) -> None:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Asks for the token where there is one, refuses new calls while the server drains, maps errors to statuses."""
+    """Checks the token if the server has one, refuses new calls while the server drains, and maps errors to
+    statuses."""
 
     def __init__(self, draining: Draining, token: str = "") -> None:
         self._draining = draining
@@ -90,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """The method's handler, wrapped. Health checks are left alone, and need no token."""
+        """Return the handler of a method with the checks around it. Health checks need no token."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
         if handler is None:
@@ -116,7 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     @asynccontextmanager
     async def _guard(self, context: Context) -> AsyncIterator[OpenCall]:
-        with self._draining.waited_for() as call:
+        with self._draining.open_call() as call:
             try:
                 self._draining.check()
                 yield call
@@ -130,10 +131,10 @@ Guard = Callable[[Context], contextlib.AbstractAsyncContextManager[OpenCall]]
 
 
 def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
-    """Return the handler with its call inside of the guard and its requests parsed by `parser`.
+    """Return a handler that runs `handler` inside of the guard and parses its requests with `parser`.
 
-    By itself, the library would parse the request, and answer a malformed one with UNKNOWN and the parser's text. So
-    the library gets no parser, and hands over the bytes.
+    The library itself would parse the request, and would answer a malformed one with UNKNOWN and the parser's text. So
+    it gets no parser, and passes the bytes on.
     """
     shape = _shape(handler)
     behaviour = getattr(handler, "_".join(shape))
@@ -146,7 +147,8 @@ def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
             return await behaviour(await accepted(request), context)
 
     async def stream(request: Any, context: Context) -> None:
-        # Written instead of yielded: a cancelled call closes the generator now, not when it is collected.
+        # This writes the responses instead of yielding them. So a call that is cancelled closes the generator at once,
+        # not when it is collected.
         async with guard(context) as call, aclosing(behaviour(await accepted(request), context)) as responses:
             async for response in responses:
                 with call.writing():

@@ -1,4 +1,4 @@
-"""Page sizes and page tokens of requests, checked; an error names the field."""
+"""Check the page sizes and page tokens of requests. An error names the field."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TOKEN_CHECK_BYTES = 6
 
 
 def page_size(value: int, *, default: int, most: int) -> int:
-    """The page size asked for; 0 takes the default."""
+    """Return the page size that a request asks for, where 0 means the default."""
     if not 0 <= value <= most:
         raise invalid("page_size", f"{value} is outside of 0 to {most:,}")
     return value or default
 
 
 def encode_page_token(scope: str, inner: str) -> str:
-    """An opaque token; `scope` says of which query, so that it fits no other. Empty stays empty."""
+    """Return an opaque token, or "" if `inner` is empty. `scope` names the query: the token fits no other query."""
     return base64.urlsafe_b64encode(_check(scope, inner) + inner.encode()).decode() if inner else ""
 
 
@@ -39,7 +39,7 @@ def decode_page_token(scope: str, token: str, form: re.Pattern[str]) -> str:
     except (binascii.Error, UnicodeError):
         inner, raw = "", b""
     if raw[:TOKEN_CHECK_BYTES] != _check(scope, inner) or not form.fullmatch(inner):
-        raise invalid("page_token", "is no token of an earlier answer to this query")
+        raise invalid("page_token", "is not a token from an earlier answer to this query")
     return inner
 
 

@@ -1,7 +1,7 @@
-"""Pages of a listing, bounded by the bytes of their reply as well as by the number of their items.
+"""Pages of a listing, limited by the bytes of the reply and by the number of items.
 
-A page ends before the item with which it would pass the bound, so it may hold fewer items than were asked for although
-more follow. An item that is larger than the bound is sent alone.
+A page ends before the item that would exceed the limit of bytes. So it may hold fewer items than the caller asks for,
+although more follow. An item that is larger than the limit is sent alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def page_bytes(max_message_bytes: int) -> int:
 
 
 def fitting(records: Iterable[Record], convert: Callable[[Record], Item], max_bytes: int) -> list[Item]:
-    """Convert the first records, as many as fit, and at least one. Call it off the event loop."""
+    """Convert the first records: as many as fit, and at least one. Call it off the event loop."""
     items: list[Item] = []
     num_bytes = 0
     for record in records:
@@ -50,8 +50,8 @@ async def page(
     last record, so a page that turns out too large is read again with fewer records.
     """
     while True:
-        records, following = await read(size)
+        records, next_page_token = await read(size)
         items = await asyncio.to_thread(fitting, records, convert, max_bytes)
         if len(items) == len(records):
-            return items, following
+            return items, next_page_token
         size = len(items)

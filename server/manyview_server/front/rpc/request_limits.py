@@ -1,7 +1,7 @@
-"""How large each list, text and object of each request may be: one table, keyed by the field's name in the contract.
+"""The table of limits for each list, text and object of each request, by the field's name in the contract.
 
-`wire_check` applies the table to a request's bytes before they are parsed. Limits here protect the server; they are
-often above what a call accepts, so that the call itself can refuse one image or name and say why.
+`wire_check` applies the table to the bytes of a request before they are parsed. The limits protect the server. They are
+often higher than what a call accepts, so that the call itself can refuse one image or name and say why.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from manyview_server.configuration import configuration_size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldLimit:
-    """The most items of a list or map, and the most bytes of a value; None where the message's own limit is enough."""
+    """The limits of one field. None means that the limit of the whole message is enough."""
 
     items: int | None = None
+    """The most items of a list or map."""
     bytes: int | None = None
+    """The most bytes of a value."""
 
 
 MAX_CHOSEN = 100_000
-"""The most images that a selection takes as chosen already."""
+"""The most images that a selection request can name as already chosen."""
 MAX_QUERIES = 10_000
 """The most stored images that a call can name as its queries."""
 MAX_LABELS = 25_000
-"""The most labels that a selection can name a count for."""
+"""The most labels for which a selection request can give a count."""
 
 ID = FieldLimit(bytes=256)
 NAME = FieldLimit(bytes=512)

@@ -1,6 +1,7 @@
-"""A stream of answers to one request: what is sent, and what is told while the caller waits.
+"""The response stream of one call: its messages, and reports of progress while the caller waits.
 
-The work is one coroutine that sends: a caller that goes away cancels it wherever it is.
+One coroutine does the work and sends the responses. If the caller goes away, the coroutine is cancelled, whatever it
+waits for at that moment.
 """
 
 from __future__ import annotations
@@ -19,22 +20,25 @@ Response = TypeVar("Response")
 Result = TypeVar("Result")
 
 
-class Caller(Generic[Response]):
-    """Whoever made a call."""
+class ResponseStream(Generic[Response]):
+    """The response stream of one call."""
 
     def __init__(self, draining: Draining, wrap: Callable[[pb.EmbeddingsProgress], Response]) -> None:
-        """`wrap` makes a response of progress."""
+        """`wrap` makes a response that reports progress."""
         self._draining = draining
         self._wrap = wrap
         self._sent: asyncio.Queue[Response] = asyncio.Queue(maxsize=1)
 
     async def send(self, response: Response) -> None:
-        """Send one response; waits for the caller to take the one before. Raises UNAVAILABLE DRAINING."""
+        """Send one response, once the caller has taken the previous one. Raises UNAVAILABLE DRAINING."""
         self._draining.check()
         await self._sent.put(response)
 
     async def wait(self, work: Coroutine[Any, Any, Result], progress: Callable[[], pb.EmbeddingsProgress]) -> Result:
-        """What the work gives; meanwhile the caller is told of progress. Raises UNAVAILABLE DRAINING."""
+        """Return the result of `work`, and report progress to the caller until it is there.
+
+        Raises UNAVAILABLE DRAINING.
+        """
         task = asyncio.ensure_future(self._draining.interrupting(work))
         timeout_s = FIRST_PROGRESS_S
         try:
@@ -47,7 +51,7 @@ class Caller(Generic[Response]):
             await asyncio.gather(task, return_exceptions=True)
 
     async def responses(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Response, None]:
-        """What the work sends. Raises what it raises, behind that; closing this cancels the work."""
+        """Yield what `work` sends, then raise its error if it failed. Closing this generator cancels `work`."""
 
         task = asyncio.create_task(work)
         getting = asyncio.create_task(self._sent.get())
@@ -57,7 +61,7 @@ class Caller(Generic[Response]):
                 if getting.done():
                     yield getting.result()
                     getting = asyncio.create_task(self._sent.get())
-                elif self._sent.empty():  # so the work is done, and all that it sent was taken
+                elif self._sent.empty():  # so the work is done, and everything that it sent was yielded
                     break
             task.result()
         finally:

@@ -1,7 +1,7 @@
-"""Errors as the wire has them: a canonical code, a short text, and google.rpc details that programs branch on.
+"""Errors on the wire: a canonical code, a short text, and the google.rpc details that programs branch on.
 
-Whatever is no `ServiceError` becomes INTERNAL with an opaque id; its text, which may hold paths or tokens, goes to the
-log alone.
+An exception that is not a `ServiceError` becomes INTERNAL with an opaque id. Its text may hold paths or tokens, so only
+the log gets it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from manyview_server.system import open_files
 DOMAIN = "manyview"
 ELLIPSIS = "…"
 DETAILS_KEY = "grpc-status-details-bin"
-# The library may replace trailers of more than 8 KiB, and the real code with them. The text travels in them twice: as
+# The library may replace trailers of more than 8 KiB, together with the real code. The trailers hold the text twice: as
 # `grpc-message`, where a byte that is not printable ASCII takes three, and in the details, where three bytes take four.
 MAX_MESSAGE_BYTES = 1024
 MAX_DETAILS_BYTES = 4096
-# The most of one field of the details: a violation's path, its description, or a value of the metadata.
+# Limits one text of the details: the path or the description of a violation, or a value of the metadata.
 MAX_FIELD_BYTES = 512
 MAX_METADATA_BYTES = 1536
 # Errors in a stream are messages, not trailers.
@@ -49,7 +49,7 @@ def public_error(error: Exception) -> ServiceError:
 
 
 def status_code(error: ServiceError) -> grpc.StatusCode:
-    """The canonical code."""
+    """Return the canonical code of an error."""
     return grpc.StatusCode[error.code]
 
 
@@ -79,7 +79,8 @@ def _message_bytes(text: str) -> int:
 
 
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
-    """The trailer that carries google.rpc.Status with ErrorInfo and, where they apply, BadRequest and RetryInfo."""
+    """Return the trailer with google.rpc.Status. Its details are ErrorInfo and, if they apply, RetryInfo and
+    BadRequest."""
     status = status_pb2.Status(code=status_code(error).value[0], message=text_of(error))
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=_short(error.metadata))
     _pack(status, info)
@@ -91,7 +92,7 @@ def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
 
 
 def stream_error(error: ServiceError) -> types_pb2.StreamError:
-    """The same error as a message of a bidirectional stream; the violations are in its text."""
+    """Return the error as a message of a bidirectional stream. Its text names the violations."""
     return types_pb2.StreamError(
         code=status_code(error).value[0],
         message=cut(error.message, MAX_STREAM_TEXT_BYTES),
@@ -102,7 +103,7 @@ def stream_error(error: ServiceError) -> types_pb2.StreamError:
 
 
 def _bad_request(error: ServiceError, room_bytes: int) -> error_details_pb2.BadRequest:
-    """All violations; where they do not fit a trailer, as many as do and a last one that counts the rest."""
+    """Return all violations, or as many as fit and a last one that counts the others."""
     detail = error_details_pb2.BadRequest()
     for index, violation in enumerate(error.violations):
         field, description = (cut(text, MAX_FIELD_BYTES) for text in (violation.field, violation.description))
@@ -128,7 +129,7 @@ def _duration(seconds: float) -> Duration:
 
 
 def _short(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return as much of the metadata as fits, in its order. Keys are ours and short; values may quote a caller."""
+    """Return as much of the metadata as fits, in its order. Our keys are short, but a value may quote a caller."""
     short: dict[str, str] = {}
     room = MAX_METADATA_BYTES
     for key, value in metadata.items():

@@ -1,4 +1,4 @@
-"""All that is wrong with a request, told at once."""
+"""Collect all violations of a request, so that one error reports them together."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from manyview_server.errors import InvalidArgument, Violation
 T = TypeVar("T")
 
 
-class Checks:
-    """Collects violations; `done` raises one error that names every one of them."""
+class ViolationCollector:
+    """The violations of one request. `raise_if_any` raises one error that names all of them."""
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
 
-    def refuse(self, field: str, description: str) -> None:
-        """One field that is wrong: its value, and what is allowed."""
+    def add(self, field: str, description: str) -> None:
+        """Add a violation: the path of a field, and a sentence with its value and what is allowed."""
         self._violations.append(Violation(field=field, description=description))
 
-    def value(self, read: Callable[[], T], instead: T) -> T:
-        """What `read` gives; where it raises InvalidArgument, that is noted, and `instead` keeps the reading going."""
+    def read(self, parse: Callable[[], T], default: T) -> T:
+        """Return `parse()`. If it raises InvalidArgument, add its violations and return `default`."""
         try:
-            return read()
+            return parse()
         except InvalidArgument as error:
             self._violations += error.violations
-            return instead
+            return default
 
-    def done(self) -> None:
-        """Raise InvalidArgument where anything was wrong."""
+    def raise_if_any(self) -> None:
+        """Raise InvalidArgument if there are violations."""
         if self._violations:
             raise InvalidArgument.of(*self._violations)

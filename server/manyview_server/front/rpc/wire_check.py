@@ -45,7 +45,7 @@ class WireField:
     max_bytes: int | None
     repeated: bool
     packed: bool
-    """Whether it is a list of numbers, which may all come in one value."""
+    """True for a list of numbers, which may all come in one value."""
     message: WireMessage | None
 
 
@@ -223,7 +223,7 @@ def _field(one: FieldDescriptor, known: dict[str, WireMessage]) -> WireField:
 
 
 def needs_limit(one: FieldDescriptor) -> bool:
-    """Whether a field of a request can be large: a list, a map, a text, bytes, or a whole configuration."""
+    """Can this field of a request be large? A list, a map, a text, bytes and a whole configuration can."""
     is_configuration = one.message_type is not None and one.message_type.full_name == STRUCT
     is_part = one.containing_type is not None and one.containing_type.full_name == VALUE
     return bool(one.is_repeated or one.type in TEXTS or (is_configuration and not is_part))

@@ -10,9 +10,8 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
 
 from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database.database import Database
@@ -28,8 +27,6 @@ MAX_GROUP_BATCHES = 16
 MAX_GROUP_BYTES = 32 << 20
 
 COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, num_rejected, finished, digest"
-
-Result = TypeVar("Result")
 
 Answer = asyncio.Future[list[ImageOutcome]]
 
@@ -179,19 +176,10 @@ class UploadSession:
         # A caller that goes away takes nothing back: the batch is on its way.
         return await asyncio.shield(work)
 
-    async def unless_fenced(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The work's result, or Aborted UPLOAD_FENCED as soon as another session opens the upload; the work is
-        cancelled then."""
-        task = asyncio.ensure_future(work)
-        watch = asyncio.ensure_future(self._fence.wait())
-        try:
-            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise fenced()
-        finally:
-            task.cancel()
-            watch.cancel()
+    async def interruption(self) -> ServiceError:
+        """Wait until another session opens the upload, and return the error for this one."""
+        await self._fence.wait()
+        return fenced()
 
     async def finish(self, num_images: int) -> tuple[Upload, Dataset]:
         """Declare the upload complete; may be repeated. Waits for the batches on their way.

@@ -125,16 +125,16 @@ async def mark_unreadable(front: Any, reason: str) -> None:
         ),
         ({"images": [pb.PreviewImage()]}, "images[0]", "is nothing"),
         ({"images": [stored(key="")]}, "images[0].stored", "names no image"),
-        ({"images": [stored(image_id="xyz")]}, "images[0].stored.image_id", "is no image id"),
+        ({"images": [stored(image_id="xyz")]}, "images[0].stored.image_id", "is not an image id"),
         ({"dataset": ""}, "dataset", "is needed where stored images are named"),
-        ({"dataset": "pets"}, "dataset", "is not datasets/ID"),
+        ({"dataset": "pets"}, "dataset", "is not of the form datasets/{id}"),
         ({"train_job": "trainJobs/job"}, "method", "has no effect beside train_job"),
         (
             {"train_job": "trainJobs/job", "method": "", "config": struct({})},
             "config",
             "has no effect beside train_job",
         ),
-        ({"train_job": "job", "method": ""}, "train_job", "is not trainJobs/ID"),
+        ({"train_job": "job", "method": ""}, "train_job", "is not of the form trainJobs/{id}"),
     ],
 )
 async def test_what_is_wrong_with_a_request_is_named(front, pets, refused, changes, field, text):

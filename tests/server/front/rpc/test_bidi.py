@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from manyview_server.errors import Aborted, ServiceError
-from manyview_server.front.rpc.bidi import RequestReader, Window, ending_in_band, in_order
+from manyview_server.front.rpc.bidi import RequestReader, RequestWindow, ending_in_band, in_order
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ async def test_answers_keep_the_order_whatever_work_ends_first() -> None:
         await asyncio.sleep(0.01 * (10 - item.number))
         return item.number
 
-    assert [n async for n in in_order(reader.next, work, Window(4, 100))] == list(range(10))
+    assert [n async for n in in_order(reader.next, work, RequestWindow(4, 100))] == list(range(10))
 
 
 async def test_the_window_bounds_batches_and_bytes() -> None:
-    for window, most in ((Window(3, 100), 3), (Window(9, 25), 2), (Window(9, 5), 1)):
+    for window, most in ((RequestWindow(3, 100), 3), (RequestWindow(9, 25), 2), (RequestWindow(9, 5), 1)):
         reader = RequestReader(stream(*(Item(n, 10) for n in range(8))))
         running = highest = 0
 
@@ -66,7 +66,7 @@ async def test_an_error_of_the_work_ends_the_rest() -> None:
         return item.number
 
     reader = RequestReader(stream(*(Item(n) for n in range(4))))
-    answers = in_order(reader.next, work, Window(4, 100))
+    answers = in_order(reader.next, work, RequestWindow(4, 100))
     assert await anext(answers) == 0
     with pytest.raises(Aborted):
         await anext(answers)
@@ -79,7 +79,7 @@ async def test_an_error_of_the_reading_comes_after_the_answers_before_it() -> No
         return item.number
 
     reader = RequestReader(stream(Item(0), Item(1), Aborted("X", "text")))
-    answers = in_order(reader.next, work, Window(4, 100))
+    answers = in_order(reader.next, work, RequestWindow(4, 100))
     assert [await anext(answers), await anext(answers)] == [0, 1]
     with pytest.raises(Aborted):
         await anext(answers)
@@ -130,4 +130,44 @@ async def test_dropping_gives_up_on_a_client_that_keeps_the_stream_open() -> Non
     await asyncio.sleep(0.02)
     async with asyncio.timeout(2):
         await reader.drop_rest(0.1)
+    reader.close()
+
+
+async def test_an_interruption_ends_the_wait_for_a_request() -> None:
+    silence, interrupted = asyncio.Event(), asyncio.Event()
+
+    async def requests() -> AsyncIterator[Item]:
+        yield Item(0)
+        await silence.wait()
+
+    async def interruption() -> ServiceError:
+        await interrupted.wait()
+        return Aborted("X", "text")
+
+    reader = RequestReader(requests())
+    reader.end_when(interruption())
+    assert await reader.next() == Item(0)
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0.01)
+    interrupted.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(Aborted):
+            await waiting
+    reader.close()
+
+
+async def test_requests_are_read_one_ahead() -> None:
+    read: list[int] = []
+
+    async def requests() -> AsyncIterator[Item]:
+        for n in range(4):
+            read.append(n)
+            yield Item(n)
+
+    reader = RequestReader(requests())
+    await asyncio.sleep(0.01)
+    assert read == [0, 1], "the first request waits, and the second is held until the first is taken"
+    assert await reader.next() == Item(0)
+    await asyncio.sleep(0.01)
+    assert read == [0, 1, 2]
     reader.close()

@@ -39,7 +39,7 @@ async def test_a_drain_ends_a_wait_and_cancels_its_work() -> None:
     waiting = asyncio.create_task(draining.interrupting(work()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    draining.begin()
+    draining.start()
     with pytest.raises(Unavailable) as caught:
         await waiting
     assert caught.value.reason == "DRAINING"
@@ -70,11 +70,11 @@ async def test_a_cancelled_wait_cancels_its_work() -> None:
 
 async def test_it_is_quiet_when_the_last_call_has_ended() -> None:
     draining = Draining()
-    await draining.quiet()
-    with draining.waited_for():
-        with pytest.raises(KeyError), draining.waited_for():
+    await draining.until_quiet()
+    with draining.open_call():
+        with pytest.raises(KeyError), draining.open_call():
             raise KeyError("x")
-        waiting = asyncio.create_task(draining.quiet())
+        waiting = asyncio.create_task(draining.until_quiet())
         await asyncio.sleep(0.01)
         assert not waiting.done()
     async with asyncio.timeout(5):
@@ -84,16 +84,16 @@ async def test_it_is_quiet_when_the_last_call_has_ended() -> None:
 async def test_who_takes_no_answer_is_waited_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STUCK_S", 0.3)
     draining = Draining()
-    with draining.waited_for() as call:
+    with draining.open_call() as call:
         with call.writing():
             await asyncio.sleep(0.5)
-            draining.begin()
-            waiting = asyncio.create_task(draining.quiet())
+            draining.start()
+            waiting = asyncio.create_task(draining.until_quiet())
             await asyncio.sleep(0.1)
             assert not waiting.done(), "what it did before the drain is not held against it"
             async with asyncio.timeout(5):
                 await waiting
-        waiting = asyncio.create_task(draining.quiet())
+        waiting = asyncio.create_task(draining.until_quiet())
         await asyncio.sleep(0.5)
         assert not waiting.done(), "a call that works is waited for"
     async with asyncio.timeout(5):
@@ -103,9 +103,9 @@ async def test_who_takes_no_answer_is_waited_for_a_while_only(monkeypatch: pytes
 async def test_a_client_is_not_taken_for_stuck_because_the_server_slept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STUCK_S", MAX_SLICE_S + 1.0)
     draining = Draining()
-    with draining.waited_for() as call, call.writing():
-        draining.begin()
-        quiet = asyncio.create_task(draining.quiet())
+    with draining.open_call() as call, call.writing():
+        draining.start()
+        quiet = asyncio.create_task(draining.until_quiet())
         await asyncio.sleep(0)
         time.sleep(2.0)  # the loop stands, as by SIGSTOP
         await asyncio.sleep(0.1)

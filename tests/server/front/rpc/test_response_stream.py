@@ -1,4 +1,4 @@
-"""What a call sends while its work runs, and what becomes of the work when the caller goes away."""
+"""The stream of one call: what it sends while its work runs, and what happens when the caller goes away."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.errors import NotFound, Unavailable
-from manyview_server.front.rpc import response_stream as caller_module
+from manyview_server.front.rpc import response_stream as module
 from manyview_server.front.rpc.draining import Draining
-from manyview_server.front.rpc.response_stream import Caller
+from manyview_server.front.rpc.response_stream import ResponseStream
 
 
 def progress() -> pb.EmbeddingsProgress:
@@ -20,66 +20,66 @@ def progress() -> pb.EmbeddingsProgress:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller_module, "FIRST_PROGRESS_S", 0.02)
-    monkeypatch.setattr(caller_module, "PROGRESS_S", 0.02)
+    monkeypatch.setattr(module, "FIRST_PROGRESS_S", 0.02)
+    monkeypatch.setattr(module, "PROGRESS_S", 0.02)
 
 
 @pytest.fixture
-def caller() -> Caller[str]:
-    return Caller(Draining(), lambda told: f"progress {told.done}")
+def stream() -> ResponseStream[str]:
+    return ResponseStream(Draining(), lambda told: f"progress {told.done}")
 
 
-async def taken(caller: Caller[str], work) -> list[str]:  # type: ignore[no-untyped-def]
-    return [response async for response in caller.responses(work)]
+async def taken(stream: ResponseStream[str], work) -> list[str]:  # type: ignore[no-untyped-def]
+    return [response async for response in stream.responses(work)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
-async def test_everything_that_is_sent_arrives_in_order(caller: Caller[str], count: int) -> None:
+async def test_everything_that_is_sent_arrives_in_order(stream: ResponseStream[str], count: int) -> None:
     async def work() -> None:
         for number in range(count):
-            await caller.send(str(number))
+            await stream.send(str(number))
 
-    assert await taken(caller, work()) == [str(number) for number in range(count)]
+    assert await taken(stream, work()) == [str(number) for number in range(count)]
 
 
-async def test_an_error_comes_behind_what_was_sent_before_it(caller: Caller[str]) -> None:
+async def test_an_error_comes_behind_what_was_sent_before_it(stream: ResponseStream[str]) -> None:
     async def work() -> None:
-        await caller.send("first")
+        await stream.send("first")
         raise NotFound("GONE", "gone")
 
-    responses = caller.responses(work())
+    responses = stream.responses(work())
     assert await anext(responses) == "first"
     with pytest.raises(NotFound):
         await anext(responses)
 
 
-async def test_a_caller_that_waits_is_told_of_progress(caller: Caller[str]) -> None:
+async def test_a_caller_that_waits_is_told_of_progress(stream: ResponseStream[str]) -> None:
     async def slow() -> int:
         await asyncio.sleep(0.2)
         return 7
 
     async def work() -> None:
-        await caller.send(f"found {await caller.wait(slow(), progress)}")
+        await stream.send(f"found {await stream.wait(slow(), progress)}")
 
-    *told, last = await taken(caller, work())
+    *told, last = await taken(stream, work())
     assert last == "found 7"
     assert len(told) >= 3
     assert set(told) == {"progress 1"}
 
 
-async def test_what_the_work_raises_is_raised_at_the_wait(caller: Caller[str]) -> None:
+async def test_what_the_work_raises_is_raised_at_the_wait(stream: ResponseStream[str]) -> None:
     async def broken() -> None:
         raise NotFound("GONE", "gone")
 
     async def work() -> None:
         with pytest.raises(NotFound):
-            await caller.wait(broken(), progress)
-        await caller.send("went on")
+            await stream.wait(broken(), progress)
+        await stream.send("went on")
 
-    assert await taken(caller, work()) == ["went on"]
+    assert await taken(stream, work()) == ["went on"]
 
 
-async def test_a_caller_that_goes_away_cancels_the_work_wherever_it_is(caller: Caller[str]) -> None:
+async def test_a_caller_that_goes_away_cancels_the_work_wherever_it_is(stream: ResponseStream[str]) -> None:
     cancelled = asyncio.Event()
 
     async def endless() -> None:
@@ -90,25 +90,25 @@ async def test_a_caller_that_goes_away_cancels_the_work_wherever_it_is(caller: C
             raise
 
     async def work() -> None:
-        await caller.send("begun")
-        await caller.wait(endless(), progress)
+        await stream.send("begun")
+        await stream.wait(endless(), progress)
 
-    async with aclosing(caller.responses(work())) as responses:
+    async with aclosing(stream.responses(work())) as responses:
         assert await anext(responses) == "begun"
         await asyncio.sleep(0.05)
     assert cancelled.is_set()
 
 
-async def test_a_caller_that_does_not_read_holds_the_work_up(caller: Caller[str]) -> None:
+async def test_a_caller_that_does_not_read_holds_the_work_up(stream: ResponseStream[str]) -> None:
     sent = 0
 
     async def work() -> None:
         nonlocal sent
         for number in range(100):
-            await caller.send(str(number))
+            await stream.send(str(number))
             sent += 1
 
-    async with aclosing(caller.responses(work())) as responses:
+    async with aclosing(stream.responses(work())) as responses:
         await anext(responses)
         await asyncio.sleep(0.05)
         assert sent < 5
@@ -116,13 +116,13 @@ async def test_a_caller_that_does_not_read_holds_the_work_up(caller: Caller[str]
 
 async def test_a_server_that_stops_says_so_to_whoever_waits_or_is_sent_to() -> None:
     draining = Draining()
-    caller: Caller[str] = Caller(draining, lambda told: "progress")
+    stream: ResponseStream[str] = ResponseStream(draining, lambda told: "progress")
 
     async def work() -> None:
-        asyncio.get_running_loop().call_later(0.05, draining.begin)
-        with pytest.raises(Unavailable, match="shuts down"):
-            await caller.wait(asyncio.sleep(100), progress)
-        await caller.send("too late")
+        asyncio.get_running_loop().call_later(0.05, draining.start)
+        with pytest.raises(Unavailable, match="is shutting down"):
+            await stream.wait(asyncio.sleep(100), progress)
+        await stream.send("too late")
 
-    with pytest.raises(Unavailable, match="shuts down"):
-        await taken(caller, work())
+    with pytest.raises(Unavailable, match="is shutting down"):
+        await taken(stream, work())
