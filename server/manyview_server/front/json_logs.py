@@ -1,4 +1,4 @@
-"""The server's log: one JSON object a line, on stderr."""
+"""Write the server's log to stderr: one JSON object in each line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from datetime import UTC, datetime
 
 ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has. The rest was given as `extra`."""
+"""The attributes that every record has. Others were passed as `extra`."""
 
 
 class JsonFormatter(logging.Formatter):
-    """time (UTC), level, logger, message, what was given as `extra`, and the traceback where there is one."""
+    """Formats a record as JSON: time (UTC), level, logger, message, the fields of `extra`, and any traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

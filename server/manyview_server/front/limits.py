@@ -1,4 +1,4 @@
-"""What a caller may send: the settings' limits as the services use and advertise them."""
+"""The limits on what callers may send. The services apply and advertise them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manyview_server.front.rpc.resource_names import invalid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """The most that one image may have; pixels and sides as its header says."""
+    """The limits of one image: its bytes, and the pixels and the longest side that its header states."""
 
     max_bytes: int
     max_pixels: int
@@ -20,7 +20,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of messages, images, batches and windows."""
+    """The limits of messages, images, batches and windows."""
 
     max_message_bytes: int
     image: ImageLimits
@@ -31,7 +31,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: ServeSettings) -> Limits:
-        """The limits that the settings ask for."""
+        """Return the limits in the settings."""
         return cls(
             max_message_bytes=settings.max_message_bytes,
             image=ImageLimits(
@@ -46,7 +46,7 @@ class Limits:
         )
 
     def message(self) -> model_service_pb2.Limits:
-        """What GetServerInfo advertises."""
+        """Return the limits that GetServerInfo advertises."""
         return model_service_pb2.Limits(
             max_message_bytes=self.max_message_bytes,
             max_image_bytes=self.image.max_bytes,
@@ -56,12 +56,12 @@ class Limits:
         )
 
     def check_batch(self, batch: types_pb2.ImageBatch) -> None:
-        """Raise InvalidArgument for a batch without a number, without images, or with too many."""
+        """Raise InvalidArgument if a batch has no valid number, no images or too many images."""
         if batch.number < 1:
-            raise invalid("batch.number", f"{batch.number} is no batch number: batches are numbered from 1")
+            raise invalid("batch.number", f"{batch.number} is not a batch number; batches are numbered from 1")
         self.check_count(len(batch.images), "batch.images")
 
     def check_count(self, num_images: int, field: str) -> None:
-        """Raise InvalidArgument for no images, or too many."""
+        """Raise InvalidArgument if there are no images or too many."""
         if not 1 <= num_images <= self.max_batch_images:
             raise invalid(field, f"{num_images} images; a batch has 1 to {self.max_batch_images}")

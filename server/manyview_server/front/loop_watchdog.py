@@ -1,4 +1,4 @@
-"""Report callbacks that block the event loop: while one runs, nobody is answered, not even a health check.
+"""Report callbacks that block the event loop. While one runs, no caller is answered, not even a health check.
 
 Each callback of the loop is timed where asyncio runs it. A thread wakes every 50 ms; when it finds a callback that has
 run for too long, it logs the loop's stack, and the callback's end logs how long it took.
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class LoopCallback:
     """One callback, and how long it held the loop."""
 
     callback: str = "none"
@@ -55,19 +55,19 @@ class LoopWatchdog:
 
     def __init__(self, threshold_s: float = THRESHOLD_S) -> None:
         self._threshold_s = threshold_s
-        self.longest = Held()
+        self.longest = LoopCallback()
         """The callback that held the loop longest."""
-        self.hardest = Held()
+        self.hardest = LoopCallback()
         """The callback that took the most processor time."""
         self._awake_s = 0.0
         self._last_tick = 0.0
         self._current: asyncio.Handle | None = None
         self._since = 0.0
         self._awake_since_s = 0.0
-        self._told: asyncio.Handle | None = None
+        self._logged_handle: asyncio.Handle | None = None
         self._not_before = 0.0
-        self._num_untold = 0
-        self._logged_s = 0.0
+        self._num_not_logged = 0
+        self._logged_longest_s = 0.0
         self._stopped = threading.Event()
         self._run: Callable[[asyncio.Handle], None] | None = None
 
@@ -105,28 +105,28 @@ class LoopWatchdog:
         self._thread.join()
         self._log_longest()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget the longest callback so far."""
-        self.longest = self.hardest = Held()
+        self.longest = self.hardest = LoopCallback()
 
     def _ended(self, handle: asyncio.Handle, wall_s: float, cpu_s: float) -> None:
         awake_s = self._awake() - self._awake_since_s
         held_s = wall_s if wall_s < self._threshold_s else max(cpu_s, min(awake_s, wall_s))
         if cpu_s > self.hardest.cpu_s:
-            self.hardest = Held(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
+            self.hardest = LoopCallback(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
         if held_s > self.longest.held_s:
-            self.longest = Held(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
-            if held_s > max(RECORD_S, 1.5 * self._logged_s):
+            self.longest = LoopCallback(callback=_name(handle), held_s=held_s, cpu_s=cpu_s)
+            if held_s > max(RECORD_S, 1.5 * self._logged_longest_s):
                 self._log_longest()
         if held_s >= self._threshold_s:
             self._log_end(handle, held_s, cpu_s)
 
     def _log_end(self, handle: asyncio.Handle, held_s: float, cpu_s: float) -> None:
-        if handle is not self._told:
+        if handle is not self._logged_handle:
             if time.monotonic() < self._not_before:
-                self._num_untold += 1
+                self._num_not_logged += 1
                 return
-            # It ended before the thread could look: there is no stack.
+            # The callback ended before the thread could look, so there is no stack.
             self._take_turn()
         log.warning(
             "a callback held the event loop for %.2f s (%.2f s of processor time): %s", held_s, cpu_s, _name(handle)
@@ -144,19 +144,19 @@ class LoopWatchdog:
 
     def _look(self) -> None:
         handle, awake_since_s = self._current, self._awake_since_s
-        if handle is None or handle is self._told or self._awake() - awake_since_s < self._threshold_s:
+        if handle is None or handle is self._logged_handle or self._awake() - awake_since_s < self._threshold_s:
             return
         frame = sys._current_frames().get(self._thread_id)
         if frame is None or self._current is not handle or time.monotonic() < self._not_before:
             return
-        self._told = handle
-        num_untold, self._num_untold = self._num_untold, 0
+        self._logged_handle = handle
+        num_not_logged, self._num_not_logged = self._num_not_logged, 0
         self._take_turn()
         log.warning(
             "a callback has held the event loop for %.2f s: %s",
             self._awake() - awake_since_s,
             _name(handle),
-            extra={"stack": _stack(frame), "not_logged_before": num_untold},
+            extra={"stack": _stack(frame), "not_logged_before": num_not_logged},
         )
 
     def _take_turn(self) -> None:
@@ -164,7 +164,7 @@ class LoopWatchdog:
 
     def _log_longest(self) -> None:
         held = self.longest
-        self._logged_s = held.held_s
+        self._logged_longest_s = held.held_s
         log.info(
             "longest callback of the event loop: %.0f ms (%.0f ms of processor time) in %s",
             1000 * held.held_s,

@@ -1,4 +1,4 @@
-"""Records as messages of the contract. Generated messages stop here, and the packages below use frozen dataclasses.
+"""Convert records to messages of the contract. Generated messages stop here: the layers below use frozen dataclasses.
 
 - `dataset_messages`: data sets, images and uploads.
 - `embedding_messages`: models, embeddings and the options of an embedding.

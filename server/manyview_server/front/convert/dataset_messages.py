@@ -1,18 +1,15 @@
-"""Records of data sets, images and uploads as messages of the contract."""
+"""Convert the records of data sets, images and uploads to messages of the contract."""
 
 from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from manyview.v1 import (
-    dataset_service_pb2,
-    types_pb2,
-)
+from manyview.v1 import dataset_service_pb2, types_pb2
 from manyview_server.store.records import Dataset, ImageOutcome, ImageRecord, Upload
 
 
 def timestamp(seconds: float) -> Timestamp | None:
-    """Seconds since 1970; 0 is a time that is not yet, and leaves the field unset."""
+    """Convert seconds since 1970. 0 means that there is no time yet: it gives None, which leaves the field unset."""
     if seconds == 0:
         return None
     time = Timestamp()
@@ -21,12 +18,12 @@ def timestamp(seconds: float) -> Timestamp | None:
 
 
 def image_id(value: int) -> str:
-    """16 hexadecimal digits; empty for the 0 of a refused image."""
+    """Return 16 hexadecimal digits, or "" for a refused image, which has the id 0."""
     return f"{value:016x}" if value else ""
 
 
 def dataset(record: Dataset) -> dataset_service_pb2.Dataset:
-    """A data set."""
+    """Convert a data set."""
     return dataset_service_pb2.Dataset(
         name=f"datasets/{record.dataset_id}",
         uid=record.uid,
@@ -41,7 +38,7 @@ def dataset(record: Dataset) -> dataset_service_pb2.Dataset:
 
 
 def upload(record: Upload) -> dataset_service_pb2.Upload:
-    """An upload's cursor."""
+    """Convert the cursor of an upload."""
     return dataset_service_pb2.Upload(
         dataset=f"datasets/{record.dataset_id}",
         upload_id=record.upload_id,
@@ -56,7 +53,7 @@ def upload(record: Upload) -> dataset_service_pb2.Upload:
 
 
 def image_result(outcome: ImageOutcome) -> dataset_service_pb2.ImageResult:
-    """What became of one image of a batch."""
+    """Convert the outcome of one image of a batch."""
     return dataset_service_pb2.ImageResult(
         outcome=f"OUTCOME_{outcome.outcome}",
         image_id=image_id(outcome.image_id),
@@ -68,12 +65,12 @@ def image_result(outcome: ImageOutcome) -> dataset_service_pb2.ImageResult:
 
 
 def image_error(reason: str, message: str) -> types_pb2.ImageError | None:
-    """An image's error, where there is one."""
+    """Return the error of an image, or None if `reason` is empty."""
     return types_pb2.ImageError(reason=reason, message=message) if reason else None
 
 
 def stored_image(record: ImageRecord) -> dataset_service_pb2.StoredImage:
-    """A line of a data set's listing."""
+    """Convert an image of a data set."""
     return dataset_service_pb2.StoredImage(
         image_id=image_id(record.image_id),
         key=record.key,

@@ -1,4 +1,4 @@
-"""Models and embeddings as messages of the contract, and the options of an embedding as values."""
+"""Convert models and embeddings to messages of the contract, and read the options of an embedding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTPUTS = {
 
 
 def checkpoint_model(record: Checkpoint) -> model_service_pb2.Model:
-    """A checkpoint as a model that can embed."""
+    """Convert a checkpoint to a model."""
     card = record.model
     return model_service_pb2.Model(
         name=record.name,
@@ -42,35 +42,35 @@ def checkpoint_model(record: Checkpoint) -> model_service_pb2.Model:
 
 
 def data_type(value: types_pb2.Tensor.DataType) -> str:
-    """The element type asked for."""
+    """Return the name of the type of the elements."""
     if value not in DATA_TYPES:
         raise _unknown_enum("options.data_type", value)
     return DATA_TYPES[value]
 
 
 def output(value: embed_service_pb2.EmbedOptions.Output, field: str = "options.output") -> str:
-    """The network's output asked for."""
+    """Return the name of the network's output."""
     if value not in OUTPUTS:
         raise _unknown_enum(field, value)
     return OUTPUTS[value]
 
 
 def _unknown_enum(field: str, value: int) -> InvalidArgument:
-    return invalid(field, f"{value} is no value of this enum")
+    return invalid(field, f"{value} is not a value of this enum")
 
 
 def tensor(done: EmbedDone, type_name: str) -> types_pb2.Tensor:
-    """The embeddings as they came from the worker."""
+    """Convert the embeddings of a batch."""
     return types_pb2.Tensor(data_type=TENSOR_TYPES[type_name], shape=done.shape, data=done.blobs[0])
 
 
 def row_error(failed: RowFailed) -> embed_service_pb2.RowError:
-    """Why one row is NaN."""
+    """Convert the error of a row."""
     return embed_service_pb2.RowError(row=failed.row, error=image_error(failed.reason, failed.message))
 
 
 def timing(done: EmbedDone) -> embed_service_pb2.EmbedTiming:
-    """Where the time went."""
+    """Convert the times that a batch took."""
     return embed_service_pb2.EmbedTiming(
         queue_ms=done.queue_ms, decode_ms=done.decode_ms, forward_ms=done.forward_ms, batch_images=done.batch_images
     )

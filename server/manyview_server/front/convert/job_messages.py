@@ -1,4 +1,4 @@
-"""Train jobs, their configurations and their events, as messages."""
+"""Convert train jobs, their configurations and their events to messages of the contract."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from manyview_server.store.records import Event, Job
 
 
 def state(name: str) -> str:
-    """The contract's name of a state; the store's is the same without the prefix."""
+    """Return the contract's name of a state, which is the store's name with a prefix."""
     return f"TRAIN_JOB_STATE_{name or 'UNSPECIFIED'}"
 
 
 def checkpoint_name(train_job_id: str, step: int) -> str:
-    """The resource name of a job's checkpoint."""
+    """Return the resource name of a job's checkpoint."""
     return f"trainJobs/{train_job_id}/checkpoints/{step}"
 
 
 def train_job(record: Job) -> train_job_service_pb2.TrainJob:
-    """A train job; the method is part of its configuration."""
+    """Convert a train job. Its method becomes part of its configuration."""
     progress = record.progress
     message = train_job_service_pb2.TrainJob(
         name=f"trainJobs/{record.train_job_id}",
@@ -62,17 +62,20 @@ def train_job(record: Job) -> train_job_service_pb2.TrainJob:
 
 
 def follow(min_images: int) -> train_job_service_pb2.Follow | None:
-    """How a job follows its data set; None where it does not."""
+    """Return the `follow` of a job, or None if the job does not follow its data set."""
     return train_job_service_pb2.Follow(min_images=min_images) if min_images else None
 
 
 def struct(values: Mapping[str, Any]) -> Struct:
-    """A JSON object; numbers become doubles on the way."""
+    """Convert a JSON object. All numbers become doubles."""
     return json_format.ParseDict(dict(values), Struct())
 
 
 def plain(config: Struct, field: str = "config") -> dict[str, Any]:
-    """A configuration as JSON values: whole numbers become int again. Raises InvalidArgument for NaN and infinities."""
+    """Return a configuration as JSON values. Whole numbers become int again.
+
+    Raises InvalidArgument for NaN and infinities.
+    """
     return {key: _plain_value(value, f"{field}.{key}") for key, value in config.fields.items()}
 
 
@@ -91,7 +94,7 @@ def _plain_value(value: Value, field: str) -> Any:
 
 def _plain_number(number: float, field: str) -> int | float:
     if not math.isfinite(number):
-        raise invalid(field, f"{number} is no finite number")
+        raise invalid(field, f"{number} must be a finite number")
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
@@ -99,7 +102,7 @@ def _plain_number(number: float, field: str) -> int | float:
 
 
 def event(train_job_id: str, record: Event) -> metrics_service_pb2.MetricsEvent:
-    """A logged event with the payload of its kind."""
+    """Convert an event with the payload of its kind."""
     message = metrics_service_pb2.MetricsEvent(
         sequence=record.sequence,
         time=timestamp(record.time),
@@ -118,7 +121,7 @@ def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, 
         case "scalars":
             message.scalars.values.update(payload)
         case "state":
-            # "from" is a keyword.
+            # `from` is a keyword of Python, so the field cannot be set as an attribute.
             change = {"from": state(payload["from"]), "to": state(payload["to"])}
             json_format.ParseDict(change, message.state_change)
             message.state_change.reason = payload["reason"]
@@ -140,7 +143,7 @@ def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, 
 
 
 def log_text(record: Event) -> types_pb2.Log:
-    """The line of a log event, or of an alert."""
+    """Return the log line of a log event or an alert."""
     if record.kind == "alert":
         text = f"{record.payload['reason']}: {record.payload['message']}"
         return types_pb2.Log(level=types_pb2.Log.LEVEL_WARNING, text=text)
@@ -148,7 +151,7 @@ def log_text(record: Event) -> types_pb2.Log:
 
 
 def metrics_row(record: Event) -> metrics_service_pb2.MetricsRow:
-    """A scalars event as a row of the table."""
+    """Convert a scalars event to a row of the table."""
     return metrics_service_pb2.MetricsRow(
         sequence=record.sequence,
         time=timestamp(record.time),

@@ -1,4 +1,4 @@
-"""DatasetService: images in, and their listings.
+"""DatasetService: upload images, and list them.
 
 - `service`: the calls. `upload_stream`: the state of one upload stream.
 - `image_check`: check one image at the acknowledgement, without decoding it.

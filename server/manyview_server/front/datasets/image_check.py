@@ -1,4 +1,4 @@
-"""What is checked of an image without decoding: key, label, size, checksum, header. One image's fault is its own."""
+"""Check an image without decoding it: its key, label, size, checksum and header. A bad image is refused alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class ImageRefused(ValueError):
-    """Why one image is refused: `reason` is one of ImageError's."""
+    """An image is refused. `reason` is one of the reasons of `ImageError`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -25,12 +25,15 @@ class ImageRefused(ValueError):
 
 
 def check_upload(images: Iterable[types_pb2.Image], limits: ImageLimits) -> list[CheckedImage | RejectedImage]:
-    """Each image of a batch, accepted or refused. Hashes what it sees: call it off the event loop."""
+    """Check the images of a batch. Call it off the event loop, because it hashes them."""
     return [_checked(image, limits) for image in images]
 
 
 def check_embed(image: types_pb2.Image, limits: ImageLimits) -> ImageRefused | None:
-    """Why an image cannot be embedded, as far as its header shows. A checksum is compared where one was sent."""
+    """Return why an image cannot be embedded, or None if nothing of it but its pixels could be the reason.
+
+    The checksum is compared only if the caller sent one. Call it off the event loop, because it hashes the image.
+    """
     try:
         _check_texts(image)
         _check_size(image.data, limits)
@@ -53,7 +56,7 @@ def _checked(image: types_pb2.Image, limits: ImageLimits) -> CheckedImage | Reje
         return RejectedImage(
             key=_presentable(image.key),
             label=_presentable(image.label),
-            # The digest chain runs over what the client holds.
+            # The chain of digests covers the images as the client holds them.
             sha256=image.sha256 if len(image.sha256) == 32 else digest,
             reason=refused.reason,
             message=refused.message,
@@ -74,9 +77,11 @@ def _check_texts(image: types_pb2.Image) -> None:
     for name, text in (("key", image.key), ("label", image.label)):
         num_bytes = len(text.encode())
         if num_bytes > MAX_TEXT_BYTES:
-            raise ImageRefused(f"{name.upper()}_INVALID", f"{name} of {num_bytes} bytes; at most {MAX_TEXT_BYTES:,}")
+            raise ImageRefused(
+                f"{name.upper()}_INVALID", f"the {name} has {num_bytes:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed"
+            )
         if CONTROL.search(text):
-            raise ImageRefused(f"{name.upper()}_INVALID", f"{name} holds control characters")
+            raise ImageRefused(f"{name.upper()}_INVALID", f"the {name} has control characters")
 
 
 def _check_size(data: bytes, limits: ImageLimits) -> None:
@@ -88,7 +93,7 @@ def _check_size(data: bytes, limits: ImageLimits) -> None:
 
 def _check_sum(sent: bytes, digest: bytes) -> None:
     if len(sent) != 32:
-        raise ImageRefused("CHECKSUM_MISMATCH", f"sha256 has {len(sent)} bytes; 32 are required")
+        raise ImageRefused("CHECKSUM_MISMATCH", f"sha256 has {len(sent)} bytes; it must have 32")
     if sent != digest:
         raise ImageRefused("CHECKSUM_MISMATCH", f"the bytes hash to {digest.hex()}, not to {sent.hex()}")
 
@@ -100,12 +105,12 @@ def _check_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         raise ImageRefused(refused.reason, str(refused)) from refused
     size = f"{header.width:,} x {header.height:,} pixels"
     if max(header.width, header.height) > limits.max_side:
-        raise ImageRefused("SIDE_TOO_LONG", f"{size}; a side has at most {limits.max_side:,}")
+        raise ImageRefused("SIDE_TOO_LONG", f"{size}; a side may have at most {limits.max_side:,}")
     if header.width * header.height > limits.max_pixels:
         raise ImageRefused("TOO_MANY_PIXELS", f"{size}; at most {limits.max_pixels:,} are allowed")
     return header
 
 
 def _presentable(text: str) -> str:
-    """A refused text as the listing may show it."""
+    """Return the text of a refused image without control characters, cut to the allowed length."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore"))

@@ -1,4 +1,4 @@
-"""DatasetService: data sets and their listings. The upload stream is in `upload_stream`."""
+"""DatasetService: create and delete data sets, and list their images. `upload_stream` has the upload stream."""
 # ruff: noqa: N802 (the contract names the methods)
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMAGE_POSITION = re.compile(r"[ir][0-9]{1,18}")
 
 
 class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
-    """Images in."""
+    """The calls of DatasetService."""
 
     def __init__(self, store: Store, limits: Limits, draining: Draining) -> None:
         self._store = store
@@ -48,7 +48,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         self._page_bytes = pages.page_bytes(limits.max_message_bytes)
 
     async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Context) -> pb.CreateDatasetResponse:
-        """Register an empty data set."""
+        """Create an empty data set."""
         dataset_id = names.new_id(request.dataset_id, "dataset_id")
 
         async def create() -> pb.CreateDatasetResponse:
@@ -59,12 +59,12 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         return await once(self._store.requests, request, request.request_id, create, pb.CreateDatasetResponse)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
-        """One data set."""
+        """Return one data set."""
         record = await self._store.datasets.get(names.dataset_id(request.name))
         return pb.GetDatasetResponse(dataset=dataset_messages.dataset(record))
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
-        """A page of data sets."""
+        """Return a page of the data sets."""
         size = page_tokens.page_size(request.page_size, default=100, most=1000)
         token = page_tokens.decode_page_token("datasets", request.page_token, names.RESOURCE_ID)
         read = partial(self._store.datasets.list, page_token=token)
@@ -74,7 +74,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         )
 
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
-        """Remove a data set with its images."""
+        """Delete a data set with its images."""
         dataset_id = names.dataset_id(request.name)
 
         async def delete() -> pb.DeleteDatasetResponse:
@@ -86,14 +86,14 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
     async def UploadImages(
         self, requests: AsyncIterator[pb.UploadImagesRequest], context: Context
     ) -> AsyncIterator[pb.UploadImagesResponse]:
-        """The upload stream."""
+        """Take the batches of an upload, and acknowledge each."""
         reader = RequestReader(requests)
         stream = UploadStream(self._store.uploads, self._limits, self._draining, reader)
         async for response in ending_in_band(stream.responses(), reader, lambda e: pb.UploadImagesResponse(error=e)):
             yield response
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
-        """Where an upload stands."""
+        """Return the cursor of an upload."""
         dataset_id = names.dataset_id(request.dataset, "dataset")
         upload_id = names.upload_id(request.upload_id, "upload_id")
         return pb.GetUploadResponse(
@@ -101,12 +101,12 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         )
 
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
-        """A page of a data set's images."""
+        """Return a page of the images of a data set."""
         dataset_id = names.dataset_id(request.dataset, "dataset")
         size = page_tokens.page_size(request.page_size, default=1000, most=10_000)
         unknown = [status for status in request.statuses if status not in STATUSES]
         if unknown:
-            raise names.invalid("statuses", f"{unknown[0]} is no status to ask for")
+            raise names.invalid("statuses", f"{unknown[0]} is not a value of this enum")
         statuses = sorted({STATUSES[status] for status in request.statuses}) or list(COMMITTED)
         scope = f"images/{dataset_id}/{statuses}"
         token = page_tokens.decode_page_token(scope, request.page_token, IMAGE_POSITION)
@@ -117,7 +117,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         )
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
-        """One image with its file."""
+        """Return one image with its file."""
         dataset_id = names.dataset_id(request.dataset, "dataset")
         ref = names.image_ref(request.image, "image")
         dataset = await self._store.datasets.get(dataset_id)

@@ -1,7 +1,7 @@
-"""Recently used snapshots of data sets. A version of a data set is always the same snapshot, so it can be kept.
+"""Keep recently used snapshots of data sets in memory. A version of a data set is always the same snapshot.
 
-Reading a million rows keeps the database's thread busy for a second, and calls on the embeddings of one data set come
-in series.
+Reading a million rows keeps the database's thread busy for a second, and a client often makes several calls on the
+embeddings of one data set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SnapshotCache:
         self._kept: OrderedDict[tuple[str, int], Snapshot] = OrderedDict()
 
     async def get(self, dataset: Dataset, version: int) -> Snapshot:
-        """Return the first `version` images of a data set whose record was read just now. Raises NotFound."""
+        """Return the first `version` images of a data set. Pass a record that was read just now. Raises NotFound."""
         key = (dataset.uid, version)
         if (kept := self._kept.get(key)) is None:
             kept = await self._datasets.snapshot(dataset.dataset_id, version)

@@ -1,4 +1,4 @@
-"""The file of a stored image, read and verified."""
+"""Read the file of a stored image, and verify it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def stored_bytes(directory: Path, image: FoundImage) -> bytes:
-    """The image's file. Raises DataLoss IMAGE_LOST or CHECKSUM_MISMATCH."""
+    """Return the file of an image. Raises DataLoss IMAGE_LOST or CHECKSUM_MISMATCH."""
     name = dataset_messages.image_id(image.record.image_id)
     reader = ShardReader(directory)
     try:

@@ -1,4 +1,4 @@
-"""FindNeighbors and FindDuplicates: what is near to what among a data set's embeddings."""
+"""FindNeighbors and FindDuplicates: search the embeddings of a data set for images that are near each other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from manyview_server.messages.selection import DuplicatesGrouped, FindNearest, G
 DEFAULT_NEIGHBORS = 10
 MAX_NEIGHBORS = 1_000
 MAX_FOUND = 5_000_000
-"""Neighbors of all queries of a call: 12 bytes each in the selector's answer, within `link.MAX_ANSWER_BYTES`."""
+"""The most neighbors of all queries of a call. Each takes 12 bytes of the selector's answer, which must stay within
+`link.MAX_ANSWER_BYTES`."""
 MEMBERS_AT_ONCE = 400
 
 NeighborsStream = ResponseStream[pb.FindNeighborsResponse]
@@ -49,12 +50,12 @@ class NeighborFinder:
         self._draining = draining
 
     def neighbors(self, request: pb.FindNeighborsRequest) -> AsyncGenerator[pb.FindNeighborsResponse, None]:
-        """The stream of answers."""
+        """Yield the responses to a request."""
         stream: NeighborsStream = ResponseStream(self._draining, lambda p: pb.FindNeighborsResponse(progress=p))
         return stream.responses(self._neighbors(request, stream))
 
     def duplicates(self, request: pb.FindDuplicatesRequest) -> AsyncGenerator[pb.FindDuplicatesResponse, None]:
-        """The stream of answers."""
+        """Yield the responses to a request."""
         stream: DuplicatesStream = ResponseStream(self._draining, lambda p: pb.FindDuplicatesResponse(progress=p))
         return stream.responses(self._duplicates(request, stream))
 
@@ -63,32 +64,41 @@ class NeighborFinder:
         asked, unit = read_names(request, request.output, violations), read_unit(request.metric, violations)
         refs = await asyncio.to_thread(self._queries.read, request, "", violations)
         if not 0 <= request.num_neighbors <= MAX_NEIGHBORS:
-            violations.add("num_neighbors", f"{request.num_neighbors} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+            violations.add(
+                "num_neighbors",
+                f"{request.num_neighbors} must be from 1 to {MAX_NEIGHBORS:,}, or 0 for {DEFAULT_NEIGHBORS}",
+            )
         elif len(refs) * request.num_neighbors > MAX_FOUND:
-            text = f"{request.num_neighbors} for each of {len(refs):,} queries; at most {MAX_FOUND:,} in a call"
+            text = (
+                f"{request.num_neighbors} for each of {len(refs):,} queries; at most {MAX_FOUND:,} are allowed in all"
+            )
             violations.add("num_neighbors", text)
         violations.raise_if_any()
         source = await self._stored.source(asked)
         rows = self._stored.rows_of(source, unit=unit)
         own = await self._queries.positions(source.snapshot, refs, "stored") if refs else None
         await stream.send(pb.FindNeighborsResponse(opened=source.opened))
-        queries = None if refs else await stream.wait(self._queries.brought(source, request.images), computing_progress)
+        queries = (
+            None if refs else await stream.wait(self._queries.from_images(source, request.images), computing_progress)
+        )
         async with self._stored.tables.open(source.spec, source.snapshot) as table:
             await stream.wait(table.complete(), partial(embedding_progress, table))
             unreadable = await table.unreadable()
             if own is not None:
-                queries = await self._queries.of_rows(source, own, unreadable)
+                queries = await self._queries.from_rows(source, own, unreadable)
             assert queries is not None
             k = _num_neighbors(request, source.snapshot.version - len(unreadable))
             ask = FindNearest(
                 source=replace(rows, directory=str(table.directory)), num_neighbors=k, blobs=queries.blobs
             )
             found = await stream.wait(self._stored.ask(ask, table), computing_progress) if queries.answered else None
-        await self._tell(source, queries, found, stream)
+        await self._send_neighbors(source, queries, found, stream)
         await stream.send(pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=queries.num_queries)))
 
-    async def _tell(self, source: Source, queries: Queries, found: Message | None, stream: NeighborsStream) -> None:
-        """One message for each query, in their order."""
+    async def _send_neighbors(
+        self, source: Source, queries: Queries, found: Message | None, stream: NeighborsStream
+    ) -> None:
+        """Send one message for each query, in the order of the queries."""
         places = {query: place for place, query in enumerate(queries.answered)}
         rows, distances = _arrays(found, len(places))
         for query in range(queries.num_queries):
@@ -105,7 +115,7 @@ class NeighborFinder:
         violations = ViolationCollector()
         asked, unit = read_names(request, request.output, violations), read_unit(request.metric, violations)
         if not 0 <= request.max_distance < float("inf"):
-            violations.add("max_distance", f"{request.max_distance} is to be a finite number, at least 0")
+            violations.add("max_distance", f"{request.max_distance} must be finite and at least 0")
         violations.raise_if_any()
         source = await self._stored.source(asked)
         rows = self._stored.rows_of(source, unit=unit)
@@ -134,12 +144,13 @@ class NeighborFinder:
 
 
 def _num_neighbors(request: pb.FindNeighborsRequest, num_readable: int) -> int:
-    """How many to find. Raises InvalidArgument where there are not so many."""
+    """Return how many neighbors to find. Raises InvalidArgument if the data set has fewer images than the request asks
+    for, and FailedPrecondition if it has none."""
     most = num_readable - bool(request.stored)
     if most < 1:
-        raise FailedPrecondition("TOO_FEW_IMAGES", f"the data set has {num_readable} readable images to find among")
+        raise FailedPrecondition("TOO_FEW_IMAGES", f"the data set has {num_readable} readable images to search")
     if request.num_neighbors > most:
-        raise invalid("num_neighbors", f"{request.num_neighbors}: there are {most} images to find among")
+        raise invalid("num_neighbors", f"{request.num_neighbors} is more than the {most} images to search")
     return request.num_neighbors or min(DEFAULT_NEIGHBORS, most)
 
 
@@ -151,7 +162,7 @@ def _groups(found: DuplicatesGrouped) -> tuple[npt.NDArray[np.int64], npt.NDArra
 
 
 def _arrays(found: Message | None, num_queries: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """(Q', K) rows and distances; none where nothing was asked."""
+    """Return the rows and distances, each (Q', K), or empty arrays if nothing was searched."""
     if found is None:
         return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
     assert isinstance(found, NearestFound)

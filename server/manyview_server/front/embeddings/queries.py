@@ -1,4 +1,4 @@
-"""What is looked for: images that a request brings, or images of the data set.
+"""The queries of a search: images that a request sends, or stored images of the data set.
 
 Shapes: Q queries, D features.
 """
@@ -29,7 +29,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 class QueryFields(Protocol):
-    """The fields in which requests name their queries."""
+    """The fields of a request that name its queries."""
 
     @property
     def images(self) -> Sequence[types_pb2.Image]: ...
@@ -40,19 +40,19 @@ class QueryFields(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queries:
-    """Those with an embedding, as the selector takes them, and why the others have none."""
+    """The Q' queries that have an embedding, and the errors of those that have none."""
 
     num_queries: int
     rows: Numbers
-    """(Q',) rows of the table, where the queries are images of the data set."""
+    """(Q',) rows of the table, or empty if the request sends the images."""
     vectors: npt.NDArray[np.float32]
-    """(Q', D), where the request brings them."""
+    """(Q', D), or empty if the queries are images of the data set."""
     errors: dict[int, RowFailed]
-    """By query, which counts from 0."""
+    """The errors by the number of their query, which counts from 0."""
 
     @property
     def blobs(self) -> tuple[bytes, bytes]:
-        """As messages to the selector carry them."""
+        """The rows and vectors as bytes, for a message to the selector."""
         return self.rows.astype("<i8").tobytes(), self.vectors.astype("<f4").tobytes()
 
     @property
@@ -64,13 +64,13 @@ class Queries:
 def read_refs(
     refs: Sequence[dataset_service_pb2.ImageRef], field: str, violations: ViolationCollector
 ) -> list[ImageRef]:
-    """Images of the data set by id or key."""
+    """Read references to images of the data set."""
     read = [partial(names.image_ref, ref, f"{field}[{number}]") for number, ref in enumerate(refs)]
     return [violations.read(one, ImageRef()) for one in read]
 
 
 class QueryReader:
-    """Reads queries, and embeds those that a request brings."""
+    """Reads queries, and embeds the images that a request sends."""
 
     def __init__(self, store: Store, embedder: ImageEmbedder, limits: Limits) -> None:
         self._store = store
@@ -78,33 +78,42 @@ class QueryReader:
         self._limits = limits
 
     def read(self, fields: QueryFields, prefix: str, violations: ViolationCollector) -> list[ImageRef]:
-        """The stored images that are named, none where the request brings images; one of the two is needed."""
+        """Return the stored images that a request names, or an empty list if it sends images instead."""
         if bool(fields.images) == bool(fields.stored):
-            both = "images and stored are both set" if fields.images else "neither images nor stored is set"
-            violations.add(f"{prefix}images", f"{both}: one of them is to be")
+            state = "images and stored are both set" if fields.images else "neither images nor stored is set"
+            violations.add(f"{prefix}images", f"{state}; set exactly one of them")
         if len(fields.images) > self._limits.max_batch_images:
-            violations.add(f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images}")
+            violations.add(
+                f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images} are allowed"
+            )
         return read_refs(fields.stored, f"{prefix}stored", violations)
 
     async def positions(self, snapshot: Snapshot, refs: Sequence[ImageRef], field: str) -> Numbers:
-        """Where stored images are in the data set. Raises NotFound, FailedPrecondition, and InvalidArgument."""
+        """Return the positions of stored images in the data set.
+
+        Raises:
+            NotFound: IMAGE_NOT_FOUND.
+            FailedPrecondition: KEY_AMBIGUOUS.
+            InvalidArgument: an image is not part of the snapshot's version."""
         found = await self._store.datasets.find_images(snapshot.dataset.dataset_id, refs)
         return await asyncio.to_thread(_positions, found, snapshot.version, field)
 
-    async def of_rows(self, source: Source, rows: Numbers, unreadable: Numbers) -> Queries:
-        """Queries that are images of the data set, by their positions."""
+    async def from_rows(self, source: Source, rows: Numbers, unreadable: Numbers) -> Queries:
+        """Return the queries for images of the data set, which are given by their positions."""
         missing = await asyncio.to_thread(lambda: np.flatnonzero(np.isin(rows, unreadable)).tolist())
         uid = source.snapshot.dataset.uid
         records = await self._store.datasets.images_at(uid, [int(rows[query]) for query in missing])
         errors = {
-            query: RowFailed(row=query, reason=record.reason or "NON_FINITE", message=record.message or "no embedding")
+            query: RowFailed(
+                row=query, reason=record.reason or "NON_FINITE", message=record.message or "the image has no embedding"
+            )
             for query, record in zip(missing, records, strict=True)
         }
         vectors = np.empty((0, source.spec.num_features), np.float32)
         return Queries(num_queries=len(rows), rows=np.delete(rows, missing), vectors=vectors, errors=errors)
 
-    async def brought(self, source: Source, images: Sequence[types_pb2.Image]) -> Queries:
-        """Queries that the request brings, embedded with the source's model."""
+    async def from_images(self, source: Source, images: Sequence[types_pb2.Image]) -> Queries:
+        """Embed the images that a request sends with the model of the source, and return them as queries."""
         recipe = Recipe(model=source.model, output=source.output, l2_normalize=False, data_type="float32")
         batch = await self._embedder.embed(recipe, images, 0.0)
         vectors = np.frombuffer(batch.done.blobs[0], "<f4").reshape(batch.done.shape)
@@ -120,6 +129,6 @@ class QueryReader:
 def _positions(found: Sequence[FoundImage], version: int, field: str) -> Numbers:
     for number, image in enumerate(found):
         if image.position >= version:
-            text = f"{shown(image.record.key)} is image {image.position + 1}, and version {version} ends before it"
+            text = f"{shown(image.record.key)} is image {image.position + 1}, beyond version {version} of the data set"
             raise invalid(f"{field}[{number}]", text)
     return np.array([image.position for image in found], np.int64)

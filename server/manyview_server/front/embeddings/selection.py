@@ -1,4 +1,4 @@
-"""SelectSamples: some images of a data set, by a strategy over its embeddings."""
+"""SelectSamples: choose images of a data set by a strategy over its embeddings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SampleSelector:
         self._draining = draining
 
     def select(self, request: pb.SelectSamplesRequest) -> AsyncGenerator[pb.SelectSamplesResponse, None]:
-        """The stream of answers."""
+        """Yield the responses to a request."""
         stream: SelectionStream = ResponseStream(self._draining, lambda p: pb.SelectSamplesResponse(progress=p))
         return stream.responses(self._select(request, stream))
 
@@ -64,7 +64,7 @@ class SampleSelector:
         else:
             found = await self._by_embeddings(request, asked, source, chosen, stream)
         assert isinstance(found, RowsSelected)
-        await self._tell(snapshot, found, stream)
+        await self._send_samples(snapshot, found, stream)
 
     async def _by_embeddings(
         self,
@@ -76,7 +76,7 @@ class SampleSelector:
     ) -> Message:
         snapshot = source.snapshot
         rows = self._stored.rows_of(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
-        # What no embedding can change is refused before any is made.
+        # Refuse a bad request before anything is embedded, as far as its faults do not depend on embeddings.
         none = np.empty(0, np.int64)
         await asyncio.to_thread(_message, asked, snapshot, rows, chosen, none)
         queries, own = None, none
@@ -84,13 +84,13 @@ class SampleSelector:
             own = await self._queries.positions(snapshot, asked.strategy.queries, "similarity.stored")
         await stream.send(pb.SelectSamplesResponse(opened=source.opened))
         if asked.strategy.name == "similarity" and not len(own):
-            brought = self._queries.brought(source, request.similarity.images)
-            queries = await stream.wait(brought, computing_progress)
+            embedding = self._queries.from_images(source, request.similarity.images)
+            queries = await stream.wait(embedding, computing_progress)
         async with self._stored.tables.open(source.spec, snapshot) as table:
             await stream.wait(table.complete(), partial(embedding_progress, table))
             unreadable = await table.unreadable()
             if len(own):
-                queries = await self._queries.of_rows(source, own, unreadable)
+                queries = await self._queries.from_rows(source, own, unreadable)
             if queries is not None and queries.errors:
                 _refuse_queries(queries.errors, "stored" if len(own) else "images")
             message = await asyncio.to_thread(
@@ -104,7 +104,7 @@ class SampleSelector:
             )
             return await stream.wait(self._stored.ask(message, table), computing_progress)
 
-    async def _tell(self, snapshot: Snapshot, found: RowsSelected, stream: SelectionStream) -> None:
+    async def _send_samples(self, snapshot: Snapshot, found: RowsSelected, stream: SelectionStream) -> None:
         rows = np.frombuffer(found.blobs[0], "<i8")
         scores = np.frombuffer(found.blobs[1], "<f4")
         for at in range(0, len(rows), SAMPLES_AT_ONCE):
@@ -126,7 +126,7 @@ def _message(
     unreadable: Numbers,
     queries: tuple[bytes, bytes] = (b"", b""),
 ) -> SelectRows:
-    """Return the request to the selector. It passes over all rows: call it off the event loop.
+    """Return the request to the selector. Call it off the event loop, because it looks at all rows.
 
     Raises InvalidArgument if there are fewer images than the request asks for.
     """
@@ -147,7 +147,7 @@ def _message(
 
 
 def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
-    """The class of each row, where classes are balanced, and the number for each, where it is given."""
+    """Return the class of each row and the count for each class. Each is empty or 0 if the request does not need it."""
     if not asked.balance:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     classes = snapshot.array["label"].astype(np.int64)
@@ -159,9 +159,11 @@ def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.b
         field = f"balance.counts[{shown(label)}]"
         if label not in known:
             some = ", ".join(map(shown, snapshot.labels[:20]))
-            violations.add(field, f"no image has this label; labels are {some}" if some else "no image has a label")
+            violations.add(field, f"no image has this label; the labels are {some}" if some else "no image has a label")
         elif count > available[known[label]]:
-            violations.add(field, f"{count}: there are {available[known[label]]} such images to select from")
+            violations.add(
+                field, f"{count} is more than the {available[known[label]]} such images that can be selected"
+            )
         else:
             budgets[known[label]] = count
     violations.raise_if_any()
@@ -170,17 +172,17 @@ def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.b
 
 def _check_count(asked: SelectionRequest, classes: Numbers, free: npt.NDArray[np.bool_]) -> None:
     if asked.balance == "given":
-        return  # checked label by label
+        return  # the count of each label was checked
     of = "labelled, readable images" if asked.balance else "readable images"
     available = int((free & (classes >= 0)).sum() if asked.balance else free.sum())
     if asked.count > available:
-        raise invalid("count", f"{asked.count}: there are {available} {of} that are not chosen yet")
+        raise invalid("count", f"{asked.count} is more than the {available} {of} that are not chosen yet")
 
 
 def _refuse_queries(errors: Mapping[int, RowFailed], field: str) -> None:
     violations = ViolationCollector()
     for query, error in sorted(errors.items()):
-        violations.add(f"similarity.{field}[{query}]", f"has no embedding: {error.reason} {error.message}")
+        violations.add(f"similarity.{field}[{query}]", f"has no embedding: {error.reason}: {error.message}")
     violations.raise_if_any()
 
 

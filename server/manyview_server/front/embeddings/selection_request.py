@@ -1,4 +1,4 @@
-"""SelectSamples: what is asked for, read and checked as far as the request alone tells."""
+"""Read the arguments of SelectSamples, and check what can be checked without looking at the data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARES = {pb.ClassBalance.SHARE_EQUAL: "equal", pb.ClassBalance.SHARE_PROPORTION
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A strategy of `messages.SelectRows`; what is no parameter of it is 0."""
+    """A strategy of `messages.SelectRows` with its parameters. Parameters that it does not have are 0."""
 
     name: str
     seed: int = 0
@@ -32,12 +32,12 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRequest:
-    """A request without fault in itself."""
+    """A valid request."""
 
-    # Without a model where the strategy looks at no embeddings.
     dataset_id: str
     version: int
     names: SourceNames | None
+    """None if the strategy uses no embeddings."""
     unit: bool
     strategy: Strategy
     count: int
@@ -47,7 +47,7 @@ class SelectionRequest:
 
 
 def read_selection(request: pb.SelectSamplesRequest, queries: QueryReader) -> SelectionRequest:
-    """The request. Raises InvalidArgument that names everything that is wrong with it."""
+    """Read a request. Raises InvalidArgument with all violations."""
     violations = ViolationCollector()
     strategy = _strategy(request, queries, violations)
     balance, budgets = _balance(request, violations)
@@ -83,17 +83,19 @@ def _strategy(request: pb.SelectSamplesRequest, queries: QueryReader, violations
         case "minimum_distance":
             distance = request.minimum_distance.distance
             if not 0 < distance < math.inf:
-                violations.add("minimum_distance.distance", f"{distance} is to be above 0 and finite")
+                violations.add("minimum_distance.distance", f"{distance} must be finite and above 0")
             return Strategy(name=name, distance=distance, seed=_seed(request.minimum_distance.seed, name, violations))
         case "typicality":
             k = request.typicality.num_neighbors
             if not 0 <= k <= MAX_NEIGHBORS:
-                violations.add("typicality.num_neighbors", f"{k} is to be from 1 to {MAX_NEIGHBORS:,}, or 0")
+                violations.add(
+                    "typicality.num_neighbors", f"{k} must be from 1 to {MAX_NEIGHBORS:,}, or 0 for {DEFAULT_NEIGHBORS}"
+                )
             return Strategy(name=name, num_neighbors=k or DEFAULT_NEIGHBORS)
         case "similarity":
             stored = queries.read(request.similarity, "similarity.", violations)
             return Strategy(name=name, queries=tuple(stored))
-    violations.add("strategy", f"is one of {', '.join(STRATEGIES)}, and none is set")
+    violations.add("strategy", f"is not set; set exactly one of {', '.join(STRATEGIES)}")
     return Strategy(name="")
 
 
@@ -104,15 +106,15 @@ def _seed(seed: int, strategy: str, violations: ViolationCollector) -> int:
 
 
 def _balance(request: pb.SelectSamplesRequest, violations: ViolationCollector) -> tuple[str, dict[str, int]]:
-    """How the budgets of labels come about, and those that are given."""
+    """Read how the count is divided among labels, and the counts of labels that are given."""
     if not request.HasField("balance"):
         return "", {}
     share, counts = request.balance.share, dict(request.balance.counts)
     if bool(share) == bool(counts):
-        both = "share and counts are both set" if share else "neither share nor counts is set"
-        violations.add("balance", f"{both}: one of them is to be")
+        state = "share and counts are both set" if share else "neither share nor counts is set"
+        violations.add("balance", f"{state}; set exactly one of them")
     if share and share not in SHARES:
-        violations.add("balance.share", f"{share} is no value of this enum")
+        violations.add("balance.share", f"{share} is not a value of this enum")
     for label, count in sorted(counts.items()):
         if count < 1:
             violations.add(f"balance.counts[{names.shown(label)}]", f"{count} is less than 1")
@@ -125,14 +127,14 @@ def _check_count(
     if request.count < 0:
         violations.add("count", f"{request.count} is less than 0")
     elif budgets and request.count:
-        violations.add("count", f"{request.count}: balance.counts says how many, so it is to be 0")
+        violations.add("count", f"{request.count} must be 0, because balance.counts says how many")
     elif not budgets and not request.count and (strategy != "minimum_distance" or request.HasField("balance")):
-        violations.add("count", "0: at least 1 is to be selected")
+        violations.add("count", "0 must be at least 1")
 
 
 def _refuse_embeddings(request: pb.SelectSamplesRequest, violations: ViolationCollector) -> None:
-    """A strategy that looks at no embeddings takes none of their fields."""
+    """Refuse fields that have no effect on a strategy without embeddings."""
     given = {"model": names.shown(request.model), "output": str(request.output), "metric": str(request.metric)}
     for name, value in given.items():
         if getattr(request, name):
-            violations.add(name, f"{value}: random looks at no embeddings, so it is to be empty")
+            violations.add(name, f"{value} must be empty, because random uses no embeddings")

@@ -1,4 +1,4 @@
-"""EmbedService: one batch, many in order, and what is done with the embeddings of a data set."""
+"""EmbedService: embed one batch or a stream of batches, and work on the embeddings of a data set."""
 # ruff: noqa: N802 (the contract names the methods)
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberedBatch:
-    """A batch of a stream."""
+    """A batch of a stream, with its number."""
 
     number: int
     images: Sequence[types_pb2.Image] = field(repr=False)
@@ -39,7 +39,7 @@ class NumberedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """A batch's answer, as both methods send it."""
+    """The answer to a batch, for `Embed` and for `EmbedStream`."""
 
     embeddings: types_pb2.Tensor
     errors: list[pb.RowError]
@@ -47,7 +47,7 @@ class Embedded:
 
 
 class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
-    """Embeddings out."""
+    """The calls of EmbedService."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
         self._finder = finder
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
-        """One batch. A caller that goes away takes its queued work with it."""
+        """Embed one batch. If the caller goes away, its queued work is dropped."""
         self._limits.check_count(len(request.images), "images")
         recipe = await self._recipe(request.model, request.options, "model")
-        # None for a call without a deadline; the worker's 0 means the same.
+        # gRPC has None for a call without a deadline, and the worker has 0.
         time_left_s = context.time_remaining() or 0.0
         done = await self._embed(recipe, request.images, time_left_s)
         return pb.EmbedResponse(
@@ -81,7 +81,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def EmbedStream(
         self, requests: AsyncIterator[pb.EmbedStreamRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
-        """Numbered batches, all with the checkpoint that the header meant."""
+        """Embed numbered batches, all with the checkpoint that the header named when the stream opened."""
         reader = RequestReader(requests)
         responses = self._stream(reader)
         async for response in ending_in_band(responses, reader, lambda e: pb.EmbedStreamResponse(error=e)):
@@ -90,7 +90,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def EmbedDataset(
         self, request: pb.EmbedDatasetRequest, context: Context
     ) -> AsyncIterator[pb.EmbedDatasetResponse]:
-        """A data set's embeddings, page by page."""
+        """Stream the embeddings of a data set, page by page."""
         async with aclosing(self._exporter.export(request)) as responses:
             async for response in responses:
                 yield response
@@ -98,7 +98,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def SelectSamples(
         self, request: pb.SelectSamplesRequest, context: Context
     ) -> AsyncIterator[pb.SelectSamplesResponse]:
-        """Some images of a data set."""
+        """Select images of a data set."""
         async with aclosing(self._samples.select(request)) as responses:
             async for response in responses:
                 yield response
@@ -106,7 +106,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def FindNeighbors(
         self, request: pb.FindNeighborsRequest, context: Context
     ) -> AsyncIterator[pb.FindNeighborsResponse]:
-        """The nearest images of each query."""
+        """Find the nearest images of each query."""
         async with aclosing(self._finder.neighbors(request)) as responses:
             async for response in responses:
                 yield response
@@ -114,7 +114,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
     async def FindDuplicates(
         self, request: pb.FindDuplicatesRequest, context: Context
     ) -> AsyncIterator[pb.FindDuplicatesResponse]:
-        """Groups of near-duplicates."""
+        """Find groups of near-duplicates."""
         async with aclosing(self._finder.duplicates(request)) as responses:
             async for response in responses:
                 yield response

@@ -85,7 +85,7 @@ def read_version(version: int, violations: ViolationCollector) -> int:
 def read_unit(metric: pb.Metric, violations: ViolationCollector) -> bool:
     """Whether rows are scaled to length 1."""
     if metric not in METRICS:
-        violations.add("metric", f"{metric} is no value of this enum")
+        violations.add("metric", f"{metric} is not a value of this enum")
     return METRICS.get(metric, True)
 
 

@@ -13,7 +13,7 @@ import pytest
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
 from manyview_server.front.embeddings import dataset_export
-from manyview_server.front.embeddings.dataset_export import CURSOR
+from manyview_server.front.embeddings.export_cursor import CURSOR, request_scope
 from manyview_server.front.rpc import page_tokens
 from manyview_server.store.embeddings import tables
 
@@ -125,7 +125,7 @@ async def test_a_token_of_another_request_is_refused(front: Any, refused: Any, s
 
 async def test_a_token_that_was_made_by_hand_is_refused(front: Any, refused: Any, store_images: Any) -> None:
     await store_images(front, [1, 2])
-    scope = dataset_export._scope(ask())
+    scope = request_scope(ask())
     fields = json.loads(page_tokens.decode_page_token(scope, (await answers(front, ask()))[1].page.page_token, CURSOR))
     for index, value in ((0, 7), (1, "x"), (2, 3), (2, 0), (2, 10**19), (3, None), (4, -1), (4, 3), (4, "2"), (4, 1.5)):
         forged = [value if at == index else field for at, field in enumerate(fields)]

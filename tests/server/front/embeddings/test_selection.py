@@ -114,7 +114,7 @@ async def test_random_leaves_out_what_is_known_to_be_unreadable(front: Any, refu
     await front.store.datasets.mark_unreadable(uid, bad.image_id, "DECODE_FAILED", "torn")
     assert sorted(await keys(front, ask("random", 2))) == ["1.png", "2.png"]
     error = await refused(front.embed.SelectSamples(ask("random", 3)).read())
-    assert (error.fields, "there are 2 readable images" in error.text) == (("count",), True)
+    assert (error.fields, "the 2 readable images" in error.text) == (("count",), True)
 
 
 async def test_cosine_is_the_default_and_sees_directions_alone(front: Any, store_images: Any) -> None:
@@ -146,10 +146,10 @@ async def test_a_version_is_selected_from_whatever_came_later(front: Any, store_
 REFUSED: list[tuple[Any, set[str], str]] = [
     (ask(count=0), {"count"}, "at least 1"),
     (ask(count=-1), {"count"}, "-1 is less than 0"),
-    (ask(count=4), {"count"}, "there are 3 readable images that are not chosen yet"),
-    (ask(count=3, chosen=[key("1.png")]), {"count"}, "there are 2 readable images that are not chosen yet"),
+    (ask(count=4), {"count"}, "the 3 readable images that are not chosen yet"),
+    (ask(count=3, chosen=[key("1.png")]), {"count"}, "the 2 readable images that are not chosen yet"),
     (ask(given={"seed": -1}), {"coreset.seed"}, "-1 is less than 0"),
-    (ask("minimum_distance", 0), {"minimum_distance.distance"}, "0.0 is to be above 0"),
+    (ask("minimum_distance", 0), {"minimum_distance.distance"}, "0.0 must be finite and above 0"),
     (ask("minimum_distance", 0, {"distance": float("inf")}), {"minimum_distance.distance"}, "finite"),
     (ask("typicality", 1, {"num_neighbors": 1001}), {"typicality.num_neighbors"}, "from 1 to 1,000"),
     (ask("typicality", 1, {"num_neighbors": -1}), {"typicality.num_neighbors"}, "from 1 to 1,000"),
@@ -161,25 +161,25 @@ REFUSED: list[tuple[Any, set[str], str]] = [
     ),
     (ask("similarity", 1, {"images": [types_pb2.Image()]}), {"similarity.images[0]"}, "IMAGE_EMPTY"),
     (ask("similarity", 1, {"stored": [key("bad1.png")]}), {"similarity.stored[0]"}, "DECODE_FAILED"),
-    (ask("similarity", 3, {"stored": [key("1.png")]}), {"count"}, "there are 2 readable images"),
+    (ask("similarity", 3, {"stored": [key("1.png")]}), {"count"}, "the 2 readable images"),
     (ask("similarity", 1, {"stored": [key("")]}), {"similarity.stored[0]"}, "names no image"),
-    (ask("random", 1, model=MODEL), {"model"}, "random looks at no embeddings"),
-    (ask("random", 1, metric=1, output=1), {"metric", "output"}, "random looks at no embeddings"),
-    (ask(metric=7), {"metric"}, "7 is no value"),
-    (ask(output=7), {"output"}, "7 is no value"),
+    (ask("random", 1, model=MODEL), {"model"}, "random uses no embeddings"),
+    (ask("random", 1, metric=1, output=1), {"metric", "output"}, "random uses no embeddings"),
+    (ask(metric=7), {"metric"}, "7 is not a value"),
+    (ask(output=7), {"output"}, "7 is not a value"),
     (ask(version=5), {"version"}, "the data set holds 4 images"),
-    (ask(version=1, count=1, chosen=[key("3.png")]), {"chosen[0]"}, "'3.png' is image 4, and version 1 ends before it"),
+    (ask(version=1, count=1, chosen=[key("3.png")]), {"chosen[0]"}, "'3.png' is image 4, beyond version 1"),
     (ask(chosen=[dataset_service_pb2.ImageRef(image_id="x")]), {"chosen[0].image_id"}, "16 digits"),
     (ask(balance={}), {"balance"}, "neither share nor counts"),
-    (ask(balance={"share": 9}), {"balance.share"}, "9 is no value"),
+    (ask(balance={"share": 9}), {"balance.share"}, "9 is not a value"),
     (ask(count=0, balance={"share": 1, "counts": {"a": 1}}), {"balance"}, "both set"),
-    (ask(count=1, balance={"counts": {"a": 1}}), {"count"}, "it is to be 0"),
+    (ask(count=1, balance={"counts": {"a": 1}}), {"count"}, "must be 0"),
     (ask(count=0, balance={"counts": {"a": 0}}), {"balance.counts['a']"}, "0 is less than 1"),
     (ask(count=0, balance={"counts": {"z": 1}}), {"balance.counts['z']"}, "labels are 'a', 'b'"),
-    (ask(count=0, balance={"counts": {"a": 3}}), {"balance.counts['a']"}, "there are 2 such images"),
-    (ask(count=4, balance={"share": 1}), {"count"}, "there are 3 labelled, readable images"),
+    (ask(count=0, balance={"counts": {"a": 3}}), {"balance.counts['a']"}, "the 2 such images"),
+    (ask(count=4, balance={"share": 1}), {"count"}, "the 3 labelled, readable images"),
     (ask("minimum_distance", 0, {"distance": 1.0}, balance={"share": 1}), {"count"}, "at least 1"),
-    (pb.SelectSamplesRequest(dataset="datasets/shirts", model=MODEL, count=1), {"strategy"}, "none is set"),
+    (pb.SelectSamplesRequest(dataset="datasets/shirts", model=MODEL, count=1), {"strategy"}, "is not set"),
     (
         ask(count=-1, given={"seed": -1}, metric=9, dataset="x", model="y", version=-1),
         {"count", "coreset.seed", "metric", "dataset", "model", "version"},
