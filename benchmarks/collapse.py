@@ -173,7 +173,7 @@ def diagnostics_ms(result: StepResult, repeats: int = 20) -> float:
     for _ in range(repeats):
         diagnostics.spread(result)
         diagnostics.geometry(result, BATCH)
-        effective_rank_of_gram(diagnostics.products(result, BATCH))
+        effective_rank_of_gram(diagnostics.gram(result, BATCH))
     return 1e3 * (time.perf_counter() - began) / repeats
 
 

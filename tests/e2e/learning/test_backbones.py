@@ -125,7 +125,7 @@ def test_a_job_begins_with_the_operators_weights_and_says_so(
     second = client.train(dataset, "simclr", epochs=1, config=config | {"optimizer": {"learning_rate": 1e-12}})
     second.wait(timeout_s=50)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert f"it begins with own/mine.safetensors, SHA-256 {sha256}" in [line.text for line in second.logs()]
+    assert f"it starts with own/mine.safetensors, SHA-256 {sha256}" in [line.text for line in second.logs()]
     assert second.info.config["backbone_weights"] == "own/mine.safetensors"
     begun, mine = load_file(second.export(file.with_name("second.safetensors"))), load_file(file)
     assert all(torch.allclose(begun[name], mine[name]) for name in mine if "running" not in name and "num_" not in name)

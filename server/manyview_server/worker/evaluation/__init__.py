@@ -1,5 +1,5 @@
-"""How good the features are while a job trains.
+"""The quality of the features while a job trains.
 
-- `knn`: nearest neighbours on held-out images, and the baselines.
-- `diagnostics`: how features are spread.
+- `knn`: nearest neighbours on held-out images, and the baselines. `probe`: the linear probe that learns along.
+- `diagnostics`: how the features are spread.
 """

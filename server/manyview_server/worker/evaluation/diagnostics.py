@@ -1,4 +1,4 @@
-"""What a logged step tells of its features beside the loss, without a wait for the device.
+"""The scalars about its features that a logged step reports beside the loss. Nothing here waits for the device.
 
 Shapes: V views that the student saw, B batch, D feature, P projection.
 """
@@ -13,28 +13,30 @@ from manyview_server.learn.evaluation import collapse
 from manyview_server.learn.step import StepResult
 
 MAX_ROWS = 256
-"""Of one view, for what grows with the square of them; also the highest effective rank that is told."""
+"""The most rows of a view that enter costs growing with their square. No effective rank is higher than this."""
 
 
 def spread(result: StepResult) -> dict[str, Tensor]:
-    """The standard deviation of the features and of the projections, and its ratio to that of evenly spread ones."""
-    found: dict[str, Tensor] = {}
+    """Return the standard deviation of features and projections, and its ratio to that of evenly spread ones."""
+    scalars: dict[str, Tensor] = {}
     for name, rows in (("representation", result.representation), ("projection", result.projection)):
         if rows is not None:
             std = collapse.representation_std(rows)
-            found |= {f"{name}_std": std, f"{name}_std_ratio": std * math.sqrt(rows.shape[1])}
-    return found
+            scalars |= {f"{name}_std": std, f"{name}_std_ratio": std * math.sqrt(rows.shape[1])}
+    return scalars
 
 
 def geometry(result: StepResult, batch_size: int) -> dict[str, Tensor]:
-    """Alignment of the views where there are several, and uniformity of the first one's features."""
+    """Return the uniformity of the first view's features and, if there are several views, their alignment."""
     rows = result.representation
     views = rows.view(-1, batch_size, rows.shape[1])  # (V, B, D)
-    found = {"uniformity": collapse.uniformity(views[0, :MAX_ROWS])}
-    return found | ({"alignment": collapse.alignment(views)} if len(views) > 1 else {})
+    scalars = {"uniformity": collapse.uniformity(views[0, :MAX_ROWS])}
+    return scalars | ({"alignment": collapse.alignment(views)} if len(views) > 1 else {})
 
 
-def products(result: StepResult, batch_size: int) -> Tensor:
-    """Of the first view's features, what `collapse.effective_rank_of_gram` takes: its eigenvalues are the host's work,
-    since a GPU would be waited for. Smaller than the features."""
+def gram(result: StepResult, batch_size: int) -> Tensor:
+    """Return the Gram matrix of the first view's features, for `collapse.effective_rank_of_gram`.
+
+    Its eigenvalues are left to the host: on a GPU they would be waited for. It is smaller than the features.
+    """
     return collapse.gram(result.representation[: min(batch_size, MAX_ROWS)])

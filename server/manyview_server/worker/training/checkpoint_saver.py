@@ -1,4 +1,4 @@
-"""Checkpoints of a running job: copied between two steps, written beside the next ones."""
+"""Checkpoints of a running job: copied between two steps, and written while the next steps run."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from manyview_server.worker.channel import Channel
 
 
 class CheckpointSaver:
-    """Writes one checkpoint at a time, in a thread, and tells the front when it is durable."""
+    """Writes one checkpoint at a time, in a thread, and reports to the front when it is durable."""
 
     def __init__(self, channel: Channel, directory: Path, attempt: int) -> None:
         self._channel = channel
         self._directory = directory
         self._attempt = attempt
         self._writing: threading.Thread | None = None
-        self._asked_at = time.monotonic()
+        self._requested_s = time.monotonic()
         self.last_step = -1
-        """Of the last checkpoint that was asked for."""
+        """The step of the last checkpoint that was requested."""
         self.error: OSError | None = None
-        """Why the last one could not be written, if so. To be read after `wait`."""
+        """Why the last checkpoint could not be written, or None. Read it after `wait`."""
         self.failed_in_a_row = 0
+        """How many checkpoints failed since the last one that was written."""
 
     @property
     def minutes_since_last(self) -> float:
-        """Since the last checkpoint was asked for, or since the start."""
-        return (time.monotonic() - self._asked_at) / 60
+        """Minutes since the last checkpoint was requested, or since the start."""
+        return (time.monotonic() - self._requested_s) / 60
 
     def save(
         self,
@@ -47,16 +48,16 @@ class CheckpointSaver:
         run: dict[str, Any],
         probe: LinearProbe | None = None,
     ) -> None:
-        """Write all state and `run` (JSON values) as a checkpoint; returns once it is copied.
+        """Copy all state, then write it and `run` (JSON values) as a checkpoint, in a thread.
 
-        A failure is an alert to the job's owner, and training goes on: the next one may succeed.
+        A failure is an alert to the job's owner, and training continues: the next checkpoint may succeed.
         """
         self.wait()
         tensors = checkpoint_state.capture(method, optimizer, probe)
         text = json.dumps({**run, "step": card.step, "epoch": card.epoch, "model": card.to_json()}, indent=1).encode()
         path = self._directory / checkpoints.name(card.step, self._attempt)
         self.last_step = card.step
-        self._asked_at = time.monotonic()
+        self._requested_s = time.monotonic()
 
         def write() -> None:
             try:
@@ -85,7 +86,7 @@ class CheckpointSaver:
         self._writing.start()
 
     def wait(self) -> None:
-        """Until the last one is written, or has failed."""
+        """Wait until the last checkpoint is written, or has failed."""
         if self._writing is not None:
             self._writing.join()
             self._writing = None

@@ -1,7 +1,7 @@
-"""Images that come in while a job trains: decoded beside it, adopted at the beginning of an epoch.
+"""Images that arrive while a job trains: decoded beside the steps, and adopted at the start of an epoch.
 
-An epoch is always one pass over one snapshot. What was adopted at which step is told, and an attempt that goes on from
-a checkpoint adopts the same at the same steps again before it takes what is new: so it computes the same.
+An epoch is always one pass over one snapshot. Each adoption and its step are reported. An attempt that continues from a
+checkpoint first repeats the same adoptions at the same steps, and only then takes new images, so it computes the same.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.worker.images.cache import CacheBuilder, ImageCache
 
 HANGING_S = 600.0
-"""For a chunk of some images."""
+"""Decoding one chunk of images may take this long."""
 SECOND_LOOK_S = 60.0
 """The delay before a chunk that takes too long is checked again: the machine may have slept during it."""
 
 
-class Following:
-    """The data set of a job, as it grows. `start` it once; then `next` between two steps."""
+class DatasetFollowing:
+    """The data set of a job as it grows. Call `start` once, and then `next_snapshot` between steps."""
 
     def __init__(
         self,
         builder: CacheBuilder,
         cache: ImageCache,
-        repeated: Iterable[Adoption],
+        to_repeat: Iterable[Adoption],
         added: queue.SimpleQueue[ImagesAdded],
         *,
         report: Callable[[ImageCache], None],
@@ -39,38 +39,39 @@ class Following:
     ) -> None:
         """
         Args:
-            cache: what is decoded so far; it holds the images of all that is `repeated`.
-            repeated: what an earlier attempt adopted after the checkpoint, in order.
-            added: what the front sends.
-            report: called, from the thread, with what was decoded of each of these.
+            cache: the images decoded so far, including those of all adoptions `to_repeat`.
+            to_repeat: what an earlier attempt adopted after the checkpoint, in order.
+            added: the messages of the front about new images.
+            report: called with the decoded images of each message, from the thread.
+            stopped: once it returns True, nothing more is decoded.
         """
         self._builder = builder
         self._cache = cache
-        self._repeated = deque(repeated)
+        self._to_repeat = deque(to_repeat)
         self._added = added
         self._report = report
         self._stopped = stopped
         self._decoded: queue.SimpleQueue[ImageCache | BaseException] = queue.SimpleQueue()
-        self._waiting_bytes = 0  # of the device, by what is decoded and not adopted yet
+        self._waiting_bytes = 0  # memory of the device that holds images not yet adopted
         self._busy_since: float | None = None
         self._late_since: float | None = None
 
     def start(self) -> None:
-        """Decode what is added from now on, in a thread."""
-        threading.Thread(target=self._decode, name="following", daemon=True).start()
+        """Start a thread that decodes the images that are added from now on."""
+        threading.Thread(target=self._decode, name="dataset-following", daemon=True).start()
 
-    def next(self, step: int, epoch: int) -> tuple[ImageCache, Adoption] | None:
-        """What to adopt before the epoch that begins after `step` steps; None to stay with what there is.
+    def next_snapshot(self, step: int, epoch: int) -> tuple[ImageCache, Adoption] | None:
+        """Return the images to adopt before the epoch that starts after `step` steps, or None if there are no new ones.
 
-        Raises what decoding raised, and RuntimeError where a chunk has been decoded for too long: the process is to
-        end, and its notes tell of which image.
+        Raises what decoding raised. Raises RuntimeError if a chunk has been decoded for too long: then the process must
+        end, and its notes name the image.
         """
         self._check_progress(time.monotonic())
-        if self._repeated:
-            if step < self._repeated[0].step:
+        if self._to_repeat:
+            if step < self._to_repeat[0].step:
                 return None
-            num_images = self._repeated.popleft().num_images
-            # Its step, unless images were lost since: then epochs are shorter than they were.
+            num_images = self._to_repeat.popleft().num_images
+            # The step is that of the earlier adoption, unless images were lost since and epochs are shorter now.
             return self._cache.first(num_images), Adoption(step=step, epoch=epoch, num_images=num_images)
         before = len(self._cache)
         while not self._decoded.empty():
@@ -90,7 +91,7 @@ class Following:
                 held_bytes = self._cache.device_bytes + self._waiting_bytes
                 more = self._builder.decode(rows, self._alive, beside_training=True, held_bytes=held_bytes)
                 self._busy_since = None
-                if self._stopped():  # part of it was left unread
+                if self._stopped():  # some images were left unread
                     return
                 self._report(more)
                 self._waiting_bytes += more.device_bytes
@@ -99,7 +100,7 @@ class Following:
             self._decoded.put(error)
 
     def _check_progress(self, now: float) -> None:
-        busy_since = self._busy_since  # set by the other thread
+        busy_since = self._busy_since  # the other thread changes it
         if busy_since is None or now - busy_since <= HANGING_S:
             self._late_since = None
         elif self._late_since is None:

@@ -1,8 +1,9 @@
-"""From the decoded cache to batches: who is trained on, and in which order.
+"""Batches of decoded images, in the order of each epoch.
 
 Shapes: N images of the cache, B batch, S pixels on a side of the cache.
 
-The order is a pure function of (seed, epoch, image ids), so a resumed job goes on with the very batch that came next.
+The order is a pure function of (seed, epoch, image ids), so a resumed job takes exactly the batch that
+came next.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ class Batch:
     image_ids: Tensor
     """(B,) int64, on the CPU."""
     labels: Tensor
-    """(B,) int64, -1 where there is none; on the CPU."""
+    """(B,) int64, -1 for an image without a label; on the CPU."""
 
 
 def epoch_order(seed: int, epoch: int, image_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(N,) the rows in the order of an epoch: sorted by a hash of (seed, epoch, image id)."""
+    """Return the rows (N,) in the order of an epoch: sorted by a hash of (seed, epoch, image id)."""
     state = _mix(np.uint64(seed) + np.uint64(1))
     state = _mix(state ^ np.uint64(epoch))
     return np.argsort(_mix(image_ids.astype(np.uint64) ^ state), kind="stable")
 
 
 class Feed:
-    """Batches of the `rows` of a cache, epoch after epoch, the incomplete last batch of each left out."""
+    """Batches of some rows of a cache, epoch after epoch. The incomplete last batch of each epoch is left out."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Feed:
         """
         Args:
             rows: (M,) int64, the rows of the cache to train on; M is at least `batch_size`.
-            first_step, first_epoch: where these images came in, at the beginning of an epoch.
+            first_step, first_epoch: when these images were adopted, at the start of an epoch.
         """
         self._cache = cache
         self._rows = rows
@@ -73,23 +74,23 @@ class Feed:
         self.steps_per_epoch = len(rows) // batch_size
 
     def epoch_of(self, step: int) -> int:
-        """The epoch of the step after `step` steps: how many were completed by then."""
+        """Return the epoch of the step after `step` steps, which is the number of epochs that are complete by then."""
         return self._first_epoch + (step - self._first_step) // self.steps_per_epoch
 
-    def begins_epoch(self, step: int) -> bool:
-        """Whether `step` steps complete an epoch, so that the next step begins one."""
+    def starts_epoch(self, step: int) -> bool:
+        """Do `step` steps complete an epoch, so that the next step starts one?"""
         return (step - self._first_step) % self.steps_per_epoch == 0
 
     def end_of_epoch(self, step: int) -> int:
-        """The number of steps at which the epoch ends that goes on or begins after `step` steps."""
+        """Return the number of steps at which the epoch of the step after `step` steps ends."""
         return step + self.steps_per_epoch - (step - self._first_step) % self.steps_per_epoch
 
     def batches(self, first_step: int, num_steps: int) -> Generator[Batch, None, None]:
-        """The batches of the steps from `first_step` up to `num_steps`. Close the iterator when done with it."""
+        """Yield the batches of the steps from `first_step` up to `num_steps`. Close the iterator after use."""
         batches = (self._gather(step, rows) for step, rows in self._steps(first_step, num_steps))
         if self._cache.pixels.device == self._device and self._cache.location == "device":
             return batches
-        return _ahead(batches)
+        return _prefetched(batches)
 
     def _steps(self, first_step: int, num_steps: int) -> Iterator[tuple[int, Tensor]]:
         image_ids = self._cache.image_ids[self._rows].numpy()
@@ -105,7 +106,7 @@ class Feed:
         pixels = self._cache.pixels
         images = pixels.index_select(0, rows.to(pixels.device, non_blocking=True))  # (B, 3, S, S)
         if images.device != self._device:
-            # Pinned, so that no thread waits for the copy: the device makes it when the earlier steps are done.
+            # From pinned memory the device copies by itself after the earlier steps, and no thread waits for it.
             images = images.pin_memory().to(self._device, non_blocking=True)
         return Batch(
             epoch=self.epoch_of(step),
@@ -116,8 +117,39 @@ class Feed:
         )
 
 
-def _ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
-    """The same batches, gathered by a thread before they are asked for."""
+class BatchStream:
+    """The batches of a job's steps, one after the other, from one feed or from several that replace each other."""
+
+    def __init__(self, num_steps: int, *, one_epoch_at_a_time: bool) -> None:
+        """
+        Args:
+            num_steps: the step at which the job ends.
+            one_epoch_at_a_time: gather no batch beyond the epoch, because another feed may give the next one.
+        """
+        self._num_steps = num_steps
+        self._one_epoch_at_a_time = one_epoch_at_a_time
+        self._batches: Generator[Batch, None, None] | None = None
+        self._end = -1
+
+    def take(self, feed: Feed, step: int) -> Batch:
+        """Return the batch of the step after `step` steps. Call it once for each step, in order."""
+        if self._batches is None or step == self._end:
+            self.close()
+            self._end = self._num_steps
+            if self._one_epoch_at_a_time:
+                self._end = min(self._end, feed.end_of_epoch(step))
+            self._batches = feed.batches(step, self._end)
+        return next(self._batches)
+
+    def close(self) -> None:
+        """End the thread that gathers batches, if there is one."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def _prefetched(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+    """Yield the same batches, which a thread gathers before they are needed."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
     closed = threading.Event()
 
@@ -151,7 +183,7 @@ def _ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
 
 
 def _mix(x: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
-    """SplitMix64's mixer (Steele et al., OOPSLA 2014), a bijection of 64-bit integers."""
+    """Return SplitMix64's mix of `x` (Steele et al., OOPSLA 2014), a bijection of 64-bit integers."""
     x = np.atleast_1d(np.asarray(x, np.uint64))
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

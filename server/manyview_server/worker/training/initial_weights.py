@@ -1,4 +1,4 @@
-"""What a job begins with: weights of the operator's, from a file in the server's directory of weights."""
+"""The weights that a job's backbone starts with: a file of the operator, in the server's directory of weights."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from manyview_server.learn.backbones import Backbone, WeightsNotFinite, load_weights
+from manyview_server.learn.backbones import Backbone, WeightsNotFinite, load_weights, measured_feature_dim
+from manyview_server.learn.encoder import build_encoder
+from manyview_server.learn.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
-    """The tensors of a file, and which file they are of."""
+    """The tensors of a file, with its name and hash."""
 
     file: str
-    """Its path in the directory of weights."""
+    """The path in the directory of weights."""
     sha256: str
-    """Of its bytes, in hexadecimal."""
+    """The hash of the file's bytes, in hexadecimal."""
     tensors: Mapping[str, Tensor] = field(repr=False)
 
     @classmethod
     def read(cls, directory: Path, file: str) -> InitialWeights:
-        """The file of that path in `directory`; links in it are followed, they are the operator's.
+        """Read the file of that path in `directory`. Links in it are followed: they are the operator's.
 
         Raises:
-            ValueError: the path leads outside, there is no such file, or it is no safetensors file.
+            ValueError: the path leads outside, there is no such file, or it is not a safetensors file.
         """
         path = directory / file
         if Path(file).is_absolute() or ".." in path.parts:
@@ -40,14 +43,14 @@ class InitialWeights:
         except OSError as error:
             raise ValueError(f"backbone_weights: {file!r} cannot be read on the server: {error.strerror}") from error
         except SafetensorError as error:
-            raise ValueError(f"backbone_weights: {file!r} is no safetensors file, or is damaged") from error
+            raise ValueError(f"backbone_weights: {file!r} is not a safetensors file, or is damaged") from error
         return cls(file=file, sha256=hashlib.sha256(data).hexdigest(), tensors=tensors)
 
-    def put_into(self, network: nn.Module) -> None:
+    def load_into(self, network: nn.Module) -> None:
         """Load the weights into every backbone in `network`: a teacher starts with those of the student.
 
         Raises:
-            ValueError: they are of another network. The message says what differs.
+            ValueError: they are weights of another network. The message says what differs.
             WeightsNotFinite: they hold NaN or infinity. The message names the tensors.
         """
         for module in network.modules():
@@ -60,5 +63,19 @@ class InitialWeights:
                     raise ValueError(f"backbone_weights: {self.file!r} does not fit the backbone: {error}") from error
 
     def to_json(self) -> dict[str, str]:
-        """What a run says it began with."""
+        """Return the record of these weights that a checkpoint keeps."""
         return {"file": self.file, "sha256": self.sha256}
+
+
+def check_backbone(settings: TrainSettings, initial: InitialWeights | None) -> None:
+    """Check that the backbone can be built, takes the weights, and takes a view. What is built is discarded.
+
+    Raises:
+        ValueError: there is no such backbone, it does not take such views, or the weights are of another network.
+        WeightsNotFinite: the weights hold NaN or infinity.
+    """
+    with torch.random.fork_rng(devices=[]):
+        backbone = build_encoder(settings).backbone
+    measured_feature_dim(backbone, settings.image_size)  # smaller views were tried when it was built
+    if initial:
+        initial.load_into(backbone)

@@ -1,12 +1,11 @@
-"""What a trainer tells of its steps, read one step late so that the device never waits for the host."""
+"""The scalars of a trainer's steps, read one step late so that the device never waits for the host."""
 
 from __future__ import annotations
 
 import math
-import os
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,24 +14,24 @@ from torch import Tensor
 from manyview_server.learn.evaluation.alarms import Alarm, Alarms
 from manyview_server.learn.evaluation.collapse import effective_rank_of_gram
 from manyview_server.learn.step import StepResult
-from manyview_server.messages.training import AlertRaised, Heartbeat, ScalarsLogged
+from manyview_server.messages.training import AlertRaised, ScalarsLogged
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.evaluation import diagnostics
+from manyview_server.worker.training.progress import rss_bytes
 from manyview_server.worker.training_failed import TrainingFailed
 
-HEARTBEAT_S = 2.0
 MAX_SKIPPED_IN_A_ROW = 3
-"""Steps that are not finite; one alone may be the batch's fault, so many are the run's."""
+"""Training fails after so many steps in a row that are not finite. A single one may be the batch's fault."""
 
 
 class Reading:
-    """0-d tensors by name, on their way from the device to the host, and perhaps the products of features."""
+    """0-d tensors by name, on their way from the device to the host, and perhaps the Gram matrix of features."""
 
-    def __init__(self, values: Mapping[str, Tensor], products: Tensor | None = None) -> None:
+    def __init__(self, values: Mapping[str, Tensor], gram: Tensor | None = None) -> None:
         self._names = tuple(values)
         stacked = torch.stack([value.to(torch.float32) for value in values.values()])
         self._host = _to_host(stacked)
-        self._products = None if products is None else _to_host(products)
+        self._gram = None if gram is None else _to_host(gram)
         self._arrived: torch.cuda.Event | None = None
         if stacked.is_cuda:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -40,99 +39,110 @@ class Reading:
             self._arrived.record(torch.cuda.current_stream(stacked.device))
 
     def get(self) -> dict[str, float]:
-        """The values, and `effective_rank` where there are products. The one place where a step waits for the device,
-        and for the step before it."""
+        """Return the values, and `effective_rank` if there is a Gram matrix.
+
+        This is the sync point: the one place where a step waits for the device, and only for the step before it.
+        """
         if self._arrived is not None:
             self._arrived.synchronize()
         values = dict(zip(self._names, self._host.tolist(), strict=True))
-        if self._products is not None:
-            values["effective_rank"] = float(effective_rank_of_gram(self._products))
+        if self._gram is not None:
+            values["effective_rank"] = float(effective_rank_of_gram(self._gram))
         return values
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pending:
-    """A step whose values are on their way."""
+class PendingStep:
+    """A step whose values are on their way to the host."""
 
     step: int
     epoch: int
     reading: Reading
     logged: bool
+    """Is it one of every n-th step, whose scalars are sent?"""
     watched: bool
-    """Whether its spread is among the values."""
-    known: dict[str, float]
-    """What needs no device."""
-
-
-@dataclass
-class Progress:
-    """How far a trainer is; its main thread writes, the heartbeat reads."""
-
-    stage: str = "starting"
-    step: int = 0
-    num_steps: int = 0
-    epoch: int = 0
-    num_epochs: int = 0
-    eta_s: float = 0.0
-    done: int = 0
+    """Is the spread of its features among the values, for the alarms?"""
+    host_values: dict[str, float]
+    """The scalars that the host knows without the device."""
 
 
 class StepReporter:
-    """Sends the scalars of every n-th step, with rates over the steps since the last, and the alarms they raise."""
+    """Sends the scalars of every n-th step, with rates over the steps since the last one, and raises alarms."""
 
     def __init__(
-        self, channel: Channel, *, every_steps: int, batch_size: int, alarms: Alarms, on_collapse: str = "warn"
+        self,
+        channel: Channel,
+        *,
+        every_steps: int,
+        batch_size: int,
+        alarms: Alarms,
+        on_collapse: str = "warn",
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`on_collapse`: whether an alarm is told ("warn"), also kept as `alarm` ("stop"), or neither ("ignore")."""
+        """
+        Args:
+            on_collapse: an alarm is reported ("warn"), or reported and kept as `alarm` ("stop"), or neither ("ignore").
+            clock: the time in seconds.
+        """
         self._channel = channel
         self._every_steps = every_steps
         self._batch_size = batch_size
         self._alarms = alarms
         self._on_collapse = on_collapse
+        self._clock = clock
         self.alarm: Alarm | None = None
-        """Why training is to stop, if so."""
-        self._pending: Pending | None = None
-        self._steps = 0
+        """The reason why training must stop, or None."""
+        self._pending: PendingStep | None = None
+        self._num_steps = 0
         self._waited_s = 0.0
         self._excluded_s = 0.0
-        self._since = time.perf_counter()
+        self._rates_since_s = clock()
         self._skipped = 0
         self._skipped_in_a_row = 0
 
-    def waited_for_data(self, seconds: float) -> None:
-        """So long the loop stood still for its next batch."""
-        self._waited_s += seconds
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Count the time of the block as a wait for the next batch."""
+        start_s = self._clock()
+        yield
+        self._waited_s += self._clock() - start_s
 
-    def exclude(self, seconds: float) -> None:
-        """So long was spent on something that is no step, such as an evaluation."""
-        self._excluded_s += seconds
+    @contextmanager
+    def excluded(self) -> Iterator[None]:
+        """Leave the time of the block out of all rates: it is spent on something else than steps."""
+        start_s = self._clock()
+        yield
+        self._excluded_s += self._clock() - start_s
 
     def step_done(self, step: int, epoch: int, result: StepResult) -> None:
-        """Take note of step number `step`, and report the one before it.
+        """Start to read the values of step number `step`, and report the step before it.
 
         Raises:
             TrainingFailed: the step before was the third in a row that was not finite.
         """
-        self._steps += 1
+        self._num_steps += 1
         logged = step % self._every_steps == 0
+        watched = logged or step == self._alarms.first_step + 1  # the alarms compare with how the run started
         tensors = {"loss": result.loss, "accepted": result.accepted, "gradient_norm": result.gradient_norm}
-        products: Tensor | None = None
-        known: dict[str, float] = {}
-        watched = logged or step == self._alarms.first_step + 1  # the alarms want to know how the run began
+        gram: Tensor | None = None
+        host_values: dict[str, float] = {}
         if watched:
             tensors |= diagnostics.spread(result)
         if logged:
             tensors |= diagnostics.geometry(result, self._batch_size) | result.scalars
-            products = diagnostics.products(result, self._batch_size)
-            known = self._rates()
-            known["learning_rate"] = result.learning_rate
-            known["memory_bytes"] = float(memory_bytes(result.loss.device))
-        reading = Reading(tensors, products)
+            gram = diagnostics.gram(result, self._batch_size)
+            host_values = self._rates() | {
+                "learning_rate": result.learning_rate,
+                "memory_bytes": float(memory_bytes(result.loss.device)),
+            }
+        reading = Reading(tensors, gram)
         self.flush()
-        self._pending = Pending(step=step, epoch=epoch, reading=reading, logged=logged, watched=watched, known=known)
+        self._pending = PendingStep(
+            step=step, epoch=epoch, reading=reading, logged=logged, watched=watched, host_values=host_values
+        )
 
     def flush(self) -> None:
-        """Report the last step now. Raises as `step_done`."""
+        """Report the last step now. Raises TrainingFailed like `step_done`."""
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
@@ -144,8 +154,8 @@ class StepReporter:
         else:
             self._skip(step, epoch, "gradient" if math.isfinite(values["loss"]) else "loss")
         if pending.logged:
-            told = values | pending.known | {"skipped_steps": float(self._skipped)}
-            finite = {name: value for name, value in told.items() if math.isfinite(value)}
+            scalars = values | pending.host_values | {"skipped_steps": float(self._skipped)}
+            finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
             self._channel.send(ScalarsLogged(step=step, epoch=epoch, values=finite))
         if accepted and pending.watched:
             self._watch(step, epoch, values)
@@ -160,7 +170,7 @@ class StepReporter:
                 self.alarm = self.alarm or alarm
 
     def _skip(self, step: int, epoch: int, what: str) -> None:
-        """Nothing of the step remains; the first one is told, and too many in a row end the training."""
+        """Count a step that changed nothing. The first one is an alert; too many in a row end the training."""
         self._skipped += 1
         self._skipped_in_a_row += 1
         message = f"the {what} of step {step} is not finite: the step is skipped and changes nothing"
@@ -175,42 +185,26 @@ class StepReporter:
             )
 
     def _rates(self) -> dict[str, float]:
-        elapsed_s = max(1e-9, time.perf_counter() - self._since - self._excluded_s)
+        """Return the rates over the steps since the last call."""
+        elapsed_s = max(1e-9, self._clock() - self._rates_since_s - self._excluded_s)
         rates = {
-            "images_per_second": self._steps * self._batch_size / elapsed_s,
-            "step_ms": 1e3 * elapsed_s / self._steps,
+            "images_per_second": self._num_steps * self._batch_size / elapsed_s,
+            "step_ms": 1e3 * elapsed_s / self._num_steps,
             "data_wait_fraction": min(1.0, self._waited_s / elapsed_s),
         }
-        self._steps, self._waited_s, self._excluded_s = 0, 0.0, 0.0
-        self._since = time.perf_counter()
+        self._num_steps, self._waited_s, self._excluded_s = 0, 0.0, 0.0
+        self._rates_since_s = self._clock()
         return rates
 
 
+def memory_bytes(device: torch.device) -> int:
+    """Return the memory that this process uses: the device's, or its resident memory if the device is the CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else rss_bytes()
+
+
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory that is on its way still, where the tensor is on a GPU."""
+    """Return a tensor of the CPU as it is. Of a GPU's, return a copy in pinned memory, which is still on its way."""
     if not tensor.is_cuda:
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
-
-
-def start_heartbeat(channel: Channel, progress: Progress) -> None:
-    """Tell the front every 2 seconds that the process lives and how far it is, from a thread."""
-
-    def beat() -> None:
-        while True:
-            channel.send(Heartbeat(**vars(progress), rss_bytes=rss_bytes()))
-            time.sleep(HEARTBEAT_S)
-
-    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
-
-
-def memory_bytes(device: torch.device) -> int:
-    """Memory in use: the device's by this process, or the process's own where the device is the CPU."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else rss_bytes()
-
-
-def rss_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

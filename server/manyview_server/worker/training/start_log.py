@@ -1,43 +1,49 @@
-"""What a job's owner is told of its images and numbers when it starts."""
+"""The messages that tell a job's owner about its images and numbers when it starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
+from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.evaluation import linear_probe
-from manyview_server.learn.settings import TrainSettings
-from manyview_server.messages.training import ImageUnreadable
+from manyview_server.messages.training import AlertRaised, ImageUnreadable, LogWritten, TrainingStarted
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.images.cache import ImageCache
-from manyview_server.worker.precision import Numerics
-from manyview_server.worker.training.training_images import TrainingImages
+from manyview_server.worker.training.prepared_job import PreparedJob
 
 MAX_UNREADABLE_REPORTED = 1000
-"""Told one by one; the rest only as a number."""
+"""The most unreadable images that are reported one by one. The start log counts all of them."""
 
 
 def report_unreadable(channel: Channel, cache: ImageCache) -> None:
-    """Tell the front of the images of `cache` that have no pixels."""
+    """Report to the front which images of `cache` have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
 
 
-def of_start(
-    cache: ImageCache, images: TrainingImages, settings: TrainSettings, numerics: Numerics, num_threads: int
-) -> Iterator[tuple[str, str]]:
-    """Log lines, (level, text)."""
-    layout, side = "channels_last" if numerics.channels_last else "contiguous", cache.pixels.shape[-1]
-    yield (
-        "info",
-        f"{images.num_trained} images to train on, {images.num_held_out} held out; decoded to {side} x {side} "
-        f"pixels, kept in: {cache.location}; {numerics.precision}, {layout}, {num_threads} threads",
+def report_start(channel: Channel, job: PreparedJob) -> None:
+    """Report what a job starts with or continues from, what was chosen for it, and whether it will be exact."""
+    step, epoch = job.first_step, job.feed.epoch_of(job.first_step)
+    channel.send(
+        TrainingStarted(step=step, num_steps=job.num_steps, num_epochs=job.num_epochs, resolved=job.resolved())
     )
-    if cache.unreadable:
-        yield "warning", f"{len(cache.unreadable)} images cannot be read and are left out"
-    evaluation = settings.evaluation
+    for message in inexact_resume_lines(job):
+        channel.send(AlertRaised(step=step, epoch=epoch, reason="RESUME_NOT_EXACT", message=message))
+    for level, text in start_lines(job):
+        channel.send(LogWritten(step=step, epoch=epoch, level=level, text=text))
+
+
+def start_lines(job: PreparedJob) -> Iterator[tuple[str, str]]:
+    """Yield the log lines of a job that is about to start or to continue: (level, text)."""
+    yield "info", backbone_line(job.settings.backbone, job.method.encoder.backbone)
+    if job.initial_weights and job.first_step == 0:
+        yield "info", f"it starts with {job.initial_weights['file']}, SHA-256 {job.initial_weights['sha256']}"
+    yield "info", _images_line(job)
+    if job.cache.unreadable:
+        yield "warning", f"{len(job.cache.unreadable)} images cannot be read and are left out"
+    evaluation, images = job.settings.evaluation, job.images
     if evaluation.knn_every_epochs and not images.num_held_out:
         yield "info", "no kNN evaluation: it needs labelled images, in training and held out"
     if images.num_held_out and evaluation.linear_probe and images.num_classes > linear_probe.MAX_CLASSES:
@@ -45,10 +51,29 @@ def of_start(
         yield "warning", f"no linear probe: it takes at most {most}, and these are {images.num_classes:,}"
 
 
-def of_inexactness(num_trained: int, num_threads: int, run: Mapping[str, Any]) -> Iterator[str]:
-    """Why a job is not bit for bit the one whose checkpoint `run` describes; nothing where that is empty."""
-    now = {"num_images": num_trained, "num_threads": num_threads, "torch": torch.__version__}
+def inexact_resume_lines(job: PreparedJob) -> Iterator[str]:
+    """Yield the reasons why a job that continues is not bit for bit the run that wrote its checkpoint."""
+    if job.own_checkpoint is None:
+        return
+    then = job.own_checkpoint.state
+    now = {"num_images": job.images.num_trained, "num_threads": job.num_threads, "torch": torch.__version__}
     for name, value in now.items():
-        if run and run[name] != value:
-            was = f"{run[name]} when the checkpoint was written"
-            yield f"{name} is {value}, and was {was}: the job goes on, but not bit for bit"
+        if then[name] != value:
+            was = f"{then[name]} when the checkpoint was written"
+            yield f"{name} is {value}, but was {was}: the job continues, but not bit for bit"
+
+
+def backbone_line(name: str, backbone: Backbone) -> str:
+    """Return one line about the network that is trained."""
+    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    chosen = "".join(f", {field} {value}" for field, value in backbone.chosen.items())
+    return f"backbone {name}{chosen}: {backbone.feature_dim} features, {num_parameters:,} parameters"
+
+
+def _images_line(job: PreparedJob) -> str:
+    numerics, images, side = job.numerics, job.images, job.cache.pixels.shape[-1]
+    layout = "channels_last" if numerics.channels_last else "contiguous"
+    return (
+        f"{images.num_trained} images to train on, {images.num_held_out} held out; decoded to {side} x {side} "
+        f"pixels, kept in: {job.cache.location}; {numerics.precision}, {layout}, {job.num_threads} threads"
+    )

@@ -5,55 +5,48 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-from manyview_server import failpoints
-from manyview_server.learn.evaluation.alarms import Alarm
-from manyview_server.learn.evaluation.linear_probe import LinearProbe
-from manyview_server.learn.methods import blamed
 from manyview_server.learn.out_of_memory import is_lack_of_memory
 from manyview_server.learn.plugins import PluginBroken
-from manyview_server.learn.schedules import cosine
-from manyview_server.learn.step import StepResult, train_step
-from manyview_server.learn.views import make_views
 from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import (
-    AlertRaised,
     ImagesAdded,
-    LogWritten,
     ScalarsLogged,
     SnapshotAdopted,
     StartTraining,
     StopTraining,
     TrainingEnded,
-    TrainingStarted,
 )
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.images.scratch import ScratchDiskFull
+from manyview_server.worker.training import start_log
 from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
-from manyview_server.worker.training.dataset_following import Following
-from manyview_server.worker.training.feed import Batch
-from manyview_server.worker.training.preparation import Setup, Stopped, prepare
-from manyview_server.worker.training.reporter import Progress, StepReporter, start_heartbeat
-from manyview_server.worker.training.start_log import report_unreadable
+from manyview_server.worker.training.dataset_following import DatasetFollowing
+from manyview_server.worker.training.feed import BatchStream
+from manyview_server.worker.training.preparation import Stopped, prepare
+from manyview_server.worker.training.prepared_job import PreparedJob
+from manyview_server.worker.training.progress import Progress, start_heartbeat
+from manyview_server.worker.training.reporter import StepReporter
+from manyview_server.worker.training.training_step import take_step
 from manyview_server.worker.training_failed import TrainingFailed
 
 MAX_FAILED_CHECKPOINTS = 3
-"""In a row; then going on would only lose more."""
-PLUGIN_HINT = "Correct the package on the server, or do without it: the job goes on in a new one with continue_from."
+"""The number of failed checkpoints in a row after which training ends: more steps would only be lost."""
+PLUGIN_HINT = "Correct the package on the server, or continue from this job (continue_from) in one without the plugin."
 OUT_OF_MEMORY_HINT = "Lower batch_size or image_size, choose a smaller backbone, or set precision to bfloat16."
+CHECKPOINT_HINT = "Free disk space on the server, then resume the job."
+
+Outcome = Literal["succeeded", "stopped"]
 
 
 def run(channel: Channel) -> None:
-    """Do what the first message, a StartTraining, asks for; the last message sent is a TrainingEnded."""
+    """Train the job of the first message, a StartTraining. The last message sent is a TrainingEnded."""
     start = channel.receive()
     assert isinstance(start, StartTraining)
     trainer = Trainer(channel, start, channel.notes)
@@ -79,7 +72,7 @@ def run(channel: Channel) -> None:
 
 
 class Trainer:
-    """Steps through a job, from the checkpoint it continues from or from the beginning."""
+    """Trains a job, from its start or from the checkpoint that it continues from."""
 
     def __init__(self, channel: Channel, start: StartTraining, notes: DecodeNotes | None = None) -> None:
         self._channel = channel
@@ -87,249 +80,162 @@ class Trainer:
         self._start = start
         self._stop = threading.Event()
         self._added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
-        self.progress = self._progress = Progress()
+        self.progress = Progress()
         self.saver = CheckpointSaver(channel, Path(start.checkpoint_dir), start.attempt)
 
     def hear(self, message: Message) -> None:
-        """Take what the front sends meanwhile; called from another thread."""
+        """Take a message that the front sends during the training. Called from another thread."""
         match message:
             case StopTraining():
                 self._stop.set()
             case ImagesAdded():
                 self._added.put(message)
 
-    def train(self) -> str:
-        """The outcome, "succeeded" or "stopped". Raises TrainingFailed."""
+    def train(self) -> Outcome:
+        """Prepare the job, and train it to its end or until a stop. Raises TrainingFailed."""
         try:
-            # Not held here: a job that follows its data set goes on with another one.
-            self._steps(self._prepared())
+            # This frame must not hold the job: the loop replaces it and frees its images when others are adopted.
+            self._train(self._prepare())
         except Stopped:
             return "stopped"
-        return "succeeded" if self._progress.step >= self._progress.num_steps else "stopped"
+        return "succeeded" if self.progress.step >= self.progress.num_steps else "stopped"
 
-    def _prepared(self) -> Setup:
-        setup = prepare(self._start, self._channel, self._progress, self._stop.is_set, self._notes)
-        self._announce(setup)
-        self._measure_baselines(setup)
-        return setup
+    def _prepare(self) -> PreparedJob:
+        job = prepare(self._start, self._channel, self.progress, self._stop.is_set, self._notes)
+        self.progress.step, self.progress.num_steps = job.first_step, job.num_steps
+        self.progress.epoch, self.progress.num_epochs = job.feed.epoch_of(job.first_step), job.num_epochs
+        start_log.report_start(self._channel, job)
+        self._measure_baselines(job)
+        return job
 
-    def _steps(self, setup: Setup) -> None:
-        reporter = StepReporter(
-            self._channel,
-            every_steps=setup.settings.log_every_steps,
-            batch_size=setup.batch_size,
-            alarms=setup.alarms,
-            on_collapse=setup.settings.on_collapse,
-        )
-        eta = Eta(self._progress)
-        following = self._following(setup)
-        self._progress.stage = "training"
-        while self._progress.step < setup.num_steps and not self._interrupted(reporter):
-            setup = self._adopt(setup, following, reporter)
-            self._steps_on(setup, reporter, eta)
-        reporter.flush()
-        self._save_what_is_new(setup)
-        self.saver.wait()
-        if self.saver.error is not None:
-            message = f"checkpoints cannot be written: {self.saver.failed_in_a_row} in a row failed"
-            raise TrainingFailed("CHECKPOINT_FAILED", message, "Free disk space on the server, then resume the job.")
-        if reporter.alarm is not None:
-            raise _stopped_by(reporter.alarm)
+    def _train(self, job: PreparedJob) -> None:
+        """Make the steps of the job. Each line of the loop is one part of a step."""
+        progress, reporter, following = self.progress, self._reporter(job), self._follow(job)
+        progress.start_steps()
+        with closing(BatchStream(job.num_steps, one_epoch_at_a_time=job.follows)) as batches:
+            while progress.step < job.num_steps and not self._must_end(reporter):
+                job = self._adopt(job, following, reporter)
+                with reporter.waiting_for_data():
+                    batch = batches.take(job.feed, progress.step)
+                result = take_step(job, batch, progress.step)
+                progress.step_done(job.feed.epoch_of(progress.step + 1))
+                reporter.step_done(progress.step, progress.epoch, result)
+                self._evaluate(job, reporter)
+                self._save_if_due(job, reporter)
+        self._finish(job, reporter)
 
-    def _steps_on(self, setup: Setup, reporter: StepReporter, eta: Eta) -> None:
-        """The steps on these images: to the end of the job, or of the epoch where there may be others for the next."""
-        step, last = self._progress.step, setup.num_steps
-        if setup.follows:
-            last = min(last, setup.feed.end_of_epoch(step))
-        with closing(setup.feed.batches(step, last)) as batches:
-            for batch in _timed(batches, reporter):
-                if self._interrupted(reporter):
-                    break
-                self._step(setup, batch, reporter)
-                self._progress.eta_s = eta.seconds(self._progress)
-                if self._epoch_ended(setup):
-                    reporter.flush()
-                    with _excluded(reporter):
-                        self._evaluate(setup)
-                if self._checkpoint_due(setup):
-                    reporter.flush()  # what a checkpoint covers is told before it
-                    self._save(setup)
-
-    def _interrupted(self, reporter: StepReporter) -> bool:
+    def _must_end(self, reporter: StepReporter) -> bool:
+        """Must the loop end before the job does?"""
         return self._stop.is_set() or self.saver.failed_in_a_row >= MAX_FAILED_CHECKPOINTS or reporter.alarm is not None
 
-    def _following(self, setup: Setup) -> Following | None:
-        if not setup.follows:
+    def _reporter(self, job: PreparedJob) -> StepReporter:
+        return StepReporter(
+            self._channel,
+            every_steps=job.settings.log_every_steps,
+            batch_size=job.batch_size,
+            alarms=job.alarms,
+            on_collapse=job.settings.on_collapse,
+        )
+
+    def _follow(self, job: PreparedJob) -> DatasetFollowing | None:
+        """Start to decode images that arrive from now on, if the job follows its data set."""
+        if not job.follows:
             return None
-        following = Following(
-            setup.builder,
-            setup.cache,
-            setup.repeated,
+        following = DatasetFollowing(
+            job.builder,
+            job.cache,
+            job.to_repeat,
             self._added,
-            report=partial(report_unreadable, self._channel),
+            report=partial(start_log.report_unreadable, self._channel),
             stopped=self._stop.is_set,
         )
         following.start()
         return following
 
-    def _adopt(self, setup: Setup, following: Following | None, reporter: StepReporter) -> Setup:
-        """The setup for the coming epoch: with the images that have come in, if any."""
-        step = self._progress.step
-        if following is None or not setup.feed.begins_epoch(step):
-            return setup
-        with _excluded(reporter):
+    def _adopt(self, job: PreparedJob, following: DatasetFollowing | None, reporter: StepReporter) -> PreparedJob:
+        """Return the job with the images that have arrived, if an epoch starts now; otherwise the same job."""
+        step = self.progress.step
+        if following is None or not job.feed.starts_epoch(step):
+            return job
+        with reporter.excluded():
             try:
-                found = following.next(step, setup.feed.epoch_of(step))
+                found = following.next_snapshot(step, job.feed.epoch_of(step))
             except ScratchDiskFull:
                 reporter.flush()
-                self._save_what_is_new(setup)  # the job waits for room, and then goes on from this checkpoint
+                self._save_new_steps(job)  # the job waits for room, then continues from this checkpoint
                 raise
             if found is None:
-                return setup
+                return job
             cache, adoption = found
-            before, now = setup.images.adoption.num_images, adoption.num_images
-            setup = setup.adopt(cache, adoption)
-        self._progress.num_epochs = _num_epochs(setup)
-        told = SnapshotAdopted(step=step, epoch=adoption.epoch, num_images=now, num_added=now - before)
-        self._channel.send(told)
-        return setup
-
-    def _checkpoint_due(self, setup: Setup) -> bool:
-        settings, step = setup.settings, self._progress.step
-        if settings.checkpoint_every_steps and step % settings.checkpoint_every_steps == 0:
-            return True
-        if 0 < settings.checkpoint_every_minutes <= self.saver.minutes_since_last:
-            return True
-        return self._epoch_ended(setup) and setup.is_due(settings.checkpoint_every_epochs, self._progress)
-
-    def _step(self, setup: Setup, batch: Batch, reporter: StepReporter) -> None:
-        progress, settings, numerics = self._progress, setup.settings, setup.numerics
-        action = failpoints.reach("trainer.step", progress.step + 1)
-        views = make_views(
-            batch.images,
-            batch.sizes,
-            batch.image_ids,
-            settings.views,
-            image_size=settings.image_size,
-            seed=settings.seed,
-            epoch=batch.epoch,
-            dtype=numerics.dtype,
-            memory_format=numerics.memory_format,
+            num_added = adoption.num_images - job.images.adoption.num_images
+            job = job.adopt(cache, adoption)
+        self.progress.num_epochs = job.num_epochs
+        self._channel.send(
+            SnapshotAdopted(step=step, epoch=adoption.epoch, num_images=adoption.num_images, num_added=num_added)
         )
-        with blamed(settings.method):
-            result = train_step(
-                setup.method,
-                setup.optimizer,
-                views if action != "nan" else [view * torch.nan for view in views],
-                batch.image_ids.to(views[0].device, non_blocking=True),
-                setup.moment(progress.step),
-                precision=numerics.precision,
-            )
-        if setup.probe is not None:
-            _teach(setup.probe, batch, result, cosine(progress.step, setup.num_steps, 1.0, 0.0))
-        progress.step += 1
-        progress.epoch = setup.feed.epoch_of(progress.step)
-        reporter.step_done(progress.step, progress.epoch, result)
+        return job
 
-    def _epoch_ended(self, setup: Setup) -> bool:
-        at_end = self._progress.step == setup.num_steps
-        return at_end or setup.feed.begins_epoch(self._progress.step)
-
-    def _evaluate(self, setup: Setup) -> None:
-        knn = setup.images.knn
-        if knn is None or not setup.is_due(setup.settings.evaluation.knn_every_epochs, self._progress):
+    def _evaluate(self, job: PreparedJob, reporter: StepReporter) -> None:
+        """At the end of an epoch, report its last step, and measure the features if that is due."""
+        if not job.ends_epoch(self.progress.step):
             return
-        self._progress.stage = "evaluating"
-        self._log_scalars(knn.of_method(setup.method, setup.probe))
-        self._progress.stage = "training"
-
-    def _measure_baselines(self, setup: Setup) -> None:
-        knn = setup.images.knn
-        if knn is None or self._progress.step > 0:
+        reporter.flush()
+        knn = job.images.knn
+        if knn is None or not job.is_due(job.settings.evaluation.knn_every_epochs, self.progress.step):
             return
-        self._progress.stage = "evaluating"
-        for name, values in (("raw_pixels", knn.of_raw_pixels()), ("untrained", knn.of_method(setup.method))):
+        with reporter.excluded():
+            self.progress.stage = "evaluating"
+            self._log_scalars(knn.of_method(job.method, job.probe))
+            self.progress.stage = "training"
+
+    def _measure_baselines(self, job: PreparedJob) -> None:
+        """Before the first step of a job, measure raw pixels and the untrained network as the features are later."""
+        knn = job.images.knn
+        if knn is None or self.progress.step > 0:
+            return
+        self.progress.stage = "evaluating"
+        for name, values in (("raw_pixels", knn.of_raw_pixels()), ("untrained", knn.of_method(job.method))):
             if values is not None:
                 self._log_scalars({f"knn_top1_{name}": values["knn_top1"]})
 
     def _log_scalars(self, values: dict[str, float] | None) -> None:
         if values is not None:
-            self._channel.send(ScalarsLogged(step=self._progress.step, epoch=self._progress.epoch, values=values))
+            self._channel.send(ScalarsLogged(step=self.progress.step, epoch=self.progress.epoch, values=values))
 
-    def _save_what_is_new(self, setup: Setup) -> None:
-        """Save the steps since the last checkpoint, if there are any."""
-        if self._progress.step > max(setup.first_step, self.saver.last_step):
-            self._save(setup)
+    def _save_if_due(self, job: PreparedJob, reporter: StepReporter) -> None:
+        if self._checkpoint_is_due(job):
+            reporter.flush()  # the steps that a checkpoint covers must be reported before it
+            self._save(job)
 
-    def _save(self, setup: Setup) -> None:
-        card = setup.model_card(self._start.train_job, self._progress.step, self._progress.epoch)
-        self.saver.save(setup.method, setup.optimizer, card, setup.run_json(), setup.probe)
+    def _checkpoint_is_due(self, job: PreparedJob) -> bool:
+        settings, step = job.settings, self.progress.step
+        if settings.checkpoint_every_steps and step % settings.checkpoint_every_steps == 0:
+            return True
+        if 0 < settings.checkpoint_every_minutes <= self.saver.minutes_since_last:
+            return True
+        return job.is_due(settings.checkpoint_every_epochs, step)
 
-    def _announce(self, setup: Setup) -> None:
-        self._progress.step = setup.first_step
-        self._progress.epoch = setup.feed.epoch_of(setup.first_step)
-        self._progress.num_steps = setup.num_steps
-        self._progress.num_epochs = _num_epochs(setup)
-        self._channel.send(
-            TrainingStarted(
-                step=setup.first_step,
-                num_steps=setup.num_steps,
-                num_epochs=self._progress.num_epochs,
-                resolved=setup.resolved(),
-            )
-        )
-        step, epoch = setup.first_step, self._progress.epoch
-        for message in setup.inexact:
-            self._channel.send(AlertRaised(step=step, epoch=epoch, reason="RESUME_NOT_EXACT", message=message))
-        for level, text in setup.start_log:
-            self._channel.send(LogWritten(step=step, epoch=epoch, level=level, text=text))
+    def _save_new_steps(self, job: PreparedJob) -> None:
+        """Save a checkpoint if there were steps since the last one."""
+        if self.progress.step > max(job.first_step, self.saver.last_step):
+            self._save(job)
 
+    def _save(self, job: PreparedJob) -> None:
+        card = job.model_card(self._start.train_job, self.progress.step, self.progress.epoch)
+        self.saver.save(job.method, job.optimizer, card, job.run_json(), job.probe)
 
-class Eta:
-    """When a job will end, at the rate of this attempt so far."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._first_step, self._started = progress.step, time.perf_counter()
-
-    def seconds(self, progress: Progress) -> float:
-        """From now."""
-        done = progress.step - self._first_step
-        return (time.perf_counter() - self._started) / done * (progress.num_steps - progress.step)
-
-
-def _teach(probe: LinearProbe, batch: Batch, result: StepResult, factor: float) -> None:
-    """A step of the probe on the features that the training step made anyway, of all views."""
-    features = result.representation  # (V'B, D)
-    labels = batch.labels.to(features.device, non_blocking=True).repeat(len(features) // len(batch.labels))
-    probe.learn(features, labels, result.accepted, factor)
-
-
-def _stopped_by(alarm: Alarm) -> TrainingFailed:
-    reason = "COLLAPSED" if alarm.reason == "COLLAPSE" else alarm.reason
-    return TrainingFailed(reason, alarm.message, f"{alarm.hint}. With on_collapse=warn such a job goes on.")
-
-
-def _num_epochs(setup: Setup) -> int:
-    """How many epochs are begun, as far as can be said now."""
-    return setup.feed.epoch_of(setup.num_steps - 1) + 1
-
-
-def _timed(batches: Iterator[Batch], reporter: StepReporter) -> Iterator[Batch]:
-    """The batches; the time that each is waited for is reported."""
-    while True:
-        start = time.perf_counter()
-        batch = next(batches, None)
-        reporter.waited_for_data(time.perf_counter() - start)
-        if batch is None:
-            return
-        yield batch
-
-
-@contextmanager
-def _excluded(reporter: StepReporter) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    reporter.exclude(time.perf_counter() - start)
+    def _finish(self, job: PreparedJob, reporter: StepReporter) -> None:
+        """Report and save the last steps. Raises TrainingFailed if they cannot be saved or an alarm ended the loop."""
+        reporter.flush()
+        self._save_new_steps(job)
+        self.saver.wait()
+        if self.saver.error is not None:
+            message = f"checkpoints cannot be written: {self.saver.failed_in_a_row} in a row failed"
+            raise TrainingFailed("CHECKPOINT_FAILED", message, CHECKPOINT_HINT)
+        if alarm := reporter.alarm:
+            reason = "COLLAPSED" if alarm.reason == "COLLAPSE" else alarm.reason
+            hint = f"{alarm.hint}. With on_collapse=warn such a job continues."
+            raise TrainingFailed(reason, alarm.message, hint)
 
 
 def _failed(progress: Progress, reason: str, message: str, hint: str) -> TrainingEnded:
@@ -339,7 +245,7 @@ def _failed(progress: Progress, reason: str, message: str, hint: str) -> Trainin
 
 
 def _out_of_memory(progress: Progress, error: BaseException) -> TrainingEnded:
-    print(error, file=sys.stderr, flush=True)  # its numbers and addresses are the operator's
+    print(error, file=sys.stderr, flush=True)  # its numbers and addresses are for the operator alone
     where = f"at step {progress.step + 1}" if progress.stage == "training" else f"while {progress.stage}"
     message = f"there is no memory left on the device {where}"
     return _failed(progress, "DEVICE_OUT_OF_MEMORY", message, OUT_OF_MEMORY_HINT)

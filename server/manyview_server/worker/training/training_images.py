@@ -1,4 +1,4 @@
-"""The images that a job trains on at a time: who is trained on and who is held out, in which batches."""
+"""The images that a job trains on at one time: which are trained on, which are held out, and in which batches."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from manyview_server.worker.training_failed import TrainingFailed
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingImages:
-    """A snapshot, arranged for training. A job that follows its data set has one after the other."""
+    """A snapshot, arranged for training. A job that follows its data set has several, one after the other."""
 
     adoption: Adoption
-    """Since when."""
+    """The step and epoch since which these images are trained on."""
     num_trained: int
     num_held_out: int
     feed: Feed
     knn: KnnEvaluation | None
-    """None where there are no labels to evaluate with."""
+    """None if there are no labels to evaluate with."""
     num_classes: int
-    """Labels so far: as images come in there may be more of them."""
+    """The number of labels so far. Images that come later may bring more."""
 
 
 def arrange(
@@ -41,7 +41,7 @@ def arrange(
     device: torch.device,
     stopped: Callable[[], bool],
 ) -> TrainingImages:
-    """All readable images of `cache`, from the step of `adoption` on.
+    """Arrange all readable images of `cache` for training from the step of `adoption` on.
 
     Raises:
         TrainingFailed: DATASET_UNREADABLE, or DATASET_TOO_SMALL for one batch.

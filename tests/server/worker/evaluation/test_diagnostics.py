@@ -45,17 +45,16 @@ class Waits(TorchDispatchMode):
 
 
 def all_of_them(step: StepResult) -> dict[str, Tensor]:
-    products = {"products": diagnostics.products(step, BATCH)}
-    return diagnostics.spread(step) | diagnostics.geometry(step, BATCH) | products
+    return diagnostics.spread(step) | diagnostics.geometry(step, BATCH) | {"gram": diagnostics.gram(step, BATCH)}
 
 
 @pytest.mark.parametrize("num_views", [1, 2, 5])
 def test_what_is_told_of_features_never_waits_for_the_device(num_views: int) -> None:
     with Waits() as watch:
-        told = all_of_them(result(num_views))
+        scalars = all_of_them(result(num_views))
     assert watch.found == []
     assert watch.num_operations > 10
-    assert ("alignment" in told) is (num_views > 1)
+    assert ("alignment" in scalars) is (num_views > 1)
 
 
 def test_the_watch_on_waits_sees_them() -> None:
@@ -65,5 +64,5 @@ def test_the_watch_on_waits_sees_them() -> None:
 
 
 def test_features_of_half_precision_are_told_in_full() -> None:
-    told = all_of_them(result(dtype=torch.bfloat16))
-    assert {tensor.dtype for tensor in told.values()} == {torch.float32, torch.float64}
+    scalars = all_of_them(result(dtype=torch.bfloat16))
+    assert {tensor.dtype for tensor in scalars.values()} == {torch.float32, torch.float64}

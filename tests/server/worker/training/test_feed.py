@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from contextlib import closing
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from manyview_server.worker.evaluation.knn import is_held_out
 from manyview_server.worker.images.cache import ImageCache
-from manyview_server.worker.training.feed import Feed, epoch_order
+from manyview_server.worker.training.feed import BatchStream, Feed, epoch_order
 
 CPU = torch.device("cpu")
 
@@ -68,10 +69,31 @@ def test_a_feed_that_starts_in_the_middle_goes_on_as_if_it_had_started_at_the_be
 def test_images_that_came_in_later_have_epochs_of_their_own_behind_those_before() -> None:
     later = Feed(make_cache(50), torch.arange(50), batch_size=8, seed=1, device=CPU, first_step=7, first_epoch=3)
     assert [later.epoch_of(step) for step in (7, 12, 13, 19)] == [3, 3, 4, 5]
-    assert [step for step in range(7, 26) if later.begins_epoch(step)] == [7, 13, 19, 25]
+    assert [step for step in range(7, 26) if later.starts_epoch(step)] == [7, 13, 19, 25]
     assert [later.end_of_epoch(step) for step in (7, 12, 13)] == [13, 13, 19]
     assert numbers(later, 7, 13) == numbers(feed(), 18, 24), "the order is that of the epoch, whatever came before"
     assert numbers(later, 10, 20) == numbers(later, 7, 20)[3:]
+
+
+@pytest.mark.parametrize("location", ["device", "file"])
+def test_a_stream_gives_every_step_its_batch_and_changes_its_feed_between_epochs(location: str) -> None:
+    first = feed(location)
+    later = Feed(
+        make_cache(50, location), torch.arange(40), batch_size=8, seed=1, device=CPU, first_step=6, first_epoch=1
+    )
+    with closing(BatchStream(14, one_epoch_at_a_time=True)) as stream:
+        taken = [stream.take(first if step < 6 else later, step) for step in range(2, 14)]
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in taken] == numbers(first, 2, 6) + numbers(later, 6, 14)
+    with closing(BatchStream(14, one_epoch_at_a_time=False)) as stream:
+        taken = [stream.take(first, step) for step in range(14)]
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in taken] == numbers(first, 0, 14)
+
+
+def test_a_stream_that_is_closed_early_ends_its_thread() -> None:
+    with closing(BatchStream(100, one_epoch_at_a_time=False)) as stream:
+        stream.take(feed("file"), 0)
+        assert [thread.name for thread in threading.enumerate()].count("feed") == 1
+    assert "feed" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_what_belongs_to_an_image_comes_with_it() -> None:

@@ -11,30 +11,22 @@ from safetensors.torch import load_file, save_file
 
 from manyview_server.learn import backbones, methods
 from manyview_server.learn.evaluation import linear_probe
-from manyview_server.messages.message import Message
 from manyview_server.messages.training import Adoption, ImageUnreadable, StartTraining
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training import preparation, start_log
-from manyview_server.worker.training.preparation import Setup, Stopped
-from manyview_server.worker.training.reporter import Progress
+from manyview_server.worker.training.preparation import Stopped
+from manyview_server.worker.training.prepared_job import PreparedJob
+from manyview_server.worker.training.progress import Progress, Stage
+from manyview_server.worker.training.start_log import inexact_resume_lines, start_lines
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
+from support.learning.training import Sent
 
 
-class Sent:
-    """A channel that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def send(self, message: Message) -> None:
-        self.messages.append(message)
-
-
-def prepare(start: StartTraining, sent: Sent | None = None, stopped: bool = False) -> Setup:
+def prepare(start: StartTraining, sent: Sent | None = None, stopped: bool = False) -> PreparedJob:
     return preparation.prepare(start, sent or Sent(), Progress(), lambda: stopped)
 
 
@@ -44,10 +36,13 @@ def start(tmp_path: Path) -> StartTraining:
     return worker_harness.start_training(tmp_path, snapshot, worker_harness.settings("moco", precision="float32"))
 
 
-def refused(start: StartTraining) -> TrainingFailed:
+def refused(start: StartTraining, stage: Stage | None = None) -> TrainingFailed:
+    """Prepare a job that cannot be trained; `stage` is where this must show."""
+    progress = Progress()
     with pytest.raises(TrainingFailed) as caught:
-        prepare(start)
+        preparation.prepare(start, Sent(), progress, lambda: False)
     assert caught.value.hint
+    assert stage in (None, progress.stage)
     return caught.value
 
 
@@ -117,8 +112,8 @@ def test_unreadable_images_are_reported_one_by_one_up_to_a_limit(tmp_path, start
     sent = Sent()
     mixed = dataclasses.replace(start, dataset_dir=str(tmp_path / "mixed"), blobs=(snapshot.tobytes(),))
     ready = prepare(mixed, sent)
-    assert len([message for message in sent.messages if isinstance(message, ImageUnreadable)]) == 3
-    assert ("warning", "5 images cannot be read and are left out") in ready.start_log
+    assert len(sent.of(ImageUnreadable)) == 3
+    assert ("warning", "5 images cannot be read and are left out") in start_lines(ready)
 
 
 def test_a_stop_while_decoding_ends_it(start: StartTraining) -> None:
@@ -136,9 +131,9 @@ def test_a_resumed_job_keeps_its_numerics_and_says_what_changed(tmp_path: Path, 
     resumed = prepare(dataclasses.replace(start, resume_from=str(directory)))
     assert resumed.first_step == 2
     assert not resumed.numerics.channels_last
-    assert resumed.inexact == (
-        "num_threads is 1, and was 7 when the checkpoint was written: the job goes on, but not bit for bit",
-    )
+    assert list(inexact_resume_lines(resumed)) == [
+        "num_threads is 1, but was 7 when the checkpoint was written: the job continues, but not bit for bit",
+    ]
     other = {**start.settings, "projection_dim": 8}
     failed = refused(dataclasses.replace(start, resume_from=str(directory), settings=other))
     assert failed.reason == "CHECKPOINT_INCOMPATIBLE"
@@ -202,7 +197,7 @@ def test_more_labels_than_a_probe_takes_are_told_and_cost_nothing(
     monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
     ready = prepare(start)
     assert ready.probe is None
-    assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in ready.start_log
+    assert ("warning", "no linear probe: it takes at most 3 labels, and these are 4") in start_lines(ready)
 
 
 def test_a_probe_ends_where_labels_that_come_later_are_too_many(
@@ -242,7 +237,7 @@ def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: S
     ready = prepare(dataclasses.replace(start, settings=settings))
     assert ready.resolved()["patch_size"] == 2
     assert "stem" not in ready.resolved(), "it has none"
-    assert ready.start_log[0][1].startswith("backbone vit_tiny, patch_size 2: 64 features, ")
+    assert next(start_lines(ready))[1].startswith("backbone vit_tiny, patch_size 2: 64 features, ")
     card = ready.model_card("job", 4, 2)
     assert (card.backbone, card.backbone_width, card.patch_size, card.stem) == ("vit_tiny", 0.3, 2, "auto")
 
@@ -250,7 +245,7 @@ def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: S
 def test_the_stem_is_chosen_told_and_written_down(start: StartTraining) -> None:
     ready = prepare(dataclasses.replace(start, settings={**start.settings, "stem_relu": False}))
     assert ready.resolved()["stem"] == "small"
-    assert ready.start_log[0][1].startswith("backbone resnet9, stem small: 64 features, ")
+    assert next(start_lines(ready))[1].startswith("backbone resnet9, stem small: 64 features, ")
     assert ready.model_card("job", 4, 2).stem_relu is False
 
 
@@ -288,7 +283,7 @@ def test_a_job_begins_with_the_operators_weights_and_says_which(tmp_path: Path, 
     found = ready.method.encoder.backbone.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in theirs.items())
     sha256 = hashlib.sha256((tmp_path / "weights" / "mine.safetensors").read_bytes()).hexdigest()
-    assert ready.start_log[1] == ("info", f"it begins with mine.safetensors, SHA-256 {sha256}")
+    assert list(start_lines(ready))[1] == ("info", f"it starts with mine.safetensors, SHA-256 {sha256}")
     assert ready.run_json()["initial_weights"] == {"file": "mine.safetensors", "sha256": sha256}
 
 
@@ -303,28 +298,26 @@ def test_a_resumed_job_takes_its_checkpoint_and_still_says_what_it_began_with(
     (tmp_path / "weights" / "mine.safetensors").unlink()
     resumed = prepare(dataclasses.replace(weights, resume_from=str(directory)))
     assert resumed.run_json()["initial_weights"] == ready.run_json()["initial_weights"]
-    assert not any("begins with" in text for _, text in resumed.start_log)
+    assert not any("starts with" in text for _, text in start_lines(resumed))
 
 
 def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
-    weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+    weights: StartTraining,
 ) -> None:
-    monkeypatch.setattr(preparation, "_builder", lambda *_: pytest.fail("decoding began"))
-    failed = refused(dataclasses.replace(weights, settings={**weights.settings, "stem": "imagenet"}))
+    failed = refused(dataclasses.replace(weights, settings={**weights.settings, "stem": "imagenet"}), "starting")
     assert failed.reason == "CONFIG_INVALID"
     assert "of another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
     gone = {**weights.settings, "backbone_weights": "gone.safetensors"}
-    assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone)))
+    assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone), "starting"))
 
 
 def test_weights_that_are_not_finite_are_refused_before_the_images_are_decoded(
-    tmp_path: Path, weights: StartTraining, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weights: StartTraining
 ) -> None:
-    monkeypatch.setattr(preparation, "_builder", lambda *_: pytest.fail("decoding began"))
     theirs = load_file(tmp_path / "weights" / "mine.safetensors")
     theirs["conv1.weight"][3] = torch.nan
     save_file(theirs, tmp_path / "weights" / "mine.safetensors")
-    failed = refused(weights)
+    failed = refused(weights, "starting")
     assert (failed.reason, failed.hint) == (
         "CONFIG_INVALID",
         "Replace the file on the server, and create the job again.",
@@ -360,4 +353,4 @@ def test_a_checkpoint_says_how_float32_was_computed_and_an_older_one_need_not(st
 def test_without_a_file_nothing_is_said_of_one(start: StartTraining) -> None:
     ready = prepare(start)
     assert ready.run_json()["initial_weights"] is None
-    assert not any("begins with" in text for _, text in ready.start_log)
+    assert not any("starts with" in text for _, text in start_lines(ready))

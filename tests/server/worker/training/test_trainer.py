@@ -25,8 +25,6 @@ from manyview_server.messages.training import (
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.channel import EXIT_ORPHANED
-from manyview_server.worker.training import checkpoint_saver
-from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
@@ -234,28 +232,23 @@ def test_a_job_that_had_ended_when_it_was_killed_has_nothing_left_to_do(
 
 @pytest.mark.parametrize(("epochs", "ends_after"), [(2, 2), (50, 3)])
 def test_a_full_disk_is_an_alert_while_training_and_a_failure_in_the_end_or_at_the_third_time(
-    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch, epochs: int, ends_after: int
+    tmp_path: Path, start: StartTraining, epochs: int, ends_after: int
 ) -> None:
-    def write(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint_saver.checkpoint_state, "write", write)
+    (tmp_path / "checkpoints").write_text("a file, in which no checkpoint can be written")
     sent = Sent()
-    trainer = Trainer(sent, changed(start, {"epochs": epochs}, tmp_path))
+    trainer = Trainer(sent, changed(start, {"epochs": epochs}, tmp_path / "checkpoints"))
     with pytest.raises(TrainingFailed) as failed:
         trainer.train()
     assert failed.value.reason == "CHECKPOINT_FAILED"
     assert "resume the job" in failed.value.hint
-    alerts = [message.reason for message in sent.received if type(message).__name__ == "AlertRaised"]
-    assert set(alerts) == {"CHECKPOINT_FAILED"}
-    # A write is known to have failed a moment after it was begun, and at the end it is tried once more.
+    alerts = sent.of(AlertRaised)
+    assert {alert.reason for alert in alerts} == {"CHECKPOINT_FAILED"}
+    # A write is known to have failed a moment after it started, and one more is tried at the end.
     assert ends_after <= len(alerts) <= ends_after + 1
     assert ends_after <= trainer.progress.epoch <= ends_after + 1
 
 
-def test_there_is_a_checkpoint_each_n_steps_and_each_few_minutes(
-    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_there_is_a_checkpoint_each_n_steps_and_each_few_minutes(tmp_path: Path, start: StartTraining) -> None:
     def steps(name: str, **settings: Any) -> list[int]:
         sent = Sent()
         job = changed(start, {"checkpoint_every_epochs": 99, "max_steps": 7, **settings}, tmp_path / name)
@@ -264,8 +257,7 @@ def test_there_is_a_checkpoint_each_n_steps_and_each_few_minutes(
 
     assert steps("steps", checkpoint_every_steps=3) == [3, 6, 7]
     assert steps("neither", checkpoint_every_minutes=0) == [7]
-    monkeypatch.setattr(CheckpointSaver, "minutes_since_last", property(lambda saver: 5.0))
-    assert steps("minutes", checkpoint_every_minutes=5) == list(range(1, 8))
+    assert steps("minutes", checkpoint_every_minutes=1e-9) == list(range(1, 8))
 
 
 def test_an_image_that_kills_its_decoder_leaves_its_name_behind(

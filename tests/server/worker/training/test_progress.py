@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import mmap
+
+import pytest
+
+from manyview_server.worker.training import progress as module
+from manyview_server.worker.training.progress import Progress, rss_bytes
+
+
+def test_the_time_left_is_that_of_the_steps_left_at_the_rate_of_this_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter([100.0, 104.0, 106.0])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(now_s))
+    progress = Progress(step=10, num_steps=20)
+    progress.start_steps()
+    progress.step_done(epoch=1)
+    assert (progress.stage, progress.step, progress.epoch, progress.eta_s) == ("training", 11, 1, 36.0)
+    progress.step_done(epoch=2)
+    assert progress.eta_s == 24.0
+
+
+def test_a_heartbeat_reports_all_of_the_progress() -> None:
+    beat = Progress(stage="decoding", step=1, num_steps=2, epoch=3, num_epochs=4, eta_s=5.0, done=6).heartbeat()
+    assert (beat.stage, beat.step, beat.num_steps, beat.epoch, beat.num_epochs) == ("decoding", 1, 2, 3, 4)
+    assert (beat.eta_s, beat.done) == (5.0, 6)
+    assert beat.rss_bytes > 1e6
+
+
+def test_resident_memory_is_that_of_this_process() -> None:
+    with mmap.mmap(-1, 120_000_000) as held:  # not from an allocator, which may have so much to give
+        before = rss_bytes()
+        for page in range(0, len(held), mmap.PAGESIZE):
+            held[page] = 1
+        assert rss_bytes() - before > 100_000_000
