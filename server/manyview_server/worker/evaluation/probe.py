@@ -1,17 +1,11 @@
-"""The linear probe of a job: a classifier that learns along with the network, without any influence on it.
-
-Shapes: V views that the student saw, B batch, D feature.
-"""
+"""The linear probe of a job: a classifier that learns along with the network, without any influence on it."""
 
 from __future__ import annotations
-
-from torch import Tensor
 
 from manyview_server.learn.evaluation import linear_probe
 from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.step import StepResult
 
 
 def probe_for(
@@ -31,15 +25,3 @@ def probe_for(
         return LinearProbe(method.encoder.feature_dim, num_classes, rate).to(device)
     existing.grow(num_classes)
     return existing
-
-
-def teach(probe: LinearProbe, result: StepResult, labels: Tensor, factor: float) -> None:
-    """Train the probe on the features of all views that a training step made anyway. Never waits for the device.
-
-    Args:
-        labels: (B,) int64, -1 for an image without one.
-        factor: of the peak learning rate.
-    """
-    features = result.representation  # (VB, D)
-    labels = labels.to(features.device, non_blocking=True).repeat(len(features) // len(labels))  # (VB,)
-    probe.learn(features, labels, result.accepted, factor)

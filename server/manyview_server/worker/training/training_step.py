@@ -1,18 +1,19 @@
 """One step of a job: from the images of a batch to an updated method.
 
-Shapes: V views, B batch, o pixels on a side of a view.
+Shapes: V views, B batch, o pixels on a side of a view, D feature.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from manyview_server import failpoints
+from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import Views, blamed
 from manyview_server.learn.schedules import cosine
 from manyview_server.learn.step import StepResult, train_step
 from manyview_server.learn.views import make_views
-from manyview_server.worker.evaluation import probe
 from manyview_server.worker.training.feed import Batch
 from manyview_server.worker.training.prepared_job import PreparedJob
 
@@ -36,7 +37,7 @@ def take_step(job: PreparedJob, batch: Batch, step: int) -> StepResult:
             precision=job.numerics.precision,
         )
     if job.probe is not None:
-        probe.teach(job.probe, result, batch.labels, cosine(step, job.num_steps, 1.0, 0.0))
+        _teach(job.probe, result, batch.labels, cosine(step, job.num_steps, 1.0, 0.0))
     return result
 
 
@@ -53,3 +54,10 @@ def _views(job: PreparedJob, batch: Batch) -> Views:
         dtype=job.numerics.dtype,
         memory_format=job.numerics.memory_format,
     )
+
+
+def _teach(probe: LinearProbe, result: StepResult, labels: Tensor, factor: float) -> None:
+    """Train the probe on the features of all views that the step made anyway, with labels (B,), -1 for none."""
+    features = result.representation  # (VB, D)
+    labels = labels.to(features.device, non_blocking=True).repeat(len(features) // len(labels))  # (VB,)
+    probe.learn(features, labels, result.accepted, factor)
