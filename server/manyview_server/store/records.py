@@ -7,19 +7,17 @@ not yet. States and statuses are the contract's enum names without their prefix 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from manyview_server.store.event_payloads import EventKind, Payload
+from manyview_server.store.job_states import TERMINAL_STATES, Desired, JobState
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 Json = Any
-
-TERMINAL_STATES = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})
-
-# The most characters of a text of an event or of a failure. Workers may send longer ones, but answers that show a page
-# of events must stay far below the largest message.
-MAX_TEXT_CHARACTERS = 8_192
+ImageStatus = Literal["STORED", "UNREADABLE", "REJECTED"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +85,7 @@ class ImageOutcome:
     `image_id` is 0 where rejected. A duplicate names the first copy's key, and its label where that differs.
     """
 
-    outcome: str
+    outcome: Literal["STORED", "DUPLICATE", "REJECTED"]
     image_id: int = 0
     first_key: str = ""
     first_label: str = ""
@@ -106,7 +104,7 @@ class ImageRecord:
     image_id: int
     key: str
     label: str
-    status: str
+    status: ImageStatus
     num_bytes: int
     width: int
     height: int
@@ -188,8 +186,8 @@ class Job:
     num_images: int
     method: str
     settings: dict[str, Json]
-    state: str
-    desired: str
+    state: JobState
+    desired: Desired
     failure: Failure | None
     progress: Progress
     create_time: float
@@ -235,35 +233,31 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """An event to be logged. Payload by kind:
+    """An event before it is logged."""
 
-    "scalars" {name: value}; "state" {"from", "to", "reason", "message"}; "checkpoint" {"step", "directory",
-    "num_bytes"}; "rollback" {"to_step", "superseded_after_sequence"}; "alert" {"reason", "message"};
-    "log" {"level", "text"}; "snapshot" {"num_images", "num_added"}.
-    """
-
-    kind: str
-    payload: dict[str, Json]
+    payload: Payload
     step: int = 0
     epoch: int = 0
     attempt: int = 0
 
+    @property
+    def kind(self) -> EventKind:
+        """The kind of the payload."""
+        return self.payload.kind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A logged event: durable before anyone sees it. `sequence` is contiguous from 1 within its job."""
+    """A logged event, durable before anyone sees it. `sequence` is contiguous from 1 within its job."""
 
     sequence: int
     time: float
     attempt: int
     step: int
     epoch: int
-    kind: str
-    payload: dict[str, Json]
+    payload: Payload
 
-
-def shortened(value: Json) -> Json:
-    """Return a text cut to `MAX_TEXT_CHARACTERS`, or any other value as it is."""
-    if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS:
-        return value[: MAX_TEXT_CHARACTERS - 1] + "…"
-    return value
+    @property
+    def kind(self) -> EventKind:
+        """The kind of the payload."""
+        return self.payload.kind

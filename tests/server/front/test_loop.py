@@ -30,6 +30,7 @@ from manyview_server.front.jobs import metrics, previews
 from manyview_server.front.loop_watchdog import LoopWatchdog
 from manyview_server.front.models import service as model_service
 from manyview_server.messages.preview import PreviewDone, PreviewedImage, PreviewedView, PreviewImages
+from manyview_server.store.event_payloads import Log, Scalars
 from manyview_server.store.records import CheckedImage, NewEvent
 from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue, Device, Method
 
@@ -131,8 +132,8 @@ async def filled(front: Any, offered: Catalogue) -> World:
         await store.jobs.create(f"j{number}", "shirts", "m0", settings, "1")
     await store.jobs.transition("j0", {"QUEUED"}, "FAILED", reason="INTERNAL", message="m" * 1000)
     values = {"loss": 1.0, **{f"knn_top1_{n}": n / 100 for n in range(40)}}
-    scalars = [NewEvent(kind="scalars", payload=values, step=step) for step in range(NUM_EVENTS)]
-    lines = [NewEvent(kind="log", payload={"level": "info", "text": "l" * 500}) for _ in range(NUM_LINES)]
+    scalars = [NewEvent(payload=Scalars(values=values), step=step) for step in range(NUM_EVENTS)]
+    lines = [NewEvent(payload=Log(level="info", text="l" * 500)) for _ in range(NUM_LINES)]
     await store.events.append("j0", scalars)
     await store.events.flush("j0")
     await store.events.append("j0", lines)

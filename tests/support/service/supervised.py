@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from manyview_server.store.event_payloads import Alert, Rollback, Scalars, StateChange
 from manyview_server.store.records import Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers.attempt import Patience
@@ -35,13 +36,19 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def history(store: Store, name: str) -> list[tuple[str, str]]:
     """State changes as (to, reason), other events but scalars as (kind, reason or step)."""
-    found = []
+    found: list[tuple[str, str]] = []
     for event in await store.events.read(name, 0, 10_000):
-        if event.kind == "state":
-            found.append((event.payload["to"], event.payload["reason"]))
-        elif event.kind != "scalars":
-            told = event.payload
-            found.append((event.kind, str(told.get("reason", told.get("to_step", event.step)))))
+        match event.payload:
+            case Scalars():
+                pass
+            case StateChange(to_state=state, reason=reason):
+                found.append((state, reason))
+            case Alert(reason=reason):
+                found.append((event.kind, reason))
+            case Rollback(to_step=step):
+                found.append((event.kind, str(step)))
+            case _:
+                found.append((event.kind, str(event.step)))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
@@ -12,6 +12,15 @@ from google.protobuf.struct_pb2 import Struct, Value
 from manyview.v1 import metrics_service_pb2, train_job_service_pb2, types_pb2
 from manyview_server.front.convert.dataset_messages import timestamp
 from manyview_server.front.rpc.resource_names import invalid
+from manyview_server.store.event_payloads import (
+    Alert,
+    CheckpointSaved,
+    Log,
+    Rollback,
+    Scalars,
+    SnapshotAdopted,
+    StateChange,
+)
 from manyview_server.store.records import Event, Job
 
 
@@ -116,47 +125,52 @@ def event(train_job_id: str, record: Event) -> metrics_service_pb2.MetricsEvent:
 
 
 def _fill_payload(message: metrics_service_pb2.MetricsEvent, train_job_id: str, record: Event) -> None:
-    payload = record.payload
-    match record.kind:
-        case "scalars":
-            message.scalars.values.update(payload)
-        case "state":
+    match record.payload:
+        case Scalars(values=values):
+            message.scalars.values.update(values)
+        case StateChange() as change:
             # `from` is a keyword of Python, so the field cannot be set as an attribute.
-            change = {"from": state(payload["from"]), "to": state(payload["to"])}
-            json_format.ParseDict(change, message.state_change)
-            message.state_change.reason = payload["reason"]
-            message.state_change.message = payload["message"]
-        case "checkpoint":
-            message.checkpoint.name = checkpoint_name(train_job_id, payload["step"])
-            message.checkpoint.num_bytes = payload["num_bytes"]
-        case "rollback":
-            message.rollback.to_step = payload["to_step"]
-            message.rollback.superseded_after_sequence = payload["superseded_after_sequence"]
-        case "alert":
-            message.alert.reason = payload["reason"]
-            message.alert.message = payload["message"]
-        case "log":
+            states = {"from": state(change.from_state), "to": state(change.to_state)}
+            json_format.ParseDict(states, message.state_change)
+            message.state_change.reason = change.reason
+            message.state_change.message = change.message
+        case CheckpointSaved(step=step, num_bytes=num_bytes):
+            message.checkpoint.name = checkpoint_name(train_job_id, step)
+            message.checkpoint.num_bytes = num_bytes
+        case Rollback() as rollback:
+            message.rollback.to_step = rollback.to_step
+            message.rollback.superseded_after_sequence = rollback.superseded_after_sequence
+        case Alert(reason=reason, message=text):
+            message.alert.reason = reason
+            message.alert.message = text
+        case Log():
             message.log.CopyFrom(log_text(record))
-        case "snapshot":
-            message.snapshot.num_images = payload["num_images"]
-            message.snapshot.num_added = payload["num_added"]
+        case SnapshotAdopted(num_images=num_images, num_added=num_added):
+            message.snapshot.num_images = num_images
+            message.snapshot.num_added = num_added
+        case unknown:
+            assert_never(unknown)
 
 
 def log_text(record: Event) -> types_pb2.Log:
     """Return the log line of a log event or an alert."""
-    if record.kind == "alert":
-        text = f"{record.payload['reason']}: {record.payload['message']}"
-        return types_pb2.Log(level=types_pb2.Log.LEVEL_WARNING, text=text)
-    return types_pb2.Log(level=f"LEVEL_{record.payload['level'].upper()}", text=record.payload["text"])
+    match record.payload:
+        case Alert(reason=reason, message=message):
+            return types_pb2.Log(level=types_pb2.Log.LEVEL_WARNING, text=f"{reason}: {message}")
+        case Log(level=level, text=text):
+            return types_pb2.Log(level=f"LEVEL_{level.upper()}", text=text)
+        case _:
+            raise ValueError(f"a {record.kind} event has no line")
 
 
 def metrics_row(record: Event) -> metrics_service_pb2.MetricsRow:
     """Convert a scalars event to a row of the table."""
+    assert isinstance(record.payload, Scalars)
     return metrics_service_pb2.MetricsRow(
         sequence=record.sequence,
         time=timestamp(record.time),
         attempt=record.attempt,
         step=record.step,
         epoch=record.epoch,
-        values=record.payload,
+        values=record.payload.values,
     )

@@ -18,7 +18,9 @@ from manyview_server.front.rpc import page_tokens
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.front.rpc.pages import fitting
-from manyview_server.store.records import TERMINAL_STATES, Event
+from manyview_server.store.event_payloads import StateChange
+from manyview_server.store.job_states import TERMINAL_STATES
+from manyview_server.store.records import Event
 from manyview_server.store.store import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,7 +58,8 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
             while True:
                 events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
                 # The log tells of later states itself: hundreds of subscribers need not ask the database each time.
-                state = next((e.payload["to"] for e in events[::-1] if e.kind == "state" and e.sequence > known), state)
+                changes = [e.payload for e in events if isinstance(e.payload, StateChange) and e.sequence > known]
+                state = changes[-1].to_state if changes else state
                 for message in pages(job_id, events, kinds):
                     cursor = message.cursor
                     yield message

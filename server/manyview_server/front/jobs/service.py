@@ -22,8 +22,10 @@ from manyview_server.front.rpc import page_tokens, pages
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.front.rpc.idempotency import once
+from manyview_server.store.event_payloads import StateChange
+from manyview_server.store.job_states import TERMINAL_STATES
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME, Verb
-from manyview_server.store.records import TERMINAL_STATES, Event, Job
+from manyview_server.store.records import Event, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 
@@ -167,7 +169,8 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         said = clock()
         while request.follow:
             events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
-            state = next((event.payload["to"] for event in reversed(events) if event.kind == "state"), state)
+            changes = [event.payload for event in events if isinstance(event.payload, StateChange)]
+            state = changes[-1].to_state if changes else state
             for message in _messages([e for e in events if e.kind in LOGGED], self._page_bytes):
                 yield message
                 said = clock()

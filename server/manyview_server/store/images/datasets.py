@@ -21,7 +21,8 @@ from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.images.image_rows import ImagePage, find, image_at, images_page
 from manyview_server.store.images.shard_writers import ShardWriters
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
-from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef, Snapshot, shortened
+from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef, Snapshot
+from manyview_server.store.text_limit import shortened
 
 COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_labelled, num_rejected, num_unreadable"
 # A page, and the token of the next one: "" where there is none.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from manyview_server.errors import NotFound
-from manyview_server.store.records import Event, NewEvent, shortened
+from manyview_server.store.event_payloads import PAYLOADS, Payload, Rollback, Scalars, from_json, to_json
+from manyview_server.store.records import Event, NewEvent
+from manyview_server.store.text_limit import shortened
 
 COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
 
@@ -52,50 +55,44 @@ def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) 
             attempt=new.attempt,
             step=new.step,
             epoch=new.epoch,
-            kind=new.kind,
-            payload={name: shortened(value) for name, value in new.payload.items()},
+            payload=_with_short_texts(new.payload),
         )
         for sequence, (at, (_, new)) in enumerate(zip(times, pending, strict=True), start=last + 1)
     ]
     connection.executemany(
         "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(pk, e.sequence, e.time, e.attempt, e.step, e.epoch, e.kind, json.dumps(e.payload)) for e in events],
+        [(pk, e.sequence, e.time, e.attempt, e.step, e.epoch, e.kind, json.dumps(to_json(e.payload))) for e in events],
     )
     connection.execute("UPDATE job SET last_sequence = ? WHERE pk = ?", (last + len(events), pk))
     return events
 
 
+def _with_short_texts(payload: Payload) -> Payload:
+    return from_json(type(payload), {name: shortened(value) for name, value in to_json(payload).items()})
+
+
 def event_of(row: tuple[int, float, int, int, int, str, str]) -> Event:
     """The event of a row of `COLUMNS`."""
     sequence, at, attempt, step, epoch, kind, payload = row
-    return Event(
-        sequence=sequence, time=at, attempt=attempt, step=step, epoch=epoch, kind=kind, payload=json.loads(payload)
-    )
+    typed = from_json(PAYLOADS[kind], json.loads(payload))
+    return Event(sequence=sequence, time=at, attempt=attempt, step=step, epoch=epoch, payload=typed)
 
 
 def only(event: Event, names: frozenset[str]) -> Event | None:
     """Scalars with these names alone, no names meaning all; None where it has none of them."""
     if not names:
         return event
-    values = {name: value for name, value in event.payload.items() if name in names}
-    if not values:
-        return None
-    return Event(
-        sequence=event.sequence,
-        time=event.time,
-        attempt=event.attempt,
-        step=event.step,
-        epoch=event.epoch,
-        kind=event.kind,
-        payload=values,
-    )
+    assert isinstance(event.payload, Scalars)
+    values = {name: value for name, value in event.payload.values.items() if name in names}
+    return replace(event, payload=Scalars(values=values)) if values else None
 
 
 def superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]:
     """Ranges of sequences, both ends excluded, whose scalars no longer count."""
     sql = f"SELECT sequence, payload FROM {RARE} AND job = ? AND kind = 'rollback' ORDER BY sequence"
     rows = connection.execute(sql, (pk,)).fetchall()
-    return [(json.loads(payload)["superseded_after_sequence"], sequence) for sequence, payload in rows]
+    rollbacks = ((from_json(Rollback, json.loads(payload)), sequence) for sequence, payload in rows)
+    return [(rollback.superseded_after_sequence, sequence) for rollback, sequence in rollbacks]
 
 
 def last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
 from manyview_server.store.database.database import Database
+from manyview_server.store.event_payloads import Rollback
 from manyview_server.store.jobs.event_rows import (
     COLUMNS,
     RARE,
@@ -195,8 +196,8 @@ class EventLog:
         """Log that a new attempt goes on from `to_step`, 0 for the beginning: later scalars no longer count."""
 
         def change(connection: sqlite3.Connection, pk: int) -> tuple[None, list[NewEvent]]:
-            payload = {"to_step": to_step, "superseded_after_sequence": last_kept(connection, pk, to_step)}
-            return None, [NewEvent(kind="rollback", payload=payload, step=to_step, attempt=attempt)]
+            rollback = Rollback(to_step=to_step, superseded_after_sequence=last_kept(connection, pk, to_step))
+            return None, [NewEvent(payload=rollback, step=to_step, attempt=attempt)]
 
         def newest(connection: sqlite3.Connection) -> Event:
             sql = f"SELECT {COLUMNS} FROM {RARE} AND job = ? AND kind = 'rollback' ORDER BY sequence DESC LIMIT 1"

@@ -1,4 +1,4 @@
-"""A job's row: its record, and the graph of its states."""
+"""The row of a job in the database."""
 
 from __future__ import annotations
 
@@ -9,21 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from manyview_server.errors import Aborted
-from manyview_server.store.records import TERMINAL_STATES, Failure, Job, NewEvent, Progress, shortened
-
-# Where each state may lead. A job that is being paused or cancelled may still end by itself first.
-NEXT_STATES: Mapping[str, frozenset[str]] = {
-    "QUEUED": frozenset({"STARTING", "PAUSED", "CANCELLED", "FAILED"}),
-    "STARTING": frozenset({"RUNNING", "RECOVERING", "PAUSING", "CANCELLING", "FAILED"}),
-    "RUNNING": frozenset({"RECOVERING", "PAUSING", "CANCELLING", "SUCCEEDED", "FAILED"}),
-    "RECOVERING": frozenset({"STARTING", "PAUSING", "CANCELLING", "FAILED"}),
-    "PAUSING": frozenset({"PAUSED", "CANCELLING", "SUCCEEDED", "FAILED"}),
-    "PAUSED": frozenset({"QUEUED", "CANCELLED"}),
-    "CANCELLING": frozenset({"CANCELLED", "SUCCEEDED", "FAILED"}),
-    "CANCELLED": frozenset(),
-    "SUCCEEDED": frozenset(),
-    "FAILED": frozenset(),
-}
+from manyview_server.store.event_payloads import StateChange
+from manyview_server.store.job_states import NEXT_STATES, TERMINAL_STATES, JobState
+from manyview_server.store.records import Failure, Job, NewEvent, Progress
+from manyview_server.store.text_limit import shortened
 
 # As in `Job`, but for what `job_of` makes of its own.
 PLAIN_COLUMNS = (
@@ -64,7 +53,7 @@ def save_progress(connection: sqlite3.Connection, pk: int, progress: Progress | 
         connection.execute("UPDATE job SET progress = ? WHERE pk = ?", (json.dumps(asdict(progress)), pk))
 
 
-def check_expected(job: Job, expected: Collection[str], to: str) -> None:
+def check_expected(job: Job, expected: Collection[JobState], to: JobState) -> None:
     """Raises Aborted STATE_CONFLICT where the job is not in one of the states that the caller saw it in."""
     if job.state not in expected:
         message = f"train job {job.train_job_id!r} is {job.state}, not {' or '.join(sorted(expected))}"
@@ -74,7 +63,7 @@ def check_expected(job: Job, expected: Collection[str], to: str) -> None:
 
 
 def move(
-    connection: sqlite3.Connection, pk: int, job: Job, to: str, now: float, failure: Failure, attempt: int | None
+    connection: sqlite3.Connection, pk: int, job: Job, to: JobState, now: float, failure: Failure, attempt: int | None
 ) -> NewEvent:
     """Write the new state; returns the event that tells of it."""
     attempt = job.attempt if attempt is None else attempt
@@ -85,6 +74,5 @@ def move(
     text = json.dumps(texts) if to == "FAILED" else ""
     sql = "UPDATE job SET state = ?, failure = ?, attempt = ?, start_time = ?, end_time = ? WHERE pk = ?"
     connection.execute(sql, (to, text, attempt, start_time, end_time, pk))
-    payload = {"from": job.state, "to": to, "reason": failure.reason, "message": failure.message}
-    step, epoch = job.progress.step, job.progress.epoch
-    return NewEvent(kind="state", payload=payload, step=step, epoch=epoch, attempt=attempt)
+    change = StateChange(from_state=job.state, to_state=to, reason=failure.reason, message=failure.message)
+    return NewEvent(payload=change, step=job.progress.step, epoch=job.progress.epoch, attempt=attempt)

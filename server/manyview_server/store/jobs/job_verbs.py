@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from manyview_server.errors import FailedPrecondition
+from manyview_server.store.job_states import Desired, JobState
 from manyview_server.store.records import Job
 
-HOLDS_DEVICE = ("STARTING", "RUNNING", "RECOVERING")
+HOLDS_DEVICE: tuple[JobState, ...] = ("STARTING", "RUNNING", "RECOVERING")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
     """A wish. `leads`: from each state in which it may be uttered to the one that follows, perhaps the same."""
 
-    desired: str
+    desired: Desired
     reason: str
-    leads: Mapping[str, str]
+    leads: Mapping[JobState, JobState]
 
-    def lead(self, job: Job) -> str:
+    def lead(self, job: Job) -> JobState:
         """The state that follows. Raises FailedPrecondition STATE_CONFLICT where it is too late."""
         if job.state not in self.leads:
             message = f"train job {job.train_job_id!r} is {job.state} already"

@@ -26,7 +26,9 @@ from manyview_server.store.database.database import Database, translated_file
 from manyview_server.store.deletions import Trash
 from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.embeddings.cache import tables_of_job
+from manyview_server.store.event_payloads import CheckpointSaved, Log, SnapshotAdopted, StateChange, from_json
 from manyview_server.store.images.datasets import dataset_pk, read_dataset
+from manyview_server.store.job_states import JobState
 from manyview_server.store.jobs import checkpoint_rows, checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 from manyview_server.store.jobs.event_rows import RARE, insert, job_pk
@@ -128,12 +130,12 @@ class JobStore:
         sql = f"INSERT INTO job ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
         pk = connection.execute(sql, tuple(row.values())).lastrowid
         assert pk is not None
-        events = [NewEvent(kind="state", payload={"from": "", "to": "QUEUED", "reason": "", "message": ""})]
+        events = [NewEvent(payload=StateChange(from_state="", to_state="QUEUED"))]
         if first:
             checkpoint_rows.add(connection, pk, first)
             save_progress(connection, pk, Progress(step=first.step, epoch=first.epoch))
             text = f"goes on from {row['continued_from']}"
-            events.append(NewEvent(kind="log", payload={"level": "info", "text": text}, step=first.step))
+            events.append(NewEvent(payload=Log(level="info", text=text), step=first.step))
         insert(connection, pk, [(now, event) for event in events])
         return read_job(connection, pk, {})
 
@@ -201,8 +203,8 @@ class JobStore:
     async def transition(
         self,
         train_job_id: str,
-        expected: Collection[str],
-        to: str,
+        expected: Collection[JobState],
+        to: JobState,
         *,
         reason: str = "",
         message: str = "",
@@ -247,9 +249,9 @@ class JobStore:
         def change(connection: sqlite3.Connection, pk: int) -> tuple[Job, list[NewEvent]]:
             sql = "UPDATE job SET num_images = max(num_images, ?) WHERE pk = ?"
             connection.execute(sql, (adoption.num_images, pk))
-            payload = {"num_images": adoption.num_images, "num_added": num_added}
-            place = {"step": adoption.step, "epoch": adoption.epoch, "attempt": attempt}
-            return read_job(connection, pk, self._progress), [NewEvent(kind="snapshot", payload=payload, **place)]
+            payload = SnapshotAdopted(num_images=adoption.num_images, num_added=num_added)
+            event = NewEvent(payload=payload, step=adoption.step, epoch=adoption.epoch, attempt=attempt)
+            return read_job(connection, pk, self._progress), [event]
 
         return await self._events.record(train_job_id, change)
 
@@ -261,10 +263,8 @@ class JobStore:
 
         def run(connection: sqlite3.Connection) -> Adoptions:
             rows = connection.execute(sql, (job_pk(connection, train_job_id), from_step))
-            return [
-                Adoption(step=step, epoch=epoch, num_images=json.loads(payload)["num_images"])
-                for step, epoch, payload in rows
-            ]
+            adopted = ((step, epoch, from_json(SnapshotAdopted, json.loads(text))) for step, epoch, text in rows)
+            return [Adoption(step=step, epoch=epoch, num_images=payload.num_images) for step, epoch, payload in adopted]
 
         return await self._database.read(run)
 
@@ -311,8 +311,8 @@ class JobStore:
             if old:
                 uid = read_job(connection, pk, {}).uid
                 self._trash.put(connection, self.checkpoint_directory(uid) / old)
-            payload = {"step": step, "directory": name, "num_bytes": num_bytes}
-            event = NewEvent(kind="checkpoint", payload=payload, step=step, epoch=epoch, attempt=attempt)
+            saved = CheckpointSaved(step=step, directory=name, num_bytes=num_bytes)
+            event = NewEvent(payload=saved, step=step, epoch=epoch, attempt=attempt)
             added = checkpoint_rows.find(connection, self._jobs_dir, pk, train_job_id, step)
             return (added, old), [event]
 

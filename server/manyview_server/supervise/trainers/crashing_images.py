@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 
 from manyview_server.link.decode_notes import ALONE, CRASHED, QUARANTINE, TOO_SLOW
+from manyview_server.store.event_payloads import Alert
 from manyview_server.store.records import Job, NewEvent
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers.attempt import Ending
@@ -48,8 +49,8 @@ class PoisonHunt:
         if not await self._store.datasets.mark_unreadable(job.dataset_uid, image_id, reason, QUARANTINE[reason]):
             return False
         message = f"image {image_id:016x} is left out from now on: {QUARANTINE[reason]}"
-        alert = NewEvent(kind="alert", payload={"reason": "IMAGE_QUARANTINED", "message": message}, attempt=job.attempt)
-        await self._store.events.append(job.train_job_id, [alert])
+        alert = Alert(reason="IMAGE_QUARANTINED", message=message)
+        await self._store.events.append(job.train_job_id, [NewEvent(payload=alert, attempt=job.attempt)])
         known = {"train_job": job.train_job_id, "image": f"{image_id:016x}", "reason": reason}
         log.error("an image is quarantined", extra=known)
         return True

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import Adoption, ImagesAdded
+from manyview_server.store.event_payloads import Alert
 from manyview_server.store.records import Checkpoint, Job, NewEvent
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers import snapshot_limit
@@ -64,5 +65,5 @@ async def tell(store: Store, job: Job, send: Callable[[Message], Awaitable[bool]
 
 async def _say_that_it_is_full(store: Store, job: Job, held: int) -> None:
     message = f"{snapshot_limit.words(held)}: the job keeps training on the first {snapshot_limit.MAX_IMAGES:,}"
-    payload = {"reason": snapshot_limit.DATASET_TOO_LARGE, "message": message}
-    await store.events.append(job.train_job_id, [NewEvent(kind="alert", payload=payload, attempt=job.attempt)])
+    alert = Alert(reason=snapshot_limit.DATASET_TOO_LARGE, message=message)
+    await store.events.append(job.train_job_id, [NewEvent(payload=alert, attempt=job.attempt)])

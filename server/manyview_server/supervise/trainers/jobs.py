@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from manyview_server.errors import Aborted, FailedPrecondition
 from manyview_server.link.decode_notes import CRASHED, TOO_SLOW
 from manyview_server.messages.training import StartTraining
+from manyview_server.store.event_payloads import Alert
+from manyview_server.store.job_states import JobState
 from manyview_server.store.jobs.job_verbs import PAUSE
 from manyview_server.store.records import Checkpoint, Failure, Job, NewEvent
 from manyview_server.store.store import Store
@@ -42,10 +44,10 @@ TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
 CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
 LOST = Failure(reason="TRAINER_LOST", message="the server was restarted, or lost sight of the trainer")
 NO_REASON = Failure(reason="", message="")
-LOST_STATES = {"STARTING", "RUNNING"}
-WAITING_STATES = {"QUEUED", "RECOVERING"}
+LOST_STATES: Set[JobState] = {"STARTING", "RUNNING"}
+WAITING_STATES: Set[JobState] = {"QUEUED", "RECOVERING"}
 # Where a job goes that was asked to stop, once no trainer of it is left.
-STOPPED = {"PAUSING": "PAUSED", "CANCELLING": "CANCELLED"}
+STOPPED: Mapping[JobState, JobState] = {"PAUSING": "PAUSED", "CANCELLING": "CANCELLED"}
 
 
 @dataclass(slots=True, eq=False)
@@ -226,9 +228,9 @@ class JobSupervisor:
             return Ending(outcome="failed", reason="CHECKPOINT_CORRUPT", message=message, hint=hint)
         for checkpoint in corrupt:
             message = f"the checkpoint of step {checkpoint.step} is not what its manifest says: it is set aside"
-            payload = {"reason": "CHECKPOINT_CORRUPT", "message": message}
-            alert = NewEvent(kind="alert", payload=payload, step=checkpoint.step, attempt=job.attempt)
-            await self._store.events.append(job.train_job_id, [alert])
+            alert = Alert(reason="CHECKPOINT_CORRUPT", message=message)
+            event = NewEvent(payload=alert, step=checkpoint.step, attempt=job.attempt)
+            await self._store.events.append(job.train_job_id, [event])
             await jobs.set_checkpoint_aside(job.train_job_id, checkpoint.step)
         return good
 
@@ -296,8 +298,8 @@ class JobSupervisor:
     async def _move(
         self,
         job: Job,
-        expected: set[str],
-        to: str,
+        expected: Set[JobState],
+        to: JobState,
         why: Failure = NO_REASON,
         *,
         attempt: int | None = None,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from manyview_server.configuration.shorthand import merged
 from manyview_server.errors import Aborted
@@ -24,7 +25,8 @@ from manyview_server.messages.training import (
     TrainingEnded,
     TrainingStarted,
 )
-from manyview_server.store.records import Job, Json, NewEvent, Progress
+from manyview_server.store.event_payloads import Alert, Level, Log, Payload, Scalars
+from manyview_server.store.records import Job, NewEvent, Progress
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers.retention import superfluous
 from manyview_server.system import awake_time
@@ -105,12 +107,12 @@ class TrainerReports:
                 self._progress(message)
             case ScalarsLogged():
                 self._reached(message)
-                await self._log("scalars", dict(message.values), message.step, message.epoch)
+                await self._log(Scalars(values=message.values), message.step, message.epoch)
             case LogWritten():
-                await self._log("log", {"level": message.level, "text": message.text}, message.step, message.epoch)
+                await self._log(Log(level=cast(Level, message.level), text=message.text), message.step, message.epoch)
             case AlertRaised():
-                payload = {"reason": message.reason, "message": message.message}
-                await self._log("alert", payload, message.step, message.epoch)
+                alert = Alert(reason=message.reason, message=message.message)
+                await self._log(alert, message.step, message.epoch)
             case SnapshotAdopted():
                 adoption = Adoption(step=message.step, epoch=message.epoch, num_images=message.num_images)
                 added = {"num_added": message.num_added, "attempt": self._job.attempt}
@@ -178,6 +180,6 @@ class TrainerReports:
         for checkpoint in superfluous(await jobs.checkpoints(job_id)):
             await jobs.drop_checkpoint(job_id, checkpoint.step)
 
-    async def _log(self, kind: str, payload: dict[str, Json], step: int, epoch: int) -> None:
-        event = NewEvent(kind=kind, payload=payload, step=step, epoch=epoch, attempt=self._job.attempt)
+    async def _log(self, payload: Payload, step: int, epoch: int) -> None:
+        event = NewEvent(payload=payload, step=step, epoch=epoch, attempt=self._job.attempt)
         await self._store.events.append(self._job.train_job_id, [event])

@@ -12,6 +12,7 @@ from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import types_pb2
 from manyview_server.front.jobs.metrics import PAGE_BYTES, pages, thinned
 from manyview_server.front.rpc import page_tokens
+from manyview_server.store.event_payloads import Alert, CheckpointSaved, Log, Payload, Rollback, Scalars
 from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.records import Event, NewEvent
 
@@ -27,13 +28,13 @@ async def job(front: Any) -> str:
 
 
 async def log_scalars(front: Any, *steps: int) -> None:
-    events = [NewEvent(kind="scalars", step=s, attempt=1, payload={"loss": float(s), "lr": 0.1}) for s in steps]
+    events = [NewEvent(payload=Scalars(values={"loss": float(s), "lr": 0.1}), step=s, attempt=1) for s in steps]
     await front.store.events.append("j", events)
     await front.store.events.flush("j")
 
 
 async def log_line(front: Any, text: str) -> None:
-    await front.store.events.append("j", [NewEvent(kind="log", payload={"level": "info", "text": text})])
+    await front.store.events.append("j", [NewEvent(payload=Log(level="info", text=text))])
 
 
 async def succeed(front: Any) -> None:
@@ -74,14 +75,14 @@ async def test_replay_gives_every_event_once_and_says_that_it_caught_up(front: A
 
 
 async def test_every_kind_of_event_carries_its_payload(front: Any, job: str) -> None:
-    payloads = {
-        "scalars": {"loss": 1.5},
-        "checkpoint": {"step": 7, "directory": "/secret/path", "num_bytes": 9},
-        "alert": {"reason": "RESUME_NOT_EXACT", "message": "m"},
-        "log": {"level": "warning", "text": "t"},
-        "rollback": {"to_step": 3, "superseded_after_sequence": 2},
-    }
-    await front.store.events.append("j", [NewEvent(kind=kind, payload=p, step=4) for kind, p in payloads.items()])
+    payloads: list[Payload] = [
+        Scalars(values={"loss": 1.5}),
+        CheckpointSaved(step=7, directory="/secret/path", num_bytes=9),
+        Alert(reason="RESUME_NOT_EXACT", message="m"),
+        Log(level="warning", text="t"),
+        Rollback(to_step=3, superseded_after_sequence=2),
+    ]
+    await front.store.events.append("j", [NewEvent(payload=payload, step=4) for payload in payloads])
     await front.store.events.flush("j")
     await front.store.jobs.transition("j", {"QUEUED"}, "STARTING")
     responses = await replayed(front)
@@ -250,9 +251,8 @@ async def test_a_thinned_table_keeps_its_ends(front: Any, job: str) -> None:
 
 
 def event(step: int, text: str = "") -> Event:
-    payload: dict[str, Any] = {"level": "info", "text": text} if text else {"loss": 1.0}
-    kind = "log" if text else "scalars"
-    return Event(sequence=step, time=1.0, attempt=1, step=step, epoch=0, kind=kind, payload=payload)
+    payload = Log(level="info", text=text) if text else Scalars(values={"loss": 1.0})
+    return Event(sequence=step, time=1.0, attempt=1, step=step, epoch=0, payload=payload)
 
 
 def test_thinning_is_even_over_steps_not_over_rows() -> None:

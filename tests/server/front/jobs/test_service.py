@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from manyview.v1 import metrics_service_pb2, types_pb2
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.front.convert import job_messages
+from manyview_server.store.event_payloads import Alert, Log, Scalars, SnapshotAdopted
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.records import NewEvent, Progress
@@ -214,7 +215,7 @@ async def test_methods_come_with_their_schema(front: Any) -> None:
 
 
 async def log_lines(front: Any, *texts: str) -> None:
-    lines = [NewEvent(kind="log", payload={"level": "error", "text": text}) for text in texts]
+    lines = [NewEvent(payload=Log(level="error", text=text)) for text in texts]
     await front.store.events.append("j", lines)
 
 
@@ -243,7 +244,7 @@ async def test_a_followed_log_without_lines_has_heartbeats_though_scalars_are_lo
 
     async def trains() -> None:
         for step in range(10_000):
-            await front.store.events.append("j", [NewEvent(kind="scalars", payload={"loss": 1.0}, step=step)])
+            await front.store.events.append("j", [NewEvent(payload=Scalars(values={"loss": 1.0}), step=step)])
             await asyncio.sleep(0.02)
 
     following = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", follow=True))
@@ -261,7 +262,7 @@ async def test_a_followed_log_without_lines_has_heartbeats_though_scalars_are_lo
 
 async def test_an_alert_is_a_warning_in_the_log(front: Any, dataset: str) -> None:
     await create(front)
-    alert = NewEvent(kind="alert", payload={"reason": "COLLAPSE", "message": "std 0.01"})
+    alert = NewEvent(payload=Alert(reason="COLLAPSE", message="std 0.01"))
     await front.store.events.append("j", [alert])
     following = front.jobs.TailLogs(pb.TailLogsRequest(train_job="trainJobs/j", follow=True))
     await following.read()
@@ -295,7 +296,7 @@ async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_i
     assert not (await create(front, "static")).HasField("follow")
     clone = await create(front, "clone", dataset="", method="", clone_from="trainJobs/j")
     assert not clone.HasField("follow"), "to follow is said anew for each job"
-    event = NewEvent(kind="snapshot", payload={"num_images": 50, "num_added": 10}, step=7)
+    event = NewEvent(payload=SnapshotAdopted(num_images=50, num_added=10), step=7)
     await front.store.events.append("j", [event])
     (stored,) = [event for event in await front.store.events.read("j", 0, 10) if event.kind == "snapshot"]
     told = job_messages.event("j", stored)

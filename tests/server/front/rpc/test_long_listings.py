@@ -18,6 +18,7 @@ from manyview.v1 import model_service_pb2 as mo
 from manyview.v1 import train_job_service_pb2 as tj
 from manyview_server.front.models import service
 from manyview_server.front.rpc import pages
+from manyview_server.store.event_payloads import Log, Scalars
 from manyview_server.store.records import CheckedImage, NewEvent
 
 MESSAGE_BYTES = 4 << 20
@@ -99,8 +100,9 @@ async def test_images_with_long_keys_come_in_pages_that_fit(front: Any) -> None:
 async def test_rows_with_many_scalars_come_in_pages_that_fit(front: Any) -> None:
     await front.store.datasets.create("shirts")
     await front.store.jobs.create("j", "shirts", "simclr", {}, "1")
-    values = {f"a_scalar_with_a_long_name_{number}": float(number) for number in range(300)}
-    await front.store.events.append("j", [NewEvent(kind="scalars", payload=values, step=step) for step in range(900)])
+    many = {f"a_scalar_with_a_long_name_{number}": float(number) for number in range(300)}
+    scalars = Scalars(values=many)
+    await front.store.events.append("j", [NewEvent(payload=scalars, step=step) for step in range(900)])
     await front.store.events.flush("j")
     for max_rows in (0, 800):
         request = ms.QueryMetricsRequest(train_job="trainJobs/j", page_size=10_000, max_rows=max_rows)
@@ -121,8 +123,8 @@ async def test_rows_with_many_scalars_come_in_pages_that_fit(front: Any) -> None
 async def test_lines_that_are_too_long_are_cut_and_come_in_messages_that_fit(front: Any) -> None:
     await front.store.datasets.create("shirts")
     await front.store.jobs.create("j", "shirts", "simclr", {}, "1")
-    long = {"level": "info", "text": "x" * 1_000_000}
-    await front.store.events.append("j", [NewEvent(kind="log", payload=long, step=step) for step in range(300)])
+    long = Log(level="info", text="x" * 1_000_000)
+    await front.store.events.append("j", [NewEvent(payload=long, step=step) for step in range(300)])
     call = front.jobs.TailLogs(tj.TailLogsRequest(train_job="trainJobs/j", num_lines=1000))
     messages = [message async for message in call]
     assert max(message.ByteSize() for message in messages) < MESSAGE_BYTES

@@ -7,9 +7,11 @@ import pytest
 
 from manyview_server.errors import NotFound
 from manyview_server.store.database.schema import MIGRATIONS
+from manyview_server.store.event_payloads import Log, Scalars
 from manyview_server.store.jobs import event_rows, events
 from manyview_server.store.jobs.event_rows import COLUMNS, event_of, insert, job_pk, only, trim
-from manyview_server.store.records import MAX_TEXT_CHARACTERS, Event, NewEvent
+from manyview_server.store.records import Event, NewEvent
+from manyview_server.store.text_limit import MAX_TEXT_CHARACTERS
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 
 def lines(count: int) -> list[tuple[float, NewEvent]]:
-    return [(float(n), NewEvent(kind="log", payload={"level": "info", "text": str(n)}, step=n)) for n in range(count)]
+    return [(float(n), NewEvent(payload=Log(level="info", text=str(n)), step=n)) for n in range(count)]
 
 
 def test_events_continue_the_sequence_and_read_back_as_they_were_written(connection: sqlite3.Connection) -> None:
@@ -36,9 +38,9 @@ def test_events_continue_the_sequence_and_read_back_as_they_were_written(connect
 
 
 def test_a_text_that_is_too_long_is_cut_and_everybody_sees_the_same(connection: sqlite3.Connection) -> None:
-    text = NewEvent(kind="log", payload={"level": "info", "text": "x" * 100_000})
+    text = NewEvent(payload=Log(level="info", text="x" * 100_000))
     (written,) = insert(connection, 1, [(0.0, text)])
-    assert written.payload == {"level": "info", "text": "x" * (MAX_TEXT_CHARACTERS - 1) + "…"}
+    assert written.payload == Log(level="info", text="x" * (MAX_TEXT_CHARACTERS - 1) + "…")
     assert event_of(connection.execute(f"SELECT {COLUMNS} FROM event").fetchone()) == written
 
 
@@ -66,11 +68,12 @@ def test_the_pieces_of_a_long_log_are_small_and_keep_up_with_what_comes() -> Non
 
 
 def test_scalars_are_narrowed_to_the_names_asked_for() -> None:
-    event = Event(sequence=1, time=0.0, attempt=1, step=1, epoch=0, kind="scalars", payload={"loss": 1.0, "rate": 2.0})
+    scalars = Scalars(values={"loss": 1.0, "rate": 2.0})
+    event = Event(sequence=1, time=0.0, attempt=1, step=1, epoch=0, payload=scalars)
     assert only(event, frozenset()) is event
     narrowed = only(event, frozenset({"loss", "knn_top1"}))
     assert narrowed is not None
-    assert narrowed.payload == {"loss": 1.0}
+    assert narrowed.payload == Scalars(values={"loss": 1.0})
     assert only(event, frozenset({"knn_top1"})) is None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
+from manyview_server.store.event_payloads import Alert, Log, Rollback, Scalars
 from manyview_server.store.jobs import events as events_module
 from manyview_server.store.jobs.events import EventLog
 from manyview_server.store.jobs.job_verbs import CANCEL
@@ -16,11 +18,11 @@ from manyview_server.store.store import Store
 
 
 def scalars(step: int, attempt: int = 1, **values: float) -> NewEvent:
-    return NewEvent(kind="scalars", payload=values or {"loss": float(step)}, step=step, attempt=attempt)
+    return NewEvent(payload=Scalars(values=values or {"loss": float(step)}), step=step, attempt=attempt)
 
 
 def line(text: str) -> NewEvent:
-    return NewEvent(kind="log", payload={"level": "info", "text": text})
+    return NewEvent(payload=Log(level="info", text=text))
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ async def test_sequences_are_contiguous_from_one_whoever_writes(log: EventLog, s
     await log.flush("j")
     found = await read_all(log)
     assert [e.sequence for e in found] == list(range(1, 53))
-    assert [e.payload["loss"] for e in found if e.kind == "scalars"] == list(range(40))
+    assert [e.payload.values["loss"] for e in found if isinstance(e.payload, Scalars)] == list(range(40))
     assert await log.last_sequence("j") == 52
 
 
@@ -173,13 +175,13 @@ async def test_a_rollback_hides_the_steps_that_are_done_again(log: EventLog, sto
 
     await run(range(1, 7), 1)
     event = await log.rollback("j", 4, 2)
-    assert event.payload["to_step"] == 4
+    assert event.payload == Rollback(to_step=4, superseded_after_sequence=5)
     await run(range(5, 8), 2)
     await log.rollback("j", 4, 3)
     await run(range(5, 10), 3)
     rows = await log.scalar_rows("j")
     assert [(e.step, e.attempt) for e in rows] == [(s, 1) for s in range(1, 5)] + [(s, 3) for s in range(5, 10)]
-    assert [e.payload for e in await log.scalar_rows("j", ["loss"], limit=1)] == [{"loss": 1.1}]
+    assert [e.payload for e in await log.scalar_rows("j", ["loss"], limit=1)] == [Scalars(values={"loss": 1.1})]
     assert await log.scalar_rows("j", ["unknown"]) == []
     assert [e.step for e in await log.scalar_rows("j", after=rows[5].sequence)] == [7, 8, 9]
 
@@ -211,9 +213,10 @@ async def test_scalars_of_many_pages_all_arrive(log: EventLog, monkeypatch: pyte
 
 
 async def test_the_newest_log_lines_and_alerts_come_oldest_first(log: EventLog) -> None:
-    alert = NewEvent(kind="alert", payload={"reason": "COLLAPSE", "message": "m"})
+    alert = NewEvent(payload=Alert(reason="COLLAPSE", message="m"))
     await log.append("j", [line("a"), scalars(1), line("b"), alert, line("c")])
-    assert [e.payload.get("text", "alert") for e in await log.tail_logs("j", 3)] == ["b", "alert", "c"]
+    newest = [event.payload for event in await log.tail_logs("j", 3)]
+    assert newest == [line("b").payload, alert.payload, line("c").payload]
 
 
 async def test_a_deleted_jobs_readers_wake_and_find_nothing(log: EventLog, store: Store) -> None:
@@ -307,7 +310,8 @@ async def test_tails_that_nobody_waits_for_are_forgotten_beyond_a_number(
 async def test_a_payload_that_is_not_a_number_survives(log: EventLog) -> None:
     await log.append("j", [scalars(1, loss=float("nan")), line("x")])
     (event,) = await log.read_scalars("j", 0)
-    assert event.payload["loss"] != event.payload["loss"]
+    assert isinstance(event.payload, Scalars)
+    assert math.isnan(event.payload.values["loss"])
 
 
 async def test_times_of_a_log_never_decrease_however_the_clock_jumps(tmp_path: Path) -> None:
@@ -318,7 +322,7 @@ async def test_times_of_a_log_never_decrease_however_the_clock_jumps(tmp_path: P
     for jump_s in (0.0, -86400.0, 5.0, 2 * 86400.0, -10.0):
         now[0] += jump_s
         await store.events.append("j", [scalars(step=1)])
-        await store.events.append("j", [NewEvent(kind="log", payload={"level": "info", "text": "x"})])
+        await store.events.append("j", [line("x")])
     await store.close()
     store = Store.open(tmp_path, clock=lambda: 0.0)
     await store.jobs.transition("j", {"QUEUED"}, "STARTING", attempt=1)

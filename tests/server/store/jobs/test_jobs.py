@@ -11,8 +11,9 @@ import pytest
 
 from manyview_server.errors import Aborted, AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.messages.training import Adoption
+from manyview_server.store.event_payloads import CheckpointSaved, Log, SnapshotAdopted, StateChange
+from manyview_server.store.job_states import NEXT_STATES
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.job_rows import NEXT_STATES
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME, Verb
 from manyview_server.store.records import CheckedImage, Checkpoint, Failure, Job, Progress
 from manyview_server.store.store import Store
@@ -39,7 +40,7 @@ async def add_checkpoint(store: Store, step: int, attempt: int = 1, directory: s
 
 async def states(store: Store, name: str = "j") -> list[tuple[str, str]]:
     events = await store.events.read(name, 0, 1000)
-    return [(e.payload["from"], e.payload["to"]) for e in events if e.kind == "state"]
+    return [(e.payload.from_state, e.payload.to_state) for e in events if isinstance(e.payload, StateChange)]
 
 
 async def test_a_job_pins_the_images_that_the_data_set_holds_when_it_is_created(
@@ -69,8 +70,8 @@ async def test_a_job_that_follows_grows_with_what_it_adopts_and_tells_each_time(
     assert await store.jobs.adoptions("j", 7) == [second]
     events = [event for event in await store.events.read("j", 0, 100) if event.kind == "snapshot"]
     assert [(e.step, e.epoch, e.attempt, e.payload) for e in events][1:] == [
-        (7, 3, 1, {"num_images": 5, "num_added": 3}),
-        (0, 0, 2, {"num_images": 2, "num_added": 2}),
+        (7, 3, 1, SnapshotAdopted(num_images=5, num_added=3)),
+        (0, 0, 2, SnapshotAdopted(num_images=2, num_added=2)),
     ]
 
 
@@ -91,7 +92,8 @@ async def test_each_transition_is_an_event_and_the_events_fold_to_the_state(stor
     assert all(before == to for (_, before), (to, _) in itertools.pairwise(path))
     assert path[-1][1] == job.state
     recovering = (await store.events.read("j", 3, 1))[0]
-    assert (recovering.payload["reason"], recovering.payload["message"]) == ("SIGNAL_9", "killed")
+    change = StateChange(from_state="RUNNING", to_state="RECOVERING", reason="SIGNAL_9", message="killed")
+    assert recovering.payload == change
 
 
 async def test_a_lost_race_is_told_and_changes_nothing(store: Store) -> None:
@@ -177,9 +179,8 @@ async def test_a_job_goes_on_from_a_copy_of_a_checkpoint_that_outlives_the_origi
     job = await store.jobs.create("second", "a", "moco", {}, "0.1.0", source=source)
     assert (job.latest_checkpoint, job.continued_from) == (7, "trainJobs/first/checkpoints/7")
     assert (job.progress.step, job.attempt) == (7, 0)
-    assert [event.payload.get("text") for event in await store.events.read("second", 1, 9)] == [
-        "goes on from trainJobs/first/checkpoints/7"
-    ]
+    (line,) = await store.events.read("second", 1, 9)
+    assert line.payload == Log(level="info", text="goes on from trainJobs/first/checkpoints/7")
     await store.jobs.request("first", CANCEL)
     await store.jobs.delete("first")
     (copy,) = await store.jobs.checkpoints("second")
@@ -286,7 +287,7 @@ async def test_checkpoints_are_registered_with_their_event(store: Store) -> None
     assert (event.kind, event.step, event.payload) == (
         "checkpoint",
         10,
-        {"step": 10, "directory": "000000010-1", "num_bytes": 7},
+        CheckpointSaved(step=10, directory="000000010-1", num_bytes=7),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store.database.schema import MIGRATIONS
+from manyview_server.store.event_payloads import Scalars
 from manyview_server.store.images.shards import ShardReader
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import ModelCard
@@ -63,7 +64,7 @@ async def test_its_images_jobs_events_and_checkpoints_are_there(old: Path) -> No
     assert (job.train_job_id, job.state, job.method, job.num_images) == ("first", "SUCCEEDED", "simclr", 8)
     events = await store.events.read("first", 0, 1000)
     assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
-    assert [event.step for event in events if event.kind == "scalars" and "loss" in event.payload] == [1, 2]
+    assert [e.step for e in events if isinstance(e.payload, Scalars) and "loss" in e.payload.values] == [1, 2]
     (checkpoint,) = await store.jobs.checkpoints("first")
     checkpoints.verify(Path(checkpoint.directory))
     card = checkpoints.read_model_card(Path(checkpoint.directory))

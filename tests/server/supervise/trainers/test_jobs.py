@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from manyview_server.link.decode_notes import OUT_OF_MEMORY
+from manyview_server.store.event_payloads import StateChange
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME
 from manyview_server.supervise.trainers.attempt import Patience
 from support.service.supervised import create, history, losses, reach, until
@@ -90,7 +91,8 @@ async def test_a_job_that_finds_no_room_on_the_disk_pauses_and_goes_on_when_it_i
     job = await reach(store, "job", "PAUSED")
     assert (job.desired, job.attempt, job.restarts) == ("pause", 1, 0)
     told = [event for event in (await store.events.read("job", 1, 100)) if event.kind == "state"][-1]
-    assert told.payload == {"from": "PAUSING", "to": "PAUSED", "reason": reason, "message": "it is said. do otherwise"}
+    message = "it is said. do otherwise"
+    assert told.payload == StateChange(from_state="PAUSING", to_state="PAUSED", reason=reason, message=message)
     await store.jobs.request("job", RESUME)
     supervisor.wake()
     assert (await reach(store, "job", "SUCCEEDED")).attempt == 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
-from typing import Any
 
+from manyview_server.store.event_payloads import Alert, Log, SnapshotAdopted
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers import dataset_growth, snapshot_limit
@@ -53,12 +53,13 @@ async def test_a_job_that_follows_hears_of_each_image_once_over_all_attempts(sto
     told = await logged(store, "following")
     assert told[0] == "follows True, 1 images, adopted [1]"
     assert told[1].startswith("follows True, 3 images"), "what an attempt adopted the next one has from its start"
-    assert [event.payload["num_added"] for event in await snapshots(store)] == [1, 2, 1]
+    assert [payload.num_added for payload in await snapshots(store)] == [1, 2, 1]
     await supervisor.drain()
 
 
-async def snapshots(store: Store) -> list[Any]:
-    return [event for event in await store.events.read("following", 0, 1000) if event.kind == "snapshot"]
+async def snapshots(store: Store) -> list[SnapshotAdopted]:
+    payloads = [event.payload for event in await store.events.read("following", 0, 1000)]
+    return [payload for payload in payloads if isinstance(payload, SnapshotAdopted)]
 
 
 async def sizes_reach(store: Store, num_images: int) -> None:
@@ -68,7 +69,8 @@ async def sizes_reach(store: Store, num_images: int) -> None:
 
 
 async def logged(store: Store, name: str) -> list[str]:
-    return [event.payload["text"] for event in await store.events.read(name, 0, 1000) if event.kind == "log"]
+    payloads = [event.payload for event in await store.events.read(name, 0, 1000)]
+    return [payload.text for payload in payloads if isinstance(payload, Log)]
 
 
 async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_says_so(store, supervise, monkeypatch):
@@ -82,9 +84,8 @@ async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_s
     job = await reach(store, "following", "SUCCEEDED")
     assert (job.num_images, job.attempt) == (3, 2)
     assert (await logged(store, "following"))[1] == "follows True, 3 images, adopted []"
-    alerts = [event.payload for event in await store.events.read("following", 0, 1000) if event.kind == "alert"]
-    assert {alert["reason"] for alert in alerts} == {"DATASET_TOO_LARGE"}
-    assert (
-        "has 7 images, and a train job takes at most 3: the job keeps training on the first 3" in alerts[0]["message"]
-    )
+    payloads = [event.payload for event in await store.events.read("following", 0, 1000)]
+    alerts = [payload for payload in payloads if isinstance(payload, Alert)]
+    assert {alert.reason for alert in alerts} == {"DATASET_TOO_LARGE"}
+    assert "has 7 images, and a train job takes at most 3: the job keeps training on the first 3" in alerts[0].message
     assert len(alerts) <= 2, "one for each attempt"

@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manyview_server.errors import FailedPrecondition, NotFound
+from manyview_server.store.event_payloads import StateChange
+from manyview_server.store.job_states import TERMINAL_STATES
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME, Verb
-from manyview_server.store.records import TERMINAL_STATES, Event
+from manyview_server.store.records import Event
 from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.trainers.attempt import Patience
@@ -145,10 +147,10 @@ async def check(world: World) -> None:
         events = await world.store.events.read(name, 0, 10_000)
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         state, attempts = "", [0]
-        for event in (event for event in events if event.kind == "state"):
-            assert event.payload["from"] == state
-            assert event.payload["to"] in LEGAL[state]
-            state = event.payload["to"]
+        for event, change in state_changes(events):
+            assert change.from_state == state
+            assert change.to_state in LEGAL[state]
+            state = change.to_state
             if state == "STARTING":
                 attempts.append(event.attempt)
         assert state == job.state, "the events fold to the row"
@@ -169,11 +171,15 @@ async def check(world: World) -> None:
         assert end <= start, "one trainer at a time"
 
 
+def state_changes(events: Sequence[Event]) -> list[tuple[Event, StateChange]]:
+    return [(event, event.payload) for event in events if isinstance(event.payload, StateChange)]
+
+
 def held_device(events: Sequence[Event]) -> list[tuple[float, float]]:
     """From each start of a trainer to the state after which there is none."""
     spans, began = [], 0.0
-    for event in (event for event in events if event.kind == "state"):
-        match event.payload["to"]:
+    for event, change in state_changes(events):
+        match change.to_state:
             case "STARTING":
                 began = began or event.time
             case "PAUSED" | "CANCELLED" | "SUCCEEDED" | "FAILED" if began:

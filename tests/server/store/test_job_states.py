@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from manyview_server.store.jobs.job_rows import NEXT_STATES
-from manyview_server.store.records import TERMINAL_STATES
+from manyview_server.store.job_states import NEXT_STATES, TERMINAL_STATES
 
 
 @pytest.mark.parametrize("terminal", sorted(TERMINAL_STATES))
