@@ -25,7 +25,11 @@ USAGE = """usage: manyview-server serve --data DIR [--listen HOST:PORT] [...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives the exit status: 0 after a drain, 1 where it could not start, 2 for wrong usage."""
+    """Run the command.
+
+    Returns:
+        The exit status: 0 after a drain, 1 if the server could not start, 2 for wrong usage.
+    """
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if command in ("-h", "--help"):
         print(USAGE)

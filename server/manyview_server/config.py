@@ -1,6 +1,7 @@
-"""The server's settings and their one reader: flags over MANYVIEW_SERVER_* variables over a TOML file over defaults.
+"""The settings of the server, and their one reader.
 
-Whatever is unknown is refused, wherever it stands: a misspelt setting is an error and not a silent default.
+Flags win over MANYVIEW_SERVER_* variables, those over a TOML file, and that over defaults. An unknown setting is always
+refused, so that a misspelt name is an error and not a silent default.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ GIB = 1 << 30
 
 
 class SettingsError(ValueError):
-    """A setting is unknown, missing or out of range; `str()` names it."""
+    """A setting is unknown, missing or out of range. `str()` names it."""
 
 
 class ServeSettings(BaseSettings):
-    """What `manyview-server serve` can be told."""
+    """The settings of `manyview-server serve`."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -45,27 +46,34 @@ class ServeSettings(BaseSettings):
     )
 
     listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH to serve on; port 0 takes a free one")
-    data: Path = Field(description="directory of everything that is kept; created where it is missing")
+    data: Path = Field(description="directory for everything that the server keeps; created if it is missing")
     accept_mismatched_database: bool = Field(
         False,
-        description="start although the database does not match the data, and move what it does not know to set-aside/",
+        description="start although the database does not match the data, and move data that it does not know to "
+        "set-aside/",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    exit_with_parent: bool = Field(False, description="drain and exit when the process that started this one is gone")
-    tls_cert: Path | None = Field(None, description="certificate chain in PEM; together with --tls-key")
-    tls_key: Path | None = Field(None, description="private key in PEM; together with --tls-cert")
+    exit_with_parent: bool = Field(
+        False, description="drain and exit when the process that started the server has ended"
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain in PEM; needs --tls-key")
+    tls_key: Path | None = Field(None, description="private key in PEM; needs --tls-cert")
     token_file: Path | None = Field(None, description="file whose first line is the token that callers must send")
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning or error")
-    drain_s: float = Field(25.0, ge=1, le=600, description="seconds for open calls to end in; for trainers four fifths")
-    trainer_silence_s: float = Field(30.0, ge=3, description="seconds without a word after which a trainer is replaced")
+    drain_s: float = Field(
+        25.0, ge=1, le=600, description="seconds in which open calls must end; trainers have four fifths of them"
+    )
+    trainer_silence_s: float = Field(
+        30.0, ge=3, description="seconds without a message after which a trainer is replaced"
+    )
     trainer_step_s: float = Field(
-        600.0, ge=1, description="seconds after which a step that is slower than all before is taken to hang"
+        600.0, ge=1, description="seconds after which a step counts as hanging, if all earlier steps were faster"
     )
     decode_cpu_s: float = Field(
         10.0,
         ge=0.1,
         le=600,
-        description="most CPU seconds to decode one image; an image that takes more is refused for good",
+        description="most CPU seconds to decode one image; an image that takes longer is never decoded again",
     )
     heartbeat_s: float = Field(
         10.0,
@@ -74,35 +82,39 @@ class ServeSettings(BaseSettings):
         description="seconds of silence after which a subscription or a followed log gets a heartbeat",
     )
     keepalive_s: float = Field(20.0, ge=1, le=3600, description="seconds of silence before a connection is pinged")
-    keepalive_timeout_s: float = Field(10.0, ge=1, le=600, description="seconds for a ping's answer, or it is closed")
+    keepalive_timeout_s: float = Field(
+        10.0, ge=1, le=600, description="seconds to wait for the answer to a ping before the connection is closed"
+    )
     max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
-    max_image_bytes: int = Field(12 * MIB, ge=1024, description="largest image file; less than --max-message-bytes")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header says")
+    max_image_bytes: int = Field(
+        12 * MIB, ge=1024, description="largest image file; must be less than --max-message-bytes"
+    )
+    max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header states")
     max_image_side: int = Field(16_384, ge=1, le=65_535, description="longest side of an image in pixels")
     max_batch_images: int = Field(256, ge=1, le=4096, description="most images of a batch")
     embedding_cache_bytes: int = Field(
-        16 * GIB, ge=MIB, description="most bytes of the disk for embeddings of data sets, which can be made again"
+        16 * GIB, ge=MIB, description="most bytes on disk for embeddings of data sets, which can be computed again"
     )
-    upload_window_batches: int = Field(8, ge=1, le=64, description="batches of an upload that may wait for their ack")
-    upload_window_bytes: int = Field(16 * MIB, ge=MIB, description="bytes of an upload that may wait for their ack")
+    upload_window_batches: int = Field(8, ge=1, le=64, description="batches of an upload that may be unacknowledged")
+    upload_window_bytes: int = Field(16 * MIB, ge=MIB, description="bytes of an upload that may be unacknowledged")
     embed_window_batches: int = Field(4, ge=1, le=64, description="batches of an embed stream that may be unanswered")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key belong together: give both or neither")
+            raise ValueError("set both tls_cert and tls_key, or neither")
         if self.max_image_bytes >= self.max_message_bytes:
             raise ValueError(
-                f"max_image_bytes {self.max_image_bytes:,} is to be less than max_message_bytes "
-                f"{self.max_message_bytes:,}: an image travels inside of a message"
+                f"max_image_bytes ({self.max_image_bytes:,}) must be less than max_message_bytes "
+                f"({self.max_message_bytes:,}), because an image travels inside a message"
             )
         return self
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> ServeSettings:
-        """Settings from the command line, the environment and the file that `--config` or the environment names.
+        """Read settings from the command line, the environment, and the file that `--config` or the environment names.
 
-        Raises SettingsError; an unknown flag and --help end the process as argparse does.
+        Raises SettingsError. An unknown flag and --help end the process, as argparse does.
         """
         environ = dict(os.environ if environment is None else environment)
         config, flags = _config_file(list(arguments), environ.pop(f"{ENV_PREFIX}CONFIG", ""))
@@ -127,7 +139,7 @@ class ServeSettings(BaseSettings):
 
 
 class _Variables(EnvSettingsSource):
-    """The environment as it was handed in."""
+    """Reads settings from a given environment."""
 
     def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
         self._environ = {name.lower(): value for name, value in environ.items()}
@@ -138,7 +150,7 @@ class _Variables(EnvSettingsSource):
 
 
 def _config_file(arguments: list[str], default: str) -> tuple[str, list[str]]:
-    """The value of --config, and the flags without it."""
+    """Return the value of --config, and the other arguments."""
     rest: list[str] = []
     config = default
     remaining = iter(arguments)

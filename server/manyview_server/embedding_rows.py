@@ -1,4 +1,4 @@
-"""Rows of embeddings as a caller asks for them: scaled to length 1 or not, as float32 or float16.
+"""Encode rows of embeddings as a caller asks for them: scaled to length 1 or not, as float32 or float16.
 
 Shapes: n rows, D features.
 """
@@ -17,7 +17,7 @@ SMALLEST_NORM = 1e-12
 NON_FINITE = ("NON_FINITE", "the model's output is not finite")
 FLOAT16_OVERFLOW = (
     "FLOAT16_OVERFLOW",
-    "a value is beyond 65,504, the largest that float16 can hold: ask for float32, or for rows of length 1",
+    "a value is beyond 65,504, the largest that float16 can hold; ask for float32 or for rows of length 1",
 )
 """(reason, message) of a row that has no embedding."""
 
@@ -46,7 +46,7 @@ def encode(rows: Rows, *, unit: bool, data_type: str) -> EncodedRows:
     errors = dict.fromkeys(np.flatnonzero(~finite).tolist(), NON_FINITE)
     found = np.where(finite[:, None], rows, np.nan)
     if unit:
-        # In float64: the squares of large values do not fit into float32.
+        # The norms are computed in float64, because the squares of large values do not fit into float32.
         norms = np.linalg.norm(found.astype(np.float64), axis=1, keepdims=True)
         found = found / np.maximum(norms, SMALLEST_NORM)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,17 +1,17 @@
-"""What a call can fail with, each with its status as data; one interceptor maps them to the wire.
+"""The errors that a call can fail with. Each carries its gRPC status as data, and one interceptor maps it to the wire.
 
 ServiceError
 ├── InvalidArgument         a field is out of range: `violations` names every one
-├── NotFound                no such resource
+├── NotFound                the resource does not exist
 ├── AlreadyExists           the name is taken
-├── FailedPrecondition      the state does not allow it
-├── Aborted                 lost a race or broke a protocol's order: start again from what the metadata says
-├── OutOfRange              a cursor outside of what is held
-├── ResourceExhausted       a limit; `retry_after_s` where waiting helps
-├── Unavailable             draining or restarting; `retry_after_s`
-├── Unauthenticated         no token, or a wrong one
-├── DeadlineExceeded        the caller's time was over before the work began
-└── DataLoss                stored bytes fail their checksum
+├── FailedPrecondition      the state of the resource does not allow the call
+├── Aborted                 the caller lost a race or broke the order of a protocol; the metadata says where to restart
+├── OutOfRange              a cursor is outside of the events that are kept
+├── ResourceExhausted       a limit is reached; `retry_after_s` is set if waiting helps
+├── Unavailable             the server is draining or restarting a worker; `retry_after_s` says when to try again
+├── Unauthenticated         the call has no token, or a wrong one
+├── DeadlineExceeded        the caller's deadline passed before the work started
+└── DataLoss                stored bytes do not match their checksum
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One field that is wrong: its path, and a sentence with the value and what is allowed."""
+    """One invalid field: its path, and a sentence with the value and what is allowed."""
 
     field: str
     description: str
 
 
 class ServiceError(Exception):
-    """An error that a caller may see. `code` is the canonical gRPC status name, `reason` what programs branch on."""
+    """An error that a caller may see. `code` is the canonical name of the gRPC status. Programs branch on `reason`."""
 
     code = "INTERNAL"
 
@@ -57,19 +57,19 @@ class InvalidArgument(ServiceError):
 
     @classmethod
     def of(cls, *violations: Violation) -> InvalidArgument:
-        """All violations of one request in one error, reason FIELD_INVALID."""
+        """Return one error with all violations of a request. Its reason is FIELD_INVALID."""
         text = "; ".join(f"{v.field}: {v.description}" for v in violations)
         return cls("FIELD_INVALID", text, violations=violations)
 
 
 class NotFound(ServiceError):
-    """No such resource."""
+    """The resource does not exist."""
 
     code = "NOT_FOUND"
 
 
 class AlreadyExists(ServiceError):
-    """The name is taken, or a request id was used for another request."""
+    """The name is taken, or the request id was used for another request."""
 
     code = "ALREADY_EXISTS"
 
@@ -81,47 +81,47 @@ class FailedPrecondition(ServiceError):
 
 
 class Aborted(ServiceError):
-    """A lost race or a broken order."""
+    """The caller lost a race or broke the order of a protocol."""
 
     code = "ABORTED"
 
 
 class OutOfRange(ServiceError):
-    """A cursor outside of what is held."""
+    """A cursor is outside of the events that are kept."""
 
     code = "OUT_OF_RANGE"
 
 
 class ResourceExhausted(ServiceError):
-    """A limit was reached."""
+    """A limit is reached."""
 
     code = "RESOURCE_EXHAUSTED"
 
 
 class Unavailable(ServiceError):
-    """Not now: draining, restarting."""
+    """The server is draining or restarting a worker."""
 
     code = "UNAVAILABLE"
 
 
 class Unauthenticated(ServiceError):
-    """No token, or a wrong one."""
+    """The call has no token, or a wrong one."""
 
     code = "UNAUTHENTICATED"
 
 
 class DeadlineExceeded(ServiceError):
-    """The caller's time was over before the work began."""
+    """The caller's deadline passed before the work started."""
 
     code = "DEADLINE_EXCEEDED"
 
 
 class DataLoss(ServiceError):
-    """Stored bytes fail their checksum."""
+    """Stored bytes do not match their checksum."""
 
     code = "DATA_LOSS"
 
 
-def of_code(code: str) -> type[ServiceError]:
-    """The class of a canonical status name."""
+def error_class(code: str) -> type[ServiceError]:
+    """Return the class of errors with this canonical status name."""
     return next((kind for kind in ServiceError.__subclasses__() if kind.code == code), ServiceError)

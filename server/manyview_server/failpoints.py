@@ -4,12 +4,14 @@ The variable names a directory. A file "PLACE@KEY", or "PLACE" for any key, hold
 place is reached. It is done once over all processes, because the process that removes the file acts. With " always"
 after the action, the file stays.
 
-    kill                 SIGKILL to this process           kill_parent    to the process that started it
-    segv, stop           SIGSEGV, SIGSTOP to this process  sleep SECONDS  this thread alone
-    errno NUMBER         raises that OSError               memory         raises MemoryError
-    burn SECONDS         one C call that takes about this much CPU time and never releases the interpreter lock
-    hold                 this thread waits until the file is gone
-    anything else        is returned to the caller, which knows what to do
+    kill, segv, stop     send SIGKILL, SIGSEGV or SIGSTOP to this process
+    kill_parent          send SIGKILL to the process that started this one
+    errno NUMBER         raise that OSError
+    memory               raise MemoryError
+    sleep SECONDS        let this thread sleep
+    burn SECONDS         make one C call that takes about this much CPU time and never releases the interpreter lock
+    hold                 let this thread wait until the file is gone
+    anything else        return it to the caller, which knows what to do
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTO
 
 
 def reach(place: str, key: object = "") -> str:
-    """Do what is asked for here; gives an action that is the caller's, or ""."""
+    """Do the action that a test asks for at this place. Return the action if the caller must do it, otherwise ""."""
     directory = _directory()
     if directory is None:
         return ""
@@ -63,11 +65,11 @@ def _act(action: str) -> str:
     match name:
         case "kill" | "stop":
             os.kill(os.getpid(), SIGNALS[name])
-        case "segv":  # of this thread, as a real one would be: it goes no further
+        case "segv":  # sent to this thread, which stops here as after a real fault
             signal.pthread_kill(threading.get_ident(), SIGNALS[name])
         case "kill_parent":
             os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(60)  # this process follows its parent
+            time.sleep(60)  # this process dies soon after its parent
         case "sleep":
             time.sleep(float(value))
         case "burn":

@@ -1,6 +1,7 @@
 """Read an image's format, size and orientation, and bound what decoding it may cost. Nothing is decoded.
 
-The front refuses images by this, and the workers turn them by it, so both sides follow one rule.
+This is the only code that reads headers and orientations. The front uses it to refuse images, and the workers use it
+to turn them, so a listed width and height are those that a job trains on.
 
 Sources: JPEG, ITU-T T.81 annex B; orientation, EXIF 2.32 tag 0x0112 in a TIFF 6.0 directory; PNG, W3C third edition
 (acTL and eXIf included); WebP, RFC 9649 and RFC 6386 section 9.1; PPM, Netpbm's ppm(5), binary with maximum value 255.
@@ -61,7 +62,7 @@ MARKER_WINDOW_BYTES = 1 << 18
 
 PPM = re.compile(rb"P6(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})(?:\s|#[^\n]*\n)++(\d{1,9})\s")
 
-# Only to say what was found instead of what is allowed.
+# These formats are only known to name them in an error.
 FOREIGN = {
     b"GIF8": "GIF",
     b"BM": "BMP",
@@ -81,7 +82,8 @@ FOREIGN_BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "H
 
 
 class HeaderRefused(ValueError):
-    """The header rules the image out. `reason` is one of ImageError's, `str()` a sentence for people."""
+    """The header shows that the image must be refused. `reason` is one of the reasons of `ImageError`, and `str()` is a
+    sentence for people."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -90,15 +92,17 @@ class HeaderRefused(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """`extension` names the format ("jpg", "png", "webp", "ppm"); sizes in pixels, after the file's orientation."""
+    """The format and size of an image."""
 
     extension: str
+    """The format: "jpg", "png", "webp" or "ppm"."""
     width: int
+    """Pixels, after the turn that `orientation` asks for. So is `height`."""
     height: int
     orientation: int = 1
-    """How the stored pixels must be turned: 1 to 8, as EXIF counts."""
+    """The EXIF orientation, 1 to 8, by which the stored pixels must be turned."""
     pixels_start: int = 0
-    """Where the pixels of a PPM begin."""
+    """The position of the first pixel of a PPM, in bytes."""
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -133,7 +137,7 @@ def _corrupt(message: str) -> HeaderRefused:
 
 def _sized(extension: str, width: int, height: int, orientation: int = 1) -> ImageHeader:
     if width < 1 or height < 1:
-        raise _corrupt(f"{extension} header says {width} x {height} pixels")
+        raise _corrupt(f"{extension} header states {width} x {height} pixels")
     if orientation >= 5:  # 5 to 8 turn by a quarter
         width, height = height, width
     return ImageHeader(extension=extension, width=width, height=height, orientation=orientation)
@@ -150,7 +154,9 @@ def _jpeg(data: bytes) -> ImageHeader:
         if marker in JPEG_FRAMES and header is None:
             header, frame = _jpeg_frame(segment, orientation or 1), marker
         elif marker in JPEG_FOREIGN_FRAMES:
-            raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG of type SOF{marker - 0xC0} (lossless or hierarchical)")
+            raise HeaderRefused(
+                "FORMAT_NOT_ALLOWED", f"lossless or hierarchical JPEG (SOF{marker - 0xC0}); such JPEGs are not allowed"
+            )
         elif marker in (JPEG_SCAN, JPEG_END):
             if header is not None:
                 _check_scans(data, at, header.width * header.height, frame)
@@ -195,7 +201,7 @@ def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
         raise _corrupt("JPEG frame header is too short")
     precision, height, width, num_components = struct.unpack_from(">BHHB", segment)
     if precision != 8:
-        raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG with {precision} bits a sample; 8 are allowed")
+        raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG with {precision} bits per sample; it must have 8")
     if num_components not in (1, 3, 4) or len(segment) != 6 + 3 * num_components:
         raise _corrupt(f"JPEG frame header of {len(segment)} bytes names {num_components} components")
     return _sized("jpg", width, height, orientation)
@@ -271,12 +277,12 @@ def _exif_orientation(tiff: bytes) -> int:
 
 def _png(data: bytes) -> ImageHeader:
     if data[8:16] != b"\x00\x00\x00\x0dIHDR" or len(data) < 33:
-        raise _corrupt("PNG does not begin with a whole IHDR chunk")
+        raise _corrupt("PNG does not start with a complete IHDR chunk")
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
-        raise _corrupt("PNG header fails its checksum")
+        raise _corrupt("PNG header does not match its checksum")
     width, height, depth, color, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     if depth not in PNG_BIT_DEPTHS.get(color, ()) or compression or filtering or interlace > 1:
-        raise _corrupt(f"PNG header says colour type {color} with {depth} bits, interlace {interlace}")
+        raise _corrupt(f"PNG header states color type {color} with {depth} bits, interlace {interlace}")
     orientation: int | None = None
     has_pixels, num_side_chunks = False, 0
     for name, start, length in _png_chunks(data):
@@ -294,7 +300,7 @@ def _png(data: bytes) -> ImageHeader:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, length) of the chunks after IHDR; the last may be cut off."""
+    """Yield (name, start, length) of each chunk after IHDR. The last chunk may be cut off."""
     at = 33
     for _ in range(MAX_PNG_CHUNKS):
         if at + 8 > len(data):
@@ -312,7 +318,9 @@ def _refuse_animated_png(chunk: bytes) -> None:
         raise _corrupt("PNG has a damaged acTL chunk")
     num_frames = int.from_bytes(chunk[:4], "big")
     if num_frames > 1:
-        raise HeaderRefused("ANIMATED", f"animated PNG of {num_frames} frames; send each as an image of its own")
+        raise HeaderRefused(
+            "ANIMATED", f"animated PNG with {num_frames} frames; send each frame as an image of its own"
+        )
 
 
 # ---- WebP ----
@@ -385,7 +393,7 @@ def _ppm(data: bytes) -> ImageHeader:
         raise _corrupt(f"PPM header is not 'P6 WIDTH HEIGHT 255' within {MAX_PPM_HEADER_BYTES:,} bytes")
     width, height, maximum = (int(field) for field in match.groups())
     if maximum != 255:
-        raise HeaderRefused("FORMAT_NOT_ALLOWED", f"PPM with maximum value {maximum}; 255 is allowed")
+        raise HeaderRefused("FORMAT_NOT_ALLOWED", f"PPM with maximum value {maximum}; it must be 255")
     header = _sized("ppm", width, height)
     num_bytes = len(data) - match.end()
     if num_bytes != 3 * width * height:

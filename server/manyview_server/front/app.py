@@ -1,4 +1,4 @@
-"""The server's process: startup, serve, drain."""
+"""The process of the server: start up, serve, drain."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ from manyview_server.system import awake_time
 
 CATALOGUE = "catalogue.json"
 PARENT_POLL_S = 0.5
-# Of a drain: for a trainer's last step and its checkpoint. Then it is killed, while there is time to note it.
 STOP_FRACTION = 0.8
-# For answers that are on their way when nothing else is.
-LAST_WORDS_S = 0.5
-# After the drain, the embedder, the selectors and the previewer together have this long to end.
+"""The share of a drain that a trainer has for its last step and its checkpoint. After that it is killed, while there is
+still time to record its death."""
+LAST_ANSWERS_S = 0.5
+"""At the end of a drain, the time for answers that are still being sent."""
 CLOSE_S = 10.0
+"""After the drain, the time for the embedder, the selectors and the previewer together to end."""
 
 log = logging.getLogger(__name__)
 
 
 class App:
-    """One server from start to end: `run` gives the exit status."""
+    """One server from start to end. `run` returns the exit status."""
 
     def __init__(self, settings: ServeSettings, version: str, *, lock: DataLock | None = None) -> None:
-        """`lock`: the lock of the data directory, if the caller holds it already."""
+        """`lock` is the lock of the data directory, if the caller already holds it."""
         self._settings = settings
         self._lock = lock
         self._version = version
@@ -58,17 +59,21 @@ class App:
         self._parent = os.getppid()
 
     async def run(self) -> int:
-        """Start, serve until a signal or the parent's end, drain. 0 after a drain, 1 where it could not start."""
+        """Start, serve until a signal or the parent's end, then drain.
+
+        Returns:
+            0 after a drain, 1 if the server could not start.
+        """
         try:
             await self.startup()
         except (SettingsError, StoreUnusable, CatalogueError, ServiceError, OSError) as error:
             log.error("cannot start: %s", error)
             return 1
         except Exception:
-            log.exception("cannot start: there is a fault in the server")
+            log.exception("cannot start: internal error")
             return 1
-        # Imported objects stay for ever. Frozen, they do not lengthen the collector's runs, during which everybody
-        # waits.
+        # Imported objects are never freed. Freezing them shortens the runs of the garbage collector, during which every
+        # call waits.
         gc.collect()
         gc.freeze()
         watchdog = LoopWatchdog()
@@ -84,37 +89,18 @@ class App:
         """Open the store, describe the torch side, take the port, start the jobs, then serve.
 
         The port is taken before the jobs start, so that a server that cannot serve starts no trainer. Calls are
-        accepted last: nobody is answered, and health does not say SERVING, before the jobs are up. If a part fails, the
-        parts before it are ended.
+        accepted last: no call is answered, and health does not say SERVING, before the jobs are up. If a step fails,
+        the earlier steps are undone.
         """
-        self._store = Store.open(
-            self._settings.data,
-            lock=self._lock,
-            limit=group_limit(
-                max_batch_images=self._settings.max_batch_images, max_batch_bytes=self._settings.max_message_bytes
-            ),
-            accept_mismatch=self._settings.accept_mismatched_database,
-        )
+        self._store = self._open_store()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
             catalogue = await remembered(self._settings.data / CATALOGUE)
-            _tell_of_plugins(catalogue)
+            _log_plugin_errors(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
-            self._jobs, self._embedder, self._selector = self._supervisors(catalogue, devices)
-            cache = EmbeddingCache(self._store.embeddings_dir, self._settings.embedding_cache_bytes)
-            limits = PreviewerLimits(decode_cpu_s=self._settings.decode_cpu_s)
-            self._previewer = PreviewerSupervisor(limits=limits, slow_images=self._slow_images)
-            backend = Backend(
-                store=self._store,
-                catalogue=catalogue,
-                trainers=self._jobs,
-                embedder=self._embedder,
-                tables=EmbeddingTables(self._store, self._embedder, cache),
-                selector=self._selector,
-                previewer=self._previewer,
-            )
-            self._start_time = time.time()
+            backend = self._backend(catalogue, devices)
             undo.push_async_callback(self._close_workers)
+            self._start_time = time.time()
             self._server = Server(self._settings, backend, self._version, self._start_time)
             self._server.bind()
             undo.push_async_callback(self._server.stop, 0.0)
@@ -122,14 +108,46 @@ class App:
             undo.push_async_callback(self._jobs.drain)
             address = await self._server.start()
             undo.pop_all()
-        _warn_of_open_door(self._settings)
+        _warn_if_unprotected(self._settings)
         print(json.dumps({"event": "serving", "address": address, "pid": os.getpid()}), flush=True)
         log.info("serving on %s, devices %s, data in %s", address, ", ".join(devices), self._settings.data)
 
-    def _supervisors(
-        self, catalogue: Catalogue, devices: tuple[str, ...]
-    ) -> tuple[JobSupervisor, EmbedderSupervisor, SelectorPool]:
+    def _open_store(self) -> Store:
+        settings = self._settings
+        limit = group_limit(max_batch_images=settings.max_batch_images, max_batch_bytes=settings.max_message_bytes)
+        return Store.open(
+            settings.data, lock=self._lock, limit=limit, accept_mismatch=settings.accept_mismatched_database
+        )
+
+    def _backend(self, catalogue: Catalogue, devices: tuple[str, ...]) -> Backend:
+        """Make the supervisors of the worker processes. No process starts yet."""
+        settings = self._settings
         budget = CoreBudget(available_cores(), num_devices=len(devices))
+        self._jobs = self._job_supervisor(catalogue, devices, budget)
+        self._embedder = EmbedderSupervisor(
+            budget,
+            devices[0],
+            limits=EmbedderLimits(
+                max_bytes=embed_queue_bytes(settings.max_message_bytes), decode_cpu_s=settings.decode_cpu_s
+            ),
+            slow_images=self._slow_images,
+        )
+        self._selector = SelectorPool(budget, devices[0])
+        self._previewer = PreviewerSupervisor(
+            limits=PreviewerLimits(decode_cpu_s=settings.decode_cpu_s), slow_images=self._slow_images
+        )
+        cache = EmbeddingCache(self._store.embeddings_dir, settings.embedding_cache_bytes)
+        return Backend(
+            store=self._store,
+            catalogue=catalogue,
+            trainers=self._jobs,
+            embedder=self._embedder,
+            tables=EmbeddingTables(self._store, self._embedder, cache),
+            selector=self._selector,
+            previewer=self._previewer,
+        )
+
+    def _job_supervisor(self, catalogue: Catalogue, devices: tuple[str, ...], budget: CoreBudget) -> JobSupervisor:
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
         patience = Patience(
@@ -138,14 +156,13 @@ class App:
             stop_s=STOP_FRACTION * self._settings.drain_s,
             decode_cpu_s=self._settings.decode_cpu_s,
         )
-        jobs = JobSupervisor(self._store, caches, budget, patience=patience)
-        queue_bytes = embed_queue_bytes(self._settings.max_message_bytes)
-        limits = EmbedderLimits(max_bytes=queue_bytes, decode_cpu_s=self._settings.decode_cpu_s)
-        embedder = EmbedderSupervisor(budget, devices[0], limits=limits, slow_images=self._slow_images)
-        return jobs, embedder, SelectorPool(budget, devices[0])
+        return JobSupervisor(self._store, caches, budget, patience=patience)
 
     async def serve(self) -> None:
-        """Until SIGTERM, SIGINT or, where asked for, the parent's end. A second signal ends the process at once."""
+        """Serve until SIGTERM, SIGINT or, with `exit_with_parent`, the end of the parent.
+
+        A second signal ends the process at once.
+        """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
@@ -162,10 +179,10 @@ class App:
                 watch.cancel()
 
     async def _watch_server(self) -> None:
-        """Open the port again where gRPC gave it up. Jobs do not notice; clients connect again."""
+        """Open the port again when gRPC has stopped serving. Jobs keep running, and clients connect again."""
         settings = self._settings.model_copy(update={"listen": self._server.address})
         while True:
-            log.error("gRPC stopped serving and is started again", exc_info=await self._server.crashed())
+            log.error("gRPC stopped serving; starting it again", exc_info=await self._server.crashed())
             self._server = Server(settings, self._server.backend, self._version, self._start_time)
             try:
                 await self._server.start()
@@ -175,32 +192,33 @@ class App:
                 return
 
     async def _watch_parent(self) -> None:
-        """Polled: the kernel's own signal comes at the end of the parent's thread, not of the parent."""
+        """Stop when the parent has ended. This polls, because the kernel sends its signal when the parent's thread
+        ends, even if the parent lives on."""
         while os.getppid() == self._parent:
             await asyncio.sleep(PARENT_POLL_S)
         log.info("the parent is gone")
         self._stop.set()
 
     async def drain(self) -> None:
-        """Refuse what is new, end the streams with a word, let jobs write a checkpoint, then close the store.
+        """Refuse new calls, end the streams with an error, let jobs write a checkpoint, then close the store.
 
-        Until the jobs have done so the port stays open: health says NOT_SERVING there, and a call is told why it is
-        refused and when to come again.
+        The port stays open until the jobs have ended: health says NOT_SERVING, and a new call gets the reason and the
+        time after which it may be repeated.
         """
         log.info("draining for up to %g seconds", self._settings.drain_s)
         try:
             async with awake_time.timeout(self._settings.drain_s):
                 await self._server.begin_drain()
-                await asyncio.gather(self._jobs.drain(), self._server.quiet())
+                await asyncio.gather(self._jobs.drain(), self._server.until_quiet())
         except TimeoutError:
-            log.warning("not everything ended in time; jobs go on from their newest checkpoint at the next start")
-        await self._server.stop(LAST_WORDS_S)
+            log.warning("not everything ended in time; jobs continue from their newest checkpoint at the next start")
+        await self._server.stop(LAST_ANSWERS_S)
         await self._close_workers()
         await self._store.close()
         log.info("drained")
 
     async def _close_workers(self) -> None:
-        """End the processes that answer calls. If one does not end in time, the kernel ends it together with the
+        """End the processes that answer calls. The kernel kills a process that does not end in time together with the
         server."""
         closing = {
             asyncio.create_task(self._selector.close(), name="selector"),
@@ -216,10 +234,10 @@ class App:
                 task.cancel()
             elif not task.cancelled() and (error := task.exception()):
                 log.error("the %s could not be ended", task.get_name(), exc_info=error)
-        await asyncio.wait(closing, timeout=LAST_WORDS_S)
+        await asyncio.wait(closing, timeout=LAST_ANSWERS_S)
 
 
-def _tell_of_plugins(catalogue: Catalogue) -> None:
+def _log_plugin_errors(catalogue: Catalogue) -> None:
     for problem in catalogue.plugin_errors:
         log.error(
             "plugin %r of %s (%s) is left out: %s",
@@ -231,12 +249,12 @@ def _tell_of_plugins(catalogue: Catalogue) -> None:
         )
 
 
-def _warn_of_open_door(settings: ServeSettings) -> None:
+def _warn_if_unprotected(settings: ServeSettings) -> None:
     if settings.token_file is None and not _is_local(settings.listen):
-        log.warning("%s can be reached from other machines, and no token is asked for", settings.listen)
+        log.warning("other machines can reach %s, and the server asks for no token", settings.listen)
     if settings.token_file is not None and settings.tls_cert is None and not _is_local(settings.listen):
         log.warning(
-            "tokens travel to %s in the clear: set tls_cert and tls_key, or put a proxy with TLS in front",
+            "tokens travel to %s unencrypted: set tls_cert and tls_key, or put a proxy with TLS in front",
             settings.listen,
         )
 

@@ -1,4 +1,4 @@
-"""The gRPC server: options, services, health, reflection, TLS and token."""
+"""The gRPC server: its options, services, health, reflection, TLS and token."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ SERVICE_NAMES = tuple(
     service.full_name for file in PROTO_FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
 
-# Of a stream: at 50 ms there and back it carries 20 MB/s.
 WINDOW_BYTES = 1 << 20
+"""The flow-control window of a stream. It carries 20 MB/s at a round trip of 50 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """What the services speak to."""
+    """The parts of the server that the services use."""
 
     store: Store
     catalogue: Catalogue
@@ -78,7 +78,7 @@ class Backend:
 
 
 class Server:
-    """The listening side. `bind` takes the port, `start` serves, `stop` ends every call."""
+    """The gRPC server. `bind` takes the port, `start` serves, and `stop` ends every call."""
 
     def __init__(self, settings: ServeSettings, backend: Backend, version: str, start_time: float) -> None:
         self._settings = settings
@@ -137,7 +137,7 @@ class Server:
         )
 
     def bind(self) -> None:
-        """Take the port, and let connections wait until `start`. Raises SettingsError if the port is taken."""
+        """Take the port. Connections wait until `start`. Raises SettingsError if another process has the port."""
         listen = self._settings.listen
         try:
             if self._settings.tls_cert is not None and self._settings.tls_key is not None:
@@ -150,7 +150,7 @@ class Server:
         self.address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
     async def start(self) -> str:
-        """Serve, and report SERVING to health checks. Binds first if that was not done. Returns the address with its
+        """Serve, and report SERVING to health checks. Call `bind` first if nobody did. Return the address with its
         port."""
         if not self.address:
             self.bind()
@@ -161,12 +161,13 @@ class Server:
         return self.address
 
     async def crashed(self) -> BaseException:
-        """Wait until gRPC stops serving by itself; gives what it died of. Does not return after `stop`.
+        """Wait until gRPC stops serving by itself, and return its error. This does not return after `stop`.
 
-        A call to a method whose name is no UTF-8 ends the loop of grpc.aio (1.85): one bad peer could silence all.
+        A call to a method whose name is not UTF-8 ends the loop of grpc.aio (1.85), so one bad peer could stop the
+        server for everybody.
         """
         assert self._termination is not None
-        # Not awaited by itself: to cancel that would cancel gRPC's own wait for the end of its calls.
+        # This does not await the task itself: its cancellation would cancel gRPC's own wait for the end of its calls.
         await asyncio.wait({self._termination})
         if (error := self._termination.exception()) is not None:
             return error
@@ -174,32 +175,35 @@ class Server:
         return await stopped
 
     async def begin_drain(self) -> None:
-        """Health says NOT_SERVING, new calls are refused, streams end and say why."""
+        """Refuse new calls, end streams with an error, and report NOT_SERVING to health checks."""
         self._draining.start()
         await self._health.enter_graceful_shutdown()
 
-    async def quiet(self) -> None:
-        """Wait for the calls that are open. Watchers of health and reflection's streams have no end of their own: they
-        are not waited for."""
+    async def until_quiet(self) -> None:
+        """Wait until the open calls have ended. Streams of health and reflection are not counted, because they would
+        never end."""
         await self._draining.until_quiet()
 
     async def stop(self, grace_s: float) -> None:
-        """Answer no more, wait for the calls that are open, then cut them."""
+        """Accept no more calls, wait for the open calls for up to `grace_s`, then cancel them."""
         if self.address and self._termination is None:
-            # gRPC releases a port only after it has served. So serve for a moment, and report that the server shuts
-            # down.
+            # gRPC releases a port only after it has served. So serve for a moment, and report that the server is
+            # shutting down.
             await self.begin_drain()
             await self._server.start()
         await self._server.stop(grace_s)
 
 
 def channel_options(settings: ServeSettings) -> list[tuple[str, int]]:
-    """Options of the channel.
+    """Return the options of gRPC.
 
-    Two servers on one port would share its calls silently: no SO_REUSEPORT. Without a bound on streams one connection
-    can starve the others. Half-open connections are found by pings. The keepalive's timeout is the kernel's for unsent
-    bytes; the ping's own is another option. It holds for pings that probe the bandwidth too, whose answers stand behind
-    megabytes on a narrow path: there are none, and the window is fixed. Clients may ping half as long after the last.
+    - SO_REUSEPORT is off, because two servers on one port would silently share its calls.
+    - The number of streams is limited, because one connection could starve the others.
+    - Pings find half-open connections. `keepalive_timeout_ms` is the kernel's limit for bytes that the peer has not
+      acknowledged, and `ping_timeout_ms` limits the wait for the answer to a ping.
+    - gRPC does not probe the bandwidth (`bdp_probe`), and the window is fixed. A probe is a ping, too, and on a slow
+      path its answer comes after megabytes of data, which would exceed `ping_timeout_ms`.
+    - Clients may ping twice as often as the server does.
     """
     ping_ms, answer_ms = round(settings.keepalive_s * 1000), round(settings.keepalive_timeout_s * 1000)
     return [
@@ -221,13 +225,13 @@ def channel_options(settings: ServeSettings) -> list[tuple[str, int]]:
 
 
 def read_token(path: Path) -> str:
-    """The first line of the token file. Raises SettingsError where there is none, or no printable ASCII."""
+    """Return the first line of the token file. Raises SettingsError unless it is printable ASCII and not empty."""
     try:
         token = next(iter(path.read_text().splitlines()), "").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"token_file: {error}") from error
     if not token or not token.isascii() or not token.isprintable():
-        raise SettingsError(f"token_file: the first line of {path} is to be a token of printable ASCII")
+        raise SettingsError(f"token_file: the first line of {path} must be a token of printable ASCII")
     return token
 
 

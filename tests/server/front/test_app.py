@@ -237,7 +237,7 @@ def test_an_open_door_is_warned_of(
     listen: str, fields: dict[str, Any], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        app_module._warn_of_open_door(ServeSettings(listen=listen, data=Path("x"), **fields))
+        app_module._warn_if_unprotected(ServeSettings(listen=listen, data=Path("x"), **fields))
     assert bool(caplog.records) is warned
     assert all(listen in record.getMessage() for record in caplog.records)
 

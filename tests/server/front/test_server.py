@@ -66,7 +66,7 @@ async def test_a_drain_waits_for_calls_and_not_for_streams_without_an_end(
             await asyncio.sleep(0.01)
     await front.server.begin_drain()
     assert (await watch.read()).status == Health.NOT_SERVING
-    quiet = asyncio.create_task(front.server.quiet())
+    quiet = asyncio.create_task(front.server.until_quiet())
     error = await refused(front.datasets.ListDatasets(dataset_service_pb2.ListDatasetsRequest()))
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert error.retry_after_s > 0

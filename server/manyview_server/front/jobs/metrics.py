@@ -1,4 +1,4 @@
-"""MetricsService: a job's event log, live and as a table. A subscriber is a cursor: one that is slow costs nothing."""
+"""MetricsService: the event log of a job, live and as a table. A slow subscriber costs nothing: it is a cursor."""
 # ruff: noqa: N802 (the contract names the methods)
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from manyview_server.store.store import Store
 Context = grpc.aio.ServicerContext[Any, Any]
 
 PAGE_EVENTS = 500
-# A message's aim: pages of long log lines are split.
 PAGE_BYTES = 1 << 20
+"""The approximate size of a message. Long log lines are split over several messages."""
 SPAN = re.compile(r"[0-9]{1,18},[0-9]{1,18}")
 """The form of a page token: the last row of the previous page, and the last row of all pages."""
 
@@ -35,7 +35,7 @@ KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.Metr
 
 
 class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
-    """What a job does."""
+    """The calls of MetricsService."""
 
     def __init__(self, store: Store, draining: Draining, heartbeat_s: float, page_bytes: int) -> None:
         self._store = store
@@ -46,7 +46,7 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
     async def SubscribeMetrics(
         self, request: pb.SubscribeMetricsRequest, context: Context
     ) -> AsyncIterator[pb.SubscribeMetricsResponse]:
-        """Replay, follow, and an explicit end."""
+        """Replay the events after a cursor, follow new ones, and send an explicit end."""
         job_id = names.train_job_id(request.train_job, "train_job")
         kinds = _kinds(request.kinds)
         if request.after_sequence < 0:
@@ -57,7 +57,7 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
         try:
             while True:
                 events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
-                # The log tells of later states itself: hundreds of subscribers need not ask the database each time.
+                # The log contains later states, so hundreds of subscribers need not ask the database each time.
                 changes = [e.payload for e in events if isinstance(e.payload, StateChange) and e.sequence > known]
                 state = changes[-1].to_state if changes else state
                 for message in pages(job_id, events, kinds):
@@ -79,20 +79,20 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
             yield _end(cursor, pb.EndOfStream.REASON_DRAINING, state)
 
     async def QueryMetrics(self, request: pb.QueryMetricsRequest, context: Context) -> pb.QueryMetricsResponse:
-        """A page of the table of scalars."""
+        """Return a page of the table of scalars."""
         job_id = names.train_job_id(request.train_job, "train_job")
         size = page_tokens.page_size(request.page_size, default=1000, most=10_000)
         if request.max_rows < 0 or request.max_rows == 1:
-            raise names.invalid("max_rows", f"{request.max_rows} is neither 0 nor at least 2")
+            raise names.invalid("max_rows", f"{request.max_rows} must be 0 or at least 2")
         metric_names = sorted(set(request.metric_names))
         scope = f"metrics/{job_id}/{metric_names}/{request.max_rows}"
         after, upto = _span(page_tokens.decode_page_token(scope, request.page_token, SPAN))
         events = self._store.events
-        # Later pages are of the same rows as the first one, however the job goes on.
+        # All pages belong to the rows that existed at the first page, although the job logs more.
         upto = upto or await events.last_sequence(job_id)
-        if request.max_rows:  # the rows that are left depend on all
+        if request.max_rows:  # which rows remain depends on all rows
             every = await events.scalar_rows(job_id, metric_names)
-            rest = await asyncio.to_thread(_chosen, every, after, upto, request.max_rows)
+            rest = await asyncio.to_thread(_thinned_page, every, after, upto, request.max_rows)
         else:
             rows = await events.scalar_rows(job_id, metric_names, after=after, limit=size + 1)
             rest = [row for row in rows if row.sequence <= upto]
@@ -102,9 +102,9 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
 
 
 def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterator[pb.SubscribeMetricsResponse]:
-    """Yield the events in messages of about `PAGE_BYTES`. Events that were not asked for only move the cursor.
+    """Yield the events in messages of about `PAGE_BYTES`. Events of other kinds than `kinds` only move the cursor.
 
-    Each message is made when it is sent.
+    Each message is made when it is sent. An empty `kinds` means all.
     """
     message, num_bytes = pb.SubscribeMetricsResponse(), 0
     for event in events:
@@ -121,15 +121,17 @@ def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterat
         yield message
 
 
-def _chosen(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:
-    """Return the rows after `after` that are left of the rows up to `upto` once these are thinned out."""
+def _thinned_page(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:
+    """Thin out the rows up to `upto`, and return the remaining rows after `after`."""
     return [row for row in thinned([r for r in rows if r.sequence <= upto], max_rows) if row.sequence > after]
 
 
 def thinned(rows: Sequence[Event], max_rows: int) -> Sequence[Event]:
-    """At most `max_rows` rows (2 or more), evenly spaced over the steps, the first and the last too; 0 keeps all.
+    """Return at most `max_rows` rows (2 or more), evenly spaced over the steps, with the first and the last row.
 
-    For each of `max_rows` evenly spaced steps the nearest row at or after it is taken.
+    0 keeps all rows.
+
+    For each of `max_rows` evenly spaced steps, it takes the first row at or after that step.
     """
     if max_rows == 0 or len(rows) <= max_rows:
         return rows
@@ -148,7 +150,7 @@ def thinned(rows: Sequence[Event], max_rows: int) -> Sequence[Event]:
 def _kinds(asked: Sequence[pb.MetricsEvent.Kind]) -> frozenset[str]:
     unknown = [kind for kind in asked if kind not in KIND_NAMES]
     if unknown:
-        raise names.invalid("kinds", f"{unknown[0]} is no kind of event")
+        raise names.invalid("kinds", f"{unknown[0]} is not a kind of event")
     return frozenset(KIND_NAMES[kind] for kind in asked)
 
 

@@ -1,4 +1,4 @@
-"""PreviewViews: which images, with which configuration, and the reply."""
+"""PreviewViews: collect the images and the configuration of a preview, and make the reply."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from manyview_server.supervise.catalogue.catalogue import Catalogue
 MAX_IMAGES = 16
 MAX_VIEWS = 256
 MAX_EPOCH = 10**9
-# Of a message: the rest is for what is told of each view, and for pictures that PNG cannot make smaller.
 PIXELS_FRACTION = 0.9
+"""The share of a message that the pixels of a preview may fill. The rest is for the parameters of each view, and for
+pictures that PNG makes larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """An image's file, or why it is not looked at."""
+class PreviewInput:
+    """The file of one image to preview, or the reason why the image cannot be decoded."""
 
     data: bytes = b""
     error: types_pb2.ImageError | None = None
-    # Where the image is stored; empty for an image of the request.
     dataset_uid: str = ""
+    """The data set that stores the image. Empty for an image that the request sends."""
     image_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """Images of a data set, and where their files are."""
+class StoredImages:
+    """Images of a data set, and the directory with their files."""
 
     uid: str
     directory: Path
@@ -52,7 +53,7 @@ class Stored:
 
 
 class Previews:
-    """Views of a few images, to look at."""
+    """Answers PreviewViews."""
 
     def __init__(self, store: Store, catalogue: Catalogue, previewer: Previewer, limits: Limits) -> None:
         self._store = store
@@ -61,60 +62,59 @@ class Previews:
         self._limits = limits
 
     async def views(self, request: pb.PreviewViewsRequest, time_left_s: float) -> pb.PreviewViewsResponse:
-        """The reply, within `time_left_s`, or without such a limit where that is 0.
+        """Return the reply within `time_left_s`. 0 means no limit.
 
         Raises:
-            ServiceError: InvalidArgument with the field, NotFound, or what the previewer raises.
+            ServiceError: InvalidArgument with the field, NotFound, or an error of the previewer.
         """
         if not 0 <= request.epoch <= MAX_EPOCH:
             raise names.invalid("epoch", f"{request.epoch} is outside of 0 to {MAX_EPOCH:,}")
         settings, dataset_id = await self._configuration(request)
         _check_count(len(request.images), settings)
         stored = await self._stored(request, dataset_id)
-        sources: list[Source] = []
+        inputs: list[PreviewInput] = []
 
-        async def wanted() -> PreviewImages:
-            sources.extend(await self._sources(request, stored))
+        async def read_images() -> PreviewImages:
+            inputs.extend(await self._inputs(request, stored))
             return PreviewImages(
                 settings=settings,
                 epoch=request.epoch,
                 max_pixel_bytes=int(PIXELS_FRACTION * self._limits.max_message_bytes),
-                blobs=tuple(source.data for source in sources),
+                blobs=tuple(image.data for image in inputs),
             )
 
-        done = await self._previewer.preview(wanted, time_left_s)
-        await self._note_slow_images(sources, done)
-        return await asyncio.to_thread(_response, sources, done)
+        done = await self._previewer.preview(read_images, time_left_s)
+        await self._mark_slow_images(inputs, done)
+        return await asyncio.to_thread(_response, inputs, done)
 
-    async def _note_slow_images(self, sources: list[Source], done: PreviewDone) -> None:
-        """List stored images that took too long to decode as unreadable, so that no job decodes them."""
-        for source, made in zip(sources, done.images, strict=True):
-            if source.dataset_uid and made.reason == TOO_SLOW:
-                noted = (source.dataset_uid, source.image_id, made.reason, made.message)
-                await self._store.datasets.mark_unreadable(*noted)
+    async def _mark_slow_images(self, inputs: list[PreviewInput], done: PreviewDone) -> None:
+        """Mark stored images that took too long to decode as unreadable, so that no job decodes them."""
+        for image, made in zip(inputs, done.images, strict=True):
+            if image.dataset_uid and made.reason == TOO_SLOW:
+                await self._store.datasets.mark_unreadable(image.dataset_uid, image.image_id, made.reason, made.message)
 
     async def _configuration(self, request: pb.PreviewViewsRequest) -> tuple[dict[str, Any], str]:
-        """All of it, and the data set of a job."""
+        """Return the whole configuration and, with `train_job`, the data set of the job."""
         if not request.train_job:
             return await asyncio.to_thread(resolve, self._catalogue, request.method, request.config), ""
         if request.method:
-            raise names.invalid("method", "has no effect beside train_job, whose method it is")
+            raise names.invalid("method", "has no effect with train_job, because the job has a method")
         if request.HasField("config"):
-            raise names.invalid("config", "has no effect beside train_job, whose configuration it is")
+            raise names.invalid("config", "has no effect with train_job, because the job has a configuration")
         job = await self._store.jobs.get(names.train_job_id(request.train_job, "train_job"))
         return job.settings, job.dataset_id
 
-    async def _stored(self, request: pb.PreviewViewsRequest, dataset_id: str) -> Stored | None:
-        """The stored images that are named, if any; without their files."""
+    async def _stored(self, request: pb.PreviewViewsRequest, dataset_id: str) -> StoredImages | None:
+        """Return the stored images that the request names, or None if it names none. Their files are not read yet."""
         kinds = [image.WhichOneof("source") for image in request.images]
         if None in kinds:
-            raise names.invalid(f"images[{kinds.index(None)}]", "is nothing: set image or stored")
+            raise names.invalid(f"images[{kinds.index(None)}]", "is empty; set image or stored")
         if request.dataset:
             if "stored" not in kinds:
-                raise names.invalid("dataset", "has no effect where no stored image is named")
+                raise names.invalid("dataset", "has no effect, because the request names no stored image")
             dataset_id = names.dataset_id(request.dataset, "dataset")
         if "stored" in kinds and not dataset_id:
-            raise names.invalid("dataset", "is needed where stored images are named without a train_job")
+            raise names.invalid("dataset", "is required for stored images, unless train_job is set")
         refs = [
             names.image_ref(image.stored, f"images[{index}].stored")
             for index, image in enumerate(request.images)
@@ -124,49 +124,49 @@ class Previews:
             return None
         dataset = await self._store.datasets.get(dataset_id)
         images = await self._store.datasets.find_images(dataset_id, refs)
-        return Stored(uid=dataset.uid, directory=self._store.datasets.directory(dataset.uid), images=images)
+        return StoredImages(uid=dataset.uid, directory=self._store.datasets.directory(dataset.uid), images=images)
 
-    async def _sources(self, request: pb.PreviewViewsRequest, stored: Stored | None) -> list[Source]:
-        """The files of all images, in their order."""
+    async def _inputs(self, request: pb.PreviewViewsRequest, stored: StoredImages | None) -> list[PreviewInput]:
+        """Read the files of all images, in the order of the request."""
         read = iter([await _file(stored, image) for image in stored.images] if stored else [])
         sent = [image.image for image in request.images if image.HasField("image")]
         checked = iter(await asyncio.to_thread(self._checked, sent))
         return [next(read) if image.HasField("stored") else next(checked) for image in request.images]
 
-    def _checked(self, images: list[types_pb2.Image]) -> list[Source]:
-        """Refused as for an embedding. Hashes what it sees: called off the event loop."""
+    def _checked(self, images: list[types_pb2.Image]) -> list[PreviewInput]:
+        """Check images as for an embedding. Call it off the event loop, because it hashes them."""
         found = []
         for image in images:
             refused = check_embed(image, self._limits.image)
             error = dataset_messages.image_error(refused.reason, refused.message) if refused else None
-            found.append(Source(data=b"" if refused else image.data, error=error))
+            found.append(PreviewInput(data=b"" if refused else image.data, error=error))
         return found
 
 
-async def _file(stored: Stored, image: FoundImage) -> Source:
+async def _file(stored: StoredImages, image: FoundImage) -> PreviewInput:
     if image.record.status == "UNREADABLE":  # it may have killed a decoder
-        return Source(error=dataset_messages.image_error(image.record.reason, image.record.message))
+        return PreviewInput(error=dataset_messages.image_error(image.record.reason, image.record.message))
     data = await asyncio.to_thread(stored_bytes, stored.directory, image)
-    return Source(data=data, dataset_uid=stored.uid, image_id=image.record.image_id)
+    return PreviewInput(data=data, dataset_uid=stored.uid, image_id=image.record.image_id)
 
 
 def _check_count(num_images: int, settings: dict[str, Any]) -> None:
     if not 1 <= num_images <= MAX_IMAGES:
-        raise names.invalid("images", f"{num_images} images; a preview is of 1 to {MAX_IMAGES}")
+        raise names.invalid("images", f"{num_images} images; a preview has 1 to {MAX_IMAGES}")
     num_views = sum(int(pipeline["count"]) for pipeline in settings["views"]["pipelines"])
     if num_images * num_views > MAX_VIEWS:
         what = f"{num_images} images with {num_views} views each"
         raise names.invalid("images", f"{what} are {num_images * num_views} views; a preview has at most {MAX_VIEWS}")
 
 
-def _response(sources: list[Source], done: PreviewDone) -> pb.PreviewViewsResponse:
+def _response(inputs: list[PreviewInput], done: PreviewDone) -> pb.PreviewViewsResponse:
     pngs = iter(done.blobs)
-    images = [_image(source, made, pngs) for source, made in zip(sources, done.images, strict=True)]
+    images = [_image(image.error, made, pngs) for image, made in zip(inputs, done.images, strict=True)]
     return pb.PreviewViewsResponse(images=images, decode_size=done.decode_size)
 
 
-def _image(source: Source, made: PreviewedImage, pngs: Iterator[bytes]) -> pb.PreviewedImage:
-    error = source.error or dataset_messages.image_error(made.reason, made.message)
+def _image(refused: types_pb2.ImageError | None, made: PreviewedImage, pngs: Iterator[bytes]) -> pb.PreviewedImage:
+    error = refused or dataset_messages.image_error(made.reason, made.message)
     if error:
         return pb.PreviewedImage(error=error)
     return pb.PreviewedImage(

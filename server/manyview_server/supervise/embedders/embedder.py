@@ -23,7 +23,7 @@ from manyview_server.errors import (
     FailedPrecondition,
     ResourceExhausted,
     Unavailable,
-    of_code,
+    error_class,
 )
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.embedding import (
@@ -366,7 +366,7 @@ class EmbedderSupervisor:
         if isinstance(message, EmbedDone):
             work.answer.set_result(message)
         else:
-            work.answer.set_exception(of_code(message.code)(message.reason, message.message))
+            work.answer.set_exception(error_class(message.code)(message.reason, message.message))
 
     def _died(self) -> None:
         """Count a death. The first restart comes at once, each further one without an answer between later."""

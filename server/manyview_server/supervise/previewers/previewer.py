@@ -20,7 +20,7 @@ from manyview_server.errors import (
     ResourceExhausted,
     ServiceError,
     Unavailable,
-    of_code,
+    error_class,
 )
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.preview import PreviewDone, PreviewFailed, PreviewImages
@@ -118,7 +118,7 @@ class PreviewerSupervisor:
             if isinstance(answer, PreviewDone):
                 return answer
             if isinstance(answer, PreviewFailed):
-                raise of_code(answer.code)(answer.reason, answer.message)
+                raise error_class(answer.code)(answer.reason, answer.message)
             for slow in answer:
                 image_id = image_ids[slow.note.item]
                 self._slow_images.add(image_id)

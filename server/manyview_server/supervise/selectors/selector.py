@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, of_code
+from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, error_class
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, SelectionFailed
@@ -112,7 +112,7 @@ class SelectorPool:
         finally:
             self._num_callers -= 1
         if isinstance(answer, SelectionFailed):
-            raise of_code(answer.code)(answer.reason, answer.message)
+            raise error_class(answer.code)(answer.reason, answer.message)
         return answer
 
     async def _ask(self, request: Message) -> Message:

@@ -116,23 +116,23 @@ async def mark_unreadable(front: Any, reason: str) -> None:
         ({"method": ""}, "method", "is not known"),
         ({"config": struct({"epohcs": 1})}, "config.epohcs", "did you mean 'epochs'?"),
         ({"epoch": -1}, "epoch", "-1 is outside of 0 to 1,000,000,000"),
-        ({"images": []}, "images", "0 images; a preview is of 1 to 16"),
-        ({"images": [stored(key="0")] * 17}, "images", "17 images; a preview is of 1 to 16"),
+        ({"images": []}, "images", "0 images; a preview has 1 to 16"),
+        ({"images": [stored(key="0")] * 17}, "images", "17 images; a preview has 1 to 16"),
         (
             {"config": struct({"views": {"pipelines": [{"count": 30}]}}), "images": [stored(key="0")] * 10},
             "images",
             "10 images with 30 views each are 300 views; a preview has at most 256",
         ),
-        ({"images": [pb.PreviewImage()]}, "images[0]", "is nothing"),
+        ({"images": [pb.PreviewImage()]}, "images[0]", "is empty"),
         ({"images": [stored(key="")]}, "images[0].stored", "names no image"),
         ({"images": [stored(image_id="xyz")]}, "images[0].stored.image_id", "is not an image id"),
-        ({"dataset": ""}, "dataset", "is needed where stored images are named"),
+        ({"dataset": ""}, "dataset", "is required for stored images"),
         ({"dataset": "pets"}, "dataset", "is not of the form datasets/{id}"),
-        ({"train_job": "trainJobs/job"}, "method", "has no effect beside train_job"),
+        ({"train_job": "trainJobs/job"}, "method", "has no effect with train_job"),
         (
             {"train_job": "trainJobs/job", "method": "", "config": struct({})},
             "config",
-            "has no effect beside train_job",
+            "has no effect with train_job",
         ),
         ({"train_job": "job", "method": ""}, "train_job", "is not of the form trainJobs/{id}"),
     ],
@@ -148,7 +148,10 @@ async def test_what_is_wrong_with_a_request_is_named(front, pets, refused, chang
 
 async def test_a_data_set_without_a_stored_image_is_refused(front, pets, refused, sent):
     request = pb.PreviewViewsRequest(method="simclr", dataset="datasets/pets", images=[sent()])
-    assert "has no effect where no stored image" in (await refused(front.jobs.PreviewViews(request))).text
+    assert (
+        "has no effect, because the request names no stored image"
+        in (await refused(front.jobs.PreviewViews(request))).text
+    )
 
 
 @pytest.mark.parametrize(
