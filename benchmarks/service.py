@@ -27,8 +27,9 @@ from manyview_server.learn.methods import Moment, build_method, resolve
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.supervise.cores import available_cores
-from manyview_server.worker.embedding.model_cache import EmbeddingModel, ModelKey, load
+from manyview_server.worker.embedding.model_cache import EmbeddingModel, load
 from manyview_server.worker.images import decoder
 
 RESULTS = Results("service")
@@ -130,7 +131,7 @@ def bare_embedding(paths: list[Path]) -> tuple[np.ndarray[Any, Any], float]:
     """(N, D) and images per second: all cores decode a batch, then all cores embed it."""
     cores = available_cores()
     torch.set_num_threads(cores)
-    key = ModelKey(checkpoint_dir="", backbone="resnet18", weights_file="", output="backbone")
+    key = ModelKey(name="", checkpoint_dir="", backbone="resnet18", weights_file="", output="backbone")
     model = load(key, torch.device("cpu"))
     began = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:

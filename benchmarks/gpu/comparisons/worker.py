@@ -18,12 +18,13 @@ from torch import Tensor
 from manyview_server.learn import methods
 from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import CheckpointWritten, ScalarsLogged, StartTraining
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardWriter, image_id_of
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker import checkpoint_state, precision
-from manyview_server.worker.embedding.model_cache import ModelKey, load
+from manyview_server.worker.embedding.model_cache import load
 
 CHECKPOINTED = ("moco", "swav", "dino", "mae")
 """Methods that together have every kind of state: bank, queue, teacher, center, prototypes, a decoder."""
@@ -61,7 +62,7 @@ def saved(directory: Path, method: Method, optimizer: Optimizer) -> dict[str, Te
 
 def embedded(bench: Bench, name: str) -> None:
     """Check that a plain backbone embeds the same images alike on both devices."""
-    key = ModelKey(checkpoint_dir="", backbone=name, weights_file="", output="backbone")
+    key = ModelKey(name="", checkpoint_dir="", backbone=name, weights_file="", output="backbone")
     images = pictures.tensor(4, 224)
     expected, found = (load(key, device).embed(images) for device in (CPU, bench.device))
     bench.close(f"model {name}", found, expected, 1e-3, "float32; batch norms are folded on both sides")

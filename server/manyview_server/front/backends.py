@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from manyview_server.messages.embedding import EmbedDone
+from manyview_server.messages.embedding import EmbedDone, EmbedRecipe
 from manyview_server.messages.message import Message
 from manyview_server.messages.preview import PreviewDone, PreviewImages
 from manyview_server.messages.selection import RowSource
@@ -25,23 +25,9 @@ class Trainers(Protocol):
 class Embedder(Protocol):
     """Turns images into rows."""
 
-    async def embed(
-        self,
-        *,
-        model: str,
-        checkpoint_dir: str,
-        backbone: str,
-        weights_file: str,
-        output: str,
-        l2_normalize: bool,
-        data_type: str,
-        time_left_s: float,
-        images: Sequence[bytes],
-    ) -> EmbedDone:
-        """A row for each image; see `messages.EmbedImages` for the fields. Cancelling it drops what is queued.
-
-        Raises ServiceError.
-        """
+    async def embed(self, recipe: EmbedRecipe, images: Sequence[bytes], *, time_left_s: float) -> EmbedDone:
+        """Embed encoded images; `time_left_s` 0 means no limit. Cancelling it drops what is queued. Raises
+        ServiceError."""
 
 
 class Tables(Protocol):

@@ -10,6 +10,30 @@ from manyview_server.messages.message import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelKey:
+    """One output of one model. Requests with equal keys share a model in memory, and so a batch."""
+
+    name: str
+    """The exact resource name."""
+    checkpoint_dir: str
+    """The directory of a checkpoint, or empty for a plain backbone."""
+    backbone: str
+    weights_file: str
+    """The file of a plain backbone's weights, or empty: its weights are random then."""
+    output: str
+    """"backbone" or "projection"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRecipe:
+    """The model that embeds images, and the form of their rows. It travels unchanged from the service to the worker."""
+
+    model: ModelKey
+    l2_normalize: bool = False
+    data_type: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartEmbedding(Message):
     """Serve on this device, with so many threads: the first message."""
 
@@ -19,29 +43,21 @@ class StartEmbedding(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedImages(Message):
-    """Embed `blobs`, one encoded image each; or images of a data set, behind all requests that bring theirs.
+    """Embed images: those in `blobs`, one encoded image each, or images of a data set.
 
-    `dataset_dir` is empty, or the data set's directory: then `blobs[0]` holds rows of its snapshot, of
-    `store.shards.SNAPSHOT_DTYPE`, and images that are `quarantined` are not decoded.
-
-    `checkpoint_dir` is the checkpoint's directory, or empty for the plain backbone `backbone`, whose weights are read
-    from `weights_file` where that is not empty. `time_left_s`: drop the request when so much time has passed; 0 for no
-    limit.
+    With `dataset_dir`, `blobs[0]` holds rows of that data set's snapshot, of `store.images.shards.SNAPSHOT_DTYPE`. Such
+    a request waits behind all requests that bring their images.
     """
 
     request_id: int
-    model: str
-    checkpoint_dir: str
-    backbone: str
-    weights_file: str
-    output: str
-    l2_normalize: bool
-    data_type: str
+    recipe: EmbedRecipe
     time_left_s: float
+    """The request is dropped when so much time has passed; 0 for no limit."""
     dataset_dir: str = ""
     quarantined: tuple[int, ...] = ()
-    # Rows whose images took a decoder too long: each fails alone, without a look at its image.
+    """The ids of stored images that must not be decoded, because they kill the decoder."""
     too_slow: tuple[int, ...] = ()
+    """The rows whose images took a decoder too long. Each of them fails alone, without being decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from manyview.v1 import (
 from manyview_server.config import ServeSettings
 from manyview_server.errors import ResourceExhausted, ServiceError
 from manyview_server.front.server import Backend, Server
-from manyview_server.messages.embedding import EmbedDone, RowFailed
+from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, RowFailed
 from manyview_server.messages.message import Message
 from manyview_server.messages.preview import PreviewDone, PreviewedImage, PreviewedView, PreviewImages
 from manyview_server.messages.selection import RowSource, SelectionFailed
@@ -97,9 +97,9 @@ class FakeEmbedder:
         self.most_running = 0
 
     async def embed(
-        self, *, images: Sequence[bytes], data_type: str, dataset_dir: str = "", **fields: object
+        self, recipe: EmbedRecipe, images: Sequence[bytes], *, dataset_dir: str = "", **fields: object
     ) -> EmbedDone:
-        self.calls.append({"images": images, "data_type": data_type, "dataset_dir": dataset_dir, **fields})
+        self.calls.append({"recipe": recipe, "images": images, "dataset_dir": dataset_dir, **fields})
         if dataset_dir:
             images = [b"" if data.startswith(b"bad") else data for data in stored(dataset_dir, images[0])]
         self.running += 1
@@ -114,7 +114,7 @@ class FakeEmbedder:
             raise
         finally:
             self.running -= 1
-        rows = self.scale * np.array([[image[-1] if image else np.nan] * 3 for image in images], dtype=data_type)
+        rows = self.scale * np.array([[image[-1] if image else np.nan] * 3 for image in images], dtype=recipe.data_type)
         empty = [i for i, image in enumerate(images) if not image]
         return EmbedDone(
             request_id=1,

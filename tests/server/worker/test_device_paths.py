@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import FindNearest, FitPca, GroupDuplicates, RowSource, SelectRows
 from manyview_server.messages.training import (
@@ -22,7 +23,7 @@ from manyview_server.messages.training import (
 )
 from manyview_server.store.embeddings.tables import EmbeddingTable, Segment
 from manyview_server.store.jobs import checkpoints
-from manyview_server.worker.embedding.model_cache import ModelKey, load
+from manyview_server.worker.embedding.model_cache import load
 from manyview_server.worker.selecting import selector
 from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
@@ -94,7 +95,7 @@ def test_a_job_goes_on_from_a_gpus_checkpoint_on_the_cpu_and_the_other_way_round
 @pytest.mark.parametrize("output", ["backbone", "projection"])
 def test_a_model_embeds_on_a_gpu_what_it_embeds_on_the_cpu(output: str, on_cpu: Sent) -> None:
     directory = on_cpu.of(CheckpointWritten)[-1].directory
-    key = ModelKey(checkpoint_dir=directory, backbone="", weights_file="", output=output)
+    key = ModelKey(name="", checkpoint_dir=directory, backbone="", weights_file="", output=output)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), np.uint8))
     expected = load(key, torch.device("cpu")).embed(images)
     with pretending() as device:

@@ -133,7 +133,7 @@ class DatasetExporter:
 def _first_cursor(source: Source) -> ExportCursor:
     return ExportCursor(
         dataset_uid=source.snapshot.dataset.uid,
-        checkpoint=source.model.name,
+        checkpoint=source.spec.model.name,
         version=source.snapshot.version,
         digest=source.spec.digest,
         first_row=0,

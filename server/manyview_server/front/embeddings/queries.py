@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview.v1 import dataset_service_pb2, types_pb2
-from manyview_server.front.embeddings.image_embedder import ImageEmbedder, Recipe
+from manyview_server.front.embeddings.image_embedder import ImageEmbedder
 from manyview_server.front.embeddings.table_requests import Source
 from manyview_server.front.limits import Limits
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import invalid, shown
 from manyview_server.front.rpc.violation_collector import ViolationCollector
-from manyview_server.messages.embedding import RowFailed
+from manyview_server.messages.embedding import EmbedRecipe, RowFailed
 from manyview_server.store.records import FoundImage, ImageRef, Snapshot
 from manyview_server.store.store import Store
 
@@ -114,8 +114,7 @@ class QueryReader:
 
     async def from_images(self, source: Source, images: Sequence[types_pb2.Image]) -> Queries:
         """Embed the images that a request sends with the model of the source, and return them as queries."""
-        recipe = Recipe(model=source.model, output=source.output, l2_normalize=False, data_type="float32")
-        batch = await self._embedder.embed(recipe, images, 0.0)
+        batch = await self._embedder.embed(EmbedRecipe(model=source.spec.model), images)
         vectors = np.frombuffer(batch.done.blobs[0], "<f4").reshape(batch.done.shape)
         finite = [query for query in range(len(images)) if query not in batch.errors]
         return Queries(

@@ -16,7 +16,7 @@ from manyview.v1 import embed_service_pb2_grpc, types_pb2
 from manyview_server.errors import Aborted
 from manyview_server.front.convert import embedding_messages
 from manyview_server.front.embeddings.dataset_export import DatasetExporter
-from manyview_server.front.embeddings.image_embedder import ImageEmbedder, Recipe, check_output
+from manyview_server.front.embeddings.image_embedder import ImageEmbedder
 from manyview_server.front.embeddings.neighbors import NeighborFinder
 from manyview_server.front.embeddings.selection import SampleSelector
 from manyview_server.front.limits import Limits
@@ -24,6 +24,7 @@ from manyview_server.front.models.resolution import Models
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.bidi import RequestReader, RequestWindow, ending_in_band, in_order
 from manyview_server.front.rpc.draining import Draining
+from manyview_server.messages.embedding import EmbedRecipe
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -162,13 +163,12 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
         num_bytes = await asyncio.to_thread(request.ByteSize)
         return NumberedBatch(number=batch.number, images=batch.images, num_bytes=num_bytes)
 
-    async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> Recipe:
+    async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> EmbedRecipe:
         output, data_type = embedding_messages.output(options.output), embedding_messages.data_type(options.data_type)
         resolved = await self._models.resolve_kept(names.model_name(model, field))
-        check_output(resolved, output)
-        return Recipe(model=resolved, output=output, l2_normalize=options.l2_normalize, data_type=data_type)
+        return EmbedRecipe(model=resolved.key(output), l2_normalize=options.l2_normalize, data_type=data_type)
 
-    async def _embed(self, recipe: Recipe, images: Sequence[types_pb2.Image], time_left_s: float) -> Embedded:
+    async def _embed(self, recipe: EmbedRecipe, images: Sequence[types_pb2.Image], time_left_s: float) -> Embedded:
         batch = await self._embedder.embed(recipe, images, time_left_s)
         return Embedded(
             embeddings=embedding_messages.tensor(batch.done, recipe.data_type),

@@ -13,11 +13,12 @@ from manyview_server.errors import FailedPrecondition
 from manyview_server.front.backends import Selector, Tables
 from manyview_server.front.convert import embedding_messages
 from manyview_server.front.datasets.snapshot_cache import SnapshotCache
-from manyview_server.front.embeddings.image_embedder import ImageEmbedder, check_output
-from manyview_server.front.models.resolution import Models, ResolvedModel
+from manyview_server.front.embeddings.image_embedder import ImageEmbedder
+from manyview_server.front.models.resolution import Models
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import ModelName
 from manyview_server.front.rpc.violation_collector import ViolationCollector
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, TableDamaged
 from manyview_server.store.embeddings.tables import SegmentDamaged
@@ -53,14 +54,12 @@ class Source:
     """Images, and the model whose embeddings of them are asked for."""
 
     snapshot: Snapshot
-    model: ResolvedModel
-    output: str
     spec: TableSpec
 
     @property
     def opened(self) -> pb.EmbeddingsOpened:
         """The first message of a call."""
-        return pb.EmbeddingsOpened(checkpoint=self.model.name, version=self.snapshot.version)
+        return pb.EmbeddingsOpened(checkpoint=self.spec.model.name, version=self.snapshot.version)
 
 
 def read_names(
@@ -123,10 +122,10 @@ class StoredEmbeddings:
         """Everything that a call is about; the checkpoint that it names is kept from now on."""
         snapshot = await self.snapshot(asked.dataset_id, asked.version)
         model = await self._models.resolve_kept(asked.model)
-        check_output(model, asked.output)
-        num_features = await self._embedder.num_features(model, asked.output)
-        spec = await asyncio.to_thread(_spec, model, asked.output, num_features, self._identity)
-        return Source(snapshot=snapshot, model=model, output=asked.output, spec=spec)
+        key = model.key(asked.output)
+        num_features = model.num_features(asked.output) or await self._embedder.num_features(key)
+        spec = await asyncio.to_thread(_spec, key, num_features, self._identity)
+        return Source(snapshot=snapshot, spec=spec)
 
     def rows_of(self, source: Source, *, unit: bool, num_neighbors: int = 0) -> RowSource:
         """The source's rows as the selector is told of them, which finds so many neighbors of each; the table's
@@ -161,19 +160,10 @@ def computing_progress() -> pb.EmbeddingsProgress:
     return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_COMPUTING)
 
 
-def _spec(model: ResolvedModel, output: str, num_features: int, identity: tuple[str, ...]) -> TableSpec:
-    checkpoint, weights = model.checkpoint, model.weights_file
-    if weights is not None:  # the operator may replace it
-        found = weights.stat()
+def _spec(model: ModelKey, num_features: int, identity: tuple[str, ...]) -> TableSpec:
+    if model.weights_file:  # the operator may replace it
+        found = Path(model.weights_file).stat()
         identity = (*identity, f"weights {found.st_size} {found.st_mtime_ns}")
-    return TableSpec(
-        model=model.name,
-        checkpoint_dir=checkpoint.directory if checkpoint else "",
-        backbone=model.message.backbone,
-        weights_file=str(weights) if weights else "",
-        output=output,
-        num_features=num_features,
-        # data_dir/jobs/<uid>/checkpoints/<name>
-        owner=Path(checkpoint.directory).parent.parent.name if checkpoint else "backbone",
-        identity=identity,
-    )
+    # data_dir/jobs/<uid>/checkpoints/<name>
+    owner = Path(model.checkpoint_dir).parent.parent.name if model.checkpoint_dir else "backbone"
+    return TableSpec(model=model, num_features=num_features, owner=owner, identity=identity)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyview.v1 import model_service_pb2 as pb
-from manyview_server.errors import NotFound
+from manyview_server.errors import FailedPrecondition, NotFound
 from manyview_server.front.convert import embedding_messages
 from manyview_server.front.rpc.resource_names import ModelName, shown
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.records import Checkpoint
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue
@@ -33,6 +34,27 @@ class ResolvedModel:
     def name(self) -> str:
         """The exact resource name."""
         return self.message.name
+
+    def key(self, output: str) -> ModelKey:
+        """Return what the embedder needs to know of the model.
+
+        Raises:
+            FailedPrecondition: NO_PROJECTION_HEAD, the model does not have this output.
+        """
+        if output == "projection" and self.message.projection_dim == 0:
+            message = f"{self.name} has no projection head, so its only output is that of its backbone"
+            raise FailedPrecondition("NO_PROJECTION_HEAD", message)
+        return ModelKey(
+            name=self.name,
+            checkpoint_dir=self.checkpoint.directory if self.checkpoint else "",
+            backbone=self.message.backbone,
+            weights_file=str(self.weights_file or ""),
+            output=output,
+        )
+
+    def num_features(self, output: str) -> int:
+        """Return the number of features of an output, or 0 if the model does not state it, as a library's does not."""
+        return self.message.projection_dim if output == "projection" else self.message.feature_dim
 
 
 class Models:

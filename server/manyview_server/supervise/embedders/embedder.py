@@ -31,6 +31,7 @@ from manyview_server.messages.embedding import (
     EmbedDone,
     EmbedFailed,
     EmbedImages,
+    EmbedRecipe,
     SetThreads,
     StartEmbedding,
 )
@@ -115,24 +116,19 @@ class EmbedderSupervisor:
 
     async def embed(
         self,
-        *,
+        recipe: EmbedRecipe,
         images: Sequence[bytes],
-        model: str,
-        checkpoint_dir: str,
-        backbone: str,
-        weights_file: str,
-        output: str,
-        l2_normalize: bool,
-        data_type: str,
-        time_left_s: float,
+        *,
+        time_left_s: float = 0.0,
         dataset_dir: str = "",
         quarantined: Sequence[int] = (),
         too_slow: Collection[int] = (),
     ) -> EmbedDone:
-        """Embed encoded images; `time_left_s` 0 for no limit. The other fields are those of `EmbedImages`.
+        """Embed encoded images; `time_left_s` 0 means no limit.
 
-        With `dataset_dir`, `images` holds rows of that data set's snapshot, and the images are read from there. Images
-        whose ids are in `too_slow`, or that took too long to decode before, fail with DECODE_TOO_SLOW.
+        With `dataset_dir`, `images` holds rows of that data set's snapshot, and the worker reads the images from there.
+        It does not decode the stored images whose ids are `quarantined`. Images whose ids are in `too_slow`, or that
+        took too long to decode before, fail with DECODE_TOO_SLOW.
 
         Raises:
             ResourceExhausted: EMBED_QUEUE_FULL, too many images are waiting.
@@ -143,13 +139,7 @@ class EmbedderSupervisor:
         """
         request = EmbedImages(
             request_id=next(self._ids),
-            model=model,
-            checkpoint_dir=checkpoint_dir,
-            backbone=backbone,
-            weights_file=weights_file,
-            output=output,
-            l2_normalize=l2_normalize,
-            data_type=data_type,
+            recipe=recipe,
             time_left_s=time_left_s,
             dataset_dir=dataset_dir,
             quarantined=tuple(quarantined),
@@ -391,7 +381,7 @@ async def _tell(process: WorkerProcess, message: Message) -> None:
 
 def _fingerprint(request: EmbedImages) -> tuple[bytes, tuple[int, ...]]:
     """Return a digest of what is embedded with what, and the id of each image."""
-    digest = hashlib.sha256(f"{request.model} {request.output}".encode())
+    digest = hashlib.sha256(f"{request.recipe.model.name} {request.recipe.model.output}".encode())
     image_ids = []
     for blob in request.blobs:
         content = hashlib.sha256(blob).digest()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from manyview_server.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.link.decode_notes import CRASHED, OUT_OF_MEMORY, QUARANTINE, TOO_SLOW
-from manyview_server.messages.embedding import EmbedDone
+from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, ModelKey
 from manyview_server.store.embeddings.tables import RowError, Rows
 from manyview_server.store.store import Store
 from manyview_server.supervise.embedders.embedder import EmbedderSupervisor
@@ -40,23 +40,20 @@ Images = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSpec:
-    """Which embeddings: an exact model, and what of it. The fields are those of `EmbedImages`."""
+    """The embeddings that a table holds: those of one output of one model."""
 
-    model: str
-    checkpoint_dir: str
-    backbone: str
-    weights_file: str
-    output: str
+    model: ModelKey
     num_features: int
-    # The uid of the job whose checkpoint it is, or "backbone".
     owner: str
-    # Of everything else that decides what a row is, such as versions: another identity is another table.
+    """The uid of the job whose checkpoint it is, or "backbone"."""
     identity: tuple[str, ...]
+    """Everything else that decides what a row is, such as versions. Another identity is another table."""
 
     @property
     def digest(self) -> str:
-        """Of the model's identity."""
-        named = [self.model, Path(self.checkpoint_dir).name, self.backbone, self.weights_file, self.output]
+        """A hash of everything that decides what a row is. It names the table's directory."""
+        model = self.model
+        named = [model.name, Path(model.checkpoint_dir).name, model.backbone, model.weights_file, model.output]
         text = json.dumps([*named, self.num_features, *self.identity])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -132,19 +129,11 @@ class StoredEmbedder:
 
     async def _embed(self, images: Images, quarantined: Quarantined) -> EmbedDone:
         """One answer of the embedder; where it died or is full, it is asked again."""
-        spec = self._spec
         for failures_left in reversed(range(MAX_FAILURES)):
             try:
                 return await self._embedder.embed(
-                    images=(images.tobytes(),),
-                    model=spec.model,
-                    checkpoint_dir=spec.checkpoint_dir,
-                    backbone=spec.backbone,
-                    weights_file=spec.weights_file,
-                    output=spec.output,
-                    l2_normalize=False,
-                    data_type="float32",
-                    time_left_s=0.0,
+                    EmbedRecipe(model=self._spec.model),
+                    (images.tobytes(),),
                     dataset_dir=str(self._store.datasets.directory(self._dataset_uid)),
                     quarantined=quarantined[CRASHED],
                     too_slow=quarantined[TOO_SLOW],

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from manyview_server import embedding_rows
 from manyview_server.link.decode_notes import CRASHED, QUARANTINE, TOO_SLOW
-from manyview_server.messages.embedding import EmbedDone, EmbedFailed, EmbedImages, RowFailed
+from manyview_server.messages.embedding import EmbedDone, EmbedFailed, EmbedImages, ModelKey, RowFailed
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader
-from manyview_server.worker.embedding.model_cache import ModelKey
 from manyview_server.worker.images import image_reader
 from manyview_server.worker.images.decoder import DecodeError
 
@@ -44,10 +43,8 @@ class Request:
 
     @property
     def key(self) -> ModelKey:
-        m = self.message
-        return ModelKey(
-            checkpoint_dir=m.checkpoint_dir, backbone=m.backbone, weights_file=m.weights_file, output=m.output
-        )
+        """The model that embeds the images."""
+        return self.message.recipe.model
 
     @property
     def is_bulk(self) -> bool:
@@ -82,14 +79,14 @@ class Request:
     def answer(self) -> EmbedDone:
         """The reply, once all rows are done."""
         assert self.rows is not None
-        message = self.message
-        encoded = embedding_rows.encode(self.rows, unit=message.l2_normalize, data_type=message.data_type)
+        recipe = self.message.recipe
+        encoded = embedding_rows.encode(self.rows, unit=recipe.l2_normalize, data_type=recipe.data_type)
         known = {error.row for error in self.errors}
         for row, (reason, text) in encoded.errors.items():
             if row not in known:
                 self.errors.append(RowFailed(row=row, reason=reason, message=text))
         return EmbedDone(
-            request_id=message.request_id,
+            request_id=self.message.request_id,
             shape=(self.rows.shape[0], self.rows.shape[1]),
             errors=tuple(sorted(self.errors, key=lambda error: error.row)),
             queue_ms=1e3 * (self.first_decode - self.arrived),

@@ -23,6 +23,7 @@ from manyview_server.learn.backbones import Backbone, ResNet, WeightsNotFinite
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.views.recipe import NormalizeSettings
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt, ModelCard
 from manyview_server.worker import checkpoint_state
@@ -40,16 +41,6 @@ class ModelUnavailable(Exception):
         super().__init__(message)
         self.code = code
         self.reason = reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelKey:
-    """What makes two requests share a model, and so a batch. The fields are those of `messages.EmbedImages`."""
-
-    checkpoint_dir: str
-    backbone: str
-    weights_file: str
-    output: str
 
 
 @dataclass(frozen=True, kw_only=True)

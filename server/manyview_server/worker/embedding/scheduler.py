@@ -12,8 +12,8 @@ import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.worker.embedding.embed_requests import DecodedRow, Request
-from manyview_server.worker.embedding.model_cache import ModelKey
 
 READY_BATCHES = 8
 """Decoding pauses while so many batches wait for the network."""

@@ -49,7 +49,8 @@ async def test_rows_stand_in_the_order_of_the_images(front: Any, png: Any, image
     assert response.checkpoint == BACKBONE
     assert response.timing.batch_images == 3
     call = front.embedder.calls[0]
-    assert (call["backbone"], call["checkpoint_dir"], call["weights_file"]) == ("resnet18", "", "")
+    model = call["recipe"].model
+    assert (model.backbone, model.checkpoint_dir, model.weights_file) == ("resnet18", "", "")
     assert 15 < call["time_left_s"] < 21  # gRPC's clocks may differ by some milliseconds
 
 
@@ -59,9 +60,10 @@ async def test_options_reach_the_worker(front: Any, png: Any, image: Any, job: s
     )
     response = await front.embed.Embed(pb.EmbedRequest(model=job, images=[image(png(7))], options=options))
     call = front.embedder.calls[0]
-    assert (call["output"], call["l2_normalize"], call["data_type"]) == ("projection", True, "float16")
+    recipe = call["recipe"]
+    assert (recipe.model.output, recipe.l2_normalize, recipe.data_type) == ("projection", True, "float16")
     assert call["time_left_s"] == 0
-    assert call["checkpoint_dir"].endswith("/checkpoints/10")
+    assert recipe.model.checkpoint_dir.endswith("/checkpoints/10")
     assert response.embeddings.data_type == types_pb2.Tensor.DATA_TYPE_FLOAT16
     assert array(response.embeddings).tolist() == [[7, 7, 7]]
 
@@ -163,7 +165,7 @@ async def test_a_stream_stays_with_its_checkpoint_while_training_goes_on(
     await call.write(batch(1, [image(png(1))]))
     await call.read()
     await call.done_writing()
-    assert [c["checkpoint_dir"].split("/")[-1] for c in front.embedder.calls] == ["10"]
+    assert [c["recipe"].model.checkpoint_dir.split("/")[-1] for c in front.embedder.calls] == ["10"]
 
 
 async def test_errors_of_a_stream_come_after_the_results_before_them(front: Any, png: Any, image: Any) -> None:

@@ -20,13 +20,16 @@ from manyview_server.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from manyview_server.messages.embedding import EmbedDone
+from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, ModelKey
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.embedders.embedder import EmbedderLimits, EmbedderSupervisor
 from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.slow_images import content_id
 
 Make = Callable[..., EmbedderSupervisor]
+
+MODEL = ModelKey(name="backbones/resnet18", checkpoint_dir="", backbone="resnet18", weights_file="", output="backbone")
+RECIPE = EmbedRecipe(model=MODEL)
 
 
 @pytest.fixture
@@ -49,17 +52,7 @@ async def make(scripted: Any) -> AsyncIterator[Make]:
 
 
 async def embed(supervisor: EmbedderSupervisor, *images: bytes, time_left_s: float = 0.0) -> EmbedDone:
-    return await supervisor.embed(
-        images=images,
-        model="backbones/resnet18",
-        checkpoint_dir="",
-        backbone="resnet18",
-        weights_file="",
-        output="backbone",
-        l2_normalize=False,
-        data_type="float32",
-        time_left_s=time_left_s,
-    )
+    return await supervisor.embed(RECIPE, images, time_left_s=time_left_s)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from manyview_server.errors import Aborted, NotFound, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.link.decode_notes import OUT_OF_MEMORY
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.embeddings import tables as stored_tables
 from manyview_server.store.embeddings.cache import EmbeddingCache, size_of
 from manyview_server.store.embeddings.tables import SegmentDamaged
@@ -28,17 +30,11 @@ NUM_IMAGES = 10
 
 
 def spec(**changes: Any) -> TableSpec:
-    fields: dict[str, Any] = {
-        "model": "backbones/x",
-        "checkpoint_dir": "",
-        "backbone": "x",
-        "weights_file": "",
-        "output": "backbone",
-        "num_features": 1,
-        "owner": "backbone",
-        "identity": ("torch 1",),
-    }
-    return TableSpec(**{**fields, **changes})
+    model = ModelKey(name="backbones/x", checkpoint_dir="", backbone="x", weights_file="", output="backbone")
+    fields: dict[str, Any] = {"num_features": 1, "owner": "backbone", "identity": ("torch 1",)}
+    for name in changes.keys() - fields.keys():
+        model = replace(model, **{name: changes.pop(name)})
+    return TableSpec(model=model, **{**fields, **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +108,9 @@ async def test_it_is_made_once_and_grows_with_the_data_set(store: Store, make: A
     asked: list[int] = []
     embed = EmbedderSupervisor.embed
 
-    async def counted(self: Any, **fields: Any) -> Any:
-        asked.append(len(fields["images"][0]))
-        return await embed(self, **fields)
+    async def counted(self: Any, *given: Any, **fields: Any) -> Any:
+        asked.append(len(given[1][0]))
+        return await embed(self, *given, **fields)
 
     monkeypatch.setattr(EmbedderSupervisor, "embed", counted)
     snapshot = await store.datasets.snapshot("a")
@@ -128,9 +124,9 @@ async def test_callers_of_one_table_share_the_work(store: Store, make: Any, monk
     made, asked = make({"image_s": 0.01}), []
     embed = EmbedderSupervisor.embed
 
-    async def counted(self: Any, **fields: Any) -> Any:
+    async def counted(self: Any, *given: Any, **fields: Any) -> Any:
         asked.append(fields)
-        return await embed(self, **fields)
+        return await embed(self, *given, **fields)
 
     monkeypatch.setattr(EmbedderSupervisor, "embed", counted)
     snapshot = await store.datasets.snapshot("a")
@@ -241,10 +237,10 @@ async def test_an_embedder_that_died_once_is_asked_again(store: Store, make: Any
     failures = iter([Unavailable("EMBEDDER_RESTARTED", "died", retry_after_s=0.01)] * 3)
     embed = EmbedderSupervisor.embed
 
-    async def failing(self: Any, **fields: Any) -> Any:
+    async def failing(self: Any, *given: Any, **fields: Any) -> Any:
         if (failure := next(failures, None)) is not None:
             raise failure
-        return await embed(self, **fields)
+        return await embed(self, *given, **fields)
 
     monkeypatch.setattr(EmbedderSupervisor, "embed", failing)
     async with make().open(spec(), snapshot) as table:
@@ -260,7 +256,7 @@ async def test_an_embedder_that_died_once_is_asked_again(store: Store, make: Any
     ],
 )
 async def test_what_does_not_pass_is_told(store: Store, make: Any, monkeypatch: Any, failure: ServiceError) -> None:
-    async def failing(self: Any, **fields: Any) -> Any:
+    async def failing(self: Any, *given: Any, **fields: Any) -> Any:
         raise failure
 
     monkeypatch.setattr(EmbedderSupervisor, "embed", failing)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from manyview_server.messages.embedding import (
     EmbedDone,
     EmbedFailed,
     EmbedImages,
+    EmbedRecipe,
+    ModelKey,
     SetThreads,
     StartEmbedding,
 )
@@ -87,18 +90,17 @@ def embed(worker: Any, checkpoint: str) -> Any:
 
 
 def request(number: int, blobs: list[bytes], checkpoint: str, **changes: Any) -> EmbedImages:
-    fields: dict[str, Any] = {
-        "request_id": number,
-        "model": "m",
-        "checkpoint_dir": checkpoint,
-        "backbone": "",
-        "weights_file": "",
-        "output": "backbone",
-        "l2_normalize": False,
-        "data_type": "float32",
-        "time_left_s": 0.0,
-    }
+    """Return a request; `changes` are fields of the message, of its recipe or of its model."""
+    model = ModelKey(name="m", checkpoint_dir=checkpoint, backbone="", weights_file="", output="backbone")
+    recipe = EmbedRecipe(model=changed(model, changes))
+    fields: dict[str, Any] = {"request_id": number, "recipe": changed(recipe, changes), "time_left_s": 0.0}
     return EmbedImages(**{**fields, **changes}, blobs=tuple(blobs))
+
+
+def changed(instance: Any, changes: dict[str, Any]) -> Any:
+    """Return the dataclass with its fields in `changes`, which are removed from there."""
+    names = {field.name for field in dataclasses.fields(instance)} & changes.keys()
+    return dataclasses.replace(instance, **{name: changes.pop(name) for name in names})
 
 
 def answer(worker: Any, number: int) -> Any:

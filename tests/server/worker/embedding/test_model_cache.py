@@ -13,13 +13,13 @@ from torch import nn
 
 from manyview_server.learn import backbones, methods, optimizers
 from manyview_server.learn.methods import Method, build_method
+from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import ModelCard
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.embedding.model_cache import (
     MAX_MODELS,
     ModelCache,
-    ModelKey,
     ModelUnavailable,
     fold_batch_norms,
     load,
@@ -30,7 +30,9 @@ CPU = torch.device("cpu")
 
 
 def key(backbone: str = "resnet9", weights_file: str = "", checkpoint_dir: str = "") -> ModelKey:
-    return ModelKey(checkpoint_dir=checkpoint_dir, backbone=backbone, weights_file=weights_file, output="backbone")
+    return ModelKey(
+        name="", checkpoint_dir=checkpoint_dir, backbone=backbone, weights_file=weights_file, output="backbone"
+    )
 
 
 def with_statistics(network: nn.Module) -> nn.Module:

@@ -4,23 +4,18 @@ import threading
 
 import torch
 
-from manyview_server.messages.embedding import EmbedImages
+from manyview_server.messages.embedding import EmbedImages, EmbedRecipe, ModelKey
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.worker.embedding.embed_requests import DecodedRow, Request
 from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
 
 
 def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> Request:
+    model = ModelKey(name="", checkpoint_dir="", backbone=backbone, weights_file="", output="backbone")
     return Request(
         EmbedImages(
             request_id=number,
-            model="",
-            checkpoint_dir="",
-            backbone=backbone,
-            weights_file="",
-            output="backbone",
-            l2_normalize=False,
-            data_type="float32",
+            recipe=EmbedRecipe(model=model),
             time_left_s=0.0,
             dataset_dir=dataset_dir,
             blobs=(bytes(images * SNAPSHOT_DTYPE.itemsize),) if dataset_dir else (b"",) * images,
