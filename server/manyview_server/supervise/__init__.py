@@ -2,7 +2,8 @@
 
 It may import `store`, `configuration`, `link`, `messages`, `system` and `errors`.
 
-- `process`: one worker process. `restart_delay`: how long to wait before a worker that died is started again.
+- `process`: one worker process. `worker_call`: the start and the end of the processes behind a call.
+- `restart_delay`: how long to wait before a worker that died is started again.
 - `cores`: how many cores each process may use.
 - `decode_watch`, `slow_images`: find decodes that take too long, and remember their images.
 - `catalogue/`: what can be trained.

@@ -1,7 +1,7 @@
-"""Requests that were in work when their process died: tried once more, alone, and refused when it dies again.
+"""Requests that were in work when their process died: each is tried once more, alone, and refused if it dies again.
 
-Many requests share the process, and its death does not say which one did it. Of those that were there each is tried
-alone when it comes again: then the next death is its own, and nobody else's.
+Many requests share the process, and its death does not say which one caused it. So all of them are suspects. A suspect
+that comes again has the process for itself, and if that dies too, the request is the culprit.
 """
 
 from __future__ import annotations
@@ -14,56 +14,65 @@ from contextlib import asynccontextmanager
 MAX_REMEMBERED = 4096
 
 
-class Quarantine:
-    """Suspects and culprits among requests, known by their fingerprints; the oldest are forgotten."""
+class CrashingRequests:
+    """The suspects and culprits among requests, by their fingerprints. The oldest ones are forgotten."""
 
     def __init__(self) -> None:
-        # Whether it is a culprit.
         self._known: OrderedDict[bytes, bool] = OrderedDict()
+        """True for a culprit, False for a suspect."""
         self._turn = asyncio.Condition()
-        self._inside = 0
-        self._alone = False
-        self._waiting = 0
+        self._num_inside = 0
+        self._is_alone = False
+        self._num_suspects_waiting = 0
 
     def is_culprit(self, fingerprint: bytes) -> bool:
-        """Whether the process died of this request, and of no other."""
+        """Did the process die while it worked on this request alone?"""
         return self._known.get(fingerprint, False)
 
-    def blame(self, fingerprints: Iterable[bytes]) -> None:
-        """The process died while these were in work. One that was alone, having been suspected, is a culprit."""
+    def record_death(self, fingerprints: Iterable[bytes]) -> None:
+        """Note that the process died while these were in work. A suspect that was alone becomes a culprit."""
         for fingerprint in set(fingerprints):
-            self._known[fingerprint] = self._alone and fingerprint in self._known
+            self._known[fingerprint] = self._is_alone and fingerprint in self._known
             self._known.move_to_end(fingerprint)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
 
-    def acquit(self, fingerprint: bytes) -> None:
-        """It was answered."""
+    def clear(self, fingerprint: bytes) -> None:
+        """Note that the request was answered: it is no suspect any more."""
         self._known.pop(fingerprint, None)
 
     @asynccontextmanager
     async def turn(self, fingerprint: bytes) -> AsyncIterator[None]:
-        """Together with others, or alone for a suspect. Suspects go first, or they would never find the room empty."""
-        alone = fingerprint in self._known
-        await self._enter(alone)
+        """Wait until the request may be in work: beside others, or alone if it is a suspect.
+
+        Suspects go first, because otherwise new requests would keep the process busy, and a suspect would never be
+        alone.
+        """
+        await self._enter(alone=fingerprint in self._known)
         try:
             yield
         finally:
-            self._inside -= 1
-            self._alone = False
-            await asyncio.shield(self._tell())
+            self._num_inside -= 1
+            self._is_alone = False
+            await asyncio.shield(self._notify())
 
-    async def _enter(self, alone: bool) -> None:
+    async def _enter(self, *, alone: bool) -> None:
         async with self._turn:
-            self._waiting += alone
+            self._num_suspects_waiting += alone
             try:
-                await self._turn.wait_for(lambda: self._inside == 0 if alone else not (self._alone or self._waiting))
+                await self._turn.wait_for(self._is_empty if alone else self._may_share)
             finally:
-                self._waiting -= alone
+                self._num_suspects_waiting -= alone
                 self._turn.notify_all()
-            self._inside += 1
-            self._alone = alone
+            self._num_inside += 1
+            self._is_alone = alone
 
-    async def _tell(self) -> None:
+    def _is_empty(self) -> bool:
+        return self._num_inside == 0
+
+    def _may_share(self) -> bool:
+        return not (self._is_alone or self._num_suspects_waiting)
+
+    async def _notify(self) -> None:
         async with self._turn:
             self._turn.notify_all()

@@ -1,53 +1,50 @@
-"""The selectors, as the front sees them: a call that answers or raises, and that ends its process when it is cancelled.
+"""The selectors, as a call that answers or raises, and that ends its process when it is cancelled.
 
-A process works on one request at a time, and is kept for a while after it, since loading torch takes seconds.
+A process works on one request at a time, and is kept for a while after it, because a start costs seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
-from manyview_server.errors import ResourceExhausted, ServiceError, Unavailable, error_class
+from manyview_server.errors import ResourceExhausted, ServiceError, error_class
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, SelectionFailed
 from manyview_server.supervise.cores import CoreBudget, oom_kills
-from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
-from manyview_server.system import awake_time, open_files
+from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess
+from manyview_server.supervise.worker_call import WorkerCall
 from manyview_server.system.host_memory import host_memory
 
-log = logging.getLogger(__name__)
-
 MEMORY_FRACTION = 0.25
-"""Of this machine's memory, for the rows of one request."""
+"""The share of this machine's memory that the rows of one request may take."""
 BYTES_PER_FEATURE = 4
 BYTES_PER_NEIGHBOR = 12
-"""A distance and a row's number."""
+"""A distance and the number of a row."""
 RETRY_AFTER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectorLimits:
-    """How many work at once, and how long they are waited for."""
+    """How many selectors work at once, and how long they may take."""
 
     max_processes: int = 2
-    # That work and wait.
     max_requests: int = 32
-    # From the start of a process to its first message.
+    """The most requests that are in work or wait."""
     hello_s: float = 300.0
-    # Without work, until it is ended.
+    """The limit from the start of a process to its first message."""
     idle_s: float = 60.0
+    """A process that has no work for so long is ended."""
     exit_s: float = 2.0
+    """The time that a process has to exit by itself."""
 
 
 class SelectorPool:
-    """Selects, finds and fits. `ask` starts a process where none is free; `close` ends all of them."""
+    """Keeps a few selectors. `ask` starts one if none is free; `close` ends all of them."""
 
     def __init__(
         self,
@@ -60,20 +57,20 @@ class SelectorPool:
     ) -> None:
         self._budget = budget
         self._device = device
-        self._command = command
-        self._limits = limits or SelectorLimits()
+        self._limits = limits = limits or SelectorLimits()
+        self._worker = WorkerCall(
+            "selector", command, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
+        )
         self._memory_bytes = int(MEMORY_FRACTION * host_memory().limit_bytes) if memory_bytes is None else memory_bytes
-        self._slots = asyncio.Semaphore(self._limits.max_processes)
+        self._slots = asyncio.Semaphore(limits.max_processes)
         self._idle: list[tuple[WorkerProcess, asyncio.TimerHandle]] = []
         self._busy: set[WorkerProcess] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._num_callers = 0
-        self._closed = False
+        self._num_requests = 0
 
     def source(
         self, directory: str, num_rows: int, num_features: int, *, unit: bool, num_neighbors: int = 0
     ) -> RowSource:
-        """The rows of a table, as a request names them; `num_neighbors` are found for each.
+        """Return the rows of a table in the form in which requests name them. `num_neighbors` of each will be found.
 
         Raises:
             ResourceExhausted: SELECTION_TOO_LARGE, they take more memory than there is for them.
@@ -97,64 +94,65 @@ class SelectorPool:
         )
 
     async def ask(self, request: Message) -> Message:
-        """The answer to a request; cancelling it kills the process that works on it.
+        """Return the answer to a request. Cancelling it kills the process that works on it.
 
         Raises:
-            ServiceError: what the selector says; RESOURCE_EXHAUSTED SELECTOR_QUEUE_FULL; SELECTION_OUT_OF_MEMORY or
-                INTERNAL where it died; UNAVAILABLE where it cannot start, or DRAINING.
+            ServiceError: the error that the selector answers; RESOURCE_EXHAUSTED SELECTOR_QUEUE_FULL;
+                SELECTION_OUT_OF_MEMORY or INTERNAL if it died; UNAVAILABLE SELECTOR_START or DRAINING.
         """
-        if self._num_callers >= self._limits.max_requests:
-            message = f"{self._num_callers} selections wait already"
+        if self._num_requests >= self._limits.max_requests:
+            message = f"{self._num_requests} selections wait already"
             raise ResourceExhausted("SELECTOR_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
-        self._num_callers += 1
+        self._num_requests += 1
         try:
             answer = await self._ask(request)
         finally:
-            self._num_callers -= 1
+            self._num_requests -= 1
         if isinstance(answer, SelectionFailed):
             raise error_class(answer.code)(answer.reason, answer.message)
         return answer
 
+    async def close(self) -> None:
+        """End all processes. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
+        self._worker.close()
+        for process, timer in self._idle:
+            timer.cancel()
+            self._worker.retire(process)
+        self._idle.clear()
+        while self._num_requests:
+            for process in self._busy:
+                process.kill()
+            await asyncio.sleep(0.01)
+        await self._worker.finish()
+
     async def _ask(self, request: Message) -> Message:
         async with self._slots:
             if (process := self._take_idle()) is not None:
-                # It may have been killed while it rested, which is noticed only now. A busy machine takes its time to
-                # end a process, so how soon it went proves nothing: the request is asked once more, of a fresh process.
-                with suppress(_RestedDied):
-                    return await self._ask_of(process, request, rested=True)
-            return await self._ask_of(await self._start(), request)
+                # It may have been killed while it was idle, which is noticed only now. A busy machine takes its time to
+                # end a process, so how soon it died proves nothing: a fresh process gets the request once more.
+                with suppress(_IdleProcessDied):
+                    return await self._answer(process, request, was_idle=True)
+            process = await self._worker.start(self._budget.embedder_threads)
+            return await self._answer(process, request)
 
-    async def _ask_of(self, process: WorkerProcess, request: Message, *, rested: bool = False) -> Message:
-        async with self._lent(process):
-            kills = oom_kills()
+    async def _answer(self, process: WorkerProcess, request: Message, *, was_idle: bool = False) -> Message:
+        async with self._borrowed(process):
+            kills_before = oom_kills()
             try:
                 await process.link.send(request)
                 return await process.link.receive()
             except (LinkClosed, LinkCorrupt) as error:
-                lacked_memory = oom_kills() > kills
-                if rested and isinstance(error, LinkClosed) and not (self._closed or lacked_memory):
-                    raise _RestedDied from error
+                lacked_memory = oom_kills() > kills_before
+                if was_idle and isinstance(error, LinkClosed) and not (self._worker.closed or lacked_memory):
+                    raise _IdleProcessDied from error
                 raise await self._death(process, error, lacked_memory=lacked_memory) from error
 
-    async def close(self) -> None:
-        """End all processes. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
-        self._closed = True
-        for process, timer in self._idle:
-            timer.cancel()
-            self._spawn(self._end(process))
-        self._idle.clear()
-        while self._tasks or self._num_callers:
-            for process in self._busy:
-                process.kill()
-            await asyncio.sleep(0.01)
-
     @asynccontextmanager
-    async def _lent(self, process: WorkerProcess) -> AsyncIterator[None]:
-        """The process as one's own: kept for the next one afterwards, unless anything went wrong."""
+    async def _borrowed(self, process: WorkerProcess) -> AsyncIterator[None]:
+        """Keep the process busy, and idle afterwards. If anything goes wrong, kill it, and wait until it is gone."""
         self._busy.add(process)
         try:
-            if self._closed:
-                raise _draining()
+            self._worker.check_open()
             yield
         except BaseException:
             process.kill()
@@ -172,67 +170,25 @@ class SelectorPool:
             timer.cancel()
             if process.running:
                 return process
-            self._spawn(self._end(process))
+            self._worker.retire(process)
         return None
 
-    async def _start(self) -> WorkerProcess:
-        if self._closed:
-            raise _draining()
-        process = None
-        try:
-            threads = self._budget.embedder_threads
-            process = await WorkerProcess.start("selector", num_threads=threads, command=self._command)
-            self._busy.add(process)
-            async with awake_time.timeout(self._limits.hello_s):
-                await process.link.receive()
-        except (OSError, TimeoutError, LinkClosed, LinkCorrupt) as error:
-            words = describe_exit(await process.stop()) if process else ""
-            stderr = process.stderr_tail if process else ""
-            if self._closed:
-                raise _draining() from error
-            if open_files.are_lacking(error):
-                raise open_files.too_many(error) from error
-            log.error("selector cannot be started", extra={"error": repr(error), "exit": words, "stderr": stderr})
-            raise Unavailable("SELECTOR_START", "the selector does not start", retry_after_s=RETRY_AFTER_S) from error
-        except BaseException:
-            if process:
-                await asyncio.shield(process.stop())
-            raise
-        finally:
-            if process:
-                self._busy.discard(process)
-        return process
+    def _retire(self, process: WorkerProcess) -> None:
+        self._idle = [(other, timer) for other, timer in self._idle if other is not process]
+        self._worker.retire(process)
 
     async def _death(self, process: WorkerProcess, error: Exception, *, lacked_memory: bool) -> ServiceError:
-        """What a death is called; what the process printed goes to the log alone."""
-        words = describe_exit(await process.stop(self._limits.exit_s))
-        if self._closed:
-            return _draining()
+        """Return the error of a request whose process died."""
         error_id = uuid.uuid4().hex[:12]
-        known = {"error_id": error_id, "exit": words, "why": repr(error), "stderr": process.stderr_tail}
-        log.error("selector died", extra=known)
+        words = await self._worker.died(process, repr(error), error_id=error_id)
+        if self._worker.closed:
+            return self._worker.draining()
         if words == "SIGKILL" and lacked_memory:
-            message = "the server has not the memory for it: select from fewer images, or with a smaller model"
+            message = "the server does not have enough memory: select from fewer images, or with a smaller model"
             return ResourceExhausted("SELECTION_OUT_OF_MEMORY", message)
         text = f"the selector died: {words} (error {error_id} in the server's log)"
         return ServiceError("INTERNAL", text, metadata={"error_id": error_id})
 
-    def _retire(self, process: WorkerProcess) -> None:
-        self._idle = [(other, timer) for other, timer in self._idle if other is not process]
-        self._spawn(self._end(process))
 
-    async def _end(self, process: WorkerProcess) -> None:
-        await process.stop(self._limits.exit_s)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-class _RestedDied(Exception):
-    """A process that had rested is gone before it answered, and the kernel killed nothing for lack of memory."""
-
-
-def _draining() -> Unavailable:
-    return Unavailable("DRAINING", "the server is stopping", retry_after_s=RETRY_AFTER_S)
+class _IdleProcessDied(Exception):
+    """A process that had been idle died before it answered, and the kernel killed nothing for lack of memory."""

@@ -47,7 +47,7 @@ async def make(scripted: Any) -> AsyncIterator[Make]:
     yield make
     for supervisor in made:
         await supervisor.close()
-        assert supervisor.queued_images == 0
+        assert supervisor._queued_images == 0
     assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
@@ -83,7 +83,7 @@ async def test_a_process_that_finds_no_descriptor_reports_that_and_starts_when_t
         with pytest.raises(ResourceExhausted) as caught:
             await embed(supervisor, b"12345")
     assert (caught.value.reason, caught.value.retry_after_s > 0) == ("TOO_MANY_OPEN_FILES", True)
-    supervisor._not_before = 0.0
+    supervisor._backoff.not_before = 0.0
     assert number(await embed(supervisor, b"12345")) == 5
 
 
@@ -141,7 +141,7 @@ async def test_an_embedder_that_cannot_start_is_tried_again_later_and_later(make
         with pytest.raises(Unavailable) as caught:
             await embed(supervisor, b"x")
         waits.append(caught.value.retry_after_s)
-    supervisor._not_before = 0.0
+    supervisor._backoff.not_before = 0.0
     with pytest.raises(Unavailable) as caught:
         await embed(supervisor, b"x")
     assert caught.value.retry_after_s > 1.5 > max(waits) - 0.5
@@ -171,7 +171,7 @@ async def test_an_image_that_takes_too_long_fails_in_its_own_row_and_no_other_re
     others[0].cancel()
     assert [number(await other) for other in others[1:]] == [4, 5]
     assert number(await embed(supervisor, b"pid")) != first, "the process was replaced"
-    assert (supervisor._deaths, supervisor._quarantine._known) == (0, {}), "and that was nobody's death"
+    assert (supervisor._backoff.num_deaths, supervisor._crashing._known) == (0, {}), "and that counts as no death"
     (record,) = [record for record in caplog.records if "too long to decode" in record.message]
     assert record.image == f"{content_id(b'burn'):016x}"
 
@@ -185,7 +185,7 @@ async def test_an_innocent_request_that_waits_beside_a_slow_image_is_asked_again
     assert (await slow).errors[0].reason == "DECODE_TOO_SLOW"
     await asyncio.sleep(0.2)
     assert not waits.done()
-    assert supervisor._quarantine._known == {}
+    assert supervisor._crashing._known == {}
     waits.cancel()
 
 
@@ -195,13 +195,13 @@ async def test_an_image_whose_caller_has_gone_is_found_and_costs_no_second_proce
     for _ in range(2):
         with pytest.raises(DeadlineExceeded):
             await embed(supervisor, b"burn", time_left_s=0.2)
-    assert not supervisor._work.waiting
-    await until(lambda: supervisor._process is None)
+    assert not supervisor._running.requests.waiting
+    await until(lambda: supervisor._running is None)
     second = number(await embed(supervisor, b"pid"))
     assert second != first
     done = await embed(supervisor, b"xyz", b"burn")
     assert [(error.row, error.reason) for error in done.errors] == [(1, "DECODE_TOO_SLOW")]
-    assert number(await embed(supervisor, b"pid")) == second, "it is known by its content, whoever sends it"
+    assert number(await embed(supervisor, b"pid")) == second, "it is known by its content, no matter who sends it"
 
 
 async def test_many_slow_images_of_one_request_are_found_one_after_the_other(make):
@@ -213,7 +213,7 @@ async def test_time_in_which_the_process_is_stopped_condemns_no_image(make):
     supervisor = make(decode_cpu_s=0.5)
     pid = number(await embed(supervisor, b"pid"))
     waits = asyncio.create_task(embed(supervisor, b"note hang"))
-    await until(lambda: any(note.is_decode for note in supervisor._process.notes.read()))
+    await until(lambda: any(note.is_decode for note in supervisor._running.process.notes.read()))
     os.kill(pid, signal.SIGSTOP)
     await asyncio.sleep(1.2)
     os.kill(pid, signal.SIGCONT)
@@ -238,8 +238,8 @@ async def test_a_task_that_hangs_is_seen_although_callers_come_and_go(make):
     first = number(await embed(supervisor, b"pid"))
     with pytest.raises(DeadlineExceeded):
         await embed(supervisor, b"note hang", time_left_s=0.2)
-    assert not supervisor._work.waiting
-    async with asyncio.timeout(20):  # others are served meanwhile: that is no progress of the one that hangs
+    assert not supervisor._running.requests.waiting
+    async with asyncio.timeout(20):  # answers to others are no progress of the one that hangs
         while number(await embed(supervisor, b"pid")) == first:
             await asyncio.sleep(0.05)
 
@@ -272,7 +272,7 @@ async def test_after_a_death_in_a_decoder_only_its_own_request_is_suspect(make, 
     for call in (embed(supervisor, image), waits):
         with pytest.raises(Unavailable):
             await call
-    assert len(supervisor._quarantine._known) == (2 if are_suspects else 1)
+    assert len(supervisor._crashing._known) == (2 if are_suspects else 1)
 
 
 async def test_a_request_that_kills_the_decoder_after_its_caller_has_gone_is_suspect_too(make):
@@ -283,7 +283,7 @@ async def test_a_request_that_kills_the_decoder_after_its_caller_has_gone_is_sus
     innocent = asyncio.create_task(embed(supervisor, b"hang"))
     with pytest.raises(Unavailable):
         await innocent
-    assert len(supervisor._quarantine._known) == 1
+    assert len(supervisor._crashing._known) == 1
 
 
 async def test_when_a_pass_of_the_network_hangs_all_that_wait_are_suspects_and_tried_alone(make):
@@ -315,7 +315,7 @@ async def test_a_deadline_ends_the_wait_and_cancels_the_request(make):
     with pytest.raises(DeadlineExceeded) as caught:
         await embed(supervisor, b"slow", time_left_s=0.05)
     assert caught.value.reason == "EMBED_DEADLINE"
-    assert supervisor.queued_images == 0
+    assert supervisor._queued_images == 0
     await asyncio.sleep(0.05)
     assert number(await embed(supervisor, b"cancelled")) == 1
 

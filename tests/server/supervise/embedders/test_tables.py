@@ -195,7 +195,7 @@ async def test_an_image_that_kills_the_embedder_is_found_left_out_and_kept_away_
         assert np.isnan(segment.rows[:, 0]).tolist() == [False, False, True, False]
     uid = snapshot.dataset.uid
     assert await store.datasets.unreadable_ids(uid, "DECODER_CRASHED") == (culprit,)
-    async with make({"poison": [culprit]}).open(spec(model="backbones/y"), snapshot) as table:
+    async with make({"poison": [culprit]}).open(spec(name="backbones/y"), snapshot) as table:
         await table.complete()
 
 
@@ -227,7 +227,7 @@ async def test_an_image_that_takes_the_embedder_too_long_is_found_and_kept_away_
         assert [(error.row, error.reason) for error in segment.errors] == [(1, "DECODE_TOO_SLOW")]
     assert await store.datasets.unreadable_ids(snapshot.dataset.uid, "DECODE_TOO_SLOW") == (slow,)
     # A server that starts later knows it from the store.
-    async with make({"burn": [slow]}, decode_cpu_s=600.0).open(spec(model="backbones/y"), snapshot) as table:
+    async with make({"burn": [slow]}, decode_cpu_s=600.0).open(spec(name="backbones/y"), snapshot) as table:
         await table.complete()
         assert (await table.unreadable()).tolist() == [1]
 

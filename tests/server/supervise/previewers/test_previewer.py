@@ -86,7 +86,7 @@ async def test_after_a_while_without_requests_the_process_ends_and_the_next_requ
 async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_served(make):
     supervisor = make()
     with pytest.raises(
-        FailedPrecondition, match="ended with SIGSEGV: of one of these images, or of a plugin"
+        FailedPrecondition, match="ended with SIGSEGV, because of one of these images or of a plugin"
     ) as caught:
         await preview(supervisor, b"die")
     assert caught.value.reason == "PREVIEW_CRASHED"
