@@ -155,7 +155,7 @@ async def test_a_caller_that_goes_away_leaves_what_it_made_and_no_request(store:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not made._embedder._work.waiting
+    assert not made._embedder._running.requests.waiting
     async with made.open(spec(), snapshot) as table:
         assert table.num_done >= 4
         assert await rows(table) == ids(snapshot)
@@ -344,7 +344,7 @@ async def test_another_table_makes_room_but_not_one_in_use(store: Store, make: A
     snapshot = await store.datasets.snapshot("a")
 
     async def fill(model: str) -> Path:
-        async with made.open(spec(model=model), snapshot) as table:
+        async with made.open(spec(name=model), snapshot) as table:
             await table.complete()
             return table.directory
 
@@ -353,7 +353,7 @@ async def test_another_table_makes_room_but_not_one_in_use(store: Store, make: A
     made = make(max_bytes=size_of(one) + 100)
     two = await fill("backbones/2")
     assert (one.exists(), two.exists()) == (False, True)
-    async with made.open(spec(model="backbones/2"), snapshot):
+    async with made.open(spec(name="backbones/2"), snapshot):
         with pytest.raises(ResourceExhausted) as caught:
             await fill("backbones/3")
     assert caught.value.reason == "EMBEDDING_CACHE_FULL"
