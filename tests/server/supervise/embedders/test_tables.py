@@ -307,7 +307,7 @@ async def test_tables_differ_by_everything_that_decides_what_a_row_is() -> None:
     same = spec().digest
     assert spec().digest == same
     for changes in (
-        {"model": "backbones/y"},
+        {"name": "backbones/y"},
         {"checkpoint_dir": "/x/000000001-1"},
         {"backbone": "y"},
         {"weights_file": "/w"},
