@@ -6,233 +6,130 @@
         job.wait()
         vectors = client.embed(["a.jpg", "b.jpg"], model=job).array
 
-Names load on first use, so that `import manyview` costs next to nothing: neither gRPC, protobuf nor numpy is imported
-before they are needed, and torch never is.
+Names load on first use, so `import manyview` costs next to nothing: gRPC, protobuf and numpy are imported when they are
+needed, and torch never is.
 
-- `_client`: everything that a user asks for, one method each. `_jobs`: a train job as a handle.
-- `_types`, `_errors`: the values and the errors that the SDK gives back. `testing`: a fake server for tests.
+- `_client`: one method for each thing that a user can ask for. `_jobs`: a train job as a handle.
+- `_types`, `_errors`: the values and the errors that the SDK returns and raises. `testing`: a fake server for tests.
 - `_local`, `_log_tail`: a private server as a child process, and the end of its log.
-- `_convert`: protobuf messages to values. `_names`: names of resources. `_arguments`: checks of arguments.
-- `_progress`: the progress bar.
-- `_transport/`: calls. `_uploads/`: images in. `_results/`: what comes back. `_cli/`: the command line.
+- `_arguments`: checks of arguments. `_names`: names of resources. `_requests`: arguments as fields of messages.
+- `_convert`: messages as values. `_progress_bar`: the progress bar.
+- `_transport/`: calls. `_uploads/`: images on their way to the server. `_results/`: answers. `_cli/`: the command line.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manyview._client import Client
-    from manyview._errors import (
-        Aborted,
-        AlreadyExists,
-        Cancelled,
-        DataLoss,
-        DeadlineExceeded,
-        FailedPrecondition,
-        Internal,
-        InvalidArgument,
-        ManyviewError,
-        NotFound,
-        OutOfRange,
-        PermissionDenied,
-        ResourceExhausted,
-        TrainJobCancelled,
-        TrainJobFailed,
-        Unauthenticated,
-        Unavailable,
-        Unimplemented,
-        Unknown,
-        UploadChanged,
-        UploadRejected,
-        Violation,
-    )
-    from manyview._jobs import Job
-    from manyview._local import local
-    from manyview._results.embeddings import Embeddings
-    from manyview._results.events import (
-        Alert,
-        CheckpointSaved,
-        Event,
-        History,
-        Log,
-        Rollback,
-        Scalars,
-        SnapshotAdopted,
-        StateChange,
-    )
-    from manyview._results.preview import Preview
-    from manyview._transport.channel import Deadlines, TLSOptions
-    from manyview._types import (
-        Backbone,
-        Dataset,
-        Device,
-        DuplicateGroup,
-        EmbedTiming,
-        Failure,
-        ImageError,
-        LabelConflict,
-        Limits,
-        LogLine,
-        Method,
-        Methods,
-        Model,
-        Neighbor,
-        PluginProblem,
-        Progress,
-        QueryNeighbors,
-        RejectedImage,
-        Sample,
-        Selection,
-        ServerInfo,
-        StoredImage,
-        TrainJobInfo,
-        UploadReport,
-    )
+    from manyview._client import Client as Client
+    from manyview._errors import Aborted as Aborted
+    from manyview._errors import AlreadyExists as AlreadyExists
+    from manyview._errors import Cancelled as Cancelled
+    from manyview._errors import DataLoss as DataLoss
+    from manyview._errors import DeadlineExceeded as DeadlineExceeded
+    from manyview._errors import FailedPrecondition as FailedPrecondition
+    from manyview._errors import Internal as Internal
+    from manyview._errors import InvalidArgument as InvalidArgument
+    from manyview._errors import ManyviewError as ManyviewError
+    from manyview._errors import NotFound as NotFound
+    from manyview._errors import OutOfRange as OutOfRange
+    from manyview._errors import PermissionDenied as PermissionDenied
+    from manyview._errors import ResourceExhausted as ResourceExhausted
+    from manyview._errors import TrainJobCancelled as TrainJobCancelled
+    from manyview._errors import TrainJobFailed as TrainJobFailed
+    from manyview._errors import Unauthenticated as Unauthenticated
+    from manyview._errors import Unavailable as Unavailable
+    from manyview._errors import Unimplemented as Unimplemented
+    from manyview._errors import Unknown as Unknown
+    from manyview._errors import UploadChanged as UploadChanged
+    from manyview._errors import UploadRejected as UploadRejected
+    from manyview._errors import Violation as Violation
+    from manyview._jobs import Job as Job
+    from manyview._local import local as local
+    from manyview._results.embeddings import Embeddings as Embeddings
+    from manyview._results.events import Alert as Alert
+    from manyview._results.events import CheckpointSaved as CheckpointSaved
+    from manyview._results.events import Event as Event
+    from manyview._results.events import Log as Log
+    from manyview._results.events import Rollback as Rollback
+    from manyview._results.events import Scalars as Scalars
+    from manyview._results.events import SnapshotAdopted as SnapshotAdopted
+    from manyview._results.events import StateChange as StateChange
+    from manyview._results.history import History as History
+    from manyview._results.preview import Preview as Preview
+    from manyview._transport.channel import Deadlines as Deadlines
+    from manyview._transport.channel import TLSOptions as TLSOptions
+    from manyview._types import Backbone as Backbone
+    from manyview._types import Balance as Balance
+    from manyview._types import Dataset as Dataset
+    from manyview._types import DataType as DataType
+    from manyview._types import Device as Device
+    from manyview._types import DuplicateGroup as DuplicateGroup
+    from manyview._types import EmbedTiming as EmbedTiming
+    from manyview._types import EventKind as EventKind
+    from manyview._types import Failure as Failure
+    from manyview._types import HealthStatus as HealthStatus
+    from manyview._types import ImageError as ImageError
+    from manyview._types import ImageStatus as ImageStatus
+    from manyview._types import JobState as JobState
+    from manyview._types import LabelConflict as LabelConflict
+    from manyview._types import Limits as Limits
+    from manyview._types import LogLevel as LogLevel
+    from manyview._types import LogLine as LogLine
+    from manyview._types import Method as Method
+    from manyview._types import Methods as Methods
+    from manyview._types import Metric as Metric
+    from manyview._types import Model as Model
+    from manyview._types import Neighbor as Neighbor
+    from manyview._types import Output as Output
+    from manyview._types import PluginProblem as PluginProblem
+    from manyview._types import Progress as Progress
+    from manyview._types import QueryNeighbors as QueryNeighbors
+    from manyview._types import RejectedImage as RejectedImage
+    from manyview._types import Sample as Sample
+    from manyview._types import Selection as Selection
+    from manyview._types import ServerInfo as ServerInfo
+    from manyview._types import StoredImage as StoredImage
+    from manyview._types import Strategy as Strategy
+    from manyview._types import TrainJobInfo as TrainJobInfo
+    from manyview._types import UploadReport as UploadReport
+    from manyview._types import WeightsOrigin as WeightsOrigin
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "_transport.channel": ("Deadlines", "TLSOptions"),
-    "_client": ("Client",),
-    "_results.embeddings": ("Embeddings",),
+_NAMES = {
+    "_client": "Client",
+    "_local": "local",
+    "_jobs": "Job",
+    "_results.events": "Event Alert CheckpointSaved Log Rollback Scalars SnapshotAdopted StateChange",
+    "_results.history": "History",
+    "_results.embeddings": "Embeddings",
+    "_results.preview": "Preview",
+    "_transport.channel": "Deadlines TLSOptions",
     "_errors": (
-        "Aborted",
-        "AlreadyExists",
-        "Cancelled",
-        "DataLoss",
-        "DeadlineExceeded",
-        "FailedPrecondition",
-        "Internal",
-        "InvalidArgument",
-        "ManyviewError",
-        "NotFound",
-        "OutOfRange",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "TrainJobCancelled",
-        "TrainJobFailed",
-        "Unauthenticated",
-        "Unavailable",
-        "Unimplemented",
-        "Unknown",
-        "UploadChanged",
-        "UploadRejected",
-        "Violation",
+        "Aborted AlreadyExists Cancelled DataLoss DeadlineExceeded FailedPrecondition Internal "
+        "InvalidArgument ManyviewError NotFound OutOfRange PermissionDenied ResourceExhausted "
+        "TrainJobCancelled TrainJobFailed Unauthenticated Unavailable Unimplemented Unknown UploadChanged "
+        "UploadRejected Violation"
     ),
-    "_jobs": ("Job",),
-    "_local": ("local",),
-    "_results.events": (
-        "Alert",
-        "CheckpointSaved",
-        "Event",
-        "History",
-        "Log",
-        "Rollback",
-        "Scalars",
-        "SnapshotAdopted",
-        "StateChange",
-    ),
-    "_results.preview": ("Preview",),
     "_types": (
-        "Backbone",
-        "Dataset",
-        "Device",
-        "DuplicateGroup",
-        "EmbedTiming",
-        "Failure",
-        "ImageError",
-        "LabelConflict",
-        "Limits",
-        "LogLine",
-        "Method",
-        "Methods",
-        "Model",
-        "Neighbor",
-        "PluginProblem",
-        "Progress",
-        "QueryNeighbors",
-        "RejectedImage",
-        "Sample",
-        "Selection",
-        "ServerInfo",
-        "StoredImage",
-        "TrainJobInfo",
-        "UploadReport",
+        "Backbone Balance DataType Dataset Device DuplicateGroup EmbedTiming EventKind Failure HealthStatus "
+        "ImageError ImageStatus JobState LabelConflict Limits LogLevel LogLine Method Methods Metric Model "
+        "Neighbor Output PluginProblem Progress QueryNeighbors RejectedImage Sample Selection ServerInfo "
+        "StoredImage Strategy TrainJobInfo UploadReport WeightsOrigin"
     ),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+"""The public names by the module that defines them. The imports above repeat them for type checkers."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [  # noqa: RUF022  (the entry points first)
-    "Client",
-    "local",
-    "Job",
-    "Event",
-    "History",
-    "Embeddings",
-    "Preview",
-    "Deadlines",
-    "TLSOptions",
-    "Aborted",
-    "Alert",
-    "AlreadyExists",
-    "Backbone",
-    "Cancelled",
-    "CheckpointSaved",
-    "DataLoss",
-    "Dataset",
-    "DeadlineExceeded",
-    "Device",
-    "DuplicateGroup",
-    "EmbedTiming",
-    "FailedPrecondition",
-    "Failure",
-    "ImageError",
-    "Internal",
-    "InvalidArgument",
-    "LabelConflict",
-    "Limits",
-    "Log",
-    "LogLine",
-    "ManyviewError",
-    "Method",
-    "Methods",
-    "Model",
-    "Neighbor",
-    "NotFound",
-    "OutOfRange",
-    "PermissionDenied",
-    "PluginProblem",
-    "Progress",
-    "QueryNeighbors",
-    "RejectedImage",
-    "ResourceExhausted",
-    "Rollback",
-    "Sample",
-    "Scalars",
-    "Selection",
-    "ServerInfo",
-    "SnapshotAdopted",
-    "StateChange",
-    "StoredImage",
-    "TrainJobCancelled",
-    "TrainJobFailed",
-    "TrainJobInfo",
-    "Unauthenticated",
-    "Unavailable",
-    "Unimplemented",
-    "Unknown",
-    "UploadChanged",
-    "UploadRejected",
-    "UploadReport",
-    "Violation",
-]
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module 'manyview' has no attribute {name!r}")
-    value = getattr(import_module(f"manyview.{home}"), name)
+    value = getattr(import_module(f"manyview.{module}"), name)
     globals()[name] = value
     return value
 

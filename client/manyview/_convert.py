@@ -1,19 +1,15 @@
-"""Generated messages into the SDK's own values: the edge where protobuf stops."""
+"""Generated messages as the SDK's own values. No generated message leaves the SDK."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf import json_format, struct_pb2
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from manyview import _types as types
-from manyview._arguments import count
 from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -22,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def time(value: Timestamp) -> datetime | None:
-    """A moment, or None where the message has none."""
+    """Return a moment in UTC, or None if the message has none."""
     return value.ToDatetime(tzinfo=UTC) if value.seconds or value.nanos else None
 
 
-def state(value: types_pb2.TrainJobState) -> str:
-    return types_pb2.TrainJobState.Name(value).removeprefix("TRAIN_JOB_STATE_")
+def state(value: types_pb2.TrainJobState) -> types.JobState:
+    return cast(types.JobState, types_pb2.TrainJobState.Name(value).removeprefix("TRAIN_JOB_STATE_"))
 
 
 def image_error(value: types_pb2.ImageError) -> types.ImageError:
@@ -55,7 +51,7 @@ def stored_image(value: dataset_service_pb2.StoredImage) -> types.StoredImage:
         image_id=value.image_id,
         key=value.key,
         label=value.label,
-        status=status,
+        status=cast(types.ImageStatus, status),
         error=image_error(value.error) if value.HasField("error") else None,
         num_bytes=value.num_bytes,
         width=value.width,
@@ -95,27 +91,8 @@ def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
     )
 
 
-def set_number(message: Message, name: str, value: float) -> None:
-    """Set a number of a request. Raises ValueError that names it, where the contract has no room for it."""
-    try:
-        setattr(message, name, value)
-    except (ValueError, TypeError) as error:
-        kind = message.DESCRIPTOR.fields_by_name[name].cpp_type
-        most = {FieldDescriptor.CPPTYPE_INT32: 2**31 - 1, FieldDescriptor.CPPTYPE_INT64: 2**63 - 1}.get(kind)
-        wanted = "a number" if most is None else f"a whole number of at most {most:,}"
-        raise ValueError(f"{name} must be {wanted}, not {value!r}") from error
-
-
-def set_count(message: Message, name: str, value: int | None) -> None:
-    """Set a number of a request, unless it is None. The contract reads 0 as the default here, so a number below 1
-    raises ValueError."""
-    if value is not None:
-        count(name, value)
-        set_number(message, name, value)
-
-
 def config(value: struct_pb2.Struct) -> dict[str, Any]:
-    """A Struct as a dict; whole numbers become int again, since a Struct knows only doubles."""
+    """Return a Struct as a dict. Whole numbers become int again, because a Struct has only doubles."""
     plain: dict[str, Any] = _whole(json_format.MessageToDict(value))
     return plain
 
@@ -128,20 +105,12 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def config_struct(value: Mapping[str, Any]) -> struct_pb2.Struct:
-    """A configuration as a Struct. Raises ValueError for what JSON has no word for."""
-    try:
-        return json_format.ParseDict(json.loads(json.dumps(dict(value), allow_nan=False)), struct_pb2.Struct())
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"config holds what JSON cannot say: {error}") from error
-
-
 def log_line(value: train_job_service_pb2.LogLine) -> types.LogLine:
     return types.LogLine(sequence=value.sequence, time=time(value.time), level=level(value.log), text=value.log.text)
 
 
-def level(value: types_pb2.Log) -> str:
-    return types_pb2.Log.Level.Name(value.level).removeprefix("LEVEL_")
+def level(value: types_pb2.Log) -> types.LogLevel:
+    return cast(types.LogLevel, types_pb2.Log.Level.Name(value.level).removeprefix("LEVEL_"))
 
 
 def methods(value: train_job_service_pb2.ListMethodsResponse) -> types.Methods:
@@ -179,7 +148,7 @@ def model(value: model_service_pb2.Model) -> types.Model:
         image_size=value.image_size,
         create_time=time(value.create_time),
         num_bytes=value.num_bytes,
-        weights=value.weights,
+        weights=cast(types.WeightsOrigin, value.weights),
     )
 
 
@@ -207,7 +176,8 @@ def timing(value: embed_service_pb2.EmbedTiming) -> types.EmbedTiming:
 
 
 def tensor(value: types_pb2.Tensor) -> NDArray[np.float32 | np.float16]:
-    """A read-only array over the message's bytes, without a copy. Raises ValueError when shape and bytes disagree."""
+    """Return a read-only array over the bytes of the message, without a copy. Raises ValueError if shape and bytes
+    disagree."""
     import numpy as np
 
     half = value.data_type == types_pb2.Tensor.DATA_TYPE_FLOAT16

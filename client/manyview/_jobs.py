@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from manyview import _convert
-from manyview._arguments import count, positive_s, some
+from manyview import _convert, _names
+from manyview._arguments import count, positive_s, some, text
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
-from manyview._results import events, export
-from manyview._results.events import Event, History
+from manyview._requests import DEFAULT_METHOD, config_struct
+from manyview._results import events, export, history
+from manyview._results.events import Event
+from manyview._results.history import History
 from manyview._transport.deadline import LOOK_S, Deadline
 from manyview._transport.paging import pages
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
-from manyview._types import LogLine, Model, TrainJobInfo
+from manyview._types import Dataset, EventKind, JobState, LogLine, Model, TrainJobInfo
 from manyview.v1 import model_service_pb2
 from manyview.v1 import train_job_service_pb2 as pb
 
@@ -48,7 +51,7 @@ class Job:
         return self._info
 
     @property
-    def state(self) -> str:
+    def state(self) -> JobState:
         return self._info.state
 
     def refresh(self) -> TrainJobInfo:
@@ -65,7 +68,7 @@ class Job:
         after: int = 0,
         *,
         follow: bool = True,
-        kinds: Iterable[str] | None = None,
+        kinds: Iterable[EventKind] | EventKind | None = None,
         reconnect_timeout_s: float | None = None,
     ) -> Iterator[Event]:
         """Every event after sequence number `after`, in order and each once: those that were, then, with `follow`,
@@ -90,7 +93,7 @@ class Job:
         """The scalars so far as a table, without superseded rows; with `max_rows`, 2 or more, thinned to about so
         many. `names`: only these scalars."""
         max_rows = count("max_rows", max_rows, at_least=2)
-        return events.query(
+        return history.query(
             self._rpcs, self.name, names=some("names", [names] if isinstance(names, str) else names), max_rows=max_rows
         )
 
@@ -185,6 +188,33 @@ class Job:
     def export(self, path: str | PathLike[str]) -> Path:
         """Write the newest checkpoint's backbone as a safetensors file; see `Client.export`."""
         return export.export(self._rpcs, self.name, Path(path))
+
+
+def train_request(
+    dataset: Dataset | str | None,
+    method: str | None,
+    backbone: str | None,
+    epochs: int | None,
+    config: Mapping[str, Any] | None,
+    clone_from: Job | str | None,
+    continue_from: Job | Model | str | None,
+    follow: int | None,
+) -> pb.CreateTrainJobRequest:
+    """Return a request that creates a job. Raises ValueError for a wrong argument."""
+    has_origin = clone_from is not None or continue_from is not None
+    if dataset is None and not has_origin:
+        raise ValueError("dataset is required, unless clone_from or continue_from names a job")
+    given = {name: value for name, value in (("backbone", backbone), ("epochs", epochs)) if value is not None}
+    for name in given.keys() & (config or {}).keys():
+        raise ValueError(f"{name} is given twice, as an argument and in config")
+    return pb.CreateTrainJobRequest(
+        follow=None if follow is None else pb.Follow(min_images=follow),
+        dataset="" if dataset is None else _names.dataset_name(dataset),
+        method=text("method", method) or ("" if has_origin else DEFAULT_METHOD),
+        config=config_struct({**(config or {}), **given}),
+        clone_from="" if clone_from is None else _names.job_name(clone_from),
+        continue_from="" if continue_from is None else _names.model_name(continue_from),
+    )
 
 
 def list_models(rpcs: Rpcs, job: str = "") -> Iterator[Model]:

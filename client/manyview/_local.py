@@ -1,4 +1,4 @@
-"""A private server as a child process: it listens on a loopback port of its own and dies with this process."""
+"""A private server as a child process. It listens on a loopback port of its own and dies with this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from manyview._arguments import positive_s
@@ -32,52 +31,77 @@ def local(
     env: Mapping[str, str] | None = None,
     **client_options: Any,
 ) -> Client:
-    """Start a server and return a client of it; leaving the client's `with` block stops the server.
+    """Start a server and return a client of it. Leaving the client's `with` block stops the server.
 
-    Everything is kept in `data_dir`, or in a temporary folder that is deleted at the end. `env` is the child's
-    environment (this process's by default), `client_options` go to `Client`. Raises Unavailable LOCAL_SERVER_FAILED
-    with the server's last words when it does not start, as without the extra: `pip install "manyview[server]"`.
+    All data is kept in `data_dir`, or in a temporary folder that is deleted at the end. `env` is the environment of the
+    server (by default, that of this process). `client_options` go to `Client`. Raises Unavailable LOCAL_SERVER_FAILED
+    with the last lines of the server's log if it does not start, for example because it is not installed:
+    `pip install "manyview[server]"`.
     """
     if data_dir is not None and not os.fspath(data_dir):
         raise ValueError("data_dir must name a folder; None takes a temporary one")
     positive_s("start_timeout_s", start_timeout_s)
-    server = LocalServer(data_dir, start_timeout_s=start_timeout_s, env=env)
+    server = LocalServer.start(data_dir, timeout_s=start_timeout_s, env=env)
     try:
-        return Client(server.address, on_close=server.stop, **client_options)
+        return _LocalClient(server, **client_options)
     except BaseException:
         server.stop()
         raise
 
 
+class _LocalClient(Client):
+    """A client that stops its server when it is closed."""
+
+    def __init__(self, server: LocalServer, **options: Any) -> None:
+        super().__init__(server.address, **options)
+        self._server = server
+
+    def close(self) -> None:
+        super().close()
+        self._server.stop()
+
+
 class LocalServer:
-    """The child process. It watches whether this process is still there, and drains and exits when it is not, however
-    that came about. A session of its own keeps Ctrl-C from reaching it before its client is done with it."""
+    """The child process. It watches whether this process still exists, and drains and exits when it does not, whatever
+    ended it. The child has a session of its own, so that Ctrl-C does not reach it before its client has finished."""
 
     def __init__(
-        self, data_dir: str | PathLike[str] | None, *, start_timeout_s: float, env: Mapping[str, str] | None = None
+        self, process: subprocess.Popen[bytes], log: LogTail, temporary: tempfile.TemporaryDirectory[str] | None
     ) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="manyview-") if data_dir is None else None
-        folder = Path(self._temporary.name if self._temporary else data_dir or "")
-        self._log = LogTail()
-        command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", str(folder)]
-        self._process = subprocess.Popen(
+        self.address = ""
+        self._process = process
+        self._log = log
+        self._temporary = temporary
+
+    @classmethod
+    def start(
+        cls, data_dir: str | PathLike[str] | None, *, timeout_s: float, env: Mapping[str, str] | None
+    ) -> LocalServer:
+        """Start a server and wait until it serves. Raises Unavailable LOCAL_SERVER_FAILED."""
+        temporary = tempfile.TemporaryDirectory(prefix="manyview-") if data_dir is None else None
+        folder = temporary.name if temporary else os.fspath(data_dir or "")
+        log = LogTail()
+        command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", folder]
+        process = subprocess.Popen(
             [*command, "--exit-with-parent"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self._log.fileno(),
+            stderr=log.fileno(),
             env=None if env is None else dict(env),
             start_new_session=True,
         )
+        server = cls(process, log, temporary)
         try:
-            self.address = self._await_address(start_timeout_s)
+            server.address = server._await_address(timeout_s)
         except BaseException:
-            self.stop()
+            server.stop()
             raise
+        return server
 
     def stop(self) -> None:
-        """End the server and, if it was temporary, its data. Calling it twice does nothing."""
+        """End the server, and delete its data if they are temporary. A second call does nothing."""
         process = self._process
-        process.terminate()  # the server drains, so that running jobs write a checkpoint
+        process.terminate()  # the server drains: running jobs write a checkpoint
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -129,5 +153,5 @@ class LocalServer:
         last = self._log.last_lines(_LOG_LINES)
         missing = any("No module named" in line for line in last)
         hint = '\nIs the server installed? pip install "manyview[server]"' if missing else ""
-        told = "\n".join(["its last words:", *last]) if last else "it said nothing"
-        return Unavailable(f"the local server {what}; {told}{hint}", reason="LOCAL_SERVER_FAILED")
+        log = "\n".join(["the last lines of its log:", *last]) if last else "its log is empty"
+        return Unavailable(f"the local server {what}; {log}{hint}", reason="LOCAL_SERVER_FAILED")

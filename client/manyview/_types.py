@@ -1,13 +1,37 @@
-"""What the SDK hands out: plain frozen values. Times are in UTC, sizes in bytes, names are resource names."""
+"""The values that the SDK hands out: plain and frozen. Times are in UTC, sizes in bytes, names are resource names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, overload
+from typing import Any, Literal, overload
 
-TERMINAL_STATES = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})
+JobState = Literal[
+    "QUEUED",
+    "STARTING",
+    "RUNNING",
+    "RECOVERING",
+    "PAUSING",
+    "PAUSED",
+    "CANCELLING",
+    "CANCELLED",
+    "SUCCEEDED",
+    "FAILED",
+]
+TERMINAL_STATES: frozenset[JobState] = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})
+
+EventKind = Literal["scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot"]
+LogLevel = Literal["INFO", "WARNING", "ERROR"]
+ImageStatus = Literal["STORED", "REJECTED", "UNREADABLE"]
+HealthStatus = Literal["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
+WeightsOrigin = Literal["trained", "file", "random"]
+
+Output = Literal["backbone", "projection"]
+DataType = Literal["float32", "float16"]
+Metric = Literal["cosine", "euclidean"]
+Strategy = Literal["random", "coreset", "minimum_distance", "typicality", "similarity"]
+Balance = Literal["equal", "proportional"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +105,7 @@ class StoredImage:
     image_id: str
     key: str
     label: str
-    status: str
+    status: ImageStatus
     error: ImageError | None
     num_bytes: int
     width: int
@@ -112,7 +136,7 @@ class Selection(Sequence[Sample]):
 
     samples: tuple[Sample, ...] = field(repr=False)
     dataset: str
-    strategy: str
+    strategy: Strategy
     checkpoint: str
     version: int
 
@@ -220,7 +244,7 @@ class TrainJobInfo:
     dataset: str
     num_images: int
     config: Mapping[str, Any]
-    state: str
+    state: JobState
     failure: Failure | None
     progress: Progress
     create_time: datetime | None
@@ -249,7 +273,7 @@ class LogLine:
 
     sequence: int
     time: datetime | None
-    level: str
+    level: LogLevel
     text: str
 
 
@@ -307,7 +331,7 @@ class Model:
     image_size: int
     create_time: datetime | None
     num_bytes: int
-    weights: str
+    weights: WeightsOrigin
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import grpc
@@ -69,16 +70,29 @@ class FakeServer:
         self._replies: dict[str, list[Callable[..., Any]]] = defaultdict(list)
         self._lock = threading.Lock()
         self._pool = futures.ThreadPoolExecutor(max_workers=16, thread_name_prefix="manyview-fake")
-        self._server = grpc.server(self._pool, options=(("grpc.so_reuseport", 0),))
-        self._server.add_generic_rpc_handlers((*map(self._service, _FILES), self._health()))
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> FakeServer:
-        self._server.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @cached_property
+    def target(self) -> str:
+        """The address of the server. The first look at it binds a free port."""
+        return f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    @cached_property
+    def _server(self) -> grpc.Server:
+        server = grpc.server(self._pool, options=(("grpc.so_reuseport", 0),))
+        server.add_generic_rpc_handlers((*map(self._service, _FILES), self._health()))
+        return server
+
+    def start(self) -> None:
+        """Bind the port, unless `target` has done so, and serve."""
+        _ = self.target
+        self._server.start()
 
     def stop(self) -> None:
         """End all calls and stop listening."""

@@ -77,7 +77,7 @@ def test_zero_or_an_empty_value_is_not_taken_for_the_default(
     ("options", "words"),
     [
         ({"timeout_s": 0}, "timeout_s must be above 0, or None for the default, not 0"),
-        ({"timeout_s": 5, "deadlines": manyview.Deadlines()}, "give timeout_s or deadlines, not both"),
+        ({"timeout_s": 5, "deadlines": manyview.Deadlines()}, "set timeout_s or deadlines, not both"),
         ({"target": ""}, "target must not be empty"),
         ({"token": ""}, "token must not be empty"),
     ],

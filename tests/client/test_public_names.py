@@ -1,9 +1,14 @@
 """The public names, and the cost of `import manyview`."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import manyview
+from manyview._results.selection import PARAMETERS
+from manyview.v1 import dataset_service_pb2, metrics_service_pb2, types_pb2
 
 ERRORS = {
     "Aborted",
@@ -57,6 +62,19 @@ VALUES = {
 }
 PAYLOADS = {"Alert", "CheckpointSaved", "Log", "Rollback", "Scalars", "SnapshotAdopted", "StateChange"}
 ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Preview", "Deadlines", "TLSOptions"}
+WORDS = {
+    "Balance",
+    "DataType",
+    "EventKind",
+    "HealthStatus",
+    "ImageStatus",
+    "JobState",
+    "LogLevel",
+    "Metric",
+    "Output",
+    "Strategy",
+    "WeightsOrigin",
+}
 CLIENT = {
     "close",
     "create_dataset",
@@ -105,14 +123,37 @@ JOB = {
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(manyview.__all__) == ERRORS | VALUES | PAYLOADS | ENTRIES
-    assert all(getattr(manyview, name).__name__ == name for name in manyview.__all__)
+    assert set(manyview.__all__) == ERRORS | VALUES | PAYLOADS | ENTRIES | WORDS
+    assert all(getattr(manyview, name).__name__ == name for name in set(manyview.__all__) - WORDS)
     assert {name for name in vars(manyview.Client) if not name.startswith("_")} == CLIENT
     assert {name for name in vars(manyview.Job) if not name.startswith("_")} == JOB
 
 
+def test_words_that_arguments_and_fields_may_be_are_literal_types() -> None:
+    assert {name for name in manyview.__all__ if get_origin(getattr(manyview, name)) is Literal} == WORDS
+    assert {*PARAMETERS} == {*get_args(manyview.Strategy)}
+    assert {*get_args(manyview.EventKind)} == {
+        name.removeprefix("KIND_").lower() for name in metrics_service_pb2.MetricsEvent.Kind.keys()[1:]
+    }
+    for words, enum, prefix in (
+        (manyview.JobState, types_pb2.TrainJobState, "TRAIN_JOB_STATE_"),
+        (manyview.LogLevel, types_pb2.Log.Level, "LEVEL_"),
+        (manyview.ImageStatus, dataset_service_pb2.StoredImage.Status, "STATUS_"),
+    ):
+        assert {*get_args(words)} == {name.removeprefix(prefix) for name in enum.keys()[1:]}
+
+
+def test_type_checkers_see_the_names_that_the_package_has() -> None:
+    source = ast.parse(Path(manyview.__file__).read_text())
+    (block,) = (node for node in source.body if isinstance(node, ast.If))
+    imported = [alias for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert {alias.asname for alias in imported} == set(manyview.__all__)
+    assert all(alias.asname == alias.name for alias in imported)
+
+
 def test_every_public_name_says_what_it_is() -> None:
-    assert [name for name in manyview.__all__ if not (getattr(manyview, name).__doc__ or "").strip()] == []
+    named = set(manyview.__all__) - WORDS
+    assert [name for name in named if not (getattr(manyview, name).__doc__ or "").strip()] == []
 
 
 def test_the_client_works_where_torch_is_missing_and_loads_nothing_it_does_not_need() -> None:

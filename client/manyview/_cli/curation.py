@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.sheet import Tile
+from manyview._types import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
     from manyview import Client, Neighbor, Sample, Selection
@@ -78,7 +79,7 @@ def select(
             dataset,
             count,
             model=model,
-            strategy=strategy,
+            strategy=cast(Strategy, strategy),
             seed=seed,
             distance=distance,
             num_neighbors=num_neighbors,
@@ -86,8 +87,8 @@ def select(
             like_keys=stored.named(like_key) if like_key else None,
             chosen=before,
             balance=_balance(balance),
-            output=output,
-            metric=metric,
+            output=cast(Output | None, output),
+            metric=cast(Metric | None, metric),
             version=version,
         )
         for path in out or ():
@@ -132,8 +133,8 @@ def neighbors(
             keys=stored.named(key) if key else None,
             model=model,
             num_neighbors=num_neighbors,
-            output=output,
-            metric=metric,
+            output=cast(Output, output),
+            metric=cast(Metric, metric),
             version=version,
         )
         if out:
@@ -178,7 +179,12 @@ def duplicates(
         sheet.check(out)
     with connect(target, token) as client:
         found = client.duplicates(
-            dataset, model=model, max_distance=max_distance, output=output, metric=metric, version=version
+            dataset,
+            model=model,
+            max_distance=max_distance,
+            output=cast(Output, output),
+            metric=cast(Metric, metric),
+            version=version,
         )
         if out and found:
             shown = list(islice(found, sheet.MAX_TILES // 8))
@@ -200,13 +206,13 @@ def _need_model(model: str) -> None:
         raise typer.BadParameter("needed: a job, a checkpoint or backbones/NAME", param_hint="--model")
 
 
-def _balance(words: Sequence[str] | None) -> str | dict[str, int] | None:
+def _balance(words: Sequence[str] | None) -> Balance | dict[str, int] | None:
     """ "equal", "proportional", or a number for each label. Raises ValueError."""
     if not words:
         return None
     first: str = words[0]
     if len(words) == 1 and first in ("equal", "proportional"):
-        return first
+        return cast(Balance, first)
     counts: dict[str, int] = {}
     for word in words:
         label, equals, number = word.rpartition("=")

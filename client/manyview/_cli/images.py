@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
+from manyview._types import ImageStatus
 
 
 def upload(
@@ -55,7 +56,7 @@ def images(
 ) -> None:
     """List the images of a data set, and those that were refused."""
     with connect(target, token) as client:
-        found = list(islice(client.images(dataset, status), limit or None))
+        found = list(islice(client.images(dataset, cast(list[ImageStatus] | None, status)), limit or None))
     if as_json:
         print_json(found)
         return

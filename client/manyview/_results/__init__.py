@@ -1,8 +1,11 @@
-"""What comes back: embeddings, selections, events, previews and weights.
+"""Answers of the server: embeddings, selections, events, previews and weights.
 
-It may import `_transport`, `_uploads`, `_errors` and `_types`.
+It may import the generated stubs, `_transport`, `_uploads` and the modules beside this package that hold values,
+errors, names and parts of requests.
 
-- `embeddings`, `dataset_embeddings`: rows of sent images, and of images that the server holds.
-- `selection`: samples, neighbors and duplicates. `events`: the event log of a job, live and as a table.
-- `preview`, `contact_sheet`: views as training makes them, and one picture of them. `export`: weights in a file.
+- `embeddings`: rows of images that are sent. `dataset_embeddings`: rows of images that the server holds.
+- `selection`: images that a strategy selects. `neighbors`: neighbors of queries, and groups of near-duplicates.
+- `progress`: streams that report progress until the answer is ready.
+- `events`: the event log of a job. `history`: its scalars as a table.
+- `preview`: views as training makes them. `contact_sheet`: one picture of them. `export`: weights in a file.
 """

@@ -87,16 +87,6 @@ class Embeddings:
         return self.array[~np.isnan(self.array).any(axis=1)].astype(np.float64)
 
 
-def options(output: str, l2_normalize: bool, dtype: str) -> pb.EmbedOptions:
-    """The options as a message. Raises ValueError for an unknown output or dtype."""
-    outputs = {"backbone": pb.EmbedOptions.OUTPUT_BACKBONE, "projection": pb.EmbedOptions.OUTPUT_PROJECTION}
-    dtypes = {"float32": types_pb2.Tensor.DATA_TYPE_FLOAT32, "float16": types_pb2.Tensor.DATA_TYPE_FLOAT16}
-    for name, value, known in (("output", output, [*outputs]), ("dtype", str(dtype), [*dtypes])):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    return pb.EmbedOptions(output=outputs[output], l2_normalize=l2_normalize, data_type=dtypes[str(dtype)])
-
-
 def joined(chunks: Sequence[Embeddings]) -> Embeddings:
     """Chunks as one. Raises ValueError where there are none."""
     import numpy as np

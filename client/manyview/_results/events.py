@@ -1,23 +1,19 @@
-"""What a job reports: its event log, live and without gaps, and its history as a table."""
+"""The event log of a job, replayed and followed live without gaps."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from manyview import _convert
 from manyview._arguments import some
-from manyview._transport.paging import pages
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
+from manyview._types import EventKind, JobState, LogLevel
 from manyview.v1 import metrics_service_pb2 as pb
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +27,8 @@ class Scalars:
 class StateChange:
     """The job went from one state to another. `reason` and `message` say why, or are empty."""
 
-    from_state: str
-    to_state: str
+    from_state: JobState
+    to_state: JobState
     reason: str
     message: str
 
@@ -66,7 +62,7 @@ class Alert:
 class Log:
     """A line of the job's log. `level` is "INFO", "WARNING" or "ERROR"."""
 
-    level: str
+    level: LogLevel
     text: str
 
 
@@ -80,7 +76,6 @@ class SnapshotAdopted:
 
 
 Payload = Scalars | StateChange | CheckpointSaved | Rollback | Alert | Log | SnapshotAdopted
-EventKind = Literal["scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot"]
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 # The keys of `Event.values` that differ from the names of a payload's fields.
@@ -136,28 +131,6 @@ class Event:
         return self.values.get(name, default)
 
 
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """A job's scalars, one row for each time that some were logged, without rows that a rollback superseded.
-
-    `rows` are dicts with sequence, time, attempt, step, epoch and the scalars; `history["loss"]` is a column, shape
-    (rows,), NaN where a row has no such scalar.
-    """
-
-    rows: Sequence[Mapping[str, Any]] = field(repr=False)
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
-        import numpy as np
-
-        if name not in (*self.names, "sequence", "step", "epoch", "attempt"):
-            raise KeyError(f"no scalar named {name!r}; there are {', '.join(self.names)}")
-        return np.array([row.get(name, np.nan) for row in self.rows], dtype=np.float64)
-
-
 def event_from(message: pb.MetricsEvent) -> Event:
     """Convert an event of the contract."""
     kind = pb.MetricsEvent.Kind.Name(message.kind).removeprefix("KIND_").lower()
@@ -199,12 +172,12 @@ def _payload(message: pb.MetricsEvent) -> Payload | None:
             return None
 
 
-def kind_names(kinds: Iterable[str] | None) -> list[str]:
-    """Kinds by name as the contract numbers them. Raises ValueError for an unknown one."""
+def kind_names(kinds: Iterable[EventKind] | EventKind | None) -> list[str]:
+    """Return the contract's names of these kinds. Raises ValueError for an unknown kind."""
     chosen = [kinds] if isinstance(kinds, str) else some("kinds", kinds) or []
     for kind in chosen:
         if kind not in KINDS:
-            raise ValueError(f"unknown kind of event {kind!r}: there are {', '.join(KINDS)}")
+            raise ValueError(f"kinds must be among {', '.join(KINDS)}, not {kind!r}")
     return [f"KIND_{kind.upper()}" for kind in chosen]
 
 
@@ -219,8 +192,8 @@ def follow(
     timeout_s: float | None = None,
     began: float | None = None,
 ) -> Generator[Event]:
-    """Every event after `after`, each once and in order, over as many connections as it takes; `kinds` as `kind_names`
-    gives them.
+    """Yield every event after the sequence number `after`, each once and in order, over as many connections as it
+    takes. `kinds` are names that `kind_names` returned; none stands for all.
 
     Raises OutOfRange when `after` is older than the oldest event held, the last failure when the server could not be
     reached for `reconnect_s` (by default, the client's), and DeadlineExceeded when `timeout_s` has passed since `began`
@@ -251,26 +224,3 @@ def _is_end(message: pb.SubscribeMetricsResponse) -> bool:
 
 def _is_drain(message: pb.SubscribeMetricsResponse) -> bool:
     return message.HasField("end") and message.end.reason == pb.EndOfStream.REASON_DRAINING
-
-
-def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int | None = None) -> History:
-    """Return the job's scalars as a table."""
-
-    def fetch(token: str) -> pb.QueryMetricsResponse:
-        return rpcs.query_metrics(
-            pb.QueryMetricsRequest(
-                train_job=job, metric_names=names or (), max_rows=max_rows, page_size=10_000, page_token=token
-            )
-        )
-
-    rows = [_row(row) for page in pages(fetch) for row in page.rows]
-    found = dict.fromkeys(name for row in rows for name in row if name not in _ROW_FIELDS)
-    return History(rows=rows, names=tuple(found))
-
-
-_ROW_FIELDS = frozenset({"sequence", "time", "attempt", "step", "epoch"})
-
-
-def _row(row: pb.MetricsRow) -> Mapping[str, Any]:
-    place = {"sequence": row.sequence, "time": _convert.time(row.time), "attempt": row.attempt}
-    return {**place, "step": row.step, "epoch": row.epoch, **dict(sorted(row.values.items()))}

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from manyview import _convert, _names
 from manyview._arguments import text
+from manyview._requests import DEFAULT_METHOD, config_struct
+from manyview._transport.rpcs import Rpcs
 from manyview._types import ImageError, Limits
 from manyview._uploads import pixels, sources
-from manyview._uploads.sources import EncodedImage
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import types_pb2
 
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-_MOST = 16
-"""More images are refused by the server; reading all of a folder to be told so would take long."""
+_MAX_IMAGES = 16
+"""The server refuses more images. One more than this is read at most, because a folder may hold many."""
 
-_REST_BYTES = 256 * 1024
-"""Of a message, for what is not an image."""
+_RESERVED_BYTES = 256 * 1024
+"""The part of a message that is kept free for everything but the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,50 +74,59 @@ class Preview:
 
 
 def request(
-    *, job: Any, method: str | None, config: Mapping[str, Any] | None, seed: int | None, epoch: int, default: str
+    *,
+    job: _names.Named | str | None,
+    method: str | None,
+    config: Mapping[str, Any] | None,
+    seed: int | None,
+    epoch: int,
 ) -> pb.PreviewViewsRequest:
-    """What to preview with; the images are still to come. Raises ValueError for what has no effect beside a job."""
+    """Return a request that still lacks its images. Raises ValueError for an argument that has no effect with a job."""
     if job is None:
         if seed is not None and "seed" in (config or {}):
             raise ValueError("seed is given twice, as an argument and in config")
         whole = {**(config or {}), **({} if seed is None else {"seed": seed})}
         return pb.PreviewViewsRequest(
-            method=text("method", method) or default, config=_convert.config_struct(whole), epoch=epoch
+            method=text("method", method) or DEFAULT_METHOD, config=config_struct(whole), epoch=epoch
         )
     given = [name for name, value in (("method", method), ("config", config), ("seed", seed)) if value is not None]
     if given:
-        raise ValueError(f"{given[0]} has no effect beside job, whose own it is")
+        raise ValueError(f"{given[0]} has no effect with job, which has its own")
     return pb.PreviewViewsRequest(train_job=_names.job_name(job), epoch=epoch)
 
 
-def stored(images: Any) -> list[tuple[str, pb.PreviewImage]]:
-    """(key, image) of images of a data set: keys, or what is listed of one."""
+def preview_stored(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any) -> Preview:
+    """Preview images of a data set, which are named by their keys or as the SDK lists them."""
     items: Iterable[Any] = [images] if isinstance(images, str) else images
-    return [
-        (str(getattr(item, "key", item)), pb.PreviewImage(stored=_names.image_ref(item)))
-        for item in islice(items, _MOST + 1)
-    ]
+    found = list(islice(items, _MAX_IMAGES + 1))
+    request.images.extend(pb.PreviewImage(stored=_names.image_ref(item)) for item in found)
+    return _preview([str(getattr(item, "key", item)) for item in found], {}, rpcs.preview_views(request))
 
 
-def sent(images: Any, limits: Limits) -> list[tuple[EncodedImage, pb.PreviewImage]]:
-    """The caller's images, whatever `upload` takes. One that is too large goes as an empty one, which keeps its place.
+def preview_files(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any, limits: Limits) -> Preview:
+    """Preview the caller's images, which are anything that `upload` takes. An image that is too large is sent as an
+    empty one, which keeps its place.
 
-    Raises ValueError where all together do not fit into a message.
+    Raises ValueError if all images together do not fit into a message.
     """
     source = sources.open_source(images, max_image_bytes=limits.max_image_bytes)
-    found = list(islice(source, _MOST + 1))
+    found = list(islice(source, _MAX_IMAGES + 1))
     num_bytes = sum(len(image.data) for image in found)
-    if num_bytes > limits.max_message_bytes - _REST_BYTES:
+    if num_bytes > limits.max_message_bytes - _RESERVED_BYTES:
         raise ValueError(
             f"{len(found)} images of {num_bytes} bytes together do not fit into a message of "
             f"{limits.max_message_bytes}: preview fewer at once"
         )
-    return [(image, pb.PreviewImage(image=types_pb2.Image(data=image.data))) for image in found]
+    request.images.extend(pb.PreviewImage(image=types_pb2.Image(data=image.data)) for image in found)
+    errors = {row: image.error for row, image in enumerate(found) if image.error is not None}
+    return _preview([image.key for image in found], errors, rpcs.preview_views(request))
 
 
-def preview(keys: Sequence[str], errors: Mapping[int, ImageError], reply: pb.PreviewViewsResponse) -> Preview:
-    """The reply as arrays; `errors` are those that were known before it."""
-    told = {at: _convert.image_error(image.error) for at, image in enumerate(reply.images) if image.HasField("error")}
+def _preview(keys: Sequence[str], unsent: Mapping[int, ImageError], reply: pb.PreviewViewsResponse) -> Preview:
+    """Convert a reply. `unsent` says why images were not sent."""
+    refused = {
+        row: _convert.image_error(image.error) for row, image in enumerate(reply.images) if image.HasField("error")
+    }
     return Preview(
         keys=tuple(keys),
         image_ids=tuple(image.image_id for image in reply.images),
@@ -126,5 +136,5 @@ def preview(keys: Sequence[str], errors: Mapping[int, ImageError], reply: pb.Pre
         pipelines=tuple(tuple(view.pipeline for view in image.views) for image in reply.images),
         parameters=tuple(tuple(json.loads(view.parameters_json) for view in image.views) for image in reply.images),
         decode_size=reply.decode_size,
-        errors={**told, **errors},
+        errors={**refused, **unsent},
     )

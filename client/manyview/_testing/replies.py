@@ -11,6 +11,7 @@ from typing import Any
 
 from manyview._testing.embeddings import FEATURE_DIM, FakeEmbeddings
 from manyview._testing.errors import Refused
+from manyview._types import TERMINAL_STATES
 from manyview._uploads import pixels
 from manyview.v1 import dataset_service_pb2 as datasets
 from manyview.v1 import metrics_service_pb2 as metrics
@@ -19,7 +20,6 @@ from manyview.v1 import train_job_service_pb2 as jobs
 from manyview.v1 import types_pb2
 
 WEIGHTS = b"weights" * 1000
-_TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 def snake(rpc: str) -> str:
@@ -367,4 +367,4 @@ class FakeState(FakeEmbeddings):
 
 
 def _is_terminal(job: jobs.TrainJob) -> bool:
-    return types_pb2.TrainJobState.Name(job.state).removeprefix("TRAIN_JOB_STATE_") in _TERMINAL
+    return types_pb2.TrainJobState.Name(job.state).removeprefix("TRAIN_JOB_STATE_") in TERMINAL_STATES

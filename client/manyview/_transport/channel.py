@@ -24,11 +24,13 @@ from manyview._errors import Cancelled, DeadlineExceeded, ManyviewError, Unavail
 from manyview._transport.backoff import Backoff
 from manyview._transport.deadline import Deadline
 from manyview._transport.stream import Stream
+from manyview._types import HealthStatus
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 _LOG = logging.getLogger("manyview")
+_HEALTH: tuple[HealthStatus, ...] = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # Of a server that never answered yet: its address may be wrong. One that did is waited for until the deadline.
 _MAX_ATTEMPTS = 5
@@ -157,7 +159,7 @@ class Channel:
         def start(_: Iterator[Q]) -> Any:
             return call(request, metadata=self._metadata)
 
-        return Stream(start, self._error_of, target=self.target, idle_s=self.deadlines.idle_s)
+        return Stream(start, self._error_of, target=self.target, idle_s=self.deadlines.idle_s).start()
 
     def bidi_stream(
         self,
@@ -177,9 +179,9 @@ class Channel:
             return call(requests, metadata=self._metadata)
 
         idle_s = self.deadlines.idle_s if idle_s is None else idle_s
-        return Stream(start, self._error_of, target=self.target, idle_s=idle_s, on_message=on_message)
+        return Stream(start, self._error_of, target=self.target, idle_s=idle_s, on_message=on_message).start()
 
-    def health(self) -> str:
+    def health(self) -> HealthStatus:
         """`grpc.health.v1` in raw bytes, so that no further package is needed: an empty request asks for the whole
         server, the reply is one field, 08 and the status."""
         call: Any = self._connect().unary_unary("/grpc.health.v1.Health/Check", None, None)
@@ -194,7 +196,7 @@ class Channel:
                     raise error from cause
         self._has_answered = True
         status = reply[1] if len(reply) > 1 else 0
-        return ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")[status]
+        return _HEALTH[status]
 
     def close(self) -> None:
         """Close the connection; calls on their way are cancelled. Calling it twice does nothing."""

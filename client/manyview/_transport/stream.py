@@ -25,15 +25,16 @@ class Stream(Generic[Q, R]):
 
     def __init__(
         self,
-        start: Callable[[Iterator[Q]], Any],
+        call: Callable[[Iterator[Q]], Any],
         error_of: Callable[[grpc.RpcError], ManyviewError],
         *,
         target: str,
         idle_s: float,
         on_message: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_message` is called from another thread whenever there is something to receive; `error_of` says how the
-        call failed."""
+        """`call` starts the call. `error_of` converts its failure. `on_message` is called from another thread whenever
+        there is something to receive."""
+        self._start_call = call
         self._target = target
         self._error_of = error_of
         self._on_message = on_message
@@ -41,8 +42,13 @@ class Stream(Generic[Q, R]):
         self._closed = threading.Event()
         self._outbox: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
         self._inbox: queue.Queue[R | ManyviewError | None] = queue.Queue(_READ_AHEAD)
-        self._call = start(iter(self._outbox.get, None))
+        self._call: Any = None
+
+    def start(self) -> Stream[Q, R]:
+        """Start the call and the thread that reads it, and return the stream."""
+        self._call = self._start_call(iter(self._outbox.get, None))
         threading.Thread(target=self._read, name="manyview-stream", daemon=True).start()
+        return self
 
     def __enter__(self) -> Stream[Q, R]:
         return self

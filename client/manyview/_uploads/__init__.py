@@ -1,6 +1,7 @@
 """Images in: from what the caller has to acknowledged batches.
 
-It may import `_transport`, `_errors` and `_types`.
+It may import the generated stubs, `_transport` and the modules beside this package that hold values, errors and the
+progress bar.
 
 - `sources`: folders, paths, bytes, PIL images and arrays as encoded images, read lazily.
 - `pixels`: arrays and PIL images as bytes. `shards`: WebDataset tar files.

@@ -7,7 +7,9 @@ images are sent and acknowledged while the iterator gives nothing.
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
@@ -21,6 +23,7 @@ from manyview._errors import (
     is_transient,
     may_reopen,
 )
+from manyview._progress_bar import ProgressOption, counting
 from manyview._transport.backoff import Backoff
 from manyview._transport.deadline import Deadline
 from manyview._transport.rpcs import Rpcs
@@ -36,6 +39,29 @@ from manyview.v1 import dataset_service_pb2 as pb
 _JOIN_S = 5.0
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
+
+
+def upload_source(
+    rpcs: Rpcs, source: ImageSource, dataset: str, upload_id: str | None, limits: Limits, progress: ProgressOption
+) -> UploadReport:
+    """Upload all images of a source. Without an `upload_id`, files have one that is made from their names, so that a
+    second run finds what the first one sent; other sources have a random one."""
+    with counting(progress, f"upload to {dataset}", source.total) as advance:
+        upload = Upload(rpcs, source, dataset, upload_id or _own_id(dataset, source), limits, advance)
+        try:
+            return upload.run()
+        except UploadChanged:
+            # Files that were uploaded completely and have changed since are a new upload.
+            if upload_id is not None or source.identity is None or not upload.was_finished:
+                raise
+    return upload_source(rpcs, source, dataset, uuid.uuid4().hex, limits, progress)
+
+
+def _own_id(dataset: str, source: ImageSource) -> str:
+    if source.identity is None:
+        return uuid.uuid4().hex
+    names = hashlib.sha256("\n".join([dataset, *source.identity]).encode("utf-8", "surrogateescape"))
+    return f"auto-{names.hexdigest()[:32]}"
 
 
 class Upload:

@@ -84,7 +84,7 @@ def test_a_row_that_comes_twice_or_never_is_noticed(client: manyview.Client, ser
 def test_what_makes_no_sense_is_refused_before_it_is_sent(client: manyview.Client, server: FakeServer) -> None:
     with pytest.raises(ValueError, match="whiten needs pca"):
         client.embed_dataset("pets", "backbones/resnet18", whiten=True)
-    with pytest.raises(TypeError, match="pca is a number of dimensions"):
+    with pytest.raises(TypeError, match="pca must be a number of dimensions"):
         client.embed_dataset("pets", "backbones/resnet18", pca=True)
     with pytest.raises(TypeError, match="not 'all'"):
         client.embed_dataset("pets", "backbones/resnet18", pca="all")  # type: ignore[arg-type]

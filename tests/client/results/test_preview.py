@@ -74,9 +74,9 @@ def test_a_job_s_views_are_of_its_own_images_or_of_others(client: manyview.Clien
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"job": "j", "method": "simclr"}, "method has no effect beside job"),
-        ({"job": "j", "config": {}}, "config has no effect beside job"),
-        ({"job": "j", "seed": 0}, "seed has no effect beside job"),
+        ({"job": "j", "method": "simclr"}, "method has no effect with job"),
+        ({"job": "j", "config": {}}, "config has no effect with job"),
+        ({"job": "j", "seed": 0}, "seed has no effect with job"),
         ({"seed": 0, "config": {"seed": 1}}, "seed is given twice"),
     ],
 )

@@ -1,0 +1,52 @@
+"""Streams of answers about a data set. The server reports progress while it embeds and compares, then it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from manyview._transport.resume import replies
+from manyview._transport.rpcs import Rpcs
+from manyview._transport.stream import Stream
+
+OnProgress = Callable[[int, int], None]
+"""A function that is called with how much is done and how much there is."""
+
+
+class IsProgress:
+    """Does a message prove progress? `opened` does not, and neither does a count that was reported before: a server
+    that fails again and again may repeat both each time."""
+
+    def __init__(self) -> None:
+        self._done = -1
+
+    def __call__(self, message: Any) -> bool:
+        if message.HasField("progress"):
+            before, self._done = self._done, max(self._done, message.progress.done)
+            return self._done > before
+        return not message.HasField("opened")
+
+
+def answers(
+    rpcs: Rpcs,
+    call: Callable[[Any], Stream[Any, Any]],
+    request: Any,
+    on_progress: OnProgress,
+    timeout_s: float | None,
+    *,
+    began: float | None = None,
+) -> Iterator[Any]:
+    """Yield the messages of a call, without its reports of progress. If the stream breaks, the call is repeated, and
+    its answer starts again with `opened`. `timeout_s` runs from `began`, by default from now."""
+    for message in replies(
+        lambda: call(request),
+        rpcs.channel.deadlines,
+        is_end=lambda m: m.HasField("end"),
+        is_progress=IsProgress(),
+        timeout_s=timeout_s,
+        began=began,
+    ):
+        if message.HasField("progress"):
+            on_progress(message.progress.done, message.progress.total)
+        else:
+            yield message
