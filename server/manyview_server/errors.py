@@ -17,15 +17,8 @@ ServiceError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
-    """One invalid field: its path, and a sentence with the value and what is allowed."""
-
-    field: str
-    description: str
+from manyview_server.configuration.violations import Violation as Violation
 
 
 class ServiceError(Exception):

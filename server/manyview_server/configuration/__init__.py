@@ -1,31 +1,32 @@
-"""Settings fields that know their description and bounds: one source for checks, JSON and JSON Schema.
+"""The configuration of a job: one description and one check of each setting.
 
-See `field` for what a settings class is.
+A settings class, where torch is, declares each setting with its bounds and a sentence. Its JSON Schema is the
+description that everybody goes by: the front when a job is created, the trainer when it starts, settings that are made
+by hand in a notebook, and users who ask what a method takes. So the same violation has the same text everywhere.
 
-This package uses no torch and imports nothing else of ours. The front uses it when a job is created, and the trainer
-when it starts.
+This package uses no torch and imports nothing else of ours.
 
-- `field`: what a setting is. `description`: settings as JSON Schema. `values`: settings as JSON.
-- `reading`: settings from JSON, with all violations. `violations`: what a violation is.
-- `schema_violations`: check a configuration against JSON Schema. `configuration_size`: how large one may be.
-- `shorthand`: a configuration in full. `cross_field_rules`: rules between fields.
-- `patch_size`: the patch size that fits an image size.
+- `setting`: declare a setting. `settings_class`: what the classes mean. `reading`: settings from JSON values.
+- `json_schema`: the description of a settings class. `schema`: the keywords of a description.
+- `resolution`: complete and check a configuration. `field_check`: the check of single fields.
+- `sibling_rules`, `cross_field_rules`: rules between fields. `patch_size`: the patch size that fits an image size.
+- `shorthand`: short forms. `configuration_size`: how large a configuration may be.
+- `violations`: what is wrong, in sentences.
 """
 
-from manyview_server.configuration.description import json_schema
-from manyview_server.configuration.field import Pattern, changed, setting, settings_by_name
-from manyview_server.configuration.reading import check, merge, read, resolve
-from manyview_server.configuration.values import to_json
-from manyview_server.configuration.violations import SettingsError, Violation
+from manyview_server.configuration.json_schema import json_schema
+from manyview_server.configuration.reading import check, read, resolve
+from manyview_server.configuration.setting import Pattern, changed, setting, settings_by_name
+from manyview_server.configuration.settings_class import to_json
+from manyview_server.configuration.violations import InvalidConfiguration, Violation
 
 __all__ = [
+    "InvalidConfiguration",
     "Pattern",
-    "SettingsError",
     "Violation",
     "changed",
     "check",
     "json_schema",
-    "merge",
     "read",
     "resolve",
     "setting",

@@ -1,4 +1,4 @@
-"""How large a job's configuration may be, as it is sent and as it is resolved.
+"""Limits of the size of a configuration, as it is sent and as it is resolved.
 
 Resolving costs up to a tenth of a millisecond for each value, so these numbers bound what one request can cost. They
 are far above what any recipe needs: a complete configuration has about 100 values.
@@ -7,11 +7,9 @@ are far above what any recipe needs: a complete configuration has about 100 valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from manyview_server.errors import InvalidArgument, Violation
-
-Json = Any
+from manyview_server.configuration.schema import Json
+from manyview_server.configuration.violations import InvalidConfiguration, Violation
 
 MAX_BYTES = 128 << 10
 """The most bytes of the message that holds it."""
@@ -26,17 +24,17 @@ MAX_KEYS = 256
 MAX_KEY_BYTES = 256
 MAX_TEXT_BYTES = 4_096
 
-MAX_RESOLVED_VALUES = 8_192
-MAX_RESOLVED_TEXT_BYTES = 256 << 10
-"""The same limits once short forms are spelled out. The bytes are those of texts and keys together."""
+MAX_EXPANDED_VALUES = 8_192
+MAX_EXPANDED_TEXT_BYTES = 256 << 10
+"""The limits once short forms are expanded. The bytes are those of texts and keys together."""
 
 
-def refuse_large(configuration: Json, field: str) -> None:
-    """Raise InvalidArgument if a configuration without short forms has too many values, or too much text.
+def check_size(expanded: Json) -> None:
+    """Raise InvalidConfiguration if a configuration without short forms has too many values, or too much text.
 
     A value that is given once for all pipelines counts once for each pipeline. The count stops at the limit.
     """
-    waiting, num_values, num_bytes = [configuration], 0, 0
+    waiting, num_values, num_bytes = [expanded], 0, 0
     while waiting:
         value = waiting.pop()
         num_values += 1
@@ -47,12 +45,13 @@ def refuse_large(configuration: Json, field: str) -> None:
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
-        if num_values > MAX_RESOLVED_VALUES:
-            _refuse(field, MAX_RESOLVED_VALUES, "values")
-        if num_bytes > MAX_RESOLVED_TEXT_BYTES:
-            _refuse(field, MAX_RESOLVED_TEXT_BYTES, "bytes of texts and keys")
+        if num_values > MAX_EXPANDED_VALUES:
+            raise _too_large(MAX_EXPANDED_VALUES, "values")
+        if num_bytes > MAX_EXPANDED_TEXT_BYTES:
+            raise _too_large(MAX_EXPANDED_TEXT_BYTES, "bytes of texts and keys")
 
 
-def _refuse(field: str, most: int, what: str) -> None:
-    text = f"has more than {most:,} {what} once its short forms are spelled out; at most {most:,} are allowed"
-    raise InvalidArgument.of(Violation(field=field, description=text))
+def _too_large(most: int, unit: str) -> InvalidConfiguration:
+    """The violation is one of the whole configuration: it names no field."""
+    text = f"has more than {most:,} {unit} once its short forms are expanded; at most {most:,} are allowed"
+    return InvalidConfiguration([Violation(field="", description=text)])

@@ -1,26 +1,128 @@
-"""What is wrong with settings, field by field."""
+"""What is wrong with a configuration, field by field and in sentences, with what would be right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import json
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from manyview_server.configuration.schema import Schema, types_of
+
+MAX_SHOWN_CHARS = 80
+NOUNS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a string",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "a list",
+}
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+# A longer name is not a typing error, and the search for a similar name would take long.
+MAX_NEAR_CHARS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One refused value: dotted field name, the value as given, and what is wanted instead."""
+    """One wrong field: its dotted path, and a sentence that says what is allowed and what was given."""
 
     field: str
-    value: object
-    message: str
+    description: str
+
+    @classmethod
+    def of(cls, field: str, value: object, text: str) -> Violation:
+        """Describe a wrong value: `text` says what is wrong with it."""
+        return cls(field=field, description=f"{text} (got {shown(value)})")
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message} (got {self.value!r})"
+        return f"{self.field}: {self.description}"
 
 
-class SettingsError(ValueError):
-    """Refused settings; `violations` holds every one of them."""
+class InvalidConfiguration(ValueError):
+    """A configuration or settings that are refused; `violations` holds all reasons, sorted by field."""
 
     def __init__(self, violations: Iterable[Violation]) -> None:
-        self.violations = tuple(violations)
+        by_field: dict[str, Violation] = {}
+        for violation in violations:
+            by_field.setdefault(violation.field, violation)
+        self.violations = tuple(by_field[field] for field in sorted(by_field))
         super().__init__("; ".join(map(str, self.violations)))
+
+
+def shown(value: Any) -> str:
+    """Return a value as the user wrote it, shortened."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
+
+
+def allowed(schema: Schema) -> str:
+    """Say what a schema allows: "an integer, at least 2 and at most 64"."""
+    if "enum" in schema:
+        return f"one of {', '.join(map(shown, schema['enum']))}"
+    if "anyOf" in schema:
+        return " or ".join(map(allowed, schema["anyOf"]))
+    types = types_of(schema)
+    or_null = ", or null" if "null" in types else ""
+    if "x-words" in schema:
+        return schema["x-words"] + or_null
+    if "array" in types:
+        return _allowed_list(schema)
+    nouns = " or ".join(NOUNS[name] for name in types if name != "null")
+    bounds = " and ".join(f"{words} {schema[key]:,}" for key, words in BOUNDS.items() if key in schema)  # type: ignore[literal-required]
+    return f"{nouns}{', ' if bounds else ''}{bounds}{or_null}"
+
+
+def _allowed_list(schema: Schema) -> str:
+    low, high = schema.get("minItems"), schema.get("maxItems")
+    if low is not None and low == high:
+        count = f" of exactly {low}"
+    else:
+        ends = [f"{words} {n}" for words, n in (("at least", low), ("at most", high)) if n is not None]
+        count = f" of {' and '.join(ends)}" if ends else ""
+    return f"a list{count}, each {allowed(schema['items'])}"
+
+
+def wrong(schema: Schema, field: str, value: Any) -> Violation:
+    """Describe a value that its schema does not allow."""
+    choices = [name for part in schema.get("anyOf", [schema]) for name in part.get("enum", ())]
+    near = _near(value, choices) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    violation = Violation.of(field, value, f"must be {allowed(schema)}")
+    return Violation(field=field, description=violation.description + hint)
+
+
+def unknown(field: str, name: str, known: Collection[str], elsewhere: Iterable[str] = ()) -> Violation:
+    """Describe a name that is not `known`, with the most similar one or the path of such a field `elsewhere`."""
+    near = [path for path in elsewhere if path.rpartition(".")[2] == name] or _near(name, known)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return Violation(field=field, description=f"{shown(name)} is not known; {hint}")
+
+
+def unknown_field(field: str, name: str, schema: Schema, root: Schema) -> Violation:
+    """Describe a field that the object `schema` does not have, perhaps because it is elsewhere in `root`."""
+    known = schema["properties"]
+    if "x-group" not in schema:
+        return unknown(field, name, known, _paths(root))
+    near = _near(name, known)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "none is installed"
+    text = f"{shown(name)} is not an installed plugin (entry points {schema['x-group']!r}); {hint}"
+    return Violation(field=field, description=text)
+
+
+def _near(name: str, known: Collection[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=1) if len(name) <= MAX_NEAR_CHARS else []
+
+
+def _paths(schema: Schema, path: str = "") -> Iterator[str]:
+    for name, field in schema.get("properties", {}).items():
+        yield path + name
+        yield from _paths(field, f"{path}{name}.")

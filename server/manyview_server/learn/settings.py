@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from manyview_server import configuration
-from manyview_server.configuration import Pattern, SettingsError, Violation, cross_field_rules, setting
+from manyview_server.configuration import InvalidConfiguration, Pattern, setting
 from manyview_server.learn import backbones
 from manyview_server.learn.evaluation.knn import EvaluationSettings
 from manyview_server.learn.optimizers import OptimizerSettings
@@ -26,7 +26,7 @@ class TrainSettings:
     """What all methods share. Use a method's subclass, or `resolve`.
 
     Raises:
-        SettingsError: with every violation, of one field or between fields.
+        InvalidConfiguration: with every violation, of one field or between fields.
     """
 
     min_views: ClassVar[int] = 2
@@ -128,8 +128,8 @@ class TrainSettings:
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "How progress is measured on labelled images.")
 
     def __post_init__(self) -> None:
-        if violations := configuration.check(self) or self._rules():
-            raise SettingsError(violations)
+        if violations := configuration.check(self):
+            raise InvalidConfiguration(violations)
 
     def batch_size_for(self, num_images: int) -> int:
         """`batch_size`, or the default for so many images to train on: 32 to 256, in powers of two.
@@ -149,14 +149,10 @@ class TrainSettings:
 
     @classmethod
     def takes(cls) -> dict[str, Any]:
-        """What the method takes, as JSON values for `rules.broken`."""
+        """Return what the method takes, as JSON values for `cross_field_rules`."""
         return {
             "min_views": cls.min_views,
             "max_views": cls.max_views,
             "multi_crop": cls.multi_crop,
             "hides_patches": cls.hides_patches,
         }
-
-    def _rules(self) -> list[Violation]:
-        """What is wrong between fields, each of which is right by itself."""
-        return [Violation(*broken) for broken in cross_field_rules.broken(configuration.to_json(self), self.takes())]

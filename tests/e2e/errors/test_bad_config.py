@@ -168,7 +168,7 @@ def test_an_unknown_field_or_choice_is_told_with_what_is_known(
         (
             {"memory_bank_size": [64, 99]},
             "config.memory_bank_size",
-            "its second number must be projection_dim, which is 128 (got [64, 99])",
+            "the second number must be projection_dim, which is 128 (got [64, 99])",
         ),
     ],
 )

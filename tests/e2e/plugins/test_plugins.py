@@ -140,7 +140,7 @@ def test_the_method_is_trained_by_name_embeds_and_goes_on(
         ("simclr", {"views": {"custom": {"random_erasing": {"probability": 2}}}}, "at most 1"),
         ("simclr", {"views": {"custom": {"random_erasing": {"gray": 1}}}}, "has no effect while"),
         ("simclr", {"views": {"custom": {"random_erase": {"gray": 1}}}}, "did you mean 'random_erasing'"),
-        ("simclr", {"views": {"custom": {"broken": {"probability": 1}}}}, "is no plugin that is installed"),
+        ("simclr", {"views": {"custom": {"broken": {"probability": 1}}}}, "is not an installed plugin"),
     ],
 )
 def test_what_is_wrong_with_their_settings_is_told(

@@ -10,7 +10,6 @@ package, one with an entry point: see `from_plugin`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -19,7 +18,8 @@ from typing import Any
 import torch
 
 from manyview_server import configuration
-from manyview_server.configuration import SettingsError, Violation
+from manyview_server.configuration import InvalidConfiguration
+from manyview_server.configuration.violations import unknown
 from manyview_server.learn import plugins
 from manyview_server.learn.methods import from_plugin
 from manyview_server.learn.methods.clustering.swav import SwAV, SwAVSettings
@@ -142,30 +142,28 @@ def build_method(settings: TrainSettings, num_images: int) -> Method:
 
 
 def resolve(method: str, overrides: Mapping[str, object]) -> TrainSettings:
-    """The settings of `method` with `overrides`, nested as the settings are (JSON values), merged over its defaults.
+    """Return the settings of `method` with `overrides`, JSON values, nested as the settings are, over its defaults.
 
     Raises:
-        SettingsError: with all violations: unknown names (and the nearest known one), wrong types, bounds, rules
-            between fields, and fields that would have no effect.
+        InvalidConfiguration: with all violations: unknown names (and the nearest known one), wrong types, bounds, rules
+            between fields, and fields that would have no effect. The server refuses the same in the same words.
     """
     if method not in names():
-        near = difflib.get_close_matches(method, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(map(repr, names()))}"
-        raise SettingsError([Violation("method", method, f"is not known; {hint}")])
-    return configuration.resolve(entry(method).settings(), overrides)
+        raise InvalidConfiguration([unknown("method", method, names())])
+    return configuration.resolve(entry(method).settings, overrides)
 
 
 def to_json(settings: TrainSettings) -> dict[str, Any]:
-    """Every field as a JSON value, nested; `from_json` gives back an equal instance."""
+    """Return every field as a JSON value, nested; `from_json` gives back an equal instance."""
     return configuration.to_json(settings)
 
 
 def from_json(values: Mapping[str, object]) -> TrainSettings:
-    """The settings that `to_json` wrote.
+    """Return the settings that `to_json` wrote.
 
     Raises:
-        SettingsError: as `resolve`.
+        InvalidConfiguration: as `resolve`.
         PluginBroken: the method was a plugin's, and cannot be used.
     """
     method = str(values.get("method", ""))
-    return configuration.read(entry(method).settings(), values) if method else resolve(method, values)
+    return configuration.read(entry(method).settings, values) if method else resolve(method, values)

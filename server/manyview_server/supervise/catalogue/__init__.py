@@ -1,5 +1,5 @@
 """What can be trained: methods, backbones and transforms, as the torch side describes them.
 
-- `catalogue`: the description, and the check of a configuration against it.
-- `catalogue_cache`: keep the description on disk. `plugin_packages`: installed packages that register plugins.
+- `catalogue`: the catalogue. `describe`: have a worker print it. `catalogue_cache`: keep it on disk.
+- `plugin_packages`: installed packages that register plugins.
 """

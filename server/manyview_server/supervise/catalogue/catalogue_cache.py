@@ -1,7 +1,7 @@
-"""The catalogue, remembered between starts: describing loads torch, which a server that comes back should not wait for.
+"""Keep the catalogue on disk between starts: describing loads torch, and a restarted server should not wait for that.
 
-Kept beside the data under a fingerprint of everything that it depends on. A file that does not fit, or does not parse,
-is as good as none.
+The file lies beside the data, under a fingerprint of everything that the catalogue depends on. A file that does not
+match, or does not parse, is ignored.
 """
 
 from __future__ import annotations
@@ -16,36 +16,38 @@ from importlib import metadata
 from pathlib import Path
 
 from manyview_server.store.durable_files import sync_directory
-from manyview_server.supervise.catalogue.catalogue import Catalogue, CatalogueError, describe
+from manyview_server.supervise.catalogue.catalogue import Catalogue, CatalogueError
+from manyview_server.supervise.catalogue.describe import describe
 from manyview_server.supervise.catalogue.plugin_packages import plugin_files
 
 DEVICE_NODES = Path("/dev")
 SOURCES = Path(__file__).parents[2]
+FOLDERS = ("configuration", "learn", "worker")
 
 log = logging.getLogger(__name__)
 
 
 async def remembered(path: Path, describe: Callable[[], Awaitable[Catalogue]] = describe) -> Catalogue:
-    """The catalogue kept in the file `path`, or else what `describe` says, which is then kept there.
+    """Return the catalogue in the file `path` if it matches; otherwise call `describe`, and keep the result there.
 
     Raises:
-        CatalogueError: there is none that fits, and describing failed.
+        CatalogueError: there is no file that matches, and describing failed.
     """
     key = fingerprint()
     if (kept := _read(path, key)) is not None:
         return kept
     catalogue = await describe()
-    if catalogue.without_plugins:  # perhaps only this time
+    if catalogue.without_plugins:  # the next attempt may succeed
         return catalogue
     try:
         _keep(path, json.dumps({"fingerprint": key, "catalogue": catalogue.to_json()}))
     except OSError as error:
-        log.warning("the catalogue is described anew at each start: %s", error)
+        log.warning("cannot keep the catalogue, so each start must describe it again: %s", error)
     return catalogue
 
 
 def _keep(path: Path, text: str) -> None:
-    """Durably: a start after a power cut should not wait for it either."""
+    """Write the file durably: a start after a power cut should not wait either."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("w") as file:
         file.write(text)
@@ -56,7 +58,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 def fingerprint() -> str:
-    """Of what the catalogue depends on: installed packages, our sources and the plugins', and devices to be seen."""
+    """Return a digest of what the catalogue depends on: packages, our sources and the plugins', visible devices."""
     digest = hashlib.sha256()
     for part in _parts():
         digest.update(f"{part}\n".encode())
@@ -66,7 +68,7 @@ def fingerprint() -> str:
 def _parts() -> Iterator[str]:
     yield sys.version
     yield from sorted(f"{package.metadata['Name']} {package.version}" for package in metadata.distributions())
-    for source in sorted((*SOURCES.glob("learn/**/*.py"), *SOURCES.glob("worker/*.py"))):
+    for source in sorted(path for folder in FOLDERS for path in SOURCES.glob(f"{folder}/**/*.py")):
         yield _state_of(source)
     yield from sorted(map(_state_of, plugin_files()))
     yield from sorted(node.name for node in DEVICE_NODES.glob("nvidia*"))

@@ -1,4 +1,4 @@
-"""The installed packages that register plugins, as the front sees them: it imports none."""
+"""Installed packages that register plugins, found by their metadata: the front imports none of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 GROUPS = "manyview."
-"""Every group of entry points that is ours begins so."""
+"""The prefix of all our groups of entry points."""
 
 
 def packages_with_plugins() -> list[str]:
-    """Their names."""
+    """Return the names of the packages that register plugins."""
     return sorted({package.name for package in _packages()})
 
 
 def plugin_files() -> Iterator[Path]:
-    """The files of those packages, also where one is installed to be edited: its version stays the same then."""
+    """Yield the files of those packages. The version of an editable install stays the same, so its sources count."""
     for package in _packages():
         for file in package.files or ():
             yield Path(str(package.locate_file(file)))

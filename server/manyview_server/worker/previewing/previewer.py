@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn import methods
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.settings import TrainSettings
@@ -64,7 +64,7 @@ def answer(request: PreviewImages, guarded: GuardedDecoder | None = None) -> Pre
     try:
         settings = methods.from_json(request.settings)
         return _preview(settings, request, guarded or GuardedDecoder("previewer.decode", None, DecodeMemory()))
-    except SettingsError as error:
+    except InvalidConfiguration as error:
         return PreviewFailed(code="FAILED_PRECONDITION", reason="CONFIG_INVALID", message=str(error))
     except PluginBroken as broken:
         print(broken.error.traceback, file=sys.stderr, flush=True)

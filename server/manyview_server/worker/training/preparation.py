@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn import methods, optimizers
 from manyview_server.learn.backbones import WeightsNotFinite
 from manyview_server.learn.evaluation.alarms import Alarms
@@ -78,7 +78,7 @@ def _read_settings(start: StartTraining) -> TrainSettings:
     """Return the job's configuration, whose plugins are known to be usable."""
     try:
         settings = methods.from_json(start.settings)
-    except SettingsError as error:
+    except InvalidConfiguration as error:
         raise TrainingFailed("CONFIG_INVALID", str(error), CONFIG_HINT) from error
     require_plugins(settings.views)
     return settings

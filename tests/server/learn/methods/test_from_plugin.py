@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from manyview_server import configuration
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn import methods
 from manyview_server.learn.methods import METHODS, build_method, from_plugin
 from manyview_server.learn.plugins import PluginBroken
@@ -35,9 +35,9 @@ def test_its_settings_are_resolved_written_and_read_like_ours(rotation):
     )
     assert (settings.label_smoothing, settings.views.num_views) == (0.1, 1)
     assert methods.from_json(methods.to_json(settings)) == settings
-    with pytest.raises(SettingsError, match=r"label_smoothing: must be at least 0 and at most 0.9 \(got 2\)"):
+    with pytest.raises(InvalidConfiguration, match=r"label_smoothing: .*, at least 0 and at most 0.9 \(got 2\)"):
         methods.resolve(NAME, {"label_smoothing": 2})
-    with pytest.raises(SettingsError, match="takes 1 to 2 views"):
+    with pytest.raises(InvalidConfiguration, match="takes 1 to 2 views"):
         methods.resolve(NAME, {"views": {"pipelines": [{"count": 3}]}})
 
 
@@ -49,9 +49,9 @@ def test_it_is_built_and_embeds(rotation):
 
 
 def test_an_unknown_method_is_told_with_the_nearest_one_plugins_among_them(rotation):
-    with pytest.raises(SettingsError, match="did you mean 'rotation_prediction'"):
+    with pytest.raises(InvalidConfiguration, match="did you mean 'rotation_prediction'"):
         methods.resolve("rotation_predictions", {})
-    with pytest.raises(SettingsError, match=r"known: 'simclr', .*'rotation_prediction'"):
+    with pytest.raises(InvalidConfiguration, match=r"known: simclr, .*rotation_prediction"):
         methods.resolve("zzz", {})
 
 
@@ -73,7 +73,10 @@ BROKEN = {
     "other_name": (EXAMPLE, "the method of its settings is to be 'other_name', and is 'rotation_prediction'"),
     "simclr": (EXAMPLE, "there is a method of that name already"),
     "no_settings": (named("no_settings", "settings=RotationSettings", "settings=int"), "of TrainSettings, and are int"),
-    "bad_default": (named("bad_default", "setting(0.0,", "setting(7.0,"), "its settings are wrong (SettingsError)"),
+    "bad_default": (
+        named("bad_default", "setting(0.0,", "setting(7.0,"),
+        "its settings are wrong (InvalidConfiguration)",
+    ),
     "plain_field": (
         named("plain_field", "    min_views", "    n: int = 3\n    min_views"),
         "settings are wrong (KeyError)",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from manyview_server import configuration
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.errors import InvalidArgument
 from manyview_server.learn import methods, plugins
 from manyview_server.learn.plugins import PluginBroken
@@ -54,9 +54,9 @@ def drawn(settings, rows=slice(None), name="posterize", **moment):
 
 
 def violations(overrides):
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InvalidConfiguration) as caught:
         methods.resolve("simclr", {"views": overrides})
-    return {violation.field: violation.message for violation in caught.value.violations}
+    return {violation.field: violation.description for violation in caught.value.violations}
 
 
 def test_it_changes_the_views_that_it_applies_to_and_no_other(posterize, images):
@@ -173,7 +173,7 @@ def test_it_is_addressed_as_our_own_steps_are(posterize):
 
 
 NO_EFFECT = "has no effect while views.custom.posterize.probability is 0"
-NOT_INSTALLED = "is no plugin that is installed on the server (entry points 'manyview.transforms'); "
+NOT_INSTALLED = "is not an installed plugin (entry points 'manyview.transforms'); "
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,9 @@ def test_a_configuration_of_a_plugin_that_is_gone_can_be_read_and_not_be_used():
 
 
 def test_settings_of_another_class_are_refused(posterize):
-    with pytest.raises(SettingsError, match="must be of type Settings"):
+    with pytest.raises(InvalidConfiguration, match="must be of type Settings"):
         methods.METHODS["simclr"].settings(views=recipe(posterize=BlurSettings()))
-    with pytest.raises(SettingsError, match=r"custom.posterize.bits: must be at least 1"):
+    with pytest.raises(InvalidConfiguration, match=r"custom.posterize.bits: must be an integer, at least 1"):
         methods.METHODS["simclr"].settings(views=recipe(posterize=posterize(probability=1, bits=0)))
 
 
@@ -261,7 +261,10 @@ BROKEN = {
     "not_frozen": (POSTERIZE.replace("frozen=True, ", ""), "a frozen dataclass with a docstring"),
     "no_default": (POSTERIZE.replace(f" = {BITS}", ""), "its settings are wrong (TypeError)"),
     "no_setting": (POSTERIZE.replace(BITS, "4"), "its settings are wrong (KeyError)"),
-    "out_of_bounds": (POSTERIZE.replace("setting(4", "setting(9"), "bits: must be at least 1 and at most 8 (got 9)"),
+    "out_of_bounds": (
+        POSTERIZE.replace("setting(4", "setting(9"),
+        "at least 1 and at most 8 (got 9)",
+    ),
     "always_on": (POSTERIZE.replace('setting(0.0, "Share', 'setting(0.5, "Share'), "by default 0"),
     "no_probability": (POSTERIZE.replace("probability", "share"), "its settings are to have a probability"),
     "no_function": (POSTERIZE.replace("change=change", "change=None"), "its change is to be callable"),
@@ -352,7 +355,7 @@ def test_the_front_takes_the_same_as_the_library(posterize, overrides):
     catalogue = Catalogue(versions={}, devices=(), methods=(described,), backbones=())
     try:
         expected = methods.to_json(methods.resolve("simclr", {"views": overrides}))
-    except SettingsError as error:
+    except InvalidConfiguration as error:
         with pytest.raises(InvalidArgument) as caught:
             catalogue.resolve("simclr", {"views": overrides})
         refused = sorted(f"config.{violation.field}" for violation in error.violations)

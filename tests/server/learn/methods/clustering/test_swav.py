@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn.losses import swav as swav_loss
 from manyview_server.learn.methods import Moment, resolve
 from manyview_server.learn.methods.clustering.swav import SwAV, SwAVSettings
@@ -161,6 +161,6 @@ def test_a_vision_transformer_sees_both_sizes(views: list[Tensor]) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_name(overrides: dict[str, object], field: str) -> None:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InvalidConfiguration) as caught:
         resolve("swav", overrides)
     assert [violation.field for violation in caught.value.violations] == [field]

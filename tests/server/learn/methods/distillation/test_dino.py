@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn.losses import dino as dino_loss
 from manyview_server.learn.methods import Moment, build_method, resolve
 from manyview_server.learn.methods.distillation.dino import DINO, DINOSettings
@@ -158,6 +158,6 @@ def test_by_default_it_builds_for_small_images_and_for_large_ones() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_name(overrides: dict[str, object], field: str) -> None:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InvalidConfiguration) as caught:
         resolve("dino", overrides)
     assert [violation.field for violation in caught.value.violations] == [field]

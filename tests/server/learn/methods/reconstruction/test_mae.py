@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn import methods
 from manyview_server.learn.losses import normalized_patches, patchify
 from manyview_server.learn.methods.reconstruction.mae import MAE, MAESettings
@@ -91,13 +91,13 @@ def test_nothing_but_the_decoder_comes_on_top_and_it_is_as_wide_as_its_heads() -
     [
         ({"backbone": "resnet18"}, "backbone", "one of 'vit_tiny', 'vit_small', 'vit_base'"),
         ({"backbone": "timm/vit_tiny_patch16_224"}, "backbone", "one of 'vit_tiny', 'vit_small', 'vit_base'"),
-        ({"embedding_dim": 32}, "embedding_dim", "trains nothing behind the backbone"),
-        ({"image_size": 16, "patch_size": 16}, "patch_size", "at most half of image_size, 16"),
+        ({"embedding_dim": 32}, "embedding_dim", "trains nothing after the backbone"),
+        ({"image_size": 16, "patch_size": 16}, "patch_size", "at most half of image_size, which is 16"),
         ({"mask_ratio": 1.0}, "mask_ratio", "below 1"),
         ({"views": {"preset": "simclr"}}, "views.pipelines", "takes 1 views"),
     ],
 )
 def test_what_cannot_hide_patches_is_refused(name: str, overrides: dict[str, object], field: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message) as caught:
+    with pytest.raises(InvalidConfiguration, match=message) as caught:
         methods.resolve(name, overrides)
     assert [violation.field for violation in caught.value.violations] == [field]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manyview_server.configuration import SettingsError
+from manyview_server.configuration import InvalidConfiguration
 from manyview_server.learn import methods
 from manyview_server.learn.losses import patchify
 from manyview_server.learn.methods.reconstruction.simmim import SimMIM, SimMIMSettings
@@ -62,7 +62,7 @@ def test_squares_are_a_sixth_of_the_side(image_size: int, patch_size: int, block
 
 
 def test_a_square_as_large_as_the_image_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"mask_block: must be below 4, the patches on a side .*\(got 4\)"):
+    with pytest.raises(InvalidConfiguration, match=r"mask_block: must be below 4, the patches on a side .*\(got 4\)"):
         methods.resolve("simmim", {"image_size": 16, "patch_size": 4, "mask_block": 4})
     assert simmim(mask_block=3).block == 3
 
