@@ -192,7 +192,7 @@ async def test_what_cannot_be_cloned_or_continued_is_refused_by_name(front: Any,
     assert (await refusal(continue_from="trainJobs/j", method="moco"))[:2] == ("FIELD_INVALID", ("method",))
     changed = await refusal(continue_from="trainJobs/j", config=config(backbone="resnet34", epochs=7))
     assert changed[:2] == ("FIELD_INVALID", ("config.backbone",))
-    assert "must stay 'resnet18' in a job that goes on from a checkpoint (got 'resnet34')" in changed[2]
+    assert "must stay 'resnet18' in a job that continues from a checkpoint (got 'resnet34')" in changed[2]
     assert (await create(front, "new", dataset="datasets/empty", method="", clone_from="trainJobs/j")).num_images == 0
 
 
