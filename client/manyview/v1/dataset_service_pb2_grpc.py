@@ -60,7 +60,8 @@ class DatasetServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def CreateDataset(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Creates an empty data set. ALREADY_EXISTS DATASET_EXISTS if the id is taken.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -78,40 +79,40 @@ class DatasetServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Removes the images with it. FAILED_PRECONDITION DATASET_IN_USE while a train job that is not terminal reads it.
+        """Deletes a data set with its images. FAILED_PRECONDITION DATASET_IN_USE while a train job that is not terminal uses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UploadImages(self, request_iterator, context):
-        """Windowed, acknowledged and resumable. The client sends a header, batches numbered from `UploadOpened.committed_number`
-        + 1, and an explicit finish. The server answers `opened`, one ack for each batch, and `finished`. An ack means that the
-        batch is on disk and survives a power cut. Half-closing without a finish completes nothing: the upload stays open and is
-        resumed under the same `upload_id`. A number that was acknowledged before gets the same ack again; a gap ends the stream
-        with ABORTED SEQUENCE_GAP, which names the number expected. A second stream on one upload fences the first (ABORTED
-        UPLOAD_FENCED).
+        """Uploads images in batches that are acknowledged, within a window. An upload can be resumed. The client sends a header,
+        batches numbered from `Upload.committed_number` + 1 on, and an explicit finish. The server answers with `opened`, an ack
+        for each batch, and `finished`. An ack means that the batch is on disk and survives a power cut. A half-close without a
+        finish completes nothing: the upload stays open, and the client can resume it with the same `upload_id`. A batch number
+        that was acknowledged before gets the same ack again. A gap in the numbers ends the stream with ABORTED SEQUENCE_GAP,
+        which names the expected number. A second stream on the same upload ends the first one with ABORTED UPLOAD_FENCED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUpload(self, request, context):
-        """Where an upload stands, so that it can be resumed.
+        """Returns the cursor of an upload, so that the client can resume it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Committed images in the order of their commit, and the refused ones where asked for.
+        """Lists committed images in the order of their commit, or refused images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """One committed image, its file as it was sent. DATA_LOSS where the disk lost or changed it.
+        """Returns one committed image with its file as it was sent. DATA_LOSS if the disk lost or changed the file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

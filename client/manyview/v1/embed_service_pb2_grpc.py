@@ -50,49 +50,51 @@ class EmbedServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Embed(self, request, context):
-        """One batch. Concurrent callers share the device's batches.
+        """Embeds one batch. Concurrent callers share the batches of the device.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EmbedStream(self, request_iterator, context):
-        """Bulk: a header, then numbered batches; results come back in the order of the batches. All batches are embedded with the
-        checkpoint that `opened` names, however training goes on. The client half-closes when it has no more.
+        """Embeds many batches. The client sends a header and numbered batches, and half-closes after the last one. Results come
+        in the order of the batches. All batches are embedded with the checkpoint that `opened` names, even if training saves
+        newer ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EmbedDataset(self, request, context):
-        """The calls below work on images that the server holds. It embeds them once for each model, keeps the rows on its disk
-        within a cap (`embedding_cache_bytes`), and goes on there when it is asked again; callers of the two calls above go
-        first. Each begins with `opened`, sends `progress` at least every few seconds while the caller waits, and ends with
-        `end`: a stream without it was cut off. Cancelling a call, or the end of its deadline, ends the work on it.
+        """The calls below work on images that the server holds. The server embeds these images once for each model, and keeps the
+        rows on its disk, up to `embedding_cache_bytes`. A later call computes only the missing rows. Callers of the two calls
+        above have priority. Each stream starts with `opened`, sends `progress` at least every few seconds while the caller
+        waits, and ends with `end`. A stream without `end` was cut off. The work ends when the call is cancelled or its deadline
+        passes.
 
-        The embeddings of a data set, page by page in the order of its images. A dropped stream goes on where it stopped: ask
-        again with the last `page_token` that came.
+        Sends the embeddings of a data set page by page, in the order of its images. To resume a stream that broke, repeat the
+        request with the last `page_token` that arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SelectSamples(self, request, context):
-        """Some of a data set's images: diverse, typical, or similar to others. The same request gives the same answer.
+        """Selects images of a data set that are diverse, typical, or similar to others. The same request gives the same answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindNeighbors(self, request, context):
-        """The images of a data set that are nearest to others.
+        """Finds the images of a data set that are nearest to each query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindDuplicates(self, request, context):
-        """Groups of images that are nearly the same.
+        """Finds groups of images that are nearly the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,18 +30,18 @@ class MetricsServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def SubscribeMetrics(self, request, context):
-        """Replays the events after a cursor, then follows. Every message carries the cursor; a message without events is a
-        heartbeat, sent after 10 seconds of silence. The stream ends with `end`; a stream that breaks without it is to be opened
-        again at the last cursor. A cursor older than the oldest event held is OUT_OF_RANGE SEQUENCE_EXPIRED, one beyond the
-        newest is OUT_OF_RANGE SEQUENCE_AHEAD. The metadata of both errors has the sequences of the oldest and the newest event
-        held, as `oldest` and `newest`.
+        """Replays the events after a cursor, then follows new ones. Every message carries the cursor. A message without events is
+        a heartbeat; it is sent after 10 seconds of silence, or what the server's `heartbeat_s` says. The stream ends with `end`.
+        If it breaks without `end`, open it again at the last cursor. A cursor before the oldest event that is kept is
+        OUT_OF_RANGE SEQUENCE_EXPIRED, and a cursor beyond the newest event is OUT_OF_RANGE SEQUENCE_AHEAD. The metadata of both
+        errors has the sequences of the oldest and the newest event that are kept, as `oldest` and `newest`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryMetrics(self, request, context):
-        """The scalars as a table, without rows that a rollback superseded.
+        """Returns the scalars as a table, without the rows that a rollback superseded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class ModelServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """Checkpoints of all jobs, newest first, then the plain backbones.
+        """Lists the checkpoints of all jobs, newest first, then the plain backbones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -53,14 +53,16 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExportModel(self, request, context):
-        """The backbone's weights as one safetensors file: a header message, then chunks in order.
+        """Sends the weights of the backbone as one safetensors file: a header message, then chunks in order. FAILED_PRECONDITION
+        WEIGHTS_RANDOM for a plain backbone with random weights.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns the version, limits and devices of the server.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -70,9 +70,9 @@ class TrainJobServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def CreateTrainJob(self, request, context):
-        """Queues a job: over the images that the data set holds now, or following it; with a configuration of its own, or another
-        job's; from the beginning, or from a checkpoint. FAILED_PRECONDITION DATASET_TOO_LARGE if the data set holds more
-        than 29,826,161 images, the most that a train job takes.
+        """Queues a job. It trains on the images that the data set holds now, or it follows the data set. It has a configuration of
+        its own, or takes another job's. It starts with random weights, or from a checkpoint. FAILED_PRECONDITION
+        DATASET_TOO_LARGE if the data set holds more than 29,826,161 images, the most that a train job can use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,55 +91,57 @@ class TrainJobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTrainJob(self, request, context):
-        """Removes the job, its events and its checkpoints. FAILED_PRECONDITION STATE_CONFLICT unless the job is terminal.
+        """Deletes a job with its events and its checkpoints. FAILED_PRECONDITION STATE_CONFLICT unless the job is terminal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseTrainJob(self, request, context):
-        """Stops the job at the next step, with a checkpoint, and gives its device to the next one. Pausing a job that is paused or
-        about to be is OK; one that is being cancelled or is terminal is FAILED_PRECONDITION STATE_CONFLICT.
+        """Stops a job at the next step, with a checkpoint, and gives its device to the next job. Pausing a job that is paused or
+        pausing is OK. FAILED_PRECONDITION STATE_CONFLICT if the job is being cancelled or is terminal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTrainJob(self, request, context):
-        """Queues a paused job again; it goes on from its newest checkpoint. Resuming a job that is to run anyway is OK; one that is
-        being cancelled or is terminal is FAILED_PRECONDITION STATE_CONFLICT.
+        """Queues a paused job again. It continues from its newest checkpoint. Resuming a job that is not paused is OK.
+        FAILED_PRECONDITION STATE_CONFLICT if the job is being cancelled or is terminal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTrainJob(self, request, context):
-        """Stops the job at the next step, with a checkpoint, for good. Cancelling a cancelled job is OK; another terminal state is
-        FAILED_PRECONDITION STATE_CONFLICT.
+        """Stops a job at the next step, with a checkpoint, for good. Cancelling a cancelled job is OK. FAILED_PRECONDITION
+        STATE_CONFLICT if the job is in another terminal state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMethods(self, request, context):
-        """What can be trained here, with every parameter's default and bounds.
+        """Lists the methods and backbones that this server can train, with the default and the bounds of each parameter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PreviewViews(self, request, context):
-        """The views of a few images, as training makes them: the same configuration, seed, epoch and image give the same views, so
-        that those of a job can be made again. Crop for crop, and with the same pixels: bit for bit where the job trains on the CPU
-        in float32; elsewhere crops within a level of 255, and what changes colors makes more of it.
+        """Returns the views of a few images, as training makes them. The same configuration, seed, epoch and image give the same
+        views, so the views of a job can be made again. They have the same crops. Their pixels are the same bit for bit if the
+        job trains on the CPU in float32. Otherwise crops differ by at most one level of 255, and color changes make that
+        difference larger.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TailLogs(self, request, context):
-        """The job's log lines, its alerts among them; with `follow` until the job is terminal, and then an explicit end. A message
-        without lines is a heartbeat, sent after 10 seconds of silence.
+        """Sends the log lines of a job, with its alerts. With `follow` it continues until the job is terminal. The last message has
+        `end`. A message without lines is a heartbeat; it is sent after 10 seconds of silence, or what the server's
+        `heartbeat_s` says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
