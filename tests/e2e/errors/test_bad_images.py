@@ -47,7 +47,7 @@ def spoilt() -> dict[str, tuple[types_pb2.Image, str, str]]:
             "CHECKSUM_MISMATCH",
             other.hex(),
         ),
-        "no checksum": (types_pb2.Image(data=data, key="bare"), "CHECKSUM_MISMATCH", "32 are required"),
+        "no checksum": (types_pb2.Image(data=data, key="bare"), "CHECKSUM_MISMATCH", "it must have 32"),
         "control": (image(data, key="line\nbreak"), "KEY_INVALID", "control characters"),
         "long key": (image(data, key="k" * 1025), "KEY_INVALID", "at most 1,024"),
         "long label": (image(data, key="labelled", label="l" * 1025), "LABEL_INVALID", "at most 1,024"),
