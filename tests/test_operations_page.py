@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/operations.md").read_text()
 
 def test_it_tells_of_every_reason_of_the_contract() -> None:
     contract = (ROOT / "proto/manyview/v1/train_job_service.proto").read_text()
-    comment = contract[contract.index("// UPPER_SNAKE:") : contract.index("string reason = 1;")]
+    comment = contract[contract.index("UPPER_SNAKE case:") : contract.index("string reason = 1;")]
     reasons = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bCOLLAPSED\b|\bSTALLED\b|\bINTERNAL\b", comment)) - {
         "UPPER_SNAKE"
     }
