@@ -82,7 +82,7 @@ class DecodeNotes:
             os.close(descriptor)
 
     @contextmanager
-    def of(self, kind: int, *, request: int = 0, item: int = 0) -> Iterator[None]:
+    def task(self, kind: int, *, request: int = 0, item: int = 0) -> Iterator[None]:
         """Note that this thread is working on the task while the block runs."""
         try:
             slot = self._free.get_nowait()

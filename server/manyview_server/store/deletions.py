@@ -1,6 +1,7 @@
-"""What was deleted: a row in the transaction that deletes, then the slow part, which a crash cannot lose.
+"""Removal of deleted data in two steps, so that a crash cannot lose the second one.
 
-Rows go in chunks, so that commits of others are not held up by a data set of a million images.
+The transaction that deletes a data set or job adds a row to the table `trash`. The directories and the many rows are
+removed after it. Rows are removed in chunks, so that a data set of a million images does not hold up other commits.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ DATASET_TABLES = {"image": "position", "label": "ordinal", "rejected": "ordinal"
 JOB_TABLES = {"event": "sequence"}
 
 
-class Trash:
-    """Removes what was thrown away."""
+class Deletions:
+    """The deletions that are not finished."""
 
     def __init__(self, database: Database, data_dir: Path) -> None:
         self._database = database
@@ -33,16 +34,19 @@ class Trash:
         # The directories that a sweep is removing now.
         self._being_removed: set[str] = set()
 
-    def put(self, connection: sqlite3.Connection, directory: Path, *, dataset: int = 0, job: int = 0) -> None:
-        """Within the transaction that deletes: this directory, and the rows of this data set or job, are to go."""
+    def add(self, connection: sqlite3.Connection, directory: Path, *, dataset: int = 0, job: int = 0) -> None:
+        """Note that this directory and the rows of this data set or job must be removed.
+
+        Call it within the transaction that deletes them, and `sweep` after it.
+        """
         relative = str(directory.relative_to(self._data_dir))
         connection.execute("INSERT INTO trash (directory, dataset, job) VALUES (?, ?, ?)", (relative, dataset, job))
 
     async def sweep(self) -> None:
-        """Remove everything that is in the trash."""
+        """Finish all deletions."""
         while await self._database.write(_remove_chunk, vital=True):
             pass
-        for pk, directory in await self._database.read(_contents):
+        for pk, directory in await self._database.read(_directories):
             if directory in self._being_removed:
                 continue
             self._being_removed.add(directory)
@@ -53,15 +57,18 @@ class Trash:
                 self._being_removed.discard(directory)
 
     def sweep_at_start(self) -> None:
-        """The same before there is an event loop: what a crash left behind. On the database thread."""
+        """Finish the deletions that a crash interrupted.
+
+        Call it on the database thread, before there is an event loop.
+        """
         while self._database.transact(_remove_chunk, vital=True):
             pass
-        for pk, directory in self._database.transact(_contents):
+        for pk, directory in self._database.transact(_directories):
             if self._remove(directory):
                 self._database.transact(partial(_forget, pk=pk), vital=True)
 
     def _remove(self, directory: str) -> bool:
-        """Remove a directory. Returns False if something of it is left, which the next sweep tries again."""
+        """Remove a directory. Return False if a part of it is left, which the next sweep removes."""
         path = self._data_dir / directory
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
@@ -70,7 +77,7 @@ class Trash:
         return True
 
 
-def _contents(connection: sqlite3.Connection) -> list[tuple[int, str]]:
+def _directories(connection: sqlite3.Connection) -> list[tuple[int, str]]:
     return connection.execute("SELECT pk, directory FROM trash").fetchall()
 
 
@@ -80,14 +87,14 @@ def _forget(connection: sqlite3.Connection, pk: int) -> None:
     Another deletion may have come after this sweep removed the last rows. That deletion's own sweep removes its rows.
     """
     row = connection.execute("SELECT dataset, job FROM trash WHERE pk = ?", (pk,)).fetchone()
-    if row is not None and not any(_has_rows(connection, *kind) for kind in _kinds_of(*row)):
+    if row is not None and not any(_has_rows(connection, *kind) for kind in _tables_of(*row)):
         connection.execute("DELETE FROM trash WHERE pk = ?", (pk,))
 
 
 def _remove_chunk(connection: sqlite3.Connection) -> bool:
-    """Delete some rows; False when none are left."""
+    """Delete some rows. Return False if no row was left."""
     owners = connection.execute("SELECT dataset, job FROM trash WHERE dataset <> 0 OR job <> 0").fetchall()
-    for table, order, owner, pk in (kind for row in owners for kind in _kinds_of(*row)):
+    for table, order, owner, pk in (kind for row in owners for kind in _tables_of(*row)):
         chunk = f"SELECT {order} FROM {table} WHERE {owner} = ? ORDER BY {order} LIMIT {CHUNK_ROWS}"
         delete = f"DELETE FROM {table} WHERE {owner} = ? AND {order} IN ({chunk})"
         if connection.execute(delete, (pk, pk)).rowcount:
@@ -95,7 +102,7 @@ def _remove_chunk(connection: sqlite3.Connection) -> bool:
     return False
 
 
-def _kinds_of(dataset: int, job: int) -> Iterator[tuple[str, str, str, int]]:
+def _tables_of(dataset: int, job: int) -> Iterator[tuple[str, str, str, int]]:
     """Yield the tables with rows of a data set or job: table, the column that orders it, the owner's column and
     value."""
     if dataset:

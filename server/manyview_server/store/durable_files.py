@@ -1,27 +1,27 @@
-"""Syncs of files and directories, with an error of their own."""
+"""Syncs of files and directories. They raise an error of their own, on which the server must exit."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 
 class SyncFailed(OSError):
-    """The disk refused a sync: what it holds is unknown, and asking again would not tell."""
+    """The disk refused a sync. It is unknown what the disk holds, and a second sync would not reveal it."""
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the directory's entries durable. Raises SyncFailed."""
+    """Make the entries of a directory durable. Raises SyncFailed."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        synced(os.fsync, fd)
+        sync_file(os.fsync, fd)
     finally:
         os.close(fd)
 
 
-def synced(sync: Any, fd: int) -> None:
-    """Call `os.fsync` or `os.fdatasync`. Raises SyncFailed."""
+def sync_file(sync: Callable[[int], None], fd: int) -> None:
+    """Call `sync`, which is `os.fsync` or `os.fdatasync`. Raises SyncFailed."""
     try:
         sync(fd)
     except OSError as error:

@@ -1,10 +1,11 @@
-"""Idempotency: the same request sent again gets the same answer, for a day at least.
+"""The log of idempotent requests: a request that is sent again gets the same answer, for at least a day.
 
-The answer is stored after the work is done: a crash between the two makes the repeated request meet its own effect, an
-ALREADY_EXISTS for instance, but never do the work twice.
+The answer is stored after the work is done. After a crash between the two, the repeated request meets its own effect,
+such as ALREADY_EXISTS, but the work is never done twice.
 
-The newest answers are kept at any age: a clock that jumps forward must not make a server forget the request that it
-answered a second ago. After a jump back, answers with a time in the future stay until the clock has passed them.
+The newest answers are kept at any age, because a clock that jumps forward must not make a server forget the request
+that it answered a second ago. After a jump back, answers with a time in the future stay until the clock has passed
+them.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from manyview_server.store.database.database import Database
 
 KEEP_S = 24 * 3600.0
 KEEP_NEWEST = 1000
-# The most answers that are deleted, as too old, with one new answer: after a busy day there are many.
+# The most old answers that are deleted with each new one. After a busy day there are many.
 MAX_REMOVED = 1_000
 
-# Which request: the method, and a hash of its body.
+# The identity of a request: its method, and a hash of its body.
 Identity = tuple[str, bytes]
 
 
-class RequestLog:
-    """The answers that were given to requests that carry an id."""
+class IdempotencyLog:
+    """The answers to requests that carry an id."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -35,9 +36,9 @@ class RequestLog:
         self._running: dict[str, tuple[Identity, asyncio.Task[bytes]]] = {}
 
     async def once(self, request_id: str, method: str, body_hash: bytes, fn: Callable[[], Awaitable[bytes]]) -> bytes:
-        """The answer of `fn`, run once for this id; failures are not kept. An empty id runs it each time.
+        """Return the answer of `fn`, which runs once for this id. With an empty id it runs each time.
 
-        Raises AlreadyExists REQUEST_ID_REUSED where the id came with another method or body.
+        Failures are not kept. Raises AlreadyExists REQUEST_ID_REUSED if the id came with another method or body before.
         """
         if not request_id:
             return await fn()
@@ -49,7 +50,7 @@ class RequestLog:
             task = asyncio.create_task(self._run(request_id, identity, fn))
             self._running[request_id] = (identity, task)
             task.add_done_callback(lambda _: self._running.pop(request_id))
-        # A caller that hangs up takes nothing back.
+        # The work continues if the caller hangs up.
         return await asyncio.shield(task)
 
     async def _run(self, request_id: str, identity: Identity, fn: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -76,7 +77,7 @@ def _find(connection: sqlite3.Connection, request_id: str) -> tuple[Identity, by
 def _keep(connection: sqlite3.Connection, request_id: str, identity: Identity, reply: bytes, now: float) -> None:
     insert = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?)"
     connection.execute(insert, (request_id, *identity, reply, now))
-    # While there are only few answers, the inner query finds none, and nothing is deleted.
+    # While there are only few answers, the inner query finds no row, and nothing is deleted.
     newest = "SELECT time FROM request ORDER BY time DESC LIMIT 1 OFFSET ?"
     old = f"SELECT request_id FROM request WHERE time < min(?, ({newest})) ORDER BY time LIMIT ?"
     values = (now - KEEP_S, KEEP_NEWEST - 1, MAX_REMOVED)

@@ -41,5 +41,5 @@ class DataLock:
         return cls(data_dir, fd)
 
     def release(self) -> None:
-        """Let other servers have the directory."""
+        """Release the lock, so that another server can take it."""
         os.close(self.fd)

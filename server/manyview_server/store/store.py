@@ -26,11 +26,11 @@ from pathlib import Path
 from manyview_server import failpoints
 from manyview_server.store.database.ballast import Ballast
 from manyview_server.store.database.database import Database
-from manyview_server.store.deletions import Trash
+from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.embeddings.array_file import TEMPORARY_SUFFIX
 from manyview_server.store.embeddings.cache import remove, tables_below
-from manyview_server.store.idempotency_log import RequestLog
+from manyview_server.store.idempotency_log import IdempotencyLog
 from manyview_server.store.images.datasets import DatasetStore
 from manyview_server.store.images.group_limit import ANY_GROUP, GroupLimit
 from manyview_server.store.images.ingest import Ingest
@@ -64,16 +64,16 @@ class Store:
         self._generation = Generation(self._database, data_dir / "GENERATION", self._write_ahead_log)
         self._survey = Survey()
         self._writers = ShardWriters(self.datasets_dir)
-        self._trash = Trash(self._database, data_dir)
+        self._deletions = Deletions(self._database, data_dir)
         self.events = EventLog(self._database, clock=clock)
         self.datasets = DatasetStore(
-            self._database, self.datasets_dir, self._writers, self._trash, clock, embeddings_dir=self.embeddings_dir
+            self._database, self.datasets_dir, self._writers, self._deletions, clock, embeddings_dir=self.embeddings_dir
         )
         self.uploads = UploadStore(self._database, Ingest(self._database, self._writers, data_dir, reserve_bytes))
         self.jobs = JobStore(
-            self._database, self.events, self.jobs_dir, self._trash, clock, embeddings_dir=self.embeddings_dir
+            self._database, self.events, self.jobs_dir, self._deletions, clock, embeddings_dir=self.embeddings_dir
         )
-        self.requests = RequestLog(self._database, clock)
+        self.idempotency_log = IdempotencyLog(self._database, clock)
 
     @classmethod
     def open(
@@ -166,7 +166,7 @@ class Store:
             sync_directory(self._data_dir)
             self._set_aside(aside)
             failpoints.reach("store.start", "set_aside")
-            self._database.run(self._trash.sweep_at_start)
+            self._database.run(self._deletions.sweep_at_start)
             failpoints.reach("store.start", "swept")
             self._database.run(lambda: self._database.transact(self._recover_shards))
             failpoints.reach("store.start", "recovered")

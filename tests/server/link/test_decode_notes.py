@@ -24,7 +24,7 @@ def test_notes_outlive_a_killed_process() -> None:
     program = f"""
 import os, signal
 from manyview_server.link.decode_notes import ALONE, DecodeNotes
-with DecodeNotes({descriptor}).of(ALONE, request=7, item=2**63 - 1):
+with DecodeNotes({descriptor}).task(ALONE, request=7, item=2**63 - 1):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     run = subprocess.run([sys.executable, "-c", program], check=False, pass_fds=(descriptor,))
@@ -41,7 +41,7 @@ def test_each_thread_has_its_note_for_as_long_as_it_decodes() -> None:
     inside, seen = threading.Barrier(5), threading.Barrier(5)
 
     def decode(image_id: int) -> int:
-        with notes.of(DECODE, item=image_id):
+        with notes.task(DECODE, item=image_id):
             inside.wait(10)
             seen.wait(10)
         return threading.get_native_id()
@@ -57,14 +57,14 @@ def test_each_thread_has_its_note_for_as_long_as_it_decodes() -> None:
 
 def test_a_decoder_that_raises_has_not_died() -> None:
     notes = DecodeNotes.private()
-    with pytest.raises(ValueError, match="broken"), notes.of(ALONE, item=7):
+    with pytest.raises(ValueError, match="broken"), notes.task(ALONE, item=7):
         raise ValueError("broken")
     assert notes.read() == ()
 
 
 def test_an_image_whose_id_is_0_is_noted_too() -> None:
     notes = DecodeNotes.private()
-    with notes.of(DECODE, item=0):
+    with notes.task(DECODE, item=0):
         assert items(notes) == [0]
 
 
@@ -72,7 +72,7 @@ def test_two_decodes_of_one_image_by_one_thread_are_told_apart() -> None:
     notes = DecodeNotes.private()
     seen: list[Note] = []
     for _ in range(2):
-        with notes.of(DECODE, item=7):
+        with notes.task(DECODE, item=7):
             seen += notes.read()
         sum(range(10_000))
     assert seen[0] != seen[1]
@@ -82,7 +82,7 @@ def test_two_decodes_of_one_image_by_one_thread_are_told_apart() -> None:
 def test_a_note_is_there_however_many_threads_came_before() -> None:
     notes = DecodeNotes.private()
     for image_id in range(1, 3 * SLOTS):
-        with notes.of(DECODE, item=image_id):
+        with notes.task(DECODE, item=image_id):
             assert items(notes) == [image_id]
 
 
@@ -90,7 +90,7 @@ def test_more_at_once_than_there_are_slots_go_unnoted() -> None:
     notes = DecodeNotes.private()
     with ExitStack() as stack:
         for image_id in range(1, SLOTS + 5):
-            stack.enter_context(notes.of(DECODE, item=image_id))
+            stack.enter_context(notes.task(DECODE, item=image_id))
         assert items(notes) == list(range(1, SLOTS + 1))
     assert notes.read() == ()
 
@@ -100,7 +100,7 @@ def test_a_reader_beside_a_busy_writer_sees_whole_notes() -> None:
 
     def write() -> None:
         for number in range(20_000):
-            with notes.of(DECODE, request=number, item=number):
+            with notes.task(DECODE, request=number, item=number):
                 pass
         over.set()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from manyview_server.store import deletions
-from manyview_server.store.deletions import Trash
+from manyview_server.store.deletions import Deletions
 from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
@@ -24,11 +24,11 @@ async def test_a_deletion_that_a_crash_interrupted_is_finished_at_the_next_start
     for name in ("gone", "kept"):
         await (await store.uploads.open(name, "u")).append(1, [image(1)])
 
-    async def crash(self: Trash) -> None:
+    async def crash(self: Deletions) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trash, "sweep", crash)
+        patch.setattr(Deletions, "sweep", crash)
         with pytest.raises(KeyboardInterrupt):
             await store.datasets.delete("gone")
     assert store.datasets.directory(gone.uid).exists()

@@ -25,36 +25,36 @@ class Work:
 
 async def test_the_same_request_gets_the_same_answer_and_is_done_once(store: Store) -> None:
     work = Work()
-    answers = [await store.requests.once("id", "Create", b"hash", work) for _ in range(3)]
+    answers = [await store.idempotency_log.once("id", "Create", b"hash", work) for _ in range(3)]
     assert (answers, work.times) == ([b"answer 1"] * 3, 1)
 
 
 async def test_requests_at_the_same_time_share_the_work(store: Store) -> None:
     work = Work(0.02)
-    answers = await asyncio.gather(*(store.requests.once("id", "Create", b"hash", work) for _ in range(5)))
+    answers = await asyncio.gather(*(store.idempotency_log.once("id", "Create", b"hash", work) for _ in range(5)))
     assert (answers, work.times) == ([b"answer 1"] * 5, 1)
 
 
 async def test_an_answer_outlives_the_server(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    await store.requests.once("id", "Create", b"hash", Work())
+    await store.idempotency_log.once("id", "Create", b"hash", Work())
     await store.close()
     store, work = Store.open(tmp_path), Work()
-    assert await store.requests.once("id", "Create", b"hash", work) == b"answer 1"
+    assert await store.idempotency_log.once("id", "Create", b"hash", work) == b"answer 1"
     assert work.times == 0
     await store.close()
 
 
 @pytest.mark.parametrize(("method", "body"), [("Delete", b"hash"), ("Create", b"other")])
 async def test_an_id_belongs_to_one_request(store: Store, method: str, body: bytes) -> None:
-    await store.requests.once("id", "Create", b"hash", Work())
+    await store.idempotency_log.once("id", "Create", b"hash", Work())
     with pytest.raises(AlreadyExists) as caught:
-        await store.requests.once("id", method, body, Work())
+        await store.idempotency_log.once("id", method, body, Work())
     assert caught.value.reason == "REQUEST_ID_REUSED"
-    slow = asyncio.create_task(store.requests.once("running", "Create", b"hash", Work(0.05)))
+    slow = asyncio.create_task(store.idempotency_log.once("running", "Create", b"hash", Work(0.05)))
     await asyncio.sleep(0.01)
     with pytest.raises(AlreadyExists):
-        await store.requests.once("running", method, body, Work())
+        await store.idempotency_log.once("running", method, body, Work())
     await slow
 
 
@@ -63,13 +63,16 @@ async def test_a_failure_is_not_kept(store: Store) -> None:
         raise NotFound("DATASET_NOT_FOUND", "none")
 
     with pytest.raises(NotFound):
-        await store.requests.once("id", "Create", b"hash", fail)
-    assert await store.requests.once("id", "Create", b"hash", Work()) == b"answer 1"
+        await store.idempotency_log.once("id", "Create", b"hash", fail)
+    assert await store.idempotency_log.once("id", "Create", b"hash", Work()) == b"answer 1"
 
 
 async def test_without_an_id_the_work_is_done_each_time(store: Store) -> None:
     work = Work()
-    assert [await store.requests.once("", "Create", b"hash", work) for _ in range(2)] == [b"answer 1", b"answer 2"]
+    assert [await store.idempotency_log.once("", "Create", b"hash", work) for _ in range(2)] == [
+        b"answer 1",
+        b"answer 2",
+    ]
 
 
 async def test_answers_are_forgotten_after_a_day_but_for_the_newest(
@@ -79,13 +82,15 @@ async def test_answers_are_forgotten_after_a_day_but_for_the_newest(
     now = [1000.0]
     store, work = Store.open(tmp_path, clock=lambda: now[0]), Work()
     for name in ("first", "second"):
-        await store.requests.once(name, "Create", b"hash", work)
+        await store.idempotency_log.once(name, "Create", b"hash", work)
         now[0] += 1
     now[0] += 24 * 3600
-    assert await store.requests.once("first", "Create", b"hash", work) == b"answer 1", "it is one of the newest two"
-    assert await store.requests.once("third", "Create", b"hash", work) == b"answer 3"
-    assert await store.requests.once("second", "Create", b"hash", work) == b"answer 2"
-    assert await store.requests.once("first", "Create", b"other", work) == b"answer 4", "it was forgotten"
+    assert await store.idempotency_log.once("first", "Create", b"hash", work) == b"answer 1", (
+        "it is one of the newest two"
+    )
+    assert await store.idempotency_log.once("third", "Create", b"hash", work) == b"answer 3"
+    assert await store.idempotency_log.once("second", "Create", b"hash", work) == b"answer 2"
+    assert await store.idempotency_log.once("first", "Create", b"other", work) == b"answer 4", "it was forgotten"
     await store.close()
 
 
@@ -93,14 +98,14 @@ async def test_answers_are_forgotten_after_a_day_but_for_the_newest(
 async def test_a_clock_that_jumps_makes_no_server_do_a_request_twice(tmp_path: Path, jump_s: float) -> None:
     now = [1_800_000_000.0]
     store, work = Store.open(tmp_path, clock=lambda: now[0]), Work()
-    assert await store.requests.once("before", "Create", b"hash", work) == b"answer 1"
+    assert await store.idempotency_log.once("before", "Create", b"hash", work) == b"answer 1"
     now[0] += jump_s
-    assert await store.requests.once("after", "Create", b"hash", work) == b"answer 2"
-    assert await store.requests.once("before", "Create", b"hash", work) == b"answer 1"
+    assert await store.idempotency_log.once("after", "Create", b"hash", work) == b"answer 2"
+    assert await store.idempotency_log.once("before", "Create", b"hash", work) == b"answer 1"
     now[0] -= jump_s
-    assert await store.requests.once("back", "Create", b"hash", work) == b"answer 3"
-    assert await store.requests.once("after", "Create", b"hash", work) == b"answer 2"
-    assert await store.requests.once("before", "Create", b"hash", work) == b"answer 1"
+    assert await store.idempotency_log.once("back", "Create", b"hash", work) == b"answer 3"
+    assert await store.idempotency_log.once("after", "Create", b"hash", work) == b"answer 2"
+    assert await store.idempotency_log.once("before", "Create", b"hash", work) == b"answer 1"
     await store.close()
 
 
@@ -110,11 +115,11 @@ async def test_old_answers_go_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     now = [1000.0]
     store, work = Store.open(tmp_path, clock=lambda: now[0]), Work()
     for number in range(5):
-        await store.requests.once(f"old {number}", "Create", b"hash", work)
+        await store.idempotency_log.once(f"old {number}", "Create", b"hash", work)
     now[0] += 25 * 3600
     held = []
     for number in range(3):
-        await store.requests.once(f"new {number}", "Create", b"hash", work)
+        await store.idempotency_log.once(f"new {number}", "Create", b"hash", work)
         (count,) = await store._database.read(lambda c: c.execute("SELECT count(*) FROM request").fetchone())
         held.append(count)
     assert held == [4, 3, 3]
@@ -123,9 +128,9 @@ async def test_old_answers_go_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
 
 async def test_a_caller_that_hangs_up_does_not_stop_the_work(store: Store) -> None:
     work = Work(0.02)
-    calling = asyncio.create_task(store.requests.once("id", "Create", b"hash", work))
+    calling = asyncio.create_task(store.idempotency_log.once("id", "Create", b"hash", work))
     await asyncio.sleep(0.01)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
-    assert await store.requests.once("id", "Create", b"hash", work) == b"answer 1"
+    assert await store.idempotency_log.once("id", "Create", b"hash", work) == b"answer 1"

@@ -25,7 +25,7 @@ def spent(seconds: float) -> float:
 def test_a_decode_is_slow_once_its_thread_has_spent_more_than_the_limit(kind, seconds, is_slow) -> None:
     notes = DecodeNotes.private()
     watch = DecodeWatch(1, notes, 5.0, cpu_s=lambda pid, thread: spent(seconds))
-    with notes.of(kind, request=3, item=4):
+    with notes.task(kind, request=3, item=4):
         found = watch.look()
     assert [(slow.note.request, slow.note.item, round(slow.cpu_s)) for slow in found] == (
         [(3, 4, 6)] if is_slow else []
@@ -35,7 +35,7 @@ def test_a_decode_is_slow_once_its_thread_has_spent_more_than_the_limit(kind, se
 
 def test_all_decodes_over_the_limit_are_found_at_once() -> None:
     notes = DecodeNotes.private()
-    with notes.of(DECODE, item=1), notes.of(DECODE, item=2):
+    with notes.task(DECODE, item=1), notes.task(DECODE, item=2):
         found = DecodeWatch(1, notes, 5.0, cpu_s=lambda pid, thread: spent(9)).look()
     assert {slow.note.item for slow in found} == {1, 2}
 
@@ -48,7 +48,7 @@ def test_the_time_of_the_next_image_is_not_put_down_to_the_one_before() -> None:
         second.__enter__()
         return spent(9)
 
-    first, second = notes.of(DECODE, item=1), notes.of(DECODE, item=1)
+    first, second = notes.task(DECODE, item=1), notes.task(DECODE, item=1)
     first.__enter__()
     sum(range(1000))
     assert DecodeWatch(1, notes, 5.0, cpu_s=moves_on).look() == ()
@@ -57,7 +57,7 @@ def test_the_time_of_the_next_image_is_not_put_down_to_the_one_before() -> None:
 
 def test_a_thread_that_has_ended_is_not_slow() -> None:
     notes = DecodeNotes.private()
-    with notes.of(DECODE):
+    with notes.task(DECODE):
         assert DecodeWatch(2**22 + 1, notes, 0.0).look() == ()
 
 
@@ -89,10 +89,10 @@ async def test_a_task_is_overdue_when_the_server_was_awake_for_long_enough(monke
     monkeypatch.setattr(awake_time, "now", lambda: now)
     notes = DecodeNotes.private()
     watch = TaskWatch(notes, 10.0)
-    with notes.of(FORWARD), notes.of(DECODE, item=1):
+    with notes.task(FORWARD), notes.task(DECODE, item=1):
         assert watch.look() == ()
         now += 9.0
-    with notes.of(FORWARD):
+    with notes.task(FORWARD):
         assert watch.look() == (), "it is another one"
         now += 9.0
         assert watch.look() == ()

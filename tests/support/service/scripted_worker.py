@@ -148,24 +148,24 @@ class Trainer:
         """Die of the images in {"poison": [ids]} as decoders do, and never finish those in {"too_slow": [ids]}."""
         for image_id in self.plan.get("too_slow", ()):
             if image_id not in self.start.too_slow:
-                with self.notes.of(DECODE, item=image_id):
+                with self.notes.task(DECODE, item=image_id):
                     burn()
         if not (self.start.suspects or self.plan.get("poison")):
             return
         poison = set(self.plan.get("poison", ())) - set(self.start.quarantined)
         for image_id in self.start.suspects:
-            with self.notes.of(ALONE, item=image_id):
+            with self.notes.task(ALONE, item=image_id):
                 if image_id in poison:
                     os.kill(os.getpid(), signal.SIGSEGV)
                     rest_of_the_day()
         if poison:
-            with self.notes.of(DECODE, item=min(poison)):
+            with self.notes.task(DECODE, item=min(poison)):
                 thread = threading.Thread(target=self.decode_and_die, args=(3,))
                 thread.start()
                 thread.join()
 
     def decode_and_die(self, image_id: int) -> None:
-        with self.notes.of(DECODE, item=image_id):
+        with self.notes.task(DECODE, item=image_id):
             os.kill(os.getpid(), signal.SIGSEGV)
             rest_of_the_day()
 
@@ -268,7 +268,7 @@ def preview(link: Link, behaviour: Any, notes: DecodeNotes) -> None:
         first = request.blobs[0]
         for row, blob in enumerate(request.blobs):
             if blob.startswith(b"burn") and row not in request.too_slow:
-                with notes.of(DECODE, item=row):
+                with notes.task(DECODE, item=row):
                     burn()
         if first == b"die":
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -328,7 +328,7 @@ class Embedder:
                 self.decode(request.request_id, row, blob)
         first = request.blobs[0]
         if first.startswith(b"forward hang"):
-            with self.notes.of(FORWARD):
+            with self.notes.task(FORWARD):
                 rest_of_the_day()
         if first.startswith(b"die"):
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -359,7 +359,7 @@ class Embedder:
     def decode(self, request_id: int, row: int, blob: bytes) -> None:
         if not blob.startswith((b"note ", b"burn")):
             return
-        with self.notes.of(DECODE, request=request_id, item=row):
+        with self.notes.task(DECODE, request=request_id, item=row):
             if blob.startswith(b"note late die"):
                 time.sleep(0.5)
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -383,7 +383,7 @@ class Embedder:
             rest_of_the_day()
         for row in np.flatnonzero(np.isin(ids, self.plan.get("burn", ()))).tolist():
             if row not in request.too_slow:
-                with self.notes.of(DECODE, request=request.request_id, item=row):
+                with self.notes.task(DECODE, request=request.request_id, item=row):
                     burn()
         rows = ids.astype("<f4")[:, None]
         reason = self.plan.get("reason", "DECODE_FAILED")

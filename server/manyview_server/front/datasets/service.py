@@ -56,7 +56,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
                 dataset=dataset_messages.dataset(await self._store.datasets.create(dataset_id))
             )
 
-        return await once(self._store.requests, request, request.request_id, create, pb.CreateDatasetResponse)
+        return await once(self._store.idempotency_log, request, request.request_id, create, pb.CreateDatasetResponse)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
         """Return one data set."""
@@ -81,7 +81,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
             await self._store.datasets.delete(dataset_id)
             return pb.DeleteDatasetResponse()
 
-        return await once(self._store.requests, request, request.request_id, delete, pb.DeleteDatasetResponse)
+        return await once(self._store.idempotency_log, request, request.request_id, delete, pb.DeleteDatasetResponse)
 
     async def UploadImages(
         self, requests: AsyncIterator[pb.UploadImagesRequest], context: Context

@@ -122,7 +122,7 @@ def _read(path: Path) -> PcaProjection | None:
         block = array_file.read(path)
         kept = float(block.meta["variance_kept"])
         return PcaProjection(mean=block.arrays["mean"], matrix=block.arrays["matrix"], variance_kept=kept)
-    except (array_file.BlockDamaged, FileNotFoundError, KeyError):
+    except (array_file.ArrayFileDamaged, FileNotFoundError, KeyError):
         return None
 
 

@@ -78,7 +78,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             self._trainers.wake()
             return pb.CreateTrainJobResponse(train_job=await _train_job(job))
 
-        return await once(self._store.requests, request, request.request_id, create, pb.CreateTrainJobResponse)
+        return await once(self._store.idempotency_log, request, request.request_id, create, pb.CreateTrainJobResponse)
 
     async def _validated(self, wanted: JobPlan) -> pb.CreateTrainJobResponse:
         dataset = await self._store.datasets.get(wanted.dataset_id)
@@ -116,7 +116,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             await self._store.jobs.delete(job_id)
             return pb.DeleteTrainJobResponse()
 
-        return await once(self._store.requests, request, request.request_id, delete, pb.DeleteTrainJobResponse)
+        return await once(self._store.idempotency_log, request, request.request_id, delete, pb.DeleteTrainJobResponse)
 
     async def PauseTrainJob(self, request: pb.PauseTrainJobRequest, context: Context) -> pb.PauseTrainJobResponse:
         """Ask a job to pause."""
@@ -138,7 +138,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             self._trainers.wake()
             return reply_type(train_job=await _train_job(job))
 
-        return await once(self._store.requests, request, request.request_id, ask, reply_type)
+        return await once(self._store.idempotency_log, request, request.request_id, ask, reply_type)
 
     async def ListMethods(self, request: pb.ListMethodsRequest, context: Context) -> pb.ListMethodsResponse:
         """Return the methods and backbones that this server can train."""

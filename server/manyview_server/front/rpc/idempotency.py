@@ -9,13 +9,13 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from manyview_server.front.rpc.resource_names import request_id
-from manyview_server.store.idempotency_log import RequestLog
+from manyview_server.store.idempotency_log import IdempotencyLog
 
 Response = TypeVar("Response", bound=Message)
 
 
 async def once(
-    requests: RequestLog,
+    requests: IdempotencyLog,
     request: Message,
     given_id: str,
     act: Callable[[], Awaitable[Response]],

@@ -1,8 +1,8 @@
-"""Arrays in a file that is whole or not there, and that says when its bytes are no longer those that were written.
+"""Arrays in a file that is complete or absent, and that reveals when its bytes have changed.
 
 Magic, u32 length of the header, the header as UTF-8 JSON {"meta", "arrays": [{"name", "dtype", "shape"}]}, the arrays
-as they lie in memory (little-endian, row-major), then the SHA-256 of all that. Nothing is synced: what a power cut
-takes is noticed, and made again.
+as they lie in memory (little-endian, row-major), then the SHA-256 of all that. Files are not synced. The SHA-256
+detects what a power cut damaged, and the caller writes the file again.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ DTYPES = {name: np.dtype(name) for name in ("<f4", "<f8", "<i8")}
 Array = npt.NDArray[Any]
 
 
-class BlockDamaged(Exception):
-    """The file is no block, or not the one that was written."""
+class ArrayFileDamaged(Exception):
+    """The file is no array file, or its bytes are not those that were written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """What a file holds: JSON values and arrays by name, the arrays read-only."""
+class ArrayFile:
+    """The contents of a file: JSON values, and arrays by name, which are read-only."""
 
     meta: dict[str, Any]
     arrays: dict[str, Array]
 
 
 def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
-    """Write the file, or replace it; gives its bytes.
+    """Write or replace the file, and return its size in bytes.
 
     Raises:
-        OSError: FileNotFoundError where the directory is gone; the disk is full or failing. Nothing is left then.
+        OSError: the directory is gone (FileNotFoundError), or the disk is full or failing. No file is left behind.
     """
     little = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in arrays.items()}
     described = [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in little.items()]
@@ -68,28 +68,31 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> i
     return sum(map(len, pieces)) + DIGEST_BYTES
 
 
-def read(path: Path) -> Block:
-    """The whole of the file, verified. Raises BlockDamaged, and FileNotFoundError where there is none."""
+def read(path: Path) -> ArrayFile:
+    """Read and verify the whole file. Raises ArrayFileDamaged or FileNotFoundError."""
     data = path.read_bytes()
     if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
-        raise BlockDamaged(f"{path.name}: its bytes are not those that were written")
-    return _block(path, io.BytesIO(data), None)
+        raise ArrayFileDamaged(f"{path.name}: its bytes are not those that were written")
+    return _parse(path, io.BytesIO(data), None)
 
 
-def peek(path: Path, names: Collection[str] = ()) -> Block:
-    """The JSON values and some of the arrays. Only the file's length is verified. Raises as `read` does."""
+def peek(path: Path, names: Collection[str] = ()) -> ArrayFile:
+    """Read the JSON values and the arrays with these names. Verify the length of the file and nothing else.
+
+    Raises ArrayFileDamaged or FileNotFoundError.
+    """
     with path.open("rb") as file:
-        return _block(path, file, names)
+        return _parse(path, file, names)
 
 
-def _block(path: Path, file: BinaryIO, names: Collection[str] | None) -> Block:
+def _parse(path: Path, file: BinaryIO, names: Collection[str] | None) -> ArrayFile:
     try:
         start = file.read(len(MAGIC) + LENGTH.size)
         if not start.startswith(MAGIC):
-            raise BlockDamaged(f"{path.name}: it does not begin like a block")
+            raise ArrayFileDamaged(f"{path.name}: it does not start like an array file")
         (length,) = LENGTH.unpack(start[len(MAGIC) :])
         if length > MAX_HEADER_BYTES:
-            raise BlockDamaged(f"{path.name}: a header of {length} bytes")
+            raise ArrayFileDamaged(f"{path.name}: a header of {length} bytes")
         header = json.loads(file.read(length))
         at, arrays = len(start) + length, {}
         for entry in header["arrays"]:
@@ -100,7 +103,7 @@ def _block(path: Path, file: BinaryIO, names: Collection[str] | None) -> Block:
                 arrays[entry["name"]] = np.frombuffer(file.read(size), dtype).reshape(shape)
             at += size
         if file.seek(0, os.SEEK_END) != at + DIGEST_BYTES:
-            raise BlockDamaged(f"{path.name}: its length is not that of what it holds")
-        return Block(meta=dict(header["meta"]), arrays=arrays)
+            raise ArrayFileDamaged(f"{path.name}: its length does not match its header")
+        return ArrayFile(meta=dict(header["meta"]), arrays=arrays)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
-        raise BlockDamaged(f"{path.name}: its header is damaged") from error
+        raise ArrayFileDamaged(f"{path.name}: its header is damaged") from error

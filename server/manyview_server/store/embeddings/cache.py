@@ -1,4 +1,7 @@
-"""The room that tables of embeddings take: within a cap and away from a full disk, the least recently used go first."""
+"""The room that tables of embeddings take.
+
+Tables stay within a limit and leave some of the disk free. The least recently used ones are removed first.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,35 @@ from manyview_server.errors import ResourceExhausted
 
 RESERVE_BYTES = 1 << 30
 RESERVE_FRACTION = 0.1
-"""Of the disk tables leave 1 GiB free, or a tenth of a small one: twice what uploads leave."""
+"""Tables leave 1 GiB of the disk free, or a tenth of a small disk. This is twice what uploads leave."""
 
 DATASET = re.compile(r"[0-9a-f]{32}")
 TABLE = re.compile(r"(backbone|[0-9a-f]{32})-[0-9a-f]+")
-"""The form of a table's name: the owner of the model that made it, and a digest of how it was made."""
+"""The form of a table's name: the owner of its model, and a digest of the settings that it was computed with."""
 
 
 class EmbeddingCache:
-    """The tables of a data directory. What is done with files blocks: call it in a thread."""
+    """The tables of a data directory. Methods that use files block, so call them in a thread."""
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._root = root
         self._max_bytes = max_bytes
 
     def path(self, dataset_uid: str, owner: str, digest: str) -> Path:
-        """Where a table lies: of this data set, with the model of this job (its uid, or "backbone")."""
+        """Return the path of a table. `owner` is the uid of the job that trained its model, or "backbone"."""
         return self._root / dataset_uid / f"{owner}-{digest}"
 
     def touch(self, table: Path) -> None:
-        """A table is used now; it is made where it is missing."""
+        """Mark a table as used now. Create its directory if it is missing."""
         table.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.utime(table)
 
     def make_room(self, num_bytes: int, kept: Collection[Path]) -> None:
-        """Remove tables, but for those `kept`, until so many bytes more fit.
+        """Remove tables, except those in `kept`, until `num_bytes` more bytes fit.
 
         Raises:
-            ResourceExhausted: EMBEDDINGS_TOO_LARGE where they never do, DISK_FULL where others fill the disk.
+            ResourceExhausted: the bytes never fit (EMBEDDINGS_TOO_LARGE), the kept tables leave too little room
+                (EMBEDDING_CACHE_FULL), or other files fill the disk (DISK_FULL).
         """
         if num_bytes > self._max_bytes:
             message = (
@@ -83,12 +87,12 @@ def tables_below(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def tables_of_job(root: Path, uid: str) -> list[Path]:
-    """The tables that were made with a job's checkpoints."""
+    """Return the tables that were computed with a job's checkpoints."""
     return list(root.glob(f"*/{uid}-*"))
 
 
 def size_of(table: Path) -> int:
-    """Bytes of a table's files."""
+    """Return the size of a table's files in bytes."""
     total = 0
     with suppress(FileNotFoundError), os.scandir(table) as entries:
         for entry in entries:
@@ -98,7 +102,7 @@ def size_of(table: Path) -> int:
 
 
 def remove(table: Path) -> None:
-    """Remove a table; readers that have it open go on."""
+    """Remove a table. Readers that have it open can continue."""
     shutil.rmtree(table, ignore_errors=True)
 
 

@@ -3,10 +3,10 @@
     data_dir/embeddings/<data set's uid>/<job's uid or "backbone">-<digest>/segment-00000000
                                                                            /pca-<number of images>-<digest>
 
-A row belongs to an image by its position in the data set, so that a table serves every version, and grows with the
-data set. A segment that is damaged, or of other images, counts as missing, and is made again. Who makes tables owns
-them: the front's process writes and removes, workers read. They go with their data set or job, and the least recently
-used ones where room is needed.
+A row belongs to the image at the same position of the data set, so that a table serves every version and grows with the
+data set. A segment that is damaged, or that holds other images, counts as missing and is computed again. The front's
+process writes and removes tables, and workers read them. A table is removed with its data set or job, and the least
+recently used tables are removed when room is needed.
 
 Shapes: n rows of a segment, N of a table, D features.
 """
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview_server.store.embeddings import array_file
-from manyview_server.store.embeddings.array_file import BlockDamaged
+from manyview_server.store.embeddings.array_file import ArrayFileDamaged
 
 SEGMENT_ROWS = 512
 
@@ -41,16 +41,16 @@ class RowError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Rows of a table, `first` and those behind it."""
+    """Consecutive rows of a table. `first` is the number of the first one."""
 
     first: int
     rows: Rows
-    """(n, D), NaN where there is an error."""
+    """The embeddings, (n, D). The rows of `errors` are NaN."""
     errors: tuple[RowError, ...]
 
 
 class SegmentDamaged(Exception):
-    """Segment `index` is missing, damaged or too short: it is to be made again."""
+    """Segment `index` is missing, damaged or too short, and must be computed again."""
 
     def __init__(self, index: int, why: str) -> None:
         super().__init__(f"segment {index}: {why}")
@@ -64,63 +64,69 @@ class EmbeddingTable:
         self.directory = directory
 
     def write(self, segment: Segment, image_ids: Numbers) -> None:
-        """Write or replace a segment of these images, (n,).
+        """Write or replace the segment of these images, (n,).
 
         Raises:
-            OSError: FileNotFoundError where the table was removed; the disk is full or failing.
+            OSError: the table was removed (FileNotFoundError), or the disk is full or failing.
         """
         meta = {"errors": [[error.row, error.reason, error.message] for error in segment.errors]}
         arrays: dict[str, npt.NDArray[Any]] = {"image_ids": image_ids, "rows": segment.rows}
         array_file.write(self._path(segment.first // SEGMENT_ROWS), meta, arrays)
 
     def read(self, index: int, num_rows: int) -> Segment:
-        """The first rows of a segment, verified. Raises SegmentDamaged."""
+        """Read and verify the first `num_rows` rows of a segment. Raises SegmentDamaged."""
         try:
-            block = array_file.read(self._path(index))
-            rows, errors = block.arrays["rows"], _errors(block)
-        except (BlockDamaged, FileNotFoundError, KeyError) as error:
+            file = array_file.read(self._path(index))
+            rows, errors = file.arrays["rows"], _errors(file)
+        except (ArrayFileDamaged, FileNotFoundError, KeyError) as error:
             raise SegmentDamaged(index, str(error)) from error
         if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) < num_rows:
-            raise SegmentDamaged(index, f"{rows.shape} of {rows.dtype}, where {num_rows} rows are due")
-        held = tuple(error for error in errors if error.row < num_rows)
-        return Segment(first=index * SEGMENT_ROWS, rows=rows[:num_rows], errors=held)
+            raise SegmentDamaged(index, f"{rows.shape} of {rows.dtype}, but {num_rows} rows are expected")
+        kept = tuple(error for error in errors if error.row < num_rows)
+        return Segment(first=index * SEGMENT_ROWS, rows=rows[:num_rows], errors=kept)
 
     def read_all(self, num_rows: int) -> Iterator[Segment]:
-        """The first `num_rows` rows, segment by segment. Raises SegmentDamaged."""
+        """Yield the segments of the first `num_rows` rows. Raises SegmentDamaged."""
         for index, count in segments(num_rows):
             yield self.read(index, count)
 
-    def held(self, image_ids: Numbers) -> list[int]:
-        """How many of these images, (N,), each segment holds, as its header says; 0 where it holds others."""
-        first = (image_ids[index * SEGMENT_ROWS :][:count] for index, count in segments(len(image_ids)))
-        return [self.held_of(index, wanted) for index, wanted in enumerate(first)]
+    def count_held(self, image_ids: Numbers) -> list[int]:
+        """Return for each segment how many of the images `image_ids`, (N,), it holds. See `count_held_in`."""
+        parts = (image_ids[index * SEGMENT_ROWS :][:count] for index, count in segments(len(image_ids)))
+        return [self.count_held_in(index, wanted) for index, wanted in enumerate(parts)]
 
-    def held_of(self, index: int, wanted: Numbers) -> int:
-        """How many of the images `wanted` of one segment it holds."""
+    def count_held_in(self, index: int, wanted: Numbers) -> int:
+        """Return how many of the images `wanted` the segment holds according to its header, or 0 if it holds others."""
         try:
             image_ids = array_file.peek(self._path(index), ["image_ids"]).arrays["image_ids"]
-        except (BlockDamaged, FileNotFoundError, KeyError):
+        except (ArrayFileDamaged, FileNotFoundError, KeyError):
             return 0
         num_rows = min(len(image_ids), len(wanted))
         return num_rows if np.array_equal(image_ids[:num_rows], wanted[:num_rows]) else 0
 
     def unreadable(self, num_rows: int) -> Numbers:
-        """The rows without an embedding among the first `num_rows`, ascending. Raises SegmentDamaged."""
+        """Return the numbers of the rows without an embedding among the first `num_rows`, ascending.
+
+        Raises SegmentDamaged.
+        """
         found: list[int] = []
         for index, count in segments(num_rows):
             try:
                 errors = _errors(array_file.peek(self._path(index)))
-            except (BlockDamaged, FileNotFoundError) as error:
+            except (ArrayFileDamaged, FileNotFoundError) as error:
                 raise SegmentDamaged(index, str(error)) from error
             found += sorted(index * SEGMENT_ROWS + error.row for error in errors if error.row < count)
         return np.array(found, np.int64)
 
     def drop(self, index: int) -> None:
-        """Forget a segment."""
+        """Remove a segment, if it exists."""
         self._path(index).unlink(missing_ok=True)
 
     def pca_path(self, num_rows: int, digest: str) -> Path:
-        """Where principal components of the first rows lie, of which the digest tells how they were asked for."""
+        """Return the path of principal components of the first rows.
+
+        `digest` is that of the arguments they depend on.
+        """
         return self.directory / f"pca-{num_rows}-{digest}"
 
     def _path(self, index: int) -> Path:
@@ -128,13 +134,13 @@ class EmbeddingTable:
 
 
 def segments(num_rows: int) -> Iterator[tuple[int, int]]:
-    """Index and number of rows of each segment of a table."""
+    """Yield the index and the number of rows of each segment of a table."""
     for first in range(0, num_rows, SEGMENT_ROWS):
         yield first // SEGMENT_ROWS, min(SEGMENT_ROWS, num_rows - first)
 
 
-def _errors(block: array_file.Block) -> list[RowError]:
+def _errors(file: array_file.ArrayFile) -> list[RowError]:
     try:
-        return [RowError(row=int(row), reason=reason, message=text) for row, reason, text in block.meta["errors"]]
+        return [RowError(row=int(row), reason=reason, message=text) for row, reason, text in file.meta["errors"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise BlockDamaged("its errors are damaged") from error
+        raise ArrayFileDamaged("its errors are damaged") from error

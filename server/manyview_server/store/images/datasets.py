@@ -16,7 +16,7 @@ import numpy.typing as npt
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.link.decode_notes import QUARANTINE
 from manyview_server.store.database.database import Database
-from manyview_server.store.deletions import Trash
+from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.images.image_rows import ImagePage, find, image_at, images_page
 from manyview_server.store.images.shard_writers import ShardWriters
@@ -62,7 +62,7 @@ class DatasetStore:
         database: Database,
         datasets_dir: Path,
         writers: ShardWriters,
-        trash: Trash,
+        deletions: Deletions,
         clock: Callable[[], float] = time.time,
         *,
         embeddings_dir: Path,
@@ -70,7 +70,7 @@ class DatasetStore:
         self._database = database
         self._datasets_dir = datasets_dir
         self._writers = writers
-        self._trash = trash
+        self._deletions = deletions
         self._embeddings_dir = embeddings_dir
         self._clock = clock
 
@@ -121,12 +121,12 @@ class DatasetStore:
             _refuse_in_use(connection, dataset_id, uid)
             connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
             connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
-            self._trash.put(connection, self.directory(uid), dataset=pk)
-            self._trash.put(connection, self._embeddings_dir / uid)
+            self._deletions.add(connection, self.directory(uid), dataset=pk)
+            self._deletions.add(connection, self._embeddings_dir / uid)
             self._writers.forget(pk)
 
         await self._database.write(run, vital=True)
-        await self._trash.sweep()
+        await self._deletions.sweep()
 
     async def images(
         self, dataset_id: str, statuses: Collection[str], page_size: int, page_token: str = ""

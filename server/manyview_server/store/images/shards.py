@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from manyview_server.store.durable_files import sync_directory, synced
+from manyview_server.store.durable_files import sync_directory, sync_file
 
 SNAPSHOT_DTYPE = np.dtype(
     [
@@ -115,7 +115,7 @@ class ShardWriter:
         """Write what is buffered and wait until it is on the disk. Raises SyncFailed, or OSError from the write."""
         self._write()
         if self._fd >= 0:
-            synced(os.fdatasync, self._fd)
+            sync_file(os.fdatasync, self._fd)
 
     def commit(self) -> None:
         """The index has committed `position`."""

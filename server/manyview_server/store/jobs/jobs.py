@@ -23,7 +23,7 @@ from pathlib import Path
 from manyview_server.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument
 from manyview_server.messages.training import Adoption
 from manyview_server.store.database.database import Database, translated_file
-from manyview_server.store.deletions import Trash
+from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.embeddings.cache import tables_of_job
 from manyview_server.store.event_payloads import CheckpointSaved, Log, SnapshotAdopted, StateChange, from_json
@@ -54,7 +54,7 @@ class JobStore:
         database: Database,
         events: EventLog,
         jobs_dir: Path,
-        trash: Trash,
+        deletions: Deletions,
         clock: Callable[[], float] = time.time,
         *,
         embeddings_dir: Path,
@@ -62,7 +62,7 @@ class JobStore:
         self._database = database
         self._events = events
         self._jobs_dir = jobs_dir
-        self._trash = trash
+        self._deletions = deletions
         self._embeddings_dir = embeddings_dir
         self._clock = clock
         # Newer than the rows': too frequent for a commit each, and no harm when lost.
@@ -173,13 +173,13 @@ class JobStore:
                 message = f"train job {train_job_id!r} is {job.state}: cancel it first"
                 raise FailedPrecondition("STATE_CONFLICT", message, metadata={"state": job.state})
             connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
-            self._trash.put(connection, self._jobs_dir / job.uid, job=pk)
+            self._deletions.add(connection, self._jobs_dir / job.uid, job=pk)
             for table in tables_of_job(self._embeddings_dir, job.uid):
-                self._trash.put(connection, table)
+                self._deletions.add(connection, table)
 
         await self._database.write(run, vital=True)
         self._forget(train_job_id)
-        await self._trash.sweep()
+        await self._deletions.sweep()
 
     async def request(self, train_job_id: str, verb: Verb) -> Job:
         """Note what the user wants of the job, and move it there as far as that needs no trainer to stop or start.
@@ -310,7 +310,7 @@ class JobStore:
             old = checkpoint_rows.add(connection, pk, new)
             if old:
                 uid = read_job(connection, pk, {}).uid
-                self._trash.put(connection, self.checkpoint_directory(uid) / old)
+                self._deletions.add(connection, self.checkpoint_directory(uid) / old)
             saved = CheckpointSaved(step=step, directory=name, num_bytes=num_bytes)
             event = NewEvent(payload=saved, step=step, epoch=epoch, attempt=attempt)
             added = checkpoint_rows.find(connection, self._jobs_dir, pk, train_job_id, step)
@@ -318,7 +318,7 @@ class JobStore:
 
         added, old = await self._events.record(train_job_id, change)
         if old:
-            await self._trash.sweep()
+            await self._deletions.sweep()
         return added
 
     async def checkpoints(self, train_job_id: str | None = None) -> Checkpoints:
@@ -345,10 +345,10 @@ class JobStore:
             pk = job_pk(connection, train_job_id)
             directory = checkpoint_rows.find(connection, self._jobs_dir, pk, train_job_id, step).directory
             checkpoint_rows.remove(connection, self._jobs_dir, pk, step)
-            self._trash.put(connection, Path(directory))
+            self._deletions.add(connection, Path(directory))
 
         await self._database.write(run, vital=True)
-        await self._trash.sweep()
+        await self._deletions.sweep()
 
     async def set_checkpoint_aside(self, train_job_id: str, step: int) -> None:
         """Forget a corrupt checkpoint, whose files stay under another name. Raises NotFound."""

@@ -128,7 +128,7 @@ class OpenTable:
 
     async def look(self, first_row: int) -> int:
         """See what there is; gives the number of rows to be made from `first_row` on."""
-        self._held = await asyncio.to_thread(lambda: self._table.held(self._image_ids))
+        self._held = await asyncio.to_thread(lambda: self._table.count_held(self._image_ids))
         first = first_row // SEGMENT_ROWS
         return sum(self._due(index) - held for index, held in enumerate(self._held) if index >= first)
 
@@ -187,7 +187,7 @@ class OpenTable:
             first = index * SEGMENT_ROWS
             images = self.snapshot.array[first : first + due]
             image_ids = images["image_id"].astype(np.int64)
-            self._held[index] = await asyncio.to_thread(self._table.held_of, index, image_ids)
+            self._held[index] = await asyncio.to_thread(self._table.count_held_in, index, image_ids)
             if self._held[index] < due:
                 segment = await self._embedded(index, images)
                 try:

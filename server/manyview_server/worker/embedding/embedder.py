@@ -112,7 +112,7 @@ class Embedder:
                     case DecodeTask() as task:
                         self._decode(task)
                     case ForwardTask() as task:
-                        with self._notes.of(FORWARD):
+                        with self._notes.task(FORWARD):
                             self._forward(task)
 
         threading.Thread(target=work, name=name, daemon=True).start()
@@ -182,7 +182,7 @@ class Embedder:
     def _model_for(self, request: Request) -> EmbeddingModel | None:
         """None where there is none; the request has then failed."""
         try:
-            with self._notes.of(MODEL, request=request.message.request_id):
+            with self._notes.task(MODEL, request=request.message.request_id):
                 return self._models.get(request.key)
         except ModelUnavailable as error:
             self._fail(request, error.code, error.reason, str(error))

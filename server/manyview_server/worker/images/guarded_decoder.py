@@ -50,7 +50,7 @@ class GuardedDecoder:
         """
         header = decoder.read_header(data)
         kind = ALONE if alone else DECODE
-        noted = self._notes.of(kind, request=request, item=item) if self._notes else nullcontext()
+        noted = self._notes.task(kind, request=request, item=item) if self._notes else nullcontext()
         with self._memory.room(header), noted:
             try:
                 failpoints.reach(self._failpoint, item)

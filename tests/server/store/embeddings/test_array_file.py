@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from manyview_server.store.embeddings import array_file
-from manyview_server.store.embeddings.array_file import BlockDamaged
+from manyview_server.store.embeddings.array_file import ArrayFileDamaged
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def test_every_flipped_bit_and_every_missing_byte_is_noticed(path: Path) -> None
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
-        with pytest.raises(BlockDamaged):
+        with pytest.raises(ArrayFileDamaged):
             array_file.read(path)
         path.write_bytes(whole[:at])
-        with pytest.raises(BlockDamaged):
+        with pytest.raises(ArrayFileDamaged):
             array_file.read(path)
-        with pytest.raises(BlockDamaged):
+        with pytest.raises(ArrayFileDamaged):
             array_file.peek(path)
 
 
@@ -54,7 +54,7 @@ def test_a_peek_at_a_damaged_header_is_no_crash(path: Path) -> None:
             path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
             try:
                 array_file.peek(path, ["ids", "rows"])
-            except BlockDamaged:
+            except ArrayFileDamaged:
                 continue
 
 

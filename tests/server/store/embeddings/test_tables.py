@@ -39,12 +39,12 @@ def test_rows_come_back_by_segment_and_for_every_version(table: EmbeddingTable) 
 
 
 def test_what_is_held_is_counted_by_the_images_that_it_is_of(table: EmbeddingTable) -> None:
-    assert table.held(IDS) == [4, 4, 2]
-    assert table.held(IDS[:6]) == [4, 2]
-    assert table.held(np.arange(100, 115)) == [4, 4, 2, 0]
+    assert table.count_held(IDS) == [4, 4, 2]
+    assert table.count_held(IDS[:6]) == [4, 2]
+    assert table.count_held(np.arange(100, 115)) == [4, 4, 2, 0]
     others = IDS.copy()
     others[6] = 7
-    assert table.held(others) == [4, 0, 2]
+    assert table.count_held(others) == [4, 0, 2]
 
 
 def test_rows_without_an_embedding_are_listed(table: EmbeddingTable) -> None:
@@ -56,21 +56,21 @@ def test_a_damaged_segment_is_named_and_counts_as_missing(table: EmbeddingTable)
     path = table.directory / "segment-00000001"
     whole = path.read_bytes()
     path.write_bytes(whole[:-50] + b"x" + whole[-49:])
-    assert table.held(IDS) == [4, 4, 2], "by its header"
+    assert table.count_held(IDS) == [4, 4, 2], "by its header"
     with pytest.raises(SegmentDamaged) as caught:
         list(table.read_all(10))
     assert caught.value.index == 1
     path.write_bytes(whole[:-1])
-    assert table.held(IDS) == [4, 0, 2]
+    assert table.count_held(IDS) == [4, 0, 2]
     with pytest.raises(SegmentDamaged):
         table.unreadable(10)
     table.drop(1)
     table.drop(1)
-    assert table.held(IDS) == [4, 0, 2]
+    assert table.count_held(IDS) == [4, 0, 2]
     with pytest.raises(SegmentDamaged, match="segment 1"):
         table.unreadable(10)
 
 
 def test_a_segment_that_is_too_short_for_a_version_is_damaged(table: EmbeddingTable) -> None:
-    with pytest.raises(SegmentDamaged, match="where 3 rows are due"):
+    with pytest.raises(SegmentDamaged, match="but 3 rows are expected"):
         list(table.read_all(11))

@@ -127,7 +127,7 @@ def test_a_deletion_that_is_interrupted_at_every_point_of_a_start_ends_and_takes
         async def dies() -> None:
             return None
 
-        monkeypatch.setattr(store._trash, "sweep", dies)
+        monkeypatch.setattr(store._deletions, "sweep", dies)
         await store.datasets.delete("deleted")
         await store.close()
         return gone

@@ -364,7 +364,7 @@ async def test_what_a_request_deleted_is_removed_and_no_reason_to_refuse(
     async def dies() -> None:
         return None
 
-    monkeypatch.setattr(store._trash, "sweep", dies)
+    monkeypatch.setattr(store._deletions, "sweep", dies)
     await store.jobs.request("j", CANCEL)
     await store.datasets.delete("a")
     await store.jobs.delete("j")
