@@ -16,7 +16,7 @@ from manyview._errors import AlreadyExists, NotFound, UploadRejected
 from manyview._jobs import Job, list_models, train_request
 from manyview._progress_bar import ProgressOption, counting, reporting
 from manyview._requests import embed_options
-from manyview._results import dataset_embeddings, embeddings, export, neighbors, preview, selection
+from manyview._results import dataset_embeddings, embeddings, export, neighbors, preview_request, selection
 from manyview._results.embeddings import Embeddings, EmbedRun
 from manyview._results.preview import Preview
 from manyview._transport.channel import Channel, Deadlines, TLSOptions
@@ -279,12 +279,12 @@ class Client:
 
         Raises InvalidArgument that names every violation, and FailedPrecondition when a plugin fails.
         """
-        request = preview.request(job=job, method=method, config=config, seed=seed, epoch=epoch)
+        request = preview_request.request(job=job, method=method, config=config, seed=seed, epoch=epoch)
         are_stored, images = _names.are_stored(images)
         if dataset is not None or are_stored:
             request.dataset = "" if dataset is None else _names.dataset_name(dataset)
-            return preview.preview_stored(self._rpcs, request, images)
-        return preview.preview_files(self._rpcs, request, images, self._info.limits)
+            return preview_request.preview_stored(self._rpcs, request, images)
+        return preview_request.preview_files(self._rpcs, request, images, self._info.limits)
 
     # --- embeddings
 

@@ -12,7 +12,7 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
-from manyview._cli.sheet import Tile
+from manyview._results.contact_sheet import Tile
 from manyview._types import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
@@ -141,10 +141,10 @@ def neighbors(
             shown = found[: max(1, sheet.MAX_TILES // (1 + max(map(len, found), default=0)))]
             queries = _files(client, dataset, _source(sources), stored.named(key or ())[: len(shown)])
             rows = [
-                [Tile(data=data, caption=(answer.query,), framed=True), *_tiles(client, dataset, answer)]
+                [sheet.tile(data, answer.query, framed=True), *_tiles(client, dataset, answer)]
                 for answer, data in zip(shown, queries, strict=False)
             ]
-            sheet.draw(rows, out)
+            sheet.save(rows, out)
             if len(shown) < len(found):
                 typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
     if as_json:
@@ -188,7 +188,7 @@ def duplicates(
         )
         if out and found:
             shown = list(islice(found, sheet.MAX_TILES // 8))
-            sheet.draw([_tiles(client, dataset, group[:12]) for group in shown], out)
+            sheet.save([_tiles(client, dataset, group[:12]) for group in shown], out)
     if as_json:
         print_json([_near(group) for group in found])
         return
@@ -229,10 +229,10 @@ def _write_selection(client: Client, found: Selection, path: Path) -> None:
     shown = found[: sheet.MAX_TILES]
     files = _read(client, found.dataset, shown)
     tiles = [
-        Tile(data=data, caption=(_caption(number, sample), sample.key))
+        sheet.tile(data, _caption(number, sample), sample.key)
         for number, (data, sample) in enumerate(zip(files, shown, strict=True), start=1)
     ]
-    sheet.draw(sheet.grid(tiles), path)
+    sheet.save(sheet.grid(tiles), path)
 
 
 def _caption(number: int, sample: Sample) -> str:
@@ -242,7 +242,7 @@ def _caption(number: int, sample: Sample) -> str:
 def _tiles(client: Client, dataset: str, near: Sequence[Neighbor]) -> list[Tile]:
     files = _read(client, dataset, near)
     return [
-        Tile(data=data, caption=(f"{one.distance:.4f}  {one.image.label}".rstrip(), one.key))
+        sheet.tile(data, f"{one.distance:.4f}  {one.image.label}".rstrip(), one.key)
         for data, one in zip(files, near, strict=True)
     ]
 

@@ -67,7 +67,7 @@ def preview(
 
 def rows(found: Preview) -> list[tuple[str, int, int, int, str]]:
     """A line for each view."""
-    from manyview._results.contact_sheet import steps
+    from manyview._results.view_captions import steps
 
     return [
         (key, number, pipeline, view.shape[0], ", ".join(steps(done)))

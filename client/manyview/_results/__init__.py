@@ -7,5 +7,6 @@ errors, names and parts of requests.
 - `selection`: images that a strategy selects. `neighbors`: neighbors of queries, and groups of near-duplicates.
 - `progress`: streams that report progress until the answer is ready.
 - `events`: the event log of a job. `history`: its scalars as a table.
-- `preview`: views as training makes them. `contact_sheet`: one picture of them. `export`: weights in a file.
+- `preview`: views as training makes them. `preview_request`: how they are asked for. `view_captions`: what made them.
+- `contact_sheet`: pictures with captions on one sheet. `export`: weights in a file.
 """

@@ -5,43 +5,35 @@ Shapes: S pixels on a side of a decoded image, o of a view; arrays are RGB, uint
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manyview import _convert, _names
-from manyview._arguments import text
-from manyview._requests import DEFAULT_METHOD, config_struct
-from manyview._transport.rpcs import Rpcs
-from manyview._types import ImageError, Limits
-from manyview._uploads import pixels, sources
-from manyview.v1 import train_job_service_pb2 as pb
-from manyview.v1 import types_pb2
+from manyview._results.contact_sheet import NO_BREAK, Tile, draw, require_pillow, wrapped
+from manyview._results.view_captions import steps
+from manyview._types import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-_MAX_IMAGES = 16
-"""The server refuses more images. One more than this is read at most, because a folder may hold many."""
-
-_RESERVED_BYTES = 256 * 1024
-"""The part of a message that is kept free for everything but the images."""
+_SMALL_PX, _LARGE_PX = 144, 256
+"""On a sheet, views are enlarged by whole factors up to the first side, and reduced to the second."""
+_NARROWEST_PX = 128
+"""The least width of a column, so that its captions are readable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Views of a few images; each field has an item for each image, in their order.
+    """Views of a few images. Each field has one item for each image, in their order.
 
-    `originals` is what training sees of an image, (S, S, 3), S = `decode_size`, whatever the image's `shapes`, height
-    and width, are. `views` holds the views of each, (o, o, 3), in the order of the recipe, `pipelines` the index of the
-    pipeline that made each, and `parameters` what was done: a dict of the steps that apply, in their order, crops in
-    pixels of the original. An image that could not be read has an entry in `errors`, by its place, and no views.
+    `shapes`: the height and width of the image. `originals`: the image as training sees it, (S, S, 3), where S is
+    `decode_size`. `views`: its views, each (o, o, 3), in the order of the recipe. `pipelines`: the index of the
+    pipeline that made each view. `parameters`: for each view a dict of the steps that were applied, in their order;
+    crops are in pixels of the original. `errors` says by place why an image could not be read; it has no views.
     """
 
     keys: tuple[str, ...]
@@ -58,83 +50,45 @@ class Preview:
         return len(self.keys)
 
     def sheet(self) -> Image.Image:
-        """A contact sheet: a row for each image, the original first, then its views, with what was done below each.
-
-        Raises ValueError where Pillow, which draws it, is not installed.
-        """
-        from manyview._results.contact_sheet import draw
-
-        return draw(self)
+        """Return a contact sheet: a row for each image, first the original, then its views with the steps that made
+        them. Raises ValueError if Pillow is not installed."""
+        require_pillow()
+        height = max((_shown_side(view.shape[0]) for views in self.views for view in views), default=_SMALL_PX)
+        width = max(height, _NARROWEST_PX)
+        num_views = max(map(len, self.views), default=0)
+        titles = ["original", *(f"view {number}" for number in range(1, num_views + 1))]
+        rows = [list(self._tiles(row, width, height)) for row in range(len(self))]
+        return draw(rows, width=width, height=height, titles=titles)
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write `sheet` to a file; its suffix says in which format."""
+        """Write `sheet` to a file in the format that its suffix names."""
         target = Path(path)
         self.sheet().save(target)
         return target
 
+    def _tiles(self, row: int, width: int, height: int) -> Iterator[Tile]:
+        from PIL import Image
 
-def request(
-    *,
-    job: _names.Named | str | None,
-    method: str | None,
-    config: Mapping[str, Any] | None,
-    seed: int | None,
-    epoch: int,
-) -> pb.PreviewViewsRequest:
-    """Return a request that still lacks its images. Raises ValueError for an argument that has no effect with a job."""
-    if job is None:
-        if seed is not None and "seed" in (config or {}):
-            raise ValueError("seed is given twice, as an argument and in config")
-        whole = {**(config or {}), **({} if seed is None else {"seed": seed})}
-        return pb.PreviewViewsRequest(
-            method=text("method", method) or DEFAULT_METHOD, config=config_struct(whole), epoch=epoch
-        )
-    given = [name for name, value in (("method", method), ("config", config), ("seed", seed)) if value is not None]
-    if given:
-        raise ValueError(f"{given[0]} has no effect with job, which has its own")
-    return pb.PreviewViewsRequest(train_job=_names.job_name(job), epoch=epoch)
-
-
-def preview_stored(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any) -> Preview:
-    """Preview images of a data set, which are named by their keys or as the SDK lists them."""
-    items: Iterable[Any] = [images] if isinstance(images, str) else images
-    found = list(islice(items, _MAX_IMAGES + 1))
-    request.images.extend(pb.PreviewImage(stored=_names.image_ref(item)) for item in found)
-    return _preview([str(getattr(item, "key", item)) for item in found], {}, rpcs.preview_views(request))
+        name = self.keys[row].rpartition("/")[2]
+        original = self.originals[row]
+        if original is None:
+            error = self.errors[row]
+            yield Tile(picture=None, lines=wrapped(f"{name}\n{error.reason}: {error.message}", width))
+            return
+        image_height, image_width = self.shapes[row]
+        scale = height / max(image_height, image_width)
+        size = max(1, round(image_width * scale)), max(1, round(image_height * scale))
+        caption = f"{name}\n{image_width} x {image_height}, decoded to {self.decode_size}"
+        picture = Image.fromarray(original).resize(size, Image.Resampling.BICUBIC)
+        yield Tile(picture=picture, lines=wrapped(caption, width))
+        for view, pipeline, parameters in zip(self.views[row], self.pipelines[row], self.parameters[row], strict=True):
+            side = _shown_side(view.shape[0])
+            filter = Image.Resampling.NEAREST if side >= view.shape[0] else Image.Resampling.LANCZOS
+            words = ", ".join(step.replace(" ", NO_BREAK) for step in steps(parameters))
+            caption = f"pipeline {pipeline}, {view.shape[0]} px\n{words}"
+            yield Tile(picture=Image.fromarray(view).resize((side, side), filter), lines=wrapped(caption, width))
 
 
-def preview_files(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any, limits: Limits) -> Preview:
-    """Preview the caller's images, which are anything that `upload` takes. An image that is too large is sent as an
-    empty one, which keeps its place.
-
-    Raises ValueError if all images together do not fit into a message.
-    """
-    source = sources.open_source(images, max_image_bytes=limits.max_image_bytes)
-    found = list(islice(source, _MAX_IMAGES + 1))
-    num_bytes = sum(len(image.data) for image in found)
-    if num_bytes > limits.max_message_bytes - _RESERVED_BYTES:
-        raise ValueError(
-            f"{len(found)} images of {num_bytes} bytes together do not fit into a message of "
-            f"{limits.max_message_bytes}: preview fewer at once"
-        )
-    request.images.extend(pb.PreviewImage(image=types_pb2.Image(data=image.data)) for image in found)
-    errors = {row: image.error for row, image in enumerate(found) if image.error is not None}
-    return _preview([image.key for image in found], errors, rpcs.preview_views(request))
-
-
-def _preview(keys: Sequence[str], unsent: Mapping[int, ImageError], reply: pb.PreviewViewsResponse) -> Preview:
-    """Convert a reply. `unsent` says why images were not sent."""
-    refused = {
-        row: _convert.image_error(image.error) for row, image in enumerate(reply.images) if image.HasField("error")
-    }
-    return Preview(
-        keys=tuple(keys),
-        image_ids=tuple(image.image_id for image in reply.images),
-        shapes=tuple((image.height, image.width) for image in reply.images),
-        originals=tuple(pixels.decode_png(image.original) if image.original else None for image in reply.images),
-        views=tuple(tuple(pixels.decode_png(view.png) for view in image.views) for image in reply.images),
-        pipelines=tuple(tuple(view.pipeline for view in image.views) for image in reply.images),
-        parameters=tuple(tuple(json.loads(view.parameters_json) for view in image.views) for image in reply.images),
-        decode_size=reply.decode_size,
-        errors={**refused, **unsent},
-    )
+def _shown_side(side: int) -> int:
+    """Return the side at which a sheet shows a view of `side` pixels."""
+    return min(side * max(1, _SMALL_PX // side), _LARGE_PX)

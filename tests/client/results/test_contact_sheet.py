@@ -1,59 +1,29 @@
-from __future__ import annotations
+"""Captions that fit into the columns of a contact sheet."""
 
-import io
-from pathlib import Path
+from PIL import ImageFont
 
-import pytest
-from PIL import Image
+from manyview._results.contact_sheet import FONT_PX, MAX_LINES, NO_BREAK, without_start, wrapped
 
-from manyview._cli import sheet
-from manyview._cli.sheet import Tile
+FONT = ImageFont.load_default(FONT_PX)
 
 
-def picture(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
-    return buffer.getvalue()
+def test_captions_are_wrapped_and_cut_to_the_width_of_a_column() -> None:
+    lines = wrapped("first line\n" + "word " * 60 + "x" * 200, 100)
+    assert lines[0] == "first line"
+    assert len(lines) == MAX_LINES
+    assert lines[-1].endswith("…")
+    assert all(FONT.getlength(line) <= 100 for line in [*lines, *wrapped("y" * 200, 100)])
 
 
-def opened(folder: Path) -> Image.Image:
-    with Image.open(folder / "sheet.png") as image:
-        return image.copy()
+def test_no_line_breaks_within_a_step() -> None:
+    steps = ["crop 40x30 at 2,1", "flip", "upside down", "turned 90°"]
+    lines = wrapped(", ".join(step.replace(" ", NO_BREAK) for step in steps), 100)
+    assert lines == ["crop 40x30 at 2,1,", "flip, upside down,", "turned 90°"]
 
 
-def test_pictures_lie_in_their_rows_whole_and_in_proportion(tmp_path: Path) -> None:
-    red, blue = picture(400, 200, (255, 0, 0)), picture(10, 10, (0, 0, 255))
-    rows = [[Tile(data=red, caption=("a",)), Tile(data=blue, caption=("b", "c"))], [Tile(data=red, caption=())]]
-    assert sheet.draw(rows, tmp_path / "sheet.png") == 3
-    drawn = opened(tmp_path)
-    assert drawn.size == (10 + 2 * 138, 10 + 2 * 176)
-    assert drawn.getpixel((10 + 64, 10 + 64)) == (255, 0, 0)
-    assert drawn.getpixel((10 + 64, 10 + 10)) == (255, 255, 255), "twice as wide as high"
-    assert drawn.getpixel((148 + 2, 10 + 2)) == (0, 0, 255), "small ones fill their place"
-    assert drawn.getpixel((148 + 64, 186 + 64)) == (255, 255, 255), "nothing there"
-
-
-@pytest.mark.parametrize("data", [b"", b"junk", picture(9, 9, (1, 2, 3))[:40]])
-def test_a_picture_that_cannot_be_read_is_a_frame(tmp_path: Path, data: bytes) -> None:
-    sheet.draw([[Tile(data=data, caption=("x",))]], tmp_path / "sheet.png")
-    drawn = opened(tmp_path)
-    assert drawn.getpixel((10, 20)) == (107, 118, 131)
-
-
-def test_a_query_is_framed(tmp_path: Path) -> None:
-    sheet.draw([[Tile(data=picture(9, 9, (0, 0, 0)), caption=("x",), framed=True)]], tmp_path / "sheet.png")
-    assert opened(tmp_path).getpixel((7, 50)) == (23, 105, 170)
-
-
-def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
-    for rows in ([], [[]]):
-        with pytest.raises(ValueError, match="there is no image to show"):
-            sheet.draw(rows, tmp_path / "sheet.png")
-
-
-@pytest.mark.parametrize(("count", "columns"), [(0, 1), (1, 1), (10, 4), (100, 13), (400, 16)])
-def test_a_grid_is_a_little_wider_than_high(count: int, columns: int) -> None:
-    tiles = [Tile(data=b"", caption=())] * count
-    rows = sheet.grid(tiles)
-    assert sum(map(len, rows)) == count
-    assert max(map(len, rows), default=1) == columns
+def test_a_path_that_is_too_long_keeps_its_end() -> None:
+    assert without_start("a/b.jpg", 100) == "a/b.jpg"
+    cut = without_start("folder/" * 20 + "image.jpg", 100)
+    assert cut.startswith("…")
+    assert cut.endswith("/image.jpg")
+    assert FONT.getlength(cut) <= 100
