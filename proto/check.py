@@ -1,7 +1,7 @@
-"""Are the committed stubs those of the contract? Regenerates them and compares.
+"""Check that the committed stubs belong to the contract.
 
-With the pinned generator the files are compared byte for byte. Where it does not install (it needs Python 3.12 or
-older) the descriptors that the runtime builds from the stubs are compared with the names in the .proto files.
+If the pinned generator is installed, generate the stubs again and compare the files byte for byte. It needs Python 3.12
+or older. Without it, compare the descriptors that the runtime builds from the stubs with the names in the .proto files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STUBS = Path(__file__).parent.parent / "client" / "manyview" / "v1"
 
 
 def main() -> int:
-    """Exit status 0 when fresh, 1 with the stale files named."""
+    """Return exit status 0 if the stubs are fresh. Otherwise name the stale files and return 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--generator", type=Path, required=True, help="a Python with the pinned grpcio-tools")
     generator = parser.parse_args().generator
@@ -33,13 +33,13 @@ def main() -> int:
 
 
 def has_generator(python: Path) -> bool:
-    """Whether this Python can run protoc."""
+    """Can this Python run the generator?"""
     found = subprocess.run([python, "-c", "import grpc_tools"], capture_output=True, check=False)
     return found.returncode == 0
 
 
 def compare_files(python: Path) -> list[str]:
-    """Generate into a temporary folder; name every file that differs, is missing or is left over."""
+    """Generate into a temporary folder, and return the names of all files that differ, are missing or are left over."""
     with tempfile.TemporaryDirectory() as out:
         environment = {**os.environ, "PROTO_PYTHON": str(python.absolute())}
         subprocess.run([PROTO.parent.parent / "generate", out], env=environment, check=True)
@@ -52,7 +52,10 @@ def compare_files(python: Path) -> list[str]:
 
 
 def compare_descriptors() -> list[str]:
-    """Names and numbers of every field, and names of every method, in the text against those in the descriptors."""
+    """Compare the text of the contract with the descriptors, and return the names of stale files.
+
+    This compares the names and numbers of fields, and the names of methods.
+    """
     stale = []
     for proto in sorted(PROTO.glob("*.proto")):
         text = re.sub(r"//[^\n]*", "", proto.read_text())
@@ -65,7 +68,7 @@ def compare_descriptors() -> list[str]:
 
 
 def described(file: Any) -> set[tuple[str, str]]:
-    """(name, number) of every field and enum value, (name, "rpc") of every method of a file descriptor."""
+    """Return (name, number) of each field and enum value in a file descriptor, and (name, "rpc") of each method."""
     found: set[tuple[str, str]] = set()
 
     def enum(descriptor: Any) -> None:

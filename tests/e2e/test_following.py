@@ -52,15 +52,15 @@ def test_a_job_begins_while_the_upload_runs_adopts_the_rest_and_its_embeddings_a
         step = job.info.progress.step
         server.kill()
         server.start()
-        wait_until(lambda: job.refresh().progress.step > step, "it goes on", 40)
+        wait_until(lambda: job.refresh().progress.step > step, "it continues", 40)
         job.cancel()
         events = list(job.metrics())
-    told = [event for event in events if event.kind == "snapshot"]
-    by_size = {event["num_images"]: event["num_added"] for event in told}
+    adopted = [event for event in events if event.kind == "snapshot"]
+    by_size = {event["num_images"]: event["num_added"] for event in adopted}
     assert sum(by_size.values()) == max(by_size) == ALL
     assert len(by_size) >= 3, "more than once while they came"
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert told[0].step == 0
+    assert adopted[0].step == 0
 
 
 def test_a_job_that_does_not_follow_computes_the_same_while_its_data_set_grows(

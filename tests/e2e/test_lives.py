@@ -48,12 +48,12 @@ def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_be
         paused_at = job.info.progress.step
         assert job.info.latest_checkpoint.endswith(f"/{paused_at}"), "a pause is a checkpoint"
         waiting.wait(timeout_s=40)
-        assert job.refresh().state == "PAUSED", "the device was the other job's meanwhile"
+        assert job.refresh().state == "PAUSED", "the other job has the device"
         server.kill()
         server.start()
         assert job.refresh().state == "PAUSED", "a server that comes back lets it rest"
         job.resume()
-        wait_until(lambda: job.refresh().progress.step > paused_at, "it goes on", 40)
+        wait_until(lambda: job.refresh().progress.step > paused_at, "it continues", 40)
         job.pause()
         job.resume()
         assert job.wait(timeout_s=60).attempt >= 2

@@ -127,7 +127,7 @@ def test_the_configuration_of_a_job_is_whole(jobs: dict[str, manyview.Job], clie
         config = job.info.config
         assert set(config) == set(schemas[name]["properties"])
         assert (config["method"], config["backbone"], config["epochs"]) == (name, "resnet9", 4)
-        assert (config["stem"], config["precision"]) == ("small", "float32"), "what was left open is told"
+        assert (config["stem"], config["precision"]) == ("small", "float32"), "the job reports what was left open"
         assert config["views"]["pipelines"][0]["crop"]["ratio_max"] == pytest.approx(4 / 3)
 
 
@@ -289,7 +289,7 @@ def test_a_server_that_is_told_to_stop_drains_and_its_subscriber_goes_on_after_t
         assert subscriber.is_alive(), "a drain is no end"
         before = len(events)
         server.start()
-        wait_until(lambda: any(event.kind == "scalars" for event in events[before:]), "the job goes on", 40)
+        wait_until(lambda: any(event.kind == "scalars" for event in events[before:]), "the job continues", 40)
         job.cancel()
         subscriber.join(30)
         assert not subscriber.is_alive()

@@ -1,4 +1,4 @@
-"""The store of the first release under this one's server and workers: it embeds, and its jobs go on."""
+"""The store of the first release under this one's server and workers: it embeds, and its jobs continue."""
 
 from __future__ import annotations
 

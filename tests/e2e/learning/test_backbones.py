@@ -81,10 +81,10 @@ LOADED: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], nn.Module]]] = 
 def test_a_job_trains_it_embeds_and_its_library_loads_the_export(
     client: manyview.Client, dataset: manyview.Dataset, tmp_path: Path, backbone: str
 ) -> None:
-    told, loaded = LOADED[backbone]
+    line_text, loaded = LOADED[backbone]
     job = client.train(dataset, "moco", epochs=1, config=JOB | {"backbone": backbone, "memory_bank_size": 32})
     assert job.wait(timeout_s=50).progress.step == 2
-    assert any(line.text.startswith(f"backbone {backbone}") and told in line.text for line in job.logs())
+    assert any(line.text.startswith(f"backbone {backbone}") and line_text in line.text for line in job.logs())
     network = loaded(load_file(job.export(tmp_path / "backbone.safetensors")))
     found = client.embed(pixels(), model=job).array
     np.testing.assert_allclose(found, features_of(network, dict(job.info.config)), rtol=1e-3, atol=1e-3)

@@ -26,9 +26,9 @@ def test_each_is_trained_by_name_and_embeds(client: manyview.Client, tmp_path: P
     jobs = {method.name: client.train(dataset, method.name, epochs=2, config=config(method)) for method in methods}
     for name, job in jobs.items():
         assert job.wait(timeout_s=60).state == "SUCCEEDED", name
-        told = [event.values for event in job.metrics(kinds=["scalars"], follow=False)]
-        assert all(np.isfinite(values["loss"]) for values in told if "loss" in values), name
-        assert any("knn_top1" in values for values in told), name
+        scalars = [event.values for event in job.metrics(kinds=["scalars"], follow=False)]
+        assert all(np.isfinite(values["loss"]) for values in scalars if "loss" in values), name
+        assert any("knn_top1" in values for values in scalars), name
         model = client.model(job)
         assert client.embed(paths, model=job).array.shape == (5, model.feature_dim), name
         if model.projection_dim:

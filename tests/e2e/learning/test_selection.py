@@ -210,10 +210,10 @@ def test_a_caller_that_gives_up_stops_the_work(
     client: manyview.Client, server: ServerProcess, dataset: manyview.Dataset
 ) -> None:
     """A plain backbone resizes to 224 pixels: many seconds of work."""
-    told: list[int] = []
+    reported: list[int] = []
     with pytest.raises(manyview.DeadlineExceeded):
-        client.select(dataset, 3, model=PLAIN, timeout_s=2.0, progress=lambda done, total: told.append(done))
-    assert max(told, default=0) < NUM_PHOTOS
+        client.select(dataset, 3, model=PLAIN, timeout_s=2.0, progress=lambda done, total: reported.append(done))
+    assert max(reported, default=0) < NUM_PHOTOS
 
     def is_quiet() -> bool:
         busy = [_cpu_ticks(pid) for pid in server.workers("embedder")]

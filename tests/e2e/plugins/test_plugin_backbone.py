@@ -72,8 +72,8 @@ def test_a_plugin_is_listed_and_broken_ones_are_told(plugged: ServerProcess, cli
     listed = {backbone.name: backbone for backbone in found.backbones}
     assert (listed["conv_mixer"].feature_dim, listed["conv_mixer"].num_parameters) == (256, 626_176)
     assert listed["resnet18"].feature_dim == 512, "our own stays"
-    told = {(plugin.name, plugin.package): plugin.problem for plugin in found.plugin_problems}
-    assert told == {
+    problems = {(plugin.name, plugin.package): plugin.problem for plugin in found.plugin_problems}
+    assert problems == {
         ("no_module", "broken 0.1"): "it cannot be loaded (ModuleNotFoundError)",
         ("talks_and_leaves", "broken 0.1"): "it cannot be loaded (SystemExit)",
         ("resnet18", "broken 0.1"): "it cannot be loaded (SystemExit)",

@@ -145,7 +145,7 @@ class LocalSelector:
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
         self.answers: list[Message] = []
-        """To be given before any work is done."""
+        """Answers that are returned first, before any work is done."""
 
     def source(
         self, directory: str, num_rows: int, num_features: int, *, unit: bool, num_neighbors: int = 0

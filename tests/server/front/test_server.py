@@ -1,4 +1,4 @@
-"""What surrounds the services: health, reflection, TLS, token, malformed requests, hidden errors, the port."""
+"""The parts around the services: health, reflection, TLS, token, malformed requests, hidden errors, the port."""
 
 from __future__ import annotations
 

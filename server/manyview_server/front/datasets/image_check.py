@@ -30,7 +30,7 @@ def check_upload(images: Iterable[types_pb2.Image], limits: ImageLimits) -> list
 
 
 def check_embed(image: types_pb2.Image, limits: ImageLimits) -> ImageRefused | None:
-    """Return why an image cannot be embedded, or None if nothing of it but its pixels could be the reason.
+    """Return why an image is refused, or None if it may be decoded.
 
     The checksum is compared only if the caller sent one. Call it off the event loop, because it hashes the image.
     """

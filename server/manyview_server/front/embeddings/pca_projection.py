@@ -43,7 +43,7 @@ class PcaRequest:
     @property
     def key(self) -> str:
         """A short text that differs between requests. It names the file that keeps the projection."""
-        # The text of the class as it was first called: a file that an older server wrote is found again.
+        # The class had another name at first. The key keeps that name, so that the files of older servers are found.
         text = repr(self).replace("PcaRequest", "ReadPca", 1)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

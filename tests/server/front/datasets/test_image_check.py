@@ -1,4 +1,4 @@
-"""What is checked of an image before anybody decodes it."""
+"""The checks of an image before it is decoded."""
 
 from __future__ import annotations
 

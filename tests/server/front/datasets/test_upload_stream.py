@@ -36,7 +36,7 @@ def finish(num_images: int) -> pb.UploadImagesRequest:
 
 
 async def talk(front: Any, *requests: pb.UploadImagesRequest) -> list[pb.UploadImagesResponse]:
-    """Sends all, half-closes, and gives what came back. The status is to be that of the error in the stream."""
+    """Send all requests, half-close, and return the responses. The status must match the error in the stream."""
     call = front.datasets.UploadImages()
     for request in requests:
         await call.write(request)

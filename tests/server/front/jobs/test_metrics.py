@@ -189,7 +189,7 @@ async def test_a_drain_ends_a_subscription_with_its_cursor(front: Any, job: str)
 
 
 async def test_deleting_the_job_ends_a_subscription(front: Any, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job is deleted between the terminal state and the look at it, as far as this subscriber can tell."""
+    """The job is deleted between its terminal state and the next read of this subscriber."""
     call = front.metrics.SubscribeMetrics(pb.SubscribeMetricsRequest(train_job=JOB, follow=True))
     await call.read()
     read = front.store.events.read

@@ -295,13 +295,13 @@ async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_i
     assert preview.follow == follow
     assert not (await create(front, "static")).HasField("follow")
     clone = await create(front, "clone", dataset="", method="", clone_from="trainJobs/j")
-    assert not clone.HasField("follow"), "to follow is said anew for each job"
+    assert not clone.HasField("follow"), "a job follows only if its own request says so"
     event = NewEvent(payload=SnapshotAdopted(num_images=50, num_added=10), step=7)
     await front.store.events.append("j", [event])
     (stored,) = [event for event in await front.store.events.read("j", 0, 10) if event.kind == "snapshot"]
-    told = job_messages.event("j", stored)
-    assert (told.snapshot.num_images, told.snapshot.num_added, told.step) == (50, 10, 7)
-    assert told.kind == metrics_service_pb2.MetricsEvent.KIND_SNAPSHOT
+    event = job_messages.event("j", stored)
+    assert (event.snapshot.num_images, event.snapshot.num_added, event.step) == (50, 10, 7)
+    assert event.kind == metrics_service_pb2.MetricsEvent.KIND_SNAPSHOT
 
 
 @pytest.mark.parametrize(

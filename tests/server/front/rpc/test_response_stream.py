@@ -26,7 +26,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stream() -> ResponseStream[str]:
-    return ResponseStream(Draining(), lambda told: f"progress {told.done}")
+    return ResponseStream(Draining(), lambda progress: f"progress {progress.done}")
 
 
 async def taken(stream: ResponseStream[str], work) -> list[str]:  # type: ignore[no-untyped-def]
@@ -61,10 +61,10 @@ async def test_a_caller_that_waits_is_told_of_progress(stream: ResponseStream[st
     async def work() -> None:
         await stream.send(f"found {await stream.wait(slow(), progress)}")
 
-    *told, last = await taken(stream, work())
+    *reports, last = await taken(stream, work())
     assert last == "found 7"
-    assert len(told) >= 3
-    assert set(told) == {"progress 1"}
+    assert len(reports) >= 3
+    assert set(reports) == {"progress 1"}
 
 
 async def test_what_the_work_raises_is_raised_at_the_wait(stream: ResponseStream[str]) -> None:
@@ -116,7 +116,7 @@ async def test_a_caller_that_does_not_read_holds_the_work_up(stream: ResponseStr
 
 async def test_a_server_that_stops_says_so_to_whoever_waits_or_is_sent_to() -> None:
     draining = Draining()
-    stream: ResponseStream[str] = ResponseStream(draining, lambda told: "progress")
+    stream: ResponseStream[str] = ResponseStream(draining, lambda progress: "progress")
 
     async def work() -> None:
         asyncio.get_running_loop().call_later(0.05, draining.start)
