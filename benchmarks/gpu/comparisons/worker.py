@@ -166,7 +166,7 @@ def written(directory: Path, images: list[bytes]) -> Any:
 
 def caches(bench: Bench, dataset: Path, snapshot: Any) -> None:
     """Check that pixels are the same wherever the cache is, also after it has grown."""
-    from manyview_server.worker.images.cache import CacheBuilder
+    from manyview_server.worker.images.cache_builder import CacheBuilder
 
     def builder(device: torch.device, cache_bytes: int) -> CacheBuilder:
         return CacheBuilder(

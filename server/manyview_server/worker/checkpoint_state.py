@@ -1,8 +1,8 @@
-"""All of a training run as safetensors and JSON, and back: nothing is pickled.
+"""Save and restore the whole state of a training run as safetensors and JSON. Nothing is pickled.
 
-`backbone.safetensors` is what users export. `state.safetensors` holds every other tensor: the rest of the method
-(heads, teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``, the linear probe's, where there
-is one, as ``probe.NAME``. Learning rates and orders are functions of the step and are not stored.
+Users export `backbone.safetensors`. `state.safetensors` holds every other tensor: the rest of the method (heads,
+teacher, bank) as ``method.NAME``, the optimizer's as ``optimizer.INDEX.NAME``, and the linear probe's, if there is one,
+as ``probe.NAME``. Learning rates and orders are functions of the step and are not stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROBE_PREFIX = "probe."
 
 
 def capture(method: Method, optimizer: Optimizer, probe: LinearProbe | None = None) -> dict[str, dict[str, Tensor]]:
-    """A copy of every tensor, on the CPU, by file. Waits for the device; training may go on at once."""
+    """Return a copy of every tensor on the CPU, by file. Waits for the device; training may continue at once."""
     backbone, state = {}, {}
     for name, tensor in method.state_dict().items():
         if name.startswith(BACKBONE_PREFIX):
@@ -47,7 +47,7 @@ def capture(method: Method, optimizer: Optimizer, probe: LinearProbe | None = No
 
 
 def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_json: bytes) -> dict[str, Any]:
-    """Write what `capture` gave as a checkpoint; gives its manifest. Raises OSError."""
+    """Write the result of `capture` as a checkpoint, and return its manifest. Raises OSError."""
 
     def writer(named: Mapping[str, Tensor]) -> Any:
         return lambda path: _save(named, path)
@@ -57,19 +57,19 @@ def write(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state_js
 
 
 def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
-    """Put the checkpoint's tensors into a method and an optimizer that were built with the same settings.
+    """Load the checkpoint's tensors into a method and an optimizer that were built with the same settings.
 
     Raises:
-        ValueError: the checkpoint is of another model, or of another optimizer.
+        ValueError: the checkpoint has another model or another optimizer.
         WeightsNotFinite: it holds NaN or infinity.
     """
     state = load_file(directory / checkpoints.STATE)
     restore_method(directory, method, state)
     if not any(name.startswith(OPTIMIZER_PREFIX) for name in state):
-        return  # it had none: momentum 0 in the run that wrote it
+        return  # the run that wrote it had momentum 0, so the optimizer had no state
     for index, parameter in enumerate(optimizer.parameters):
         for name, tensor in optimizer.state.get(parameter, {}).items():
-            # Into the tensor that is there: it has the parameter's memory layout, which the fused update needs.
+            # The existing tensor is filled: it has the parameter's memory layout, which the fused update needs.
             saved = state.get(f"{OPTIMIZER_PREFIX}{index}.{name}")
             if saved is None or saved.shape != tensor.shape:
                 raise ValueError(f"{directory.name} lacks the optimizer's {name} of parameter {index}")
@@ -79,7 +79,7 @@ def restore(directory: Path, method: Method, optimizer: Optimizer) -> None:
 
 
 def restore_probe(directory: Path, probe: LinearProbe) -> None:
-    """Put the checkpoint's probe into `probe`. If the checkpoint has none, `probe` stays as it is.
+    """Load the checkpoint's probe into `probe`. If the checkpoint has no probe, `probe` stays as it is.
 
     Raises:
         ValueError: the checkpoint's probe is for other features or classes.
@@ -97,10 +97,10 @@ def restore_probe(directory: Path, probe: LinearProbe) -> None:
 
 
 def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] | None = None) -> None:
-    """Put the checkpoint's weights, teacher and bank into `method`, whose image_size may differ.
+    """Load the checkpoint's weights, teacher and bank into `method`, whose image_size may differ.
 
     Raises:
-        ValueError: the checkpoint is of another model.
+        ValueError: the checkpoint has another model.
         WeightsNotFinite: it holds NaN or infinity.
     """
     state = load_file(directory / checkpoints.STATE) if state is None else state
@@ -119,17 +119,17 @@ def restore_method(directory: Path, method: Method, state: Mapping[str, Tensor] 
 
 
 def restore_backbone(file: Path, backbone: Backbone) -> None:
-    """Load exported weights, without a classifier that they may have.
+    """Load exported weights into `backbone`. A classifier among them is left out.
 
     Raises:
-        ValueError: the file is not a safetensors file, or its weights are of another network; the message says what
-            differs.
+        ValueError: the file is not a safetensors file, or its weights belong to another network; the message says
+            what differs.
         WeightsNotFinite: they hold NaN or infinity; the message names the tensors.
     """
     try:
         saved = load_file(file)
-    except Exception as error:  # safetensors raises classes of its own
-        raise ValueError(f"{file.name} does not fit the backbone: it is no safetensors file") from error
+    except Exception as error:  # safetensors raises errors of its own classes
+        raise ValueError(f"{file.name} does not fit the backbone: it is not a safetensors file") from error
     try:
         load_weights(backbone, saved)
     except WeightsNotFinite as error:
@@ -142,7 +142,7 @@ def _save(named: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file(dict(named), path, metadata={"format": "pt"})
     except SafetensorError as error:
-        # It tells of a full disk in words alone.
+        # The number of the system's error, such as that of a full disk, is only in the text.
         found = re.search(r"\(os error (\d+)\)", str(error))
         number = int(found[1]) if found else errno.EIO
         raise OSError(number, os.strerror(number)) from error

@@ -1,6 +1,6 @@
-"""Which number format and memory layout a job computes in: measured once, at the job's first start.
+"""The number format and memory layout that a job computes in: measured once, at the job's first start.
 
-The choice is part of the checkpoint, since another one would round differently.
+The choice is part of the checkpoint, because another one would round differently.
 """
 
 from __future__ import annotations
@@ -27,36 +27,38 @@ CPU_TRIAL_IMAGES = 8
 CUDA_TRIAL_IMAGES = 128
 TRIAL_STEPS = 2
 CLEAR_GAIN = 1.1
-"""What comes later among the candidates has to be so much faster than the best before it: timings are noisy."""
+"""A later candidate must be this many times as fast as the best before it, because timings are noisy."""
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """How a job computes."""
+    """The number format and memory layout of a job."""
 
     precision: Precision
     channels_last: bool
     float32_products: str = "ieee"
-    """How products of float32 are computed on a GPU: in float32, never in TF32 (see `exact_float32`). Checkpoints
-    record it because their numbers depend on it."""
+    """A GPU computes products of float32 in float32, never in TF32 (see `exact_float32`). Checkpoints record this
+    because their numbers depend on it."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the views; weights stay float32 under autocast."""
+        """The type of the views. Weights stay float32 under autocast."""
         return DTYPES[self.precision]
 
     @property
     def memory_format(self) -> torch.memory_format:
+        """The layout of weights and views."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values, for the checkpoint."""
         return dataclasses.asdict(self)
 
 
 def choose(settings: TrainSettings, device: torch.device) -> Numerics:
-    """Return the fastest of the choices that the settings leave open, by two timed steps of each on its own model.
+    """Return the fastest of the choices that the settings leave open: two steps of each are timed, on its own model.
 
     A candidate that does not fit into memory is left out. If none fits, the error of the last one is raised.
     """
@@ -71,7 +73,7 @@ def choose(settings: TrainSettings, device: torch.device) -> Numerics:
         except Exception as error:
             if not is_lack_of_memory(error):
                 raise
-            shortage = error.with_traceback(None)  # its frames hold the model
+            shortage = error.with_traceback(None)  # the frames hold the model in memory
         if shortage is not None:
             torch.cuda.empty_cache()
     if not times:
@@ -85,7 +87,7 @@ def choose(settings: TrainSettings, device: torch.device) -> Numerics:
 
 
 def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numerics]:
-    """The one to beat first."""
+    """Yield the choices that the settings leave open. The first one is the one to beat."""
     precisions: list[Precision] = ["float32"]
     if settings.precision != "auto":
         precisions = [settings.precision]
@@ -97,7 +99,7 @@ def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numer
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself: a CPU that emulates it takes twice as long as in float32."""
+    """Does the device compute in bfloat16 itself? A CPU that emulates it takes twice as long as in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
@@ -114,7 +116,7 @@ def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: N
     optimizer = optimizers.build(settings.optimizer, method, num_images)
     views = _trial_views(settings, num_images, device, numerics)
     image_ids = torch.arange(num_images, device=device)
-    return min(_timed(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
+    return min(_seconds_of_step(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
 
 
 def _trial_views(settings: TrainSettings, num_images: int, device: torch.device, numerics: Numerics) -> list[Tensor]:
@@ -130,7 +132,7 @@ def _trial_views(settings: TrainSettings, num_images: int, device: torch.device,
     return views
 
 
-def _timed(
+def _seconds_of_step(
     method: Method,
     optimizer: Optimizer,
     views: Views,

@@ -1,4 +1,4 @@
-"""From uint8 images to a network's input, without randomness: what evaluation and embedding see.
+"""Turn uint8 images into the input of a network without randomness, for evaluation and embedding.
 
 Shapes: B images, S pixels on a side as stored, o pixels on a side of the input.
 """
@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 
 class Preprocess:
-    """The whole image, resized to o x o and normalised. Constants are put on the device once."""
+    """Resizes whole images to o x o and normalizes them. Its constants are put on the device once."""
 
     def __init__(
         self, image_size: int, mean: Sequence[float], std: Sequence[float], device: torch.device, dtype: torch.dtype
@@ -26,7 +26,7 @@ class Preprocess:
         self._shift = (-mean_ / std_).view(1, 3, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, o, o), channels_last, of uint8 (B, 3, S, S) on the same device."""
+        """Return the input (B, 3, o, o), channels_last, for uint8 images (B, 3, S, S) on the same device."""
         x = images.to(torch.float32, memory_format=torch.channels_last)
         if x.shape[2:] != self._size:
             x = interpolate(x, self._size, mode="bilinear", antialias=True, align_corners=False)

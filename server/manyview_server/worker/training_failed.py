@@ -1,10 +1,10 @@
-"""Why a training run cannot go on."""
+"""The error that ends a training run."""
 
 from __future__ import annotations
 
 
 class TrainingFailed(Exception):
-    """Training cannot go on. `reason` is UPPER_SNAKE, `str()` a sentence, `hint` what the job's owner can do."""
+    """Training cannot continue. `reason` is UPPER_SNAKE, `str()` a sentence, `hint` the advice for the job's owner."""
 
     def __init__(self, reason: str, message: str, hint: str) -> None:
         super().__init__(message)

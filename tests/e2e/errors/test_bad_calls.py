@@ -308,7 +308,7 @@ def test_weights_that_do_not_fit_are_told_without_what_the_library_said(
     file = server.data_dir / "weights" / "resnet34.safetensors"
     file.write_bytes(b"no weights at all")
     try:
-        with refused(manyview.FailedPrecondition, "WEIGHTS_INVALID", "resnet34", "no safetensors file"):
+        with refused(manyview.FailedPrecondition, "WEIGHTS_INVALID", "resnet34", "not a safetensors file"):
             client.embed([jpeg()], model="backbones/resnet34")
     finally:
         file.unlink()

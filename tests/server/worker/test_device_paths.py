@@ -30,8 +30,10 @@ from support.learning import worker_harness
 from support.learning.pretend_device import DEVICE, pretending
 from support.learning.training import FIXED, Sent, changed, losses
 
-MAY_WAIT = {"cache.py", "preprocess.py", "preparation.py", "probe.py", "knn.py", "checkpoint_state.py"}
-"""The files of the work before the first step, of evaluation, and of checkpoints."""
+MAY_WAIT = {
+    *("cache.py", "cache_builder.py", "preparation.py", "probe.py"),  # before the first step
+    *("preprocess.py", "knn.py", "checkpoint_state.py"),  # between steps
+}
 N, D = 200, 8
 
 

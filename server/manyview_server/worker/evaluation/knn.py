@@ -1,4 +1,4 @@
-"""How well a job's features tell its labelled images apart, some of which are held out of training for it.
+"""The accuracy of nearest neighbours on labelled images that are held out of training.
 
 Shapes: N images of the cache, B batch, D feature width.
 """
@@ -22,7 +22,7 @@ from manyview_server.worker.preprocess import Preprocess
 EVALUATION_BATCH = 256
 MIN_CLASSES_FOR_TOP5 = 6
 MAX_QUERIES = 10_000
-"""An accuracy of so many is known to half a point, and their raw pixels take 120 MB."""
+"""The accuracy of this many images is known to half a point, and their raw pixels take 120 MB."""
 
 Features = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, o, o) to features (B, D)."""
@@ -30,23 +30,23 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of the cache, int64, on the CPU. Without an evaluation all but the first are empty."""
+    """Rows of the cache, int64, on the CPU. Without an evaluation all but `train` are empty."""
 
     train: Tensor
     bank: Tensor
     held_out: Tensor
     queries: Tensor
-    """Those of `held_out` that are classified, MAX_QUERIES at most."""
+    """The rows of `held_out` that are classified, MAX_QUERIES at most."""
 
 
 def is_held_out(image_ids: Tensor, fraction: float) -> Tensor:
-    """(N,) bool: true for about `fraction` of all images, by their hash, whatever else is in the data set."""
-    # An image id is the beginning of a SHA-256, uniform over 63 bits.
+    """Return (N,) bool: true for about `fraction` of all images, by their hash, whatever else is in the data set."""
+    # An image id is the first 63 bits of a SHA-256, so it is uniform.
     return image_ids.double() < fraction * 2.0**63
 
 
 def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
-    """Who is trained on and who is held out: a function of each image's own hash, so it stays as images are added."""
+    """Return which images are trained on, and which are held out. Added images change this for no other image."""
     labelled = cache.readable & (cache.labels >= 0)
     held_out = labelled & is_held_out(cache.image_ids, settings.knn_holdout_fraction)
     bank = labelled & ~held_out
@@ -61,10 +61,10 @@ def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
 
 
 class KnnEvaluation:
-    """Accuracies of the held-out images, by their neighbours in the bank and by the linear probe, from 0 to 1.
+    """Measures accuracies on the held-out images, by neighbours in the bank and by the linear probe, from 0 to 1.
 
-    `knn_top1` is by the k and temperature of the settings. Where a stop comes in between there are none. It waits for
-    the device: call it between steps.
+    `knn_top1` uses the k and temperature of the settings. A stop during a measurement makes its result None. Every
+    measurement waits for the device: make them between steps.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class KnnEvaluation:
         self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
 
     def of_method(self, method: Method, probe: LinearProbe | None = None) -> dict[str, float] | None:
-        """Of the embedding, and of `probe` on it."""
+        """Return the accuracies of the method's embedding, and of `probe` on it."""
 
         def embed(images: Tensor) -> Tensor:
-            # Cosines in bfloat16 are 1/256 apart near 1: neighbours are told apart in float32, whatever the network's.
+            # Cosines in bfloat16 are 1/256 apart near 1, so neighbours are compared in float32 for every network.
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
                 return method.embed(images)
 
         return self._accuracies(embed, probe)
 
     def of_raw_pixels(self) -> dict[str, float] | None:
-        """Of the pixels themselves: what learning has to beat."""
+        """Return the accuracies of the pixels themselves, which learning must beat."""
         return self._accuracies(raw_pixel_features)
 
     def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
@@ -109,20 +109,20 @@ class KnnEvaluation:
         labels = self._cache.labels[self._parts.queries].to(self._device)
         tops = (1, 5) if self._cache.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
         return {
-            f"{judge}_top{k}{how}": float(topk_accuracy(ranking, labels, k))
-            for (judge, how), ranking in rankings.items()
+            f"{judge}_top{k}{suffix}": float(topk_accuracy(ranking, labels, k))
+            for (judge, suffix), ranking in rankings.items()
             for k in tops
         }
 
     def _votes(self, queries: Tensor, bank: Tensor) -> dict[tuple[str, str], Tensor]:
-        """The first classes of each query, by ("knn", what a scalar's name says of how): nothing of the first vote."""
+        """Return the best classes of each query, by ("knn", SUFFIX) for each vote. The first vote has no suffix."""
         first = self._settings.knn_k, self._settings.knn_temperature
         votes = {first: ""}
         for more in self._settings.knn_more:
             votes.setdefault((more.k, more.temperature), f"_k{more.k}_t{more.temperature:g}")
         labels = self._cache.labels[self._parts.bank].to(self._device)
         rankings = knn_rankings(queries, bank, labels, self._cache.num_classes, votes, best=5)
-        return {("knn", how): rankings[vote] for vote, how in votes.items()}
+        return {("knn", suffix): rankings[vote] for vote, suffix in votes.items()}
 
     @torch.inference_mode()
     def _features(self, features: Features, rows: Tensor) -> Tensor | None:
@@ -137,7 +137,7 @@ class KnnEvaluation:
 
 
 def _sample(cache: ImageCache, mask: Tensor, most: int) -> Tensor:
-    """Rows by their ids, which are hashes: a sample that does not depend on the order of the upload."""
+    """Return at most `most` rows, chosen by their ids: these are hashes, so the order of the upload does not matter."""
     rows = _rows(mask)
     return rows[cache.image_ids[rows].argsort()[:most]]
 

@@ -16,7 +16,7 @@ from manyview_server.system.host_memory import host_memory
 from manyview_server.worker.images.decoder import DecodeError
 
 MEMORY_FRACTION = 0.25
-"""The share for decodes of the memory that the machine or its control group allows."""
+"""All decodes together may take this share of the memory that the machine or its control group allows."""
 BYTES_PER_PIXEL = {"jpg": 15, "png": 15, "webp": 23, "ppm": 6}
 """The most bytes for each pixel that decoding, converting, turning and resampling hold at one time. Measured peaks were
 14 for CMYK and damaged JPEGs, which Pillow decodes, and for PNGs of 16 bits, 9 for a progressive JPEG, 22 for WebP."""
@@ -28,7 +28,7 @@ def decode_bytes(header: ImageHeader) -> int:
 
 
 class DecodeMemory:
-    """Room for decodes. Threads that find no room wait, and get it in the order in which they came."""
+    """Room for decodes. Threads wait until there is room, and get it in the order in which they came."""
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         """Let all decodes together take `limit_bytes`; None means a share of the memory that this process may take."""

@@ -1,8 +1,8 @@
-"""Encoded image -> pixels: the one place where untrusted bytes meet an image library.
+"""Decode an image: the one place where untrusted bytes meet an image library.
 
-JPEG by libjpeg-turbo (simplejpeg: 1.0 ms for 400 x 533 pixels on one core where Pillow takes 1.9), what it refuses and
-PNG and WebP by Pillow, binary PPM by hand. Both libraries release the interpreter's lock. Resizing is torch's uint8
-kernel: 0.7 ms from there to 224 pixels where Pillow takes 2.4, at most 1/255 apart.
+libjpeg-turbo decodes JPEG (simplejpeg: 1.0 ms for 400 x 533 pixels on one core, where Pillow takes 1.9). Pillow decodes
+the JPEGs that it refuses, PNG and WebP. Binary PPM is read here. Both libraries release the interpreter's lock.
+torch's uint8 kernel resizes: 0.7 ms from there to 224 pixels, where Pillow takes 2.4, and at most 1/255 apart.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class DecodeError(ValueError):
-    """The image cannot be read. `reason` is one of ImageError's, `str()` a sentence for people."""
+    """An image cannot be read. `reason` is one of ImageError's, `str()` a sentence for people."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ def decode(data: bytes, header: ImageHeader | None = None) -> Pixels:
 
 
 def resize(pixels: Pixels, size: int) -> Tensor:
-    """The whole of the image (H, W, 3) resampled to (3, size, size) uint8: antialiased, bilinear, both axes alike."""
+    """Resample a whole image (H, W, 3) to (3, size, size) uint8: antialiased, bilinear, both axes alike."""
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     if image.shape[1:] == (size, size):
         return image
@@ -74,7 +74,7 @@ def resize(pixels: Pixels, size: int) -> Tensor:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """`pixels` turned and mirrored as the EXIF orientation, 1 to 8, asks for; other values change nothing."""
+    """Turn and mirror `pixels` as the EXIF orientation, 1 to 8, says. Other values change nothing."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -85,7 +85,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _decode_jpeg(data: bytes) -> Pixels | None:
-    """None for what libjpeg-turbo warns of or cannot convert: Pillow is then asked, which knows CMYK."""
+    """Return the pixels, or None if libjpeg-turbo warns about the file or cannot convert it, such as CMYK."""
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
@@ -111,8 +111,8 @@ def _decode_pillow(data: bytes) -> Pixels:
     except Image.DecompressionBombError as error:
         raise DecodeError("TOO_MANY_PIXELS", f"more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        raise DecodeError("DECODE_FAILED", "the file begins like an image, but its header is damaged") from error
-    # Pillow's readers raise nearly anything for damaged files; what they say is no text for callers.
+        raise DecodeError("DECODE_FAILED", "the file starts like an image, but its header is damaged") from error
+    # Pillow's readers raise nearly anything for damaged files, in words that are not meant for callers.
     except Exception as error:
         raise DecodeError("DECODE_FAILED", "the header is fine, but the pixels are damaged or cut off") from error
 
@@ -121,7 +121,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 255
         values = np.asarray(image, dtype=np.uint32)
         return Image.fromarray((values >> 8).clip(max=255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # through RGBA, since a palette's transparency may be one of its colors
+    if image.mode == "P":  # through RGBA, because a palette's transparency may be one of its colors
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -129,7 +129,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _decode_ppm(data: bytes, header: ImageHeader) -> Pixels:
     shape = (header.height, header.width, 3)
     pixels = np.frombuffer(data, np.uint8, offset=header.pixels_start).reshape(shape)
-    return pixels.copy()  # torch wants memory that may be written
+    return pixels.copy()  # torch needs writable memory
 
 
 def _check_size(width: int, height: int) -> None:

@@ -46,7 +46,7 @@ class GuardedDecoder:
             alone: no other image is decoded at the same time.
 
         Raises:
-            DecodeError: what `decoder.decode` raises, or DECODE_OUT_OF_MEMORY.
+            DecodeError: as `decoder.decode` raises it, or DECODE_OUT_OF_MEMORY.
         """
         header = decoder.read_header(data)
         kind = ALONE if alone else DECODE

@@ -1,4 +1,4 @@
-"""Memory in a file, for images that do not fit into memory."""
+"""Memory in a file, for decoded images that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HINT = (
 
 
 class ScratchDiskFull(TrainingFailed):
-    """The disk has no room for a scratch file: the job waits until there is some."""
+    """The disk has no room for a scratch file. The job waits until there is room."""
 
     def __init__(self, num_bytes: int, directory: Path) -> None:
         free, reserve = free_bytes(directory), reserve_bytes(directory)

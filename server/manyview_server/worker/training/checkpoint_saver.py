@@ -33,7 +33,7 @@ class CheckpointSaver:
         self.error: OSError | None = None
         """Why the last checkpoint could not be written, or None. Read it after `wait`."""
         self.failed_in_a_row = 0
-        """How many checkpoints failed since the last one that was written."""
+        """The number of checkpoints that failed since the last one that was written."""
 
     @property
     def minutes_since_last(self) -> float:

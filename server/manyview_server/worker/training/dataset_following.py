@@ -16,7 +16,8 @@ import numpy as np
 
 from manyview_server.messages.training import Adoption, ImagesAdded
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
-from manyview_server.worker.images.cache import CacheBuilder, ImageCache
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.cache_builder import CacheBuilder
 
 HANGING_S = 600.0
 """Decoding one chunk of images may take this long."""

@@ -106,7 +106,7 @@ class Feed:
         pixels = self._cache.pixels
         images = pixels.index_select(0, rows.to(pixels.device, non_blocking=True))  # (B, 3, S, S)
         if images.device != self._device:
-            # From pinned memory the device copies by itself after the earlier steps, and no thread waits for it.
+            # The device copies pinned memory by itself after the earlier steps, so no thread waits for it.
             images = images.pin_memory().to(self._device, non_blocking=True)
         return Batch(
             epoch=self.epoch_of(step),

@@ -25,7 +25,8 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.worker import precision
 from manyview_server.worker.channel import Channel
 from manyview_server.worker.evaluation.probe import probe_for
-from manyview_server.worker.images.cache import CacheBuilder, ImageCache, choose_size
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.cache_builder import CacheBuilder, choose_size
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.initial_weights import InitialWeights, check_backbone

@@ -17,7 +17,8 @@ from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages.training import Adoption
 from manyview_server.store.jobs.checkpoints import ModelCard
 from manyview_server.worker.evaluation.probe import probe_for
-from manyview_server.worker.images.cache import CacheBuilder, ImageCache
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.cache_builder import CacheBuilder
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training.feed import Feed
 from manyview_server.worker.training.resume_point import ResumePoint
@@ -46,7 +47,7 @@ class PreparedJob:
     first_adoption: Adoption
     """The images that the job started with."""
     to_repeat: tuple[Adoption, ...]
-    """What an earlier attempt adopted after the checkpoint, in order."""
+    """The adoptions of an earlier attempt after the checkpoint, in order."""
     follows: bool
     """Does the job follow its data set, so that more images may come?"""
     first_step: int
@@ -71,7 +72,7 @@ class PreparedJob:
 
     @property
     def num_epochs(self) -> int:
-        """How many epochs the job starts, as far as is known now."""
+        """The number of epochs that the job starts, as far as is known now."""
         return self.feed.epoch_of(self.num_steps - 1) + 1
 
     def moment(self, step: int) -> Moment:

@@ -1,4 +1,4 @@
-"""How far a trainer is, and the heartbeat that reports it."""
+"""The progress of a trainer, and the heartbeat that reports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stage = Literal["starting", "decoding", "building", "training", "evaluating"]
 
 @dataclass
 class Progress:
-    """How far a trainer is. Its main thread writes, the heartbeat's thread reads."""
+    """The progress of a trainer. Its main thread writes, and the heartbeat's thread reads."""
 
     stage: Stage = "starting"
     step: int = 0

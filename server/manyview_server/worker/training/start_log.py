@@ -1,4 +1,4 @@
-"""The messages that tell a job's owner about its images and numbers when it starts."""
+"""The messages to a job's owner about its images and numbers when it starts."""
 
 from __future__ import annotations
 

@@ -22,12 +22,13 @@ from manyview_server.messages.preview import PreviewDone, PreviewFailed, Preview
 from manyview_server.messages.training import ScalarsLogged, TrainingStarted
 from manyview_server.store.images.shards import image_id_of
 from manyview_server.worker.channel import EXIT_ORPHANED
-from manyview_server.worker.images.cache import CacheBuilder
+from manyview_server.worker.images.cache_builder import CacheBuilder
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
 from manyview_server.worker.previewing import previewer
-from manyview_server.worker.training import trainer
+from manyview_server.worker.training import training_step
 from manyview_server.worker.training.feed import Feed
+from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
 from support.service import plugins
 from support.service.plugins import POSTERIZE
@@ -88,10 +89,10 @@ def trained(
         seen.append(Seen(epoch, image_ids.tolist(), [view.clone() for view in views]))
         return views
 
-    monkeypatch.setattr(trainer, "make_views", make)
+    monkeypatch.setattr(training_step, "make_views", make)
     settings = worker_harness.settings(method, **FIXED, **overrides)
     sent = Sent()
-    assert trainer.Trainer(sent, worker_harness.start_training(directory, snapshot, settings)).train() == "succeeded"
+    assert Trainer(sent, worker_harness.start_training(directory, snapshot, settings)).train() == "succeeded"
     (started,) = (message for message in sent.received if isinstance(message, TrainingStarted))
     assert any(isinstance(message, ScalarsLogged) for message in sent.received)
     return {**settings, **started.resolved}, files, seen

@@ -12,9 +12,9 @@ from manyview_server.image_header import ImageHeader
 from manyview_server.link.decode_notes import ALONE, DecodeNotes
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.system.host_memory import HostMemory
-from manyview_server.worker.images import cache as image_cache
-from manyview_server.worker.images import decoder, scratch
-from manyview_server.worker.images.cache import CacheBuilder, ImageCache, choose_size
+from manyview_server.worker.images import cache_builder, decoder, scratch
+from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.cache_builder import CacheBuilder, choose_size
 from manyview_server.worker.images.scratch import ScratchDiskFull
 from support.learning import worker_harness
 
@@ -85,7 +85,7 @@ def test_images_stay_in_memory_only_while_half_of_what_is_available_holds_them(
     tmp_path: Path, monkeypatch, available_images, location
 ) -> None:
     memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
-    monkeypatch.setattr(image_cache, "host_memory", lambda: memory)
+    monkeypatch.setattr(cache_builder, "host_memory", lambda: memory)
     assert decode(tmp_path, worker_harness.write_dataset(tmp_path, worker_harness.digits(20))).location == location
 
 
@@ -103,7 +103,7 @@ def test_a_full_disk_beside_memory_that_holds_the_images_stops_no_training(
     tmp_path: Path, monkeypatch, available_images, refused
 ) -> None:
     memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
-    monkeypatch.setattr(image_cache, "host_memory", lambda: memory)
+    monkeypatch.setattr(cache_builder, "host_memory", lambda: memory)
     monkeypatch.setattr(scratch, "free_bytes", lambda directory: 0)
     snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     with pytest.raises(ScratchDiskFull) if refused else nullcontext():
