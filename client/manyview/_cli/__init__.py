@@ -1,6 +1,6 @@
 """The command line: each command is a thin layer over one method of `manyview.Client`.
 
-- `main`: the commands together. `connection`: the options that all of them share.
-- `images`, `jobs`, `models`, `curation`, `preview`, `server`, `watch`: a family of commands each.
-- `sheet`: a contact sheet of images. `stored`: images of a data set as pictures.
+- `main`: the program, and how it reports errors. `connection`: the options that all commands share, and output.
+- `images`, `jobs`, `watch`, `models`, `curation`, `preview`, `server`: one family of commands each.
+- `sheet`: contact sheets of images. `stored`: the words and files that name images of a data set.
 """

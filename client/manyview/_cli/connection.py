@@ -1,4 +1,4 @@
-"""What every command shares: the three options, the client they make, and how values are shown."""
+"""The parts that all commands share: three options, the client that they describe, and the output of values."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str | None,
-    typer.Option("--target", envvar="MANYVIEW_TARGET", help="Server, host:port.", show_default="localhost:50051"),
+    typer.Option(
+        "--target", envvar="MANYVIEW_TARGET", help="Address of the server, host:port.", show_default="localhost:50051"
+    ),
 ]
 Token = Annotated[
     str | None,
-    typer.Option("--token", envvar="MANYVIEW_TOKEN", help="Bearer token.", show_envvar=True, show_default=False),
+    typer.Option(
+        "--token", envvar="MANYVIEW_TOKEN", help="Bearer token of the server.", show_envvar=True, show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
 def connect(target: str | None, token: str | None) -> Iterator[Client]:
-    """A client for one command. A name that does not exist is reported with those that do."""
+    """Yield a client for one command. If a name does not exist, the error lists the names that do."""
     from manyview import Client, NotFound
 
     with Client(target, token=token) as client:
@@ -35,7 +39,7 @@ def connect(target: str | None, token: str | None) -> Iterator[Client]:
         except NotFound as error:
             known = _known(client, error)
             if known:
-                error.add_note("there are: " + ", ".join(known[:20]))
+                error.add_note("known: " + ", ".join(known[:20]))
             raise
 
 
@@ -50,16 +54,17 @@ def _known(client: Client, error: NotFound) -> list[str]:
         if "MODEL" in error.reason or "BACKBONE" in error.reason:
             return [model.name for model in client.models()]
     except ManyviewError:
-        return []  # the first error is the one to tell
+        return []  # the first error says more
     return []
 
 
 def print_json(value: Any, *, sort_keys: bool = False) -> None:
-    """Print a value of the SDK as indented JSON; times become ISO text."""
+    """Print a value of the SDK as indented JSON."""
     typer.echo(json.dumps(plain(value), indent=2, default=str, sort_keys=sort_keys))
 
 
 def plain(value: Any) -> Any:
+    """Return dataclasses as dicts, and everything else unchanged."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, list | tuple):
@@ -68,7 +73,7 @@ def plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in aligned columns, plain enough to be cut and sorted by other tools."""
+    """Print rows in aligned columns, which other tools can cut and sort."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
@@ -76,4 +81,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def megabytes(num_bytes: int) -> str:
+    """Return a size as text in MB."""
     return f"{num_bytes / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""Which images: select, neighbors, duplicates; with a picture where one is asked for."""
+"""Commands that find images of a data set: select, neighbors, duplicates."""
 
 from __future__ import annotations
 
@@ -19,58 +19,73 @@ if TYPE_CHECKING:
     from manyview import Client, Neighbor, Sample, Selection
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
+    str, typer.Option("--model", "-m", help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
 ]
-OutputOption = Annotated[str, typer.Option(help="backbone or projection.")]
-MetricOption = Annotated[str, typer.Option(help="cosine (distances from 0 to 2) or euclidean.")]
-VersionOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")]
+OutputOption = Annotated[str, typer.Option(help="Output of the model: backbone or projection.")]
+MetricOption = Annotated[str, typer.Option(help="Distance: cosine (from 0 to 2) or euclidean.")]
+VersionOption = Annotated[int | None, typer.Option(min=1, help="Use only the first N images of the data set.")]
 SheetOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="SHEET.png", help="Also draw a contact sheet (.png, .jpg); needs Pillow."),
+    typer.Option("--out", "-o", metavar="SHEET.png", help="Also write a contact sheet (.png or .jpg; needs Pillow)."),
 ]
 _READERS = 8
 
 
 def select(
     dataset: Annotated[str, typer.Argument(help="Data set.")],
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="How many.")] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Number of images to choose.")] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME; none for random."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME. Strategy random needs none.",
+        ),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="coreset, minimum_distance, typicality, similarity or random.")
+        str, typer.Option(help="Strategy: coreset, minimum_distance, typicality, similarity or random.")
     ] = "coreset",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of coreset, minimum_distance and random.")] = None,
-    distance: Annotated[float | None, typer.Option(help="Of minimum_distance.")] = None,
-    num_neighbors: Annotated[int | None, typer.Option(min=1, help="Of typicality; 20 by default.")] = None,
-    like: Annotated[list[str] | None, typer.Option(help="Of similarity: an image or a folder; repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed (coreset, minimum_distance, random).")] = None,
+    distance: Annotated[
+        float | None, typer.Option(help="Least distance between chosen images (minimum_distance).")
+    ] = None,
+    num_neighbors: Annotated[
+        int | None, typer.Option(min=1, help="Neighbors that count for typicality; 20 by default (typicality).")
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="Image file or folder to resemble (similarity); repeatable.")
+    ] = None,
     like_key: Annotated[
-        list[str] | None, typer.Option(help="Of similarity: a stored image, by key or id:ID; repeatable.")
+        list[str] | None,
+        typer.Option(help="Image of the data set to resemble, by key or id:ID (similarity); repeatable."),
     ] = None,
     chosen: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Images that are chosen already: a file of --out, or a key or id:ID a line."),
+        typer.Option(
+            metavar="FILE",
+            help="Images that were chosen before: a file that --out wrote, or one key or id:ID on each line.",
+        ),
     ] = None,
     balance: Annotated[
-        list[str] | None, typer.Option(help="equal, proportional, or LABEL=NUMBER; the last is repeatable.")
+        list[str] | None, typer.Option(help="Balance of the labels: equal, proportional, or LABEL=NUMBER (repeatable).")
     ] = None,
-    output: Annotated[str | None, typer.Option(help="backbone or projection.")] = None,
-    metric: Annotated[str | None, typer.Option(help="cosine (distances from 0 to 2) or euclidean.")] = None,
+    output: Annotated[str | None, typer.Option(help="Output of the model: backbone (default) or projection.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Distance: cosine (default, from 0 to 2) or euclidean.")] = None,
     version: VersionOption = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(
             "--out",
             "-o",
-            help="Also write a contact sheet (.png, .jpg; needs Pillow), keys (.txt), or ids, scores and keys (.tsv).",
+            help="Also write a contact sheet (.png or .jpg; needs Pillow), the keys (.txt), or a table of ids, labels, "
+            "scores and keys (.tsv); repeatable.",
         ),
     ] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Choose images: diverse, typical, or similar to others."""
+    """Choose images of a data set: diverse, typical, similar to others, or random ones."""
     for path in out or ():
         sheet.check(path, ".txt", ".tsv")
     before = stored.read(chosen) if chosen else []
@@ -101,18 +116,19 @@ def select(
         for number, sample in enumerate(found, start=1)
     ]
     print_table(("RANK", "SCORE", "IMAGE", "LABEL", "KEY"), rows)
-    _tell(out or ())
+    _report_files(out or ())
 
 
 def neighbors(
     dataset: Annotated[str, typer.Argument(help="Data set.")],
-    sources: Annotated[list[str] | None, typer.Argument(help="Folders or image files: the queries.")] = None,
+    sources: Annotated[list[str] | None, typer.Argument(help="Folders or image files to use as queries.")] = None,
     key: Annotated[
-        list[str] | None, typer.Option("--key", help="A query of the data set, by key or id:ID; repeatable.")
+        list[str] | None,
+        typer.Option("--key", help="Image of the data set to use as a query, by key or id:ID; repeatable."),
     ] = None,
     model: ModelOption = "",
     num_neighbors: Annotated[
-        int | None, typer.Option("--num-neighbors", "-k", min=1, help="10 by default, or as many as there are.")
+        int | None, typer.Option("--num-neighbors", "-k", min=1, help="Neighbors of each query; 10 by default.")
     ] = None,
     output: OutputOption = "backbone",
     metric: MetricOption = "cosine",
@@ -122,8 +138,9 @@ def neighbors(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Find the images of a data set that are nearest to others. Exit status 1 when a query could not be embedded."""
-    _need_model(model)
+    """Find the images of a data set that are nearest to each query. The exit status is 1 if a query could not be
+    embedded."""
+    _require_model(model)
     if out:
         sheet.check(out)
     with connect(target, token) as client:
@@ -156,14 +173,16 @@ def neighbors(
                 typer.echo(f"  {answer.error.reason} {answer.error.message}", err=True)
             for one in answer:
                 typer.echo(f"  {one.distance:.4f}  {one.image_id}  {one.image.label or '-'}  {one.key}")
-        _tell([out] if out else ())
+        _report_files([out] if out else ())
     if any(answer.error for answer in found):
         raise typer.Exit(1)
 
 
 def duplicates(
     dataset: Annotated[str, typer.Argument(help="Data set.")],
-    max_distance: Annotated[float, typer.Option("--max-distance", "-d", min=0, help="How far apart at most.")],
+    max_distance: Annotated[
+        float, typer.Option("--max-distance", "-d", min=0, help="Largest distance between near-duplicates.")
+    ],
     model: ModelOption = "",
     output: OutputOption = "backbone",
     metric: MetricOption = "cosine",
@@ -173,8 +192,8 @@ def duplicates(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Find groups of images that are nearly the same."""
-    _need_model(model)
+    """Find groups of near-duplicate images."""
+    _require_model(model)
     if out:
         sheet.check(out)
     with connect(target, token) as client:
@@ -197,17 +216,17 @@ def duplicates(
         for one in group:
             typer.echo(f"  {one.distance:.4f}  {one.image_id}  {one.image.label or '-'}  {one.key}")
     spare = sum(map(len, found)) - len(found)
-    typer.echo(f"{len(found)} groups; {spare} images could go")
-    _tell([out] if out and found else ())
+    typer.echo(f"{len(found)} groups; {spare} images are duplicates of others")
+    _report_files([out] if out and found else ())
 
 
-def _need_model(model: str) -> None:
+def _require_model(model: str) -> None:
     if not model:
-        raise typer.BadParameter("needed: a job, a checkpoint or backbones/NAME", param_hint="--model")
+        raise typer.BadParameter("name a job, a checkpoint or backbones/NAME", param_hint="--model")
 
 
 def _balance(words: Sequence[str] | None) -> Balance | dict[str, int] | None:
-    """ "equal", "proportional", or a number for each label. Raises ValueError."""
+    """Return "equal", "proportional", or a number for each label. Raises ValueError for anything else."""
     if not words:
         return None
     first: str = words[0]
@@ -248,7 +267,7 @@ def _tiles(client: Client, dataset: str, near: Sequence[Neighbor]) -> list[Tile]
 
 
 def _read(client: Client, dataset: str, images: Sequence[Any]) -> list[bytes]:
-    """The files of stored images, some at a time; empty for one that the server has lost."""
+    """Return the files of images of a data set. A file that the server has lost is empty."""
     from manyview import DataLoss
 
     def read(image: Any) -> bytes:
@@ -262,12 +281,12 @@ def _read(client: Client, dataset: str, images: Sequence[Any]) -> list[bytes]:
 
 
 def _source(paths: Sequence[str] | None) -> Any:
-    """What the SDK takes: one folder or file, or several files."""
+    """Return the paths as the SDK takes them: one folder or file, or several files."""
     return None if not paths else paths[0] if len(paths) == 1 else list(paths)
 
 
 def _files(client: Client, dataset: str, source: Any, keys: Sequence[Any]) -> Iterable[bytes]:
-    """The queries' files, in their order; those of a source are read when they are asked for."""
+    """Return the files of the queries, in their order. Files of a source are read when they are needed."""
     from manyview._uploads.sources import open_source
 
     if keys:
@@ -298,6 +317,6 @@ def _near(near: Iterable[Neighbor]) -> list[dict[str, Any]]:
     ]
 
 
-def _tell(paths: Iterable[Path]) -> None:
+def _report_files(paths: Iterable[Path]) -> None:
     for path in paths:
-        typer.echo(f"written: {path}", err=True)
+        typer.echo(f"wrote {path}", err=True)

@@ -1,4 +1,4 @@
-"""Images in: upload, images, datasets."""
+"""Commands for images and data sets: upload, images, datasets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from manyview._types import ImageStatus
 
 def upload(
     sources: Annotated[list[str], typer.Argument(help="Folders, image files or WebDataset .tar shards.")],
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set to add to; created if missing.")],
-    upload_id: Annotated[str | None, typer.Option(help="Name of this upload, to resume it by.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail when an image is refused.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    dataset: Annotated[
+        str, typer.Option("--dataset", "-d", help="Data set to add the images to. A missing one is created.")
+    ],
+    upload_id: Annotated[
+        str | None, typer.Option(help="Name of this upload. The same name resumes it after a crash.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if an image was refused.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Send images into a data set. Run it again after a crash: it goes on where it stopped."""
+    """Upload images into a data set. In a folder, the label of an image is the name of its subfolder.
+
+    After a crash, run the same command again: it continues where it stopped."""
     with connect(target, token) as client:
         found = client.upload(
             sources if len(sources) > 1 else sources[0],
@@ -34,27 +40,32 @@ def upload(
     if as_json:
         print_json(found)
     else:
-        before = f", {report.resumed_from} sent before" if report.resumed_from else ""
+        before = f", {report.resumed_from} were sent by an earlier run" if report.resumed_from else ""
         counts = f"{report.num_stored} stored, {report.num_duplicates} duplicates, {report.num_rejected} refused"
-        typer.echo(f"{found.name}: {counts}{before}; {found.num_images} images in all")
+        typer.echo(f"{found.name}: {counts}{before}; the data set has {found.num_images} images")
         for image in report.rejected[:20]:
             typer.echo(f"  refused {image.key}: {image.error.reason} {image.error.message}", err=True)
         for conflict in report.label_conflicts[:20]:
-            kept = f"{conflict.first_key} is {conflict.first_label!r}, which counts"
-            typer.echo(f"  {conflict.key} is labelled {conflict.label!r}, but its first copy {kept}", err=True)
+            kept = f"{conflict.first_key}, the same image, was labelled {conflict.first_label!r} first, which stays"
+            typer.echo(f"  {conflict.key} is labelled {conflict.label!r}, but {kept}", err=True)
     if strict and report.num_rejected:
         raise typer.Exit(1)
 
 
 def images(
     dataset: Annotated[str, typer.Argument(help="Data set.")],
-    status: Annotated[list[str] | None, typer.Option(help="STORED, REJECTED or UNREADABLE; repeatable.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.", min=0)] = 100,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Show only this status: STORED, REJECTED or UNREADABLE; repeatable. Default: STORED and UNREADABLE."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Show at most this many images; 0 shows all.", min=0)] = 100,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List the images of a data set, and those that were refused."""
+    """List the images of a data set."""
     with connect(target, token) as client:
         found = list(islice(client.images(dataset, cast(list[ImageStatus] | None, status)), limit or None))
     if as_json:

@@ -1,4 +1,4 @@
-"""Training: train, jobs, logs, pause, resume, cancel."""
+"""Commands for train jobs: train, jobs, logs, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -18,39 +18,47 @@ if TYPE_CHECKING:
 
 def train(
     dataset: Annotated[
-        str | None, typer.Argument(help="Data set to train on; by default that of the other job.")
+        str | None, typer.Argument(help="Data set to train on. A cloned or continued job has one.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="See `manyview methods`; simclr by default, or that of the other job.")
+        str | None,
+        typer.Option(help="Method, see `manyview methods`. Default: simclr, or that of the cloned or continued job."),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="resnet18, vit_tiny, timm/NAME, torchvision/NAME, …")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    config: Annotated[Path | None, typer.Option(help="Configuration as .json or .toml.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone: resnet18, vit_tiny, timm/NAME, torchvision/NAME, …")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data set.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Configuration file, .json or .toml.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One parameter, as views.blur.probability=0; repeatable.")
+        list[str] | None, typer.Option("--set", help="Set one parameter, as in views.blur.probability=0.2; repeatable.")
     ] = None,
-    job_id: Annotated[str | None, typer.Option(help="Id of the job.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Id for the job. Default: a generated one.")] = None,
     clone_from: Annotated[
-        str | None, typer.Option(metavar="JOB", help="Begin anew with this job's data set and configuration.")
+        str | None,
+        typer.Option(metavar="JOB", help="Start again from step 0 with this job's data set and configuration."),
     ] = None,
     continue_from: Annotated[
-        str | None, typer.Option(metavar="JOB|CHECKPOINT", help="Go on from here, with that job's configuration.")
+        str | None,
+        typer.Option(metavar="JOB|CHECKPOINT", help="Continue from this job or checkpoint, with its configuration."),
     ] = None,
     follow: Annotated[
         int | None,
-        typer.Option(metavar="MIN_IMAGES", help="Start at so many images and adopt what is added; set max_steps."),
+        typer.Option(
+            metavar="MIN_IMAGES",
+            help="Start once the data set has this many images, and adopt later ones. Needs --set max_steps=…",
+        ),
     ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Show the whole configuration; create nothing.")
+        bool, typer.Option("--print-config", help="Print the complete configuration and create no job.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job until it ends.")] = False,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model on a data set. What --set says counts more than --config."""
+    """Train a model on a data set. --set overrides --config."""
     if dataset is None and clone_from is None and continue_from is None:
-        raise typer.BadParameter("needed, unless --clone-from or --continue-from names a job", param_hint="DATASET")
+        raise typer.BadParameter("name a data set, or a job with --clone-from or --continue-from", param_hint="DATASET")
     chosen = read_config(config) if config else {}
     for setting in settings or ():
         assign(chosen, setting)
@@ -78,24 +86,24 @@ def train(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A configuration file as a dict. Raises ValueError for another suffix or content."""
+    """Return a configuration file as a dict. Raises ValueError for any other suffix or content."""
     if path.suffix not in (".json", ".toml"):
-        raise ValueError(f"{path}: a configuration is a .json or .toml file")
+        raise ValueError(f"{path}: a configuration must be a .json or .toml file")
     try:
         config = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected an object, found {type(config).__name__}")
+        raise ValueError(f"{path}: a configuration must be an object, not {type(config).__name__}")
     return config
 
 
 def assign(config: dict[str, Any], setting: str) -> None:
-    """Set `a.b=value` in a nested dict; the value is JSON, or else text."""
+    """Set `a.b=value` in a nested dict. A value that is not JSON is text."""
     path, equals, text = setting.partition("=")
     *parents, name = path.split(".")
     if not equals or not all((*parents, name)):
-        raise ValueError(f"--set {setting}: expected NAME=VALUE, as in views.blur.probability=0")
+        raise ValueError(f"--set {setting}: expected NAME=VALUE, as in views.blur.probability=0.2")
     try:
         value = json.loads(text)
     except ValueError:
@@ -103,7 +111,7 @@ def assign(config: dict[str, Any], setting: str) -> None:
     for parent in parents:
         config = config.setdefault(parent, {})
         if not isinstance(config, dict):
-            raise ValueError(f"--set {setting}: {parent} has a value already, it cannot have {name}")
+            raise ValueError(f"--set {setting}: {parent} already has a value, so it cannot have {name}")
     config[name] = value
 
 
@@ -130,8 +138,8 @@ def jobs(target: Target = None, token: Token = None, as_json: Json = False) -> N
 
 def logs(
     job: Annotated[str, typer.Argument(help="Train job.")],
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000)] = 100,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="Newest lines to show.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until the job ends.")] = False,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
@@ -153,9 +161,9 @@ def pause(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a job at its next step, with a checkpoint, until it is resumed."""
+    """Pause a job: it writes a checkpoint after its current step and stops until it is resumed."""
     with connect(target, token) as client:
-        _tell(client.job(job).pause(), as_json)
+        _print_state(client.job(job).pause(), as_json)
 
 
 def resume(
@@ -164,9 +172,9 @@ def resume(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Let a paused job go on from its newest checkpoint."""
+    """Resume a paused job from its newest checkpoint."""
     with connect(target, token) as client:
-        _tell(client.job(job).resume(), as_json)
+        _print_state(client.job(job).resume(), as_json)
 
 
 def cancel(
@@ -175,12 +183,12 @@ def cancel(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a job at its next step, with a checkpoint, for good."""
+    """Cancel a job: it writes a checkpoint after its current step and stops for good."""
     with connect(target, token) as client:
-        _tell(client.job(job).cancel(), as_json)
+        _print_state(client.job(job).cancel(), as_json)
 
 
-def _tell(info: TrainJobInfo, as_json: bool) -> None:
+def _print_state(info: TrainJobInfo, as_json: bool) -> None:
     if as_json:
         print_json(info)
     else:

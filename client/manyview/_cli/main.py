@@ -1,5 +1,5 @@
-"""`manyview`: upload images, train, watch, embed, from a shell. Errors are one line on stderr; exit status 1, or 2
-for usage."""
+"""The program `manyview`. An error is one line on stderr, without a traceback. The exit status is 1, or 2 for wrong
+usage."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typer.core import TyperGroup
 from manyview._cli import curation, images, jobs, models, preview, server, watch
 
 _HINTS = {
-    "UNAVAILABLE": "is the server running there? set --target or $MANYVIEW_TARGET",
-    "UNAUTHENTICATED": "set --token or $MANYVIEW_TOKEN",
+    "UNAVAILABLE": "Is a server running there? Set --target or $MANYVIEW_TARGET.",
+    "UNAUTHENTICATED": "Set --token or $MANYVIEW_TOKEN.",
 }
 
 
 class ErrorsInOneLine(TyperGroup):
-    """Prints what a user can act on, without a traceback; a fault of our own still shows one."""
+    """Commands whose errors are printed without a traceback if a user can act on them. A fault of our own still shows
+    its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         from manyview import ManyviewError
@@ -36,8 +37,7 @@ class ErrorsInOneLine(TyperGroup):
 
 
 def _is_about_input(error: BaseException) -> bool:
-    """Whether a built-in exception was raised by the SDK itself, which words it for users, or by the operating
-    system."""
+    """Return whether the operating system raised this exception, or the SDK itself, which words it for users."""
     if isinstance(error, OSError):
         return True
     trace = error.__traceback__
@@ -47,7 +47,7 @@ def _is_about_input(error: BaseException) -> bool:
 
 
 def report(error: BaseException) -> None:
-    """Write `error: …` to stderr, red on a terminal, with what may help below it."""
+    """Print `error: …` to stderr, in red on a terminal, and hints below it."""
     typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
     hints = [*getattr(error, "__notes__", ()), _HINTS.get(getattr(error, "code", ""), "")]
     for hint in filter(None, hints):
@@ -56,7 +56,7 @@ def report(error: BaseException) -> None:
 
 app = typer.Typer(
     name="manyview",
-    help="Stream unlabelled images in, watch a model learn live, get embeddings out.",
+    help="Upload unlabelled images, train a model on them, watch it learn, and get embeddings.",
     cls=ErrorsInOneLine,
     no_args_is_help=True,
     add_completion=False,
@@ -88,5 +88,5 @@ for command in (
 
 
 def main() -> None:
-    """The entry point of the console script."""
+    """Run the program."""
     app()

@@ -1,4 +1,4 @@
-"""Embeddings and weights out: embed, export, models, methods."""
+"""Commands for models: embed, export, models, methods."""
 
 from __future__ import annotations
 
@@ -16,38 +16,43 @@ if TYPE_CHECKING:
 
 
 def embed(
-    model: Annotated[str, typer.Option("--model", "-m", help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npy (with a .json beside it) or .csv.")],
     sources: Annotated[list[str] | None, typer.Argument(help="Folders, image files or WebDataset .tar shards.")] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Instead of files: a data set that the server holds.")
+        str | None, typer.Option("--dataset", "-d", help="Embed a data set of the server instead of files.")
     ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Of the data set only the first so many images.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Embed only the first N images of the data set.")] = None,
     pca: Annotated[
         str | None,
-        typer.Option(metavar="NUMBER", help="Of a data set: keep 64 dimensions, or 0.95 of the variance."),
+        typer.Option(metavar="NUMBER", help="Reduce a data set's embeddings: 64 dimensions, or 0.95 of the variance."),
     ] = None,
     whiten: Annotated[bool, typer.Option("--whiten", help="Scale each dimension of --pca to variance 1.")] = False,
-    output: Annotated[str, typer.Option(help="backbone or projection.")] = "backbone",
-    l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale rows to length 1.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images of files sent at once; 64.")] = None,
+    output: Annotated[str, typer.Option(help="Output of the model: backbone or projection.")] = "backbone",
+    l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale each row to length 1.")] = False,
+    dtype: Annotated[str, typer.Option(help="Type of the numbers: float32 or float16.")] = "float32",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images that are sent at once; 64 by default. Only for files.")
+    ] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Embed images into a file, one row each, in their order. Exit status 1 when an image could not be embedded."""
+    """Embed images and write one row for each, in their order. The exit status is 1 if an image could not be
+    embedded."""
     if out.suffix not in (".npy", ".csv"):
         raise ValueError(f"--out {out}: expected a .npy or .csv file")
     how: dict[str, Any] = {"output": output, "l2_normalize": l2_normalize, "dtype": dtype}
     with connect(target, token) as client:
         if dataset is not None:
-            _refuse({"SOURCES": sources, "--batch-size": batch_size}, "goes with files, not with --dataset")
+            _refuse({"SOURCES": sources, "--batch-size": batch_size}, "has no effect with --dataset")
             found = client.embed_dataset(dataset, model, version=version, pca=_pca(pca), whiten=whiten, **how)
         else:
-            _refuse({"--version": version, "--pca": pca, "--whiten": whiten}, "goes with --dataset")
+            _refuse({"--version": version, "--pca": pca, "--whiten": whiten}, "needs --dataset")
             if not sources:
-                raise ValueError("give files to embed, or --dataset")
+                raise ValueError("name files to embed, or set --dataset")
             images = sources if len(sources) > 1 else sources[0]
             found = client.embed(images, model, batch_size=64 if batch_size is None else batch_size, **how)
     summary = _summary(found)
@@ -57,7 +62,7 @@ def embed(
     else:
         rows, features = found.array.shape
         kept = "" if found.variance_kept is None else f", {found.variance_kept:.1%} of the variance kept"
-        typer.echo(f"{out}: {rows} rows of {features} from {found.checkpoint}, std {found.std():.4f}{kept}")
+        typer.echo(f"{out}: {rows} rows of {features} features from {found.checkpoint}, std {found.std():.4f}{kept}")
         for row, error in found.errors.items():
             typer.echo(f"  {found.keys[row]}: {error.reason} {error.message}", err=True)
     if found.errors:
@@ -71,7 +76,7 @@ def _refuse(given: dict[str, Any], why: str) -> None:
 
 
 def _pca(text: str | None) -> int | float | None:
-    """A whole number is one of dimensions, any other a share of the variance."""
+    """Return a number of dimensions as an int, or a share of the variance as a float."""
     if text is None:
         return None
     try:
@@ -96,7 +101,7 @@ def _summary(found: Embeddings) -> dict[str, Any]:
 
 
 def write_npy(found: Embeddings, summary: dict[str, Any], path: Path) -> None:
-    """Rows as .npy, and keys, checkpoint and errors as .json beside it."""
+    """Write the rows as .npy, and the summary as .json beside it."""
     import numpy as np
 
     np.save(path, found.array)
@@ -104,7 +109,7 @@ def write_npy(found: Embeddings, summary: dict[str, Any], path: Path) -> None:
 
 
 def write_csv(found: Embeddings, path: Path) -> None:
-    """One line for each image: key, label, then the features."""
+    """Write one line for each image: its key, its label, and the features."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["key", "label", *(f"f{i}" for i in range(found.array.shape[1]))])
@@ -113,13 +118,13 @@ def write_csv(found: Embeddings, path: Path) -> None:
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
-    path: Annotated[Path, typer.Argument(help="File to write, as safetensors.")],
+    model: Annotated[str, typer.Argument(help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
+    path: Annotated[Path, typer.Argument(help="File to write, in safetensors format.")],
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model's backbone as a safetensors file."""
+    """Write the backbone of a model as a safetensors file."""
     with connect(target, token) as client:
         written = client.export(model, path)
     num_bytes = written.stat().st_size
@@ -130,12 +135,12 @@ def export(
 
 
 def models(
-    job: Annotated[str | None, typer.Argument(help="Only this job's checkpoints.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Show only this job's checkpoints.")] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List what can embed."""
+    """List the models that you can embed with."""
     with connect(target, token) as client:
         found = client.models(job)
     if as_json:
@@ -146,12 +151,12 @@ def models(
 
 
 def methods(
-    method: Annotated[str | None, typer.Argument(help="Show this method's parameters.")] = None,
+    method: Annotated[str | None, typer.Argument(help="Show the parameters of this method.")] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List methods and backbones, or every parameter of one method."""
+    """List the methods and backbones, or the parameters of one method with their defaults and bounds."""
     with connect(target, token) as client:
         found = client.methods()
     if method is not None:
@@ -164,13 +169,13 @@ def methods(
         rows = [(item.name, item.feature_dim, item.num_parameters) for item in found.backbones]
         print_table(("BACKBONE", "FEATURES", "PARAMETERS"), rows)
         for plugin in found.plugin_problems:
-            typer.echo(f"plugin {plugin.name} of {plugin.package} is left out: {plugin.problem}", err=True)
+            typer.echo(f"plugin {plugin.name} of package {plugin.package} cannot be used: {plugin.problem}", err=True)
 
 
 def _print_parameters(found: Methods, name: str, *, as_json: bool) -> None:
     schemas = {item.name: item.config_schema for item in found.methods}
     if name not in schemas:
-        raise ValueError(f"no method {name}; there are {', '.join(schemas)}")
+        raise ValueError(f"there is no method {name!r}; known: {', '.join(schemas)}")
     if as_json:
         print_json(schemas[name])
         return
@@ -179,7 +184,7 @@ def _print_parameters(found: Methods, name: str, *, as_json: bool) -> None:
 
 
 def parameters(schema: Any, root: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """The leaves of a JSON Schema as (dotted name, default, what is allowed, meaning)."""
+    """Return the leaves of a JSON Schema as (dotted name, default, allowed values, meaning)."""
     rows: list[tuple[str, str, str, str]] = []
     for name, field in schema.get("properties", {}).items():
         reference = str(field.get("$ref", "")).removeprefix("#/$defs/")
@@ -193,7 +198,7 @@ def parameters(schema: Any, root: Any, prefix: str = "") -> list[tuple[str, str,
 
 
 def _default(field: Any) -> str:
-    """A list of objects is too long for a table; `--print-config` shows it."""
+    """Return a default as text. A list of objects is too long for a table, and only its length is shown."""
     if "properties" in field.get("items", {}):
         return f"[{len(field['default'])} objects]"
     return json.dumps(field["default"]) if "default" in field else "-"

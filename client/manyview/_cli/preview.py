@@ -1,4 +1,4 @@
-"""Views of images, to look at: preview."""
+"""The command that shows views of images: preview."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
 def preview(
     sources: Annotated[
-        list[str], typer.Argument(help="Up to 16 image files, or with --dataset its images by key or id:ID.")
+        list[str], typer.Argument(help="Up to 16 image files; with --dataset, keys or id:ID of its images.")
     ],
-    method: Annotated[str | None, typer.Option(help="See `manyview methods`; simclr by default.")] = None,
-    job: Annotated[str | None, typer.Option(help="Train job whose views are made again.")] = None,
-    epoch: Annotated[int, typer.Option(min=0, help="Passes over the data set before; 0 is the first one.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="Configuration as .json or .toml.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method, see `manyview methods`. Default: simclr.")] = None,
+    job: Annotated[str | None, typer.Option(help="Show the views that this train job makes.")] = None,
+    epoch: Annotated[int, typer.Option(min=0, help="Epoch whose views are shown, counted from 0.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="Configuration file, .json or .toml.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One parameter, as views.blur.probability=0; repeatable.")
+        list[str] | None, typer.Option("--set", help="Set one parameter, as in views.blur.probability=0.2; repeatable.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the views.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set whose images SOURCES name.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Contact sheet to write: .png or .jpg.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set that the images are from.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a contact sheet (.png or .jpg; needs Pillow).")
+    ] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Show the views that training makes of images. Exit status 1 when an image could not be read."""
+    """Show the views that training makes of images. The exit status is 1 if an image could not be read."""
     if out is not None:
         sheet.check(out)
     chosen = read_config(config) if config else {}
@@ -58,7 +60,7 @@ def preview(
     elif out is not None:
         typer.echo(f"{out}: {len(found)} images, {sum(map(len, found.views))} views")
     else:
-        print_table(("IMAGE", "VIEW", "PIPELINE", "SIZE", "DONE"), list(rows(found)))
+        print_table(("IMAGE", "VIEW", "PIPELINE", "SIZE", "STEPS"), list(rows(found)))
     for at, error in found.errors.items():
         typer.echo(f"  {found.keys[at]}: {error.reason} {error.message}", err=True)
     if found.errors:
@@ -66,7 +68,7 @@ def preview(
 
 
 def rows(found: Preview) -> list[tuple[str, int, int, int, str]]:
-    """A line for each view."""
+    """Return a row of the table for each view."""
     from manyview._results.view_captions import steps
 
     return [
@@ -79,12 +81,12 @@ def rows(found: Preview) -> list[tuple[str, int, int, int, str]]:
 
 
 def summary(found: Preview) -> dict[str, Any]:
-    """All but the pixels."""
+    """Return everything but the pixels, for JSON."""
     return {"decode_size": found.decode_size, "images": [image(found, at) for at in range(len(found))]}
 
 
 def image(found: Preview, at: int) -> dict[str, Any]:
-    """One image and what was done to make its views, or why there are none."""
+    """Return one image with the parameters of its views, or with the error that prevented them."""
     if at in found.errors:
         return {"key": found.keys[at], "error": asdict(found.errors[at])}
     views = [

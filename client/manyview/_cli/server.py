@@ -1,4 +1,4 @@
-"""The server itself: info, health."""
+"""Commands for the server itself: info, health."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def info(target: Target = None, token: Token = None, as_json: Json = False) -> N
         memory = f", {megabytes(device.memory_bytes)}" if device.memory_bytes else ""
         typer.echo(f"  {device.name}: {device.description}{memory}")
     limits = found.limits
-    typer.echo(f"  an image: at most {megabytes(limits.max_image_bytes)}, {limits.max_image_pixels:,} pixels")
-    typer.echo(f"  a batch: at most {limits.max_batch_images} images, {megabytes(limits.max_message_bytes)}")
+    typer.echo(f"  largest image: {megabytes(limits.max_image_bytes)}, {limits.max_image_pixels:,} pixels")
+    typer.echo(f"  largest batch: {limits.max_batch_images} images, {megabytes(limits.max_message_bytes)}")
 
 
 def health(target: Target = None, token: Token = None, as_json: Json = False) -> None:
-    """Ask whether the server serves; exit status 1 when it does not. Fit for a container's health check."""
+    """Print the health of the server. The exit status is 1 unless it is SERVING. Suits health checks."""
     with connect(target, token) as client:
         status = client.health()
     if as_json:

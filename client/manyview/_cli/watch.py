@@ -1,4 +1,4 @@
-"""Watching a job live: a table that redraws itself on a terminal, plain lines elsewhere."""
+"""The command that watches a job: a table that redraws itself on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _ENDED_S = 30.0
 
 def watch(
     job: Annotated[str, typer.Argument(help="Train job.")],
-    after: Annotated[int, typer.Option(help="Only events after this sequence number.", min=0)] = 0,
+    after: Annotated[int, typer.Option(help="Show only events after this sequence number.", min=0)] = 0,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Watch a job until it ends: state, progress, scalars, log. Exit status 1 unless it succeeds."""
+    """Watch a job until it ends: its state, progress, scalars and log. The exit status is 1 unless it succeeds."""
     with connect(target, token) as client:
         show(client.job(job), after=after, as_json=as_json)
 
 
 def show(job: Job, *, after: int = 0, as_json: bool = False) -> None:
-    """Follow the job's events to their end. Raises TrainJobFailed or TrainJobCancelled at the end."""
+    """Show the job's events until it ends. Raises TrainJobFailed or TrainJobCancelled unless it succeeds."""
     if as_json or not sys.stdout.isatty():
         for event in job.metrics(after):
             typer.echo(json.dumps(_fields(event), default=str) if as_json else line(event))
@@ -52,7 +52,7 @@ def _fields(event: Event) -> dict[str, Any]:
 
 
 def line(event: Event) -> str:
-    """An event as one line of text."""
+    """Return an event as one line of text."""
     values = event.values
     match event.kind:
         case "scalars":
@@ -60,16 +60,16 @@ def line(event: Event) -> str:
         case "state":
             text = " ".join(filter(None, (values["to"], values["reason"], values["message"])))
         case "snapshot":
-            text = f"trains on {values['num_images']} images from now on, {values['num_added']} of them new"
+            text = f"now trains on {values['num_images']} images, {values['num_added']} of them new"
         case "rollback":
-            text = f"goes on from step {values['to_step']}"
+            text = f"continues from step {values['to_step']}"
         case _:
             text = "  ".join(str(value) for value in values.values() if value != "")
     return f"#{event.sequence} step {event.step} epoch {event.epoch} {event.kind}: {text}"
 
 
 def sparkline(values: deque[float]) -> str:
-    """The values as a row of bars between their least and their greatest; a blank where one is not finite."""
+    """Return the values as a row of bars from the smallest to the largest. A value that is not finite is a blank."""
     finite = [value for value in values if abs(value) < float("inf")]
     if not finite:
         return ""
@@ -79,7 +79,7 @@ def sparkline(values: deque[float]) -> str:
 
 
 class Board:
-    """What is on the screen; rich asks it for its look several times a second."""
+    """The screen of a watched job. rich renders it several times a second."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -89,7 +89,7 @@ class Board:
         self._notes: deque[str] = deque(maxlen=6)
 
     def add(self, event: Event) -> None:
-        """Take an event in; asks for the job's progress every two seconds."""
+        """Show an event. The job's progress is fetched every two seconds at most."""
         if event.kind == "scalars":
             for name, value in event.values.items():
                 self._scalars.setdefault(name, deque(maxlen=_POINTS)).append(value)
@@ -109,7 +109,7 @@ class Board:
         info = self._job.info
         done = info.progress
         eta = f"  ETA {_duration(done.eta_s)}" if done.eta_s and not info.is_terminal else ""
-        queue = f"  {info.queue_position} in front" if info.state == "QUEUED" else ""
+        queue = f"  {info.queue_position} ahead" if info.state == "QUEUED" else ""
         head = f"{info.name}  {info.state}{queue}  step {done.step}/{done.num_steps}  epoch {done.epoch}{eta}"
         table = Table(box=None, pad_edge=False)
         for column in ("scalar", "newest", "so far"):

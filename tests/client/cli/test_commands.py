@@ -53,7 +53,7 @@ def test_the_commands_are_these(run: Run) -> None:
 
 def test_the_whole_way_from_images_to_weights(run: Run, server: FakeServer, folder: Path, tmp_path: Path) -> None:
     uploaded = run("upload", folder, "--dataset", "pets")
-    assert uploaded.stdout == "datasets/pets: 2 stored, 0 duplicates, 0 refused; 2 images in all\n"
+    assert uploaded.stdout == "datasets/pets: 2 stored, 0 duplicates, 0 refused; the data set has 2 images\n"
     assert "pets" in run("datasets").stdout
     assert "cat/a.jpg" in run("images", "pets").stdout
     trained = run("train", "pets", "--job-id", "mine", "--set", "views.blur.probability=0", "--json")
@@ -87,7 +87,7 @@ def test_an_error_is_one_line_with_what_may_help(run: Run, folder: Path) -> None
     run("upload", folder, "--dataset", "pets")
     result = run("train", "pest")
     assert result.exit_code == 1
-    assert result.stderr == "error: no data set datasets/pest [DATASET_NOT_FOUND]\n  there are: pets\n"
+    assert result.stderr == "error: no data set datasets/pest [DATASET_NOT_FOUND]\n  known: pets\n"
     missing = run("upload", "/no/such/folder", "--dataset", "pets")
     assert (missing.exit_code, missing.stderr) == (1, "error: /no/such/folder does not exist\n")
     wrong = run("train", "pets", "--set", "epochs")
@@ -141,7 +141,7 @@ def test_the_whole_configuration_is_shown_and_nothing_created(run: Run, folder: 
     assert json.loads(result.stdout) == {"epochs": 7, "method": "simclr", "views": {"blur": {"probability": 0}}}
     assert json.loads(run("jobs", "--json").stdout) == []
     (tmp_path / "job.yaml").write_text("epochs: 7")
-    assert "is a .json or .toml file" in run("train", "pets", "--config", tmp_path / "job.yaml").stderr
+    assert "must be a .json or .toml file" in run("train", "pets", "--config", tmp_path / "job.yaml").stderr
 
 
 def test_settings_reach_every_depth() -> None:
@@ -149,7 +149,7 @@ def test_settings_reach_every_depth() -> None:
     for setting in ("a.b=1", "a.c=text", "d=[1, 2]", "e=null"):
         assign(config, setting)
     assert config == {"a": {"b": 1, "c": "text"}, "d": [1, 2], "e": None}
-    with pytest.raises(ValueError, match="d has a value already"):
+    with pytest.raises(ValueError, match="d already has a value"):
         assign(config, "d.x=1")
 
 
@@ -218,9 +218,9 @@ def test_an_alert_stays_on_the_board_whatever_comes_after(client: manyview.Clien
         (
             "snapshot",
             manyview.SnapshotAdopted(num_images=70, num_added=30),
-            "trains on 70 images from now on, 30 of them new",
+            "now trains on 70 images, 30 of them new",
         ),
-        ("rollback", manyview.Rollback(to_step=4, superseded_after_sequence=9), "goes on from step 4"),
+        ("rollback", manyview.Rollback(to_step=4, superseded_after_sequence=9), "continues from step 4"),
         ("alert", manyview.Alert(reason="IMAGE_QUARANTINED", message="it kills"), "IMAGE_QUARANTINED  it kills"),
     ],
 )

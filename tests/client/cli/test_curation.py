@@ -58,7 +58,7 @@ def test_a_data_set_is_embedded_where_it_is(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "v.npy"
     result = run("embed", "--dataset", "pets", "-m", MODEL, "-o", out, "--pca", "2")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"{out}: 5 rows of 2 from {MODEL}")
+    assert result.stdout.startswith(f"{out}: 5 rows of 2 features from {MODEL}")
     assert "50.0% of the variance kept" in result.stdout
     assert np.load(out).shape == (5, 2)
     beside = json.loads(out.with_suffix(".json").read_text())
@@ -68,12 +68,12 @@ def test_a_data_set_is_embedded_where_it_is(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("x.png", "--dataset", "pets"), "SOURCES goes with files, not with --dataset"),
-        (("--dataset", "pets", "--batch-size", 3), "--batch-size goes with files, not with --dataset"),
-        (("x.png", "--pca", 3), "--pca goes with --dataset"),
-        (("x.png", "--whiten"), "--whiten goes with --dataset"),
-        (("x.png", "--version", 3), "--version goes with --dataset"),
-        ((), "give files to embed, or --dataset"),
+        (("x.png", "--dataset", "pets"), "SOURCES has no effect with --dataset"),
+        (("--dataset", "pets", "--batch-size", 3), "--batch-size has no effect with --dataset"),
+        (("x.png", "--pca", 3), "--pca needs --dataset"),
+        (("x.png", "--whiten"), "--whiten needs --dataset"),
+        (("x.png", "--version", 3), "--version needs --dataset"),
+        ((), "name files to embed, or set --dataset"),
         (("--dataset", "pets", "--pca", "many"), "--pca many: expected a number of dimensions, or a share"),
         (("--dataset", "pets", "--whiten"), "whiten needs pca"),
     ],
@@ -157,7 +157,7 @@ def test_duplicates_are_groups_and_how_many_could_go(run: Run, tmp_path: Path) -
     result = run("duplicates", "pets", "-d", 9, "-m", MODEL, "-o", picture)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == "group 1, 5 images"
-    assert result.stdout.splitlines()[-1] == "1 groups; 4 images could go"
+    assert result.stdout.splitlines()[-1] == "1 groups; 4 images are duplicates of others"
     assert width(picture) == 5 * (sheet.SIDE + GAP_PX) + GAP_PX
     none = run("duplicates", "pets", "-d", 0, "-m", MODEL, "-o", picture, "--json")
     assert json.loads(none.stdout) == []
@@ -226,7 +226,7 @@ def test_images_whose_keys_are_not_unique_are_named_by_their_ids(run: Run, serve
     other = tmp_path / "other.tsv"
     other.write_text("KEY\na\n")
     result = run("select", "pets", "-n", 1, "-m", MODEL, "--chosen", other)
-    assert (result.exit_code, "expected a table with the column IMAGE" in result.stderr) == (1, True)
+    assert (result.exit_code, "the table must have the column IMAGE" in result.stderr) == (1, True)
 
 
 def test_how_many_neighbors_is_left_to_the_server_and_a_sheet_holds_only_so_many(

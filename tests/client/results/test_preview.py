@@ -231,7 +231,7 @@ def test_the_command_writes_a_sheet_tells_what_was_done_or_both(
     assert request.method == "moco"
     assert request.config["views"]["blur"]["probability"] == 0
     listed = run(server, *names).stdout.splitlines()
-    assert listed[0].split() == ["IMAGE", "VIEW", "PIPELINE", "SIZE", "DONE"]
+    assert listed[0].split() == ["IMAGE", "VIEW", "PIPELINE", "SIZE", "STEPS"]
     assert len(listed) == 7
     assert listed[1].endswith("crop 8x8 at 0,0")
     summary = json.loads(run(server, names[0], "--seed", "3", "--epoch", "1", "--json").stdout)
