@@ -2,7 +2,7 @@
 
 - `__main__`: the command. `config`: the settings and their one reader. `errors`: the errors of calls.
 - `early_lock`: the data directory's lock, taken before anything slow is imported.
-- `image_header`: an image's format, size and orientation, and limits on what decoding it may cost.
+- `image_header/`: an image's format, size and orientation, and limits on what decoding it may cost.
 - `embedding_rows`: rows as callers ask for them. `failpoints`: where tests let a worker fail.
 - `front/`: the gRPC server. `store/`: what must survive. `supervise/`: processes.
 - `worker/`: torch. `learn/`: self-supervised learning as a library.

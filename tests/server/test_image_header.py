@@ -13,13 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from manyview_server.image_header import (
+from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
+from manyview_server.image_header.jpeg import (
     MARKER_WINDOW_BYTES,
     MAX_JPEG_SCANS,
     MAX_JPEG_VISITS,
-    HeaderRefused,
-    ImageHeader,
-    read_header,
 )
 
 MODES = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "L", "RGBA", "P", "1", "LA", "I;16"], "WEBP": ["RGB", "RGBA"]}
@@ -322,9 +320,9 @@ def test_the_count_of_scans_is_exact_whatever_lies_between_them(num_windows: int
     filler = bytes(data.draw(st.integers(0, 20)) + num_windows * MARKER_WINDOW_BYTES - 30) if num_windows else b""
     file = jpeg((0xC2, frame(components=1))) + scan + filler + b"".join(parts) + b"\xff\xd9"
     num_scans = 1 + parts.count(scan)
-    with mock.patch("manyview_server.image_header.MAX_JPEG_SCANS", num_scans):
+    with mock.patch("manyview_server.image_header.jpeg.MAX_JPEG_SCANS", num_scans):
         assert read_header(file).width == 5
-    with mock.patch("manyview_server.image_header.MAX_JPEG_SCANS", num_scans - 1):
+    with mock.patch("manyview_server.image_header.jpeg.MAX_JPEG_SCANS", num_scans - 1):
         assert refusal(file) == "TOO_MANY_SCANS"
 
 

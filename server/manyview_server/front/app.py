@@ -10,12 +10,12 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
-from ipaddress import ip_address
 
 from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
 from manyview_server.front.loop_watchdog import LoopWatchdog
 from manyview_server.front.server import Backend, Server
+from manyview_server.front.start_warnings import log_plugin_errors, warn_if_unprotected
 from manyview_server.store.embeddings.cache import EmbeddingCache
 from manyview_server.store.images.uploads import group_limit
 from manyview_server.store.lock import DataLock
@@ -96,7 +96,7 @@ class App:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
             catalogue = await remembered(self._settings.data / CATALOGUE)
-            _log_plugin_errors(catalogue)
+            log_plugin_errors(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
             backend = self._backend(catalogue, devices)
             undo.push_async_callback(self._close_workers)
@@ -108,7 +108,7 @@ class App:
             undo.push_async_callback(self._jobs.drain)
             address = await self._server.start()
             undo.pop_all()
-        _warn_if_unprotected(self._settings)
+        warn_if_unprotected(self._settings)
         print(json.dumps({"event": "serving", "address": address, "pid": os.getpid()}), flush=True)
         log.info("serving on %s, devices %s, data in %s", address, ", ".join(devices), self._settings.data)
 
@@ -235,33 +235,3 @@ class App:
             elif not task.cancelled() and (error := task.exception()):
                 log.error("the %s could not be ended", task.get_name(), exc_info=error)
         await asyncio.wait(closing, timeout=LAST_ANSWERS_S)
-
-
-def _log_plugin_errors(catalogue: Catalogue) -> None:
-    for problem in catalogue.plugin_errors:
-        log.error(
-            "plugin %r of %s (%s) is left out: %s",
-            problem.name,
-            problem.package,
-            problem.group,
-            problem.problem,
-            extra={"traceback": problem.traceback},
-        )
-
-
-def _warn_if_unprotected(settings: ServeSettings) -> None:
-    if settings.token_file is None and not _is_local(settings.listen):
-        log.warning("other machines can reach %s, and the server asks for no token", settings.listen)
-    if settings.token_file is not None and settings.tls_cert is None and not _is_local(settings.listen):
-        log.warning(
-            "tokens travel to %s unencrypted: set tls_cert and tls_key, or put a proxy with TLS in front",
-            settings.listen,
-        )
-
-
-def _is_local(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return listen.startswith("unix:") or host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -220,28 +220,6 @@ async def test_a_worker_that_does_not_end_holds_up_neither_the_others_nor_the_en
     await Store.open(tmp_path).close()
 
 
-@pytest.mark.parametrize(
-    ("listen", "fields", "warned"),
-    [
-        ("127.0.0.1:1", {}, False),
-        ("[::1]:1", {}, False),
-        ("localhost:1", {}, False),
-        ("unix:/tmp/s", {}, False),
-        ("0.0.0.0:1", {}, True),
-        ("[::]:1", {}, True),
-        ("0.0.0.0:1", {"token_file": "t"}, True),
-        ("0.0.0.0:1", {"token_file": "t", "tls_cert": "c", "tls_key": "k"}, False),
-    ],
-)
-def test_an_open_door_is_warned_of(
-    listen: str, fields: dict[str, Any], warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        app_module._warn_if_unprotected(ServeSettings(listen=listen, data=Path("x"), **fields))
-    assert bool(caplog.records) is warned
-    assert all(listen in record.getMessage() for record in caplog.records)
-
-
 def test_the_command_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out[0].isdigit()

@@ -1,0 +1,16 @@
+"""Read an image's format, size and orientation, and limit what decoding it may cost. Nothing is decoded.
+
+This is the only code that reads headers and orientations. The front uses it to refuse images, and the workers use it
+to turn them, so a listed width and height are those that a job trains on. It imports nothing else of ours.
+
+Every reader gets the whole file, never allocates by a size that the file claims, and looks at a bounded number of
+parts.
+
+- `formats`: tell formats apart, and read the header. `header`: the header, and the error that refuses an image.
+- `jpeg`, `png`, `webp`, `ppm`: one file per format. `exif`: the orientation in EXIF metadata.
+"""
+
+from manyview_server.image_header.formats import read_header
+from manyview_server.image_header.header import HeaderRefused, ImageHeader
+
+__all__ = ["HeaderRefused", "ImageHeader", "read_header"]
