@@ -1,4 +1,4 @@
-"""Problems that the log reports when the server starts: plugins that cannot be used, and an address without protection."""
+"""Problems that the log reports when the server starts: plugins that cannot be used, and missing protection."""
 
 from __future__ import annotations
 
