@@ -41,7 +41,7 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
     """
     job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
     if request.clone_from and request.continue_from:
-        raise names.invalid("continue_from", "excludes clone_from: a job begins anew or goes on, not both")
+        raise names.invalid("continue_from", "set at most one of clone_from and continue_from")
     origin, source = await _origin(request, store)
     if origin is None:
         dataset_id = names.dataset_id(request.dataset, "dataset")
@@ -90,14 +90,18 @@ def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) 
         # Who is held out is drawn by their hashes: the share varies in small data sets.
         least = math.ceil(1.25 * least / (1 - settings["evaluation"]["knn_holdout_fraction"]))
     if request.follow.min_images < least:
-        what = "a batch beside the images that are held out for kNN"
+        what = "for a batch besides the images that are held out for kNN"
         raise names.invalid(field, f"must be at least {least}, {what} (got {request.follow.min_images})")
     if request.follow.min_images > snapshot_limit.MAX_IMAGES:
         raise names.invalid(field, f"must be at most {snapshot_limit.MAX_IMAGES:,} (got {request.follow.min_images})")
     if settings["max_steps"] is None:
-        raise names.invalid("config.max_steps", "is needed where a job follows its data set: epochs grow with it")
+        raise names.invalid(
+            "config.max_steps", "is required for a job that follows its data set, because its epochs grow"
+        )
     if "epochs" in request.config.fields:
-        raise names.invalid("config.epochs", "has no effect where a job follows its data set: max_steps ends it")
+        raise names.invalid(
+            "config.epochs", "has no effect in a job that follows its data set, because max_steps ends it"
+        )
     return request.follow.min_images
 
 
@@ -109,6 +113,8 @@ async def _origin(request: pb.CreateTrainJobRequest, store: Store) -> tuple[Job 
         return None, None
     name = names.model_name(request.continue_from, "continue_from")
     if name.backbone:
-        raise names.invalid("continue_from", f"{names.shown(request.continue_from)} is no checkpoint of a job")
+        raise names.invalid(
+            "continue_from", f"{names.shown(request.continue_from)} is not a job or one of its checkpoints"
+        )
     job = await store.jobs.get(name.train_job_id)
     return job, await store.jobs.checkpoint(name.train_job_id, name.step)

@@ -95,7 +95,7 @@ class Models:
             info = Backbone(name=name, feature_dim=0, num_parameters=0)
         if info is None:
             known = ", ".join(info.name for info in self._catalogue.backbones)
-            raise NotFound("MODEL_NOT_FOUND", f"no backbone {shown(name)}; known: {known}")
+            raise NotFound("MODEL_NOT_FOUND", f"there is no backbone {shown(name)}; known: {known}")
         return await asyncio.to_thread(_plain_backbone, info, self._store.weights_dir)
 
 

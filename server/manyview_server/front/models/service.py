@@ -111,7 +111,7 @@ def _open_weights(model: ResolvedModel) -> tuple[BinaryIO, pb.ExportHeader]:
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        raise NotFound("MODEL_NOT_FOUND", f"{model.name} is gone") from error
+        raise NotFound("MODEL_NOT_FOUND", f"{model.name} no longer exists") from error
     try:
         digest = hashlib.file_digest(file, "sha256").digest()
         num_bytes = file.tell()
@@ -128,7 +128,9 @@ def _weights_path(model: ResolvedModel) -> Path:
     if model.checkpoint is not None:
         return Path(model.checkpoint.directory) / BACKBONE
     if model.weights_file is None:
-        raise FailedPrecondition("WEIGHTS_RANDOM", f"{model.name} has random weights here: there is nothing to export")
+        raise FailedPrecondition(
+            "WEIGHTS_RANDOM", f"{model.name} has random weights on this server, so there is nothing to export"
+        )
     return model.weights_file
 
 
