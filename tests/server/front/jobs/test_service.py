@@ -310,9 +310,9 @@ async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_i
         (0, {"max_steps": 9}, "follow.min_images", "at least 3"),
         (1, {"max_steps": 9, "evaluation": {"knn_every_epochs": 0}}, "follow.min_images", "at least 2"),
         (-5, {"max_steps": 9}, "follow.min_images", "got -5"),
-        (63, {"max_steps": 9, "batch_size": 64}, "follow.min_images", "at least 89, a batch beside"),
+        (63, {"max_steps": 9, "batch_size": 64}, "follow.min_images", "at least 89, for a batch besides"),
         (10**12, {"max_steps": 9}, "follow.min_images", "at most 29,826,161"),
-        (40, {}, "config.max_steps", "is needed"),
+        (40, {}, "config.max_steps", "is required"),
         (40, {"max_steps": 9, "epochs": 3}, "config.epochs", "no effect"),
     ],
 )
