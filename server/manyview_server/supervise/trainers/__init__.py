@@ -1,7 +1,8 @@
 """Train jobs as processes.
 
 - `jobs`: bring running trainers in line with what users asked for. `attempt`: the life of one trainer.
-- `reports`: what a trainer reports, written to the store. `retention`: which checkpoints are kept.
-- `crashing_images`: images that kill decoders. `dataset_growth`: data sets that jobs follow.
+- `start_message`: the task of an attempt. `reports`: the reports of a trainer, written to the store.
+- `retention`: which checkpoints are kept, and from which one a job resumes.
+- `crashing_images`: images that kill decoders. `dataset_following`: data sets that jobs follow.
 - `snapshot_limit`: how many images a job may have.
 """

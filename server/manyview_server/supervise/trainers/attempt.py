@@ -1,6 +1,6 @@
-"""One trainer, from its start to its end: told what to do, listened to, watched, stopped.
+"""One trainer process, from its start to its end. It gets its task, is listened to and watched, and is stopped.
 
-What it reports goes to the store in the order in which it was sent. How it ended is the caller's to act upon.
+Its reports go to the store in the order in which it sent them. The caller decides what follows from its end.
 """
 
 from __future__ import annotations
@@ -34,43 +34,47 @@ TOO_LARGE_HINT = "create the job again, with less in the field that the message 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to wait for a trainer, in seconds for which the server was awake."""
+    """The limits of a trainer, in seconds for which the server was awake."""
 
-    # From the start of the process to its first message: importing torch from a cold disk takes its time.
     hello_s: float = 300.0
-    # Between messages; it sends a heartbeat every 2 seconds.
+    """The limit from the start of the process to its first message. Importing torch from a cold disk takes long."""
     silence_s: float = 30.0
-    # In one step, or 20 times the longest step so far where that is more: the first one may compile. In other stages,
-    # such as decoding, without any progress.
+    """The limit between two messages. The trainer sends a heartbeat every 2 seconds."""
     step_s: float = 600.0
-    # From the request to stop to SIGKILL: for a checkpoint. Unless there is a hurry, two of its steps are added.
+    """The limit for one step, or 20 times the longest step so far if that is more, because the first one may compile.
+    In other stages, such as decoding, the limit without any progress."""
     stop_s: float = 10.0
-    # From its last message to its exit.
+    """The time from the request to stop to SIGKILL, for a checkpoint. Unless there is a hurry, the time of two steps is
+    added."""
     exit_s: float = 10.0
-    # The most CPU seconds to decode one image.
+    """The limit from its last message to its exit."""
     decode_cpu_s: float = 10.0
-    # Before the first restart; doubled for each further one.
+    """The most CPU seconds to decode one image."""
     restart_s: float = 1.0
+    """The pause before the first restart. It is doubled for each further one."""
     restart_at_most_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a trainer ended. `outcome`: "succeeded", "stopped", "failed" (by its own word), or "died".
+    """The end of a trainer. `outcome` is "succeeded", "stopped", "failed" (the trainer says so itself) or "died".
 
-    Reasons of a death: WORKER_START, TRAINER_DIED, STALLED, HOST_OUT_OF_MEMORY, DECODE_TOO_SLOW.
+    The reasons of a death are WORKER_START, TRAINER_DIED, STALLED, HOST_OUT_OF_MEMORY, DECODE_TOO_SLOW.
     """
 
     outcome: str
     reason: str = ""
     message: str = ""
     hint: str = ""
-    in_hand: tuple[Note, ...] = ()
-    """What a trainer was decoding when it died; with DECODE_TOO_SLOW, only the images that took too long."""
+    tasks: tuple[Note, ...] = ()
+    """The decodes that a trainer was working on when it died. With DECODE_TOO_SLOW, only those that took too long."""
 
 
 class TrainerAttempt:
-    """Runs one trainer with the message `start`, its reports going to `reports`. `run` once; `stop` at any time."""
+    """Runs one trainer with the message `start`. Its reports go to `reports`.
+
+    Call `run` once, and `stop` at any time.
+    """
 
     def __init__(
         self, start: StartTraining, reports: TrainerReports, *, command: Sequence[str], patience: Patience
@@ -80,16 +84,16 @@ class TrainerAttempt:
         self._command = command
         self._patience = patience
         self._process: WorkerProcess | None = None
-        self._told = False
+        self._has_task = False
         self._stalled = False
         self._slow: tuple[SlowDecode, ...] = ()
         self._stop_wanted = False
-        self._cut_off = ""
+        self._cut_off_message = ""
         self._asking: asyncio.Task[None] | None = None
         self._killing: awake_time.AwakeTimer | None = None
 
     async def run(self) -> Ending:
-        """Start the trainer and stay with it to its end; afterwards the process is gone."""
+        """Run the trainer to its end. Its process is gone when this returns."""
         if self._stop_wanted:
             return Ending(outcome="stopped")
         try:
@@ -119,17 +123,18 @@ class TrainerAttempt:
         return ending or self._death(describe_exit(status), why, process.stderr_tail)
 
     async def _watch_decodes(self, process: WorkerProcess) -> None:
-        """Kill the trainer when it takes too long to decode one image. Its heartbeats may go on during that time."""
+        """Kill the trainer when it takes too long to decode one image. It may send heartbeats during that time."""
         self._slow = await DecodeWatch(process.pid, process.notes, self._patience.decode_cpu_s).wait()
         process.kill()
 
     def stop(self, *, hurry: bool = False) -> None:
-        """Ask the trainer for a checkpoint and its end; kill it when it takes too long. Asking again changes nothing,
-        but that a `hurry` may shorten the time that it has."""
+        """Ask the trainer to write a checkpoint and exit, and kill it when it takes too long.
+
+        A second call changes nothing, except that a `hurry` may shorten the time that the trainer has."""
         self._stop_wanted = True
         if self._process is None:
             return
-        if not self._told:
+        if not self._has_task:
             self._process.kill()
             return
         if self._asking is None:
@@ -138,8 +143,8 @@ class TrainerAttempt:
         self._kill_within(self._process, self._patience.stop_s + steps_s)
 
     async def send(self, message: Message) -> bool:
-        """Tell the trainer something while it trains; False where it has not begun, or is at its end."""
-        if not self._process or not self._told:
+        """Send a message to the trainer. Return False if it has not got its task yet, or has ended."""
+        if not self._process or not self._has_task:
             return False
         with contextlib.suppress(LinkClosed):
             await self._process.link.send(message)
@@ -156,14 +161,20 @@ class TrainerAttempt:
         if self._killing is None or seconds < self._killing.left_s:
             if self._killing:
                 self._killing.cancel()
-            self._killing = awake_time.AwakeTimer(seconds, partial(self._cut, process, seconds))
+            self._killing = awake_time.AwakeTimer(seconds, partial(self._cut_off, process, seconds))
 
-    def _cut(self, process: WorkerProcess, seconds: float) -> None:
-        self._cut_off = f"it took more than {seconds:g} s to stop: what came after the last checkpoint is done again"
+    def _cut_off(self, process: WorkerProcess, seconds: float) -> None:
+        self._cut_off_message = (
+            f"it took more than {seconds:g} s to stop: what came after the last checkpoint is done again"
+        )
         process.kill()
 
     async def _converse(self, process: WorkerProcess) -> tuple[Ending | None, str]:
-        """Talk until the trainer's last message, or say why it is to be killed; neither where it closed its link."""
+        """Give the trainer its task, and take its messages.
+
+        Returns the ending that its last message states and "", or None and the reason for which it must be killed. The
+        reason is empty if the trainer closed its link.
+        """
         limit_s = self._patience.hello_s
         try:
             async with awake_time.timeout(limit_s):
@@ -172,8 +183,8 @@ class TrainerAttempt:
             async with awake_time.timeout(limit_s):
                 await process.link.send(self._start)
             if self._stop_wanted:
-                return None, "it was stopped before it began"
-            self._told = True
+                return None, "it was stopped before it started to train"
+            self._has_task = True
             while True:
                 async with awake_time.timeout(limit_s):
                     message = await process.link.receive()
@@ -186,22 +197,27 @@ class TrainerAttempt:
         except MessageTooLarge as error:
             return Ending(outcome="failed", reason=error.reason, message=error.message, hint=TOO_LARGE_HINT), ""
         except LinkCorrupt as error:
-            log.error("trainer sent no message", extra={"train_job": self._start.train_job, "error": str(error)})
-            return None, "it sent what is no message"
+            log.error(
+                "trainer sent an invalid message", extra={"train_job": self._start.train_job, "error": str(error)}
+            )
+            return None, "it sent an invalid message"
         except TimeoutError:
-            self._stalled = self._told
+            self._stalled = self._has_task
             return None, f"it was silent for {limit_s:g} seconds"
         except Stalled as error:
             self._stalled = True
             return None, str(error)
 
     def _death(self, exit_words: str, why: str, stderr_tail: str, *, reason: str = "", hint: str = "") -> Ending:
-        """What a death is called. What the process printed may hold paths: it goes to the operator's log alone."""
+        """Return the ending of a trainer that died, and log the death.
+
+        What the process printed may hold paths, so it goes to the operator's log alone.
+        """
         if self._stop_wanted:
-            return Ending(outcome="stopped", message=self._cut_off)
-        in_hand = self._process.notes.read() if self._process else ()
+            return Ending(outcome="stopped", message=self._cut_off_message)
+        tasks = self._process.notes.read() if self._process else ()
         if self._slow:
-            in_hand, reason = tuple(slow.note for slow in self._slow), TOO_SLOW
+            tasks, reason = tuple(slow.note for slow in self._slow), TOO_SLOW
             spent = [f"{slow.cpu_s:.0f} CPU seconds on decoding image {slow.note.item:016x}" for slow in self._slow]
             why = f"it spent {' and '.join(spent)}"
         error_id = uuid.uuid4().hex[:12]
@@ -209,5 +225,5 @@ class TrainerAttempt:
         log.error("trainer died", extra={**known, "exit": exit_words, "why": why, "stderr": stderr_tail})
         words = "; ".join(part for part in (why, "" if why else exit_words) if part)
         message = f"the trainer died: {words} (error {error_id} in the server's log)"
-        reason = reason or ("STALLED" if self._stalled else "TRAINER_DIED" if self._told else "WORKER_START")
-        return Ending(outcome="died", reason=reason, message=message, hint=hint, in_hand=in_hand)
+        reason = reason or ("STALLED" if self._stalled else "TRAINER_DIED" if self._has_task else "WORKER_START")
+        return Ending(outcome="died", reason=reason, message=message, hint=hint, tasks=tasks)

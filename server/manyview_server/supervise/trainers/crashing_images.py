@@ -1,7 +1,7 @@
-"""Find the image that killed its decoder or took too long to decode, and leave it out of training for good.
+"""Images that killed their decoder or took too long to decode: each is found, and left out of training for good.
 
 A note names the image that takes too long to decode. After a crash, the images that were being decoded are suspects,
-and the next attempt decodes each of them alone.
+and the next attempt decodes each of them alone. If it dies during that, the image is the culprit.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from manyview_server.supervise.trainers.attempt import Ending
 log = logging.getLogger(__name__)
 
 
-class PoisonHunt:
-    """The images of one job that are under suspicion, over its attempts. `suspects` are to be tried alone next time."""
+class CrashingImages:
+    """The suspects among the images of one job, over its attempts."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.suspects: tuple[int, ...] = ()
+        """The ids of the images that the next attempt must decode alone."""
 
     async def quarantined(self, job: Job) -> Mapping[str, tuple[int, ...]]:
-        """Return the images of the job's data set that no trainer may decode any more, by reason."""
+        """Return the images of the job's data set that no trainer may decode any more, by the reason."""
         return {reason: await self._store.datasets.unreadable_ids(job.dataset_uid, reason) for reason in QUARANTINE}
 
-    async def look_at_death(self, job: Job, ending: Ending) -> bool:
-        """Look at what the trainer was decoding when it died. Returns whether that has identified an image."""
+    async def record_death(self, job: Job, ending: Ending) -> bool:
+        """Note what the trainer was decoding when it died. Return whether a culprit was found."""
         if ending.reason == TOO_SLOW:
-            return any([await self._quarantine(job, note.item, TOO_SLOW) for note in ending.in_hand])
-        if ending.reason == "HOST_OUT_OF_MEMORY":  # whatever it was decoding
+            return any([await self._quarantine(job, note.item, TOO_SLOW) for note in ending.tasks])
+        if ending.reason == "HOST_OUT_OF_MEMORY":  # no image is to blame
             self.suspects = ()
             return False
-        if len(ending.in_hand) != 1 or ending.in_hand[0].kind != ALONE:
-            self.suspects = tuple(note.item for note in ending.in_hand if note.is_decode)
+        if len(ending.tasks) != 1 or ending.tasks[0].kind != ALONE:
+            self.suspects = tuple(note.item for note in ending.tasks if note.is_decode)
             return False
-        culprit = ending.in_hand[0].item
+        culprit = ending.tasks[0].item
         self.suspects = tuple(image_id for image_id in self.suspects if image_id != culprit)
         return await self._quarantine(job, culprit, CRASHED)
 

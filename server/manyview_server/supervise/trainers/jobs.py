@@ -1,8 +1,8 @@
-"""Train jobs: from what is wanted to what runs.
+"""Start and stop trainers, so that the jobs run that users want to run.
 
-One reconciler, which is the start-up path too: a job that is STARTING or RUNNING without a trainer of ours has lost it
-and recovers, one that is PAUSING or CANCELLING without one is paused or cancelled, and a free device takes the oldest
-job that waits, recovering ones first. One trainer per device at a time.
+A reconciler compares the jobs with the trainers, at the start of the server too. A job that is STARTING or RUNNING
+without a trainer has lost it, and recovers. A job that is PAUSING or CANCELLING without a trainer is paused or
+cancelled. A free device takes the oldest job that waits, recovering ones first. A device runs one trainer at a time.
 """
 
 from __future__ import annotations
@@ -15,47 +15,45 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from manyview_server.errors import Aborted, FailedPrecondition
-from manyview_server.link.decode_notes import CRASHED, TOO_SLOW
-from manyview_server.messages.training import StartTraining
-from manyview_server.store.event_payloads import Alert
 from manyview_server.store.job_states import JobState
 from manyview_server.store.jobs.job_verbs import PAUSE
-from manyview_server.store.records import Checkpoint, Failure, Job, NewEvent
+from manyview_server.store.records import Failure, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.process import WORKER_COMMAND
 from manyview_server.supervise.restart_delay import restart_delay_s
-from manyview_server.supervise.trainers import dataset_growth, retention, snapshot_limit
+from manyview_server.supervise.trainers import dataset_following, snapshot_limit
 from manyview_server.supervise.trainers.attempt import Ending, Patience, TrainerAttempt
-from manyview_server.supervise.trainers.crashing_images import PoisonHunt
+from manyview_server.supervise.trainers.crashing_images import CrashingImages
 from manyview_server.supervise.trainers.reports import StepWatch, TrainerReports
+from manyview_server.supervise.trainers.start_message import checkpoint_to_resume, start_message
 from manyview_server.system import open_files
 
 log = logging.getLogger(__name__)
 
-# Restarts without a new checkpoint.
 MAX_RESTARTS = 3
-# A look at the jobs without being woken: after an error of the store's, say.
+"""The most restarts without a new checkpoint."""
 RECONCILE_S = 10.0
-# Reasons for which a job pauses: the disk has no room for its checkpoints or its decoded images.
-WAITS_FOR_ROOM = {"CHECKPOINT_FAILED", "DISK_FULL"}
-# Deaths whose cause is known, also when it is the last of a loop.
-TELLING = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
+"""The reconciler looks at the jobs so often when nothing wakes it, for example after an error of the store."""
+PAUSING_REASONS = {"CHECKPOINT_FAILED", "DISK_FULL"}
+"""The reasons for which a job pauses: the disk has no room for its checkpoints or its decoded images."""
+KNOWN_CAUSES = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
+"""The reasons of deaths that say more than CRASH_LOOP does."""
 CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
 LOST = Failure(reason="TRAINER_LOST", message="the server was restarted, or lost sight of the trainer")
 NO_REASON = Failure(reason="", message="")
 LOST_STATES: Set[JobState] = {"STARTING", "RUNNING"}
 WAITING_STATES: Set[JobState] = {"QUEUED", "RECOVERING"}
-# Where a job goes that was asked to stop, once no trainer of it is left.
 STOPPED: Mapping[JobState, JobState] = {"PAUSING": "PAUSED", "CANCELLING": "CANCELLED"}
+"""The state that follows once a job that was asked to stop has no trainer any more."""
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A job that occupies a device, between attempts too."""
+    """A job that occupies a device, also between attempts."""
 
     job_id: str
-    poison: PoisonHunt
+    crashing: CrashingImages
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     attempt: TrainerAttempt | None = None
     task: asyncio.Task[None] | None = None
@@ -68,7 +66,7 @@ class Run:
 
 
 class JobSupervisor:
-    """Keeps the trainers that the jobs want. `start`, `wake` whenever a job was created or cancelled, `drain`."""
+    """Runs the trainers of all jobs. Call `start`, then `wake` whenever a job was created or changed, then `drain`."""
 
     def __init__(
         self,
@@ -79,29 +77,29 @@ class JobSupervisor:
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience | None = None,
     ) -> None:
-        """`devices`: the name of each, and the bytes of decoded images that a job may keep on it."""
+        """`devices` maps the name of each to the bytes of decoded images that a job may keep on it."""
         self._store = store
         self._devices = dict(devices)
         self._budget = budget
         self._command = command
         self._patience = patience or Patience()
         self._runs: dict[str, Run] = {}  # by device
-        self._news = asyncio.Event()
+        self._woken = asyncio.Event()
         self._draining = False
         self._waits_for_images = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take up what is unfinished, and go on."""
+        """Start to reconcile, with the jobs that are unfinished."""
         assert self._task is None
         self._task = asyncio.create_task(self._serve())
 
     def wake(self) -> None:
-        """Something is wanted: look now."""
-        self._news.set()
+        """Reconcile now."""
+        self._woken.set()
 
     async def drain(self) -> None:
-        """Stop every trainer with a checkpoint. Jobs stay unfinished, and go on at the next start."""
+        """Stop every trainer with a checkpoint. The jobs stay unfinished, and resume when the server starts again."""
         self._draining = True
         self.wake()
         if self._task:
@@ -112,17 +110,17 @@ class JobSupervisor:
 
     async def _serve(self) -> None:
         while not self._draining:
-            self._news.clear()
+            self._woken.clear()
             try:
                 await self._reconcile()
             except Exception:
                 log.exception("jobs could not be reconciled")
             with suppress(TimeoutError):
-                async with asyncio.timeout(dataset_growth.POLL_S if self._waits_for_images else RECONCILE_S):
-                    await self._news.wait()
+                async with asyncio.timeout(dataset_following.POLL_S if self._waits_for_images else RECONCILE_S):
+                    await self._woken.wait()
 
     async def _reconcile(self) -> None:
-        """One look at all jobs."""
+        """Look at all jobs once, and do what each needs."""
         self._waits_for_images = False
         ours = {run.job_id: run for run in self._runs.values()}
         waiting = []
@@ -137,11 +135,11 @@ class JobSupervisor:
             if job.state == "PAUSED" and job.desired == "run":  # resumed before it had stopped
                 job = await self._move(job, {"PAUSED"}, "QUEUED")
             if job.state in WAITING_STATES and not run:
-                if await dataset_growth.is_ready(self._store, job):
+                if await dataset_following.is_ready(self._store, job):
                     waiting.append(job)
                 else:
                     self._waits_for_images = True
-        waiting.sort(key=lambda job: job.state == "QUEUED")  # stable: the oldest first among each
+        waiting.sort(key=lambda job: job.state == "QUEUED")  # recovering ones first; the oldest stay first among each
         free = [device for device in self._devices if device not in self._runs]
         for device, job in zip(free, waiting, strict=False):
             self._take(device, job)
@@ -149,7 +147,7 @@ class JobSupervisor:
     def _take(self, device: str, job: Job) -> None:
         if self._draining:
             return
-        run = self._runs[device] = Run(job.train_job_id, PoisonHunt(self._store))
+        run = self._runs[device] = Run(job.train_job_id, CrashingImages(self._store))
         run.task = asyncio.create_task(self._occupy(device, run, job))
 
     async def _occupy(self, device: str, run: Run, job: Job) -> None:
@@ -162,7 +160,7 @@ class JobSupervisor:
                     await self._wait_before_restart(run, job.restarts)
         except Exception:
             log.exception("a job could not be run", extra={"train_job": job.train_job_id})
-            # The store refuses, perhaps: leave the job as it is, and let the reconciler find it later.
+            # Perhaps the store refuses to write. Leave the job as it is: the reconciler finds it later.
             await self._wait_before_restart(run, MAX_RESTARTS)
         finally:
             self._budget.trainer_ended()
@@ -170,7 +168,7 @@ class JobSupervisor:
             self.wake()
 
     async def _attempt(self, device: str, run: Run, job: Job) -> Job:
-        """One trainer's life, and what follows from its end."""
+        """Run one trainer to its end, and return the job in the state that follows."""
         restarts = 0 if job.state == "QUEUED" else None
         job = await self._move(job, WAITING_STATES, "STARTING", attempt=job.attempt + 1, restarts=restarts)
         if job.state != "STARTING":
@@ -183,86 +181,50 @@ class JobSupervisor:
             what = "had too many open files" if open_files.are_lacking(error) else "failed to run the trainer"
             message = f"the server {what} (error {error_id} in the server's log)"
             ending = Ending(outcome="died", reason="INTERNAL", message=message)
-        found = ending.outcome == "died" and await run.poison.look_at_death(job, ending)
+        found = ending.outcome == "died" and await run.crashing.record_death(job, ending)
         return await self._conclude(job, ending, found_culprit=found)
 
     async def _train(self, device: str, run: Run, job: Job) -> Ending:
-        found = await self._checkpoint_to_resume(job)
-        if isinstance(found, Ending):
-            return found
+        checkpoint = await checkpoint_to_resume(self._store, job)
+        if isinstance(checkpoint, Ending):
+            return checkpoint
         if job.attempt > 1:
-            await self._store.events.rollback(job.train_job_id, found.step if found else 0, job.attempt)
-        job = await dataset_growth.begin(self._store, job, found)
+            await self._store.events.rollback(job.train_job_id, checkpoint.step if checkpoint else 0, job.attempt)
+        job = await dataset_following.adopt_first_images(self._store, job, checkpoint)
         if job.num_images > snapshot_limit.MAX_IMAGES:
-            message = snapshot_limit.words(job.num_images)
+            message = snapshot_limit.too_many(job.num_images)
             reason, hint = snapshot_limit.DATASET_TOO_LARGE, snapshot_limit.HINT
             return Ending(outcome="failed", reason=reason, message=message, hint=hint)
         reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
-        start = await self._start_message(job, device, found, run.poison)
+        start = await start_message(
+            self._store,
+            job,
+            checkpoint,
+            run.crashing,
+            device=device,
+            num_threads=self._budget.trainer_threads,
+            cache_bytes=self._devices[device],
+        )
         run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
         if run.stop.is_set():
             run.attempt.stop()
-        growing = (
-            asyncio.create_task(dataset_growth.tell(self._store, job, run.attempt.send)) if job.min_images else None
-        )
+        following: asyncio.Task[None] | None = None
+        if job.min_images:
+            sending = dataset_following.send_added_images(self._store, job, run.attempt.send)
+            following = asyncio.create_task(sending)
         try:
             return await run.attempt.run()
         finally:
             run.attempt = None
-            if growing:
-                growing.cancel()
-
-    async def _checkpoint_to_resume(self, job: Job) -> Checkpoint | Ending | None:
-        """The newest good checkpoint, None to begin; corrupt ones before it are set aside, with an alert each.
-
-        Where all are corrupt the job fails: never does it begin again in silence.
-        """
-        jobs = self._store.jobs
-        listed = await jobs.checkpoints(job.train_job_id)
-        directory = jobs.checkpoint_directory(job.uid)
-        await asyncio.to_thread(retention.remove_unlisted, directory, listed)
-        good, corrupt = await retention.newest_good(listed)
-        if corrupt and not good:
-            message = f"none of the {len(corrupt)} checkpoints is what its manifest says"
-            hint = "check the disk; create the job again"
-            return Ending(outcome="failed", reason="CHECKPOINT_CORRUPT", message=message, hint=hint)
-        for checkpoint in corrupt:
-            message = f"the checkpoint of step {checkpoint.step} is not what its manifest says: it is set aside"
-            alert = Alert(reason="CHECKPOINT_CORRUPT", message=message)
-            event = NewEvent(payload=alert, step=checkpoint.step, attempt=job.attempt)
-            await self._store.events.append(job.train_job_id, [event])
-            await jobs.set_checkpoint_aside(job.train_job_id, checkpoint.step)
-        return good
-
-    async def _start_message(
-        self, job: Job, device: str, checkpoint: Checkpoint | None, poison: PoisonHunt
-    ) -> StartTraining:
-        snapshot = await self._store.datasets.snapshot(job.dataset_id, job.num_images)
-        quarantined = await poison.quarantined(job)
-        return StartTraining(
-            train_job=job.train_job_id,
-            attempt=job.attempt,
-            settings=job.settings,
-            dataset_dir=str(self._store.datasets.directory(job.dataset_uid)),
-            checkpoint_dir=str(self._store.jobs.checkpoint_directory(job.uid)),
-            resume_from=checkpoint.directory if checkpoint else "",
-            device=device,
-            num_threads=self._budget.trainer_threads,
-            cache_bytes=self._devices[device],
-            suspects=poison.suspects,
-            quarantined=quarantined[CRASHED],
-            too_slow=quarantined[TOO_SLOW],
-            follows=job.min_images > 0,
-            weights_dir=str(self._store.weights_dir),
-            adoptions=tuple(await dataset_growth.adopted_since(self._store, job, checkpoint)),
-            blobs=(snapshot.blob,),
-        )
+            if following:
+                following.cancel()
 
     async def _conclude(self, job: Job, ending: Ending, *, found_culprit: bool) -> Job:
-        """Write how an attempt ended.
+        """Move the job to the state that follows from the ending of an attempt.
 
-        A job that was to be cancelled is so, however it ended; one that was to pause may have ended by itself first. A
-        death that gave away the image it was due to is progress: restarts are counted anew.
+        A job that is being cancelled is cancelled, however its attempt ended. A job that is being paused may have ended
+        by itself before. A death that led to the image that caused it is progress, so the count of restarts starts at 0
+        again.
         """
         job = await self._store.jobs.get(job.train_job_id)
         if job.state == "CANCELLING":
@@ -271,7 +233,7 @@ class JobSupervisor:
             if job.state == "STARTING":
                 job = await self._move(job, {"STARTING"}, "RUNNING")
             return await self._move(job, {"RUNNING", "PAUSING"}, "SUCCEEDED")
-        if ending.reason in WAITS_FOR_ROOM:
+        if ending.reason in PAUSING_REASONS:
             return job if self._draining else await self._pause(job, ending)
         if ending.outcome == "failed":
             why = Failure(reason=ending.reason, message=ending.message, hint=ending.hint)
@@ -281,7 +243,7 @@ class JobSupervisor:
         if self._draining:
             return job
         if job.restarts >= MAX_RESTARTS and not found_culprit:
-            reason = ending.reason if ending.reason in TELLING else "CRASH_LOOP"
+            reason = ending.reason if ending.reason in KNOWN_CAUSES else "CRASH_LOOP"
             message = f"{ending.message}; {MAX_RESTARTS} restarts brought no new checkpoint"
             failure = Failure(reason=reason, message=message, hint=ending.hint or CRASH_HINT)
             return await self._move(job, LOST_STATES, "FAILED", failure)
@@ -305,16 +267,17 @@ class JobSupervisor:
         attempt: int | None = None,
         restarts: int | None = None,
     ) -> Job:
-        """The job after the transition, or as it is where somebody was faster: with a cancellation, that is."""
-        told = {"reason": why.reason, "message": why.message}
+        """Return the job after the transition. If its state was changed before, as by a cancellation, return it as it
+        is."""
+        cause = {"reason": why.reason, "message": why.message}
         try:
             moved = await self._store.jobs.transition(
-                job.train_job_id, expected, to, hint=why.hint, attempt=attempt, restarts=restarts, **told
+                job.train_job_id, expected, to, hint=why.hint, attempt=attempt, restarts=restarts, **cause
             )
         except Aborted:
             self.wake()
             return await self._store.jobs.get(job.train_job_id)
-        log.info("train job moved", extra={"train_job": job.train_job_id, "from": job.state, "to": to, "why": told})
+        log.info("train job moved", extra={"train_job": job.train_job_id, "from": job.state, "to": to, "why": cause})
         return moved
 
     async def _wait_before_restart(self, run: Run, restarts: int) -> None:

@@ -1,4 +1,4 @@
-"""What a trainer reports, put where it belongs: events, progress, checkpoints, unreadable images."""
+"""The reports of a trainer, written to the store: events, progress, checkpoints and unreadable images."""
 
 from __future__ import annotations
 
@@ -31,18 +31,21 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.trainers.retention import superfluous
 from manyview_server.system import awake_time
 
-SLOWER_THAN_EVER = 20
+MOST_SLOWDOWN = 20
+"""A step may take so many times as long as the longest step before it."""
 
 log = logging.getLogger(__name__)
 
 
 class Stalled(Exception):
-    """The trainer is alive and gets nowhere."""
+    """The trainer is alive, but makes no progress."""
 
 
 class StepWatch:
-    """Notices a step that takes longer than `patience_s` and 20 times as long as any before, and any other stage that
-    makes no progress for `patience_s`. Time in which the server slept or was busy with earlier messages is not counted.
+    """Notices a trainer that makes no progress for `patience_s`. A training step may take longer than that: 20 times
+    as long as the longest one before it.
+
+    Time in which the server slept or was busy with earlier messages is not counted.
     """
 
     def __init__(self, patience_s: float, clock: Callable[[], float] = awake_time.now) -> None:
@@ -56,26 +59,26 @@ class StepWatch:
 
     @property
     def longest_s(self) -> float:
-        """How long the longest step took, the one that is not over yet too; 0 before the first."""
+        """The seconds of the longest step, including the one that is not over yet; 0 before the first one."""
         return max(self._longest_s, self._clock() - self._since if self._stage == "training" else 0.0)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Do not count the time of this block, in which the server reads no messages of the trainer."""
-        began = self._clock()
+        start = self._clock()
         try:
             yield
         finally:
-            self._since += self._clock() - began
+            self._since += self._clock() - start
 
-    def see(self, stage: str, step: int, done: int = 0) -> None:
-        """A heartbeat came; `done` counts within its stage. Raises Stalled."""
+    def heartbeat(self, stage: str, step: int, done: int = 0) -> None:
+        """Take note of a heartbeat. `done` counts what the stage has done. Raises Stalled."""
         now = self._clock()
         if (stage, step, done) != (self._stage, self._step, self._done):
             if stage == self._stage == "training" and step > self._step:
                 self._longest_s = max(self._longest_s, (now - self._since) / (step - self._step))
             self._stage, self._step, self._done, self._since = stage, step, done, now
-        limit_s = max(self._patience_s, SLOWER_THAN_EVER * self._longest_s if stage == "training" else 0.0)
+        limit_s = max(self._patience_s, MOST_SLOWDOWN * self._longest_s if stage == "training" else 0.0)
         if now - self._since > limit_s:
             what = f"step {step + 1} did not end" if stage == "training" else f"{stage} made no progress"
             raise Stalled(f"{what} within {limit_s:g} seconds")
@@ -92,15 +95,15 @@ class TrainerReports:
 
     @property
     def longest_step_s(self) -> float:
-        """How long the trainer's longest step took so far."""
+        """The seconds of the trainer's longest step so far."""
         return self._steps.longest_s
 
     async def take(self, message: Message) -> None:
-        """Store what the message says; what must be durable is so on return. Raises Stalled."""
+        """Store the content of a message. What must be durable is durable on return. Raises Stalled."""
         with self._steps.busy():
-            await self._store_it(message)
+            await self._write(message)
 
-    async def _store_it(self, message: Message) -> None:
+    async def _write(self, message: Message) -> None:
         job_id = self._job.train_job_id
         match message:
             case Heartbeat():
@@ -120,8 +123,8 @@ class TrainerReports:
             case ImageUnreadable(reason=reason) if reason == OUT_OF_MEMORY:
                 log.warning("%s", message.message, extra={"train_job": job_id, "image": f"{message.image_id:016x}"})
             case ImageUnreadable():
-                told = (message.image_id, message.reason, message.message)
-                await self._store.datasets.mark_unreadable(self._job.dataset_uid, *told)
+                verdict = (message.image_id, message.reason, message.message)
+                await self._store.datasets.mark_unreadable(self._job.dataset_uid, *verdict)
             case CheckpointWritten():
                 await self._checkpoint(message)
             case TrainingStarted():
@@ -134,11 +137,11 @@ class TrainerReports:
                 if self._last.num_steps > 0:
                     self._report(replace(self._last, step=message.step, epoch=message.epoch, eta_s=0.0))
             case _:
-                raise Stalled(f"it sent {type(message).__name__}, which no trainer sends")
+                raise Stalled(f"it sent a {type(message).__name__}, which no trainer sends")
 
     def _progress(self, heartbeat: Heartbeat) -> None:
-        self._steps.see(heartbeat.stage, heartbeat.step, heartbeat.done)
-        if heartbeat.num_steps == 0:  # before the first step: what an earlier attempt reached is still shown
+        self._steps.heartbeat(heartbeat.stage, heartbeat.step, heartbeat.done)
+        if heartbeat.num_steps == 0:  # before the first step, the progress of an earlier attempt is still shown
             return
         progress = Progress(
             step=heartbeat.step,
@@ -150,7 +153,7 @@ class TrainerReports:
         self._report(progress)
 
     def _reached(self, scalars: ScalarsLogged) -> None:
-        """Heartbeats come seconds apart; in a short job most of the progress is told by the scalars."""
+        """Report the progress that scalars show. Heartbeats come seconds apart, and a short job may have only one."""
         if self._last.num_steps > 0:
             step_s = scalars.values.get("step_ms", 0.0) / 1000
             eta_s = (self._last.num_steps - scalars.step) * step_s or self._last.eta_s

@@ -1,4 +1,4 @@
-"""Which checkpoints of a job are kept, and from which one it goes on."""
+"""Decide which checkpoints of a job are kept, and from which one it resumes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 from manyview_server.store.records import Checkpoint
 
 KEEP_NEWEST = 3
-KEEP_ALTOGETHER = 16
+KEEP_AT_MOST = 16
 
 
 def superfluous(newest_first: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints that need not be kept: all but the newest three and the newest of those that answers named."""
+    """Return the checkpoints that need not be kept: all but the newest ones, and the newest of those that are pinned
+    because an answer named them."""
     pinned = [checkpoint for checkpoint in newest_first[KEEP_NEWEST:] if checkpoint.pinned]
-    kept = {c.step for c in (*newest_first[:KEEP_NEWEST], *pinned[: KEEP_ALTOGETHER - KEEP_NEWEST])}
+    kept = {c.step for c in (*newest_first[:KEEP_NEWEST], *pinned[: KEEP_AT_MOST - KEEP_NEWEST])}
     return [checkpoint for checkpoint in newest_first if checkpoint.step not in kept]
 
 
 async def newest_good(newest_first: Iterable[Checkpoint]) -> tuple[Checkpoint | None, list[Checkpoint]]:
-    """The first checkpoint whose files are what its manifest says, and the corrupt ones before it."""
+    """Return the newest checkpoint whose files match its manifest, and the corrupt ones that are newer."""
     corrupt = []
     for checkpoint in newest_first:
         try:
@@ -36,7 +37,7 @@ async def newest_good(newest_first: Iterable[Checkpoint]) -> tuple[Checkpoint | 
 
 
 def remove_unlisted(directory: Path, listed: Iterable[Checkpoint]) -> None:
-    """Remove what lies among a job's checkpoints and is none. Only while no trainer of the job is alive."""
+    """Remove checkpoints of a job that are not listed, and unfinished ones. No trainer of the job may be alive."""
     names = {Path(checkpoint.directory).name for checkpoint in listed}
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name not in names and (

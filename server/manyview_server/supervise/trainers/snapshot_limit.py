@@ -11,12 +11,12 @@ DATASET_TOO_LARGE = "DATASET_TOO_LARGE"
 HINT = "train on a smaller data set"
 
 
-def words(num_images: int) -> str:
-    """Return a clause that says that there are too many images."""
+def too_many(num_images: int) -> str:
+    """Return a clause that says that there are too many images, for a message."""
     return f"the data set has {num_images:,} images, and a train job takes at most {MAX_IMAGES:,}"
 
 
 def check(num_images: int) -> None:
     """Raise FailedPrecondition if a train job cannot have this many images."""
     if num_images > MAX_IMAGES:
-        raise FailedPrecondition(DATASET_TOO_LARGE, f"{words(num_images)}: {HINT}")
+        raise FailedPrecondition(DATASET_TOO_LARGE, f"{too_many(num_images)}: {HINT}")

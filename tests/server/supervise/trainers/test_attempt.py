@@ -1,4 +1,4 @@
-"""One trainer's life, told by how it ended."""
+"""A trainer starts, is watched and stopped, and its ending says what happened."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from manyview_server.store.event_payloads import Alert, Log, SnapshotAdopted
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
-from manyview_server.supervise.trainers import dataset_growth, snapshot_limit
+from manyview_server.supervise.trainers import dataset_following, snapshot_limit
 from support.service.supervised import QUICK, create, reach
 
 
@@ -24,7 +24,7 @@ async def add_images(store: Store, *numbers: int) -> None:
 
 
 async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_before_it(store, supervise, monkeypatch):
-    monkeypatch.setattr(dataset_growth, "POLL_S", 0.02)
+    monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=3)
     await create(store, "other")
     await supervise({"steps": 2, "tells": True})
@@ -38,7 +38,7 @@ async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_befor
 
 
 async def test_a_job_that_follows_hears_of_each_image_once_over_all_attempts(store, supervise, monkeypatch):
-    monkeypatch.setattr(dataset_growth, "POLL_S", 0.02)
+    monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
     slow = {"steps": 60, "step_s": 0.02, "tells": True, "checkpoint_every": 20}
     supervisor = await supervise([slow | {"die_at": 30}, slow], patience=replace(QUICK, step_s=5))
@@ -74,7 +74,7 @@ async def logged(store: Store, name: str) -> list[str]:
 
 
 async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_says_so(store, supervise, monkeypatch):
-    monkeypatch.setattr(dataset_growth, "POLL_S", 0.02)
+    monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 3)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
     slow = {"steps": 80, "step_s": 0.02, "tells": True, "checkpoint_every": 20}

@@ -1,4 +1,4 @@
-"""A step that takes too long is noticed, and only such a one."""
+"""A step that takes too long is noticed, and no other step is."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ class Clock:
 def test_a_step_beyond_the_patience_is_a_stall():
     clock = Clock()
     watch = StepWatch(10.0, clock)
-    watch.see("training", 1)
+    watch.heartbeat("training", 1)
     clock.now = 10.0
-    watch.see("training", 1)
+    watch.heartbeat("training", 1)
     clock.now = 10.1
     with pytest.raises(Stalled, match="step 2 did not end within 10 seconds"):
-        watch.see("training", 1)
+        watch.heartbeat("training", 1)
 
 
 def test_long_steps_are_given_twenty_times_the_longest():
     clock = Clock()
     watch = StepWatch(10.0, clock)
     for step in range(3):
-        watch.see("training", step)
+        watch.heartbeat("training", step)
         clock.now += 8.0
-    watch.see("training", 3)
+    watch.heartbeat("training", 3)
     clock.now += 160.0
-    watch.see("training", 3)
+    watch.heartbeat("training", 3)
     clock.now += 1.0
     with pytest.raises(Stalled):
-        watch.see("training", 3)
+        watch.heartbeat("training", 3)
 
 
 def test_several_steps_between_heartbeats_share_their_time():
     clock = Clock()
     watch = StepWatch(1.0, clock)
-    watch.see("training", 0)
+    watch.heartbeat("training", 0)
     clock.now = 2.0
-    watch.see("training", 20)  # 0.1 s each
+    watch.heartbeat("training", 20)  # 0.1 s each
     clock.now = 4.1
     with pytest.raises(Stalled):
-        watch.see("training", 20)
+        watch.heartbeat("training", 20)
 
 
 def test_other_stages_may_take_as_long_as_they_do_while_there_is_progress():
     clock = Clock()
     watch = StepWatch(1.0, clock)
     for done in range(5):
-        watch.see("decoding", 0, done)
+        watch.heartbeat("decoding", 0, done)
         clock.now += 0.9
-    watch.see("evaluating", 0, 4)
+    watch.heartbeat("evaluating", 0, 4)
     clock.now += 1.1
     with pytest.raises(Stalled, match="evaluating made no progress within 1 seconds"):
-        watch.see("evaluating", 0, 4)
+        watch.heartbeat("evaluating", 0, 4)
 
 
 def test_choices_are_merged_into_nested_settings_which_stay_as_they_are():
@@ -72,10 +72,10 @@ def test_choices_are_merged_into_nested_settings_which_stay_as_they_are():
 def test_time_in_which_the_server_was_busy_with_earlier_messages_is_not_counted():
     clock = Clock()
     watch = StepWatch(10.0, clock)
-    watch.see("training", 1)
+    watch.heartbeat("training", 1)
     with watch.busy():  # a disk that takes nothing, say
         clock.now += 1000.0
-    watch.see("training", 1)
+    watch.heartbeat("training", 1)
     clock.now += 10.1
     with pytest.raises(Stalled):
-        watch.see("training", 1)
+        watch.heartbeat("training", 1)
