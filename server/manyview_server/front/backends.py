@@ -1,4 +1,4 @@
-"""What the services ask of those who run the workers, so that a service can be tried without any."""
+"""The protocols of the supervisors that the services call, so that a service can be tested without workers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from manyview_server.supervise.embedders.tables import OpenTable
 
 
 class Trainers(Protocol):
-    """Runs the jobs that the store holds."""
+    """Runs the jobs of the store."""
 
     def wake(self) -> None:
-        """A job was queued or is to be cancelled: look at the store now."""
+        """Look at the store now, because a job was created or changed."""
 
 
 class Embedder(Protocol):
-    """Turns images into rows."""
+    """Embeds images."""
 
     async def embed(self, recipe: EmbedRecipe, images: Sequence[bytes], *, time_left_s: float) -> EmbedDone:
         """Embed encoded images; `time_left_s` 0 means no limit. Cancelling it drops what is queued. Raises
@@ -31,10 +31,10 @@ class Embedder(Protocol):
 
 
 class Tables(Protocol):
-    """Makes and keeps embeddings of data sets."""
+    """Makes and keeps the embeddings of data sets."""
 
     def open(self, spec: TableSpec, snapshot: Snapshot, first_row: int = 0) -> AbstractAsyncContextManager[OpenTable]:
-        """The table of these images; see `supervise.tables`."""
+        """Open the table of these images; see `supervise.embedders.tables`."""
 
 
 class Selector(Protocol):
@@ -43,14 +43,17 @@ class Selector(Protocol):
     def source(
         self, directory: str, num_rows: int, num_features: int, *, unit: bool, num_neighbors: int = 0
     ) -> RowSource:
-        """The rows of a table, as requests name them; so many neighbors of each are found. Raises ServiceError."""
+        """Return the rows of a table in the form in which requests name them. `num_neighbors` of each will be found.
+
+        Raises ServiceError.
+        """
 
     async def ask(self, request: Message) -> Message:
-        """The answer to a request of `messages`. Cancelling it ends the work. Raises ServiceError."""
+        """Return the answer to a request of `messages.selection`. Cancelling it ends the work. Raises ServiceError."""
 
 
 class Previewer(Protocol):
     """Makes views of a few images."""
 
     async def preview(self, make: Callable[[], Awaitable[PreviewImages]], time_left_s: float) -> PreviewDone:
-        """The views of each image of a request, which is made when its turn has come. Raises ServiceError."""
+        """Return the views of the images of a request, which is made when its turn has come. Raises ServiceError."""

@@ -35,7 +35,7 @@ from manyview_server.front.embeddings.neighbors import NeighborFinder
 from manyview_server.front.embeddings.queries import QueryReader
 from manyview_server.front.embeddings.selection import SampleSelector
 from manyview_server.front.embeddings.service import EmbedService
-from manyview_server.front.embeddings.table_requests import StoredEmbeddings
+from manyview_server.front.embeddings.table_requests import TableRequests
 from manyview_server.front.jobs.metrics import MetricsService
 from manyview_server.front.jobs.previews import Previews
 from manyview_server.front.jobs.service import TrainJobService
@@ -124,7 +124,7 @@ class Server:
         embedder = ImageEmbedder(backend.embedder, limits.image)
         plugins = {name: metadata.version(name) for name in packages_with_plugins()}
         versions = {**plugins, **backend.catalogue.versions, "manyview": version}
-        stored = StoredEmbeddings(backend.store, models, embedder, backend.tables, backend.selector, versions)
+        stored = TableRequests(backend.store, models, embedder, backend.tables, backend.selector, versions)
         queries = QueryReader(backend.store, embedder, limits)
         return EmbedService(
             models,

@@ -1,4 +1,4 @@
-"""What crosses the process boundary between the front and its workers: frozen dataclasses, nothing else.
+"""The messages between the front and its workers. They are frozen dataclasses, and hold nothing but data.
 
 Fields hold JSON values, and `blobs` holds bytes that travel beside them untouched. Times are seconds unless the name
 says otherwise. `link` carries the messages. This package imports nothing else of ours.

@@ -35,7 +35,7 @@ class EmbedRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartEmbedding(Message):
-    """Serve on this device, with so many threads: the first message."""
+    """Serve on this device, with so many threads. It is the first message."""
 
     device: str
     num_threads: int
@@ -62,14 +62,14 @@ class EmbedImages(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelEmbed(Message):
-    """Nobody waits for this request any more: drop it if it is still queued."""
+    """Drop this request if it is still queued, because nobody waits for it any more."""
 
     request_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetThreads(Message):
-    """Use so many threads from now on: another process wants the cores, or has gone."""
+    """Use so many threads from now on, because another process needs the cores, or has ended."""
 
     num_threads: int
 
@@ -79,7 +79,7 @@ class SetThreads(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFailed:
-    """Why one row is NaN."""
+    """The reason for which one row is NaN."""
 
     row: int
     reason: str
@@ -88,7 +88,7 @@ class RowFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedDone(Message):
-    """`blobs[0]` holds the (N, D) array, little-endian, in the data type asked for."""
+    """The answer: `blobs[0]` holds the (N, D) array, little-endian, in the data type of the recipe."""
 
     request_id: int
     shape: tuple[int, int]
@@ -101,7 +101,7 @@ class EmbedDone(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedFailed(Message):
-    """The whole request failed. `code` is a canonical status name, such as "DATA_LOSS" or "RESOURCE_EXHAUSTED"."""
+    """The whole request failed. `code` is a canonical status name, such as DATA_LOSS or RESOURCE_EXHAUSTED."""
 
     request_id: int
     code: str

@@ -11,15 +11,17 @@ from manyview_server.messages.message import Json, Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewImages(Message):
-    """Make the views of `blobs`, one encoded image each, as a job with these settings does in this epoch. An empty blob
-    is an image that was refused already."""
+    """Make the views of `blobs`, one encoded image each, as a job with these settings makes them in this epoch.
+
+    An empty blob is an image that was refused already.
+    """
 
     settings: dict[str, Json]
     epoch: int
-    # Of the reply's images together, before compression.
     max_pixel_bytes: int
-    # Which of the images took a decoder too long: not to be decoded.
+    """The most bytes of all images of the answer together, before compression."""
     too_slow: tuple[int, ...] = ()
+    """The positions of images that took a decoder too long. They are not decoded again."""
 
 
 # ---- previewer to front ----
@@ -27,7 +29,7 @@ class PreviewImages(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewedView:
-    """One view of one image. `parameters` is what `learn.views.replay.told` says."""
+    """One view of one image, and its parameters as `learn.views.replay` describes them."""
 
     pipeline: int
     size: int
@@ -36,7 +38,7 @@ class PreviewedView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewedImage:
-    """An image and its views; or the reason why there are none."""
+    """An image and its views, or the reason for which it has none."""
 
     reason: str = ""
     message: str = ""
@@ -48,7 +50,7 @@ class PreviewedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewDone(Message):
-    """`blobs`: of each image that could be read a PNG of itself, and one of each of its views."""
+    """The answer. `blobs`: for each image that could be read, a PNG of it and one of each of its views."""
 
     decode_size: int
     images: tuple[PreviewedImage, ...]
@@ -56,7 +58,7 @@ class PreviewDone(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewFailed(Message):
-    """No views at all. `code` is a canonical status name."""
+    """The whole request failed. `code` is a canonical status name."""
 
     code: str
     reason: str

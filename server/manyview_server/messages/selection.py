@@ -1,4 +1,4 @@
-"""Messages between the front and a selector, which answers each request with one message."""
+"""Messages between the front and a selector. A selector answers each request with one message."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from manyview_server.messages.message import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSource:
-    """The embeddings to work on, and with what.
-
-    `directory` is that of a `store.embeddings.EmbeddingTable`, of which the first rows are read; rows that are not
-    finite are left out. `unit`: they are scaled to length 1. Without a directory there are no rows, only their number.
-    """
+    """The first rows of a table of embeddings, and the device and threads to work with. Rows that are not finite are
+    left out."""
 
     directory: str
+    """The directory of a `store.embeddings.tables.EmbeddingTable`. If it is empty, only the number of rows counts."""
     num_rows: int
     num_features: int
     unit: bool
+    """True if the rows must be scaled to length 1."""
     device: str
     num_threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectRows(Message):
-    """Select rows by a strategy of `learn.selection`; those that are no parameters of it are 0.
+    """Select rows by a strategy of `learn.selection`. Fields that the strategy does not use are 0.
 
-    `count` 0 with "minimum_distance" is no bound. `balance`: "" or how many of each class are to be selected, "equal",
-    "proportional" or "given". `blobs`: int64 rows that are chosen already; int64 rows that cannot be; the queries as
-    int64 rows, or as float32 (Q, D); int64 class of each row, -1 for none; int64 number for each class, where given.
+    `blobs`: int64 rows that are chosen already; int64 rows that are excluded; the queries as int64 rows; or the queries
+    as float32 (Q, D); the int64 class of each row, -1 for none; the int64 number of each class, if the balance is
+    "given".
     """
 
     source: RowSource
     strategy: str
     count: int
+    """The number of rows; 0 means any number, with "minimum_distance"."""
     seed: int
     distance: float
     num_neighbors: int
     balance: str
+    """"" for none, or the rule for the number of rows of each class: "equal", "proportional" or "given"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindNearest(Message):
-    """The `num_neighbors` nearest rows of each query. `blobs`: the queries as int64 rows, or as float32 (Q, D)."""
+    """Find the `num_neighbors` nearest rows of each query. `blobs`: the queries as int64 rows, or as float32 (Q, D)."""
 
     source: RowSource
     num_neighbors: int
@@ -53,7 +54,7 @@ class FindNearest(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupDuplicates(Message):
-    """Groups of rows that are connected through pairs at most `max_distance` apart."""
+    """Find the groups of rows that are connected through pairs at most `max_distance` apart."""
 
     source: RowSource
     max_distance: float
@@ -61,7 +62,7 @@ class GroupDuplicates(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitPca(Message):
-    """Principal components of the rows: so many, or, where that is 0, those that keep a share of the variance."""
+    """Fit principal components: `num_components`, or, if that is 0, those that keep a fraction of the variance."""
 
     source: RowSource
     num_components: int
@@ -74,32 +75,33 @@ class FitPca(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsSelected(Message):
-    """`blobs`: int64 (k,) rows in the order of their selection, and float32 (k,) scores, NaN for none."""
+    """The answer to SelectRows. `blobs`: int64 (k,) rows in the order of their selection, and float32 (k,) scores. A
+    score is NaN if the strategy has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearestFound(Message):
-    """`blobs`: int64 (Q, K) rows, the nearest first, and float32 (Q, K) distances."""
+    """The answer to FindNearest. `blobs`: int64 (Q, K) rows, the nearest first, and float32 (Q, K) distances."""
 
     num_neighbors: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicatesGrouped(Message):
-    """`blobs`: int64 (M,) rows of all groups of two and more, group by group; int64 (M,) the first row of the group;
-    float32 (M,) distance to that."""
+    """The answer to GroupDuplicates. `blobs`: int64 (M,) rows of all groups of two and more, group by group; int64 (M,)
+    the first row of the group; float32 (M,) the distance to that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PcaFitted(Message):
-    """`blobs`: float32 mean (D,) and matrix (d, D): a row x becomes matrix (x - mean)."""
+    """The answer to FitPca. `blobs`: float32 mean (D,) and matrix (d, D): a row x becomes matrix (x - mean)."""
 
     variance_kept: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionFailed(Message):
-    """It cannot be done. `code` is a canonical status name."""
+    """The request failed. `code` is a canonical status name."""
 
     code: str
     reason: str
@@ -108,6 +110,6 @@ class SelectionFailed(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDamaged(Message):
-    """A segment of the table is not what it was: ask again when it is."""
+    """A segment of the table is damaged. Repair it, and ask again."""
 
     segment: int

@@ -314,7 +314,7 @@ class Embedder:
                     self.num_threads = num_threads
                 case CancelEmbed(request_id=request_id):
                     self.cancelled += 1
-                    gone = {"code": "CANCELLED", "reason": "CANCELLED", "message": "its caller has gone"}
+                    gone = {"code": "CANCELLED", "reason": "CANCELLED", "message": "the caller has gone"}
                     self.link.send(EmbedFailed(request_id=request_id, **gone))
                 case EmbedImages() as request:
                     threading.Thread(target=self.embed, args=(request,), daemon=True).start()

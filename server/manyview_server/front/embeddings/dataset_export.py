@@ -19,9 +19,9 @@ from manyview_server.front.embeddings import pca_projection
 from manyview_server.front.embeddings.export_cursor import ExportCursor, request_scope
 from manyview_server.front.embeddings.pca_projection import PcaProjection, PcaRequest, read_pca
 from manyview_server.front.embeddings.table_requests import (
-    Source,
-    SourceNames,
-    StoredEmbeddings,
+    TableNames,
+    TableRequests,
+    TableSource,
     embedding_progress,
     read_names,
 )
@@ -44,7 +44,7 @@ IMAGE_BYTES = 2560
 class DatasetExporter:
     """Answers EmbedDataset."""
 
-    def __init__(self, stored: StoredEmbeddings, limits: Limits, draining: Draining) -> None:
+    def __init__(self, stored: TableRequests, limits: Limits, draining: Draining) -> None:
         self._stored = stored
         self._page_bytes = min(PAGE_BYTES, limits.max_message_bytes // 4)
         self._draining = draining
@@ -80,7 +80,7 @@ class DatasetExporter:
                     await stream.send(pb.EmbedDatasetResponse(page=message))
         await stream.send(pb.EmbedDatasetResponse(end=pb.EmbedDatasetEnd(num_images=cursor.version)))
 
-    async def _source(self, asked: SourceNames, cursor: ExportCursor | None) -> Source:
+    async def _source(self, asked: TableNames, cursor: ExportCursor | None) -> TableSource:
         """Return the source that the request names, or the source of the stream that is resumed."""
         if cursor is None:
             return await self._stored.source(asked)
@@ -104,7 +104,7 @@ class DatasetExporter:
         return source
 
     async def _projection(
-        self, pca: PcaRequest, source: Source, table: OpenTable, stream: ExportStream
+        self, pca: PcaRequest, source: TableSource, table: OpenTable, stream: ExportStream
     ) -> PcaProjection:
         projection = await pca_projection.fit(pca, self._stored, source, table, stream)
         fit = pb.PcaFit(num_components=len(projection.matrix), variance_kept=projection.variance_kept)
@@ -118,7 +118,7 @@ class DatasetExporter:
         return [_part(segment, at, at + size) for at in range(start, len(segment.rows), size)]
 
     async def _message(
-        self, source: Source, page: Segment, rows: types_pb2.Tensor, errors: Sequence[RowError]
+        self, source: TableSource, page: Segment, rows: types_pb2.Tensor, errors: Sequence[RowError]
     ) -> pb.EmbeddingsPage:
         places = range(page.first, page.first + len(page.rows))
         images = await self._stored.store.datasets.images_at(source.snapshot.dataset.uid, places)
@@ -130,7 +130,7 @@ class DatasetExporter:
         )
 
 
-def _first_cursor(source: Source) -> ExportCursor:
+def _first_cursor(source: TableSource) -> ExportCursor:
     return ExportCursor(
         dataset_uid=source.snapshot.dataset.uid,
         checkpoint=source.spec.model.name,

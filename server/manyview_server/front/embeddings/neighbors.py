@@ -16,8 +16,8 @@ from manyview_server.errors import FailedPrecondition
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.embeddings.queries import Queries, QueryReader
 from manyview_server.front.embeddings.table_requests import (
-    Source,
-    StoredEmbeddings,
+    TableRequests,
+    TableSource,
     computing_progress,
     embedding_progress,
     read_names,
@@ -44,7 +44,7 @@ DuplicatesStream = ResponseStream[pb.FindDuplicatesResponse]
 class NeighborFinder:
     """Answers FindNeighbors and FindDuplicates."""
 
-    def __init__(self, stored: StoredEmbeddings, queries: QueryReader, draining: Draining) -> None:
+    def __init__(self, stored: TableRequests, queries: QueryReader, draining: Draining) -> None:
         self._stored = stored
         self._queries = queries
         self._draining = draining
@@ -75,7 +75,7 @@ class NeighborFinder:
             violations.add("num_neighbors", text)
         violations.raise_if_any()
         source = await self._stored.source(asked)
-        rows = self._stored.rows_of(source, unit=unit)
+        rows = self._stored.row_source(source, unit=unit)
         own = await self._queries.positions(source.snapshot, refs, "stored") if refs else None
         await stream.send(pb.FindNeighborsResponse(opened=source.opened))
         queries = (
@@ -96,7 +96,7 @@ class NeighborFinder:
         await stream.send(pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=queries.num_queries)))
 
     async def _send_neighbors(
-        self, source: Source, queries: Queries, found: Message | None, stream: NeighborsStream
+        self, source: TableSource, queries: Queries, found: Message | None, stream: NeighborsStream
     ) -> None:
         """Send one message for each query, in the order of the queries."""
         places = {query: place for place, query in enumerate(queries.answered)}
@@ -118,7 +118,7 @@ class NeighborFinder:
             violations.add("max_distance", f"{request.max_distance} must be finite and at least 0")
         violations.raise_if_any()
         source = await self._stored.source(asked)
-        rows = self._stored.rows_of(source, unit=unit)
+        rows = self._stored.row_source(source, unit=unit)
         await stream.send(pb.FindDuplicatesResponse(opened=source.opened))
         async with self._stored.tables.open(source.spec, source.snapshot) as table:
             await stream.wait(table.complete(), partial(embedding_progress, table))
@@ -135,7 +135,7 @@ class NeighborFinder:
         end = pb.FindDuplicatesEnd(num_groups=len(starts), num_images=len(members))
         await stream.send(pb.FindDuplicatesResponse(end=end))
 
-    async def _near(self, source: Source, rows: list[int], distances: list[float]) -> list[pb.Neighbor]:
+    async def _near(self, source: TableSource, rows: list[int], distances: list[float]) -> list[pb.Neighbor]:
         images = await self._stored.store.datasets.images_at(source.snapshot.dataset.uid, rows)
         return [
             pb.Neighbor(image=dataset_messages.stored_image(image), distance=distance)

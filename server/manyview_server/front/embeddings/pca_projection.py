@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.front.embeddings.table_requests import (
-    Source,
-    StoredEmbeddings,
+    TableRequests,
+    TableSource,
     computing_progress,
     embedding_progress,
 )
@@ -82,7 +82,7 @@ def read_pca(request: pb.EmbedDatasetRequest, violations: ViolationCollector) ->
 
 
 async def fit(
-    pca: PcaRequest, stored: StoredEmbeddings, source: Source, table: OpenTable, stream: ResponseStream[Any]
+    pca: PcaRequest, stored: TableRequests, source: TableSource, table: OpenTable, stream: ResponseStream[Any]
 ) -> PcaProjection:
     """Return the projection for the embeddings of `source`. It is fitted once for each version, and kept beside the
     table.
@@ -95,7 +95,7 @@ async def fit(
     if (kept := await asyncio.to_thread(_read, path)) is not None:
         return kept
     await _check_size(pca, source, table)
-    rows = replace(stored.rows_of(source, unit=False), directory=str(table.directory))
+    rows = replace(stored.row_source(source, unit=False), directory=str(table.directory))
     request = FitPca(
         source=rows,
         num_components=pca.num_components,
@@ -107,7 +107,7 @@ async def fit(
     return await asyncio.to_thread(_keep, path, answer)
 
 
-async def _check_size(pca: PcaRequest, source: Source, table: OpenTable) -> None:
+async def _check_size(pca: PcaRequest, source: TableSource, table: OpenTable) -> None:
     readable = source.snapshot.version - len(await table.unreadable())
     most = min(source.spec.num_features, readable - 1)
     if most < 1:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from manyview.v1 import dataset_service_pb2, types_pb2
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
-from manyview_server.front.embeddings.table_requests import Source
+from manyview_server.front.embeddings.table_requests import TableSource
 from manyview_server.front.limits import Limits
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import invalid, shown
@@ -98,7 +98,7 @@ class QueryReader:
         found = await self._store.datasets.find_images(snapshot.dataset.dataset_id, refs)
         return await asyncio.to_thread(_positions, found, snapshot.version, field)
 
-    async def from_rows(self, source: Source, rows: Numbers, unreadable: Numbers) -> Queries:
+    async def from_rows(self, source: TableSource, rows: Numbers, unreadable: Numbers) -> Queries:
         """Return the queries for images of the data set, which are given by their positions."""
         missing = await asyncio.to_thread(lambda: np.flatnonzero(np.isin(rows, unreadable)).tolist())
         uid = source.snapshot.dataset.uid
@@ -112,7 +112,7 @@ class QueryReader:
         vectors = np.empty((0, source.spec.num_features), np.float32)
         return Queries(num_queries=len(rows), rows=np.delete(rows, missing), vectors=vectors, errors=errors)
 
-    async def from_images(self, source: Source, images: Sequence[types_pb2.Image]) -> Queries:
+    async def from_images(self, source: TableSource, images: Sequence[types_pb2.Image]) -> Queries:
         """Embed the images that a request sends with the model of the source, and return them as queries."""
         batch = await self._embedder.embed(EmbedRecipe(model=source.spec.model), images)
         vectors = np.frombuffer(batch.done.blobs[0], "<f4").reshape(batch.done.shape)

@@ -16,8 +16,8 @@ from manyview_server.front.convert import dataset_messages
 from manyview_server.front.embeddings.queries import QueryReader
 from manyview_server.front.embeddings.selection_request import SelectionRequest, read_selection
 from manyview_server.front.embeddings.table_requests import (
-    Source,
-    StoredEmbeddings,
+    TableRequests,
+    TableSource,
     computing_progress,
     embedding_progress,
 )
@@ -39,7 +39,7 @@ SelectionStream = ResponseStream[pb.SelectSamplesResponse]
 class SampleSelector:
     """Answers SelectSamples."""
 
-    def __init__(self, stored: StoredEmbeddings, queries: QueryReader, draining: Draining) -> None:
+    def __init__(self, stored: TableRequests, queries: QueryReader, draining: Draining) -> None:
         self._stored = stored
         self._queries = queries
         self._draining = draining
@@ -57,7 +57,7 @@ class SampleSelector:
         opened = source.opened if source else pb.EmbeddingsOpened(version=snapshot.version)
         if source is None:
             unreadable = await self._stored.store.datasets.unreadable_positions(snapshot.dataset.uid, snapshot.version)
-            rows = self._stored.numbers_of(snapshot.version)
+            rows = self._stored.row_count_source(snapshot.version)
             message = await asyncio.to_thread(_message, asked, snapshot, rows, chosen, unreadable)
             await stream.send(pb.SelectSamplesResponse(opened=opened))
             found = await stream.wait(self._stored.ask(message), computing_progress)
@@ -70,12 +70,12 @@ class SampleSelector:
         self,
         request: pb.SelectSamplesRequest,
         asked: SelectionRequest,
-        source: Source,
+        source: TableSource,
         chosen: Numbers,
         stream: SelectionStream,
     ) -> Message:
         snapshot = source.snapshot
-        rows = self._stored.rows_of(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
+        rows = self._stored.row_source(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
         # Refuse a bad request before anything is embedded, as far as its faults do not depend on embeddings.
         none = np.empty(0, np.int64)
         await asyncio.to_thread(_message, asked, snapshot, rows, chosen, none)

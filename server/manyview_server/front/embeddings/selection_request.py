@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.front.embeddings.queries import QueryReader, read_refs
-from manyview_server.front.embeddings.table_requests import SourceNames, read_names, read_unit, read_version
+from manyview_server.front.embeddings.table_requests import TableNames, read_names, read_unit, read_version
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.store.records import ImageRef
@@ -36,7 +36,7 @@ class SelectionRequest:
 
     dataset_id: str
     version: int
-    names: SourceNames | None
+    names: TableNames | None
     """None if the strategy uses no embeddings."""
     unit: bool
     strategy: Strategy

@@ -165,7 +165,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
 
     async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> EmbedRecipe:
         output, data_type = embedding_messages.output(options.output), embedding_messages.data_type(options.data_type)
-        resolved = await self._models.resolve_kept(names.model_name(model, field))
+        resolved = await self._models.resolve_and_pin(names.model_name(model, field))
         return EmbedRecipe(model=resolved.key(output), l2_normalize=options.l2_normalize, data_type=data_type)
 
     async def _embed(self, recipe: EmbedRecipe, images: Sequence[types_pb2.Image], time_left_s: float) -> Embedded:

@@ -1,4 +1,4 @@
-"""What the calls on a data set's embeddings share: which images, which model, and who works on them."""
+"""The table of embeddings that a call is about: read its names, find it, and have it worked on."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
 
 METRICS = {pb.METRIC_UNSPECIFIED: True, pb.METRIC_COSINE: True, pb.METRIC_EUCLIDEAN: False}
-"""Whether rows are scaled to length 1."""
+"""True for the metrics for which rows are scaled to length 1."""
 
 
-class SourceRequest(Protocol):
-    """The fields in which requests say what they are about."""
+class TableFields(Protocol):
+    """The fields of a request that name a table."""
 
     dataset: str
     model: str
@@ -40,8 +40,8 @@ class SourceRequest(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceNames:
-    """Those fields, read."""
+class TableNames:
+    """The names of the images and of the model."""
 
     dataset_id: str
     model: ModelName
@@ -50,8 +50,8 @@ class SourceNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Images, and the model whose embeddings of them are asked for."""
+class TableSource:
+    """The images of a table, and their embeddings."""
 
     snapshot: Snapshot
     spec: TableSpec
@@ -63,10 +63,10 @@ class Source:
 
 
 def read_names(
-    request: SourceRequest, output: Any, violations: ViolationCollector, *, output_field: str = "output"
-) -> SourceNames:
-    """The data set's, the model's and the version's fields; what is wrong with them goes to `violations`."""
-    return SourceNames(
+    request: TableFields, output: Any, violations: ViolationCollector, *, output_field: str = "output"
+) -> TableNames:
+    """Read the fields that name a table. What is wrong with them is added to `violations`."""
+    return TableNames(
         dataset_id=violations.read(lambda: names.dataset_id(request.dataset, "dataset"), ""),
         model=violations.read(lambda: names.model_name(request.model, "model"), ModelName()),
         output=violations.read(lambda: embedding_messages.output(output, output_field), ""),
@@ -75,21 +75,23 @@ def read_names(
 
 
 def read_version(version: int, violations: ViolationCollector) -> int:
-    """A version, or 0 for the newest."""
+    """Return a version, which is 0 for the newest one."""
     if version < 0:
-        violations.add("version", f"{version}: the first so many images, or 0 for all that the data set holds now")
+        violations.add(
+            "version", f"must be the number of images to use from the first one on, or 0 for all (got {version})"
+        )
     return version
 
 
 def read_unit(metric: pb.Metric, violations: ViolationCollector) -> bool:
-    """Whether rows are scaled to length 1."""
+    """Does the metric need rows that are scaled to length 1?"""
     if metric not in METRICS:
         violations.add("metric", f"{metric} is not a value of this enum")
     return METRICS.get(metric, True)
 
 
-class StoredEmbeddings:
-    """Looks sources up, and has their tables worked on."""
+class TableRequests:
+    """Finds tables, and has selectors work on them."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class StoredEmbeddings:
         selector: Selector,
         versions: Mapping[str, str],
     ) -> None:
-        """`versions`: of everything that decides what an embedding is."""
+        """`versions` are those of everything that decides what an embedding is."""
         self.store = store
         self.tables = tables
         self._snapshots = SnapshotCache(store.datasets)
@@ -110,7 +112,13 @@ class StoredEmbeddings:
         self._identity = tuple(f"{name} {version}" for name, version in sorted(versions.items()))
 
     async def snapshot(self, dataset_id: str, version: int) -> Snapshot:
-        """The first `version` images, or all. Raises NotFound, InvalidArgument and FailedPrecondition DATASET_EMPTY."""
+        """Return the first `version` images, or all if it is 0.
+
+        Raises:
+            NotFound: DATASET_NOT_FOUND.
+            InvalidArgument: the data set holds fewer images.
+            FailedPrecondition: DATASET_EMPTY.
+        """
         dataset = await self.store.datasets.get(dataset_id)
         if version > dataset.num_images:
             raise names.invalid("version", f"{version}: the data set holds {dataset.num_images} images")
@@ -118,30 +126,31 @@ class StoredEmbeddings:
             raise FailedPrecondition("DATASET_EMPTY", f"the data set {dataset_id!r} holds no images yet")
         return await self._snapshots.get(dataset, version or dataset.num_images)
 
-    async def source(self, asked: SourceNames) -> Source:
-        """Everything that a call is about; the checkpoint that it names is kept from now on."""
+    async def source(self, asked: TableNames) -> TableSource:
+        """Find a table by its names. The checkpoint of its model is pinned, so it is kept from now on."""
         snapshot = await self.snapshot(asked.dataset_id, asked.version)
-        model = await self._models.resolve_kept(asked.model)
+        model = await self._models.resolve_and_pin(asked.model)
         key = model.key(asked.output)
         num_features = model.num_features(asked.output) or await self._embedder.num_features(key)
         spec = await asyncio.to_thread(_spec, key, num_features, self._identity)
-        return Source(snapshot=snapshot, spec=spec)
+        return TableSource(snapshot=snapshot, spec=spec)
 
-    def rows_of(self, source: Source, *, unit: bool, num_neighbors: int = 0) -> RowSource:
-        """The source's rows as the selector is told of them, which finds so many neighbors of each; the table's
-        directory is not known yet.
+    def row_source(self, source: TableSource, *, unit: bool, num_neighbors: int = 0) -> RowSource:
+        """Return the rows of a table in the form in which the selector gets them, without their directory, which is not
+        known yet. `num_neighbors` of each will be found.
 
-        Raises ResourceExhausted where they are too many for it.
+        Raises:
+            ResourceExhausted: SELECTION_TOO_LARGE.
         """
         spec, num_rows = source.spec, source.snapshot.version
         return self._selector.source("", num_rows, spec.num_features, unit=unit, num_neighbors=num_neighbors)
 
-    def numbers_of(self, num_rows: int) -> RowSource:
-        """No rows, but their number."""
+    def row_count_source(self, num_rows: int) -> RowSource:
+        """Return a number of rows without embeddings, in the form in which the selector gets them."""
         return self._selector.source("", num_rows, 0, unit=False)
 
     async def ask(self, request: Message, table: OpenTable | None = None) -> Message:
-        """The selector's answer; segments that it finds damaged are made again."""
+        """Return the answer of a selector. Segments that it finds damaged are made again."""
         while True:
             answer = await self._selector.ask(request)
             if not isinstance(answer, TableDamaged) or table is None:
@@ -150,13 +159,13 @@ class StoredEmbeddings:
 
 
 def embedding_progress(table: OpenTable) -> pb.EmbeddingsProgress:
-    """How much of a table there is."""
+    """Return the progress while a table is made."""
     stage = pb.EmbeddingsProgress.STAGE_EMBEDDING
     return pb.EmbeddingsProgress(stage=stage, done=table.num_done, total=table.num_rows)
 
 
 def computing_progress() -> pb.EmbeddingsProgress:
-    """The table is there, and is worked on."""
+    """Return the progress while a selector works on a table."""
     return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_COMPUTING)
 
 

@@ -1,4 +1,4 @@
-"""ModelService, and the meaning of a model's name.
+"""ModelService, and the models that names stand for.
 
 - `service`: the calls. `resolution`: the checkpoint or the plain backbone that a name stands for.
 """

@@ -1,4 +1,4 @@
-"""What a model's name means: a checkpoint of a job, or a plain backbone, and where the weights are."""
+"""Find the model that a name stands for: a checkpoint of a job, or a plain backbone, and the file of its weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue
 
 Messages = list[pb.Model]
 
-# What the worker resizes to for a backbone that no job trained.
 PLAIN_IMAGE_SIZE = 224
+"""The worker resizes images to this size for a backbone that no job trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel:
-    """A model and where it lies: a checkpoint's directory, or a plain backbone with or without a file."""
+    """A model and its files: a checkpoint, or a plain backbone with or without a file of weights."""
 
     message: pb.Model
     checkpoint: Checkpoint | None = None
@@ -58,29 +58,32 @@ class ResolvedModel:
 
 
 class Models:
-    """Looks models up."""
+    """Finds models by their names."""
 
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
         self._catalogue = catalogue
 
     async def resolve(self, name: ModelName) -> ResolvedModel:
-        """The model of this name. Raises NotFound TRAIN_JOB_NOT_FOUND or MODEL_NOT_FOUND."""
+        """Return the model of this name. Raises NotFound TRAIN_JOB_NOT_FOUND or MODEL_NOT_FOUND."""
         if name.backbone:
             return await self._resolve_backbone(name.backbone)
         await self._store.jobs.get(name.train_job_id)
         checkpoint = await self._store.jobs.checkpoint(name.train_job_id, name.step)
         return ResolvedModel(message=embedding_messages.checkpoint_model(checkpoint), checkpoint=checkpoint)
 
-    async def resolve_kept(self, name: ModelName) -> ResolvedModel:
-        """As `resolve`, for an answer that names the model: its checkpoint is kept from now on."""
+    async def resolve_and_pin(self, name: ModelName) -> ResolvedModel:
+        """Return the model of this name, for an answer that names it. Its checkpoint is pinned: it is kept from now on.
+
+        Raises the errors of `resolve`.
+        """
         model = await self.resolve(name)
         if model.checkpoint is not None and not model.checkpoint.pinned:
             await self._store.jobs.pin_checkpoint(model.checkpoint.train_job_id, model.checkpoint.step)
         return model
 
     async def list(self, train_job_id: str) -> Messages:
-        """All checkpoints, newest first, then the plain backbones; or the checkpoints of one job."""
+        """Return all checkpoints, newest first, and then the plain backbones; or only the checkpoints of one job."""
         checkpoints = await self._store.jobs.checkpoints(train_job_id or None)
         return await asyncio.to_thread(self._messages, checkpoints, plain=not train_job_id)
 
@@ -91,7 +94,7 @@ class Models:
 
     async def _resolve_backbone(self, name: str) -> ResolvedModel:
         info = next((info for info in self._catalogue.backbones if info.name == name), None)
-        if info is None and "/" in name:  # of a library: whether there is one of that name the embedder knows
+        if info is None and "/" in name:  # of a library: only the embedder knows which names exist
             info = Backbone(name=name, feature_dim=0, num_parameters=0)
         if info is None:
             known = ", ".join(info.name for info in self._catalogue.backbones)

@@ -1,4 +1,4 @@
-"""ModelService: what can embed, its weights, and the server itself."""
+"""ModelService: list models, export their weights, and describe the server."""
 # ruff: noqa: N802 (the contract names the methods)
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODEL_KEY = re.compile(r"[0-9]{1,19},[A-Za-z0-9_./-]{1,200}")
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Models, their export, and what this server is."""
+    """The calls of ModelService."""
 
     def __init__(self, models: Models, catalogue: Catalogue, limits: Limits, version: str, start_time: float) -> None:
         self._models = models
@@ -45,24 +45,24 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._page_bytes = page_bytes(limits.max_message_bytes)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """A page of models. A page follows the name that the one before ended with."""
+        """Return a page of models. It starts after the model with which the page before ended."""
         job_id = names.train_job_id(request.train_job, "train_job") if request.train_job else ""
         size = page_tokens.page_size(request.page_size, default=100, most=1000)
         scope = f"models/{job_id}"
         last = page_tokens.decode_page_token(scope, request.page_token, MODEL_KEY)
         found = await self._models.list(job_id)
-        page, next_page_token = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
-        return pb.ListModelsResponse(models=page, next_page_token=page_tokens.encode_page_token(scope, next_page_token))
+        page, last_key = await asyncio.to_thread(_page, found, last, size, self._page_bytes)
+        return pb.ListModelsResponse(models=page, next_page_token=page_tokens.encode_page_token(scope, last_key))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """One model."""
+        """Return one model."""
         model = await self._models.resolve(names.model_name(request.name, "name"))
         return pb.GetModelResponse(model=model.message)
 
     async def ExportModel(
         self, request: pb.ExportModelRequest, context: Context
     ) -> AsyncIterator[pb.ExportModelResponse]:
-        """The weights file in chunks; it is hashed before the first of them is sent."""
+        """Stream the weights file in chunks. It is hashed before the first chunk is sent."""
         model = await self._models.resolve(names.model_name(request.name, "name"))
         file, header = await asyncio.to_thread(_open_weights, model)
         with file:
@@ -71,7 +71,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 yield pb.ExportModelResponse(chunk=chunk)
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
-        """Version, limits and devices."""
+        """Return the version, limits and devices of the server."""
         devices = [
             pb.Device(name=d.name, description=d.description, memory_bytes=d.memory_bytes)
             for d in self._catalogue.devices
@@ -96,7 +96,7 @@ def _key(model: pb.Model) -> str:
 
 
 def _position_after(models: list[pb.Model], key: str) -> int:
-    """Where the page after `key` begins; the model itself may be gone by now."""
+    """Return the index at which the page after `key` starts. The model with this key may be gone by now."""
     time_ns, _, name = key.partition(",")
     for index, model in enumerate(models):
         if model.name == name:
@@ -106,12 +106,17 @@ def _position_after(models: list[pb.Model], key: str) -> int:
 
 
 def _open_weights(model: ResolvedModel) -> tuple[BinaryIO, pb.ExportHeader]:
-    """The open file, so that retention cannot take it away, and its header. Raises DataLoss CHECKPOINT_CORRUPT."""
+    """Open the weights file, so that retention cannot remove it, and return it with its header.
+
+    Raises:
+        NotFound: MODEL_NOT_FOUND, it was removed.
+        DataLoss: CHECKPOINT_CORRUPT.
+    """
     path = _weights_path(model)
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        raise NotFound("MODEL_NOT_FOUND", f"{model.name} no longer exists") from error
+        raise NotFound("MODEL_NOT_FOUND", f"{model.name} is gone") from error
     try:
         digest = hashlib.file_digest(file, "sha256").digest()
         num_bytes = file.tell()
@@ -135,7 +140,7 @@ def _weights_path(model: ResolvedModel) -> Path:
 
 
 def _expected_digest(directory: Path) -> bytes:
-    """As the checkpoint's manifest has it; nothing hashes to the empty answer for a manifest that is damaged."""
+    """Return the digest in the checkpoint's manifest, or, if that is damaged, the empty one that no file has."""
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         return bytes.fromhex(manifest["files"][BACKBONE]["sha256"])

@@ -40,7 +40,7 @@ SMALLEST_TIME_LEFT_S = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderLimits:
-    """How many images may wait for the embedder, and how long it may take."""
+    """The images that may wait for the embedder, and the time that it may take."""
 
     max_images: int = 4096
     max_bytes: int = 256 << 20

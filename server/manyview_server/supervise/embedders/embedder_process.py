@@ -39,7 +39,7 @@ class EmbedderProcess:
         self.process = process
         self.requests = OpenRequests()
         self.was_replaced = False
-        """Whether it was killed because of an image that took too long to decode. No request is to blame then."""
+        """True if it was killed because of an image that took too long to decode. No request is to blame then."""
         self._worker = worker
         self._silence_s = silence_s
         self._decodes = DecodeWatch(process.pid, process.notes, decode_cpu_s)

@@ -1,4 +1,4 @@
-"""Images of a data set through the embedder: over its deaths, and around the images that kill it.
+"""Embed a segment of a data set. Deaths of the embedder are survived, and images that kill it are left out.
 
 Shapes: n images, D features.
 """
@@ -26,16 +26,16 @@ from manyview_server.supervise.embedders.embedder import EmbedderSupervisor
 log = logging.getLogger(__name__)
 
 CHUNK_IMAGES = 32
-"""Of one request; all requests for a segment are on their way at once."""
-MAX_FAILURES = 8
-"""Of the embedder, for one chunk, before the caller is told."""
-NOT_OF_THE_IMAGE = {"NON_FINITE", OUT_OF_MEMORY}
+"""The images of one request. All requests for a segment are sent at once."""
+MAX_ATTEMPTS = 8
+"""The most attempts at one chunk. The caller gets the error of the last one."""
+INNOCENT_REASONS = {"NON_FINITE", OUT_OF_MEMORY}
 """Reasons for a row without an embedding that say nothing about the image."""
 
 Quarantined = Mapping[str, Sequence[int]]
-"""Images that must not be decoded, by reason."""
+"""The ids of images that must not be decoded, by the reason."""
 Images = npt.NDArray[np.void]
-"""(n,) of `store.shards.SNAPSHOT_DTYPE`."""
+"""(n,) of `store.images.shards.SNAPSHOT_DTYPE`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class EmbeddedImages:
     errors: tuple[RowError, ...]
 
 
-class StoredEmbedder:
+class SegmentBuilder:
     """Embeds images of one data set with one model."""
 
     def __init__(self, store: Store, embedder: EmbedderSupervisor, spec: TableSpec, dataset_uid: str) -> None:
@@ -75,61 +75,63 @@ class StoredEmbedder:
         self._spec = spec
         self._dataset_uid = dataset_uid
 
-    async def rows(self, images: Images, count: Callable[[int], None]) -> EmbeddedImages:
-        """A row for each image; `count` is told of rows as they come. What does not decode is noted as unreadable.
+    async def build(self, images: Images, on_rows: Callable[[int], None]) -> EmbeddedImages:
+        """Embed images. `on_rows` gets the number of rows that have come. Images that cannot be decoded are listed as
+        unreadable.
 
         Raises:
-            ServiceError: what the embedder says of the model; UNAVAILABLE where it keeps dying, or DRAINING.
+            ServiceError: the error that the embedder answers about the model; UNAVAILABLE if it keeps dying, or
+                DRAINING.
         """
         unreadable_ids = self._store.datasets.unreadable_ids
         quarantined = {reason: await unreadable_ids(self._dataset_uid, reason) for reason in QUARANTINE}
         starts = range(0, len(images), CHUNK_IMAGES)
         parts = [images[start : start + CHUNK_IMAGES] for start in starts]
-        chunks = [asyncio.create_task(self._chunk(part, quarantined, count)) for part in parts]
+        chunks = [asyncio.create_task(self._chunk(part, quarantined, on_rows)) for part in parts]
         try:
-            made = await asyncio.gather(*chunks)
+            embedded = await asyncio.gather(*chunks)
         finally:
             for chunk in chunks:
                 chunk.cancel()
             await asyncio.gather(*chunks, return_exceptions=True)
-        found = await asyncio.to_thread(_joined, made)
+        found = await asyncio.to_thread(_joined, embedded)
         for error in found.errors:
-            if error.reason not in NOT_OF_THE_IMAGE:
-                told = (int(images["image_id"][error.row]), error.reason, error.message)
-                await self._store.datasets.mark_unreadable(self._dataset_uid, *told)
+            if error.reason not in INNOCENT_REASONS:
+                image_id = int(images["image_id"][error.row])
+                await self._store.datasets.mark_unreadable(self._dataset_uid, image_id, error.reason, error.message)
         return found
 
-    async def _chunk(self, images: Images, quarantined: Quarantined, count: Callable[[int], None]) -> EmbeddedImages:
+    async def _chunk(self, images: Images, quarantined: Quarantined, on_rows: Callable[[int], None]) -> EmbeddedImages:
         try:
             done = await self._embed(images, quarantined)
         except FailedPrecondition as error:
             if error.reason != "EMBED_REQUEST_REFUSED":
                 raise
-            return await self._without_the_culprit(images, quarantined, count)
-        count(len(images))
+            return await self._without_culprit(images, quarantined, on_rows)
+        on_rows(len(images))
         rows = np.frombuffer(done.blobs[0], "<f4").reshape(done.shape)
         if rows.shape != (len(images), self._spec.num_features):
-            raise ServiceError("INTERNAL", f"the embedder gave rows {rows.shape}")
+            raise ServiceError("INTERNAL", f"the embedder returned an array of shape {rows.shape}")
         errors = tuple(RowError(row=e.row, reason=e.reason, message=e.message) for e in done.errors)
         return EmbeddedImages(rows=rows.astype(np.float32), errors=errors)
 
-    async def _without_the_culprit(
-        self, images: Images, quarantined: Quarantined, count: Callable[[int], None]
+    async def _without_culprit(
+        self, images: Images, quarantined: Quarantined, on_rows: Callable[[int], None]
     ) -> EmbeddedImages:
-        """The embedder died of these images twice: halve them, until the one that does it is known."""
+        """Embed images of which the embedder died twice: halve them until the culprit is known."""
         if len(images) == 1:
             culprit = f"{int(images['image_id'][0]):016x}"
             log.error("an image kills the decoder", extra={"dataset": self._dataset_uid, "image": culprit})
-            count(1)
+            on_rows(1)
             row = np.full((1, self._spec.num_features), np.nan, np.float32)
             return EmbeddedImages(rows=row, errors=(RowError(row=0, reason=CRASHED, message=QUARANTINE[CRASHED]),))
         half = len(images) // 2
-        parts = [await self._chunk(part, quarantined, count) for part in (images[:half], images[half:])]
+        parts = [await self._chunk(part, quarantined, on_rows) for part in (images[:half], images[half:])]
         return _joined(parts)
 
     async def _embed(self, images: Images, quarantined: Quarantined) -> EmbedDone:
-        """One answer of the embedder; where it died or is full, it is asked again."""
-        for failures_left in reversed(range(MAX_FAILURES)):
+        """Return an answer of the embedder. Ask again if it died or its queue is full."""
+        for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
                 return await self._embedder.embed(
                     EmbedRecipe(model=self._spec.model),
@@ -139,7 +141,7 @@ class StoredEmbedder:
                     too_slow=quarantined[TOO_SLOW],
                 )
             except (Unavailable, ResourceExhausted) as error:
-                if not failures_left or not error.retry_after_s or error.reason == "DRAINING":
+                if not attempts_left or not error.retry_after_s or error.reason == "DRAINING":
                     raise
                 await asyncio.sleep(error.retry_after_s)
         raise AssertionError("the last failure is raised")

@@ -29,7 +29,7 @@ RETRY_AFTER_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewerLimits:
-    """How many requests may wait for the previewer, and how long it may take."""
+    """The requests that may wait for the previewer, and the time that it may take."""
 
     max_requests: int = 8
     most_s: float = 120.0

@@ -30,7 +30,7 @@ RETRY_AFTER_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectorLimits:
-    """How many selectors work at once, and how long they may take."""
+    """The selectors that work at once, and the time that they may take."""
 
     max_processes: int = 2
     max_requests: int = 32

@@ -1,4 +1,4 @@
-"""The embedder: dynamic batches over the models that are in use.
+"""The embedder: embed images in dynamic batches, with the models that are in use.
 
 - `embedder`: the process. `scheduler`: which images share a batch. `embed_requests`: a request and its rows.
 - `model_cache`: the models in memory.

@@ -1,4 +1,4 @@
-"""Embed requests in flight: what each still needs, and the answer that it becomes.
+"""The embed requests in work: how far each has come, and its answer.
 
 Shapes: N images of a request, D output width.
 """
@@ -23,19 +23,19 @@ from manyview_server.worker.images.decoder import DecodeError
 
 
 @dataclass(eq=False)
-class Request:
-    """One EmbedImages on its way; `num_*` and `is_over` belong to the scheduler, under its lock."""
+class EmbedRequest:
+    """A request in work. Its `num_*` and `is_over` belong to the scheduler, under its lock."""
 
     message: EmbedImages
     arrived: float = field(default_factory=time.monotonic)
     rows: npt.NDArray[np.float32] | None = None
-    """(N, D), NaN where nothing came yet."""
+    """(N, D), NaN for images that are not embedded yet."""
     errors: list[RowFailed] = field(default_factory=list)
     num_taken: int = 0
-    """Rows that were given to a decoder, in order."""
+    """The number of rows that were given to a decoder, in their order."""
     num_done: int = 0
     is_over: bool = False
-    """Answered, failed or cancelled: what still comes is dropped."""
+    """True once it was answered, failed or cancelled. Rows that come later are dropped."""
     first_decode: float = 0.0
     last_decode: float = 0.0
     forward_s: float = 0.0
@@ -48,7 +48,7 @@ class Request:
 
     @property
     def is_bulk(self) -> bool:
-        """Whether it goes behind those of callers that brought their images."""
+        """Is it about stored images, and so behind the requests of callers that sent their images?"""
         return bool(self.message.dataset_dir)
 
     @cached_property
@@ -73,11 +73,12 @@ class Request:
 
     @property
     def has_expired(self) -> bool:
+        """Has its time passed?"""
         left = self.message.time_left_s
         return left > 0 and time.monotonic() > self.arrived + left
 
     def answer(self) -> EmbedDone:
-        """The reply, once all rows are done."""
+        """Return the answer. All rows must be done."""
         assert self.rows is not None
         recipe = self.message.recipe
         encoded = embedding_rows.encode(self.rows, unit=recipe.l2_normalize, data_type=recipe.data_type)
@@ -97,7 +98,7 @@ class Request:
         )
 
     def failed(self, code: str, reason: str, message: str) -> EmbedFailed:
-        """The reply where the whole of it fails."""
+        """Return the answer that the whole request failed."""
         return EmbedFailed(request_id=self.message.request_id, code=code, reason=reason, message=message)
 
 
@@ -105,7 +106,7 @@ class Request:
 class DecodedRow:
     """One image of a request, ready for the network."""
 
-    request: Request
+    request: EmbedRequest
     row: int
     pixels: Tensor
     """(3, o, o) uint8."""

@@ -1,8 +1,8 @@
-"""The embedder: one process per device that turns images into rows, for everybody who asks.
+"""The embedder: one process per device that embeds images for all callers.
 
-On a CPU each of n threads decodes and embeds, its kernels single-threaded: no thread waits for another at the end of
-each layer, which keeps the rate where other processes take part of the cores (two OpenMP threads then fall to a half).
-With a GPU all threads decode, and two more take turns in feeding it.
+On a CPU, each of n threads decodes and embeds, with single-threaded kernels. So no thread waits for another after each
+layer, which keeps the rate when other processes use some of the cores (two OpenMP threads fall to half of their rate
+then). With a GPU, all threads decode, and two more take turns in feeding it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.embedding import CancelEmbed, EmbedImages, RowFailed, SetThreads, StartEmbedding
 from manyview_server.messages.message import Message
 from manyview_server.worker.channel import Channel
-from manyview_server.worker.embedding.embed_requests import DecodedRow, Request
+from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
 from manyview_server.worker.embedding.model_cache import EmbeddingModel, ModelCache, ModelUnavailable
 from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
 from manyview_server.worker.images.decode_memory import DecodeMemory
@@ -28,19 +28,19 @@ from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
 
 CPU_MAX_BATCH = 16
-"""ResNet-18 at 224 px gains nothing above: larger activations leave the cache."""
+"""ResNet-18 at 224 px gains nothing from larger batches, because their activations leave the cache."""
 CUDA_MAX_BATCH = 128
 CPU_SMALLEST_SHARE = 4
-"""Rows that a thread does not leave to the others."""
+"""A thread takes at least so many rows of an incomplete batch."""
 CPU_BULK_BATCH = 4
-"""Of stored images: 3 % slower than 16, and a caller in between waits a quarter as long for a thread."""
+"""The most stored images in a batch. It is 3 % slower than 16, and callers wait a quarter as long for a thread."""
 CUDA_LANES = 2
 
 Rows = npt.NDArray[np.float32]
 
 
 def run(channel: Channel) -> None:
-    """Serve as the first message, a StartEmbedding, says, until the link ends."""
+    """Serve until the link ends. The first message is a StartEmbedding."""
     start = channel.receive()
     assert isinstance(start, StartEmbedding)
     torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def run(channel: Channel) -> None:
 
 
 class Embedder:
-    """Threads around a scheduler."""
+    """The threads that decode and embed what the scheduler gives them."""
 
     def __init__(
         self, channel: Channel, device: torch.device, num_threads: int, notes: DecodeNotes | None = None
@@ -75,18 +75,18 @@ class Embedder:
         """Start the threads. A `SetThreads` message pauses some of them, or adds more."""
         self._start_threads(self._num_threads)
         for number in range(0 if self._on_cpu else CUDA_LANES):
-            # Number 0 is never told to rest.
+            # The scheduler never pauses thread 0.
             self._spawn(f"device-{number}", 0, decodes=False, embeds=True)
 
     def handle(self, message: Message) -> None:
-        """Take note of a message from the front."""
+        """Act on a message from the front."""
         match message:
             case EmbedImages():
-                self._accept(Request(message))
+                self._accept(EmbedRequest(message))
             case CancelEmbed():
                 if request := self._scheduler.cancel(message.request_id):
                     # This is a sign of life: the front would take silence for a hang.
-                    self._channel.send(request.failed("CANCELLED", "CANCELLED", "its caller has gone"))
+                    self._channel.send(request.failed("CANCELLED", "CANCELLED", "the caller has gone"))
             case SetThreads():
                 num_threads = max(1, message.num_threads)
                 self._start_threads(num_threads)
@@ -98,7 +98,7 @@ class Embedder:
             self._spawn(f"embed-{number}", number, decodes=True, embeds=self._on_cpu)
         self._num_started = max(self._num_started, num_threads)
 
-    def _accept(self, request: Request) -> None:
+    def _accept(self, request: EmbedRequest) -> None:
         if request.num_images:
             self._scheduler.add(request)
         else:
@@ -151,7 +151,7 @@ class Embedder:
 
     def _embed(self, model: EmbeddingModel, rows: list[DecodedRow]) -> None:
         start = time.monotonic()
-        # Stacked as they lie in memory, pixel by pixel.
+        # Stack the images as they are laid out in memory, pixel by pixel.
         images = torch.stack([row.pixels.permute(1, 2, 0) for row in rows]).permute(0, 3, 1, 2)  # (B, 3, o, o)
         features = model.embed(images).numpy()  # (B, D)
         forward_s = time.monotonic() - start
@@ -165,22 +165,22 @@ class Embedder:
             request.batch_images = max(request.batch_images, len(rows))
             self._rows_done(request, len(places), model)
 
-    def _rows_done(self, request: Request, num_rows: int, model: EmbeddingModel) -> None:
+    def _rows_done(self, request: EmbedRequest, num_rows: int, model: EmbeddingModel) -> None:
         if self._scheduler.rows_done(request, num_rows):
-            self._rows_of(request, model)  # all NaN where no image could be decoded
+            self._rows_of(request, model)  # all NaN if no image could be decoded
             try:
                 self._channel.send(request.answer())
             except MessageTooLarge as error:
                 self._channel.send(request.failed(error.code, error.reason, error.message))
 
-    def _rows_of(self, request: Request, model: EmbeddingModel) -> Rows:
+    def _rows_of(self, request: EmbedRequest, model: EmbeddingModel) -> Rows:
         with self._allocating:
             if request.rows is None:
                 request.rows = np.full((request.num_images, model.feature_dim), np.nan, np.float32)
             return request.rows
 
-    def _model_for(self, request: Request) -> EmbeddingModel | None:
-        """None where there is none; the request has then failed."""
+    def _model_for(self, request: EmbedRequest) -> EmbeddingModel | None:
+        """Return the model of a request, or None if it cannot be loaded. The request has failed then."""
         try:
             with self._notes.task(MODEL, request=request.message.request_id):
                 return self._models.get(request.key)
@@ -188,11 +188,13 @@ class Embedder:
             self._fail(request, error.code, error.reason, str(error))
             return None
 
-    def _is_late(self, request: Request) -> bool:
+    def _is_late(self, request: EmbedRequest) -> bool:
         if request.has_expired and not request.is_over:
-            self._fail(request, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the caller's time was over in the queue")
+            self._fail(
+                request, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the request's time passed before it was embedded"
+            )
         return request.is_over
 
-    def _fail(self, request: Request, code: str, reason: str, message: str) -> None:
+    def _fail(self, request: EmbedRequest, code: str, reason: str, message: str) -> None:
         if self._scheduler.give_up(request):
             self._channel.send(request.failed(code, reason, message))

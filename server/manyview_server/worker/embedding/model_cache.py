@@ -1,4 +1,4 @@
-"""Networks that embed: loaded from a checkpoint or by a backbone's name, made ready for inference, kept while used.
+"""The models in memory: loaded from checkpoints or as plain backbones, made ready for inference, kept while used.
 
 Shapes: B images, o pixels on a side of the input, D output width.
 """
@@ -45,26 +45,26 @@ class ModelUnavailable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingModel:
-    """A network with what comes before it."""
+    """A network, and the preprocessing before it."""
 
     image_size: int
-    """o: images are given at this size."""
+    """o, the size of the images that it takes."""
     feature_dim: int
-    """D."""
+    """D, the output width."""
     preprocess: Preprocess
     network: Callable[[Tensor], Tensor]
     device: torch.device
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
-        """Features (B, D), float32 on the CPU, of uint8 images (B, 3, o, o). Waits for the device."""
+        """Return features (B, D), float32 on the CPU, of uint8 images (B, 3, o, o). It waits for the device."""
         if self.device.type == "cuda":
             images = images.pin_memory().to(self.device, non_blocking=True)
         return self.network(self.preprocess(images)).float().cpu()
 
 
 class ModelCache:
-    """The models that were used last. Any thread."""
+    """The models that were used last. Any thread may use it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -72,7 +72,7 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def get(self, key: ModelKey) -> EmbeddingModel:
-        """The model, loaded if need be; meanwhile nobody else gets one. Raises ModelUnavailable."""
+        """Return a model. While it is loaded, other threads wait for theirs. Raises ModelUnavailable."""
         with self._lock:
             model = self._models.pop(key, None) or load(key, self._device)
             self._models[key] = model
@@ -82,7 +82,7 @@ class ModelCache:
 
 
 def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
-    """The model of `key` on `device`: batch norms folded into convolutions, channels_last, in its training's precision.
+    """Load a model on `device`: batch norms folded into convolutions, channels_last, in the precision of its training.
 
     Raises:
         ModelUnavailable: its files are gone, damaged or of another network, or there is no such network any more.
@@ -124,10 +124,11 @@ def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Put each batch norm of our ResNets into the weights of the convolution before it; all is in evaluation mode.
+    """Fold each batch norm of our ResNets into the convolution before it. The network must be in evaluation mode.
 
-    Found by their names, ``convN`` and ``bnN`` of one module, and by neighbourhood in a Sequential. In other libraries'
-    networks the same names may stand in another order, or for a batch norm with an activation inside.
+    They are found by their names, ``convN`` and ``bnN`` of one module, and as neighbours in a Sequential. Networks of
+    other libraries are left alone, because the same names may have another order there, or mean a batch norm with an
+    activation inside.
     """
     resnets = (module for module in network.modules() if isinstance(module, ResNet))
     for module in [module for resnet in resnets for module in resnet.modules()]:
@@ -142,7 +143,7 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 
 def _plain_backbone(key: ModelKey) -> Backbone:
-    """With the operator's weights, or else weights that are random, but the same at each start."""
+    """Build a plain backbone, with the operator's weights, or with random weights that are the same at each start."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -177,8 +178,8 @@ def _backbone(directory: Path, card: ModelCard) -> nn.Module:
 
 
 def _network(directory: Path, run: dict[str, Any], card: ModelCard, *, projects: bool) -> nn.Module:
-    """The backbone alone where that is all, else the encoder with its learned embedding, and the head behind it."""
-    backbone = _backbone(directory, card)  # also where the method builds its own: it says what cannot be built
+    """Return the backbone if it is enough, or else the encoder with its learned embedding, and the head if needed."""
+    backbone = _backbone(directory, card)  # also if the method builds its own, because it says what cannot be built
     if not projects and not card.embedding_dim:
         return backbone
     method = build_method(methods.from_json(run["settings"]), run["num_images"])

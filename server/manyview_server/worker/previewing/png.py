@@ -1,4 +1,4 @@
-"""Pixels as PNG, so that a client of a few lines can read it: one filter for all rows (Up), one chunk of data."""
+"""Write PNG files. One filter for all rows (Up) and one chunk of data let a short client read them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 COMPRESSION = 1
-"""Of 0 to 9: higher ones take longer and gain little on photographs."""
+"""The level of compression, from 0 to 9. Higher ones take longer and gain little on photographs."""
 
 
 def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """RGB (H, W, 3), losslessly (PNG 1.2)."""
+    """Encode RGB pixels (H, W, 3) without loss (PNG 1.2)."""
     height, width, _ = pixels.shape
     rows = pixels.reshape(height, width * 3)
     filtered = np.empty((height, 1 + width * 3), np.uint8)

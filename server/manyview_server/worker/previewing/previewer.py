@@ -1,8 +1,8 @@
-"""The previewer: makes the views of a few images as training does, for people to look at.
+"""The previewer: make the views of a few images as training does, for people to look at.
 
-A process of its own, one request at a time: an image or a plugin that kills it takes nobody's embeddings or training
-with it, and the front may kill it whenever its caller has gone. It works on the CPU, with one thread, beside whatever
-trains.
+It has a process of its own, and works on one request at a time. So an image or a plugin that kills it costs nobody an
+embedding or a training, and the front may kill it when its caller has gone. It uses one thread of the CPU, beside
+trainers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run(channel: Channel) -> None:
 
 
 def answer(request: PreviewImages, guarded: GuardedDecoder | None = None) -> PreviewDone | PreviewFailed:
-    """What becomes of one request."""
+    """Return the answer to one request."""
     try:
         settings = methods.from_json(request.settings)
         return _preview(settings, request, guarded or GuardedDecoder("previewer.decode", None, DecodeMemory()))
@@ -83,8 +83,10 @@ def _preview(settings: TrainSettings, request: PreviewImages, guarded: GuardedDe
         for image, of_image in zip(readable, views, strict=True)
         for picture in (image.pixels, *(as_bytes(view.pixels, settings.views.normalize) for view in of_image))
     ]
-    made = iter(views)
-    return PreviewDone(decode_size=size, images=tuple(_told(image, made) for image in images), blobs=tuple(blobs))
+    remaining = iter(views)
+    return PreviewDone(
+        decode_size=size, images=tuple(_previewed(image, remaining) for image in images), blobs=tuple(blobs)
+    )
 
 
 def _chosen_size(settings: TrainSettings, request: PreviewImages) -> int:
@@ -138,11 +140,11 @@ def _decoded(data: bytes, size: int, guarded: GuardedDecoder, row: int = 0) -> D
     return Decoded(image_id=image_id, height=image.height, width=image.width, pixels=image.pixels)
 
 
-def _told(image: Decoded | DecodeError, made: Iterator[list[View]]) -> PreviewedImage:
+def _previewed(image: Decoded | DecodeError, remaining: Iterator[list[View]]) -> PreviewedImage:
     if isinstance(image, DecodeError):
         return PreviewedImage(reason=image.reason, message=str(image))
     views = tuple(
         PreviewedView(pipeline=view.pipeline, size=view.pixels.shape[-1], parameters=view.parameters)
-        for view in next(made)
+        for view in next(remaining)
     )
     return PreviewedImage(image_id=image.image_id, width=image.width, height=image.height, views=views)

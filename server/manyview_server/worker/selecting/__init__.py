@@ -1,4 +1,4 @@
-"""The selector: work on tables of embeddings.
+"""The selector: select, search and fit in tables of embeddings.
 
 - `selector`: the process.
 """

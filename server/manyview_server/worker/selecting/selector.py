@@ -1,6 +1,7 @@
-"""The selector: a process that works on tables of embeddings, one request at a time, behind everybody else.
+"""The selector: a process that works on tables of embeddings, one request at a time, with a low priority.
 
-A process of its own keeps the embedder's latency and the front's memory out of it, and a caller that goes away ends it.
+Because it has a process of its own, it does not slow down the embedder, it does not use the memory of the front, and it
+can be ended when its caller goes away.
 
 Shapes: N rows of the table, n of them finite, D features, Q queries, K neighbours.
 """
@@ -41,20 +42,20 @@ from manyview_server.system.host_memory import host_memory
 from manyview_server.worker.channel import Channel
 
 NICENESS = 10
-"""Where cores are short, whoever embeds or trains has them first."""
+"""When cores are short, the processes that embed or train get them first."""
 CHUNK_ROWS = 16_384
 DEVICE_MEMORY_FRACTION = 0.5
-"""Of a device's free memory: larger tables stay on the CPU."""
+"""The share of a device's free memory that a table may take. Larger tables stay on the CPU."""
 
 
 def run(channel: Channel) -> None:
     """Answer requests until the link ends."""
     os.nice(NICENESS)
     while True:
-        reply(channel, answer(channel.receive()))
+        send_answer(channel, answer(channel.receive()))
 
 
-def reply(channel: Channel, answered: Message) -> None:
+def send_answer(channel: Channel, answered: Message) -> None:
     """Send an answer, or an error if the answer is too large for the link."""
     try:
         channel.send(answered)
@@ -63,7 +64,7 @@ def reply(channel: Channel, answered: Message) -> None:
 
 
 def answer(message: Message) -> Message:
-    """What comes of one request."""
+    """Return the answer to one request."""
     try:
         match message:
             case SelectRows():
@@ -82,9 +83,9 @@ def answer(message: Message) -> Message:
         if not is_lack_of_memory(error):
             raise
         return SelectionFailed(
-            code="RESOURCE_EXHAUSTED", reason="DEVICE_OUT_OF_MEMORY", message="the device has no memory for it"
+            code="RESOURCE_EXHAUSTED", reason="DEVICE_OUT_OF_MEMORY", message="the device does not have enough memory"
         )
-    raise AssertionError(f"{type(message).__name__} is no request")
+    raise AssertionError(f"a selector gets no {type(message).__name__}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +95,13 @@ class Loaded:
     rows: Tensor
     """(n, D), on the device."""
     places: Tensor
-    """(n,) int64 on the CPU, ascending: which row of the table each is."""
+    """(n,) int64 on the CPU, ascending: the row of the table that each of `rows` is."""
     index: Tensor
-    """(N,) int64 on the CPU: the other way round, -1 for rows that are not finite."""
+    """(N,) int64 on the CPU: the position in `rows` of each row of the table, -1 for rows that are not finite."""
 
     def at(self, places: Tensor) -> Tensor:
-        """Which of `rows` these rows of the table are, on the device; those that are none are left out."""
+        """Return the positions in `rows` of these rows of the table, on the device. Rows that are not finite are left
+        out."""
         found = self.index[places]
         return found[found >= 0].to(self.rows.device)
 
@@ -131,7 +133,7 @@ def load(source: RowSource) -> Loaded:
 
 
 def _device(source: RowSource, num_features: int) -> torch.device:
-    """The device asked for, where the table leaves room on it."""
+    """Return the device that is asked for, or the CPU if the table does not fit there."""
     device = torch.device(source.device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -144,12 +146,12 @@ def _select(message: SelectRows) -> RowsSelected:
     loaded = load(message.source)
     chosen, excluded = (loaded.at(_int64(blob)) for blob in message.blobs[:2])
     classes, budgets = (_int64(blob) for blob in message.blobs[4:6])
-    held = torch.cat([chosen, excluded])
+    taken = torch.cat([chosen, excluded])
     strategy = partial(_strategy, message, _queries(message.source, loaded, *message.blobs[2:4]))
     if message.balance:
-        found = _balanced(message, strategy, loaded, chosen, held, classes, budgets)
+        found = _balanced(message, strategy, loaded, chosen, taken, classes, budgets)
     else:
-        found = strategy(loaded.rows, message.count, chosen, held)
+        found = strategy(loaded.rows, message.count, chosen, taken)
     rows = loaded.places[found.rows.cpu()]
     return RowsSelected(blobs=(_bytes(rows, np.int64), _bytes(found.scores, np.float32)))
 
@@ -159,14 +161,14 @@ def _balanced(
     strategy: Callable[[Tensor, int, Tensor, Tensor], Selection],
     loaded: Loaded,
     chosen: Tensor,
-    held: Tensor,
+    taken: Tensor,
     classes: Tensor,
     budgets: Tensor,
 ) -> Selection:
-    """The strategy within each class, with regard to all that are chosen already, of other classes too."""
+    """Run the strategy within each class. Rows that are chosen already count in all classes, not only in their own."""
     classes = classes[loaded.places]
     free = torch.ones(len(loaded.places), dtype=torch.bool)
-    free[held.cpu()] = False
+    free[taken.cpu()] = False
     available = torch.bincount(classes[free & (classes >= 0)], minlength=len(budgets))
     if message.balance != "given":
         share = selection.equal_budgets if message.balance == "equal" else selection.proportional_budgets
@@ -181,12 +183,12 @@ def _balanced(
 
 
 def _strategy(
-    message: SelectRows, queries: Tensor, rows: Tensor, count: int, chosen: Tensor, held: Tensor
+    message: SelectRows, queries: Tensor, rows: Tensor, count: int, chosen: Tensor, taken: Tensor
 ) -> Selection:
-    """`chosen` ones are kept away from, where the strategy does so; `held` ones are not selected."""
+    """Run the strategy. It keeps away from `chosen` rows, if it is one that does, and never selects `taken` ones."""
     match message.strategy:
         case "random":
-            return selection.random(len(rows), count, seed=message.seed, chosen=held)
+            return selection.random(len(rows), count, seed=message.seed, chosen=taken)
         case "coreset":
             return selection.coreset(rows, count, seed=message.seed, chosen=chosen)
         case "minimum_distance":
@@ -196,7 +198,7 @@ def _strategy(
             return selection.typicality(rows, count, num_neighbors=message.num_neighbors, chosen=chosen)
         case "similarity":
             return selection.similarity(rows, queries, count, chosen=chosen)
-    raise ValueError(f"no strategy {message.strategy!r}")
+    raise ValueError(f"there is no strategy {message.strategy!r}")
 
 
 def _nearest(message: FindNearest) -> NearestFound:
@@ -210,7 +212,7 @@ def _nearest(message: FindNearest) -> NearestFound:
 
 
 def _queries(source: RowSource, loaded: Loaded, own: bytes, vectors: bytes) -> Tensor:
-    """(Q, D) on the device: rows of the table, or vectors of the caller's."""
+    """Return the queries (Q, D) on the device: rows of the table, or vectors of the caller."""
     if own:
         return loaded.rows[loaded.at(_int64(own))]
     queries = torch.from_numpy(np.frombuffer(vectors, "<f4").reshape(-1, loaded.rows.shape[1] or 1).copy())

@@ -299,7 +299,7 @@ async def test_a_disk_that_does_not_keep_a_segment_ends_the_wait(store: Store, m
             raise SegmentDamaged(index, "broken")
 
         monkeypatch.setattr(table._table, "read", broken)
-        with pytest.raises(ServiceError, match="does not keep the embeddings"):
+        with pytest.raises(ServiceError, match="damages the embeddings"):
             await table.segment(0)
 
 
@@ -331,7 +331,7 @@ async def test_a_data_set_that_is_deleted_meanwhile_leaves_nothing_behind(store:
         while not list(store.embeddings_dir.glob("*/*/segment-*")):
             await asyncio.sleep(0.01)
     await store.datasets.delete("a")
-    with pytest.raises(Aborted, match="deleted meanwhile") as caught:
+    with pytest.raises(Aborted, match="deleted in the meantime") as caught:
         await task
     assert caught.value.reason == "EMBEDDINGS_GONE"
     assert list(store.embeddings_dir.iterdir()) == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from manyview_server.messages.embedding import EmbedImages, EmbedRecipe, ModelKey, RowFailed
-from manyview_server.worker.embedding.embed_requests import Request
+from manyview_server.worker.embedding.embed_requests import EmbedRequest
 
 
 def answered(
@@ -13,7 +13,7 @@ def answered(
     """The rows and the errors of the answer to a request for which these were computed."""
     model = ModelKey(name="m", checkpoint_dir="", backbone="", weights_file="", output="backbone")
     recipe = EmbedRecipe(model=model, l2_normalize=l2_normalize, data_type="float16")
-    request = Request(EmbedImages(request_id=1, recipe=recipe, time_left_s=0.0))
+    request = EmbedRequest(EmbedImages(request_id=1, recipe=recipe, time_left_s=0.0))
     request.rows, request.errors = np.array(rows, np.float32), errors
     done = request.answer()
     return np.frombuffer(done.blobs[0], "<f2").reshape(done.shape), [(e.row, e.reason) for e in done.errors]

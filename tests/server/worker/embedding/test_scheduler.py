@@ -6,13 +6,13 @@ import torch
 
 from manyview_server.messages.embedding import EmbedImages, EmbedRecipe, ModelKey
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
-from manyview_server.worker.embedding.embed_requests import DecodedRow, Request
+from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
 from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
 
 
-def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> Request:
+def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> EmbedRequest:
     model = ModelKey(name="", checkpoint_dir="", backbone=backbone, weights_file="", output="backbone")
-    return Request(
+    return EmbedRequest(
         EmbedImages(
             request_id=number,
             recipe=EmbedRecipe(model=model),

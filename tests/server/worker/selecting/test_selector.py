@@ -236,7 +236,7 @@ def test_an_answer_that_is_too_large_for_the_link_is_replaced_by_the_reason() ->
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fitted = PcaFitted(variance_kept=1.0, blobs=(bytes(MAX_ANSWER_BYTES), b"x"))
-        selector.reply(Channel(Link(theirs)), fitted)
+        selector.send_answer(Channel(Link(theirs)), fitted)
         failed = Link(ours).receive()
     assert isinstance(failed, SelectionFailed)
     assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
