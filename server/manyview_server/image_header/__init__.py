@@ -6,7 +6,7 @@ to turn them, so a listed width and height are those that a job trains on. It im
 Every reader gets the whole file, never allocates by a size that the file claims, and looks at a bounded number of
 parts.
 
-- `formats`: tell formats apart, and read the header. `header`: the header, and the error that refuses an image.
+- `formats`: recognize the format, and read the header. `header`: the header, and the error that refuses an image.
 - `jpeg`, `png`, `webp`, `ppm`: one file per format. `exif`: the orientation in EXIF metadata.
 """
 

@@ -1,4 +1,4 @@
-"""Tell the formats of images apart by their first bytes, and read the header of those that are allowed."""
+"""Recognize the format of an image by its first bytes, and read its header if the format is allowed."""
 
 from __future__ import annotations
 
