@@ -11,7 +11,7 @@ ROWS = tuple(f"G{number}" for number in range(1, 17))
 WORKER = ("simplejpeg",)
 SERVER = (
     *WORKER,
-    *("pydantic", "pydantic_settings", "typer", "rich", "jsonschema"),
+    *("pydantic", "pydantic_settings", "typer", "rich"),
     *("grpc", "grpc_status", "grpc_health", "grpc_reflection"),
 )
 DEMO = (*SERVER, "sklearn", "matplotlib")
