@@ -112,7 +112,7 @@ def measure(folder: Path, name: str, without_stop_gradient: bool, seed: int) -> 
     method = build_method(settings, len(train))
     if without_stop_gradient:
         weights = method.state_dict()
-        method = WithoutStopGradient(cast(SimSiamSettings, settings.settled(len(train))))
+        method = WithoutStopGradient(cast(SimSiamSettings, settings.for_num_images(len(train))))
         method.load_state_dict(weights)
         method = method.to(memory_format=torch.channels_last)
     sent = Collected()

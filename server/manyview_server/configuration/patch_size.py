@@ -1,4 +1,4 @@
-"""How large the patches of a vision transformer are. Nothing here needs torch: a server asks before there is a job."""
+"""The default patch size of a vision transformer. The front needs it before there is a job, so it uses no torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ FEWEST_ON_A_SIDE = 7
 
 
 def choose_patch_size(image_size: int) -> int:
-    """The largest of 16, 8, 4 and 2 that divides `image_size` and leaves 7 patches or more on a side; else the least.
+    """Return the largest of 16, 8, 4 and 2 that divides `image_size` and leaves at least 7 patches on a side.
 
-    So 224 pixels get 16 (14 on a side), 96 get 8 (12), 64 get 8 (8), 32 get 4 (8), 28 get 4 (7).
+    If none leaves as many, return the smallest that divides `image_size`.
+
+    224 pixels get 16 (14 on a side), 96 get 8 (12), 64 get 8 (8), 32 get 4 (8), 28 get 4 (7).
 
     Raises:
         ValueError: `image_size` is odd.

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, field by field and in sentences, with what would be right."""
+"""Violations: each says in a sentence what is wrong with a field, and what is allowed."""
 
 from __future__ import annotations
 

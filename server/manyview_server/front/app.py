@@ -22,7 +22,7 @@ from manyview_server.store.lock import DataLock
 from manyview_server.store.store import Store
 from manyview_server.store.unusable import StoreUnusable
 from manyview_server.supervise.catalogue.catalogue import Catalogue, CatalogueError
-from manyview_server.supervise.catalogue.catalogue_cache import remembered
+from manyview_server.supervise.catalogue.catalogue_cache import read_or_describe
 from manyview_server.supervise.cores import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
 from manyview_server.supervise.embedders.embedder import EmbedderLimits, EmbedderSupervisor
 from manyview_server.supervise.embedders.tables import EmbeddingTables
@@ -95,7 +95,7 @@ class App:
         self._store = self._open_store()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
-            catalogue = await remembered(self._settings.data / CATALOGUE)
+            catalogue = await read_or_describe(self._settings.data / CATALOGUE)
             log_plugin_errors(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
             backend = self._backend(catalogue, devices)

@@ -1,12 +1,11 @@
-"""What installed packages add: methods, backbones and transforms by name, as entry points.
+"""Plugins: methods, backbones and transforms that installed packages add by name, as entry points.
 
 A package registers a name in its ``pyproject.toml``::
 
     [project.entry-points."manyview.backbones"]
     tiny_mixer = "mixer:TinyMixer"
 
-Nothing of a plugin is imported before it is asked for. Then it may fail in any way: that is told, and nothing else
-suffers.
+A plugin is imported when it is needed, not before. Errors in it are reported, and the other plugins keep working.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ class PluginError:
     group: str
     name: str
     package: str
-    """That registers it, with its version."""
+    """The package that registers it, with its version."""
     problem: str
-    """A sentence for users, without the texts of exceptions."""
+    """A sentence for users, without texts of exceptions."""
     traceback: str = field(default="", repr=False)
-    """For the operator's log."""
+    """The traceback, for the operator's log."""
 
     def __str__(self) -> str:
         return f"plugin {self.name!r} of {self.package} ({self.group}): {self.problem}"
@@ -51,7 +50,7 @@ _left_out = False
 
 
 def leave_out() -> None:
-    """From now on be as if no package had registered anything."""
+    """Behave from now on as if no package had registered anything."""
     global _left_out
     _left_out = True
     names.cache_clear()
@@ -59,14 +58,14 @@ def leave_out() -> None:
 
 @functools.cache
 def names(group: str) -> tuple[str, ...]:
-    """The names registered in `group`, in order, whether they can be loaded or not. Imports no plugin."""
+    """Return the sorted names that are registered in `group`, including broken plugins. This imports no plugin."""
     if _left_out:
         return ()
     return tuple(sorted({entry.name for entry in metadata.entry_points(group=group)}))
 
 
 def load(group: str, errors: list[PluginError]) -> dict[str, object]:
-    """Every plugin of `group` by name; those that cannot be used are appended to `errors`."""
+    """Return every plugin of `group` by name; append an error for each that cannot be used to `errors`."""
     found: dict[str, object] = {}
     for name in names(group):
         try:
@@ -77,16 +76,18 @@ def load(group: str, errors: list[PluginError]) -> dict[str, object]:
 
 
 def load_one(group: str, name: str) -> object:
-    """What the entry point `name` of `group` names.
+    """Load the entry point `name` of `group`.
 
     Raises:
-        PluginBroken: it cannot be imported, its name is none, or it is not registered exactly once.
+        PluginBroken: it cannot be imported, its name is not allowed, or it is not registered exactly once.
     """
     entries = list(metadata.entry_points(group=group, name=name))
     if not NAME.fullmatch(name):
-        raise PluginBroken(group, name, "its name is to begin with a letter or digit and go on with those, _, . and -")
+        raise PluginBroken(
+            group, name, "its name must start with a letter or digit and consist of letters, digits, _, . and -"
+        )
     if len(entries) != 1:
-        raise PluginBroken(group, name, f"it is to be registered once, and is {len(entries)} times")
+        raise PluginBroken(group, name, f"it must be registered once, but is registered {len(entries)} times")
     try:
         return entries[0].load()
     except (Exception, SystemExit) as error:

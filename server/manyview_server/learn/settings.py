@@ -1,4 +1,4 @@
-"""What every training job can be told, with defaults, bounds and a sentence each.
+"""The settings that all methods have, with a default, bounds and a sentence each.
 
 `TrainSettings` holds what all methods share; each method has one subclass, in its own file under `methods`, with
 defaults and fields of its own.
@@ -23,7 +23,7 @@ from manyview_server.learn.views.recipe import ViewSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What all methods share. Use a method's subclass, or `resolve`.
+    """The settings that all methods share. Use a method's subclass, or `resolve`.
 
     Raises:
         InvalidConfiguration: with every violation, of one field or between fields.
@@ -31,11 +31,11 @@ class TrainSettings:
 
     min_views: ClassVar[int] = 2
     max_views: ClassVar[int] = 2
-    """How many views of the whole image_size a method takes."""
+    """The fewest and the most views of the whole image_size that the method takes."""
     multi_crop: ClassVar[bool] = False
-    """Whether it takes smaller views beside them."""
+    """Does the method take smaller views beside them?"""
     hides_patches: ClassVar[bool] = False
-    """Whether it has a vision transformer guess patches that it does not see: its loss trains nothing else."""
+    """Must a vision transformer predict patches that it does not see? Then the loss trains nothing else."""
 
     method: str = setting("", "Self-supervised method.")
     backbone: str = setting(
@@ -75,7 +75,7 @@ class TrainSettings:
     )
     backbone_weights: str | None = setting(
         None,
-        "File in the server's directory of weights with which the backbone begins; null begins at random.",
+        "File in the server's directory of weights from which the backbone starts; null starts at random.",
         pattern=Pattern(
             regex=r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/){0,4}[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.safetensors",
             words="a path in the server's directory of weights that ends in .safetensors",
@@ -84,7 +84,7 @@ class TrainSettings:
     )
     embedding_dim: int | None = setting(
         None,
-        "Width of a learned linear layer behind the backbone, whose output is the embedding; null means none.",
+        "Width of a learned linear layer after the backbone, whose output is the embedding; null means none.",
         minimum=1,
         maximum=65_536,
         fixed=True,
@@ -101,27 +101,27 @@ class TrainSettings:
     )
     epochs: int = setting(100, "Passes over the data set.", minimum=1, maximum=100_000)
     max_steps: int | None = setting(
-        None, "Steps after which training ends, if the epochs have not ended it before.", minimum=1, maximum=10**9
+        None, "Steps after which training ends, unless the epochs end it earlier.", minimum=1, maximum=10**9
     )
     seed: int = setting(0, "Seed of the weights, the views and the order of images.", minimum=0, maximum=2**53 - 1)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Number format of the networks; auto takes the faster one of the device.", fixed=True
     )
     memory_format: Literal["auto", "channels_last", "contiguous"] = setting(
-        "auto", "How feature maps lie in memory; auto takes the faster way of the device.", fixed=True
+        "auto", "Layout of feature maps in memory; auto takes the faster one of the device.", fixed=True
     )
     log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
     on_collapse: Literal["warn", "stop", "ignore"] = setting(
         "warn",
-        "What happens when features or projections collapse, or a loss of which chance is known stays there: an alert, "
-        "an alert and the end of the job with a checkpoint, or nothing.",
+        "What happens when features or projections collapse, or the loss stays at its known value of chance: an alert; "
+        "an alert, and the job ends with a checkpoint; or nothing.",
     )
     checkpoint_every_epochs: int = setting(1, "Epochs between checkpoints.", minimum=1, maximum=100_000)
     checkpoint_every_steps: int = setting(
-        0, "Steps between checkpoints, beside those of the epochs; 0 means none.", minimum=0, maximum=1_000_000
+        0, "Steps between checkpoints, in addition to those of the epochs; 0 means none.", minimum=0, maximum=1_000_000
     )
     checkpoint_every_minutes: float = setting(
-        10.0, "Minutes after which there is a checkpoint at the latest; 0 means none.", minimum=0, maximum=10_000
+        10.0, "The most minutes between checkpoints; 0 means no limit.", minimum=0, maximum=10_000
     )
     views: ViewSettings = setting(ViewSettings(), "How random views of an image are made.", presets=PRESETS)
     optimizer: OptimizerSettings = setting(OptimizerSettings(), "How the weights are updated.")
@@ -132,19 +132,19 @@ class TrainSettings:
             raise InvalidConfiguration(violations)
 
     def batch_size_for(self, num_images: int) -> int:
-        """`batch_size`, or the default for so many images to train on: 32 to 256, in powers of two.
+        """Return `batch_size`, or the default for this many training images: 32 to 256, in powers of two.
 
-        Few images in large batches make few steps, and the steps are what learns: with 10,000 images of CIFAR-10 and
-        200 CPU-seconds, kNN was 36.6 % in batches of 64 and 34.5 % in batches of 256 (SimCLR, temperature 0.5). So an
-        epoch is to have about 150.
+        Few images in large batches make few steps, and learning depends on the number of steps: with 10,000 images of
+        CIFAR-10 and 200 CPU-seconds, kNN was 36.6 % in batches of 64 and 34.5 % in batches of 256 (SimCLR, temperature
+        0.5). The default therefore makes about 150 steps in an epoch.
         """
         if self.batch_size is not None:
             return self.batch_size
         most = min(256, max(32, num_images // 150), max(2, num_images))
         return 1 << most.bit_length() - 1
 
-    def settled(self, num_images: int) -> Self:
-        """With what follows from the number of images to train on."""
+    def for_num_images(self, num_images: int) -> Self:
+        """Return the settings for this many training images: what was left open and depends on them is chosen."""
         return dataclasses.replace(self, batch_size=self.batch_size_for(num_images))
 
     @classmethod

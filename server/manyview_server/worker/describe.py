@@ -1,5 +1,4 @@
-"""The catalogue of the torch side: devices, methods with their settings' schemas, backbones, and which plugins are left
-out. Printed as JSON."""
+"""Describe the torch side as JSON: devices, methods with their schemas, backbones, and plugins that are left out."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from manyview_server.worker.versions import versions
 
 
 def describe() -> dict[str, Any]:
-    """{"versions", "devices", "methods", "backbones", "plugin_errors"}, all JSON values."""
+    """Return the catalogue, which the front reads (see `supervise.catalogue`), as JSON values."""
     errors = [*custom.errors(), *methods.plugin_errors()]
     plugged_in = _backbone_plugins(errors)
     return {
@@ -46,8 +45,8 @@ def _devices() -> list[dict[str, Any]]:
 
 def _method(name: str) -> dict[str, Any]:
     entry = methods.entry(name)
-    settings_schema = {**configuration.json_schema(entry.settings), "x-takes": entry.settings.takes()}
-    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": settings_schema}
+    schema = configuration.json_schema(entry.settings)
+    return {"name": name, "title": entry.title, "paper": entry.paper, "schema": schema}
 
 
 def _backbone(name: str) -> dict[str, Any]:
@@ -56,17 +55,17 @@ def _backbone(name: str) -> dict[str, Any]:
 
 
 def _backbone_plugins(errors: list[PluginError]) -> list[dict[str, Any]]:
-    """Each is built once: what fails at that is appended to `errors`, as is what cannot be loaded."""
+    """Describe the backbones of plugins. Each is loaded and built once; errors are appended to `errors`."""
     found = []
     for name in plugins.load(backbones.PLUGINS, errors):
         try:
             if name in backbones.BACKBONES:
-                raise PluginBroken(backbones.PLUGINS, name, "there is a backbone of that name already")
+                raise PluginBroken(backbones.PLUGINS, name, "a backbone of that name exists already")
             network = backbones.build(name)
             num_parameters = sum(parameter.numel() for parameter in network.parameters())
             found.append({"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters})
         except PluginBroken as broken:
             errors.append(broken.error)
-        except ValueError:  # in its own words: it does not take images of the default size
+        except ValueError:  # the plugin does not take images of the default size
             found.append({"name": name, "feature_dim": 0, "num_parameters": 0})
     return found

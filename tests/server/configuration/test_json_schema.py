@@ -120,7 +120,7 @@ def wrong_values(part):
 
 
 def own_leaves(method):
-    """Those that no method before this one in the list has, alike in every respect but the default."""
+    """Return the leaves that no earlier method of the list has in the same form, but for the default."""
 
     def described(name):
         found = leaves(json_schema(METHODS[name].settings))

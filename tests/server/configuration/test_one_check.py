@@ -27,12 +27,12 @@ WRONG = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    """What the worker prints, read as the front reads it."""
+    """Return the catalogue that the worker prints, as the front reads it."""
     return Catalogue.parse(json.dumps(describe()))
 
 
 def right_values(schema: Any) -> st.SearchStrategy[Any]:
-    """Values that the schema of a field allows."""
+    """Draw values that the schema of a field allows."""
     if "properties" in schema:
         return configurations(schema)
     if "anyOf" in schema:
@@ -54,13 +54,13 @@ def right_values(schema: Any) -> st.SearchStrategy[Any]:
 
 
 def values(schema: Any) -> st.SearchStrategy[Any]:
-    """Nearly always a right value."""
+    """Draw a value that is nearly always right."""
     return st.integers(0, 19).flatmap(lambda number: WRONG if number == 0 else right_values(schema))
 
 
 @st.composite
 def configurations(draw: st.DrawFn, schema: Any) -> dict[str, Any]:
-    """Some fields of an object, with short forms; now and then one that it does not have."""
+    """Draw some fields of an object, with short forms, and now and then one that it does not have."""
     names = (
         draw(st.lists(st.sampled_from(sorted(schema["properties"])), max_size=3, unique=True))
         if (schema["properties"])
@@ -78,7 +78,7 @@ def configurations(draw: st.DrawFn, schema: Any) -> dict[str, Any]:
 
 
 def leaves(config: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of each value that is neither an object nor a list of objects."""
+    """Yield (container, key) of each value that is neither an object nor a list of objects."""
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
         if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
             yield from leaves(value)
@@ -87,7 +87,7 @@ def leaves(config: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """What a path gives: a configuration in full, or its violations."""
+    """Return what a path gives: a complete configuration, or violations."""
     try:
         return call()
     except InvalidConfiguration as error:

@@ -41,10 +41,10 @@ CATALOGUE = Catalogue(
 def described(monkeypatch: pytest.MonkeyPatch) -> None:
     """Describing takes seconds and a torch."""
 
-    async def remembered(path: Path) -> Catalogue:
+    async def read_or_describe(path: Path) -> Catalogue:
         return CATALOGUE
 
-    monkeypatch.setattr(app_module, "remembered", remembered)
+    monkeypatch.setattr(app_module, "read_or_describe", read_or_describe)
 
 
 def settings(data: Path, **fields: Any) -> ServeSettings:
@@ -132,10 +132,10 @@ async def test_a_start_that_fails_lets_go_of_the_store(
     assert await App(settings(tmp_path, device="cuda:3"), "1").run() == 1
     assert "cuda:3" in caplog.text
 
-    async def remembered(path: Path) -> Catalogue:
+    async def read_or_describe(path: Path) -> Catalogue:
         raise CatalogueError("no torch here")
 
-    monkeypatch.setattr(app_module, "remembered", remembered)
+    monkeypatch.setattr(app_module, "read_or_describe", read_or_describe)
     assert await App(settings(tmp_path), "1").run() == 1
     assert "no torch here" in caplog.text
     await Store.open(tmp_path).close()

@@ -80,7 +80,7 @@ def test_a_plugin_that_fails_is_told_and_its_neighbours_are_loaded(
         "leaving": "it cannot be loaded (SystemExit)",
         "missing": "it cannot be loaded (ModuleNotFoundError)",
         "nameless": "it cannot be loaded (AttributeError)",
-        "od d": "its name is to begin with a letter or digit and go on with those, _, . and -",
+        "od d": "its name must start with a letter or digit and consist of letters, digits, _, . and -",
     }
     assert {plugin.package for plugin in broken} == {"first 1.2"}
     assert "a secret" in next(plugin.traceback for plugin in broken if plugin.name == "failing")
@@ -91,7 +91,7 @@ def test_a_name_that_two_packages_register_is_neither_ones(register: Register, m
     module.one = object()
     register("first", {"a": "things_of_a_package:one"})
     register("second", {"a": "things_of_a_package:one"})
-    with pytest.raises(PluginBroken, match="registered once, and is 2 times") as refused:
+    with pytest.raises(PluginBroken, match="registered once, but is registered 2 times") as refused:
         plugins.load_one(GROUP, "a")
     assert refused.value.error.package == "first 1.2 and second 1.2"
     with pytest.raises(PluginBroken, match="is 0 times"):

@@ -1,4 +1,4 @@
-"""What a CreateTrainJob asks for, with another job's part filled in where it names one."""
+"""Plan a job: check a CreateTrainJob request, and fill in what it takes over from another job."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ MIN_IMAGES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
-    """A job to be created: `settings` is the whole configuration, `source` the checkpoint that it goes on from.
-    `min_images` is above 0 where it follows its data set."""
+    """A job that can be created.
+
+    `settings` is the complete configuration. `source` is the checkpoint from which the job continues. `min_images` is
+    above 0 if the job follows its data set.
+    """
 
     train_job_id: str
     dataset_id: str
@@ -37,7 +40,10 @@ class JobPlan:
 async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catalogue) -> JobPlan:
     """Check and resolve a request.
 
-    Raises InvalidArgument with every violation, NotFound, and FailedPrecondition DATASET_TOO_LARGE.
+    Raises:
+        InvalidArgument: with every violation.
+        NotFound: the data set or the other job does not exist.
+        FailedPrecondition: DATASET_TOO_LARGE.
     """
     job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
     if request.clone_from and request.continue_from:
@@ -70,24 +76,24 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
 
 
 def resolve(catalogue: Catalogue, method: str, config: Struct, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the whole configuration; see `Catalogue.resolve`. It is slow: call it off the event loop."""
+    """Return the complete configuration; see `Catalogue.resolve`. It is slow: call it off the event loop."""
     return catalogue.resolve(method, job_messages.plain(config), base)
 
 
 async def _refuse_missing(store: Store, file: str) -> None:
-    """Now, and not when the job starts. Raises InvalidArgument."""
+    """Raise InvalidArgument now if a file of weights is missing, and not when the job starts."""
     if not await asyncio.to_thread((store.weights_dir / file).is_file):
         message = f"there is no {names.shown(file)} in the server's directory of weights"
         raise names.invalid("config.backbone_weights", message)
 
 
 def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) -> int:
-    """0 for a job that does not follow its data set. Raises InvalidArgument."""
+    """Return 0 if the job does not follow its data set. Raises InvalidArgument."""
     if not request.HasField("follow"):
         return 0
     field, least = "follow.min_images", settings["batch_size"] or MIN_IMAGES
     if settings["evaluation"]["knn_every_epochs"]:
-        # Who is held out is drawn by their hashes: the share varies in small data sets.
+        # Images are held out by their hashes, so the share varies in small data sets.
         least = math.ceil(1.25 * least / (1 - settings["evaluation"]["knn_holdout_fraction"]))
     if request.follow.min_images < least:
         what = "for a batch besides the images that are held out for kNN"
@@ -106,7 +112,7 @@ def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) 
 
 
 async def _origin(request: pb.CreateTrainJobRequest, store: Store) -> tuple[Job | None, Checkpoint | None]:
-    """The other job, and its checkpoint where the new one is to go on from there."""
+    """Return the other job that the request names, and its checkpoint if the new job continues from there."""
     if request.clone_from:
         return await store.jobs.get(names.train_job_id(request.clone_from, "clone_from")), None
     if not request.continue_from:

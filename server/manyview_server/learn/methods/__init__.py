@@ -1,9 +1,9 @@
-"""The methods by name, what they can be told, and one function that builds them.
+"""The methods by name, their settings, and one function that builds them.
 
-To add one: a file that reads like its paper, with its settings, and an entry in `METHODS`. Or, without touching this
-package, one with an entry point: see `from_plugin`.
+To add a method, write a file that reads like its paper, with its settings, and add an entry to `METHODS`. An installed
+package can add one with an entry point instead: see `from_plugin`.
 
-- `method`: what a trainer asks of a method. `fields`: settings that several methods share.
+- `method`: the interface between a method and the trainer. `fields`: settings that several methods share.
 - `registration`, `from_plugin`: how a method is registered, by this package or by an installed one.
 - `contrastive/`, `distillation/`, `redundancy/`, `clustering/`, `reconstruction/`: the methods, one file each.
 """
@@ -49,10 +49,10 @@ __all__ = [
     "Moment",
     "StepOutput",
     "Views",
-    "blamed",
     "build_method",
     "entry",
     "from_json",
+    "name_plugin_in_errors",
     "names",
     "plugin_errors",
     "resolve",
@@ -88,7 +88,7 @@ METHODS: dict[str, MethodEntry] = {
 
 
 def names() -> tuple[str, ...]:
-    """Our own methods, and those of plugins that can be used."""
+    """Return the names of our own methods, then those of plugins that can be used."""
     found: list[str] = []
     for name in plugins.names(from_plugin.GROUP):
         with suppress(PluginBroken):
@@ -98,46 +98,51 @@ def names() -> tuple[str, ...]:
 
 
 def entry(name: str) -> MethodEntry:
-    """What is known of the method `name`. Raises PluginBroken: it is none of ours, and no plugin that can be used."""
+    """Return the entry of the method `name`.
+
+    Raises:
+        PluginBroken: it is neither one of ours nor a plugin that can be used.
+    """
     return METHODS[name] if name in METHODS else from_plugin.entry(name)
 
 
 def plugin_errors() -> list[PluginError]:
-    """Why methods of plugins cannot be used. Imports all of them."""
+    """Return why methods of plugins cannot be used. This imports all of them."""
     found: list[PluginError] = []
     for name in plugins.names(from_plugin.GROUP):
         try:
             if name in METHODS:
-                raise PluginBroken(from_plugin.GROUP, name, "there is a method of that name already")
+                raise PluginBroken(from_plugin.GROUP, name, "a method of that name exists already")
             entry(name)
         except PluginBroken as broken:
             found.append(broken.error)
     return found
 
 
-def blamed(name: str) -> AbstractContextManager[None]:
-    """In which a step of the method `name` is taken: a plugin's failure is a PluginBroken that names it."""
-    return nullcontext() if name in METHODS else from_plugin.blamed(name)
+def name_plugin_in_errors(name: str) -> AbstractContextManager[None]:
+    """Return a context for a step of the method `name`: an error in a plugin becomes a PluginBroken that names it."""
+    return nullcontext() if name in METHODS else from_plugin.name_plugin_in_errors(name)
 
 
 def build_method(settings: TrainSettings, num_images: int) -> Method:
-    """The method that `settings` describe, on the CPU, in training mode.
+    """Return the method that `settings` describe, on the CPU, in training mode.
 
-    The weights are a pure function of ``settings.seed``; torch's global generator is left as it was. Convolutions are
-    laid out channels_last: a step of ResNet-9 at 32 px takes 2.4 CPU-seconds instead of 3.2 (256 views, float32).
+    The weights are a pure function of ``settings.seed``; torch's global generator does not change. Convolutions have
+    the layout channels_last: a step of ResNet-9 at 32 px takes 2.4 CPU-seconds instead of 3.2 (256 views, float32).
 
     Args:
-        num_images: of the training set; what is left open is chosen by it.
+        num_images: the size of the training set, by which settings that were left open are chosen.
 
     Raises:
-        ValueError: settings of a method that is not known, or that no network can be built from; or PluginBroken.
+        ValueError: the method is not known, or no network can be built with these settings.
+        PluginBroken: the method is a plugin that fails.
     """
     build = (
         METHODS[settings.method].build if settings.method in METHODS else partial(from_plugin.build, settings.method)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        method = build(settings.settled(num_images))
+        method = build(settings.for_num_images(num_images))
     return method.to(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""Settings that several methods have, each with its own default."""
+"""Settings that several methods have, each method with its own default."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from manyview_server.configuration import setting
 
 
 def temperature(default: float) -> Any:
-    """Of a contrastive loss."""
+    """Make the temperature of a contrastive loss."""
     return setting(default, "Temperature of the contrastive loss.", minimum=0.01, maximum=100)
 
 
 def projection_hidden_dim(default: int | None = None) -> Any:
-    """Of the projection head."""
-    described = "Width of the projection head's hidden layers; null means the features' width."
+    """Make the hidden width of the projection head."""
+    described = "Width of the projection head's hidden layers; null means the width of the features."
     return setting(default, described, minimum=1, maximum=65_536, fixed=True)
 
 
 def projection_dim(default: int) -> Any:
-    """Of the projection head."""
+    """Make the output width of the projection head."""
     described = "Width of the projection in which the loss is taken."
     return setting(default, described, minimum=1, maximum=65_536, fixed=True)
 
 
 def projection_layers(default: int) -> Any:
-    """Of the projection head."""
+    """Make the depth of the projection head."""
     return setting(default, "Linear layers of the projection head.", minimum=2, maximum=8, fixed=True)
 
 
 def prediction_hidden_dim(default: int) -> Any:
-    """Of the prediction head."""
+    """Make the hidden width of the prediction head."""
     return setting(default, "Width of the prediction head's hidden layer.", minimum=1, maximum=65_536, fixed=True)
 
 
 def memory_bank_size(default: int | None, *, minimum: int = 1) -> Any:
-    """Of a bank of negatives; where `minimum` is 0 there may be none."""
+    """Make the size of a bank of negatives. If `minimum` is 0, a job may have no bank."""
     described = (
         "Keys of earlier batches that serve as negatives, or [keys, projection_dim]; null chooses it from the data "
     )
@@ -44,28 +44,30 @@ def memory_bank_size(default: int | None, *, minimum: int = 1) -> Any:
 
 
 def ema_momentum(default: float) -> Any:
-    """Of the teacher, at the beginning."""
-    described = "Share of the teacher that stays at each step, the rest being the student."
+    """Make the momentum with which the teacher starts."""
+    described = "Share of the teacher that stays at each step; the rest comes from the student."
     return setting(default, described, minimum=0, maximum=1)
 
 
 def ema_momentum_end(default: float | None) -> Any:
-    """Of the teacher, in the end."""
-    described = "Where ema_momentum arrives in the end, along a cosine; null leaves it constant."
+    """Make the momentum with which the teacher ends."""
+    described = "Value of ema_momentum at the end of training, along a cosine; null keeps it constant."
     return setting(default, described, minimum=0, maximum=1, at_least="ema_momentum")
 
 
 def projection_batch_norm(default: bool, remark: str) -> Any:
-    """Of the projection head; `remark` says who has them."""
+    """Make the switch for batch norms in the projection head; `remark` says which papers have them."""
     return setting(default, f"Whether the projection head has batch norms; {remark}.", fixed=True)
 
 
 def num_prototypes(default: int) -> Any:
-    """Of a loss that compares what views say of prototypes, by cross-entropy."""
-    return setting(default, "Directions to which projections are compared.", minimum=2, maximum=1_048_576, fixed=True)
+    """Make the number of prototypes to which a loss compares views."""
+    return setting(
+        default, "Number of directions to which projections are compared.", minimum=2, maximum=1_048_576, fixed=True
+    )
 
 
 def frozen_prototypes_epochs(default: float) -> Any:
-    """Of prototypes that are learned."""
-    described = "Epochs at the beginning in which the prototypes stay as they are."
+    """Make the time for which learned prototypes stay as they are."""
+    described = "First epochs, in which the prototypes do not change."
     return setting(default, described, minimum=0, maximum=100_000)

@@ -1,7 +1,7 @@
 """Methods of installed packages: entry points of the group "manyview.methods", each a `MethodEntry`.
 
-Such a method is trained by its name like any other: its settings are a subclass of `TrainSettings` whose `method` is
-that name, and what it builds is a `Method`.
+Such a method is trained by its name like any other. Its settings are a subclass of `TrainSettings` whose `method` is
+that name, and its `build` returns a `Method`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 def entry(name: str) -> MethodEntry:
-    """The method that is registered as `name`. Raises PluginBroken: there is none, or it cannot be used."""
+    """Return the method that is registered as `name`. Raises PluginBroken if it does not exist or cannot be used."""
     found = _found(name)
     if isinstance(found, PluginBroken):
         raise found
@@ -33,10 +33,11 @@ def entry(name: str) -> MethodEntry:
 
 
 def build(name: str, settings: TrainSettings) -> Method:
-    """What the entry makes of settled settings.
+    """Build the method from settings in which nothing is left open.
 
     Raises:
-        ValueError: in the plugin's own words, or PluginBroken.
+        ValueError: the plugin refuses the settings, in its own words.
+        PluginBroken: the plugin fails.
     """
     try:
         method = entry(name).build(settings)
@@ -45,13 +46,13 @@ def build(name: str, settings: TrainSettings) -> Method:
     except Exception as error:
         raise PluginBroken(GROUP, name, f"building it failed ({type(error).__name__})", error) from error
     if not isinstance(method, Method) or not isinstance(getattr(method, "encoder", None), Encoder):
-        raise PluginBroken(GROUP, name, f"it gave a {type(method).__name__}, and no Method with an Encoder")
+        raise PluginBroken(GROUP, name, f"it returned a {type(method).__name__} and not a Method with an Encoder")
     return method
 
 
 @contextmanager
-def blamed(name: str) -> Iterator[None]:
-    """Whatever goes wrong in a step of the method `name` is the plugin's: PluginBroken. Lack of memory is nobody's."""
+def name_plugin_in_errors(name: str) -> Iterator[None]:
+    """Turn any error in a step of the method `name` into PluginBroken. Out-of-memory errors pass through unchanged."""
     try:
         yield
     except PluginBroken:
@@ -75,11 +76,13 @@ def _loaded(name: str) -> MethodEntry:
         raise PluginBroken(GROUP, name, "it is not installed")
     found = plugins.load_one(GROUP, name)
     if not NAME.fullmatch(name):
-        raise PluginBroken(GROUP, name, "its name is to consist of small letters, digits and _, a letter first")
+        raise PluginBroken(
+            GROUP, name, "its name must start with a small letter and consist of small letters, digits and _"
+        )
     if not isinstance(found, MethodEntry):
-        raise PluginBroken(GROUP, name, f"it is to be a MethodEntry, and is a {type(found).__name__}")
+        raise PluginBroken(GROUP, name, f"it must be a MethodEntry, but is a {type(found).__name__}")
     try:
-        problem = _problem_of(name, found)
+        problem = _find_problem(name, found)
     except Exception as error:
         raise PluginBroken(GROUP, name, f"its settings are wrong ({type(error).__name__})", error) from error
     if problem:
@@ -87,12 +90,12 @@ def _loaded(name: str) -> MethodEntry:
     return found
 
 
-def _problem_of(name: str, found: MethodEntry) -> str:
-    """What is wrong with an entry, or nothing."""
+def _find_problem(name: str, found: MethodEntry) -> str:
+    """Return what is wrong with an entry, or an empty text."""
     if not issubclass(found.settings, TrainSettings):
-        return f"its settings are to be a subclass of TrainSettings, and are {found.settings.__name__}"
+        return f"its settings must be a subclass of TrainSettings, but are {found.settings.__name__}"
     settings = found.settings()
     if settings.method != name:
-        return f"the method of its settings is to be {name!r}, and is {settings.method!r}"
+        return f"the method of its settings must be {name!r}, but is {settings.method!r}"
     configuration.json_schema(found.settings)
     return ""

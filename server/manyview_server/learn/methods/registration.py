@@ -1,4 +1,4 @@
-"""What is known of a method before it is built."""
+"""How a method is registered, by this package or by a plugin."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from manyview_server.learn.settings import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry:
-    """A method as it is registered by name, our own or a plugin's."""
+    """The description of a method, with which it can be configured and built."""
 
     title: str
     paper: str
-    """Address of the paper."""
+    """The address of the paper."""
     settings: type[TrainSettings]
     build: Callable[[Any], Method]
-    """From settled settings of that type."""
+    """Builds the method from settings of that class in which nothing is left open."""

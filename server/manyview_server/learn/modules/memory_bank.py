@@ -91,8 +91,8 @@ def default_size(num_images: int, batch_size: int) -> int:
     return max(1, target // batch_size) * batch_size
 
 
-def settle_bank(settings: Settings, num_images: int) -> Settings:
-    """Settled `settings` of a method with a bank, its size chosen by `default_size` where it was left open."""
+def choose_bank_size(settings: Settings, num_images: int) -> Settings:
+    """Return `settings` of a method with a bank; choose the size by `default_size` if it was left open."""
     if settings.memory_bank_size is not None:
         return settings
     return dataclasses.replace(settings, memory_bank_size=default_size(num_images, settings.batch_size))

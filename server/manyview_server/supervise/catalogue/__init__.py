@@ -1,4 +1,4 @@
-"""What can be trained: methods, backbones and transforms, as the torch side describes them.
+"""The catalogue of methods, backbones and transforms, as the torch side describes them.
 
 - `catalogue`: the catalogue. `describe`: have a worker print it. `catalogue_cache`: keep it on disk.
 - `plugin_packages`: installed packages that register plugins.

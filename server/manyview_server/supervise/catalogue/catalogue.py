@@ -61,7 +61,7 @@ class PluginProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """What the torch side offers. `versions` names its libraries."""
+    """Everything that the torch side offers. `versions` names its libraries."""
 
     versions: dict[str, str]
     devices: tuple[Device, ...]

@@ -27,7 +27,7 @@ FOLDERS = ("configuration", "learn", "worker")
 log = logging.getLogger(__name__)
 
 
-async def remembered(path: Path, describe: Callable[[], Awaitable[Catalogue]] = describe) -> Catalogue:
+async def read_or_describe(path: Path, describe: Callable[[], Awaitable[Catalogue]] = describe) -> Catalogue:
     """Return the catalogue in the file `path` if it matches; otherwise call `describe`, and keep the result there.
 
     Raises:

@@ -151,7 +151,7 @@ def _build_job(
     arranged = partial(arrange, numerics=numerics, device=device, stopped=stopped)
     first, current, to_repeat = _adoptions(start, own, len(cache))
     first_images = arranged(cache.first(first.num_images), first, settings=settings)
-    settings = settings.settled(first_images.num_trained)
+    settings = settings.for_num_images(first_images.num_trained)
     images = arranged(cache.first(current.num_images), current, settings=settings)
     method, optimizer = _build_method(settings, first_images.num_trained, numerics, device)
     probe = probe_for(method, settings, num_classes=images.num_classes, num_held_out=images.num_held_out)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manyview_server import failpoints
 from manyview_server.learn.evaluation.linear_probe import LinearProbe
-from manyview_server.learn.methods import Views, blamed
+from manyview_server.learn.methods import Views, name_plugin_in_errors
 from manyview_server.learn.schedules import cosine
 from manyview_server.learn.step import StepResult, train_step
 from manyview_server.learn.views import make_views
@@ -27,7 +27,7 @@ def take_step(job: PreparedJob, batch: Batch, step: int) -> StepResult:
     views = _views(job, batch)
     if action == "nan":
         views = [view * torch.nan for view in views]
-    with blamed(job.settings.method):
+    with name_plugin_in_errors(job.settings.method):
         result = train_step(
             job.method,
             job.optimizer,

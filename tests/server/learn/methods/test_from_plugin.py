@@ -69,10 +69,10 @@ def named(name, before="", after=""):
 
 BROKEN = {
     "exits": ("raise SystemExit", "it cannot be loaded (SystemExit)"),
-    "no_entry": ("METHOD = 3", "it is to be a MethodEntry, and is a int"),
-    "other_name": (EXAMPLE, "the method of its settings is to be 'other_name', and is 'rotation_prediction'"),
-    "simclr": (EXAMPLE, "there is a method of that name already"),
-    "no_settings": (named("no_settings", "settings=RotationSettings", "settings=int"), "of TrainSettings, and are int"),
+    "no_entry": ("METHOD = 3", "it must be a MethodEntry, but is a int"),
+    "other_name": (EXAMPLE, "the method of its settings must be 'other_name', but is 'rotation_prediction'"),
+    "simclr": (EXAMPLE, "a method of that name exists already"),
+    "no_settings": (named("no_settings", "settings=RotationSettings", "settings=int"), "of TrainSettings, but are int"),
     "bad_default": (
         named("bad_default", "setting(0.0,", "setting(7.0,"),
         "its settings are wrong (InvalidConfiguration)",
@@ -81,7 +81,7 @@ BROKEN = {
         named("plain_field", "    min_views", "    n: int = 3\n    min_views"),
         "settings are wrong (KeyError)",
     ),
-    "Large": (named("Large"), "its name is to consist of small letters"),
+    "Large": (named("Large"), "its name must start with a small letter"),
 }
 
 
@@ -97,8 +97,8 @@ def test_a_method_that_cannot_be_used_is_told_and_costs_nothing_else(name, rotat
 
 
 BUILDS = {
-    "builds_nothing": ("None", "it gave a NoneType, and no Method with an Encoder"),
-    "builds_other": ("nn.Linear(1, 1)", "it gave a Linear, and no Method with an Encoder"),
+    "builds_nothing": ("None", "it returned a NoneType and not a Method with an Encoder"),
+    "builds_other": ("nn.Linear(1, 1)", "it returned a Linear and not a Method with an Encoder"),
     "fails": ("1 / 0", "building it failed (ZeroDivisionError)"),
 }
 
@@ -125,10 +125,10 @@ def test_a_value_error_of_its_own_is_for_the_user(install_plugin):
 def test_what_goes_wrong_in_a_step_is_blamed_on_it():
     with (
         pytest.raises(PluginBroken, match=rf"'{NAME}' .*\(manyview.methods\): a step of it failed \(KeyError\)$"),
-        methods.blamed(NAME),
+        methods.name_plugin_in_errors(NAME),
     ):
         {}["gone"]
-    with pytest.raises(KeyError), methods.blamed("simclr"):
+    with pytest.raises(KeyError), methods.name_plugin_in_errors("simclr"):
         {}["gone"]
 
 
@@ -136,6 +136,6 @@ def test_what_goes_wrong_in_a_step_is_blamed_on_it():
     "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_lack_of_memory_is_blamed_on_no_plugin(error):
-    with pytest.raises(type(error)) as caught, methods.blamed(NAME):
+    with pytest.raises(type(error)) as caught, methods.name_plugin_in_errors(NAME):
         raise error
     assert caught.value is error

@@ -35,16 +35,16 @@ class Describe:
 
 async def test_a_second_start_does_not_describe_again(tmp_path: Path) -> None:
     describe, path = Describe(), tmp_path / "catalogue.json"
-    assert await catalogue_cache.remembered(path, describe) == CATALOGUE
-    assert await catalogue_cache.remembered(path, describe) == CATALOGUE
+    assert await catalogue_cache.read_or_describe(path, describe) == CATALOGUE
+    assert await catalogue_cache.read_or_describe(path, describe) == CATALOGUE
     assert describe.calls == 1
 
 
 async def test_another_set_of_devices_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     describe, path = Describe(), tmp_path / "catalogue.json"
-    await catalogue_cache.remembered(path, describe)
+    await catalogue_cache.read_or_describe(path, describe)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    await catalogue_cache.remembered(path, describe)
+    await catalogue_cache.read_or_describe(path, describe)
     assert describe.calls == 2
 
 
@@ -62,8 +62,8 @@ async def test_what_was_described_without_plugins_is_not_remembered(tmp_path: Pa
     async def without() -> Catalogue:
         return replace(CATALOGUE, without_plugins=True)
 
-    assert (await catalogue_cache.remembered(tmp_path / "catalogue.json", without)).without_plugins
-    assert await catalogue_cache.remembered(tmp_path / "catalogue.json", Describe()) == CATALOGUE
+    assert (await catalogue_cache.read_or_describe(tmp_path / "catalogue.json", without)).without_plugins
+    assert await catalogue_cache.read_or_describe(tmp_path / "catalogue.json", Describe()) == CATALOGUE
 
 
 def test_a_plugins_changed_source_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,13 +94,13 @@ def test_a_plugin_that_is_installed_to_be_edited_is_described_anew(
 async def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, damaged: str) -> None:
     describe, path = Describe(), tmp_path / "catalogue.json"
     path.write_text(damaged.replace("KEY", catalogue_cache.fingerprint()))
-    assert await catalogue_cache.remembered(path, describe) == CATALOGUE
+    assert await catalogue_cache.read_or_describe(path, describe) == CATALOGUE
     assert describe.calls == 1
     assert json.loads(path.read_text())["catalogue"]["devices"][0]["name"] == "cpu"
 
 
 async def test_a_folder_that_cannot_be_written_only_costs_the_memory(tmp_path: Path) -> None:
-    assert await catalogue_cache.remembered(tmp_path / "missing" / "catalogue.json", Describe()) == CATALOGUE
+    assert await catalogue_cache.read_or_describe(tmp_path / "missing" / "catalogue.json", Describe()) == CATALOGUE
 
 
 async def test_a_failure_to_describe_is_the_callers(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_a_failure_to_describe_is_the_callers(tmp_path: Path) -> None:
         raise CatalogueError("no torch")
 
     with pytest.raises(CatalogueError, match="no torch"):
-        await catalogue_cache.remembered(tmp_path / "catalogue.json", fails)
+        await catalogue_cache.read_or_describe(tmp_path / "catalogue.json", fails)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,5 +122,5 @@ async def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
         real(fd)
 
     monkeypatch.setattr(os, "fsync", sync)
-    await catalogue_cache.remembered(path, Describe())
+    await catalogue_cache.read_or_describe(path, Describe())
     assert synced == [("catalogue.tmp", False), (tmp_path.name, True)]

@@ -62,8 +62,8 @@ class SwAVSettings(TrainSettings):
     )
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["swav_small"])
 
-    def settled(self, num_images: int) -> Self:
-        settings = super().settled(num_images)
+    def for_num_images(self, num_images: int) -> Self:
+        settings = super().for_num_images(num_images)
         if settings.queue_size is not None:
             return settings
         assert settings.batch_size is not None

@@ -22,7 +22,7 @@ from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.ema import make_teacher, update_teacher
-from manyview_server.learn.modules.memory_bank import MemoryBank, settle_bank
+from manyview_server.learn.modules.memory_bank import MemoryBank, choose_bank_size
 from manyview_server.learn.schedules import Moment, cosine_at
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -50,8 +50,8 @@ class MoCoSettings(TrainSettings):
         True, "Whether each view serves once as query and once as key, at twice the teacher's cost."
     )
 
-    def settled(self, num_images: int) -> Self:
-        return settle_bank(super().settled(num_images), num_images)
+    def for_num_images(self, num_images: int) -> Self:
+        return choose_bank_size(super().for_num_images(num_images), num_images)
 
 
 class MoCo(Method):

@@ -20,7 +20,7 @@ from manyview_server.learn.losses import nearest_keys, nnclr
 from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
-from manyview_server.learn.modules.memory_bank import MemoryBank, settle_bank
+from manyview_server.learn.modules.memory_bank import MemoryBank, choose_bank_size
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -40,8 +40,8 @@ class NNCLRSettings(TrainSettings):
     memory_bank_size: int | None = fields.memory_bank_size(None)
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # as for SimCLR
 
-    def settled(self, num_images: int) -> Self:
-        return settle_bank(super().settled(num_images), num_images)
+    def for_num_images(self, num_images: int) -> Self:
+        return choose_bank_size(super().for_num_images(num_images), num_images)
 
 
 class NNCLR(Method):

@@ -19,7 +19,7 @@ from manyview_server.learn.losses import info_nce, nt_xent
 from manyview_server.learn.methods import fields
 from manyview_server.learn.methods.method import Carry, Method, StepOutput, Views
 from manyview_server.learn.modules import heads
-from manyview_server.learn.modules.memory_bank import MemoryBank, settle_bank
+from manyview_server.learn.modules.memory_bank import MemoryBank, choose_bank_size
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.presets import PRESETS
@@ -39,8 +39,8 @@ class SimCLRSettings(TrainSettings):
     # CIFAR-10 at 16 px, resnet9 x 0.25, 600 steps of 64, kNN: 40.5 %, and 35.1 % with the paper's views.
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])
 
-    def settled(self, num_images: int) -> Self:
-        return settle_bank(super().settled(num_images), num_images)
+    def for_num_images(self, num_images: int) -> Self:
+        return choose_bank_size(super().for_num_images(num_images), num_images)
 
 
 class SimCLR(Method):

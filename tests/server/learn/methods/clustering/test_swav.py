@@ -134,13 +134,13 @@ def test_a_network_that_tells_nothing_apart_has_the_loss_of_chance(views: list[T
 
 
 def test_the_size_of_the_queue_follows_from_the_data_set_unless_it_is_told() -> None:
-    def settled(**overrides: object) -> int | None:
+    def queue_size(**overrides: object) -> int | None:
         settings: SwAVSettings = resolve("swav", {**SMALL, "queue_size": None, **overrides})  # type: ignore[assignment]
-        return settings.settled(1000).queue_size
+        return settings.for_num_images(1000).queue_size
 
-    assert settled() == 48  # a twentieth of the images, in whole batches
-    assert settled(queue_size=17) == 17
-    assert settled(queue_size=0) == 0
+    assert queue_size() == 48  # a twentieth of the images, in whole batches
+    assert queue_size(queue_size=17) == 17
+    assert queue_size(queue_size=0) == 0
 
 
 def test_a_vision_transformer_sees_both_sizes(views: list[Tensor]) -> None:

@@ -100,5 +100,5 @@ def test_the_teacher_follows_along_the_schedule() -> None:
 
 def test_a_bank_left_open_is_chosen_from_the_data_set() -> None:
     settings = MoCoSettings(**SMALL)  # type: ignore[arg-type]
-    assert MoCo(settings.settled(100)).bank.keys.shape == (8, 16), "one batch, for only 100 images"
-    assert MoCo(settings.settled(1000)).bank.keys.shape == (48, 16)
+    assert MoCo(settings.for_num_images(100)).bank.keys.shape == (8, 16), "one batch, for only 100 images"
+    assert MoCo(settings.for_num_images(1000)).bank.keys.shape == (48, 16)
