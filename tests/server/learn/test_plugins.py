@@ -94,5 +94,5 @@ def test_a_name_that_two_packages_register_is_neither_ones(register: Register, m
     with pytest.raises(PluginBroken, match="registered once, but is registered 2 times") as refused:
         plugins.load_one(GROUP, "a")
     assert refused.value.error.package == "first 1.2 and second 1.2"
-    with pytest.raises(PluginBroken, match="is 0 times"):
+    with pytest.raises(PluginBroken, match="registered 0 times"):
         plugins.load_one(GROUP, "z")

@@ -1,4 +1,4 @@
-"""How a method is registered, by this package or by a plugin."""
+"""The entry with which a method is registered, by this package or by a plugin."""
 
 from __future__ import annotations
 
