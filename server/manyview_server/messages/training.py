@@ -20,37 +20,37 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTraining(Message):
-    """Train this job. `blobs[0]` is the data set's snapshot: the bytes of an array of `store.shards.SNAPSHOT_DTYPE`."""
+    """Train this job. `blobs[0]` is the data set's snapshot, an array of `store.images.shards.SNAPSHOT_DTYPE`."""
 
     train_job: str
     attempt: int
     settings: dict[str, Json]
     dataset_dir: str
     checkpoint_dir: str
-    # The checkpoint's directory to continue from; empty to begin.
     resume_from: str
+    """The directory of the checkpoint to continue from, or empty to start at step 0."""
     device: str
     num_threads: int
-    # For the cache of decoded images.
     cache_bytes: int
-    # Images that may have killed the attempt before: to be decoded alone, before all others.
+    """The most bytes of the cache of decoded images."""
     suspects: tuple[int, ...] = ()
-    # Images that do kill decoders: not to be decoded.
+    """The ids of images that may have killed the attempt before. Each is decoded alone, before all others."""
     quarantined: tuple[int, ...] = ()
-    # Images that took a decoder too long: not to be decoded either.
+    """The ids of images that kill decoders. They are not decoded."""
     too_slow: tuple[int, ...] = ()
-    # Whether the job follows its data set: then ImagesAdded may come.
+    """The ids of images that took a decoder too long. They are not decoded either."""
     follows: bool = False
-    # What such a job has adopted since the checkpoint, or since its beginning: an attempt adopts the same at the same
-    # steps again, and only then what is new.
+    """True if the job follows its data set. ImagesAdded may come then."""
     adoptions: tuple[Adoption, ...] = ()
-    # Where the settings' `backbone_weights` are; empty where there is no such directory.
+    """The adoptions of a job that follows since the checkpoint, or since its start. An attempt repeats them at the same
+    steps, and adopts new images only after that."""
     weights_dir: str = ""
+    """The directory of the settings' `backbone_weights`, or empty if the server has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesAdded(Message):
-    """The data set that a job follows has grown: `blobs[0]` holds the rows behind those that were sent before."""
+    """Images were added to the data set that a job follows. `blobs[0]` holds their rows of the snapshot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class TrainingStarted(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(Message):
-    """Alive, and how far. Sent every 2 seconds, whatever the trainer is doing (`stage`: "decoding", "training", …)."""
+    """A sign of life and the progress, sent every 2 seconds in every `stage` ("decoding", "training", …)."""
 
     stage: str
     step: int
@@ -82,8 +82,8 @@ class Heartbeat(Message):
     num_epochs: int
     eta_s: float
     rss_bytes: int
-    # Of what the stage does, such as images decoded: it rises while there is progress.
     done: int = 0
+    """The work that the stage has done, such as the images that it has decoded. It rises while there is progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class AlertRaised(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotAdopted(Message):
-    """From the step after `step` on, the job trains on the first `num_images` images, `num_added` more than before."""
+    """After `step`, the job trains on the first `num_images` images, which are `num_added` more than before."""
 
     step: int
     epoch: int
@@ -127,7 +127,7 @@ class SnapshotAdopted(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageUnreadable(Message):
-    """A committed image that does not decode."""
+    """A committed image cannot be decoded."""
 
     image_id: int
     reason: str
@@ -136,7 +136,7 @@ class ImageUnreadable(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointWritten(Message):
-    """A checkpoint is durable under `directory`. `model` describes it (see `store.checkpoints.ModelCard`)."""
+    """A checkpoint is durable under `directory`. `model` describes it (see `store.jobs.checkpoints.ModelCard`)."""
 
     step: int
     epoch: int
@@ -147,7 +147,7 @@ class CheckpointWritten(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingEnded(Message):
-    """The trainer's last message. `outcome`: "succeeded", "stopped" or "failed"; the rest says why it failed."""
+    """The trainer's last message. `outcome` is "succeeded", "stopped" or "failed"; the texts explain a failure."""
 
     outcome: str
     step: int

@@ -1,4 +1,4 @@
-"""Who may use how many cores and how much memory: two torch processes that each take everything ruin each other."""
+"""The cores and the memory that each process may use. Two torch processes that each use all cores ruin each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from manyview_server.system.control_groups import ROOT, counter, groups, own_groups
 from manyview_server.system.host_memory import host_memory
 
-# Of a device's memory: the rest is for the networks, their gradients and the embedder.
 CACHE_FRACTION = 1 / 3
-# The share of the memory for images that wait to be embedded.
+"""The share of a device's memory for decoded images. The rest is for the networks, their gradients and the embedder."""
 QUEUE_FRACTION = 1 / 16
+"""The share of the memory for images that wait to be embedded."""
 MOST_QUEUE_BYTES = 256 << 20
 
 
 class CoreBudget:
-    """Threads for trainers and the embedder. Trainers share all cores, the embedder takes half of them beside them."""
+    """The threads of trainers and the embedder. Trainers share all cores, and the embedder uses half of them beside
+    trainers."""
 
     def __init__(self, num_cores: int, num_devices: int = 1) -> None:
         """`num_devices`: each device runs one trainer at a time."""
@@ -37,7 +38,7 @@ class CoreBudget:
 
     @property
     def embedder_threads(self) -> int:
-        """For the embedder, as things are now."""
+        """The threads of the embedder at this time."""
         return max(1, self.num_cores // 2) if self.num_trainers else self.num_cores
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -45,11 +46,11 @@ class CoreBudget:
         self._listeners.append(listener)
 
     def trainer_started(self) -> None:
-        """A trainer takes its share."""
+        """Count a trainer that takes its share."""
         self._count(+1)
 
     def trainer_ended(self) -> None:
-        """A trainer has given its share back."""
+        """Count a trainer that has given its share back."""
         self._count(-1)
 
     def _count(self, change: int) -> None:
@@ -66,7 +67,7 @@ def available_cores(root: Path = ROOT) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The cores that each control group of this process may keep busy, where it is limited."""
+    """Yield the cores that each limited control group of this process may keep busy."""
     for group in groups("cpu", root):
         if group.version == 2:
             found = group.numbers("cpu.max")

@@ -54,8 +54,7 @@ class DecodeWatch:
             taken_s = self._cpu_s(self._pid, note.thread) - note.start_ns / NS_PER_S
         except (OSError, ValueError, IndexError):  # the thread has ended
             return None
-        # The thread may have gone on to another image since the notes were read: then the time is not that of this
-        # image.
+        # The thread may work on another image since the notes were read. Then the time is not the time of this image.
         if taken_s <= self._limit_s or note not in self._notes.read():
             return None
         return SlowDecode(note=note, cpu_s=taken_s)
@@ -74,14 +73,14 @@ class TaskWatch:
     def look(self) -> tuple[Note, ...]:
         """Return the tasks that take too long."""
         now = awake_time.now()
-        in_hand = self._notes.read()
-        if set(in_hand) != self._since.keys():
+        tasks = self._notes.read()
+        if set(tasks) != self._since.keys():
             self.last_change = now
-        self._since = {note: self._since.get(note, now) for note in in_hand}
+        self._since = {note: self._since.get(note, now) for note in tasks}
         return tuple(note for note, since in self._since.items() if now - since > self._limit_s)
 
 
 def thread_cpu_s(pid: int, thread: int) -> float:
-    """Return the CPU seconds of another process's thread. Raises OSError where there is none."""
+    """Return the CPU seconds of another process's thread. Raises OSError if the thread has ended."""
     fields = Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S

@@ -1,4 +1,4 @@
-"""How long to wait before a worker that died is started again."""
+"""The delay before a worker that died is started again doubles, up to its limit."""
 
 from manyview_server.supervise.restart_delay import restart_delay_s
 

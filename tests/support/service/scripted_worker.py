@@ -125,7 +125,7 @@ class Trainer:
         assert isinstance(self.start, StartTraining)
         self.step = self.resumed_step(self.start.resume_from)
         self.num_images = len(b"".join(self.start.blobs)) // SNAPSHOT_DTYPE.itemsize
-        if self.plan.get("tells"):
+        if self.plan.get("reports"):
             adopted = [adoption.num_images for adoption in self.start.adoptions]
             text = f"follows {self.start.follows}, {self.num_images} images, adopted {adopted}"
             self.link.send(LogWritten(step=self.step, epoch=0, level="info", text=text))
@@ -145,21 +145,21 @@ class Trainer:
         return int(json.loads((Path(directory) / "state.json").read_text())["step"])
 
     def decode(self) -> None:
-        """Die of the images in {"poison": [ids]} as decoders do, and never finish those in {"too_slow": [ids]}."""
+        """Die of the images in {"crashing": [ids]} as decoders do, and never finish those in {"too_slow": [ids]}."""
         for image_id in self.plan.get("too_slow", ()):
             if image_id not in self.start.too_slow:
                 with self.notes.task(DECODE, item=image_id):
                     burn()
-        if not (self.start.suspects or self.plan.get("poison")):
+        if not (self.start.suspects or self.plan.get("crashing")):
             return
-        poison = set(self.plan.get("poison", ())) - set(self.start.quarantined)
+        crashing = set(self.plan.get("crashing", ())) - set(self.start.quarantined)
         for image_id in self.start.suspects:
             with self.notes.task(ALONE, item=image_id):
-                if image_id in poison:
+                if image_id in crashing:
                     os.kill(os.getpid(), signal.SIGSEGV)
                     rest_of_the_day()
-        if poison:
-            with self.notes.task(DECODE, item=min(poison)):
+        if crashing:
+            with self.notes.task(DECODE, item=min(crashing)):
                 thread = threading.Thread(target=self.decode_and_die, args=(3,))
                 thread.start()
                 thread.join()
@@ -374,11 +374,11 @@ class Embedder:
     def embed_stored(self, request: EmbedImages) -> None:
         """An image's row is its id, or the behaviour's.
 
-        {"poison": [ids], "burn": [ids], "unreadable": [ids], "reason": of these, "image_s": seconds}
+        {"crashing": [ids], "burn": [ids], "unreadable": [ids], "reason": of these, "image_s": seconds}
         """
         ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"]
         time.sleep(self.plan.get("image_s", 0.0) * len(ids))
-        if set(ids.tolist()) & set(self.plan.get("poison", ())) - set(request.quarantined):
+        if set(ids.tolist()) & set(self.plan.get("crashing", ())) - set(request.quarantined):
             os.kill(os.getpid(), signal.SIGSEGV)
             rest_of_the_day()
         for row in np.flatnonzero(np.isin(ids, self.plan.get("burn", ()))).tolist():

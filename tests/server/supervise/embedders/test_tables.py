@@ -188,14 +188,14 @@ async def test_an_image_that_kills_the_embedder_is_found_left_out_and_kept_away_
 ) -> None:
     snapshot = await store.datasets.snapshot("a", 4)
     culprit = int(snapshot.array["image_id"][2])
-    async with make({"poison": [culprit]}).open(spec(), snapshot) as table:
+    async with make({"crashing": [culprit]}).open(spec(), snapshot) as table:
         await table.complete()
         segment = await table.segment(0)
         assert [(error.row, error.reason) for error in segment.errors] == [(2, "DECODER_CRASHED")]
         assert np.isnan(segment.rows[:, 0]).tolist() == [False, False, True, False]
     uid = snapshot.dataset.uid
     assert await store.datasets.unreadable_ids(uid, "DECODER_CRASHED") == (culprit,)
-    async with make({"poison": [culprit]}).open(spec(name="backbones/y"), snapshot) as table:
+    async with make({"crashing": [culprit]}).open(spec(name="backbones/y"), snapshot) as table:
         await table.complete()
 
 
@@ -210,7 +210,7 @@ async def test_a_request_names_only_its_own_images_among_those_that_kill_the_emb
         return known if reason == "DECODER_CRASHED" else ()
 
     monkeypatch.setattr(store.datasets, "unreadable_ids", unreadable_ids)
-    async with make({"poison": [culprit]}).open(spec(), snapshot) as table:
+    async with make({"crashing": [culprit]}).open(spec(), snapshot) as table:
         await table.complete()
         assert await rows(table) == ids(snapshot)
 

@@ -90,9 +90,9 @@ async def test_a_job_that_finds_no_room_on_the_disk_pauses_and_goes_on_when_it_i
     supervisor.wake()
     job = await reach(store, "job", "PAUSED")
     assert (job.desired, job.attempt, job.restarts) == ("pause", 1, 0)
-    told = [event for event in (await store.events.read("job", 1, 100)) if event.kind == "state"][-1]
+    found = [event for event in (await store.events.read("job", 1, 100)) if event.kind == "state"][-1]
     message = "it is said. do otherwise"
-    assert told.payload == StateChange(from_state="PAUSING", to_state="PAUSED", reason=reason, message=message)
+    assert found.payload == StateChange(from_state="PAUSING", to_state="PAUSED", reason=reason, message=message)
     await store.jobs.request("job", RESUME)
     supervisor.wake()
     assert (await reach(store, "job", "SUCCEEDED")).attempt == 2
@@ -241,9 +241,9 @@ async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(stor
     assert job.latest_checkpoint > 0
     await supervise({"steps": job.latest_checkpoint + 2})
     ended = await reach(store, "job", "SUCCEEDED")
-    told = await history(store, "job")
-    assert ("RECOVERING", "TRAINER_LOST") in told
-    assert ("rollback", str(job.latest_checkpoint)) in told
+    found = await history(store, "job")
+    assert ("RECOVERING", "TRAINER_LOST") in found
+    assert ("rollback", str(job.latest_checkpoint)) in found
     assert (ended.attempt, ended.restarts) == (2, 0)
     assert await losses(store, "job") == list(range(1, job.latest_checkpoint + 3))
 

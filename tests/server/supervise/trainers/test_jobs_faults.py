@@ -1,4 +1,4 @@
-"""Jobs lose their trainers, their checkpoints and their memory, and go on or fail as they should."""
+"""Jobs lose their trainers, their checkpoints and their memory, and resume or fail as they should."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ async def test_a_killed_trainer_goes_on_from_its_newest_checkpoint(store, superv
     await create(store)
     await supervise([{"steps": 6, "checkpoint_every": 2, "die_at": 5}, {"steps": 6, "checkpoint_every": 2}])
     job = await reach(store, "job", "SUCCEEDED")
-    told = await history(store, "job")
-    assert ("RECOVERING", "TRAINER_DIED") in told
-    assert ("rollback", "4") in told
+    events = await history(store, "job")
+    assert ("RECOVERING", "TRAINER_DIED") in events
+    assert ("rollback", "4") in events
     assert (job.attempt, job.restarts) == (2, 0)
     assert await losses(store, "job") == [1, 2, 3, 4, 5, 6], "each step once: the superseded one is hidden"
 
@@ -91,9 +91,9 @@ async def test_a_trainer_that_hangs_or_talks_nonsense_is_replaced(store, supervi
     await create(store, settings={"padding": "x" * 800_000})
     await supervise([{"steps": 4, "checkpoint_every": 1, **plan}, {"steps": 4}], patience=patience)
     assert (await reach(store, "job", "SUCCEEDED")).attempt == 2
-    told = dict(await history(store, "job"))
+    events = dict(await history(store, "job"))
     hangs = "silent_at" in plan or "stuck_at" in plan
-    assert told["RECOVERING"] == (
+    assert events["RECOVERING"] == (
         "STALLED" if hangs else "WORKER_START" if plan.keys() & {"no_hello", "no_read"} else "TRAINER_DIED"
     )
 
@@ -138,15 +138,15 @@ async def test_a_job_whose_checkpoints_cannot_be_written_pauses_and_goes_on_when
 async def test_images_that_kill_the_decoder_are_found_out_and_left_out_and_cost_no_restart(store, supervise):
     image_ids = [image.image_id for image in (await store.datasets.images("clothing", [], 10))[0]]
     await create(store)
-    await supervise({"steps": 2, "poison": image_ids})
+    await supervise({"steps": 2, "crashing": image_ids})
     job = await reach(store, "job", "SUCCEEDED")
-    told = await history(store, "job")
-    assert told.count(("alert", "IMAGE_QUARANTINED")) == len(image_ids) == 1
+    events = await history(store, "job")
+    assert events.count(("alert", "IMAGE_QUARANTINED")) == len(image_ids) == 1
     assert (job.attempt, job.restarts) == (3, 0), "one death in company, one alone"
     (noted,) = (await store.datasets.images("clothing", ["UNREADABLE"], 10))[0]
     assert (noted.image_id, noted.reason) == (image_ids[0], "DECODER_CRASHED")
     await create(store, "next")
-    await supervise({"steps": 2, "poison": image_ids})
+    await supervise({"steps": 2, "crashing": image_ids})
     assert (await reach(store, "next", "SUCCEEDED")).attempt == 1, "the next job knows"
 
 
@@ -156,9 +156,9 @@ async def test_an_image_that_takes_too_long_is_left_out_and_costs_neither_restar
     await supervise({"steps": 2, "too_slow": image_ids}, patience=replace(QUICK, decode_cpu_s=0.3))
     job = await reach(store, "job", "SUCCEEDED")
     assert (job.attempt, job.restarts) == (2, 0)
-    told = await history(store, "job")
-    assert told.count(("alert", "IMAGE_QUARANTINED")) == len(image_ids) == 1
-    assert ("RECOVERING", "DECODE_TOO_SLOW") in told
+    events = await history(store, "job")
+    assert events.count(("alert", "IMAGE_QUARANTINED")) == len(image_ids) == 1
+    assert ("RECOVERING", "DECODE_TOO_SLOW") in events
     (noted,) = (await store.datasets.images("clothing", ["UNREADABLE"], 10))[0]
     assert (noted.image_id, noted.reason) == (image_ids[0], "DECODE_TOO_SLOW")
     await create(store, "next")
@@ -202,12 +202,12 @@ async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_
     (Path(newest.directory).parent / "000000999-1").mkdir()
     await supervise({"steps": newest.step + 1})
     await reach(store, "job", "SUCCEEDED")
-    told = await history(store, "job")
-    assert ("alert", "CHECKPOINT_CORRUPT") in told
-    assert ("rollback", str(second.step)) in told
+    events = await history(store, "job")
+    assert ("alert", "CHECKPOINT_CORRUPT") in events
+    assert ("rollback", str(second.step)) in events
     assert not (Path(newest.directory).parent / "000000999-1").exists(), "it was never registered"
     aside = Path(newest.directory).with_name(f".corrupt-{Path(newest.directory).name}")
-    assert (aside / "state.safetensors").read_bytes() == b"stata", "it is kept for whoever wants to know"
+    assert (aside / "state.safetensors").read_bytes() == b"stata", "it is kept for people who want to look at it"
 
 
 async def test_a_job_without_any_good_checkpoint_fails_and_does_not_begin_again(store, supervise):

@@ -27,7 +27,7 @@ async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_befor
     monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=3)
     await create(store, "other")
-    await supervise({"steps": 2, "tells": True})
+    await supervise({"steps": 2, "reports": True})
     await reach(store, "other", "SUCCEEDED")
     job = await store.jobs.get("following")
     assert (job.state, job.num_images) == ("QUEUED", 0)
@@ -40,7 +40,7 @@ async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_befor
 async def test_a_job_that_follows_hears_of_each_image_once_over_all_attempts(store, supervise, monkeypatch):
     monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
-    slow = {"steps": 60, "step_s": 0.02, "tells": True, "checkpoint_every": 20}
+    slow = {"steps": 60, "step_s": 0.02, "reports": True, "checkpoint_every": 20}
     supervisor = await supervise([slow | {"die_at": 30}, slow], patience=replace(QUICK, step_s=5))
     await reach(store, "following", "RUNNING")
     await add_images(store, 1, 2)
@@ -50,9 +50,9 @@ async def test_a_job_that_follows_hears_of_each_image_once_over_all_attempts(sto
     await sizes_reach(store, 4)
     job = await reach(store, "following", "SUCCEEDED")
     assert job.num_images == 4
-    told = await logged(store, "following")
-    assert told[0] == "follows True, 1 images, adopted [1]"
-    assert told[1].startswith("follows True, 3 images"), "what an attempt adopted the next one has from its start"
+    lines = await logged(store, "following")
+    assert lines[0] == "follows True, 1 images, adopted [1]"
+    assert lines[1].startswith("follows True, 3 images"), "what an attempt adopted the next one has from its start"
     assert [payload.num_added for payload in await snapshots(store)] == [1, 2, 1]
     await supervisor.drain()
 
@@ -77,7 +77,7 @@ async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_s
     monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 3)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
-    slow = {"steps": 80, "step_s": 0.02, "tells": True, "checkpoint_every": 20}
+    slow = {"steps": 80, "step_s": 0.02, "reports": True, "checkpoint_every": 20}
     await supervise([slow | {"die_at": 50}, slow], patience=replace(QUICK, step_s=5))
     await reach(store, "following", "RUNNING")
     await add_images(store, *range(1, 7))

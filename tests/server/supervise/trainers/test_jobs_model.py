@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, jobs go through legal states only, and all of them come to an end."""
+"""Jobs go, in any order of events, through legal states only, and all of them come to an end."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class World:
         self.supervisor.wake()
 
     async def crash(self) -> None:
-        """As SIGKILL of the front: nothing is written any more, and the trainers die with it."""
+        """Do what SIGKILL of the front does: nothing is written any more, and the trainers die with it."""
         runs = [run.task for run in self.supervisor._runs.values()]
         tasks = [task for task in (self.supervisor._task, *runs) if task]
         for task in tasks:
@@ -176,7 +176,7 @@ def state_changes(events: Sequence[Event]) -> list[tuple[Event, StateChange]]:
 
 
 def held_device(events: Sequence[Event]) -> list[tuple[float, float]]:
-    """From each start of a trainer to the state after which there is none."""
+    """Return the spans from each start of a trainer to the state after which no trainer runs."""
     spans, began = [], 0.0
     for event, change in state_changes(events):
         match change.to_state:

@@ -22,7 +22,7 @@ def answered(
 @pytest.mark.parametrize(("unit", "overflowed"), [(False, [1]), (True, [])])
 def test_a_row_that_half_precision_cannot_hold_is_an_error_of_its_own(unit: bool, overflowed: list[int]) -> None:
     errors = [RowFailed(row=2, reason="DECODE_FAILED", message="torn")]
-    found, told = answered([[3, 4], [3e5, 4e5], [np.nan] * 2, [np.inf, 1]], errors, l2_normalize=unit)
-    assert told == [*((row, "FLOAT16_OVERFLOW") for row in overflowed), (2, "DECODE_FAILED"), (3, "NON_FINITE")]
+    found, reasons = answered([[3, 4], [3e5, 4e5], [np.nan] * 2, [np.inf, 1]], errors, l2_normalize=unit)
+    assert reasons == [*((row, "FLOAT16_OVERFLOW") for row in overflowed), (2, "DECODE_FAILED"), (3, "NON_FINITE")]
     assert np.isnan(found[[*overflowed, 2, 3]]).all()
     assert np.isfinite(found[0]).all()

@@ -250,13 +250,13 @@ def test_a_batch_that_finds_no_memory_is_halved_down_to_one_image(
     embedder = Embedder(SimpleNamespace(send=answers.put), torch.device("cpu"), num_threads=1)
     embedder.start()
     embedder.handle(request(1, blobs, checkpoint))
-    told = answers.get(timeout=60)
+    reply = answers.get(timeout=60)
     assert max(tried) > 3
     if most:
-        np.testing.assert_allclose(rows(told), expected(method, pixels), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rows(reply), expected(method, pixels), rtol=1e-4, atol=1e-5)
     else:
-        assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
-        assert "16 pixels" in told.message
+        assert (reply.code, reply.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
+        assert "16 pixels" in reply.message
 
 
 def test_it_has_as_many_threads_as_it_was_ever_told_and_not_one_for_each_core_of_the_machine(

@@ -236,6 +236,6 @@ def test_the_models_used_last_are_kept(tmp_path: Path) -> None:
     models.get(key(weights_file=str(files[-1])))
     assert models.get(key()) is first
     assert models.get(key(weights_file=str(files[0]))) is second
-    files[1].unlink()  # the one that was used longest ago was let go, and is loaded anew
+    files[1].unlink()  # the least recently used one was dropped, and must be loaded again
     with pytest.raises(ModelUnavailable):
         models.get(key(weights_file=str(files[1])))

@@ -1,4 +1,4 @@
-"""What is previewed is what was trained on: bit for bit, for images of any shape, every recipe and plugins too."""
+"""A preview equals the views of training bit for bit, for images of any shape, every recipe and plugins."""
 
 from __future__ import annotations
 
@@ -231,14 +231,14 @@ def test_what_was_not_done_is_not_told() -> None:
     everything = worker_harness.settings("simclr", **FIXED, views=EVERYTHING | both, decode_size=50)
     done = previewer.answer(request(everything, files))
     assert isinstance(done, PreviewDone)
-    told = [view.parameters for image in done.images for view in image.views]
-    steps = set().union(*told)
+    parameters_of_views = [view.parameters for image in done.images for view in image.views]
+    steps = set().union(*parameters_of_views)
     assert steps == {
         *("crop", "horizontal_flip", "vertical_flip", "quarter_turn", "rotation", "color_jitter", "grayscale"),
         *("solarize", "blur"),
     }
     order = list(methods.from_json(everything).views.pipelines[0].__dataclass_fields__)
-    for parameters in told:
+    for parameters in parameters_of_views:
         names = [name for name in parameters if name not in ("blur", "solarize")]
         assert names == sorted(names, key=order.index)
         assert list(parameters)[-2:] == ["solarize", "blur"]

@@ -1,4 +1,4 @@
-"""What the selector makes of requests: the strategies are tested where they are, here it is who is asked for what."""
+"""The selector runs the right strategy with the right rows and queries. The strategies have tests of their own."""
 
 from __future__ import annotations
 
@@ -228,8 +228,8 @@ def test_a_lack_of_memory_is_told(table: Path, monkeypatch: pytest.MonkeyPatch, 
         raise error
 
     monkeypatch.setattr(selection, "coreset", coreset)
-    told = selector.answer(select(table, "coreset", 5))
-    assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
+    reply = selector.answer(select(table, "coreset", 5))
+    assert (reply.code, reply.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
 
 
 def test_an_answer_that_is_too_large_for_the_link_is_replaced_by_the_reason() -> None:
