@@ -38,7 +38,6 @@ from manyview_server.learn.step import StepResult, train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import AlertRaised, ScalarsLogged
-from manyview_server.worker.channel import Channel
 from manyview_server.worker.evaluation import diagnostics
 from manyview_server.worker.training.reporter import StepReporter
 
@@ -116,7 +115,7 @@ def measure(folder: Path, name: str, without_stop_gradient: bool, seed: int) -> 
         method.load_state_dict(weights)
         method = method.to(memory_format=torch.channels_last)
     sent = Collected()
-    reporter = StepReporter(cast(Channel, sent), every_steps=LOG_EVERY, batch_size=BATCH, alarms=Alarms())
+    reporter = StepReporter(sent, every_steps=LOG_EVERY, batch_size=BATCH, alarms=Alarms())
     result, seconds = steps(method, settings, train, reporter)
     logged = [message for message in sent.messages if isinstance(message, ScalarsLogged)]
     return {

@@ -210,8 +210,7 @@ def looped(bench: Bench, settings: TrainSettings, precision: Precision) -> Itera
     labels = torch.arange(settings.batch_size) % 3
     method, optimizer = built(settings, bench.device)
     probe = LinearProbe(method.encoder.feature_dim, 3, 0.1).to(bench.device)
-    channel: Any = Ignored()
-    reporter = StepReporter(channel, every_steps=1, batch_size=settings.batch_size, alarms=Alarms())
+    reporter = StepReporter(Ignored(), every_steps=1, batch_size=settings.batch_size, alarms=Alarms())
     for step in range(NUM_STEPS * 100):
         rows = (torch.arange(settings.batch_size) + step) % len(images)
         batch = images.index_select(0, rows.to(bench.device, non_blocking=True))

@@ -97,10 +97,9 @@ def jobs(bench: Bench) -> None:
     caches(bench, dataset, snapshot)
 
     def trained(name: str, device: torch.device = bench.device, **fields: Any) -> Sent:
-        sent: Any = Sent()
+        sent = Sent()
         start = start_of(bench, dataset, snapshot, bench.scratch / name, device, **fields)
         bench.check(f"job {name}", Trainer(sent, start).train() == "succeeded")
-        assert isinstance(sent, Sent)
         return sent
 
     whole, memory = trained("whole"), trained("from memory", cache_bytes=0)
@@ -199,9 +198,9 @@ def precisions(bench: Bench) -> None:
     """Check the choice of "auto", and time every candidate."""
     settings = settings_of(bench, "simclr", image_size=bench.size(224, 16), batch_size=bench.size(128, 4))
     found = precision.choose(settings, bench.device)
-    bench.check("auto precision is chosen", found in list(precision._candidates(settings, bench.device)), str(found))
-    for numerics in precision._candidates(settings, bench.device):
-        seconds = precision._seconds_per_step(settings, bench.device, numerics)
+    bench.check("auto precision is chosen", found in list(precision.candidates(settings, bench.device)), str(found))
+    for numerics in precision.candidates(settings, bench.device):
+        seconds = precision.seconds_per_step(settings, bench.device, numerics)
         layout = "channels_last" if numerics.channels_last else "contiguous"
         conditions = {"backbone": "resnet18", "images": bench.size(128, 4), "chosen": numerics == found}
         bench.figure("context", f"step in {numerics.precision}, {layout}", seconds * 1e3, "ms", **conditions)

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import DecodeNotes
@@ -13,6 +14,13 @@ from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.message import Message
 
 EXIT_ORPHANED = 75
+
+
+class Sender(Protocol):
+    """Anything that takes messages for the front."""
+
+    def send(self, message: Message) -> None:
+        """Send one message."""
 
 
 class Channel:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,24 @@ class Numerics:
         return dataclasses.asdict(self)
 
 
-def choose(settings: TrainSettings, device: torch.device) -> Numerics:
-    """Return the fastest of the choices that the settings leave open: two steps of each are timed, on its own model.
+Measure = Callable[[TrainSettings, torch.device, Numerics], float]
+"""Returns the seconds that a step takes."""
+
+
+def choose(settings: TrainSettings, device: torch.device, measure: Measure | None = None) -> Numerics:
+    """Return the fastest of the choices that the settings leave open, as `measure` or `seconds_per_step` says.
 
     A candidate that does not fit into memory is left out. If none fits, the error of the last one is raised.
     """
-    candidates = list(_candidates(settings, device))
+    candidates = list(candidates(settings, device))
     if len(candidates) == 1:
         return candidates[0]
+    measure = measure or seconds_per_step
     times: dict[Numerics, float] = {}
     shortage: Exception | None = None
     for numerics in candidates:
         try:
-            times[numerics] = _seconds_per_step(settings, device, numerics)
+            times[numerics] = measure(settings, device, numerics)
         except Exception as error:
             if not is_lack_of_memory(error):
                 raise
@@ -86,7 +91,7 @@ def choose(settings: TrainSettings, device: torch.device) -> Numerics:
     return best
 
 
-def _candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numerics]:
+def candidates(settings: TrainSettings, device: torch.device) -> Iterator[Numerics]:
     """Yield the choices that the settings leave open. The first one is the one to beat."""
     precisions: list[Precision] = ["float32"]
     if settings.precision != "auto":
@@ -109,7 +114,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def _seconds_per_step(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
+def seconds_per_step(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
+    """Make a few steps on a model of its own, and return the seconds of the fastest."""
     trial_images = CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES
     num_images = min(settings.batch_size or trial_images, trial_images)
     method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)

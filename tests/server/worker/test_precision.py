@@ -1,38 +1,44 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from manyview_server.learn import methods
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker import precision
-from manyview_server.worker.precision import Numerics
+from manyview_server.worker.precision import Measure, Numerics
 
 CPU = torch.device("cpu")
 BEST = Numerics(precision="float32", channels_last=True)
 HALF = Numerics(precision="bfloat16", channels_last=False)
 
 
-def settings(**overrides) -> TrainSettings:
+def settings(**overrides: Any) -> TrainSettings:
     values = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 4}
     return methods.resolve("simclr", values | overrides)
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.5, HALF), (0.95, BEST)])
-def test_another_format_is_chosen_only_for_a_clear_gain(monkeypatch, seconds: float, chosen: Numerics) -> None:
+def test_another_format_is_chosen_only_for_a_clear_gain(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, chosen: Numerics
+) -> None:
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
     times = {HALF: seconds}
-    monkeypatch.setattr(precision, "_seconds_per_step", lambda settings, device, numerics: times.get(numerics, 1.0))
-    assert precision.choose(settings(), CPU) == chosen
+    assert precision.choose(settings(), CPU, lambda settings, device, numerics: times.get(numerics, 1.0)) == chosen
 
 
 @pytest.mark.parametrize(("seconds", "is_chosen"), [(0.5, True), (0.57, False)])
-def test_a_layout_is_chosen_only_for_a_clear_gain_over_the_best_format(monkeypatch, seconds: float, is_chosen) -> None:
+def test_a_layout_is_chosen_only_for_a_clear_gain_over_the_best_format(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, is_chosen: bool
+) -> None:
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
     faster = Numerics(precision="bfloat16", channels_last=True)
     times = {faster: 0.6, HALF: seconds}
-    monkeypatch.setattr(precision, "_seconds_per_step", lambda settings, device, numerics: times.get(numerics, 1.0))
-    assert precision.choose(settings(), CPU) == (HALF if is_chosen else faster)
+    assert precision.choose(settings(), CPU, lambda settings, device, numerics: times.get(numerics, 1.0)) == (
+        HALF if is_chosen else faster
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,31 +51,30 @@ def test_a_layout_is_chosen_only_for_a_clear_gain_over_the_best_format(monkeypat
     ids=["cuda", "python", "cpu"],
 )
 @pytest.mark.parametrize(("too_large", "chosen"), [("float32", HALF), ("bfloat16", BEST)])
-def test_a_format_that_does_not_fit_into_memory_is_left_out(monkeypatch, error, too_large, chosen) -> None:
+def test_a_format_that_does_not_fit_into_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, too_large: str, chosen: Numerics
+) -> None:
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
 
-    def seconds(settings, device, numerics):
+    def seconds(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
         if numerics.precision == too_large:
             raise error
         return 0.5 if numerics in (HALF, BEST) else 1.0
 
-    monkeypatch.setattr(precision, "_seconds_per_step", seconds)
-    assert precision.choose(settings(), CPU) == chosen
+    assert precision.choose(settings(), CPU, seconds) == chosen
 
 
-def test_where_no_format_fits_into_memory_the_shortage_is_raised_and_other_errors_are_never_hidden(monkeypatch) -> None:
-    def raises(error):
-        def seconds(*_):
+def test_where_no_format_fits_into_memory_the_shortage_is_raised_and_other_errors_are_never_hidden() -> None:
+    def raises(error: Exception) -> Measure:
+        def seconds(*_: object) -> float:
             raise error
 
         return seconds
 
-    monkeypatch.setattr(precision, "_seconds_per_step", raises(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(torch.OutOfMemoryError):
-        precision.choose(settings(), CPU)
-    monkeypatch.setattr(precision, "_seconds_per_step", raises(RuntimeError("a bug")))
+        precision.choose(settings(), CPU, raises(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(RuntimeError, match="a bug"):
-        precision.choose(settings(), CPU)
+        precision.choose(settings(), CPU, raises(RuntimeError("a bug")))
 
 
 def test_what_the_settings_say_is_not_overruled() -> None:
@@ -87,6 +92,13 @@ def test_the_trial_leaves_torchs_generator_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_bfloat16_is_not_tried_where_a_cpu_would_emulate_it(monkeypatch) -> None:
+def test_bfloat16_is_not_tried_where_a_cpu_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: False)
-    assert {numerics.precision for numerics in precision._candidates(settings(), CPU)} == {"float32"}
+    tried: list[Numerics] = []
+
+    def seconds(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
+        tried.append(numerics)
+        return 1.0
+
+    precision.choose(settings(), CPU, seconds)
+    assert {numerics.precision for numerics in tried} == {"float32"}

@@ -16,13 +16,13 @@ from manyview_server.messages.training import AlertRaised, CheckpointWritten
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import ModelCard
 from manyview_server.worker import checkpoint_state
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import Sender
 
 
 class CheckpointSaver:
     """Writes one checkpoint at a time, in a thread, and reports to the front when it is durable."""
 
-    def __init__(self, channel: Channel, directory: Path, attempt: int) -> None:
+    def __init__(self, channel: Sender, directory: Path, attempt: int) -> None:
         self._channel = channel
         self._directory = directory
         self._attempt = attempt

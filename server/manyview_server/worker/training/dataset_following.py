@@ -37,6 +37,7 @@ class DatasetFollowing:
         *,
         report: Callable[[ImageCache], None],
         stopped: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
@@ -45,6 +46,7 @@ class DatasetFollowing:
             added: the messages of the front about new images.
             report: called with the decoded images of each message, from the thread.
             stopped: once it returns True, nothing more is decoded.
+            clock: the time in seconds, which must not jump.
         """
         self._builder = builder
         self._cache = cache
@@ -52,6 +54,7 @@ class DatasetFollowing:
         self._added = added
         self._report = report
         self._stopped = stopped
+        self._clock = clock
         self._decoded: queue.SimpleQueue[ImageCache | BaseException] = queue.SimpleQueue()
         self._waiting_bytes = 0  # memory of the device that holds images not yet adopted
         self._busy_since: float | None = None
@@ -67,7 +70,7 @@ class DatasetFollowing:
         Raises what decoding raised. Raises RuntimeError if a chunk has been decoded for too long: then the process must
         end, and its notes name the image.
         """
-        self._check_progress(time.monotonic())
+        self._check_progress(self._clock())
         if self._to_repeat:
             if step < self._to_repeat[0].step:
                 return None
@@ -110,5 +113,5 @@ class DatasetFollowing:
             raise RuntimeError(f"decoding beside training made no progress for {HANGING_S:g} seconds")
 
     def _alive(self) -> bool:
-        self._busy_since = time.monotonic()
+        self._busy_since = self._clock()
         return self._stopped()

@@ -23,7 +23,7 @@ from manyview_server.messages.training import Adoption, StartTraining
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker import precision
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation.probe import probe_for
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.images.cache_builder import CacheBuilder, choose_size
@@ -48,7 +48,7 @@ class Stopped(Exception):
 
 def prepare(
     start: StartTraining,
-    channel: Channel,
+    channel: Sender,
     progress: Progress,
     stopped: Callable[[], bool],
     notes: DecodeNotes | None = None,

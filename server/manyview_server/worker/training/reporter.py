@@ -15,7 +15,7 @@ from manyview_server.learn.evaluation.alarms import Alarm, Alarms
 from manyview_server.learn.evaluation.collapse import effective_rank_of_gram
 from manyview_server.learn.step import StepResult
 from manyview_server.messages.training import AlertRaised, ScalarsLogged
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation import diagnostics
 from manyview_server.worker.training.progress import rss_bytes
 from manyview_server.worker.training_failed import TrainingFailed
@@ -71,7 +71,7 @@ class StepReporter:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Sender,
         *,
         every_steps: int,
         batch_size: int,

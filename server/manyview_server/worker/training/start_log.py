@@ -9,7 +9,7 @@ import torch
 from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.evaluation import linear_probe
 from manyview_server.messages.training import AlertRaised, ImageUnreadable, LogWritten, TrainingStarted
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import Sender
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.training.prepared_job import PreparedJob
 
@@ -17,13 +17,13 @@ MAX_UNREADABLE_REPORTED = 1000
 """The most unreadable images that are reported one by one. The start log counts all of them."""
 
 
-def report_unreadable(channel: Channel, cache: ImageCache) -> None:
+def report_unreadable(channel: Sender, cache: ImageCache) -> None:
     """Report to the front which images of `cache` have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
 
 
-def report_start(channel: Channel, job: PreparedJob) -> None:
+def report_start(channel: Sender, job: PreparedJob) -> None:
     """Report what a job starts with or continues from, what was chosen for it, and whether it will be exact."""
     step, epoch = job.first_step, job.feed.epoch_of(job.first_step)
     channel.send(

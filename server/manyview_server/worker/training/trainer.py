@@ -23,7 +23,7 @@ from manyview_server.messages.training import (
     StopTraining,
     TrainingEnded,
 )
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import Channel, Sender
 from manyview_server.worker.images.scratch import ScratchDiskFull
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
@@ -74,7 +74,7 @@ def run(channel: Channel) -> None:
 class Trainer:
     """Trains a job, from its start or from the checkpoint that it continues from."""
 
-    def __init__(self, channel: Channel, start: StartTraining, notes: DecodeNotes | None = None) -> None:
+    def __init__(self, channel: Sender, start: StartTraining, notes: DecodeNotes | None = None) -> None:
         self._channel = channel
         self._notes = notes
         self._start = start

@@ -15,6 +15,7 @@ from manyview_server.worker.evaluation import knn
 from manyview_server.worker.evaluation.knn import KnnEvaluation, Split, split
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.precision import Numerics
+from manyview_server.worker.preprocess import Preprocess
 from support.learning import worker_harness
 
 CPU = torch.device("cpu")
@@ -114,7 +115,9 @@ def test_the_probe_is_judged_by_the_same_held_out_images(images: ImageCache) -> 
     method = build_method(settings_of(), 200)
     probe = LinearProbe(method.encoder.feature_dim, 4, 0.1)
     untaught = judge.of_method(method, probe)
-    features = judge._features(method.embed, parts.train)
+    normalize = settings_of().views.normalize
+    preprocess = Preprocess(16, normalize.mean, normalize.std, CPU, torch.float32)
+    features = method.embed(preprocess(images.pixels[parts.train]))
     for _ in range(100):
         probe.learn(features, images.labels[parts.train], torch.tensor(True))
     taught = judge.of_method(method, probe)

@@ -15,6 +15,7 @@ from manyview_server.worker.images import decoder
 from manyview_server.worker.images.decode_memory import DecodeMemory, decode_bytes
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
+from support.learning import worker_harness
 
 PPM = b"P6 30 20 255\n" + bytes(1800)
 WAIT_S = 20
@@ -76,7 +77,7 @@ def test_pillows_lack_of_memory_is_not_taken_for_damage(monkeypatch) -> None:
 
     monkeypatch.setattr("PIL.Image.open", fail)
     with pytest.raises(MemoryError):
-        decoder._decode_pillow(b"")
+        decoder.decode(worker_harness.encoded(np.zeros((20, 30, 3), np.uint8)))
 
 
 def test_an_image_that_would_need_more_than_all_have_is_refused_with_both_numbers() -> None:
@@ -108,8 +109,10 @@ def test_decodes_together_never_take_more_than_the_limit_and_all_come_to_their_t
     for thread in threads:
         thread.join(WAIT_S)
         assert not thread.is_alive()
-    assert 0 < most <= memory._limit_bytes
-    assert (taken, memory._taken_bytes, len(memory._waiting)) == (0, 0, 0)
+    assert 0 < most <= decode_bytes(header(100, 100))
+    assert taken == 0
+    with memory.room(header(100, 100)):
+        pass
 
 
 def test_a_large_image_is_not_overtaken_for_ever_by_small_ones() -> None:

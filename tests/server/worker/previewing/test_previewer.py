@@ -30,6 +30,7 @@ from manyview_server.worker.training import training_step
 from manyview_server.worker.training.feed import Feed
 from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
+from support.learning.training import Sent
 from support.service import plugins
 from support.service.plugins import POSTERIZE
 
@@ -44,16 +45,6 @@ EVERYTHING = {
 
 
 GUARDED = GuardedDecoder("previewer.decode", None, DecodeMemory())
-
-
-class Sent:
-    """A channel that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.received: list[Any] = []
-
-    def send(self, message: Any) -> None:
-        self.received.append(message)
 
 
 @dataclass
@@ -93,8 +84,8 @@ def trained(
     settings = worker_harness.settings(method, **FIXED, **overrides)
     sent = Sent()
     assert Trainer(sent, worker_harness.start_training(directory, snapshot, settings)).train() == "succeeded"
-    (started,) = (message for message in sent.received if isinstance(message, TrainingStarted))
-    assert any(isinstance(message, ScalarsLogged) for message in sent.received)
+    (started,) = sent.of(TrainingStarted)
+    assert sent.of(ScalarsLogged)
     return {**settings, **started.resolved}, files, seen
 
 

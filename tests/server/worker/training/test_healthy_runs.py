@@ -11,10 +11,10 @@ from sklearn.datasets import load_digits
 
 from manyview_server.learn import methods
 from manyview_server.learn.methods import METHODS
-from manyview_server.messages.message import Message
 from manyview_server.messages.training import AlertRaised, ScalarsLogged
 from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
+from support.learning.training import Sent
 
 NUM_STEPS = 420
 """Enough for either alarm: the later one needs 100 + 300, and one more reading."""
@@ -44,16 +44,6 @@ COMPARES_NO_VECTORS = {"mae", "simmim"}
 """Methods whose loss compares no vectors: they have no projections to watch."""
 
 
-class Sent:
-    """A channel that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def send(self, message: Message) -> None:
-        self.messages.append(message)
-
-
 @pytest.fixture(scope="module")
 def handwriting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
     """1,797 scans of 8 x 8 pixels, each pixel made four, as a data set: its directory and its snapshot."""
@@ -73,7 +63,7 @@ def test_a_healthy_training_raises_no_alarm(
     sent = Sent()
     start = worker_harness.start_training(directory, snapshot, settings, checkpoint_dir=str(tmp_path))
     assert Trainer(sent, start).train() == "succeeded"
-    assert [message for message in sent.messages if isinstance(message, AlertRaised)] == []
-    told = {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+    assert sent.of(AlertRaised) == []
+    told = {message.step: message.values for message in sent.of(ScalarsLogged)}
     assert list(told) == list(range(10, NUM_STEPS + 1, 10))
     assert ("projection_std_ratio" in told[10]) is (name not in COMPARES_NO_VECTORS)

@@ -9,20 +9,10 @@ from torch import Tensor
 from manyview_server.learn.evaluation import collapse
 from manyview_server.learn.evaluation.alarms import Alarms
 from manyview_server.learn.step import StepResult
-from manyview_server.messages.message import Message
 from manyview_server.messages.training import AlertRaised, ScalarsLogged
 from manyview_server.worker.training.reporter import StepReporter
 from manyview_server.worker.training_failed import TrainingFailed
-
-
-class Sent:
-    """A channel that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def send(self, message: Message) -> None:
-        self.messages.append(message)
+from support.learning.training import Sent
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -51,9 +41,9 @@ def test_a_step_is_reported_when_the_next_one_is_done() -> None:
     sent = Sent()
     reporter = reporter_for(sent)
     reporter.step_done(1, 0, result(loss=3.0))
-    assert sent.messages == []
+    assert sent.received == []
     reporter.step_done(2, 0, result())
-    (first,) = sent.messages
+    (first,) = sent.received
     assert isinstance(first, ScalarsLogged)
     assert (first.step, first.values["loss"], first.values["bank_fill"]) == (1, 3.0, 0.25)
     assert first.values["learning_rate"] == 0.5
@@ -61,7 +51,7 @@ def test_a_step_is_reported_when_the_next_one_is_done() -> None:
     assert first.values["memory_bytes"] > 1e6
     reporter.flush()
     reporter.flush()
-    assert [message.step for message in sent.messages] == [1, 2]
+    assert [message.step for message in sent.received] == [1, 2]
 
 
 def test_only_every_nth_step_is_reported_and_its_rate_is_that_of_all_steps_between() -> None:
@@ -70,8 +60,8 @@ def test_only_every_nth_step_is_reported_and_its_rate_is_that_of_all_steps_betwe
     for step in range(1, 9):
         reporter.step_done(step, 0, result())
     reporter.flush()
-    assert [message.step for message in sent.messages] == [4, 8]
-    values = sent.messages[0].values
+    assert [message.step for message in sent.received] == [4, 8]
+    values = sent.received[0].values
     assert values["images_per_second"] == pytest.approx(32 * 1000 / values["step_ms"])
 
 
@@ -99,10 +89,10 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_told_once(bad: StepRes
     for step in range(5, 12):
         reporter.step_done(step, 0, bad if step in (7, 8, 10) else result())
     reporter.flush()
-    (alert,) = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    (alert,) = sent.of(AlertRaised)
     assert (alert.step, alert.reason) == (7, "NON_FINITE_STEP")
     assert what in alert.message
-    rows = {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+    rows = {message.step: message.values for message in sent.of(ScalarsLogged)}
     assert {step: values["skipped_steps"] for step, values in rows.items()} == {6: 0, 8: 2, 10: 3}
     assert "loss" in rows[6]
     assert all(math.isfinite(value) for values in rows.values() for value in values.values())
@@ -119,7 +109,7 @@ def test_three_steps_in_a_row_that_are_not_finite_end_training_even_if_none_is_o
 
 
 def scalars(sent: Sent) -> dict[int, dict[str, float]]:
-    return {message.step: message.values for message in sent.messages if isinstance(message, ScalarsLogged)}
+    return {message.step: message.values for message in sent.of(ScalarsLogged)}
 
 
 def test_a_logged_step_tells_how_its_features_lie() -> None:
@@ -183,7 +173,7 @@ def test_a_collapse_is_told_or_stops_or_is_ignored(on_collapse: str, alerts: int
     sent = Sent()
     reporter = reporter_for(sent, every_steps=10, on_collapse=on_collapse)
     collapse_after(105, reporter, 330)
-    found = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    found = sent.of(AlertRaised)
     assert [(alert.step, alert.reason) for alert in found] == [(210, "COLLAPSE")] * alerts
     assert all("learning_rate" in alert.message for alert in found)
     assert (reporter.alarm is not None) is stops
@@ -198,7 +188,7 @@ def test_a_collapse_between_the_first_step_and_the_first_logged_one_is_seen_too(
         projection = torch.cat([torch.ones(64, 1), spread * normal(64, 1)], dim=1)
         reporter.step_done(now, 0, result(projection=projection))
     reporter.flush()
-    (alert,) = [message for message in sent.messages if isinstance(message, AlertRaised)]
+    (alert,) = sent.of(AlertRaised)
     assert (alert.step, alert.reason) == (250, "COLLAPSE")
 
 
@@ -209,4 +199,4 @@ def test_no_alarm_comes_of_a_step_that_was_skipped() -> None:
         bad = now % 10 == 0
         reporter.step_done(now, 0, result(accepted=not bad, projection=torch.ones(64, 8) if bad else normal(64, 8)))
     reporter.flush()
-    assert {message.reason for message in sent.messages if isinstance(message, AlertRaised)} == {"NON_FINITE_STEP"}
+    assert {message.reason for message in sent.of(AlertRaised)} == {"NON_FINITE_STEP"}
