@@ -1,4 +1,4 @@
-"""Check arguments whose 0 or empty value the server would read as the default. Each check raises a ValueError that
+"""Checks of arguments whose 0 or empty value the server would read as the default. Each check raises a ValueError that
 names the argument, its value and what is allowed."""
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def count(name: str, value: int | None, *, at_least: int = 1, at_most: int | Non
 
 
 def text(name: str, value: str | None) -> str | None:
-    """Return `value` if it is a text that is not empty, or None."""
+    """Return `value` if it is text that is not empty, or None."""
     if value == "":
-        raise ValueError(f"{name} must not be empty; None takes the default")
+        raise ValueError(f"{name} must not be empty; None means the default")
     return value
 
 
 def some(name: str, values: Iterable[T] | None) -> list[T] | None:
-    """Return the values as a list of at least one, or None."""
+    """Return the values as a list that is not empty, or None."""
     if values is None:
         return None
     listed = list(values)
     if not listed:
-        raise ValueError(f"{name} must name at least one, or must be None for the default")
+        raise ValueError(f"{name} must have at least one item, or be None for the default")
     return listed

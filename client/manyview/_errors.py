@@ -1,15 +1,15 @@
-"""What can go wrong, as one tree. `grpc.RpcError` never leaves the SDK; it is the `__cause__` of what does.
+"""The errors of the SDK, as one tree. A `grpc.RpcError` never leaves the SDK: it is the `__cause__` of an error here.
 
     ManyviewError            code, reason, message, metadata, retry_after_s, violations
     ├── one class for each canonical status code: InvalidArgument, NotFound, Unavailable, …
     │   ├── DeadlineExceeded     also a TimeoutError
     │   └── FailedPrecondition
-    │       └── UploadChanged    the images are not those that were acknowledged before
-    ├── TrainJobFailed           reason, message and a hint what to do
+    │       └── UploadChanged    the images differ from those that were acknowledged before
+    ├── TrainJobFailed           with a reason, a message, and a hint that says what to do
     ├── TrainJobCancelled
-    └── UploadRejected           some images were refused and the caller asked for an error
+    └── UploadRejected           images were refused, and the caller asked for an error
 
-Branch on the class or on `reason` (UPPER_SNAKE); `message` is for people and may change.
+Branch on the class or on `reason` (UPPER_SNAKE). `message` is for people and may change.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _DETAILS_TRAILER = "grpc-status-details-bin"
 
 @dataclass(frozen=True)
 class Violation:
-    """One field of a request that was refused, and why."""
+    """A field of a request that was refused, and the reason in words."""
 
     field: str
     description: str
 
 
 class ManyviewError(Exception):
-    """Base of everything that a call to a manyview server raises.
+    """The base of every error that a call to a manyview server raises.
 
-    `code` is the canonical gRPC status ("NOT_FOUND"), `reason` the server's UPPER_SNAKE reason or "", `metadata` its
-    details, `retry_after_s` how long to wait before trying again (None where trying again does not help),
-    `violations` every field that was refused.
+    `code` is the canonical gRPC status ("NOT_FOUND"), `reason` the server's UPPER_SNAKE reason or "", and `metadata`
+    its details. `retry_after_s` is the number of seconds to wait before trying again, or None if that does not help.
+    `violations` lists every field that was refused.
     """
 
     code = "UNKNOWN"
@@ -84,19 +84,19 @@ class Unknown(ManyviewError):
 
 
 class InvalidArgument(ManyviewError):
-    """The request is wrong whatever the server's state; `violations` names every field."""
+    """The request is wrong, whatever the server's state is. `violations` names every wrong field."""
 
     code = "INVALID_ARGUMENT"
 
 
 class DeadlineExceeded(ManyviewError, TimeoutError):
-    """No answer within the call's deadline."""
+    """No answer came within the call's deadline."""
 
     code = "DEADLINE_EXCEEDED"
 
 
 class NotFound(ManyviewError):
-    """No such data set, job or model."""
+    """The data set, job, model or image does not exist."""
 
     code = "NOT_FOUND"
 
@@ -114,7 +114,7 @@ class PermissionDenied(ManyviewError):
 
 
 class ResourceExhausted(ManyviewError):
-    """A limit, a quota or the disk is full."""
+    """A limit or a quota is reached, or the disk is full."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -126,25 +126,26 @@ class FailedPrecondition(ManyviewError):
 
 
 class Aborted(ManyviewError):
-    """Another call won: a second stream on the same upload, for one."""
+    """Another call came first, such as a second stream of the same upload."""
 
     code = "ABORTED"
 
 
 class OutOfRange(ManyviewError):
-    """A cursor is older than what is held, or beyond the newest event; `metadata` has "oldest" and "newest"."""
+    """A sequence number is older than the oldest event, or newer than the newest. `metadata` has both, "oldest" and
+    "newest"."""
 
     code = "OUT_OF_RANGE"
 
 
 class Unimplemented(ManyviewError):
-    """The server does not know this call: it is probably older than the client."""
+    """The server does not know this call, probably because it is older than the client."""
 
     code = "UNIMPLEMENTED"
 
 
 class Internal(ManyviewError):
-    """A fault of the server; `metadata["error_id"]` finds the story in its log."""
+    """A fault of the server. Search its log for `metadata["error_id"]`."""
 
     code = "INTERNAL"
 
@@ -168,11 +169,11 @@ class Unauthenticated(ManyviewError):
 
 
 class UploadChanged(FailedPrecondition):
-    """An upload cannot be resumed: the images differ from those that were acknowledged under its id."""
+    """An upload cannot be resumed, because the images differ from those that were acknowledged under its id."""
 
 
 class TrainJobFailed(ManyviewError):
-    """A train job ended FAILED: `job` is its name, `reason` and `message` say why, `hint` what to do about it."""
+    """A train job failed. `job` is its name, `reason` and `message` say why, and `hint` says what to do."""
 
     code = "FAILED_PRECONDITION"
 
@@ -186,7 +187,7 @@ class TrainJobFailed(ManyviewError):
 
 
 class TrainJobCancelled(ManyviewError):
-    """A train job that was waited for ended CANCELLED."""
+    """A train job was cancelled while the caller waited for it."""
 
     code = "CANCELLED"
 
@@ -196,7 +197,7 @@ class TrainJobCancelled(ManyviewError):
 
 
 class UploadRejected(ManyviewError):
-    """Images of an upload were refused; `report` names each of them. The others are stored."""
+    """Images of an upload were refused. `report` names each of them. The other images are stored."""
 
     code = "INVALID_ARGUMENT"
 
@@ -232,8 +233,8 @@ _CODE_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusC
 
 
 def from_rpc_error(error: grpc.RpcError, target: str = "") -> ManyviewError:
-    """The SDK's error for a failed call, with the `google.rpc` details of its trailer. `target` names the
-    unreachable."""
+    """Return the SDK's error for a failed call, with the `google.rpc` details of its trailer. `target` is named if
+    nothing answered there."""
     status = error.code()
     code = status.name if status is not None else "UNKNOWN"
     message = error.details() or code
@@ -242,7 +243,7 @@ def from_rpc_error(error: grpc.RpcError, target: str = "") -> ManyviewError:
     if trailer is not None:
         return _from_details(code, message, trailer)
     if code == "UNAVAILABLE" and target:
-        message = f"no answer from a manyview server at {target}: {message}"
+        message = f"no manyview server answered at {target}: {message}"
     return _BY_CODE.get(code, Unknown)(message, code=code)
 
 
@@ -270,7 +271,7 @@ def _from_details(code: str, message: str, trailer: bytes) -> ManyviewError:
 
 
 def from_stream_error(error: types_pb2.StreamError) -> ManyviewError:
-    """The SDK's error for one that came within a stream, ahead of its status."""
+    """Return the SDK's error for one that the server sent within a stream, before the status."""
     code = _CODE_NAMES.get(error.code, "UNKNOWN")
     kind = _BY_REASON.get(error.reason) or _BY_CODE.get(code, Unknown)
     return kind(
@@ -283,11 +284,12 @@ def from_stream_error(error: types_pb2.StreamError) -> ManyviewError:
 
 
 def is_transient(error: ManyviewError) -> bool:
-    """Whether the same call may succeed when it is made again: unavailable, or exhausted with a time to come back."""
+    """Return whether the same call may succeed later: the server is unavailable, or exhausted and says when to
+    retry."""
     return isinstance(error, Unavailable) or (isinstance(error, ResourceExhausted) and error.retry_after_s is not None)
 
 
 def may_reopen(error: ManyviewError) -> bool:
-    """Return whether a stream that ended with this error may be opened again. Streams have no deadline of their own:
-    one that ends with DEADLINE_EXCEEDED, without a reason from the server, met the limit of a proxy on the way."""
+    """Return whether a stream that ended with this error may be opened again. Streams have no deadline of their own.
+    One that ends with DEADLINE_EXCEEDED and no reason from the server met the limit of a proxy on the way."""
     return is_transient(error) or (isinstance(error, DeadlineExceeded) and not error.reason)

@@ -1,4 +1,4 @@
-"""A train job as a handle: watch it, wait for it, stop it, take its weights."""
+"""A train job: watch it, wait for it, stop it, export its weights. Also the request that creates one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results import events, export, history
 from manyview._results.events import Event
 from manyview._results.history import History
-from manyview._transport.deadline import LOOK_S, Deadline
+from manyview._transport.deadline import LATE_READ_S, Deadline
 from manyview._transport.paging import pages
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
@@ -28,7 +28,8 @@ _MAX_LOG_LINES = 10_000
 
 
 class Job:
-    """A train job on the server. `info` and `state` are as of the last look; `refresh` looks again."""
+    """A train job on the server. `info` and `state` are from the last call that fetched them; `refresh` fetches them
+    again."""
 
     def __init__(self, rpcs: Rpcs, info: TrainJobInfo) -> None:
         self._rpcs = rpcs
@@ -55,7 +56,7 @@ class Job:
         return self._info.state
 
     def refresh(self) -> TrainJobInfo:
-        """Ask the server how the job stands."""
+        """Fetch the job's state and progress from the server, and return them."""
         return self._refresh()
 
     def _refresh(self, timeout_s: float | None = None) -> TrainJobInfo:
@@ -71,13 +72,13 @@ class Job:
         kinds: Iterable[EventKind] | EventKind | None = None,
         reconnect_timeout_s: float | None = None,
     ) -> Iterator[Event]:
-        """Every event after sequence number `after`, in order and each once: those that were, then, with `follow`,
-        those to come until the job is terminal.
+        """Yield every event after the sequence number `after`, in order and each once: first the past ones, then, with
+        `follow`, new ones until the job has ended.
 
-        A dropped connection or a server's restart is bridged; the error surfaces only after `reconnect_timeout_s`
-        (300) of continuous failure. `kinds`: only these of scalars, state, checkpoint, rollback, alert, log, snapshot.
-        Raises OutOfRange SEQUENCE_EXPIRED when `after` is too old, and SEQUENCE_AHEAD when it is beyond the newest
-        event; `metadata` has the sequences of the oldest and the newest event held, "oldest" and "newest".
+        A dropped connection or a restart of the server is bridged. The error is raised only after
+        `reconnect_timeout_s` (300) of continuous failure. `kinds` selects kinds of events. Raises OutOfRange
+        SEQUENCE_EXPIRED when `after` is too old, and SEQUENCE_AHEAD when it is beyond the newest event; `metadata` has
+        the sequence numbers of the oldest and the newest event that the server holds, "oldest" and "newest".
         """
         reconnect_s = positive_s("reconnect_timeout_s", reconnect_timeout_s)
         return events.follow(
@@ -90,16 +91,16 @@ class Job:
         )
 
     def history(self, names: Sequence[str] | None = None, *, max_rows: int | None = None) -> History:
-        """The scalars so far as a table, without superseded rows; with `max_rows`, 2 or more, thinned to about so
-        many. `names`: only these scalars."""
+        """Return the scalars so far as a table, without superseded rows. `names` selects scalars. `max_rows`, at least
+        2, thins the table to about that many rows."""
         max_rows = count("max_rows", max_rows, at_least=2)
         return history.query(
             self._rpcs, self.name, names=some("names", [names] if isinstance(names, str) else names), max_rows=max_rows
         )
 
     def logs(self, lines: int = 100, *, follow: bool = False) -> Iterator[LogLine]:
-        """The newest `lines` of the job's log, 1 to 10,000, alerts among them, oldest first, and with `follow` those to
-        come until the job is terminal."""
+        """Yield the newest `lines` (1 to 10,000) of the job's log, the oldest first, and with `follow` also new lines
+        until the job has ended. Alerts are lines, too."""
         if not 1 <= lines <= _MAX_LOG_LINES:
             raise ValueError(f"lines must be from 1 to {_MAX_LOG_LINES:,}, not {lines}")
         return self._logs(lines, follow=follow)
@@ -118,13 +119,14 @@ class Job:
                     yield _convert.log_line(line)
 
     def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
-        """Wait until the job has succeeded, through pauses too. Raises TrainJobFailed with reason and hint,
-        TrainJobCancelled, or DeadlineExceeded (a TimeoutError) after `timeout_s`; the job itself goes on then. A
-        `timeout_s` of 0 looks once. Raises ValueError for one below 0."""
+        """Wait until the job has succeeded, also while it is paused. A `timeout_s` of 0 checks once.
+
+        Raises TrainJobFailed with a reason and a hint, TrainJobCancelled, ValueError for a `timeout_s` below 0, and
+        DeadlineExceeded (a TimeoutError) after `timeout_s`; then the job itself continues."""
         began = time.monotonic()
         if timeout_s is not None and timeout_s < 0:
             raise ValueError(f"timeout_s must be at least 0, or None for no limit, not {timeout_s}")
-        info = self._look(timeout_s, LOOK_S if timeout_s == 0 else timeout_s)
+        info = self._look(timeout_s, LATE_READ_S if timeout_s == 0 else timeout_s)
         if not info.is_terminal:
             if timeout_s == 0:
                 raise DeadlineExceeded(f"{self.name} is {info.state}: not done within 0 s")
@@ -137,9 +139,9 @@ class Job:
                 began=began,
             ):
                 pass
-            # The job ended in time. Only how it ended must still be asked.
+            # The job ended in time. Its final state must still be fetched.
             left_s = Deadline(timeout_s, began=began).left_s()
-            info = self._look(timeout_s, None if left_s is None else max(left_s, LOOK_S))
+            info = self._look(timeout_s, None if left_s is None else max(left_s, LATE_READ_S))
         if info.state == "CANCELLED":
             raise TrainJobCancelled(self.name)
         if info.state == "FAILED":
@@ -149,7 +151,7 @@ class Job:
         return info
 
     def _look(self, timeout_s: float | None, left_s: float | None) -> TrainJobInfo:
-        """Refresh within `left_s`, what is left of `timeout_s`. Raises DeadlineExceeded."""
+        """Refresh within `left_s`, the rest of `timeout_s`. Raises DeadlineExceeded."""
         try:
             return self._refresh(left_s)
         except DeadlineExceeded as error:
@@ -158,21 +160,23 @@ class Job:
             raise DeadlineExceeded(f"not done within {timeout_s:g} s") from error
 
     def pause(self) -> TrainJobInfo:
-        """Stop at the next step, with a checkpoint, and leave the device to the next job; PAUSING at first where a
-        trainer has to stop. Pausing a paused job does nothing. Raises FailedPrecondition once it is ending or ended."""
+        """Pause the job: it writes a checkpoint after its current step and leaves the device to the next job. A running
+        job is PAUSING first. Pausing a paused job does nothing. Raises FailedPrecondition if the job is ending or has
+        ended."""
         reply = self._rpcs.pause_train_job(pb.PauseTrainJobRequest(name=self.name))
         self._info = _convert.train_job(reply.train_job)
         return self._info
 
     def resume(self) -> TrainJobInfo:
-        """Queue a paused job again, to go on from its newest checkpoint. Resuming a job that runs does nothing. Raises
-        FailedPrecondition once it is ending or ended; then see `Client.train` with `continue_from`."""
+        """Queue a paused job again; it continues from its newest checkpoint. Resuming a running job does nothing.
+        Raises FailedPrecondition if the job is ending or has ended; then see `Client.train` with `continue_from`."""
         reply = self._rpcs.resume_train_job(pb.ResumeTrainJobRequest(name=self.name))
         self._info = _convert.train_job(reply.train_job)
         return self._info
 
     def cancel(self) -> TrainJobInfo:
-        """Stop at the next step, with a checkpoint, for good. Cancelling a cancelled job does nothing."""
+        """Cancel the job: it writes a checkpoint after its current step and stops for good. Cancelling a cancelled job
+        does nothing."""
         reply = self._rpcs.cancel_train_job(pb.CancelTrainJobRequest(name=self.name))
         self._info = _convert.train_job(reply.train_job)
         return self._info
@@ -182,11 +186,11 @@ class Job:
         self._rpcs.delete_train_job(pb.DeleteTrainJobRequest(name=self.name))
 
     def checkpoints(self) -> list[Model]:
-        """The checkpoints that the server keeps of this job, newest first."""
+        """Return the checkpoints that the server keeps of this job, newest first."""
         return list(list_models(self._rpcs, self.name))
 
     def export(self, path: str | PathLike[str]) -> Path:
-        """Write the newest checkpoint's backbone as a safetensors file; see `Client.export`."""
+        """Write the backbone of the newest checkpoint as a safetensors file, as `Client.export` does."""
         return export.export(self._rpcs, self.name, Path(path))
 
 

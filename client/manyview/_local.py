@@ -62,8 +62,8 @@ class _LocalClient(Client):
 
 
 class LocalServer:
-    """The child process. It watches whether this process still exists, and drains and exits when it does not, whatever
-    ended it. The child has a session of its own, so that Ctrl-C does not reach it before its client has finished."""
+    """The child process. It drains and exits when this process has ended, for whatever reason. It runs in a session of
+    its own, so that Ctrl-C does not reach it before its client has finished."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], log: LogTail, temporary: tempfile.TemporaryDirectory[str] | None
@@ -114,7 +114,7 @@ class LocalServer:
             self._temporary.cleanup()
 
     def _await_address(self, timeout_s: float) -> str:
-        """Read the one line that says where the server listens."""
+        """Return the address from the one line that the server prints."""
         lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         output = self._process.stdout
         assert output is not None

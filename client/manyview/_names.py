@@ -1,4 +1,4 @@
-"""Names of what the server holds."""
+"""Names of the resources of a server."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from manyview.v1 import dataset_service_pb2
 
 
 class Named(Protocol):
-    """A job or a model."""
+    """A job or a model, as far as this module is concerned."""
 
     @property
     def name(self) -> str: ...
 
 
 def dataset_name(dataset: Dataset | str) -> str:
-    """ "datasets/{id}" for a data set, its name or its id."""
+    """Return "datasets/{id}" for a data set, its name or its id."""
     name = dataset.name if isinstance(dataset, Dataset) else dataset
     return name if name.startswith("datasets/") else f"datasets/{name}"
 
 
 def image_ref(image: Any) -> dataset_service_pb2.ImageRef:
-    """An image of a data set by its key, or by the id of what has one: a listed or selected image, a neighbour."""
+    """Return the reference to an image of a data set, which is a key, or a listed image, selected image or neighbor.
+    Raises TypeError for anything else."""
     if isinstance(image, str):
         return dataset_service_pb2.ImageRef(key=image)
     if not _has_id(image):
-        raise TypeError(f"an image is named by its key or by a StoredImage, not by {type(image).__name__}")
+        raise TypeError(f"an image must be a key or a StoredImage, not {type(image).__name__}")
     return dataset_service_pb2.ImageRef(image_id=image.image_id)
 
 
 def are_stored(images: Any) -> tuple[bool, Any]:
-    """Whether these are images of a data set, as it lists them or as they were selected or found; and the images, of
-    which nothing is lost where they can be iterated only once."""
+    """Return whether these are images of a data set, as the SDK lists, selects or finds them. Also return the images
+    themselves: the first item of an iterator is looked at and put back."""
     if isinstance(images, str | bytes):
         return False, images
     if _has_id(images):
@@ -50,12 +51,12 @@ def _has_id(image: Any) -> bool:
 
 
 def job_name(job: Named | str) -> str:
-    """ "trainJobs/{id}" for a job, its name or its id."""
+    """Return "trainJobs/{id}" for a job, its name or its id."""
     name = job if isinstance(job, str) else job.name
     return name if name.startswith("trainJobs/") else f"trainJobs/{name}"
 
 
 def model_name(model: Named | str) -> str:
-    """The name of a job, a checkpoint or a plain backbone; a bare id is a job's."""
+    """Return the name of a job, a checkpoint or a plain backbone. A word without a slash is the id of a job."""
     name = model if isinstance(model, str) else model.name
     return name if "/" in name else f"trainJobs/{name}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, overload
 
+# The words that arguments and fields may be.
 JobState = Literal[
     "QUEUED",
     "STARTING",
@@ -36,7 +37,7 @@ Balance = Literal["equal", "proportional"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageError:
-    """Why one image was refused; `reason` is UPPER_SNAKE, such as FORMAT_NOT_ALLOWED."""
+    """The reason why an image was refused, in UPPER_SNAKE such as FORMAT_NOT_ALLOWED, and a message for people."""
 
     reason: str
     message: str
@@ -52,7 +53,7 @@ class RejectedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConflict:
-    """A second copy of an image that came with another label: `first_label` counts."""
+    """A second copy of an image that came with another label. The data set keeps `first_label`."""
 
     key: str
     label: str
@@ -62,10 +63,10 @@ class LabelConflict:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadReport:
-    """What became of the images of an upload, over all its runs; the lists hold those of this run.
+    """The result of an upload. The numbers cover all its runs, the lists only this run.
 
-    `num_sent` = stored + duplicates + refused by the server; `num_rejected` also counts what was too large to send.
-    `resumed_from` images were acknowledged in an earlier run and not sent again.
+    `num_sent` = stored + duplicates + refused by the server. `num_rejected` also counts images that were too large to
+    send. `resumed_from` images were acknowledged in an earlier run and not sent again.
     """
 
     upload_id: str
@@ -80,7 +81,7 @@ class UploadReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set as it was when asked for; `num_images` is also its version. `upload` is set by `Client.upload`."""
+    """A data set at the time of the call. `num_images` is also its version. `Client.upload` sets `upload`."""
 
     name: str
     uid: str
@@ -100,7 +101,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """An image of a data set; `status` is STORED, REJECTED or UNREADABLE, `error` says why for the last two."""
+    """An image of a data set. `error` says why an image is REJECTED or UNREADABLE."""
 
     image_id: str
     key: str
@@ -114,8 +115,8 @@ class StoredImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A selected image. `score` is what the strategy says of it, or None: the distance to the nearest image selected
-    before (coreset, minimum_distance), to the nearest query (similarity), or the typicality."""
+    """A selected image. `score` is its distance to the nearest image that was selected before (coreset,
+    minimum_distance), its distance to the nearest query (similarity), its typicality, or None."""
 
     image: StoredImage
     score: float | None
@@ -131,8 +132,8 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection(Sequence[Sample]):
-    """The selected images in the order of their selection. `checkpoint` names the exact model, "" for none; `version`:
-    they are from the first so many images of the data set."""
+    """The selected images, in the order of their selection. `checkpoint` names the exact model, or is empty if none was
+    used. The images were selected from the first `version` images of the data set."""
 
     samples: tuple[Sample, ...] = field(repr=False)
     dataset: str
@@ -152,13 +153,13 @@ class Selection(Sequence[Sample]):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The images' keys."""
+        """The keys of the images."""
         return tuple(sample.key for sample in self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbor:
-    """An image, and how far it is: from the query, or from the first image of its group of near-duplicates."""
+    """An image and its distance from the query, or from the first image of its group of near-duplicates."""
 
     image: StoredImage
     distance: float
@@ -174,8 +175,8 @@ class Neighbor:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryNeighbors(Sequence[Neighbor]):
-    """The images that are nearest to one query, the nearest first. `query` is its key; `error` says why it has no
-    embedding, and so no neighbors."""
+    """The images that are nearest to one query, the nearest first. `query` is its key. `error` says why it has no
+    embedding and therefore no neighbors."""
 
     query: str
     neighbors: tuple[Neighbor, ...] = field(repr=False)
@@ -195,8 +196,8 @@ class QueryNeighbors(Sequence[Neighbor]):
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateGroup(Sequence[Neighbor]):
-    """Images that are nearly the same, in the order of the data set: each is near to another one of the group.
-    Distances are those to the first."""
+    """Images that are nearly the same, in the order of the data set. Each is near to another image of the group.
+    Distances are from the first image."""
 
     members: tuple[Neighbor, ...] = field(repr=False)
     checkpoint: str
@@ -214,7 +215,7 @@ class DuplicateGroup(Sequence[Neighbor]):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a job failed, and what to do about it."""
+    """The reason why a job failed, a message for people, and a hint that says what to do."""
 
     reason: str
     message: str
@@ -223,7 +224,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is; `eta_s` is 0 while unknown."""
+    """The progress of a job. `eta_s` is 0 while it is unknown."""
 
     step: int
     num_steps: int
@@ -234,9 +235,8 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJobInfo:
-    """A train job as it was when asked for. `state` is QUEUED, STARTING, RUNNING, RECOVERING, PAUSING, PAUSED,
-    CANCELLING, CANCELLED, SUCCEEDED or FAILED; `config` is resolved: every parameter, the defaults too.
-    `continued_from` names the checkpoint that it began with, if any; `min_images` is above 0 where it follows its data
+    """A train job at the time of the call. `config` is complete: it has every parameter, also the defaults.
+    `continued_from` names the checkpoint that it started from, if any. `min_images` is above 0 if it follows its data
     set."""
 
     name: str
@@ -269,7 +269,7 @@ class TrainJobInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class LogLine:
-    """A line of a job's log; `level` is INFO, WARNING or ERROR."""
+    """A line of a job's log."""
 
     sequence: int
     time: datetime | None
@@ -279,7 +279,8 @@ class LogLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to train; `config_schema` is a JSON Schema with type, default, bounds and a sentence for each field."""
+    """A method of training. `config_schema` is a JSON Schema with type, default, bounds and a sentence for each
+    field."""
 
     name: str
     title: str
@@ -289,7 +290,8 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A network that methods train and that can embed by itself; `feature_dim` is that at 224 pixels, or 0."""
+    """A network that methods train and that can also embed untrained. `feature_dim` is that at 224 pixels, or 0 if it
+    is unknown."""
 
     name: str
     feature_dim: int
@@ -298,7 +300,7 @@ class Backbone:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginProblem:
-    """Something that a package on the server registers, but cannot be used."""
+    """A plugin that a package on the server registers and that cannot be used."""
 
     group: str
     name: str
@@ -308,7 +310,7 @@ class PluginProblem:
 
 @dataclass(frozen=True, kw_only=True)
 class Methods:
-    """What can be trained on a server; beside `backbones`, torchvision/NAME and timm/NAME."""
+    """The methods and backbones that a server can train. torchvision/NAME and timm/NAME are backbones, too."""
 
     methods: tuple[Method, ...]
     backbones: tuple[Backbone, ...]
@@ -317,8 +319,8 @@ class Methods:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A checkpoint or a plain backbone. `weights` is "trained", "file" or "random"; `projection_dim` 0 means none, and
-    `feature_dim` 0 that a library's network has not been looked at."""
+    """A checkpoint or a plain backbone. `projection_dim` is 0 if there is no projection. `feature_dim` is 0 for a
+    network of a library that the server has not built yet."""
 
     name: str
     train_job: str
@@ -336,7 +338,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one message and one image may hold at most."""
+    """The server's limits on one message and one image."""
 
     max_message_bytes: int
     max_image_bytes: int
@@ -347,7 +349,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device that the server computes on: "cpu", "cuda:0"."""
+    """A device that the server computes on, such as "cpu" or "cuda:0"."""
 
     name: str
     description: str
@@ -366,7 +368,7 @@ class ServerInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedTiming:
-    """Where the server's time went, summed over the batches, in milliseconds."""
+    """The server's times, in milliseconds, summed over the batches."""
 
     queue_ms: float = 0.0
     decode_ms: float = 0.0

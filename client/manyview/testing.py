@@ -1,13 +1,13 @@
-"""A manyview server in this process, for tests: real gRPC on a loopback port, everything in memory, no torch.
+"""A fake manyview server in this process, for tests: real gRPC on a loopback port, all data in memory, no torch.
 
     with FakeServer() as server, manyview.Client(server.target) as client:
         server.fail("GetDataset", "UNAVAILABLE")             # the next call only
         dataset = client.upload([image], dataset="mine")
         assert server.requests("CreateDataset")[0].dataset_id == "mine"
 
-It behaves as a small, obedient server: images are stored and deduplicated, a job is QUEUED until `finish_job`, events
-are those given to `add_event`, embeddings are a fixed function of the image's bytes, and the first images are selected.
-`fail` and `reply` script anything else.
+It behaves like a small server: it stores and deduplicates images, a job is QUEUED until `finish_job`, the events of a
+job are those that `add_event` added, embeddings are a fixed function of the image's bytes, and a selection is the first
+images. `fail` and `reply` script everything else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from google.protobuf.message import Message
 
 from manyview._testing import replies as fake
 from manyview._testing.errors import Refused, status_details
+from manyview._types import JobState
 from manyview.v1 import (
     dataset_service_pb2,
     embed_service_pb2,
@@ -38,7 +39,7 @@ _FILES = (dataset_service_pb2, train_job_service_pb2, embed_service_pb2, metrics
 
 @dataclass(frozen=True)
 class Call:
-    """One call as it arrived: its RPC, its metadata, and the seconds its deadline left (None without one)."""
+    """One call that arrived: its RPC, its metadata, and the seconds until its deadline (None if it has no deadline)."""
 
     rpc: str
     metadata: dict[str, str]
@@ -47,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a call is to end with. `after` messages of a stream are answered first; `details` is a google.rpc.Status."""
+    """The status that ends a call. A stream sends `after` replies first. `details` is a google.rpc.Status."""
 
     code: grpc.StatusCode
     message: str
@@ -56,9 +57,9 @@ class Failure:
 
 
 class FakeServer:
-    """Serves `manyview.v1` and `grpc.health.v1` on `target`; use it in a `with` block.
+    """Serves `manyview.v1` and `grpc.health.v1` on `target`. Use it in a `with` block.
 
-    `calls` lists every call in order, `state` is what the server holds (see `FakeState`).
+    `calls` lists every call in order. `state` holds the data sets, jobs and settings of the server (see `FakeState`).
     """
 
     def __init__(self, *, token: str | None = None) -> None:
@@ -115,27 +116,27 @@ class FakeServer:
         violations: dict[str, str] | None = None,
         after: int = 0,
     ) -> None:
-        """Let the next `times` calls of `rpc` end with a status, streams after `after` replies. With `reason`,
-        `retry_after_s` or `violations` the status carries the google.rpc details."""
+        """End the next `times` calls of `rpc` with a status; streams end after `after` replies. With `reason`,
+        `retry_after_s` or `violations` the status has google.rpc details."""
         details = status_details(code, message, reason, metadata or {}, retry_after_s, violations or {})
         failure = Failure(grpc.StatusCode[code], message, details, after)
         self._failures[rpc] += [failure] * times
 
     def reply(self, rpc: str, *handlers: Message | Callable[..., Any]) -> None:
-        """Answer the next calls of `rpc` with these, one each: a message, or a function of (request, context), where
-        request is an iterator and the result an iterable for streams."""
+        """Answer each of the next calls of `rpc` with one of these: a message, or a function of (request, context). For
+        streams the request is an iterator and the result an iterable."""
         for handler in handlers:
             self._replies[rpc].append(handler if callable(handler) else lambda *_, message=handler: message)
 
     def requests(self, rpc: str) -> list[Any]:
-        """Every message received for this RPC, over all calls."""
+        """Return every message that this RPC received, over all calls."""
         with self._lock:
             return list(self._requests[rpc])
 
-    # --- the jobs' side
+    # --- jobs
 
     def add_event(self, job: str, **event: Any) -> None:
-        """Append an event to a job's log, numbered by itself; `event` are the fields of `MetricsEvent`."""
+        """Append an event to a job's log. The server numbers it; `event` are the fields of `MetricsEvent`."""
         self.state.add_event(job, metrics_service_pb2.MetricsEvent(**event))
 
     def add_scalars(self, job: str, step: int, **values: float) -> None:
@@ -143,8 +144,8 @@ class FakeServer:
         scalars = metrics_service_pb2.Scalars(values=values)
         self.add_event(job, step=step, kind=metrics_service_pb2.MetricsEvent.KIND_SCALARS, scalars=scalars)
 
-    def finish_job(self, job: str, state: str = "SUCCEEDED", *, failure: dict[str, str] | None = None) -> None:
-        """Make a job terminal: its subscribers get the state event and the end."""
+    def finish_job(self, job: str, state: JobState = "SUCCEEDED", *, failure: dict[str, str] | None = None) -> None:
+        """End a job. Its subscribers get the state event and the end of the stream."""
         self.state.finish_job(job, state, failure)
 
     # --- serving

@@ -1,7 +1,7 @@
-"""manyview from end to end: upload real images, watch a model learn what they have in common, look at what it found.
+"""The demo: upload real images, watch a model learn what they have in common, and look at what it found.
 
 Without arguments it works offline on real handwriting. With --images DIR it takes any folder; subfolders are class
-labels, which training never sees and the kNN figure is measured with.
+labels. Training never sees the labels; the kNN accuracy is measured with them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is trained on what."""
+    """The method, its configuration, and a title that names method and images."""
 
     title: str
     method: str
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The demo's command line."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of JPEG, PNG or WebP files")
     parser.add_argument("--method", default="moco", choices=("simclr", "moco"), help="default: %(default)s")
@@ -62,14 +62,17 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(arguments: argparse.Namespace, scratch: Path) -> tuple[Path, Plan]:
-    """The folder of images and the plan for it."""
+    """Return the folder of images and the plan for it."""
     if arguments.images is None:
         folder = scratch / "handwriting"
         with step("Writing scikit-learn's scans of handwritten digits as JPEG files"):
             count = handwriting.write_images(folder)
         config = handwriting_config()
         if arguments.method == "moco":
-            config |= {"memory_bank_size": 256, "ema_momentum": 0.97}  # a short training needs a quicker teacher
+            config |= {
+                "memory_bank_size": 256,
+                "ema_momentum": 0.97,
+            }  # a short training needs a teacher that follows faster
         title = f"{count:,} scans of handwriting"
     else:
         folder = arguments.images
@@ -88,7 +91,7 @@ def prepare(arguments: argparse.Namespace, scratch: Path) -> tuple[Path, Plan]:
 
 
 def handwriting_config() -> dict[str, Any]:
-    """Digits: place and scale are what the views vary; mirrored or recoloured they would be other digits."""
+    """Return a configuration for digits. The views vary place and scale; a mirrored digit would be another one."""
     return {
         "backbone": "resnet9",
         "backbone_width": 0.25,
@@ -107,7 +110,8 @@ def handwriting_config() -> dict[str, Any]:
 
 
 def folder_config(count: int) -> dict[str, Any]:
-    """Photographs: the method's own views, at a size that two cores can train on in a few minutes."""
+    """Return a configuration for photographs: the method's own views, at a size that two cores train in a few
+    minutes."""
     return {
         "backbone": "resnet9",
         "backbone_width": 0.5,
@@ -118,7 +122,7 @@ def folder_config(count: int) -> dict[str, Any]:
 
 
 def train(client: manyview.Client, folder: Path, plan: Plan, seed: int) -> picture.Run:
-    """Upload, train with live metrics, embed."""
+    """Upload the images, train with live metrics, and embed the images."""
     paths = image_files(folder)
     with step(f"Uploading {len(paths):,} images"):
         dataset = client.upload(folder, dataset="demo")
@@ -139,7 +143,7 @@ def train(client: manyview.Client, folder: Path, plan: Plan, seed: int) -> pictu
 
 
 def watch(job: manyview.Job) -> Iterator[dict[str, float]]:
-    """Print the job's events as they come, of the scalars some of each epoch, and yield all scalars."""
+    """Print the job's events as they arrive, with some scalars of each epoch, and yield all scalars."""
     header = f"   {'step':>6} {'epoch':>5} {'loss':>7} {'std':>7} {'std·√d':>7} {'images/s':>9} {'kNN top-1':>10}  left"
     printed, epoch = 0, -1
     for event in job.metrics():
@@ -149,16 +153,16 @@ def watch(job: manyview.Job) -> Iterator[dict[str, float]]:
             print(f"   ! {event['message']}")
         elif event.kind == "scalars":
             yield {"step": event.step, **event.values}
-            begins = "loss" in event.values and event.epoch > epoch
-            if begins or "knn_top1" in event.values:
+            is_new_epoch = "loss" in event.values and event.epoch > epoch
+            if is_new_epoch or "knn_top1" in event.values:
                 if printed % 20 == 0:
                     print(header)
-                printed, epoch = printed + 1, event.epoch if begins else epoch
+                printed, epoch = printed + 1, event.epoch if is_new_epoch else epoch
                 print(line(event, job), flush=True)
 
 
 def line(event: manyview.Event, job: manyview.Job) -> str:
-    """One row of the live table."""
+    """Return a row of the live table."""
 
     def cell(name: str, width: int, form: str, scale: float = 1) -> str:
         value = event.get(name)
@@ -179,7 +183,7 @@ def line(event: manyview.Event, job: manyview.Job) -> str:
 
 
 def report(run: picture.Run, path: Path, seconds: float) -> None:
-    """The figures that say whether anything was learned, and where the picture is."""
+    """Print the accuracies that show whether the model learned, and the path of the picture."""
     found = {name: value for row in run.rows for name, value in row.items()}
     if "knn_top1" in found:
         print("\nkNN top-1 on held-out images, by")
@@ -189,20 +193,20 @@ def report(run: picture.Run, path: Path, seconds: float) -> None:
             ("knn_top1", "the learned embeddings"),
         ):
             print(f"   {text:<24} {100 * found[name]:5.1f} %")
-    print(f"\nPicture: {path} ({seconds:.0f} s in all)")
+    print(f"\nPicture: {path} ({seconds:.0f} s in total)")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images below `folder`, sorted."""
+    """Return the images below `folder`, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 @contextmanager
 def local_server() -> Iterator[manyview.Client]:
-    """A private server as a process of its own."""
+    """Start a private server as a process of its own, and yield a client of it."""
     began = time.monotonic()
     print("Starting a server …", end=" ", flush=True)
-    # One job and nothing beside it: threads that spin while they wait train half as fast again as threads that sleep.
+    # Only one job runs. Threads that spin while they wait train it 1.5 times as fast as threads that sleep.
     environment = os.environ | {"OMP_WAIT_POLICY": "active"}
     with manyview.local(env=environment) as client:
         info = client.server_info()
@@ -212,7 +216,7 @@ def local_server() -> Iterator[manyview.Client]:
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say what begins, and how long it took."""
+    """Print the name of a step, and its duration at the end."""
     began = time.monotonic()
     print(f"{text} …", end=" ", flush=True)
     yield

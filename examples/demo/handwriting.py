@@ -1,9 +1,9 @@
-"""Real handwriting as image files: scikit-learn's scans of digits, at varying place and size.
+"""Real handwriting as image files: scikit-learn's scans of digits, at random places and sizes.
 
 The 1,797 scans (8 x 8, 16 grey levels, from the test set of UCI's optical recognition of handwritten digits) are
-enlarged to 12 to 28 px and laid anywhere on a plain dark 32 px ground. Centred, they would be no test: the pixels alone
-say which digit it is. Moved and scaled, pixels are a poor measure of likeness, and a backbone has something to learn.
-"""
+enlarged to 12 to 28 px and placed anywhere on a plain dark ground of 32 px. Centred digits would be too easy: their
+pixels alone identify them. Once digits are moved and scaled, pixels are a poor measure of similarity, and a backbone
+has something to learn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_images(folder: Path, seed: int = 0) -> int:
 
 
 def compose(scan: np.ndarray, random: np.random.Generator) -> Image.Image:
-    """One 32 px image of an 8 x 8 scan (values 0 to 16): size and place are drawn from `random`."""
+    """Return a 32 px image of an 8 x 8 scan (values 0 to 16). Its size and place are drawn from `random`."""
     side = int(random.integers(SMALLEST, LARGEST + 1))
     ink = Image.fromarray((scan / 16 * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     left, top = random.integers(0, SIDE - side + 1, size=2)

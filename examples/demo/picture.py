@@ -1,4 +1,4 @@
-"""The demo's picture: what training did, and what the embeddings see as alike."""
+"""The demo's picture: the curves of the training, and images beside those that the embeddings find similar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THUMBNAIL = 96
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What the picture tells. `rows` are the logged scalars in order, each with its `step`."""
+    """The data of the picture. `rows` are the logged scalars in order, each with its `step`."""
 
     title: str
     rows: Sequence[dict[str, float]]
@@ -33,7 +33,7 @@ class Run:
 
 
 def draw(run: Run, path: Path) -> None:
-    """Write the picture as a PNG: curves on the left, nearest neighbours on the right."""
+    """Write the picture as a PNG: curves on the left, nearest neighbors on the right."""
     matplotlib.use("Agg")
     figure = Figure(figsize=(14, 8), dpi=110, facecolor="white")
     figure.suptitle(run.title, x=0.02, y=0.975, ha="left", fontsize=15, color=INK, weight="bold")
@@ -45,7 +45,7 @@ def draw(run: Run, path: Path) -> None:
 
 
 def draw_curves(figure: Figure, halves: GridSpec, run: Run) -> None:
-    """Loss, representation std with its healthy line, and kNN with its baselines, one above the other."""
+    """Draw the loss, the representation std with its healthy value, and kNN with its baselines, one above the other."""
     has_knn = any("knn_top1" in row for row in run.rows)
     panels = GridSpecFromSubplotSpec(3 if has_knn else 2, 1, halves[0], hspace=0.34)
     loss = figure.add_subplot(panels[0])
@@ -71,7 +71,7 @@ def draw_curves(figure: Figure, halves: GridSpec, run: Run) -> None:
 def curve(
     axes: Axes, rows: Sequence[dict[str, float]], name: str, title: str, scale: float = 1, marker: str = ""
 ) -> None:
-    """One scalar over the steps, its last value written at its end."""
+    """Draw one scalar over the steps, with its last value at its end."""
     points = [(row["step"], scale * row[name]) for row in rows if name in row]
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -91,14 +91,15 @@ def curve(
 
 
 def level(axes: Axes, value: float, text: str) -> None:
-    """A dashed line at `value`, named at its left end."""
+    """Draw a dashed line at `value`, with its name at the left end."""
     axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     place = axes.get_yaxis_transform()
     axes.text(0.01, value, text, transform=place, va="bottom", ha="left", fontsize=8.5, color=MUTED)
 
 
 def draw_neighbors(figure: Figure, halves: GridSpec, run: Run) -> None:
-    """Rows of a query and its nearest neighbours by cosine similarity; the frame tells whether the label agrees."""
+    """Draw rows of a query and its nearest neighbors by cosine similarity. A green frame has the query's label, a red
+    frame another one."""
     queries, neighbors = nearest(run.embeddings, run.seed)
     grid = GridSpecFromSubplotSpec(len(queries), NUM_NEIGHBORS + 1, halves[1], hspace=0.12, wspace=0.08)
     labelled = len(set(run.labels)) > 1
@@ -113,12 +114,12 @@ def draw_neighbors(figure: Figure, halves: GridSpec, run: Run) -> None:
                 spine.set(color=color, linewidth=2.2 if column else 1.2)
             if row == 0 and column < 2:
                 axes.set_title(
-                    ("image", "its nearest neighbours by embedding")[column], loc="left", fontsize=11, color=INK
+                    ("image", "its nearest neighbors by embedding")[column], loc="left", fontsize=11, color=INK
                 )
 
 
 def nearest(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Queries drawn from the (N, D) embeddings, (Q,), and each one's nearest others, (Q, NUM_NEIGHBORS)."""
+    """Return queries drawn from the (N, D) embeddings, (Q,), and the nearest others of each, (Q, NUM_NEIGHBORS)."""
     usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
     units = embeddings[usable] / np.linalg.norm(embeddings[usable], axis=1, keepdims=True)
     count = min(NUM_QUERIES, len(usable))
@@ -130,7 +131,7 @@ def nearest(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def thumbnail(path: Path) -> np.ndarray:
-    """(96, 96, 3): the image, fitted into a square on white."""
+    """Return the image as (96, 96, 3), fitted into a white square."""
     with Image.open(path) as image:
         fitted = ImageOps.exif_transpose(image).convert("RGB")
     resampling = Image.Resampling.NEAREST if max(fitted.size) <= THUMBNAIL // 2 else Image.Resampling.LANCZOS

@@ -1,6 +1,6 @@
 """ConvMixer (Trockman and Kolter, "Patches Are All You Need?", arXiv 2201.09792), as a backbone for manyview.
 
-Installed beside the server, `pip install .`, it is listed and trained as "conv_mixer".
+Install it beside the server with `pip install .`; then the server lists it and trains it as "conv_mixer".
 """
 
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from manyview_server.learn.backbones import Backbone
 
 
 class ConvMixer(Backbone):
-    """Images (B, 3, H, W) to features (B, D). `width` and `patch_size` are what a job's configuration says."""
+    """Maps images (B, 3, H, W) to features (B, D). `width` and `patch_size` come from the job's configuration."""
 
     def __init__(self, *, image_size: int, width: float = 1.0, patch_size: int | None = None) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ConvMixer(Backbone):
 
 
 class _Block(nn.Module):
-    """Mixes places, each channel by itself, then channels, each place by itself."""
+    """Mixes the places of each channel, then the channels of each place."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rotation prediction: a network that can tell by how much an image was turned knows what is in it.
+"""Rotation prediction: a network that recognizes by how much an image was turned knows what is in it.
 
 Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations", arXiv 1803.07728.
 Shapes: V views, B batch, o pixels on a side, D feature.

@@ -19,19 +19,27 @@ from manyview_server.learn.views import Transform
 class RandomErasingSettings:
     """A rectangle becomes gray (arXiv 1708.04896)."""
 
-    probability: float = setting(0.0, "Share of views with such a rectangle.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view has such a rectangle.", minimum=0, maximum=1)
     area_min: float = setting(
-        0.02, "Smallest share of the view.", minimum=0.001, maximum=1, needs=("probability",), at_most="area_max"
+        0.02,
+        "Smallest share of the view that the rectangle covers.",
+        minimum=0.001,
+        maximum=1,
+        needs=("probability",),
+        at_most="area_max",
     )
-    area_max: float = setting(0.4, "Largest share of the view.", minimum=0.001, maximum=1, needs=("probability",))
+    area_max: float = setting(
+        0.4, "Largest share of the view that the rectangle covers.", minimum=0.001, maximum=1, needs=("probability",)
+    )
     ratio_max: float = setting(
-        3.3, "Largest width over height, and height over width.", minimum=1, maximum=10, needs=("probability",)
+        3.3, "Largest ratio of the longer to the shorter side.", minimum=1, maximum=10, needs=("probability",)
     )
-    gray: float = setting(0.5, "From 0, black, to 1, white.", minimum=0, maximum=1, needs=("probability",))
+    gray: float = setting(0.5, "Gray value, from 0 (black) to 1 (white).", minimum=0, maximum=1, needs=("probability",))
 
 
 def erase(planes: Tensor, numbers: Tensor, settings: RandomErasingSettings) -> Tensor:
-    """`planes` (3, N, o, o) with a rectangle each, its area, shape and place from `numbers` (N, 4)."""
+    """Return `planes` (3, N, o, o) with a gray rectangle in each view. `numbers` (N, 4) determine its area, shape and
+    place."""
     size, (area, shape, top, left) = planes.shape[-1], numbers.T  # (N,) each
     area = settings.area_min + area * (settings.area_max - settings.area_min)
     ratio = (math.log(settings.ratio_max) * (2 * shape - 1)).exp()
@@ -43,7 +51,7 @@ def erase(planes: Tensor, numbers: Tensor, settings: RandomErasingSettings) -> T
 
 
 def between(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """(N, o) bool: the pixels whose centers lie between `start` and `start + length`."""
+    """Return the pixels whose centers lie between `start` and `start + length`, (N, o) bool."""
     centers = torch.arange(0.5, size, device=start.device)
     return (centers > start[:, None]) & (centers < (start + length)[:, None])
 

@@ -39,7 +39,7 @@ def test_a_stored_image_is_read_by_its_key_or_as_it_was_listed(client: manyview.
     assert [request.image.WhichOneof("image") for request in server.requests("GetImage")] == ["image_id", "key"]
     with pytest.raises(manyview.NotFound, match="no image elsewhere"):
         client.read_image("pets", "elsewhere")
-    with pytest.raises(TypeError, match="by its key or by a StoredImage, not by bytes"):
+    with pytest.raises(TypeError, match="must be a key or a StoredImage, not bytes"):
         client.read_image("pets", b"1")  # type: ignore[arg-type]
 
 

@@ -39,7 +39,7 @@ def select(
         typer.Option(
             "--model",
             "-m",
-            help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME. Strategy random needs none.",
+            help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME. The strategy random needs none.",
         ),
     ] = None,
     strategy: Annotated[
@@ -50,7 +50,7 @@ def select(
         float | None, typer.Option(help="Least distance between chosen images (minimum_distance).")
     ] = None,
     num_neighbors: Annotated[
-        int | None, typer.Option(min=1, help="Neighbors that count for typicality; 20 by default (typicality).")
+        int | None, typer.Option(min=1, help="Neighbors of each image that count; 20 by default (typicality).")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option(help="Image file or folder to resemble (similarity); repeatable.")

@@ -21,7 +21,7 @@ INK, MUTED, PAPER, FRAME = "#1f2933", "#6b7683", "#ffffff", "#1769aa"
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A picture, or None if there is none to show, and the lines of its caption."""
+    """A picture and the lines of its caption. A missing picture is shown as an empty frame."""
 
     picture: Image.Image | None
     lines: Sequence[str] = ()

@@ -1,4 +1,5 @@
-"""Embeddings out: rows in the order of the images, all from one checkpoint, whatever happens to the connection.
+"""Embeddings of images that are sent: rows in the order of the images, all from one checkpoint, even if the connection
+breaks.
 
 Shapes: N images, D features; `array` is (N, D).
 """
@@ -30,9 +31,9 @@ _BATCH_BYTES = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """`array` (N, D) has a row for each image, in their order; read-only. The row of a refused image is NaN, and
-    `errors` says why by row. `checkpoint` names the exact weights; `start` is the first row's place among all
-    images; `variance_kept` is what principal components kept, of 1, where they were asked for."""
+    """Embeddings, one row for each image in `array` (N, D), which is read-only. The row of a refused image is NaN, and
+    `errors` says why, by row. `checkpoint` names the exact weights. `start` is the number of the first row among all
+    images. `variance_kept` is the share of the variance that principal components kept, if there are any."""
 
     array: NDArray[np.float32 | np.float16] = field(repr=False)
     checkpoint: str
@@ -47,11 +48,11 @@ class Embeddings:
         return len(self.keys)
 
     def std(self) -> float:
-        """How spread out the embeddings are: the standard deviation (unbiased) of each feature of the rows scaled to
-        length 1, averaged over the features. About 1/sqrt(D) for a healthy model, near 0 for a collapsed one (SimSiam,
-        arXiv 2011.10566, 4.1). What a job logs as `representation_std`, of images as they are and not of views.
+        """Return the spread of the embeddings: the (unbiased) standard deviation of each feature of the rows scaled to
+        length 1, averaged over the features. It is about 1/sqrt(D) for a healthy model and near 0 for a collapsed one
+        (SimSiam, arXiv 2011.10566, section 4.1). A job logs the same number for views as `representation_std`.
 
-        Refused images are left out. 0 for a single row, NaN for none.
+        Refused images are left out. The result is 0 for one row and NaN for no rows.
         """
         import numpy as np
 
@@ -62,18 +63,18 @@ class Embeddings:
         return float(np.std(rows / np.maximum(lengths, 1e-12), axis=0, ddof=1).mean())
 
     def effective_rank(self) -> float:
-        """How many dimensions the embeddings fill, from 1 to min(N, D): e to the entropy of their singular values,
-        scaled to sum 1 (RankMe, arXiv 2210.02885). It sees dimensions that died, which `std` does not; give it some
-        times D images, since it is never above N.
+        """Return the number of dimensions that the embeddings fill, from 1 to min(N, D): e to the entropy of their
+        singular values, scaled to sum 1 (RankMe, arXiv 2210.02885). It shows dead dimensions, which `std` does not. Use
+        several times D images, because the result is never above N.
 
-        Refused images are left out. 0 for rows of zeros, NaN for none.
+        Refused images are left out. The result is 0 for rows of zeros and NaN for no rows.
         """
         import numpy as np
 
         rows = self._whole_rows()
         if len(rows) == 0:
             return math.nan
-        # The eigenvalues of the smaller product are the squares of the singular values: no copy of N rows is made.
+        # The eigenvalues of the smaller product are the squares of the singular values, without a copy of N rows.
         products = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0))
         if singular.sum() == 0:
@@ -88,7 +89,7 @@ class Embeddings:
 
 
 def joined(chunks: Sequence[Embeddings]) -> Embeddings:
-    """Chunks as one. Raises ValueError where there are none."""
+    """Join chunks. Raises ValueError if there are no chunks."""
     import numpy as np
 
     if not chunks:
@@ -111,10 +112,10 @@ def joined(chunks: Sequence[Embeddings]) -> Embeddings:
 
 
 def batches(images: Iterator[EncodedImage], batch_size: int, limits: Limits) -> Iterator[list[EncodedImage]]:
-    """Groups of at most `batch_size` images and one message's bytes."""
+    """Group images into batches of at most `batch_size` images that fit into one message."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    # A server without a limit reports 0.
+    # 0 means that the server has no limit.
     most = min(batch_size, limits.max_batch_images) if limits.max_batch_images else batch_size
     batch: list[EncodedImage] = []
     num_bytes = 0
@@ -129,7 +130,7 @@ def batches(images: Iterator[EncodedImage], batch_size: int, limits: Limits) -> 
 
 
 class EmbedRun:
-    """Embeds batches, one call for a single one and a stream for more, and yields a chunk for each in order."""
+    """Embeds batches: a single one by a unary call, more by a stream."""
 
     def __init__(self, rpcs: Rpcs, model: str, how: pb.EmbedOptions) -> None:
         self._rpcs = rpcs
@@ -142,8 +143,8 @@ class EmbedRun:
         self._backoff = Backoff(give_up_after_s=deadlines.reconnect_s, longest_attempt_s=deadlines.longest_s)
 
     def run(self, made: Iterator[list[EncodedImage]]) -> Iterator[Embeddings]:
-        """A chunk for each batch. Batches without an answer when a stream breaks are sent again, to the same
-        checkpoint."""
+        """Yield a chunk for each batch, in their order. When a stream breaks, batches without an answer are sent again,
+        to the same checkpoint."""
         self._unanswered.extend(batch for batch in (next(made, None), next(made, None)) if batch is not None)
         if len(self._unanswered) == 1:
             yield self._embed_one(self._unanswered.popleft())
@@ -158,7 +159,7 @@ class EmbedRun:
         return self._chunk(batch, reply)
 
     def _session(self, made: Iterator[list[EncodedImage]]) -> Iterator[Embeddings]:
-        """One stream; its batches are numbered from 1, those that an earlier stream left unanswered first."""
+        """Use one stream. Its batches are numbered from 1. Those that an earlier stream left unanswered come first."""
         with self._rpcs.embed_stream() as stream:
             header = pb.EmbedHeader(model=self._checkpoint or self._model, options=self._options)
             stream.send(pb.EmbedStreamRequest(header=header))
@@ -186,10 +187,10 @@ class EmbedRun:
                 self._unanswered.popleft()
                 yield chunk
 
-    def _next(self, num_on_their_way: int, made: Iterator[list[EncodedImage]]) -> list[EncodedImage] | None:
-        """The next batch that is not on its way: an unanswered one, else one that is pulled now."""
-        if num_on_their_way < len(self._unanswered):
-            return self._unanswered[num_on_their_way]
+    def _next(self, num_in_flight: int, made: Iterator[list[EncodedImage]]) -> list[EncodedImage] | None:
+        """Return the next batch to send: one that an earlier stream left unanswered, else a new one."""
+        if num_in_flight < len(self._unanswered):
+            return self._unanswered[num_in_flight]
         batch = next(made, None)
         if batch is not None:
             self._unanswered.append(batch)
@@ -215,5 +216,5 @@ class EmbedRun:
 
 
 def _images(batch: list[EncodedImage]) -> list[types_pb2.Image]:
-    """A batch's messages. An image that is too large goes as an empty one, which keeps its row."""
+    """Return the messages of a batch. An image that is too large is sent as an empty one, which keeps its row."""
     return [types_pb2.Image(data=image.data) for image in batch]

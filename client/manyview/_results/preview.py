@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SMALL_PX, _LARGE_PX = 144, 256
-"""On a sheet, views are enlarged by whole factors up to the first side, and reduced to the second."""
+"""The sides of views on a sheet: small ones are enlarged by whole factors up to the first, large ones reduced to the
+second."""
 _NARROWEST_PX = 128
 """The least width of a column, so that its captions are readable."""
 

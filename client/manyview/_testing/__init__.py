@@ -1,5 +1,5 @@
-"""The parts of `manyview.testing.FakeServer`: its replies.
+"""The parts of `manyview.testing.FakeServer`. It may import the generated stubs, `_types` and `_uploads.pixels`.
 
-- `replies`: jobs, data sets and events. `embeddings`: embeddings, selections and neighbors.
+- `replies`: replies about data sets, jobs, events and models. `embeddings`: embeddings, selections and neighbors.
 - `errors`: statuses with details.
 """

@@ -1,4 +1,4 @@
-"""The embeddings of `manyview.testing.FakeServer`: a fixed function of an image's bytes, and what is done with them."""
+"""The embeddings of `manyview.testing.FakeServer`, a fixed function of an image's bytes, and searches among them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from manyview.v1 import types_pb2
 
 FEATURE_DIM = 4
 PAGE_ROWS = 2
-"""So that paging shows in small tests."""
+"""The rows of a page. They are few, so that small tests have several pages."""
 
 
 class FakeEmbeddings(ABC):
-    """EmbedService. Distances are Euclidean whatever the metric; every strategy takes the first images that are left,
-    whose score is their number."""
+    """The replies of EmbedService. Distances are Euclidean, whatever the metric is. Every strategy selects the first
+    images that were not chosen, and their scores are their numbers."""
 
     images: dict[str, list[datasets.StoredImage]]
     files: dict[tuple[str, str], bytes]
@@ -46,7 +46,7 @@ class FakeEmbeddings(ABC):
             yield embeds.EmbedStreamResponse(result=result)
 
     def embed_dataset(self, request: Any, _: Any) -> Iterator[embeds.EmbedDatasetResponse]:
-        """A page token is "checkpoint version row"; of principal components the first features are given."""
+        """A page token is "checkpoint version row". Principal components are the first features."""
         stored = self._stored(request)
         checkpoint, version, first = self.find_model(request.model).name, len(stored), 0
         if request.page_token:
@@ -101,7 +101,7 @@ class FakeEmbeddings(ABC):
         yield embeds.FindNeighborsResponse(end=embeds.FindNeighborsEnd(num_queries=len(files)))
 
     def find_duplicates(self, request: Any, _: Any) -> Iterator[embeds.FindDuplicatesResponse]:
-        """Each image that is left with those that are near to it: no chains."""
+        """Groups are the first image that is left and the images near to it, without chains."""
         left = self._stored(request)
         yield embeds.FindDuplicatesResponse(opened=self._opened(request, len(left)))
         num_groups = num_images = 0
@@ -140,14 +140,14 @@ class FakeEmbeddings(ABC):
 
 
 def features(data: bytes) -> list[float]:
-    """The first bytes of an image's SHA-256, in [0, 1]."""
+    """Return the first bytes of an image's SHA-256, scaled to [0, 1]."""
     return [byte / 255 for byte in hashlib.sha256(data).digest()[:FEATURE_DIM]]
 
 
 def embedded(
     files: Sequence[bytes], options: embeds.EmbedOptions, width: int = FEATURE_DIM
 ) -> tuple[types_pb2.Tensor, list[embeds.RowError]]:
-    """Row i is the features of image i; an empty image is an error and NaN."""
+    """Return the features of the images as rows. The row of an empty image is NaN, and it has an error."""
     import numpy as np
 
     rows = np.array([features(data)[:width] for data in files], dtype="<f4")

@@ -11,7 +11,7 @@ def status_details(
     retry_after_s: float | None,
     violations: dict[str, str],
 ) -> bytes:
-    """A serialized google.rpc.Status with the details that are given; empty without any."""
+    """Return a serialized google.rpc.Status with these details, or no bytes if there are no details."""
     import grpc
     from google.rpc import error_details_pb2, status_pb2
 
@@ -31,7 +31,7 @@ def status_details(
 
 
 class Refused(Exception):
-    """A call that the fake refuses, with the status to answer."""
+    """The fake server refuses a call, with this status."""
 
     def __init__(self, code: str, reason: str, message: str, metadata: dict[str, str] | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What `manyview.testing.FakeServer` answers when nothing is scripted: a small server's behaviour, in memory."""
+"""The replies of `manyview.testing.FakeServer` that no test scripted: the behavior of a small server, in memory."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ WEIGHTS = b"weights" * 1000
 
 
 def snake(rpc: str) -> str:
-    """ "GetTrainJob" -> "get_train_job"."""
+    """Return "get_train_job" for "GetTrainJob"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
 
 
 class FakeState(FakeEmbeddings):
-    """All that a fake server holds. Tests may change the attributes without an underscore.
+    """The state of a fake server. Tests may change the attributes that do not start with an underscore.
 
-    `max_unacked_batches` and `max_unacked_bytes` are the upload window, `rejects` maps bytes to the reason they are
-    refused for, `heartbeat_s` is how often a subscription or a followed log gets a message when it is quiet.
+    `max_unacked_batches` and `max_unacked_bytes` are the upload window. `rejects` maps the bytes of an image to the
+    reason why it is refused. A quiet subscription or followed log gets a message every `heartbeat_s`.
     """
 
     def __init__(self) -> None:
@@ -79,13 +79,13 @@ class FakeState(FakeEmbeddings):
         return datasets.DeleteDatasetResponse()
 
     def list_images(self, request: Any, _: Any) -> datasets.ListImagesResponse:
-        """Pages of two images, so that paging shows in small tests."""
+        """Pages have two images, so that small tests have several pages."""
         self._dataset(request.dataset)
         wanted = request.statuses or (datasets.StoredImage.STATUS_STORED, datasets.StoredImage.STATUS_UNREADABLE)
         found = [image for image in self.images[request.dataset] if image.status in wanted]
         start = int(request.page_token or 0)
-        following = str(start + 2) if start + 2 < len(found) else ""
-        return datasets.ListImagesResponse(images=found[start : start + 2], next_page_token=following)
+        next_page_token = str(start + 2) if start + 2 < len(found) else ""
+        return datasets.ListImagesResponse(images=found[start : start + 2], next_page_token=next_page_token)
 
     def get_image(self, request: Any, _: Any) -> datasets.GetImageResponse:
         found = self.find_image(request.dataset, request.image)
@@ -93,7 +93,7 @@ class FakeState(FakeEmbeddings):
         return datasets.GetImageResponse(image=found, data=data)
 
     def find_image(self, dataset: str, ref: datasets.ImageRef) -> datasets.StoredImage:
-        """The stored image of this id or key. Raises Refused."""
+        """Return the stored image of this id or key. Raises Refused."""
         self._dataset(dataset)
         for image in self.images[dataset]:
             if image.image_id and ref in (datasets.ImageRef(image_id=image.image_id), datasets.ImageRef(key=image.key)):
@@ -240,7 +240,7 @@ class FakeState(FakeEmbeddings):
         return jobs.ListMethodsResponse(methods=[method], backbones=[jobs.Backbone(name="resnet18", feature_dim=512)])
 
     def preview_views(self, request: Any, _: Any) -> jobs.PreviewViewsResponse:
-        """Each image and both of its views are squares of one color, a function of its bytes."""
+        """Each image and its two views are squares of one color, which is a function of the image's bytes."""
         dataset = request.dataset or (self._job(request.train_job).dataset if request.train_job else "")
         reply = jobs.PreviewViewsResponse(decode_size=8)
         for image in request.images:
@@ -357,7 +357,7 @@ class FakeState(FakeEmbeddings):
         return models.GetServerInfoResponse(version="0.0.0-fake", limits=limits, devices=[device])
 
     def find_model(self, name: str) -> models.Model:
-        """The model of this name. Raises Refused."""
+        """Return the model of this name. Raises Refused."""
         if name.startswith("backbones/"):
             return models.Model(name=name, feature_dim=FEATURE_DIM, weights="random")
         job = "/".join(name.split("/")[:2])

@@ -1,4 +1,4 @@
-"""When to try again: full jitter, growing from attempt to attempt, until too many attempts or too much time failed."""
+"""The waits between attempts: random, longer after each failure, until there were too many or they took too long."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LOG = logging.getLogger("manyview")
 
 
 class Backoff:
-    """Counts failures in a row; `wait` sleeps before the next attempt, or raises the failure when it is time to give
+    """Counts failures in a row. `wait` sleeps before the next attempt, or raises the failure when it is time to give
     up.
 
-    Delays are drawn evenly from [0, 0.1 s * 2^attempt], at most 5 s; a server's `retry_after_s` is waited for on top.
-    Each delay is logged, by the logger "manyview" at level INFO. `longest_attempt_s` is how long an attempt can take.
-    Time beyond it does not count towards `give_up_after_s`, because this process was suspended then.
+    Delays are drawn evenly from [0, 0.1 s * 2^failures], at most 5 s. A server's `retry_after_s` is added. The logger
+    "manyview" logs each delay at level INFO. `longest_attempt_s` is the longest time that an attempt can take. Time
+    beyond it does not count towards `give_up_after_s`, because this process was suspended then.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Backoff:
         self._attempt_began = 0.0
 
     def succeeded(self) -> None:
-        """The connection works again: count from the beginning."""
+        """Reset the count of failures, because the connection works again."""
         self._failures = 0
 
     def wait(self, error: ManyviewError, *, at_most_s: float | None = None) -> None:
-        """Sleep before the next attempt. Raises `error` when attempts or time are used up, or the wait would not
-        fit."""
+        """Sleep before the next attempt. Raises `error` if attempts or time are used up, or if the sleep would take
+        `at_most_s` or longer."""
         if self._failures == 0:
             self._failed_s = 0.0
         else:

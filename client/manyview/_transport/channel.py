@@ -1,8 +1,8 @@
-"""The connection to a server: options, credentials, and the rules every call runs under.
+"""The connection to a server: its options and credentials, and the rules for every call.
 
-Each unary call has a deadline and is tried again when the server was unavailable, which is safe: calls either only
-read, or carry a `request_id` that the server recognises. Streams have no deadline but an idle limit, and whoever
-opened one resumes it.
+Each unary call has a deadline and is repeated if the server was unavailable. That is safe, because a call either only
+reads or carries a `request_id` that the server recognises. A stream has a limit on silence instead of a deadline, and
+its caller resumes it.
 """
 
 from __future__ import annotations
@@ -32,26 +32,28 @@ R = TypeVar("R", bound=Message)
 _LOG = logging.getLogger("manyview")
 _HEALTH: tuple[HealthStatus, ...] = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-# Of a server that never answered yet: its address may be wrong. One that did is waited for until the deadline.
+# A server that has never answered is asked this often, because its address may be wrong. A server that has answered is
+# asked until the deadline.
 _MAX_ATTEMPTS = 5
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    # Notices a dead connection within 40 s: before a stream on it counts as idle and is opened again, on the same one.
-    # The server takes a ping in 10 s. As there, no pings probe the bandwidth: on a narrow path they are answered late.
+    # A dead connection is noticed within 40 s. A stream counts as idle after 45 s, and would be opened again on the
+    # same dead connection. The server accepts a ping every 10 s. Neither side sends pings that probe the bandwidth,
+    # because on a narrow path their answers come too late.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 1 << 20),
-    # The default of 20 s and more would outlast a server's restart.
+    # The default of 20 s and more is longer than a restart of the server.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # A connection of its own: channels of one process share theirs, and with it another client's back-off.
+    # Otherwise all channels of a process share one connection, and with it the back-off of another client.
     ("grpc.use_local_subchannel_pool", 1),
-    # Retries of the library's own hide attempts and cannot resend a stream.
+    # The library's own retries hide attempts and cannot resend a stream.
     ("grpc.enable_retries", 0),
     ("grpc.primary_user_agent", f"manyview/{__version__}"),
 )
@@ -59,8 +61,8 @@ _OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TLSOptions:
-    """Files in PEM form. Without `ca` the roots that gRPC brings are trusted; `cert` and `key` are for mutual TLS;
-    `server_name` is the name in the server's certificate, where it is reached under another one."""
+    """Files in PEM format. Without `ca`, the root certificates of gRPC are trusted. `cert` and `key` are for mutual
+    TLS. `server_name` is the name in the server's certificate, if the target is another name."""
 
     ca: str | PathLike[str] | None = None
     cert: str | PathLike[str] | None = None
@@ -69,22 +71,22 @@ class TLSOptions:
 
     @classmethod
     def from_environment(cls) -> TLSOptions | None:
-        """What $MANYVIEW_TLS_CA and $MANYVIEW_TLS_SERVER_NAME say; None where neither is set."""
+        """Return the options that $MANYVIEW_TLS_CA and $MANYVIEW_TLS_SERVER_NAME set, or None if neither is set."""
         ca, name = os.environ.get("MANYVIEW_TLS_CA"), os.environ.get("MANYVIEW_TLS_SERVER_NAME")
         return cls(ca=ca or None, server_name=name or None) if ca or name else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
-    """How long to wait for what, in seconds."""
+    """The limits of all kinds of waits, in seconds."""
 
     # A call with one answer.
     unary_s: float = 30.0
-    # A batch of embeddings, in a call or in a stream.
+    # A batch of embeddings, in a call or in a stream, and a preview.
     embed_s: float = 60.0
     # The silence after which a stream counts as broken.
     idle_s: float = 45.0
-    # Continuous failure after which a stream is no longer opened again.
+    # The continuous failure after which a stream is not opened again.
     reconnect_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Deadlines:
 
 
 class Channel:
-    """A lazily opened gRPC channel; safe to share between threads."""
+    """A gRPC channel, which the first call opens. Threads can share it."""
 
     def __init__(
         self,
@@ -147,7 +149,7 @@ class Channel:
         """
         error = from_rpc_error(cause, self.target)
         if isinstance(error, Cancelled) and not error.reason and not self._closed:
-            return Unavailable(f"the server at {self.target} gave up the call")
+            return Unavailable(f"the server at {self.target} dropped the call")
         return error
 
     def server_stream(self, method: str, request: Q, reply: type[R]) -> Stream[Q, R]:
@@ -170,7 +172,7 @@ class Channel:
         idle_s: float | None = None,
         on_message: Callable[[], None] = lambda: None,
     ) -> Stream[Q, R]:
-        """Open a stream of requests and replies; `on_message` as in `Stream`."""
+        """Open a stream of requests and replies. `on_message` is that of `Stream`."""
         call: Any = self._connect().stream_stream(
             method, request_serializer=request.SerializeToString, response_deserializer=reply.FromString
         )
@@ -182,8 +184,8 @@ class Channel:
         return Stream(start, self._error_of, target=self.target, idle_s=idle_s, on_message=on_message).start()
 
     def health(self) -> HealthStatus:
-        """`grpc.health.v1` in raw bytes, so that no further package is needed: an empty request asks for the whole
-        server, the reply is one field, 08 and the status."""
+        """Return the health of the server, as `grpc.health.v1` defines it. Raw bytes make a further package
+        unnecessary: an empty request asks for the whole server, and the reply is one field, 08 and the status."""
         call: Any = self._connect().unary_unary("/grpc.health.v1.Health/Check", None, None)
         deadline = Deadline(self.deadlines.unary_s)
         reply: bytes | None = None
@@ -199,7 +201,7 @@ class Channel:
         return _HEALTH[status]
 
     def close(self) -> None:
-        """Close the connection; calls on their way are cancelled. Calling it twice does nothing."""
+        """Close the connection and cancel all calls. A second call does nothing."""
         with self._lock:
             self._closed = True
             if self._grpc is not None:
@@ -217,7 +219,7 @@ class Channel:
     def _open(self) -> grpc.Channel:
         if self._tls in (None, False):
             if self._metadata and not _is_local(self.target):
-                _LOG.warning("the token travels to %s without encryption; use tls=", self.target)
+                _LOG.warning("the token travels to %s without encryption: set tls=", self.target)
             return grpc.insecure_channel(self.target, options=_OPTIONS)
         tls = self._tls
         options = tls if isinstance(tls, TLSOptions) else TLSOptions(ca=None if isinstance(tls, bool) else tls)
@@ -233,7 +235,7 @@ def _was_suspended(error: ManyviewError, deadline: Deadline) -> bool:
 
 def _credentials(options: TLSOptions) -> grpc.ChannelCredentials:
     if (options.cert is None) != (options.key is None):
-        raise ValueError("TLSOptions: cert and key belong together, one of them is missing")
+        raise ValueError("TLSOptions: set both cert and key, or neither")
     ca, key, cert = (
         None if path is None else Path(path).read_bytes() for path in (options.ca, options.key, options.cert)
     )

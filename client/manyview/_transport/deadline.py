@@ -16,8 +16,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 LATE_S = 1.0
 """If a wait ends later than this after its limit, the process was suspended or starved during it."""
-LOOK_S = 5.0
-"""How long to read what has arrived after such a wait."""
+LATE_READ_S = 5.0
+"""The time in which messages that have arrived are read after such a wait."""
 
 
 class Source(Protocol[T_co]):
@@ -44,10 +44,11 @@ class Deadline:
         return max(0.0, self._ends - self._clock())
 
     def extend_if_late(self) -> bool:
-        """If this is the first call long after the end, allow `LOOK_S` more from now on. Returns whether it did so."""
+        """If this is the first call long after the end, allow `LATE_READ_S` more from now on. Returns whether it did
+        so."""
         if self._ends is None or self._clock() - max(self._ends, self._made) <= LATE_S:
             return False
-        self._ends = self._clock() + LOOK_S
+        self._ends = self._clock() + LATE_READ_S
         return True
 
 
@@ -60,4 +61,4 @@ def take(source: Source[T_co], timeout_s: float | None, clock: Callable[[], floa
     except queue.Empty:
         if timeout_s is None or clock() - began - timeout_s <= LATE_S:
             raise
-    return source.get(timeout=LOOK_S)
+    return source.get(timeout=LATE_READ_S)

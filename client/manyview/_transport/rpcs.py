@@ -1,4 +1,4 @@
-"""The contract's calls, one typed method each. Nothing else in the SDK names an RPC."""
+"""The calls of the contract, one typed method each. No other module of the SDK names an RPC."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGE = "/manyview.v1."
 
 
 class Rpcs:
-    """Every RPC of `manyview.v1`. Messages in, messages out; errors are those of `_errors`."""
+    """Every RPC of `manyview.v1`, from message to message. The errors are those of `_errors`."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -155,6 +155,7 @@ class Rpcs:
         )
 
     def _mutate(self, method: str, request: Any, reply: type[R]) -> R:
-        """A call that changes something: its `request_id` stays the same over all attempts, so it happens once."""
+        """Make a call that changes something. Its `request_id` is the same in all attempts, so the change happens
+        once."""
         request.request_id = request.request_id or str(uuid.uuid4())
         return self.channel.unary(_PACKAGE + method, request, reply)

@@ -1,4 +1,4 @@
-"""One streaming call. A thread of its own reads it, so that every wait for a message has a limit and Ctrl-C works."""
+"""One streaming call. A thread reads it, so that every wait for a message has a limit and Ctrl-C works."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from manyview._transport.deadline import take
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-# Messages read ahead of the caller; beyond that the transport's flow control holds the server back.
+# Messages that are read before the caller asks for them. Beyond that, flow control holds the server back.
 _READ_AHEAD = 16
 
 
 class Stream(Generic[Q, R]):
-    """A stream of requests out and replies in. Close it, or leave its `with` block, to cancel what still runs."""
+    """A stream of requests and replies. Close it, or leave its `with` block, to cancel the call if it still runs."""
 
     def __init__(
         self,
@@ -57,23 +57,23 @@ class Stream(Generic[Q, R]):
         self.close()
 
     def send(self, message: Q) -> None:
-        """Queue a message; whoever calls bounds how many are on their way. A broken stream shows at `receive`."""
+        """Queue a message. The caller must limit how many are unanswered. `receive` reports a broken stream."""
         self._outbox.put(message)
 
     def finish_sending(self) -> None:
-        """Half-close: nothing more will be sent."""
+        """Half-close the stream: no more messages will be sent."""
         self._outbox.put(None)
 
     @property
     def ready(self) -> bool:
-        """Whether `receive` would return at once."""
+        """Would `receive` return at once?"""
         return not self._inbox.empty()
 
     def receive(self, timeout_s: float | None = None) -> R | None:
-        """The next message, or None at the stream's regular end.
+        """Return the next message, or None at the regular end of the stream.
 
-        Raises TimeoutError when `timeout_s` passes first, Unavailable STREAM_IDLE when the stream was silent for its
-        whole idle time, Cancelled when it was closed, and the call's error when it broke.
+        Raises TimeoutError if `timeout_s` passes first, Unavailable STREAM_IDLE if the stream was silent for its whole
+        idle time, Cancelled if it was closed, and the call's error if it broke.
         """
         if self._closed.is_set() and self._inbox.empty():
             raise Cancelled("the stream was closed")
@@ -82,11 +82,11 @@ class Stream(Generic[Q, R]):
             item = take(self._inbox, self._idle_s if idle_first else timeout_s)
         except queue.Empty:
             if idle_first:
-                message = f"{self._target} said nothing for {self._idle_s:g} s"
+                message = f"{self._target} sent nothing for {self._idle_s:g} s"
                 raise Unavailable(message, reason="STREAM_IDLE") from None
             raise TimeoutError(f"no message within {timeout_s:g} s") from None
         if item is None or isinstance(item, ManyviewError):
-            self._inbox.put(item)  # the end stays the end, however often it is asked for
+            self._inbox.put(item)  # every later call must find the end again
             if item is not None:
                 raise item
             return None
@@ -114,7 +114,7 @@ class Stream(Generic[Q, R]):
         self._closed.set()
         self._outbox.put(None)
         self._call.cancel()
-        with suppress(queue.Full):  # then no thread waits
+        with suppress(queue.Full):  # a full inbox means that no thread waits
             self._inbox.put_nowait(Cancelled("the stream was closed"))
 
     def _read(self) -> None:

@@ -1,10 +1,10 @@
-"""Images in: from what the caller has to acknowledged batches.
+"""Images on their way to the server, from anything that the caller has to acknowledged batches.
 
 It may import the generated stubs, `_transport` and the modules beside this package that hold values, errors and the
 progress bar.
 
-- `sources`: folders, paths, bytes, PIL images and arrays as encoded images, read lazily.
+- `sources`: folders, paths, bytes, PIL images and arrays as encoded images, which are read when they are needed.
 - `pixels`: arrays and PIL images as bytes. `shards`: WebDataset tar files.
 - `upload`: an upload over as many streams as it takes. `window`: its window and digest chain, without I/O.
-- `handover`: images on their way from the caller's thread to the sending thread. `batcher`: their batches.
+- `handover`: the queue from the caller's thread to the sending thread. `batcher`: batches of images.
 """

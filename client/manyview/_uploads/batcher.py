@@ -1,4 +1,4 @@
-"""Group images into the batches of an upload."""
+"""Batches of an upload."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from manyview._uploads.sources import EncodedImage
 _BATCH_BYTES = 1_500_000
 _BATCH_IMAGES = 256
 LINGER_S = 0.5
-"""An image waits no longer than this for others to share its batch."""
+"""The longest time that an image waits for others to share its batch."""
 
 
 class Batcher:
-    """Groups images so that a message stays small; a large image goes alone."""
+    """Groups images into batches that fit into a message. A large image has a batch of its own."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        # A server without a limit reports 0.
-        self._most = min(_BATCH_IMAGES, limits.max_batch_images) if limits.max_batch_images else _BATCH_IMAGES
+        # 0 means that the server has no limit.
+        self._max_images = min(_BATCH_IMAGES, limits.max_batch_images) if limits.max_batch_images else _BATCH_IMAGES
         self._clock = clock
         self._whole: deque[list[EncodedImage]] = deque()
         self._open: list[EncodedImage] = []
@@ -40,7 +40,7 @@ class Batcher:
             self._since = self._clock()
         self._open.append(image)
         self._num_bytes += len(image.data)
-        if len(self._open) >= self._most:
+        if len(self._open) >= self._max_images:
             self.close()
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Batcher:
         return self._whole.popleft() if self._whole else None
 
     def take_back(self) -> EncodedImage | None:
-        """Take the first image out of its batch and return it, or return None if there is none."""
+        """Take the first image out of its batch and return it, or return None if there are no images."""
         batch = self._whole[0] if self._whole else self._open
         if not batch:
             return None

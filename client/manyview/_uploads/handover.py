@@ -1,4 +1,4 @@
-"""Images on their way from the caller's thread, which pulls them from the caller's iterator, to the thread that sends
+"""The queue of images from the caller's thread, which pulls them from the caller's iterator, to the thread that sends
 them.
 
 The iterator never leaves the caller's thread: a database cursor or a camera may be bound to that thread, exceptions
@@ -36,7 +36,7 @@ class Handover:
     # --- the caller's thread
 
     def put(self, image: EncodedImage) -> bool:
-        """Hand an image over; wait while many are on their way. Returns False when the sender has ended."""
+        """Hand an image over. This waits while the queue is full. Returns False if the sender has ended."""
         size = len(image.data)
         with self._changed:
             self._changed.wait_for(lambda: self._has_ended or self._has_room(size))
@@ -46,7 +46,7 @@ class Handover:
             return not self._has_ended
 
     def complete(self) -> None:
-        """Tell the sender that there are no more images."""
+        """Report that there are no more images."""
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
@@ -73,7 +73,7 @@ class Handover:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the queue is empty and no image will come."""
+        """Is the queue empty, and will no more images come?"""
         with self._changed:
             return self._is_complete and not self._images
 

@@ -1,4 +1,4 @@
-"""Arrays and PIL images into bytes. Neither numpy nor PIL is imported unless the caller has done so.
+"""Arrays and PIL images as bytes. PIL is imported only if the caller has imported it.
 
 Shapes: (H, W, 3) RGB, (H, W) or (H, W, 1) grey, (N, H, W, 3) a batch; uint8 throughout.
 """
@@ -29,12 +29,13 @@ def is_array(item: Any) -> bool:
 
 
 def split(array: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
-    """One image or a batch as a sequence of images."""
+    """Return an array of one image or of a batch as a sequence of images."""
     return list(array) if array.ndim == 4 else [array]
 
 
 def encode(item: Any) -> bytes:
-    """A PIL image or a uint8 array as PPM, or as PNG above 4 MiB of pixels. Raises ValueError for other arrays."""
+    """Encode a PIL image or a uint8 array as PPM, or as PNG if it has more than 4 MiB of pixels. Raises ValueError for
+    other arrays."""
     if is_pil(item):
         from PIL import ImageOps
 
@@ -49,8 +50,9 @@ def encode(item: Any) -> bytes:
 
 
 def decode_png(png: bytes) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) of a PNG as the server writes them: RGB, 8 bits, not interlaced, rows as they are or as
-    differences from their neighbours to the left or above. Raises ValueError for any other."""
+    """Return the pixels (H, W, 3) of a PNG as the server writes it: RGB, 8 bits, not interlaced, with the filters None,
+    Sub and Up. Raises ValueError for any other PNG. The client has no Pillow, and the other filters would need a loop
+    over all pixels."""
     import numpy as np
 
     header, body, at = b"", b"", 8
@@ -62,7 +64,7 @@ def decode_png(png: bytes) -> NDArray[np.uint8]:
     width, height, *kind = struct.unpack(">IIBBBBB", header)
     plain = np.frombuffer(zlib.decompress(body), dtype=np.uint8)
     if kind != [8, 2, 0, 0, 0] or plain[:: 1 + 3 * width].max() > 2:
-        raise ValueError("this PNG is of a kind that the SDK does not read: open it with Pillow")
+        raise ValueError("the SDK cannot read this kind of PNG: open it with Pillow")
     rows = plain.reshape(height, 1 + 3 * width)
     pixels = rows[:, 1:].reshape(height, width, 3).copy()
     to_the_left = rows[:, 0] == 1
@@ -88,7 +90,7 @@ def _rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def encode_png(width: int, height: int, pixels: bytes) -> bytes:
-    """RGB pixels as PNG 1.2 with the filter Up, which lets fast deflate find what neighbouring rows share."""
+    """Encode RGB pixels as PNG 1.2 with the filter Up, with which fast deflate compresses neighboring rows well."""
     import numpy as np
 
     rows = np.frombuffer(pixels, dtype=np.uint8).reshape(height, width * 3)

@@ -15,7 +15,7 @@ _LABELS = frozenset({"cls", "txt", "json"})
 
 @dataclass
 class Sample:
-    """One image of a shard. `key` is the sample's name, unless its JSON has another; the label is from cls, JSON or
+    """One image of a shard. `key` is the sample's name, unless its JSON has another one. The label is from cls, JSON or
     txt."""
 
     key: str
@@ -24,9 +24,10 @@ class Sample:
 
 
 def samples(path: Path) -> Iterator[Sample]:
-    """The images of a shard in its order, read as a stream. Samples without an image are passed over.
+    """Yield the images of a shard in its order. The shard is read as a stream, and samples without an image are
+    skipped.
 
-    Raises ValueError when the file is not a tar file.
+    Raises ValueError if the file is not a tar file or has no images.
     """
     found = 0
     try:
@@ -37,7 +38,7 @@ def samples(path: Path) -> Iterator[Sample]:
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not a readable tar file: {error}") from error
     if not found:
-        raise ValueError(f"no images in the shard {path}: expected members named *.jpg, *.png or *.webp")
+        raise ValueError(f"there are no images in the shard {path}: expected members named *.jpg, *.png or *.webp")
 
 
 def _samples(path: Path) -> Iterator[Sample]:

@@ -1,7 +1,7 @@
-"""Whatever a caller calls images, as encoded images: one at a time, read when they are asked for.
+"""The caller's images, of any kind, as encoded images: one at a time, read when they are needed.
 
-Files travel as they are. Arrays and PIL images travel as binary PPM, which is their raw pixels behind a short header,
-or as PNG where that would be above 4 MiB.
+Files are sent unchanged. Arrays and PIL images are sent as binary PPM, which is raw pixels after a short header, or as
+PNG if they have more than 4 MiB of pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".ppm"})
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image, ready to be sent. With `error` set it is not sent, and `data` is empty."""
+    """One image, ready to be sent. If `error` is set, the image is not sent, and `data` is empty."""
 
     key: str
     data: bytes
@@ -39,10 +39,10 @@ class EncodedImage:
 
 
 class ImageSource:
-    """Images to be pulled one by one.
+    """Images that are pulled one by one.
 
-    `identity` names them before they are read, where that is possible (folders, lists of paths, shards): the same names
-    give the same upload. Such a source can be iterated again; others only once.
+    `identity` names them before they are read, if that is possible (folders, lists of paths, shards). The same names
+    are the same upload. Such a source can be iterated again, other sources only once. `total` is None if it is unknown.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ Labels = Sequence[str | int] | Mapping[str, str | int]
 
 
 def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = None) -> ImageSource:
-    """Understand what the caller passed; nothing is read yet but folder listings.
+    """Return the caller's images as a source. Only folders are read yet.
 
     `images`: a folder, a WebDataset `.tar`, a path, bytes, a PIL image, a uint8 array (H, W, 3), (H, W) or (N, H, W,
     3), or an iterable of these, of (image, label) pairs or of mappings with "image" and perhaps "label" and "key".
-    `labels` gives labels in the order of the images, or by key. Raises FileNotFoundError, ValueError (a folder
-    without images, shapes, labels for keys that no image has) or TypeError, each naming what it met.
+    `labels` gives labels in the order of the images, or by key. Raises FileNotFoundError, ValueError (a folder without
+    images, wrong shapes, labels for keys that no image has) or TypeError. Each names the item that is wrong.
     """
     source = _open(images, max_image_bytes)
     if labels is None:
@@ -81,21 +81,19 @@ def _open(images: Any, limit: int) -> ImageSource:
     if isinstance(images, list | tuple) and images and all(isinstance(item, str | os.PathLike) for item in images):
         return _from_paths([Path(item) for item in images], limit)
     if isinstance(images, Mapping):
-        raise TypeError("a mapping is not a source of images: pass its items as (image, label) pairs, or its values")
+        raise TypeError("images must not be a mapping: pass its values, or its items as (image, label) pairs")
     if isinstance(images, bytes | bytearray | memoryview) or pixels.is_pil(images):
         images = [images]
     elif pixels.is_array(images):
         images = pixels.split(images)
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
-        raise TypeError(
-            f"{type(images).__name__} is not a source of images: pass a path, bytes, pixels, or an iterable"
-        )
+        raise TypeError(f"images must be a path, bytes, pixels or an iterable of these, not {type(images).__name__}")
     total = len(images) if hasattr(images, "__len__") else None
     return ImageSource(partial(_from_items, images, limit), identity=None, total=total)
 
 
 def _from_paths(paths: Sequence[Path], limit: int) -> ImageSource:
-    """Folders are listed now, files are read when they are pulled; shards are opened when they are reached."""
+    """Return a source of files. Folders are listed now. Files are read, and shards opened, when they are needed."""
     entries = [entry for path in paths for entry in _list(path)]
     has_shards = any(path.suffix == ".tar" for path, _, _ in entries)
 
@@ -111,7 +109,7 @@ def _from_paths(paths: Sequence[Path], limit: int) -> ImageSource:
 
 
 def _list(path: Path) -> list[tuple[Path, str, str]]:
-    """(path, key, label) of the images below a folder, of one file, or of a shard; folders in sorted order."""
+    """Return (path, key, label) of the images below a folder in sorted order, of one file, or of a shard."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if not path.is_dir():
@@ -125,7 +123,7 @@ def _list(path: Path) -> list[tuple[Path, str, str]]:
             raise ValueError(f"no images below the folder {path}: {len(files)} files, none of them {wanted} or .tar")
         return tar_files
     relative = [file.relative_to(path) for file in found]
-    # The folder that an image lies in, and not the first below `path`, which may be "train" or "validation".
+    # The label is the folder that an image lies in. The first folder below `path` may be "train" or "validation".
     return [(path / name, name.as_posix(), name.parent.name) for name in relative]
 
 
@@ -139,7 +137,7 @@ def _checked(key: str, data: bytes, label: str, limit: int) -> EncodedImage:
 
 
 def _too_large(key: str, label: str, num_bytes: int, limit: int) -> EncodedImage:
-    message = f"{num_bytes} bytes, at most {limit} are allowed"
+    message = f"it has {num_bytes} bytes, at most {limit} are allowed"
     return EncodedImage(key, b"", label, ImageError(reason="IMAGE_TOO_LARGE", message=message))
 
 
@@ -155,13 +153,13 @@ def _from_items(items: Iterable[Any], limit: int) -> Iterator[EncodedImage]:
 
 def _from_mapping(item: Mapping[str, Any], key: str) -> tuple[Any, str, str]:
     if "image" not in item:
-        raise TypeError(f"image {key} is a mapping without the field 'image'; it has {', '.join(map(str, item))}")
+        raise TypeError(f"image {key} is a mapping that lacks the field 'image'; it has {', '.join(map(str, item))}")
     return item["image"], _label(item.get("label", "")), str(item.get("key", key))
 
 
 def _from_pair(item: tuple[Any, ...], index: int) -> tuple[Any, str]:
     if len(item) != 2:
-        raise TypeError(f"image {index} is a tuple of {len(item)}: expected (image, label)")
+        raise TypeError(f"image {index} must be a pair (image, label), not a tuple of {len(item)}")
     return item[0], _label(item[1])
 
 
@@ -176,7 +174,7 @@ def _from_item(item: Any, key: str, label: str, limit: int, index: int) -> Encod
     if pixels.is_pil(item) or pixels.is_array(item):
         return _checked(key, pixels.encode(item), label, limit)
     hint = "; pass tensor.permute(1, 2, 0).numpy() as uint8" if "torch" in sys.modules and _is_tensor(item) else ""
-    raise TypeError(f"image {index}: {type(item).__name__} is neither path, bytes, PIL image nor uint8 array{hint}")
+    raise TypeError(f"image {index}: {type(item).__name__} is not a path, bytes, a PIL image or a uint8 array{hint}")
 
 
 def _is_tensor(item: Any) -> bool:
@@ -188,12 +186,12 @@ def _label(value: Any) -> str:
 
 
 def _refuse_unused(unused: Collection[object], keys: Sequence[str]) -> None:
-    """Raise ValueError if labels are for keys that no image has."""
+    """Raise ValueError if there are labels for keys that no image has."""
     if not unused:
         return
     named = ", ".join(map(repr, sorted(unused, key=str)[:_NUM_NAMED]))
     most = f" and {len(unused) - _NUM_NAMED} more" if len(unused) > _NUM_NAMED else ""
-    there = f"the keys begin with {', '.join(map(repr, keys[:_NUM_NAMED]))}" if keys else "there are no images"
+    there = f"the first keys are {', '.join(map(repr, keys[:_NUM_NAMED]))}" if keys else "there are no images"
     raise ValueError(f"labels: no image has the key {named}{most}; {there}")
 
 

@@ -1,8 +1,8 @@
-"""Uploading images: at most a window of them unacknowledged, and none lost or doubled when the connection or a side
-dies. `Upload` drives a `Window` over as many streams as it takes.
+"""Uploads of images. At most a window of them is unacknowledged, and none is lost or stored twice if the connection,
+the client or the server dies. `Upload` drives a `Window` over as many streams as it takes.
 
 The caller's thread pulls images from the caller's iterator and reports progress. Another thread sends them, so that
-images are sent and acknowledged while the iterator gives nothing.
+images are sent and acknowledged while the iterator pauses.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from manyview._uploads.sources import EncodedImage, ImageSource
 from manyview._uploads.window import Window, chain
 from manyview.v1 import dataset_service_pb2 as pb
 
-# How long to wait for the sending thread after the caller's thread has failed.
+# The time that the sending thread has to end after the caller's thread has failed.
 _JOIN_S = 5.0
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
@@ -65,7 +65,8 @@ def _own_id(dataset: str, source: ImageSource) -> str:
 
 
 class Upload:
-    """One run of an upload: resumes what an earlier run left, sends the rest, and says what became of each image."""
+    """One run of an upload. It skips the images that an earlier run sent, sends the others, and reports on each
+    image."""
 
     def __init__(
         self,
@@ -101,8 +102,8 @@ class Upload:
         )
 
     def run(self) -> UploadReport:
-        """Upload everything. Raises UploadChanged when an earlier run under this id sent other images, ValueError
-        when there are no images at all."""
+        """Upload all images. Raises UploadChanged if an earlier run under this id sent other images, and ValueError if
+        there are no images."""
         sender = threading.Thread(target=self._send, name="manyview-upload", daemon=True)
         sender.start()
         try:
@@ -130,7 +131,7 @@ class Upload:
             self._on_progress(done)
 
     def _stop(self) -> None:
-        """End the sending thread, whatever it waits for. The caller's thread calls this."""
+        """End the sending thread, also while it waits. The caller's thread calls this."""
         self._handover.stop()
         if self._stream is not None:
             self._stream.close()
@@ -176,9 +177,11 @@ class Upload:
                 return
 
     def _recheck(self, error: ManyviewError) -> pb.Upload | None:
-        """Wait after a broken stream, and ask where the upload stands, until the server answers. The stream
-        that broke may still have committed a batch after it was last asked, for which the server takes the header's
-        digest as a change. While there is nothing to send, the server is not asked."""
+        """Wait after a broken stream, and ask the server for the status of the upload until it answers.
+
+        The broken stream may have committed a batch since the server was last asked. Then the digest in the header of
+        the next stream does not fit, which the server reports as a change. While there is nothing to send, the server
+        is not asked."""
         if not (may_reopen(error) or isinstance(error, UploadChanged) or error.reason == "SEQUENCE_GAP"):
             raise error
         self._window.rewind()
@@ -189,14 +192,13 @@ class Upload:
             try:
                 return self._status()
             except ManyviewError as failure:
-                # A deadline that passes without an answer is what a dead connection looks like until it is noticed.
+                # Until a dead connection is noticed, its calls end with their deadline.
                 if not (is_transient(failure) or isinstance(failure, DeadlineExceeded)):
                     raise
                 error = failure
 
     def _sendable(self, images: Iterator[EncodedImage]) -> Generator[EncodedImage]:
-        """Yield the images that fit a message, and note the others with the reason. This runs in the caller's
-        thread."""
+        """Yield the images that can be sent, and keep the errors of the others. This runs in the caller's thread."""
         for image in images:
             if image.error is not None:
                 self._unsent.append(RejectedImage(key=image.key, error=image.error))
@@ -212,7 +214,8 @@ class Upload:
         return reply.upload
 
     def _skip(self, status: pb.Upload) -> None:
-        """Pass over what an earlier run got acknowledged; hashing it proves that it is the same."""
+        """Skip the images that the server acknowledged to an earlier run. Their digest proves that they are the
+        same."""
         digest = self._window.last_digest
         for image in islice(self._images(), status.num_images - self._num_images):
             digest = chain(digest, [image])
@@ -225,12 +228,12 @@ class Upload:
 
     def _changed(self, how: str) -> UploadChanged:
         text = (
-            f"upload {self._upload_id} was begun with other images ({how}); pass another upload_id to begin a new one"
+            f"upload {self._upload_id} was started with other images ({how}); pass another upload_id to start a new one"
         )
         return UploadChanged(text, reason="UPLOAD_CHANGED")
 
     def _session(self, status: pb.Upload | None) -> pb.Upload:
-        """One stream, from its header to `finished`."""
+        """Use one stream, from its header to `finished`."""
         if status is not None and status.finished:
             return status
         committed = status.committed_number if status is not None else 0
@@ -251,7 +254,7 @@ class Upload:
             return stream.expect("finished").finished.upload
 
     def _send_all(self, stream: UploadStream) -> None:
-        """Send while the window has room, else wait for an ack, until everything is acknowledged."""
+        """Send while the window has room, and wait for acks, until all images are acknowledged."""
         while True:
             self._send_waiting(stream)
             batch = self._next_batch(stream) if self._window.wants_more else None
@@ -288,7 +291,7 @@ class Upload:
         return None
 
     def _expect_ack(self) -> None:
-        """Start to wait for an ack, which the server owes from now on."""
+        """Start the time in which the server must send an ack."""
         self._silence = Deadline(self._rpcs.channel.deadlines.idle_s)
 
     def _send_waiting(self, stream: UploadStream) -> None:

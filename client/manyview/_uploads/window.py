@@ -1,5 +1,5 @@
-"""The upload window as a state machine, without any I/O: which batches wait and which are on their way, and the chained
-digest that proves on resuming that the images are still those that were acknowledged."""
+"""The window of an upload as a state machine, without any I/O. It knows which batches wait and which are
+unacknowledged, and the chained digest, which proves to the server that a resumed upload has the same images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from manyview.v1 import types_pb2
 
 
 def chain(digest: bytes, images: Sequence[EncodedImage]) -> bytes:
-    """The digest after `images`: SHA-256(previous digest + image SHA-256), image by image."""
+    """Return the digest after `images`: SHA-256(previous digest + image SHA-256), image by image."""
     for image in images:
         digest = hashlib.sha256(digest + image.sha256).digest()
     return digest
@@ -23,7 +23,7 @@ def chain(digest: bytes, images: Sequence[EncodedImage]) -> bytes:
 
 @dataclass(frozen=True)
 class Batch:
-    """A numbered batch with what its ack will be matched against."""
+    """A numbered batch, with the keys and labels that its ack refers to."""
 
     number: int
     message: pb.UploadImagesRequest
@@ -34,8 +34,8 @@ class Batch:
 
 
 class Window:
-    """What was acknowledged, what is on its way, what waits. Numbers go on from `committed`, the digest from
-    `digest`."""
+    """The batches of an upload that are acknowledged, unacknowledged or waiting. Their numbers continue after
+    `committed`, and the digest continues `digest`."""
 
     def __init__(self, *, committed: int = 0, digest: bytes = b"") -> None:
         self._committed = committed
@@ -50,7 +50,7 @@ class Window:
         self._max_bytes = 0
 
     def limit(self, max_batches: int, max_bytes: int) -> None:
-        """How much may be unacknowledged, as the server said when the stream opened."""
+        """Set how much may be unacknowledged. The server says so when a stream opens."""
         self._max_batches = max(1, max_batches)
         self._max_bytes = max_bytes
 
@@ -61,12 +61,12 @@ class Window:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether no batch was numbered yet."""
+        """Has no batch been numbered yet?"""
         return self._last_number == self._committed
 
     @property
     def wants_more(self) -> bool:
-        """Whether another batch should be made: none waits, and there is room for some."""
+        """Should another batch be added, because none waits and the window has room?"""
         full = len(self._unacked) >= self._max_batches or 0 < self._max_bytes <= self._unacked_bytes
         return not self._waiting and not full
 
@@ -75,7 +75,7 @@ class Window:
         return not self._unacked and not self._waiting
 
     def add(self, images: Sequence[EncodedImage]) -> None:
-        """Number a batch and let it wait to be taken."""
+        """Number a batch. It waits until it is taken."""
         self._last_number += 1
         self._last_digest = chain(self._last_digest, images)
         protos = [types_pb2.Image(data=i.data, key=i.key, label=i.label, sha256=i.sha256) for i in images]
@@ -84,7 +84,7 @@ class Window:
         self._waiting.append(Batch(self._last_number, message, keys, labels, message.ByteSize(), self._last_digest))
 
     def take(self) -> Batch | None:
-        """The next batch to send, if it fits; one that is larger than the window goes alone."""
+        """Return the next batch to send if it fits, or None. A batch that is larger than the window is sent alone."""
         if not self._waiting:
             return None
         size = self._waiting[0].num_bytes
@@ -98,11 +98,12 @@ class Window:
         return self._unacked[-1]
 
     def ack(self, number: int) -> Batch:
-        """The oldest unacknowledged batch, which `number` must be: acks come in order."""
+        """Remove and return the oldest unacknowledged batch. Its number must be `number`, because acks come in
+        order."""
         if not self._unacked or self._unacked[0].number != number:
-            expected = self._unacked[0].number if self._unacked else "none"
+            expected = self._unacked[0].number if self._unacked else "no batch"
             raise Internal(
-                f"the server acknowledged batch {number}, expected was {expected}", reason="ACK_OUT_OF_ORDER"
+                f"the server acknowledged batch {number} where {expected} was due", reason="ACK_OUT_OF_ORDER"
             )
         batch = self._unacked.popleft()
         self._unacked_bytes -= batch.num_bytes
@@ -110,19 +111,19 @@ class Window:
         return batch
 
     def rewind(self) -> None:
-        """The stream broke: whatever is unacknowledged waits again, to be sent under the same numbers."""
+        """Make all unacknowledged batches wait again, because the stream broke. They keep their numbers."""
         self._waiting.extendleft(reversed(self._unacked))
         self._unacked.clear()
         self._unacked_bytes = 0
 
     def digest_at(self, number: int) -> bytes:
-        """The digest after batch `number`, which may be committed though its ack was lost."""
+        """Return the digest after batch `number`, which may be committed although its ack was lost."""
         if number == self._acked_number:
             return self._acked_digest
         for batch in (*self._unacked, *self._waiting):
             if batch.number == number:
                 return batch.digest
         if number < self._acked_number:
-            lost = f"the server has lost acknowledged batches: it holds {number} of {self._acked_number}"
+            lost = f"the server has lost acknowledged batches: it has {number} of {self._acked_number}"
             raise DataLoss(lost, reason="ACKED_BATCHES_LOST")
         raise Aborted(f"batch {number} came from another client under the same upload_id", reason="UPLOAD_FENCED")

@@ -97,7 +97,7 @@ def test_an_error_is_one_line_with_what_may_help(run: Run, folder: Path) -> None
 def test_a_server_that_is_not_there_is_said_so(run: Run) -> None:
     result = run("health", "--target", "localhost:1")
     assert result.exit_code == 1
-    assert "no answer from a manyview server at localhost:1" in result.stderr
+    assert "no manyview server answered at localhost:1" in result.stderr
     assert "--target or $MANYVIEW_TARGET" in result.stderr
 
 

@@ -202,7 +202,7 @@ def test_an_example_that_is_too_large_is_named(client: manyview.Client, server: 
     server.state.max_image_bytes = 10
     with (
         manyview.Client(server.target) as fresh,
-        pytest.raises(ValueError, match="like: 00000001: IMAGE_TOO_LARGE 11 bytes, at most 10 are allowed"),
+        pytest.raises(ValueError, match="like: 00000001: IMAGE_TOO_LARGE it has 11 bytes, at most 10 are allowed"),
     ):
         fresh.select("pets", 1, model=MODEL, strategy="similarity", like=[b"one", b"x" * 11])
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import manyview
-from manyview._transport.deadline import LOOK_S, Deadline, take
+from manyview._transport.deadline import LATE_READ_S, Deadline, take
 from manyview.testing import FakeServer
 
 
@@ -58,8 +58,8 @@ def test_a_process_that_slept_over_its_deadline_gets_a_look_and_no_more() -> Non
     clock = Clock()
     deadline = Deadline(10, clock=clock)
     clock.now_s += 3600
-    assert deadline.left_s() == LOOK_S
-    clock.now_s += LOOK_S
+    assert deadline.left_s() == LATE_READ_S
+    clock.now_s += LATE_READ_S
     assert deadline.left_s() == 0
 
 
@@ -73,7 +73,7 @@ def test_what_arrived_while_the_process_slept_is_taken() -> None:
     clock = Clock()
     inbox = Inbox(clock, (3600, None), (0.1, "answer"))
     assert take(inbox, 45, clock=clock) == "answer"
-    assert inbox.timeouts == [45, LOOK_S]
+    assert inbox.timeouts == [45, LATE_READ_S]
 
 
 def test_a_wait_that_ends_in_time_is_not_repeated() -> None:

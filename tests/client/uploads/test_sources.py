@@ -49,7 +49,7 @@ def test_a_file_above_the_limit_is_never_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
     (image,) = open_source(path, max_image_bytes=10)
     assert image.error is not None
-    assert (image.error.reason, image.error.message) == ("IMAGE_TOO_LARGE", "11 bytes, at most 10 are allowed")
+    assert (image.error.reason, image.error.message) == ("IMAGE_TOO_LARGE", "it has 11 bytes, at most 10 are allowed")
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (1200, 1300, 3)], ids=["as PPM", "as PNG"])
@@ -79,11 +79,11 @@ def test_pil_images_are_turned_upright_and_made_rgb() -> None:
         ("/no/such/folder", FileNotFoundError, "/no/such/folder does not exist"),
         (["/no/such/file.jpg"], FileNotFoundError, "/no/such/file.jpg does not exist"),
         (iter(["/no/such/file.jpg"]), FileNotFoundError, "image 0: /no/such/file.jpg is not a file"),
-        (42, TypeError, "int is not a source of images"),
-        ({"a": b""}, TypeError, "a mapping is not a source"),
-        ([b"", 42], TypeError, "image 1: int is neither"),
-        ([("a", "b", "c")], TypeError, "image 0 is a tuple of 3"),
-        ([{"pixels": 1}], TypeError, "without the field 'image'; it has pixels"),
+        (42, TypeError, "images must be a path, bytes, pixels or an iterable of these, not int"),
+        ({"a": b""}, TypeError, "images must not be a mapping"),
+        ([b"", 42], TypeError, "image 1: int is not a path, bytes, a PIL image or a uint8 array"),
+        ([("a", "b", "c")], TypeError, "must be a pair .image, label., not a tuple of 3"),
+        ([{"pixels": 1}], TypeError, "lacks the field 'image'; it has pixels"),
         (noise(3, 8, 8), ValueError, "channels come last"),
         (noise(8, 8, 4), ValueError, r"must be \(H, W, 3\) or \(H, W\), not \(8, 8, 4\)"),
         (np.zeros((8, 8, 3)), ValueError, "must be uint8 in .0, 255., not float64"),
@@ -116,14 +116,14 @@ def test_labels_that_do_not_fit_the_images_are_an_error(labels: list[str]) -> No
 
 def test_labels_for_keys_that_no_image_has_are_an_error_that_names_some_of_them(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
-    with pytest.raises(ValueError, match=r"no image has the key 'b.jpg'; the keys begin with 'a.jpg'"):
+    with pytest.raises(ValueError, match=r"no image has the key 'b.jpg'; the first keys are 'a.jpg'"):
         open_source(tmp_path, max_image_bytes=LIMIT, labels={"a.jpg": "x", "b.jpg": "y"})
     wrong = {f"{n}.jpg": "x" for n in range(5)}
     with pytest.raises(
-        ValueError, match=r"the key '0.jpg', '1.jpg', '2.jpg' and 2 more; the keys begin with '00000000'"
+        ValueError, match=r"the key '0.jpg', '1.jpg', '2.jpg' and 2 more; the first keys are '00000000'"
     ):
         pull(iter([b"a"]), labels=wrong)
-    with pytest.raises(ValueError, match="no image has the key 0; the keys begin with '00000000'"):
+    with pytest.raises(ValueError, match="no image has the key 0; the first keys are '00000000'"):
         pull([b"a"], labels={0: "x"})
     assert [image.label for image in pull(tmp_path, labels={"a.jpg": "x"})] == ["x"]
 
