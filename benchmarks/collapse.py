@@ -1,10 +1,12 @@
-"""What a collapse looks like: SimSiam on CIFAR-10 with its stop-gradient and without, and the other methods beside it.
+"""Show a collapse: SimSiam on CIFAR-10 with its stop-gradient and without, and the other methods in comparison.
 
-Without the stop-gradient the loss is as low as a loss can be, and all images lie in one place: only the spread of the
-predictions says so. Protocol: 5,000 training images (the first 500 of each class), ResNet-9 at quarter width with the
-small-image stem, 32 px, batches of 64, 800 steps, each method's defaults otherwise; logged every 10 steps by what
-reports the steps of a job. kNN: 2,000 test images, k = 20, temperature 0.07. One call measures one cell, in 3 to 10
-minutes on 2 cores; without a method it draws docs/collapse.png.
+Without the stop-gradient the loss is almost at its minimum, while all images have the same prediction. Only the spread
+of the predictions shows it.
+
+Protocol: 5,000 training images (the first 500 of each class), ResNet-9 at quarter width with the small-image stem, 32
+px, batches of 64, 800 steps, and otherwise each method's defaults. The reporter of a job logs every 10 steps. kNN uses
+2,000 test images, k = 20 and temperature 0.07. One call measures one cell, in 3 to 10 minutes on 2 cores. A call
+without a method draws docs/collapse.png.
 
     python -m benchmarks.collapse --images cifar10 --method simsiam --seed 0
     python -m benchmarks.collapse --images cifar10 --method simsiam --without-stop-gradient --seed 0
@@ -14,6 +16,7 @@ minutes on 2 cores; without a method it draws docs/collapse.png.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -28,8 +31,8 @@ from torch import Tensor
 
 from manyview_server.learn import methods, optimizers
 from manyview_server.learn.evaluation.alarms import LOW_RATIO, Alarms
-from manyview_server.learn.evaluation.collapse import effective_rank_of_gram, healthy_std
-from manyview_server.learn.evaluation.knn import knn_top1
+from manyview_server.learn.evaluation.collapse import effective_rank_of_gram
+from manyview_server.learn.evaluation.knn import knn_rankings, topk_accuracy
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import METHODS, Method, Moment, StepOutput, Views, build_method
 from manyview_server.learn.methods.distillation.simsiam import SimSiam, SimSiamSettings
@@ -42,6 +45,8 @@ from manyview_server.worker.evaluation import diagnostics
 from manyview_server.worker.training.reporter import StepReporter
 
 RESULTS = Results("collapse")
+K, TEMPERATURE = 20, 0.07
+"""Neighbours that vote on the class of a test image, and the temperature of their votes."""
 PICTURE = Path(__file__).parent.parent / "docs" / "collapse.png"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 500, 200
 NUM_STEPS, BATCH, LOG_EVERY, SIDE = 800, 64, 10, 32
@@ -52,13 +57,21 @@ CONFIG = {
     "batch_size": BATCH,
     "precision": "float32",
 }
-TOLD = ("projection_std", "projection_std_ratio", "representation_std", "representation_std_ratio", "effective_rank")
-TOLD += ("alignment", "uniformity")
+REPORTED = (
+    "projection_std",
+    "projection_std_ratio",
+    "representation_std",
+    "representation_std_ratio",
+    "effective_rank",
+    "alignment",
+    "uniformity",
+)
+"""Metrics that are kept of each logged step."""
 INK, MUTED, HEALTHY, COLLAPSED = "#1f2933", "#8a94a0", "#1769aa", "#c0392b"
 
 
 class WithoutStopGradient(SimSiam):
-    """SimSiam whose gradient reaches the predicted side too: the paper's figure 2, and a collapse by design."""
+    """SimSiam whose gradient also reaches the predicted side: the paper's figure 2, and a collapse by design."""
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views
@@ -71,7 +84,7 @@ class WithoutStopGradient(SimSiam):
 
 
 class Collected:
-    """A channel that keeps what is sent."""
+    """A channel that keeps the messages that are sent."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -81,18 +94,18 @@ class Collected:
 
 
 def main() -> None:
-    """Measure one cell, or draw; then print all."""
+    """Measure one cell, or draw the picture. Then print all cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--method", choices=METHODS)
-    parser.add_argument("--without-stop-gradient", action="store_true", help="of simsiam alone")
+    parser.add_argument("--without-stop-gradient", action="store_true", help="only for simsiam")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.method:
         if arguments.images is None:
             parser.error("--images is needed to measure a cell")
         if arguments.without_stop_gradient and arguments.method != "simsiam":
-            parser.error("--without-stop-gradient is for simsiam")
+            parser.error("--without-stop-gradient works only with simsiam")
         name = arguments.method + ("_without_stop_gradient" if arguments.without_stop_gradient else "")
         key = {"method": name, "seed": arguments.seed}
         if RESULTS.find(**key) is None:
@@ -105,7 +118,7 @@ def main() -> None:
 
 
 def measure(folder: Path, name: str, without_stop_gradient: bool, seed: int) -> dict[str, Any]:
-    """Train, and say what was logged, what was alarmed, and what the diagnostics cost."""
+    """Train, and return the logged scalars, the alerts, and the time that the diagnostics take."""
     train, _ = read(folder / "train", TRAIN_PER_CLASS)
     settings = methods.resolve(name, {**CONFIG, "seed": seed, "max_steps": NUM_STEPS})
     method = build_method(settings, len(train))
@@ -121,7 +134,7 @@ def measure(folder: Path, name: str, without_stop_gradient: bool, seed: int) -> 
     return {
         "rows": [
             {"step": message.step, "loss": message.values["loss"]}
-            | {name: message.values[name] for name in TOLD if name in message.values}
+            | {name: message.values[name] for name in REPORTED if name in message.values}
             for message in logged
         ],
         "projection_dim": method.projection_dim,
@@ -139,7 +152,7 @@ def measure(folder: Path, name: str, without_stop_gradient: bool, seed: int) -> 
 
 
 def steps(method: Method, settings: TrainSettings, images: Tensor, reporter: StepReporter) -> tuple[StepResult, float]:
-    """The last step's result, and the seconds of all steps with their reports."""
+    """Run all steps. Returns the result of the last one, and the seconds of all steps with their reports."""
     optimizer = optimizers.build(settings.optimizer, method, BATCH)
     generator = torch.Generator().manual_seed(settings.seed)
     steps_per_epoch = len(images) // BATCH
@@ -167,7 +180,7 @@ def steps(method: Method, settings: TrainSettings, images: Tensor, reporter: Ste
 
 
 def diagnostics_ms(result: StepResult, repeats: int = 20) -> float:
-    """What a logged step spends on all that is told of its features."""
+    """Return the milliseconds that a logged step spends on the metrics of its features."""
     began = time.perf_counter()
     for _ in range(repeats):
         diagnostics.spread(result)
@@ -177,7 +190,7 @@ def diagnostics_ms(result: StepResult, repeats: int = 20) -> float:
 
 
 def read(folder: Path, per_class: int) -> tuple[Tensor, Tensor]:
-    """The first images of each class, (N, 3, 32, 32) uint8, and their labels (N,)."""
+    """Read the first images of each class, (N, 3, 32, 32) uint8, and their labels (N,)."""
     pixels, labels = [], []
     for number, kind in enumerate(sorted(folder.iterdir())):
         for path in sorted(kind.iterdir())[:per_class]:
@@ -188,7 +201,7 @@ def read(folder: Path, per_class: int) -> tuple[Tensor, Tensor]:
 
 
 def nearest(method: Method, settings: TrainSettings, folder: Path) -> float:
-    """kNN of the embeddings of test images among those of the training images."""
+    """Return the kNN accuracy of test images, with the training images as the bank."""
     normalize = settings.views.normalize
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
 
@@ -196,17 +209,18 @@ def nearest(method: Method, settings: TrainSettings, folder: Path) -> float:
         return torch.cat([method.embed((part / 255 - mean) / std) for part in images.split(500)])
 
     (train, labels), (test, wanted) = read(folder / "train", TRAIN_PER_CLASS), read(folder / "test", TEST_PER_CLASS)
-    return float(knn_top1(features(test), wanted, features(train), labels, 10, k=20, temperature=0.07))
+    ranking = knn_rankings(features(test), features(train), labels, 10, [(K, TEMPERATURE)])[K, TEMPERATURE]
+    return float(topk_accuracy(ranking, wanted, 1))
 
 
 def report() -> str:
-    """All cells, a row each; then the two runs of SimSiam side by side."""
+    """Return a table with a row for each cell, and then the two runs of SimSiam side by side."""
     header = ["method", "seed", "loss", "projection std x sqrt(P)", "lowest from step 100", "features' std x sqrt(D)"]
     rows = [[*header, "rank", "kNN", "alert", "diagnostics"]]
     for cell in RESULTS.cells():
-        told, values = cell["values"]["rows"], cell["values"]
-        first, last = told[0], told[-1]
-        lowest = min((row["projection_std_ratio"] for row in told[9:] if "projection_std_ratio" in row), default=None)
+        logged, values = cell["values"]["rows"], cell["values"]
+        first, last = logged[0], logged[-1]
+        lowest = min((row["projection_std_ratio"] for row in logged[9:] if "projection_std_ratio" in row), default=None)
         alerts = ", ".join(f"{alert['reason']} at {alert['step']}" for alert in values["alerts"]) or "none"
         share = values["diagnostics_ms"] / LOG_EVERY / values["step_ms"]
         rows.append(
@@ -214,9 +228,9 @@ def report() -> str:
                 cell["key"]["method"],
                 str(cell["key"]["seed"]),
                 f"{first['loss']:.2f} -> {last['loss']:.2f}",
-                change(told, "projection_std_ratio"),
+                change(logged, "projection_std_ratio"),
                 "-" if lowest is None else f"{lowest:.3f}",
-                change(told, "representation_std_ratio"),
+                change(logged, "representation_std_ratio"),
                 f"{first['effective_rank']:.0f} -> {last['effective_rank']:.0f}",
                 f"{100 * values['knn_top1']:.1f}",
                 alerts,
@@ -243,17 +257,17 @@ def side_by_side(seed: int = 0) -> str:
             figures = [f"{row[name]:.3f}" for row in (one, other) for name in ("loss", "projection_std")]
             rows.append([str(one["step"]), *figures])
     dim = collapsed["projection_dim"]
-    return f"{table(rows)}\n1 / sqrt({dim}) = {healthy_std(dim):.3f}"
+    return f"{table(rows)}\n1 / sqrt({dim}) = {1 / math.sqrt(dim):.3f}"
 
 
 def draw(path: Path, seed: int = 0) -> None:
-    """Write the picture as a PNG: loss, std of the predictions, std of the features, of both runs."""
+    """Draw the picture as a PNG: loss, std of the predictions and std of the features of both runs."""
     figure = Figure(figsize=(12, 3.9), dpi=110, facecolor="white", layout="constrained")
     panels = figure.subplots(1, 3)
     titles = {
         "loss": "loss: the collapsed run looks better",
         "projection_std": "std of the predictions: it has collapsed",
-        "representation_std": "std of the features: it hardly tells",
+        "representation_std": "std of the features: it hardly shows it",
     }
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
         axes.set_title(title, loc="left", fontsize=11, color=INK)
@@ -281,8 +295,8 @@ def draw(path: Path, seed: int = 0) -> None:
 
 
 def levels(axes: Axes, dim: int) -> None:
-    """Dashed lines at an even spread, at the alarm's threshold and at a collapse."""
-    healthy = healthy_std(dim)
+    """Draw dashed lines at an even spread, at the alarm's threshold and at a collapse."""
+    healthy = 1 / math.sqrt(dim)
     marks = ((healthy, f"1/√{dim} = {healthy:.3f}: evenly spread"), (LOW_RATIO * healthy, "a quarter of it"), (0, "0"))
     for value, text in marks:
         axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))

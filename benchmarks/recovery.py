@@ -1,8 +1,9 @@
-"""How soon a server that was killed serves again, with few and with many images stored.
+"""Measure how soon a server that was killed serves again, with few and with many images stored.
 
 A data directory is filled through the store's own API with PNG files of 8 x 8 pixels, all different. Then, in each
-round, a client uploads into the same data set while a job trains; the server is killed in the middle, started again,
-and asked for its health. Filling goes on where it was cut off, and what was measured is not measured again.
+round, a client uploads into the same data set while a job trains. The server is killed in the middle, started again,
+and asked for its health. Filling continues where it was interrupted, and a cell that was measured is not measured
+again.
 
     python -m benchmarks.recovery measure --data DIR --images 1000000
     python -m benchmarks.recovery measure --data DIR --images 1000000 --cold    # empties the page cache; needs root
@@ -52,7 +53,7 @@ JOB: dict[str, Any] = {
     "evaluation": {"knn_every_epochs": 0},
 }
 EVENTS = 2_000
-"""In the job's log before the first kill."""
+"""Number of events in the job's log before the first kill."""
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 async def fill(data_dir: Path, datasets: dict[str, int]) -> None:
-    """Data sets of these names with so many images."""
+    """Fill data sets of these names, each with the given number of images."""
     store = Store.open(data_dir)
     there = {dataset.dataset_id for dataset in (await store.datasets.list(100))[0]}
     began = time.monotonic()
@@ -92,7 +93,7 @@ async def fill(data_dir: Path, datasets: dict[str, int]) -> None:
 
 
 def batch(name: str, number: int, count: int) -> list[CheckedImage]:
-    """Images of the batch with this number, the last one perhaps shorter."""
+    """Return the images of the batch with this number. The last batch may be shorter."""
     first = (number - 1) * BATCH
     images = []
     for index, data in enumerate(pictures(f"{name} {number}", min(BATCH, count - first)), start=first):
@@ -111,10 +112,10 @@ def batch(name: str, number: int, count: int) -> list[CheckedImage]:
 
 
 def pictures(seed: str, count: int) -> Iterator[bytes]:
-    """PNG files of noise, the same for the same seed."""
+    """Yield PNG files of noise, the same for the same seed."""
     draw = np.random.default_rng(list(seed.encode()))
     rows = draw.integers(0, 256, (count, SIDE, 1 + 3 * SIDE), dtype=np.uint8)
-    rows[:, :, 0] = 0  # each row begins with its filter: none
+    rows[:, :, 0] = 0  # each row starts with its filter type: none
     start = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0))
     end = _chunk(b"IEND", b"")
     for image in rows:
@@ -126,7 +127,8 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def measure(data_dir: Path, *, cold: bool) -> dict[str, Any]:
-    """Seconds from the start of the process to its line that says it serves, and to the answer of a health check."""
+    """Return the seconds from the start of the process to its line that it serves, and to the answer of a health
+    check."""
     server = Server(data_dir)
     server.start()
     try:
@@ -137,7 +139,7 @@ def measure(data_dir: Path, *, cold: bool) -> dict[str, Any]:
 
 
 def training(client: manyview.Client) -> manyview.Job:
-    """A job that does not end by itself, with some events in its log."""
+    """Start a job that does not end by itself, and wait until its log has some events."""
     if "marathon" not in {job.id for job in client.jobs()}:
         client.train("few", "moco", config=JOB, job_id="marathon")
     job = client.job("marathon")
@@ -147,7 +149,7 @@ def training(client: manyview.Client) -> manyview.Job:
 
 
 def rounds(server: Server, client: manyview.Client, job: manyview.Job, *, cold: bool) -> dict[str, Any]:
-    """Kill it in the middle of an upload and of training, again and again."""
+    """Kill the server repeatedly in the middle of an upload and of training."""
     serving, healthy, cpu, read_mib = [], [], [], []
     for number in range(ROUNDS):
         uploading = Uploading(server.address, f"{time.time_ns()}")
@@ -184,7 +186,7 @@ class Server:
         self.started = 0.0
 
     def start(self) -> float:
-        """Start it; the seconds until it says that it serves."""
+        """Start the process. Returns the seconds until it says that it serves."""
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", self.address]
         with self._data_dir.with_suffix(".log").open("ab") as log:
             self.started = time.monotonic()
@@ -196,23 +198,24 @@ class Server:
         return time.monotonic() - self.started
 
     def cpu_s(self) -> float:
-        """Seconds of processor time that it has used so far: what the start costs, whoever else is at work."""
+        """Return the CPU-seconds that the process has used so far: the cost of a start, whatever else the machine
+        does."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def bytes_read(self) -> int:
-        """By its system calls so far."""
+        """Return the bytes that the process has read so far by its system calls."""
         fields = dict(line.split(": ") for line in Path(f"/proc/{self._process.pid}/io").read_text().splitlines())
         return int(fields["rchar"])
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._process.kill()
         self._process.wait()
 
 
 class Uploading:
-    """A client that uploads new images into the stock, from its start until `finish`."""
+    """A client that uploads new images into the existing data set, from its start until `finish`."""
 
     def __init__(self, address: str, upload_id: str) -> None:
         self.progressed = threading.Event()
@@ -234,20 +237,20 @@ class Uploading:
                 self._num_sent += 1
 
     def finish(self, client: manyview.Client) -> None:
-        """Send no more, wait for all acknowledgements, and check that every image is counted."""
+        """Stop sending, wait for all acknowledgements, and check that every image is counted."""
         self._stop.set()
         self._thread.join()
         assert client.dataset("stock").num_images == self._before + self._num_sent
 
 
 def empty_page_cache() -> None:
-    """So that a start reads everything from the disk, its own program too."""
+    """Empty the page cache, so that a start reads everything from the disk, including its own program."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def report() -> str:
-    """All cells as a table."""
+    """Return all cells as a table."""
     rows = [["images", "page cache", "serving s, median", "max", "healthy s, median", "max", "CPU s", "MiB read"]]
     for cell in RESULTS.cells():
         key, values = cell["key"], cell["values"]

@@ -1,4 +1,4 @@
-"""Results as JSON lines of cells: one call measures one cell, and a cell that is there is not measured again."""
+"""Results of benchmarks as JSON files of cells. A call measures one cell; a stored cell is not measured again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Results:
         self._path = folder / f"{name}.json"
 
     def cells(self) -> list[dict[str, Any]]:
-        """All cells, in the order in which they were measured."""
+        """Return all cells, in the order in which they were measured."""
         found: list[dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else []
         return found
 
     def find(self, **key: Any) -> dict[str, Any] | None:
-        """The cell measured under this key, if any."""
+        """Return the cell with this key, or None."""
         return next((cell for cell in self.cells() if cell["key"] == key), None)
 
     def add(self, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-        """Append a cell with the machine and the time; the file is replaced whole."""
+        """Append a cell with the machine and the time. The file is replaced as a whole."""
         cell = {"key": key, "values": values, "machine": machine(), "time": datetime.now(UTC).isoformat("T", "seconds")}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
@@ -38,14 +38,14 @@ class Results:
 
 
 def machine() -> str:
-    """Processor and cores, as far as the system tells."""
+    """Return the processor and the number of cores, as far as they are known."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def table(rows: list[list[str]]) -> str:
-    """Rows of text in columns as wide as they need; the first row is the header."""
+    """Format rows of text in columns that are as wide as needed. The first row is the header."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,10 +1,10 @@
-"""What selecting among embeddings costs: seconds and peak memory of each strategy, in a process of its own.
+"""Measure the cost of selecting among embeddings: seconds and peak memory of each strategy, in its own process.
 
-Rows are random, in 1,000 clusters, of length 1. A call measures the next cell that is missing, and prints all of them;
-the time counts from when the rows are there, the memory is the process's own peak (RSS), PyTorch included.
+Rows are random, in 1,000 clusters, of length 1. A call measures the next missing cell, and prints all cells. The time
+does not include making the rows. The memory is the peak of the process (RSS), including PyTorch.
 
     python -m benchmarks.selection            # one cell
-    python -m benchmarks.selection --all      # all that are missing
+    python -m benchmarks.selection --all      # all missing cells
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CELLS = [
 
 
 def main() -> None:
-    """Measure a cell, or all that are missing; print the table."""
+    """Measure a cell, or all missing cells, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="all that are missing")
     parser.add_argument("--report", action="store_true", help="only print what there is")
@@ -76,12 +76,13 @@ def main() -> None:
 
 
 def key(name: str, num_rows: int, num_features: int) -> dict[str, Any]:
-    """What names a cell."""
+    """Return the key of a cell."""
     return {"what": name, "rows": num_rows, "features": num_features}
 
 
 def measured(name: str, num_rows: int, num_features: int) -> dict[str, Any]:
-    """In the child: the seconds, the peak, and how many rows, groups or components came out."""
+    """Measure in the child process: seconds, peak memory, and the number of rows, groups or components in the
+    result."""
     rows = torch.empty(num_rows, num_features)
     for place, chunk in clustered(num_rows, num_features):
         rows[place] = chunk
@@ -97,7 +98,7 @@ def measured(name: str, num_rows: int, num_features: int) -> dict[str, Any]:
 
 
 def clustered(num_rows: int, num_features: int) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of length 1 around 1,000 centres, a hundredth of them nearly equal to another, chunk by chunk."""
+    """Yield rows of length 1 around 1,000 centres, chunk by chunk. A hundredth of them nearly equal another row."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(CLUSTERS, num_features, generator=generator)
     for start in range(0, num_rows, CHUNK):
@@ -106,11 +107,11 @@ def clustered(num_rows: int, num_features: int) -> Iterator[tuple[slice, Tensor]
         chunk = centres[own] + 0.7 * torch.randn(size, num_features, generator=generator)
         copies = torch.arange(0, size - 1, 100)
         chunk[copies] = chunk[copies + 1] + 1e-3
-        yield slice(start, start + size), s.unit(chunk)
+        yield slice(start, start + size), s.unit_rows(chunk)
 
 
 def report() -> str:
-    """All cells as a table."""
+    """Return all cells as a table."""
     rows = [["what", "rows", "features", "found", "seconds", "CPU s", "peak MiB"]]
     for cell in RESULTS.cells():
         of, values = cell["key"], cell["values"]

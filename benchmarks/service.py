@@ -1,7 +1,7 @@
-"""What the service costs: training and embedding through it, against the same work in one bare loop.
+"""Measure the cost of the service: training and embedding through it, beside the same work in one bare loop.
 
-Both sides of a pair run in turns, in the same number format and with the same number of threads; the figures are
-medians, and the ratio is what counts on a machine that others use too.
+Both sides of a pair run in turns, in the same number format and with the same number of threads. The figures are
+medians. On a machine that is shared with others, only their ratio counts.
 
     python -m benchmarks.service training --images cifar10/train
     python -m benchmarks.service embedding --images clothing
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def training(paths: list[Path], method: str) -> dict[str, Any]:
-    """Images per second of jobs from their second epoch on, and of the loop 1 / (t_step + t_views)."""
+    """Measure images per second: of jobs from their second epoch on, and of the loop as 1 / (t_step + t_views)."""
     bare, service = [], []
     with manyview.local() as client:
         dataset = client.upload(paths, dataset="bench")
@@ -85,7 +85,7 @@ def training(paths: list[Path], method: str) -> dict[str, Any]:
 
 
 def bare_training(paths: list[Path], method: str, steps: int = 12) -> float:
-    """Images per second of views and step alone: 1 / (median t_views + median t_step)."""
+    """Return images per second of views and step alone: 1 / (median t_views + median t_step)."""
     torch.set_num_threads(available_cores())
     settings = resolve(method, CONFIG)
     images = torch.stack([decoder.resize(decoder.decode(path.read_bytes()), 32) for path in paths])
@@ -104,7 +104,7 @@ def bare_training(paths: list[Path], method: str, steps: int = 12) -> float:
 
 
 def views_of(images: Tensor, image_ids: Tensor, settings: TrainSettings) -> list[Tensor]:
-    """The views of a batch as the trainer makes them."""
+    """Make the views of a batch as the trainer does."""
     sizes = torch.full((len(images), 2), 32)
     return make_views(
         images, sizes, image_ids, settings.views, image_size=32, seed=0, epoch=1,
@@ -113,7 +113,8 @@ def views_of(images: Tensor, image_ids: Tensor, settings: TrainSettings) -> list
 
 
 def embedding(paths: list[Path]) -> dict[str, Any]:
-    """Images per second over gRPC from files, and of a loop that decodes in threads and embeds, with the same model."""
+    """Measure images per second over gRPC from files, and of a loop that decodes in threads and embeds, with the same
+    model."""
     bare, service = [], []
     with manyview.local() as client:
         expected, _ = bare_embedding(paths[:EMBED_BATCH])
@@ -128,7 +129,7 @@ def embedding(paths: list[Path]) -> dict[str, Any]:
 
 
 def bare_embedding(paths: list[Path]) -> tuple[np.ndarray[Any, Any], float]:
-    """(N, D) and images per second: all cores decode a batch, then all cores embed it."""
+    """Return embeddings (N, D) and images per second: all cores decode a batch, then all cores embed it."""
     cores = available_cores()
     torch.set_num_threads(cores)
     key = ModelKey(name="", checkpoint_dir="", backbone="resnet18", weights_file="", output="backbone")
@@ -141,7 +142,7 @@ def bare_embedding(paths: list[Path]) -> tuple[np.ndarray[Any, Any], float]:
 
 
 def embed_batch(paths: list[Path], model: EmbeddingModel, pool: ThreadPoolExecutor) -> Tensor:
-    """(B, D) of files."""
+    """Embed files, (B, D)."""
 
     def read(path: Path) -> Tensor:
         return decoder.resize(decoder.decode(path.read_bytes()), model.image_size)
@@ -150,13 +151,13 @@ def embed_batch(paths: list[Path], model: EmbeddingModel, pool: ThreadPoolExecut
 
 
 def summary(bare: list[float], service: list[float]) -> dict[str, Any]:
-    """The rounds of both sides and the ratio of their medians."""
+    """Return the rounds of both sides and the ratio of their medians."""
     ratio = statistics.median(service) / statistics.median(bare)
     return {"bare_images_per_second": bare, "service_images_per_second": service, "ratio": ratio}
 
 
 def report() -> str:
-    """All cells as a table."""
+    """Return all cells as a table."""
     rows = [["what", "bare images/s", "service images/s", "ratio"]]
     for cell in RESULTS.cells():
         values = cell["values"]

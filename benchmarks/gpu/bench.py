@@ -185,7 +185,7 @@ def describe(device: torch.device, *, quick: bool) -> dict[str, Any]:
 
 
 def _asked(query: str) -> str:
-    """Return the answer of nvidia-smi, or an empty text if there is none. The query changes nothing."""
+    """Return the answer of nvidia-smi, or an empty text without nvidia-smi. The query changes nothing."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -1,20 +1,20 @@
-"""Is learning real, and as good as the peer's? kNN on CIFAR-10, method by method, beside lightly's loop of the recipe.
+"""Measure whether the methods learn, and as well as lightly's: kNN on CIFAR-10 for each method on both sides.
 
 Protocol: 10,000 training images (the first 1,000 of each class), all 10,000 test images, ResNet-9 at half width with
-the small-image stem, 32 px; kNN with the training images as bank, k = 200, temperature 0.1. Labels serve the kNN alone.
-Our side trains and embeds through the service, a server in its own process; its time runs from the request to the end
-of the job, and counts the server and the trainer. The peer's is that of its loop alone, images decoded before, and
-counts its workers.
+the small-image stem, 32 px; kNN with the training images as bank, k = 200, temperature 0.1. Labels serve only the kNN.
+Our side trains and embeds through the service, with a server in its own process. Its time runs from the request to the
+end of the job, and counts the server and the trainer. The peer's time is that of its loop alone, with its workers, on
+images that were decoded before.
 
-Cells are (method, system, seed): "ours" and "lightly" train for the same epochs; "ours, equal time" trains for as many
+Cells are (method, system, seed). "ours" and "lightly" train for the same epochs. "ours, equal time" trains for as many
 epochs as fit into the time that lightly took. Two cells are measured side by side, each on one half of the cores, so
-that the two sides see the same machine. Times are compared in CPU-seconds: on one core each these are the wall time of
-a machine that does nothing else, and unlike that they are the same on a busy one. About 5 minutes a cell on 2 cores;
-what was measured is not measured again.
+that the two sides see the same machine. Times are compared in CPU-seconds: with one core each, these equal the wall
+time on an idle machine, and they are the same on a busy one. A cell takes about 5 minutes on 2 cores. A cell that was
+measured is not measured again.
 
     make bench-quality IMAGES=cifar10 CELLS=3
 
-It runs where lightly is installed, the environment of `make parity`.
+lightly must be installed, as in the environment of `make parity`.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ MAX_CELL_S = 7200
 
 
 def main() -> None:
-    """Measure the next cells, then print all."""
+    """Measure the next cells, then print all cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder with train/CLASS/*.jpg and test/CLASS/*.jpg; none: report")
-    parser.add_argument("--method", choices=RECIPES, help="only this one")
-    parser.add_argument("--cells", type=int, default=1, help="how many to measure; default: %(default)s")
+    images_help = "folder with train/CLASS/*.jpg and test/CLASS/*.jpg; without it, only print the report"
+    parser.add_argument("--images", type=Path, help=images_help)
+    parser.add_argument("--method", choices=RECIPES, help="measure only this method")
+    parser.add_argument("--cells", type=int, default=1, help="number of cells to measure; default: %(default)s")
     arguments = parser.parse_args()
     if arguments.images:
         cells = Cells(keys(arguments.method), arguments.cells)
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def keys(only: str | None = None) -> list[dict[str, Any]]:
-    """All cells: baselines, then seed by seed, so that an end at any time leaves whole pairs."""
+    """Return the keys of all cells: baselines, then seed by seed, so that whole pairs remain whenever it is stopped."""
     return [{"system": name} for name in ("raw pixels", "untrained")] + [
         {"method": method, "system": system, "seed": seed, "epochs": EPOCHS}
         for seed in SEEDS
@@ -71,14 +72,15 @@ def keys(only: str | None = None) -> list[dict[str, Any]]:
 
 
 class Cells:
-    """What is still to be measured, shared by those who measure."""
+    """The cells that are not measured yet, shared by the threads that measure."""
 
     def __init__(self, keys: list[dict[str, Any]], count: int) -> None:
         self._waiting = [key for key in keys if RESULTS.find(**key) is None][:count]
         self._lock = threading.Lock()
 
     def measure(self, folder: Path, cores: list[int]) -> None:
-        """One cell after the other on these cores: processes inherit them from the thread that starts them."""
+        """Measure one cell after the other on these cores. Processes inherit the cores from the thread that starts
+        them."""
         os.sched_setaffinity(0, cores)
         while (key := self._take()) is not None:
             print(f"measuring {key}", flush=True)
@@ -87,7 +89,8 @@ class Cells:
                 RESULTS.add(key, {**values, "cores": len(cores)})
 
     def _take(self) -> dict[str, Any] | None:
-        """The first that can be measured now; None where there is none left, or none but those that others wait for."""
+        """Take the first cell that can be measured now, or return None if every remaining cell waits for another
+        one."""
         with self._lock:
             for key in self._waiting:
                 if all(RESULTS.find(**needed) for needed in needs(key)):
@@ -97,12 +100,12 @@ class Cells:
 
 
 def needs(key: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells that have to be measured before this one."""
+    """Return the keys of the cells that must be measured before this one."""
     return [{**key, "system": system} for system in (LIGHTLY, OURS)] if key["system"] == EQUAL_TIME else []
 
 
 def measure(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
-    """The values of a cell."""
+    """Measure a cell, and return its values."""
     match key["system"]:
         case "lightly":
             return trained(folder, "peer", key, EPOCHS)
@@ -116,7 +119,7 @@ def measure(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
 
 
 def baseline(folder: Path, system: str) -> dict[str, Any]:
-    """kNN without any learning."""
+    """Measure kNN without any learning."""
     train, test = cifar10.read(folder)
     pixels = [split.pixels() for split in (train, test)]
     if system == "raw pixels":
@@ -129,7 +132,7 @@ def baseline(folder: Path, system: str) -> dict[str, Any]:
 
 
 def trained(folder: Path, module: str, key: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """One training with either system, in a process of its own."""
+    """Train with one of the systems, in a process of its own."""
     command = [sys.executable, "-m", f"benchmarks.quality.{module}", "--images", str(folder), "--method", key["method"]]
     command += ["--seed", str(key["seed"]), "--epochs", str(epochs)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_CELL_S, check=False)

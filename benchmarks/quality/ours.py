@@ -20,7 +20,7 @@ PRESETS = {"simclr": "simclr_small", "moco": "moco_small", "dino": "dino_small",
 
 
 def config(method: str, seed: int) -> dict[str, Any]:
-    """The recipe as a configuration: with two whole views and without blur."""
+    """Return the recipe as a configuration, with two whole views and without blur."""
     optimizer: dict[str, Any] = {
         "name": "sgd",
         "learning_rate": 0.06 * BATCH_SIZE / 128,
@@ -45,7 +45,7 @@ def config(method: str, seed: int) -> dict[str, Any]:
 
 
 def train(folder: Path, method: str, seed: int, epochs: int) -> dict[str, Any]:
-    """The values of a cell."""
+    """Train and evaluate, and return the values of the cell."""
     train, test = cifar10.read(folder)
     with manyview.local() as client:
         dataset = client.upload(train.paths, dataset="cifar10")
@@ -60,12 +60,12 @@ def train(folder: Path, method: str, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def cpu_seconds_of_children() -> float:
-    """Of this process's children, and of what those waited for: the server, and the trainers that have ended."""
+    """Return the CPU time of the server, a child of this process, and of its trainers that have ended."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         if int(fields[1]) == os.getpid():
             ticks += sum(map(int, fields[11:15]))
@@ -73,7 +73,7 @@ def cpu_seconds_of_children() -> float:
 
 
 def main() -> None:
-    """One cell."""
+    """Measure one cell."""
     arguments = cell_arguments(__doc__)
     print(json.dumps(train(arguments.images, arguments.method, arguments.seed, arguments.epochs)))
 

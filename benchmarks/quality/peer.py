@@ -1,12 +1,13 @@
 """The peer: lightly's own transforms, heads and losses in the loop of its CIFAR-10 benchmark, with our backbone.
 
-It prints one JSON object. It runs where lightly is installed: the environment of `make parity`.
+It prints one JSON object. lightly must be installed, as in the environment of `make parity`.
 Shapes: B batch, D feature.
 
-What is lightly's: the transforms (PIL images in a worker process for each core), the heads, the losses and the memory
-bank, the momentum update, SGD for all parameters, float32. What is made equal: the backbone is ours, and the cosine of
-the learning rate is taken at each step; taken at each epoch, as in that benchmark, four epochs would have a mean
-learning rate of 0.62 of the peak and not of 0.5. Images lie decoded in memory.
+lightly's parts are the transforms (PIL images in a worker process for each core), the heads, the losses, the memory
+bank, the momentum update, SGD for all parameters, and float32. Two things are made equal on both sides: the backbone is
+ours, and the cosine of the learning rate is updated at each step. With an update at each epoch, as in lightly's
+benchmark, four epochs would have a mean learning rate of 0.62 of the peak instead of 0.5. Images are decoded in memory
+before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SIZE = 32
 
 
 class Views(Dataset[Any]):
-    """Each image as the list of views that a transform of lightly's gives."""
+    """A data set of images; each item is the list of views that one of lightly's transforms makes."""
 
     def __init__(self, pixels: cifar10.Array, transform: Callable[[Image.Image], list[Tensor]]) -> None:
         self._pixels = pixels
@@ -50,7 +51,7 @@ class Views(Dataset[Any]):
 
 
 class Peer(nn.Module):
-    """A backbone with what one method of lightly's needs; `loss` is of the two views (B, 3, 32, 32)."""
+    """A backbone with the parts of one of lightly's methods. `loss` takes the two views, (B, 3, 32, 32)."""
 
     teacher_momentum: float | None = None
 
@@ -63,7 +64,7 @@ class Peer(nn.Module):
         raise NotImplementedError
 
     def update_teacher(self) -> None:
-        """What comes before a step."""
+        """Update the teacher before a step."""
 
 
 class SimCLR(Peer):
@@ -215,7 +216,7 @@ PEERS: dict[str, type[Peer]] = {
 
 
 def transform(method: str) -> Callable[[Image.Image], list[Tensor]]:
-    """lightly's transform of the method, for 32 pixels and without blur."""
+    """Return lightly's transform for the method, for 32 pixels and without blur."""
     from lightly import transforms as t
 
     plain: dict[str, Any] = {"input_size": SIZE, "gaussian_blur": 0.0}
@@ -230,7 +231,7 @@ def transform(method: str) -> Callable[[Image.Image], list[Tensor]]:
 
 
 def train(method: str, pixels: cifar10.Array, seed: int, epochs: int) -> tuple[nn.Module, dict[str, float]]:
-    """The trained backbone, and how long the loop took, its workers among it."""
+    """Train. Returns the backbone, and the times of the loop including its workers."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -277,7 +278,7 @@ def _follow(pairs: list[tuple[nn.Module, nn.Module]], momentum: float) -> None:
 
 
 def main() -> None:
-    """One cell."""
+    """Measure one cell."""
     arguments = cell_arguments(__doc__)
     warnings.simplefilter("ignore")
     train_split, test_split = cifar10.read(arguments.images)

@@ -1,8 +1,9 @@
-"""What both sides train: after lightly's CIFAR-10 benchmark, with heads for the 256 features of ResNet-9 x 0.5.
+"""The recipes of both sides, after lightly's CIFAR-10 benchmark, with heads for the 256 features of ResNet-9 x 0.5.
 
-SGD with learning rate 0.06, momentum 0.9, weight decay 5e-4 and a cosine; batches of 128; views at 32 pixels without
-blur; DINO with two views. A bank of 1,024 keys, since 10,000 images are a fifth of CIFAR-10. Gradients of Barlow Twins
-and VICReg are clipped on both sides: without, lightly's networks ended below an untrained one and at chance.
+The optimizer is SGD with learning rate 0.06, momentum 0.9, weight decay 5e-4 and a cosine schedule. Batches have 128
+images. Views have 32 pixels and no blur; DINO has two views. The bank holds 1,024 keys, because 10,000 images are a
+fifth of CIFAR-10. Gradients of Barlow Twins and VICReg are clipped on both sides: without clipping, lightly's networks
+ended below an untrained one and at chance.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def cell_arguments(description: str | None) -> argparse.Namespace:
-    """What either side is told of the one cell that it is to train."""
+    """Parse the command line of either side, which trains one cell."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--method", choices=RECIPES, required=True)

@@ -13,11 +13,12 @@ HEADER = ["method", "seeds", LIGHTLY, ACCURACIES[1], "difference", ACCURACIES[2]
 
 Found = dict[tuple[str | None, str, int | None], dict[str, Any]]
 Pair = tuple[dict[str, Any], dict[str, Any]]
-"""lightly's values and ours, of one method and seed."""
+"""lightly's values and ours, for one method and seed."""
 
 
 def report(cells: list[dict[str, Any]]) -> str:
-    """For each method the mean over paired seeds, of both sides and of their differences; last that of all pairs."""
+    """Return a table with the means of both sides and of their differences over paired seeds, for each method and for
+    all."""
     found: Found = {
         (cell["key"].get("method"), cell["key"]["system"], cell["key"].get("seed")): cell["values"] for cell in cells
     }
@@ -27,7 +28,7 @@ def report(cells: list[dict[str, Any]]) -> str:
     methods = list(dict.fromkeys(method for method, _, _ in found if method is not None))
     rows = [_row(method, *(_pairs(found, [method], system) for system in (OURS, EQUAL_TIME))) for method in methods]
     whole = _row("all", *(_pairs(found, methods, system) for system in (OURS, EQUAL_TIME)))
-    # A mean accuracy of several methods says nothing.
+    # The mean accuracy of several methods has no meaning.
     rows.append(["" if column in ACCURACIES else cell for column, cell in zip(HEADER, whole, strict=True)])
     return "\n".join([*lines, "", table([HEADER, *rows])])
 
@@ -50,7 +51,7 @@ def _row(title: str, equal_epochs: list[Pair], equal_time: list[Pair]) -> list[s
 
 
 def _mean(values: list[float], sign: str = "") -> str:
-    """In percent, with the standard deviation where there are several."""
+    """Format the mean in percent, with the standard deviation if there are several values."""
     if not values:
         return "-"
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""

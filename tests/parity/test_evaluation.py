@@ -7,7 +7,7 @@ from lightly.utils.debug import std_of_l2_normalized
 from torch.nn import functional as F
 
 from manyview_server.learn.evaluation.collapse import representation_std
-from manyview_server.learn.evaluation.knn import knn_predict
+from manyview_server.learn.evaluation.knn import knn_rankings
 from support.learning.agreement import normal
 
 
@@ -20,7 +20,7 @@ def test_classes_are_ranked_alike_as_far_as_they_have_votes(
     features, bank = normal(16, 8, seed=seed), normal(size, 8, seed=100 + seed)
     labels = torch.randint(classes, (size,), generator=torch.Generator().manual_seed(seed))
     unit_features, unit_bank = F.normalize(features, dim=1), F.normalize(bank, dim=1)
-    ours = knn_predict(features, bank, labels, classes, k, temperature)
+    ours = knn_rankings(features, bank, labels, classes, [(k, temperature)])[k, temperature]
     theirs = their_knn_predict(unit_features, unit_bank.T, labels, classes, k, temperature)
     neighbours = (unit_features @ unit_bank.T).topk(k).indices
     for row in range(len(features)):

@@ -29,7 +29,6 @@ LOSSES: dict[str, Loss] = {
     "negative_cosine": lambda x: losses.negative_cosine(x["z0"], x["z1"]),
     "barlow_twins": lambda x: losses.barlow_twins(x["z0"], x["z1"]),
     "vicreg": lambda x: losses.vicreg(x["z0"], x["z1"]),
-    "koleo": lambda x: losses.koleo(x["z0"]),
     "dino": lambda x: losses.dino(x["views"], x["views"][:2].detach() * 0.5, x["center"]),
     "swav": lambda x: losses.swav(x["views"][:2], x["views"][2:]),
     "swav with a queue": lambda x: losses.swav(

@@ -1,5 +1,5 @@
-"""Checks of what happens when the device's memory is full: the error is recognized, nothing else is damaged, and work
-goes on."""
+"""Checks that a device whose memory is full does no harm: the error is recognized, nothing is damaged, and work
+continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.gpu.comparisons import pictures
 from benchmarks.gpu.comparisons.steps import built, settings_of, step_of, views_of
 from torch import Tensor
 
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 
 SPARE_BYTES = 64 << 20
 """The memory that is left free during a step that needs more."""
@@ -20,7 +20,7 @@ SPARE_BYTES = 64 << 20
 def run(bench: Bench) -> None:
     """Try a tensor that is too large, then a step while the device's memory is taken."""
     error = failure_of(lambda: torch.empty(1 << 50, dtype=torch.uint8, device=bench.device))
-    bench.check("a tensor of a pebibyte", is_lack_of_memory(error), repr(error)[:200])
+    bench.check("a tensor of a pebibyte", is_out_of_memory(error), repr(error)[:200])
     if not bench.cuda:
         return bench.skip("a step on a full device", "no CUDA device")
     settings = settings_of(bench, "simclr", image_size=bench.size(224, 32), batch_size=bench.size(64, 8))
@@ -32,7 +32,7 @@ def run(bench: Bench) -> None:
     before = [tensor.clone() for tensor in method.state_dict().values()]
     blocked = block(bench)
     error = failure_of(lambda: step_of(method, optimizer, views, 1))
-    bench.check("a step on a full device", is_lack_of_memory(error), repr(error)[:200])
+    bench.check("a step on a full device", is_out_of_memory(error), repr(error)[:200])
     del blocked
     bench.release()
     same = all(torch.equal(a, b) for a, b in zip(before, method.state_dict().values(), strict=True) if a.ndim > 1)

@@ -1,10 +1,10 @@
-"""Random numbers as a pure function of what they are for: no generator, no state, no order in which to draw.
+"""Random numbers as a pure function of their purpose: no generator, no state, no order in which they are drawn.
 
-An integer hash (the mixer of SplitMix64, Steele et al., OOPSLA 2014) gives every image its own numbers in each epoch,
-so that any of them can be drawn again, whatever the batch, the threads or what came before. Integers and exactly
-rounded arithmetic only: the numbers are equal on every device, bit for bit.
+An integer hash (the mixer of SplitMix64, Steele et al., OOPSLA 2014) gives every image its own numbers in each epoch.
+Any of them can be drawn again, whatever the batch, the number of threads or the numbers drawn before. The arithmetic
+uses only integers and exactly rounded operations, so the numbers are equal on every device, bit for bit.
 
-Shapes: V views, B images, K numbers drawn for each.
+Shapes: V views, B images, K numbers drawn for each, N images of a data set.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def uniforms(
     views: range = range(1),
     stream: str | None = None,
 ) -> Tensor:
-    """(V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, stream if there is one, view, number).
+    """Return (V, B, K) float64 in [0, 1), each a hash of (seed, epoch, id, stream if given, view, number).
 
     Args:
         image_ids: (B,) int64; the numbers are on their device.
-        num_draws: K; the first numbers are the same whatever it is.
+        num_draws: K; a larger K gives the same numbers first.
         views: which of an image's views.
-        stream: its numbers are independent of those of any other.
+        stream: a name; its numbers are independent of those of any other stream.
     """
     device = image_ids.device
     state = _mix(torch.tensor(seed, dtype=torch.int64) + _GOLDEN)
@@ -45,8 +45,18 @@ def uniforms(
     return _shift_right(bits, 11).double() * 2.0**-53
 
 
+def order(image_ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Return (N,) int64, a permutation of the rows of `image_ids` (N,): sorted by a hash of (seed, epoch, id).
+
+    The order of two images does not depend on the other images, nor on their rows.
+    """
+    state = _mix(torch.tensor(seed + 1, dtype=torch.int64))
+    state = _mix(state ^ epoch)
+    return (_mix(image_ids ^ state) ^ _SIGN).argsort(stable=True)  # as unsigned integers
+
+
 def _absorbed(state: Tensor, part: Tensor) -> Tensor:
-    """The hash of one part more. The order of parts counts: the factor makes (1, 2) another state than (2, 1)."""
+    """Return the hash of one more part. The order of parts counts: the factor keeps (1, 2) apart from (2, 1)."""
     return _mix(state * _GOLDEN ^ _mix(part + _GOLDEN))
 
 
@@ -58,7 +68,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """A logical shift; that of signed integers would repeat the sign."""
+    """Shift logically: torch's shift of signed integers would repeat the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -67,3 +77,4 @@ def _signed(x: int) -> int:
 
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: SplitMix64's step
+_SIGN = _signed(1 << 63)

@@ -1,4 +1,4 @@
-"""The encoder: what is left of a training, a backbone and the learned embedding behind it, if there is one.
+"""The encoder is the part of a trained method that is kept: the backbone and, if there is one, the learned embedding.
 
 Shapes: B batch, D feature.
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Encoder(nn.Module):
-    """Images (B, 3, H, W) to features (B, D).
+    """Maps images (B, 3, H, W) to features (B, D).
 
-    With an `embedding_dim` the features are a learned linear map of the backbone's. It is trained with everything else:
-    what it keeps is what the loss needs, which PCA afterwards cannot know.
+    With an `embedding_dim`, the features are a learned linear map of the backbone's features. It is trained with
+    everything else, so it keeps what the loss needs. PCA after the training cannot know that.
     """
 
     def __init__(self, backbone: Backbone, embedding_dim: int | None = None) -> None:
@@ -36,10 +36,10 @@ class Encoder(nn.Module):
 
 
 def build_encoder(settings: TrainSettings) -> Encoder:
-    """The encoder that `settings` describe; what they leave open is chosen by the image size.
+    """Build the encoder that `settings` describe. Settings that are left open are chosen by the image size.
 
     Raises:
-        ValueError: there is no such backbone, or it does not take views of one of their sizes.
+        ValueError: the backbone does not exist, or it does not take views of one of the sizes in `settings`.
     """
     backbone = backbones.build(
         settings.backbone,
@@ -55,7 +55,7 @@ def build_encoder(settings: TrainSettings) -> Encoder:
 
 
 def _check_takes(backbone: Backbone, size: int, settings: TrainSettings) -> None:
-    """A backbone that was built for the whole image_size may not take smaller views."""
+    """Raise ValueError if the backbone, which was built for views of `image_size`, does not take smaller views."""
     if size == settings.image_size:
         return
     try:

@@ -1,4 +1,4 @@
-"""How torch and Python say that memory ran out."""
+"""Recognise the errors by which torch and Python report that memory ran out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WORDS = (
 """Texts in the messages of allocators that raise a plain RuntimeError."""
 
 
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether it says that the device or the host has not as much memory as was asked for."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that the device or the host ran out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)

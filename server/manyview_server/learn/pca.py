@@ -1,6 +1,6 @@
-"""Principal components of more rows than fit into memory: their covariance is summed up as they pass.
+"""Principal components of more rows than fit into memory: the covariance is summed up chunk by chunk.
 
-Shapes: n rows of a chunk, N of all, D features, d components kept.
+Shapes: n rows of a chunk, N rows in all, D features, d components kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 SMALLEST_VARIANCE = 1e-12
-"""Of the total: what is below is rounding, and whitening does not blow it up."""
+"""Smallest variance as a share of the total variance. A smaller one is rounding error, and whitening must not enlarge
+it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,25 +23,25 @@ class Pca:
     mean: Tensor
     """(D,)."""
     components: Tensor
-    """(d, D), orthonormal rows; the entry of the largest magnitude of each is positive."""
+    """(d, D), orthonormal rows. The entry of largest magnitude in each row is positive."""
     variances: Tensor
-    """(d,), of the rows along each."""
+    """(d,), the variance of the rows along each component."""
     total_variance: float
-    """Along all D."""
+    """The variance of the rows along all D directions."""
 
     @property
     def variance_kept(self) -> float:
-        """The share of the variance that the components hold, from 0 to 1; 1 where there is none at all."""
+        """The share of the variance that the components hold, from 0 to 1; 1 if all rows are equal."""
         return min(1.0, float(self.variances.sum()) / self.total_variance) if self.total_variance > 0 else 1.0
 
     def first(self, num_components: int) -> Pca:
-        """The first of the components alone."""
+        """Return a copy with only the first components."""
         if not 1 <= num_components <= len(self.components):
             raise ValueError(f"num_components must be from 1 to {len(self.components)}, not {num_components}")
         return replace(self, components=self.components[:num_components], variances=self.variances[:num_components])
 
     def keeping(self, variance_fraction: float) -> Pca:
-        """As few of the components as keep at least this share of the variance."""
+        """Return a copy with the fewest components that keep at least this share of the variance."""
         if not 0 < variance_fraction <= 1:
             raise ValueError(f"variance_fraction must be above 0 and at most 1, not {variance_fraction}")
         wanted = variance_fraction * self.total_variance * (1 - SMALLEST_VARIANCE)
@@ -48,25 +49,22 @@ class Pca:
         return self.first(min(int(too_few) + 1, len(self.components)))
 
     def matrix(self, *, whiten: bool = False) -> Tensor:
-        """(d, D), what centred rows are multiplied with: the components, shortened to variance 1 if whitened."""
+        """Return (d, D), by which centred rows are multiplied: the components, scaled to give variance 1 if
+        `whiten`."""
         if not whiten:
             return self.components
         least = SMALLEST_VARIANCE * self.total_variance or 1.0
         return self.components / self.variances.clamp_min(least).sqrt()[:, None]
 
-    def transform(self, rows: Tensor, *, whiten: bool = False) -> Tensor:
-        """(n, d) of (n, D), in the rows' own type: along the components, where all variances are 1 if whitened."""
-        return ((rows.to(self.mean) - self.mean) @ self.matrix(whiten=whiten).T).to(rows.dtype)
-
 
 def fit(chunks: Iterable[Tensor]) -> Pca:
-    """All components of the rows, whose covariance is summed up in float64 and then decomposed (`eigh`).
+    """Fit all components of the rows. Their covariance is summed up in float64 and then decomposed (`eigh`).
 
     Args:
-        chunks: (n, D) each, finite; looked at once, one at a time.
+        chunks: (n, D) each, finite; iterated once, one chunk at a time.
 
     Returns:
-        As many components as are meaningful: D, or N - 1 where that is less.
+        As many components as are meaningful: D, or N - 1 if that is less.
 
     Raises:
         ValueError: fewer than two rows, or chunks of different widths.
@@ -76,17 +74,17 @@ def fit(chunks: Iterable[Tensor]) -> Pca:
         if len(chunk) == 0:
             continue
         if shift is None or sums is None or products is None:
-            # Near the mean, so that the covariance is no small difference of large numbers.
+            # A shift near the mean, so that the covariance is not a small difference of large numbers.
             shift = chunk.double().mean(0)
             sums, products = torch.zeros_like(shift), torch.zeros(len(shift), len(shift)).to(shift)
         if chunk.shape[1:] != shift.shape:
-            raise ValueError(f"rows have {len(shift)} features, and then {tuple(chunk.shape[1:])}")
+            raise ValueError(f"rows must all have {len(shift)} features, not {tuple(chunk.shape[1:])}")
         rows = chunk.double() - shift
         sums += rows.sum(0)
         products.addmm_(rows.T, rows)
         num_rows += len(chunk)
     if shift is None or sums is None or products is None or num_rows < 2:
-        raise ValueError(f"principal components need two rows at least, not {num_rows}")
+        raise ValueError(f"principal components need at least two rows, not {num_rows}")
     covariance = (products - torch.outer(sums, sums) / num_rows) / (num_rows - 1)
     variances, vectors = torch.linalg.eigh(covariance)
     most = min(num_rows - 1, len(shift))

@@ -1,4 +1,4 @@
-"""One step of training: the part that a trainer and a notebook share.
+"""One step of training, for a trainer and for a notebook alike.
 
 Shapes: V views, B batch, D feature.
 """
@@ -21,22 +21,22 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step gives. The tensors stay on the device: reading one waits for it, so read them a step later."""
+    """The result of a step. The tensors stay on the device: reading one waits for it, so read them a step later."""
 
     loss: Tensor
     """0-d float."""
     accepted: Tensor
-    """0-d bool: false where the loss or a gradient was not finite. Nothing of such a step remains."""
+    """0-d bool: false if the loss or a gradient was not finite. Such a step leaves no trace."""
     gradient_norm: Tensor
     """0-d float, over all trained parameters, before clipping."""
     learning_rate: float
-    """Of this step."""
+    """The learning rate of this step."""
     representation: Tensor
     """(V'B, D) features, detached."""
     projection: Tensor | None
-    """(V'B, P) what the loss compares with its targets, detached."""
+    """(V'B, P), detached: `StepOutput.projection`."""
     scalars: dict[str, Tensor]
-    """What else the method reports."""
+    """Further values that the method reports, 0-d each."""
 
 
 def train_step(
@@ -48,16 +48,16 @@ def train_step(
     *,
     precision: Precision = "float32",
 ) -> StepResult:
-    """Forward, backward, update, and what the method does after it. Never waits for the device.
+    """Run the forward pass, the backward pass, the update and the method's `after_step`. Never waits for the device.
 
-    A loss or gradient that is not finite reaches neither weights, momentum, batch norm statistics, teacher nor bank.
+    A loss or gradient that is not finite changes neither weights, momentum, batch norm statistics, teacher nor bank.
 
     Args:
         method: in training mode.
         optimizer: made by `optimizers.build` for `method`.
         views: normalised, a tensor (V, B, 3, o, o) for each size.
         image_ids: (B,) int64.
-        moment: what learning rate and weight decay, and what the method changes over a training, go by.
+        moment: the place of the step in the training. Learning rate, weight decay and the method's schedules follow it.
     """
     optimizer.begin_step(moment)
     statistics = _NormStatistics(method)
@@ -86,7 +86,7 @@ def train_step(
 
 
 class _NormStatistics:
-    """The norms' running statistics before a step, which the forward pass changes before the loss is known."""
+    """Running statistics of the norms before a step: the forward pass changes them before the loss is known."""
 
     def __init__(self, module: nn.Module) -> None:
         norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
@@ -101,7 +101,7 @@ class _NormStatistics:
 
 
 class _Buffers:
-    """Tensors of one type as they were; None stands for none."""
+    """Tensors of one type, with a copy of their values. None among them is left out."""
 
     def __init__(self, buffers: Iterable[Tensor | None]) -> None:
         self._buffers = [buffer.view(-1) for buffer in buffers if buffer is not None]
@@ -114,5 +114,5 @@ class _Buffers:
             torch._foreach_copy_(self._buffers, list(torch.split(kept, [buffer.numel() for buffer in self._buffers])))
 
     def _flat(self) -> Tensor:
-        """All of them in one tensor, so that saving and choosing are one kernel each and not one per layer."""
+        """Join all of them in one tensor, so that saving and choosing take one kernel each and not one per layer."""
         return torch.cat(self._buffers) if self._buffers else torch.empty(0)

@@ -132,7 +132,7 @@ def test_a_job_begins_with_the_operators_weights_and_says_so(
 
     save_file({"conv1.weight": mine["conv1.weight"], "odd": torch.zeros(1)}, file)
     third = client.train(dataset, "simclr", epochs=1, config=config)
-    with pytest.raises(manyview.TrainJobFailed, match=r"missing: bn1\.weight.* not known to it: odd"):
+    with pytest.raises(manyview.TrainJobFailed, match=r"missing: bn1\.weight.* unexpected: odd"):
         third.wait(timeout_s=50)
 
 

@@ -69,7 +69,7 @@ def readable(embeddings: manyview.Embeddings) -> tuple[torch.Tensor, list[str]]:
     """Rows of length 1 and their keys, without the torn image."""
     whole = ~np.isnan(embeddings.array).any(axis=1)
     keys = [key for key, is_whole in zip(embeddings.keys, whole, strict=True) if is_whole]
-    return selection.unit(torch.from_numpy(embeddings.array[whole].copy())), keys
+    return selection.unit_rows(torch.from_numpy(embeddings.array[whole].copy())), keys
 
 
 def test_rows_are_those_of_the_files_themselves(

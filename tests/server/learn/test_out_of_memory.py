@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 
 TOO_MANY = 1 << 57
 
@@ -13,16 +13,16 @@ TOO_MANY = 1 << 57
 def test_what_torch_and_numpy_say_of_too_large_an_array_is_known(allocate):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         allocate()
-    assert is_lack_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("can't allocate memory"), KeyError("x")])
 def test_other_errors_are_none(error):
-    assert not is_lack_of_memory(error)
+    assert not is_out_of_memory(error)
 
 
 def test_a_devices_is_known_by_its_class():
-    assert is_lack_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,5 @@ def test_a_devices_is_known_by_its_class():
     ],
 )
 def test_a_library_of_the_device_that_finds_no_memory_is_known_by_its_words(words):
-    assert is_lack_of_memory(RuntimeError(words))
-    assert not is_lack_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))

@@ -1,11 +1,11 @@
 """Networks by name.
 
-Our own families are in `BACKBONES`; "torchvision/NAME" and "timm/NAME" are the networks of those libraries; installed
-packages add names, see `from_plugin`.
+Our own families are in `BACKBONES`. "torchvision/NAME" and "timm/NAME" are the networks of those libraries. Installed
+packages add further names, see `from_plugin`.
 
-To add one: a file with the network, and an entry in `BACKBONES`.
+To add a network, write a file with the network and an entry in `BACKBONES`.
 
-- `backbone`: what a method asks of a network. `resnet`, `vit`: our own networks. `positions`: position embeddings.
+- `backbone`: the interface of a backbone. `resnet`, `vit`: our own networks. `positions`: position embeddings.
 - `library`, `from_torchvision`, `from_timm`, `from_plugin`: networks of libraries and of installed packages.
 - `weights`: read and check a file of weights. `did_you_mean`: suggest names for an unknown one.
 """
@@ -63,7 +63,8 @@ OPTIONS: Mapping[str, Any] = {
     "stem_relu": True,
     "patch_size": None,
 }
-"""What a builder may take, by keyword, with the default. What it does not take has no effect on its networks."""
+"""Keyword arguments that a builder may take, with their defaults. An option that a builder does not take has no
+effect."""
 
 LIBRARIES: Mapping[str, Callable[..., Backbone]] = {"torchvision": from_torchvision.build, "timm": from_timm.build}
 LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]{{1,100}}")
@@ -71,17 +72,17 @@ LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]{{1,100}}")
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """What is known of a backbone without building it."""
+    """The facts about a backbone that are known without building it."""
 
     build: Callable[..., Backbone]
-    """Takes some of `OPTIONS`."""
+    """Builds the network. It takes some of `OPTIONS`."""
     feature_dim: int
     num_parameters: int
-    """Both at 224 pixels, all else by default."""
+    """Both numbers are for 224 pixels and default options."""
 
 
 BACKBONES: dict[str, BackboneEntry] = {
-    # For small images and for CPUs: one basic block in each stage.
+    # One basic block in each stage, for small images and for CPUs.
     "resnet9": BackboneEntry(
         build=partial(ResNet, BasicBlock, (1, 1, 1, 1)), feature_dim=512, num_parameters=4_905_792
     ),
@@ -107,12 +108,13 @@ BACKBONES: dict[str, BackboneEntry] = {
 
 
 def names() -> tuple[str, ...]:
-    """Our own backbones and those of plugins, whether these can be loaded or not."""
+    """Return our own backbones and those of plugins, whether these can be loaded or not."""
     return (*BACKBONES, *(name for name in plugins.names(PLUGINS) if name not in BACKBONES))
 
 
 def names_taking(option: str) -> tuple[str, ...]:
-    """Those of `names` on which one of `OPTIONS` has an effect. Loads the plugins; those that fail take nothing."""
+    """Return the backbones among `names` on which `option` has an effect. Loads the plugins and skips those that
+    fail."""
     taking = []
     for name in names():
         with contextlib.suppress(PluginBroken):
@@ -129,19 +131,19 @@ def build(
     stem_relu: bool = True,
     patch_size: int | None = None,
 ) -> Backbone:
-    """The backbone `name`, freshly initialised from torch's global generator.
+    """Build the backbone `name`, freshly initialised from torch's global generator.
 
     Args:
-        name: of `names`, "torchvision/NAME" or "timm/NAME".
-        image_size: side in pixels of the images that it is made for.
-        width: multiplies the channels: of a ResNet to multiples of 8, of a ViT to multiples of 64, those of a head.
+        name: one of `names`, "torchvision/NAME" or "timm/NAME".
+        image_size: side, in pixels, of the images that the network is made for.
+        width: multiplies the channels, rounded to multiples of 8 in a ResNet and of 64 (one head) in a ViT.
         stem: first layers of a ResNet; "auto" lets `choose_stem` choose.
         stem_relu: whether a ResNet's small stem ends in ReLU.
-        patch_size: of a ViT, in pixels; None lets `choose_patch_size` choose.
+        patch_size: side of a ViT's patches, in pixels; None lets `choose_patch_size` choose.
 
     Raises:
-        ValueError: an unknown name (the nearest are told), an option that is out of range or has no effect on this
-            backbone, an image size that it does not take, or a plugin that fails.
+        ValueError: an unknown name (the message suggests known ones), an option that is out of range or has no effect
+            on this backbone, an image size that it does not take, or a plugin that fails.
     """
     given = {"image_size": image_size, "width": width, "stem": stem, "stem_relu": stem_relu, "patch_size": patch_size}
     accepted = accepted_options(name)
@@ -156,10 +158,10 @@ def build(
 
 
 def accepted_options(name: str) -> tuple[str, ...]:
-    """Those of `OPTIONS` that have an effect on the backbone `name`.
+    """Return the `OPTIONS` that have an effect on the backbone `name`.
 
     Raises:
-        ValueError: there is none of that name, or a plugin cannot be loaded.
+        ValueError: there is no backbone of that name, or a plugin cannot be loaded.
     """
     if LIBRARY_NAMES.fullmatch(name):
         return ("image_size",)

@@ -1,4 +1,4 @@
-"""What a method asks of a backbone.
+"""The interface between a backbone and the methods that train it.
 
 Shapes: B batch, H and W pixels, D feature width.
 """
@@ -14,40 +14,41 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """Normalised images (B, 3, H, W) to features (B, D). What its state_dict holds is what users export.
+    """Maps normalised images (B, 3, H, W) to features (B, D). Users export its state_dict.
 
-    Initialised from torch's global generator, which whoever builds it seeds.
+    The weights are initialised from torch's global generator. Seed it before you build a backbone.
     """
 
     feature_dim: int
     """D."""
     chosen: Mapping[str, Any] = {}
-    """Settings that were left open, as this network has them: its stem, the size of its patches."""
+    """Settings that were left open, with the values that this network chose: its stem, the size of its patches."""
     left_aside: tuple[str, ...] = ()
-    """What weights from elsewhere have beyond this network, by name: a classifier, a decoder."""
+    """Names of layers that weights from elsewhere may hold beyond this network: a classifier, a decoder."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D)."""
+        """Return features (B, D)."""
 
     def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights from elsewhere as this network takes them: without what is `left_aside`."""
+        """Convert weights from elsewhere to those of this network: drop the layers that are `left_aside`."""
         layers = tuple(f"{name}." for name in self.left_aside)
         return {k: v for k, v in tensors.items() if k not in self.left_aside and not k.startswith(layers)}
 
 
 def measured_feature_dim(network: nn.Module, image_size: int) -> int:
-    """D of a network that does not say so: it is shown one black image. Nothing of the network changes.
+    """Measure D of a network by passing one black image through it. The network is left unchanged.
 
     Raises:
-        ValueError: it does not take images of that size, in its own words where it has some, or does not give (B, D).
+        ValueError: the network does not take images of that size (its own message, if it has one), or does not return
+            (B, D).
     """
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
             features = network(torch.zeros(1, 3, image_size, image_size))
-    except (RuntimeError, AssertionError) as error:  # of another library
+    except (RuntimeError, AssertionError) as error:  # another library's network refuses the size
         raise ValueError(f"it does not take images of {image_size} x {image_size} pixels") from error
     finally:
         network.train(was_training)

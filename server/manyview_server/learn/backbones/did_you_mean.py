@@ -1,4 +1,4 @@
-"""A name that is not known, and the nearest that are."""
+"""Suggest known names for an unknown one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 FEW = 40
+"""All known names are listed if there are at most this many."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """One sentence for the person who wrote `name`."""
+    """Return one sentence for the user who wrote `name`."""
     known = list(known)
     if near := difflib.get_close_matches(name, known, n=3):
         return f"unknown backbone {name!r}; did you mean {' or '.join(map(repr, near))}?"
-    told = ", ".join(known) if len(known) <= FEW else f"none of the {len(known):,} names there are is near"
-    return f"unknown backbone {name!r}; {'known: ' if len(known) <= FEW else ''}{told}"
+    if len(known) <= FEW:
+        return f"unknown backbone {name!r}; known: {', '.join(known)}"
+    return f"unknown backbone {name!r}; none of the {len(known):,} known names is similar"

@@ -1,6 +1,6 @@
 """timm's networks by name, without their classifiers.
 
-timm takes seconds to import, which only those who want such a network are to wait for.
+timm takes seconds to import. It is imported only when such a network is built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from manyview_server.learn.backbones.library import LibraryNetwork
 
 
 def build(name: str, image_size: int) -> LibraryNetwork:
-    """``timm/NAME`` with random weights, its features pooled as timm does it.
+    """Build ``timm/NAME`` with random weights. Its features are pooled as timm does it.
 
     Raises:
         ValueError: there is no such network, or it does not take images of that size.
@@ -26,7 +26,7 @@ def build(name: str, image_size: int) -> LibraryNetwork:
         known = timm.list_models()
         if "." in name and name.partition(".")[0] in known:
             plain, _, tag = name.partition(".")
-            raise ValueError(f"timm/{name}: .{tag} names weights, which are not fetched here; say 'timm/{plain}'")
+            raise ValueError(f"timm/{name}: .{tag} names weights, which are not downloaded here; use 'timm/{plain}'")
         raise ValueError(did_you_mean(f"timm/{name}", [f"timm/{each}" for each in known]))
     network, feature_dim = _sized(name, image_size)
     classifier = timm.get_pretrained_cfg_value(name, "classifier") or ()
@@ -34,10 +34,11 @@ def build(name: str, image_size: int) -> LibraryNetwork:
 
 
 def _sized(name: str, image_size: int) -> tuple[nn.Module, int]:
-    """A network that takes images of that size, and its D.
+    """Return a network that takes images of that size, and its D.
 
-    Networks that are built for one size are first asked to adapt to the images that come: then their weights are those
-    of timm's default size, and views of several sizes pass. Those that have no such option are built for `image_size`.
+    Networks that are built for one size are first built with timm's option to adapt to the images that come. Their
+    weights are then those of timm's default size, and they take views of several sizes. Networks without that option
+    are built for `image_size`.
     """
     import timm
 
@@ -45,12 +46,12 @@ def _sized(name: str, image_size: int) -> tuple[nn.Module, int]:
     for options in choices:
         try:
             network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-        except (TypeError, ValueError, AssertionError):  # it has no such option, or not for this size
+        except (TypeError, ValueError, AssertionError):  # it does not have this option, or not for this size
             continue
         try:
             return network, measured_feature_dim(network, image_size)
         except ValueError:
-            if "dynamic_img_size" in options:  # built for the size it would pass over the last pixels
+            if "dynamic_img_size" in options:  # built for this size, it would ignore the last pixels
                 break
     pixels, own = f"{image_size} x {image_size} pixels", timm.get_pretrained_cfg_value(name, "input_size")
     raise ValueError(f"timm/{name} does not take images of {pixels}" + (f"; it is made for {own[-1]}" if own else ""))

@@ -1,6 +1,6 @@
 """torchvision's classification networks by name, without their classifiers.
 
-torchvision takes seconds to import, which only those who want such a network are to wait for.
+torchvision takes seconds to import. It is imported only when such a network is built.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from manyview_server.learn.backbones.library import LibraryNetwork
 
 NUM_CLASSES = 1000
 UNRESTORABLE = "mnasnet"
-"""They refuse weights without the version that torch's pickles hold beside them, and safetensors files do not."""
+"""These networks refuse weights without the version that torch's pickles hold. Safetensors files do not hold it."""
 SIZED = {"vit": "image_size", "maxvit": "input_size"}
-"""Families that are built for one image size -> how the size is told."""
+"""Families that are built for one image size, and the argument by which they take it."""
 
 
 def build(name: str, image_size: int) -> LibraryNetwork:
-    """``torchvision/NAME`` with random weights; what is left of it gives the input of its last layer.
+    """Build ``torchvision/NAME`` with random weights and without its last layer. It returns the input of that layer.
 
     Raises:
         ValueError: there is no such network, or it does not take images of that size.
@@ -52,7 +52,7 @@ def _options(name: str, image_size: int) -> dict[str, Any]:
 
 
 def _remove_last_layer(network: nn.Module) -> str:
-    """Its name. It maps to the classes, and each of these networks defines it last."""
+    """Remove the layer that maps to the classes, and return its name. Each of these networks defines it last."""
     name, layer = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     assert NUM_CLASSES in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0)), name
     network.set_submodule(name, nn.Identity())

@@ -12,10 +12,10 @@ INNER = "network."
 
 
 class LibraryNetwork(Backbone):
-    """Holds the network, and keeps that to itself: its state_dict is the network's, name by name.
+    """Wraps the network. Its state_dict has the parameter names of the network, without a prefix.
 
-    Dropout and stochastic depth, which some libraries put into their networks for supervised training, are off: a job
-    that is resumed could not draw the same again.
+    Dropout and stochastic depth, which some libraries put into their networks for supervised training, are off: a
+    resumed job could not draw the same random numbers again.
     """
 
     def __init__(self, network: nn.Module, feature_dim: int, left_aside: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Where a patch is, told in D numbers.
+"""Position embeddings: the position of a patch as D numbers.
 
 Shapes: h x w the grid of patches, N = h w patches row by row, D channels.
 """
@@ -11,30 +11,31 @@ from torch.nn import functional as F
 
 
 def sines_and_cosines(grid: tuple[int, int], dim: int) -> Tensor:
-    """Fixed positions (1, 1 + N, D), zeros for the class token first, as in MAE (arXiv 2111.06377).
+    """Return fixed positions (1, 1 + N, D), zeros for the class token first, as in MAE (arXiv 2111.06377).
 
-    Half of the channels tell the column and half the row, each as sin(x f_i), then cos(x f_i), with the frequencies
+    Half of the channels encode the column and half the row, each as sin(x f_i), then cos(x f_i), with the frequencies
     f_i = 10000^(-4 i / D), i from 0 to D / 4 - 1 ("Attention Is All You Need", arXiv 1706.03762, section 3.5).
     """
     assert dim % 4 == 0, dim
     height, width = grid
     frequencies = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
 
-    def told(places: Tensor) -> Tensor:
+    def encoded(places: Tensor) -> Tensor:
         angles = places.flatten()[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=1)  # (N, D / 2)
 
     rows, columns = torch.meshgrid(
         torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
     )
-    positions = torch.cat([told(columns), told(rows)], dim=1)
+    positions = torch.cat([encoded(columns), encoded(rows)], dim=1)
     return torch.cat([torch.zeros(1, dim), positions.float()])[None]
 
 
 def resampled(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Positions (1, 1 + N, D) of one grid for another that covers the same image; the class token's stays.
+    """Resample positions (1, 1 + N, D) to another grid that covers the same image. The class token's stays the same.
 
-    Bicubic and antialiased, as in timm. DINO (arXiv 2104.14294) sees crops of two sizes through one network so.
+    The resampling is bicubic and antialiased, as in timm. It lets DINO (arXiv 2104.14294) pass crops of two sizes
+    through one network.
     """
     if grid == wanted:
         return positions

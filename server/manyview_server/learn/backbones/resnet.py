@@ -21,7 +21,7 @@ STEMS: tuple[Stem, ...] = ("imagenet", "small")
 
 MAX_WIDTH = 8
 SMALLEST_IMAGENET_STEM_PX = 64
-"""From this image size on the stem of the paper leaves at least 2 x 2 positions to the last stage."""
+"""Smallest image size for which the stem of the paper leaves at least 2 x 2 positions for the last stage."""
 
 
 class BasicBlock(nn.Module):
@@ -75,13 +75,13 @@ def _projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn
 
 
 class ResNet(Backbone):
-    """A residual network without classifier: images (B, 3, H, W) to features (B, D) by global average pooling.
+    """A residual network without classifier. It maps images (B, 3, H, W) to features (B, D) by global average pooling.
 
     ``stem="small"`` is the paper's CIFAR stem, a 3x3 convolution of stride 1 and no max-pooling; ``"imagenet"`` is the
     7x7 of stride 2 with max-pooling. Both end in ReLU. Any H and W from 1 pixel on are accepted.
 
-    ``stem_relu=False`` leaves out the ReLU of the small stem. So are the networks of lightly's CIFAR-10 benchmarks,
-    which are put together of a ResNet's modules, among which that ReLU is not: published figures are for them.
+    ``stem_relu=False`` leaves out the ReLU of the small stem. lightly's CIFAR-10 benchmarks, and their published
+    figures, use such networks: they are assembled from the modules of a ResNet, and that ReLU is not a module.
     """
 
     left_aside = ("fc",)
@@ -101,7 +101,7 @@ class ResNet(Backbone):
         if stem not in STEMS:
             raise ValueError(f"unknown stem {stem!r}; known: auto, {', '.join(STEMS)}")
         if not stem_relu and stem != "small":
-            raise ValueError(f"stem_relu: only the small stem can do without its ReLU, and this one is {stem!r}")
+            raise ValueError(f"stem_relu: only the small stem can be without its ReLU; the stem is {stem!r}")
         if not 0 < width <= MAX_WIDTH:
             raise ValueError(f"width must be above 0 and at most {MAX_WIDTH}, not {width}")
         self.chosen = {"stem": stem}
@@ -131,7 +131,7 @@ class ResNet(Backbone):
         x = self.bn1(self.conv1(images))
         x = self.maxpool(F.relu(x, inplace=True) if self.stem_relu else x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        # A plain mean over both axes: on the CPU its backward is faster than adaptive_avg_pool2d's in channels_last.
+        # A plain mean over both axes: on the CPU in channels_last, its backward is faster than adaptive_avg_pool2d's.
         features: Tensor = x.mean(dim=(2, 3))  # (B, D)
         return features
 
@@ -143,13 +143,13 @@ def _initialise(network: nn.Module) -> None:
 
 
 def _scaled(channels: int, width: float) -> int:
-    """Channels times width, to a multiple of 8 (what vector units and tensor cores like), at least 8."""
+    """Return channels times width, rounded to a multiple of 8 (good for vector units and tensor cores), at least 8."""
     return max(8, round(channels * width / 8) * 8)
 
 
 def choose_stem(image_size: int) -> Stem:
-    """The stem for square images of `image_size` pixels: ``small`` below 64, else ``imagenet``.
+    """Return the stem for square images of `image_size` pixels: ``small`` below 64, otherwise ``imagenet``.
 
-    With the stem of 7x7 and stride 2, CIFAR-10 ends at 76.5 % where the 3x3 stem reaches 84.7 % (SimCLR, ResNet-18).
+    On CIFAR-10 the 7x7 stem of stride 2 reaches 76.5 %, and the 3x3 stem 84.7 % (SimCLR, ResNet-18).
     """
     return "small" if image_size < SMALLEST_IMAGENET_STEM_PX else "imagenet"

@@ -1,4 +1,4 @@
-"""Vision transformers, of which methods may hide patches.
+"""Vision transformers. Methods may hide some of the patches.
 
 Shapes: B batch, H and W pixels, p patch size, h x w the grid of patches, N = h w patches, K of them kept, D feature.
 
@@ -7,9 +7,9 @@ state_dict of ``vit_base`` with patches of 16 at 224 pixels loads into ``timm.cr
 apart from the classifier ``head``, as do the encoders that MAE's and DINO's authors published into ours.
 
 Differs from the paper: positions are fixed 2-D sines and cosines, as in MAE (arXiv 2111.06377, appendix A.1) and MoCo
-v3 (arXiv 2104.02057), and not learned: where most patches are hidden, and in short trainings, there is little to learn
-them from. They are a part of the state_dict, so that networks whose positions were learned can be begun with. Linear
-layers begin as in MAE, by Glorot's rule.
+v3 (arXiv 2104.02057), and not learned: if most patches are hidden, and in short trainings, there is little to learn
+them from. They are part of the state_dict, so that a training can start from a network whose positions were learned.
+Differs from the paper: linear layers are initialised as in MAE, by Glorot's rule.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MAX_WIDTH = 8
 
 
 class VisionTransformer(Backbone):
-    """Images (B, 3, H, W), H and W multiples of the patch size, to the class token (B, D) after the last norm.
+    """Maps images (B, 3, H, W), H and W multiples of the patch size, to the class token (B, D) after the last norm.
 
     Args:
-        num_heads: of 64 channels each, so D is 64 times that, times `width`.
-        image_size: whose grid the positions are made for; images of another size get them resampled.
+        num_heads: number of heads of 64 channels each; D is 64 * num_heads * width.
+        image_size: the positions are made for its grid. For images of another size they are resampled.
         patch_size: p; None chooses it from `image_size`, see `choose_patch_size`.
 
     Raises:
-        ValueError: `image_size` is no multiple of the patch size, or `width` is outside (0, 8].
+        ValueError: `image_size` is not a multiple of the patch size, or `width` is outside (0, 8].
     """
 
     left_aside = (
@@ -83,24 +83,25 @@ class VisionTransformer(Backbone):
         mask: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Tensor:
-        """All tokens after the last norm, the class token first: (B, 1 + N, D), or (B, 1 + K, D) with `keep`.
+        """Return all tokens after the last norm, the class token first: (B, 1 + N, D), or (B, 1 + K, D) with `keep`.
 
-        Patches count row by row. Hide them either by leaving them out, or by putting `mask_token` in their place.
+        Patches are counted row by row. Hide them either by leaving them out or by replacing them with `mask_token`.
 
         Args:
             images: (B, 3, H, W).
-            keep: (B, K) int64, which patches go through the network, in this order (MAE, arXiv 2111.06377).
-            mask: (B, N) bool, which patches become `mask_token`, before positions are added (SimMIM, arXiv 2111.09886).
-            mask_token: (D,), or what broadcasts to (B, N, D).
+            keep: (B, K) int64, the patches that go through the network, in this order (MAE, arXiv 2111.06377).
+            mask: (B, N) bool, true for patches that `mask_token` replaces before positions are added (SimMIM, arXiv
+                2111.09886).
+            mask_token: (D,), or a shape that broadcasts to (B, N, D).
         """
-        assert keep is None or mask is None, "patches are hidden in one way"
-        assert (mask is None) == (mask_token is None), "a mask needs its token"
+        assert keep is None or mask is None, "give keep or mask, not both"
+        assert (mask is None) == (mask_token is None), "give both mask and mask_token, or neither"
         grid = self.grid(*images.shape[2:])
         x = self.patch_embed(images)  # (B, N, D)
         if mask is not None and mask_token is not None:
             x = torch.where(mask[:, :, None], mask_token.to(x.dtype), x)
         positions = resampled(self.pos_embed, self.base_grid, grid)
-        x = x + positions[:, 1:]  # under autocast a float32 sum, to which the blocks add
+        x = x + positions[:, 1:]  # under autocast this sum is float32, and the blocks add to it
         if keep is not None:
             x = x.gather(1, keep[:, :, None].expand(-1, -1, x.shape[2]))  # (B, K, D)
         first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
@@ -111,10 +112,11 @@ class VisionTransformer(Backbone):
         return tokens
 
     def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
-        """Rows and columns of patches of an image of `height` x `width` pixels; without `width` it is square.
+        """Return the rows and columns of patches in an image of `height` x `width` pixels; without `width` it is
+        square.
 
         Raises:
-            ValueError: a side is no multiple of the patch size; names the nearest ones.
+            ValueError: a side is not a multiple of the patch size. The message names the nearest multiples.
         """
         patch = self.patch_size
         for side in (height, height if width is None else width):
@@ -125,11 +127,11 @@ class VisionTransformer(Backbone):
         return height // patch, (height if width is None else width) // patch
 
     def num_patches(self, height: int, width: int | None = None) -> int:
-        """N of an image of that size; see `grid`."""
+        """Return N of an image of that size; see `grid`."""
         return math.prod(self.grid(height, width))
 
     def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Also with positions of another square grid resampled to ours."""
+        """Drop the layers that are `left_aside`, and resample the positions of another square grid to ours."""
         fitted = super().fitted(tensors)
         positions = fitted.get("pos_embed")
         if positions is not None and positions.ndim == 3 and positions.shape != self.pos_embed.shape:
@@ -140,12 +142,12 @@ class VisionTransformer(Backbone):
 
 
 class PatchEmbedding(nn.Module):
-    """Patches of p x p pixels, each through the same linear layer: (B, 3, H, W) to (B, N, D)."""
+    """Maps each patch of p x p pixels through the same linear layer: (B, 3, H, W) to (B, N, D)."""
 
     def __init__(self, patch_size: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
-        nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))  # it is a linear layer
+        nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))  # because it is a linear layer
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
@@ -155,7 +157,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each behind a layer norm and beside a shortcut (paper, equations 2, 3)."""
+    """Attention and a two-layer perceptron, each after a layer norm and with a shortcut (paper, equations 2, 3)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -201,7 +203,7 @@ class Perceptron(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """As in MAE (arXiv 2111.06377, appendix A.1): linear layers by Glorot's rule, without biases."""
+    """Initialise linear layers by Glorot's rule with biases of 0, as in MAE (arXiv 2111.06377, appendix A.1)."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -1,4 +1,4 @@
-"""Weights from elsewhere, put into a backbone whole or not at all."""
+"""Load weights from elsewhere into a backbone, completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from manyview_server.learn.backbones.backbone import Backbone
 
 COUNTER = "num_batches_tracked"
-"""Of a batch norm; files that were not written by torch may lack it, and nothing depends on it."""
+"""A counter of batch norms. Files that were not written by torch may lack it, and nothing depends on it."""
 SHOWN = 4
 
 
 class WeightsNotFinite(ValueError):
-    """Tensors hold NaN or infinity: a network with them gives no finite value for any image."""
+    """Tensors hold NaN or infinity. A network with them returns no finite value for any image."""
 
 
 def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -38,11 +38,12 @@ def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> No
 
 
 def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-    """Put `tensors` into `backbone`, a classifier and the like left aside (see `Backbone.fitted`).
+    """Load `tensors` into `backbone`, without a classifier and other layers that it does not have (see
+    `Backbone.fitted`).
 
     Raises:
-        ValueError: they are of another network. The message says which names are missing, unexpected or of another
-            shape. The backbone is unchanged.
+        ValueError: they belong to another network. The message says which names are missing or unexpected, or have
+            another shape. The backbone is unchanged.
         WeightsNotFinite: some are NaN or infinite. The message names them. The backbone is unchanged.
     """
     own, found = backbone.state_dict(), backbone.fitted(tensors)
@@ -53,9 +54,9 @@ def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items()
         if name in found and found[name].shape != tensor.shape
     ]
-    kinds = (("missing", missing), ("not known to it", unexpected), ("of another shape", shapes))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("with another shape", shapes))
     if problems := "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds if names):
-        raise ValueError(f"the weights are of another network: {problems}")
+        raise ValueError(f"the weights belong to another network: {problems}")
     check_finite(found, own)
     backbone.load_state_dict({**own, **found})
 

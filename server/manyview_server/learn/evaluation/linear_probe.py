@@ -1,4 +1,4 @@
-"""A linear classifier of features, trained along with the network that makes them and without any influence on it.
+"""A linear classifier of features. It is trained alongside the network that makes them, and does not influence it.
 
 Shapes: N rows, D feature, C classes.
 """
@@ -14,16 +14,16 @@ MOMENTUM = 0.9
 STATISTICS_MOMENTUM = 0.1
 EPSILON = 1e-5
 MAX_CLASSES = 10_000
-"""A trainer makes no larger one: so many labels are names of images rather than classes."""
+"""The largest probe that a trainer makes: more labels than this are names of images rather than classes."""
 
 
 class LinearProbe(nn.Module):
-    """Softmax regression on detached features, by SGD with momentum; its gradient is written out, so that nothing of
-    it is in anybody's graph. It begins at zero, which for a convex problem is as good as anywhere and needs no
-    randomness.
+    """Softmax regression on detached features by SGD with momentum. The gradient is written out, so that no part of the
+    probe enters an autograd graph. It starts at zero, which needs no randomness and for a convex problem is as good as
+    any other start.
 
-    Features are scaled to mean 0 and variance 1 first, by the batch's statistics while it learns and by their running
-    means afterwards, as in He et al., arXiv 2111.06377, appendix A.1: one learning rate serves all methods then,
+    Features are first scaled to mean 0 and variance 1, by the statistics of the batch in `learn` and by their running
+    means in `rankings`, as in He et al., arXiv 2111.06377, appendix A.1. One learning rate then serves all methods,
     whatever the length of their features.
     """
 
@@ -38,8 +38,8 @@ class LinearProbe(nn.Module):
         """
         Args:
             feature_dim: D.
-            num_classes: C, which may `grow`.
-            learning_rate: the peak.
+            num_classes: C; `grow` can raise it.
+            learning_rate: the peak learning rate.
 
         Raises:
             ValueError: no features, no classes, or a learning rate that is not above 0.
@@ -63,7 +63,7 @@ class LinearProbe(nn.Module):
         return len(self.weight)
 
     def grow(self, num_classes: int) -> None:
-        """Have at least so many classes: new ones begin at zero."""
+        """Raise the number of classes to at least `num_classes`. New classes start at zero."""
         more = max(0, num_classes - self.num_classes)
         for name in ("weight", "weight_momentum", "bias", "bias_momentum"):
             rows = getattr(self, name)
@@ -71,19 +71,22 @@ class LinearProbe(nn.Module):
 
     @torch.no_grad()
     def learn(self, features: Tensor, labels: Tensor, accept: Tensor, factor: float = 1.0) -> None:
-        """One step. Never waits for the device.
+        """Take one step. Never waits for the device.
 
         Args:
             features: (N, D), of any float type.
-            labels: (N,) int64 in [0, C); rows with -1 count for the scale of the features alone.
-            accept: 0-d bool on the device; where false nothing changes, bit for bit.
-            factor: of the peak learning rate.
+            labels: (N,) int64 in [0, C). Rows with -1 count only for the scale of the features.
+            accept: 0-d bool on the device. If it is false, nothing changes, bit for bit.
+            factor: multiplies the peak learning rate.
         """
         features = features.float()
         labelled = labels >= 0  # (N,)
         count = labelled.sum()
-        share = (labelled / count.clamp(min=1))[:, None]  # (N, 1): the weights of the means over labelled rows
-        mean, variance = features.mean(dim=0), features.var(dim=0, correction=0)  # of all rows: few may have labels
+        share = (labelled / count.clamp(min=1))[:, None]  # (N, 1): weights that give the mean over labelled rows
+        mean, variance = (
+            features.mean(dim=0),
+            features.var(dim=0, correction=0),
+        )  # over all rows, because few may have labels
         scaled = (features - mean) * (variance + EPSILON).rsqrt()
 
         logits = torch.addmm(self.bias, scaled, self.weight.T)  # (N, C)
@@ -100,7 +103,7 @@ class LinearProbe(nn.Module):
 
     @torch.no_grad()
     def rankings(self, features: Tensor, best: int | None = None) -> Tensor:
-        """Classes of each row, the best first: (N, min(C, best)) int64 of features (N, D)."""
+        """Rank the classes of each row of features (N, D), the best first: (N, min(C, best)) int64."""
         scaled = (features.float() - self.mean) * (self.variance + EPSILON).rsqrt()
         chunks = torch.split(scaled, max(1, CHUNK_LOGITS // self.num_classes))
         logits = (torch.addmm(self.bias, chunk, self.weight.T) for chunk in chunks)

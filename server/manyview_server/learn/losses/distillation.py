@@ -1,4 +1,4 @@
-"""The student learns to say what its teacher says of other views of the same image.
+"""The student predicts its teacher's output for other views of the same image.
 
 Shapes: S views of the student, T views of the teacher, B batch, K outputs.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.losses.normalize import widened
-
-SMALLEST_TEMPERATURE = 0.001
+from manyview_server.learn.losses.temperature import check_temperature
+from manyview_server.learn.normalize import at_least_float32
 
 
 def dino(
@@ -25,25 +24,25 @@ def dino(
     equation 3 and algorithm 1).
 
     Args:
-        student: (S, B, K) outputs, the views that the teacher saw first and in the same order; gradients reach them.
-        teacher: (T, B, K) outputs for the global views, constants.
-        center: (K,), which `update_center` moves once the loss is taken.
+        student: (S, B, K) outputs. The views that the teacher saw come first and in the same order. Gradients reach
+            them.
+        teacher: (T, B, K) outputs for the global views, treated as constants.
+        center: (K,). Call `update_center` after the loss.
 
     Returns:
-        0-d mean over the batch and all pairs of a teacher's view and another view of the student.
+        0-d mean over the batch and all pairs of a teacher's view and a different view of the student.
 
     Raises:
         ValueError: shapes that do not fit, a temperature below 0.001, or a single view, which leaves no pair.
     """
     _check(student, teacher, center)
-    for name, temperature in (("student", student_temperature), ("teacher", teacher_temperature)):
-        if not temperature >= SMALLEST_TEMPERATURE:
-            raise ValueError(f"{name}_temperature must be at least {SMALLEST_TEMPERATURE}, not {temperature}")
+    check_temperature(student_temperature, name="student_temperature")
+    check_temperature(teacher_temperature, name="teacher_temperature")
     S, T = len(student), len(teacher)
     with torch.autocast(student.device.type, enabled=False):
-        p = ((widened(teacher.detach()) - center.detach()) / teacher_temperature).softmax(-1)  # (T, B, K)
-        log_q = (widened(student) / student_temperature).log_softmax(-1)  # (S, B, K)
-        of_all = log_q.sum(0)  # (B, K): for each view of the teacher, the student's sum once and its own view taken off
+        p = ((at_least_float32(teacher.detach()) - center.detach()) / teacher_temperature).softmax(-1)  # (T, B, K)
+        log_q = (at_least_float32(student) / student_temperature).log_softmax(-1)  # (S, B, K)
+        of_all = log_q.sum(0)  # (B, K): the sum over all s != t is this sum minus the term of t
         loss = log_q.new_zeros(())
         for t in range(T):
             of_others = of_all - log_q[t] if t < S else of_all
@@ -57,15 +56,17 @@ def update_center(center: Tensor, teacher: Tensor, momentum: float = 0.9, accept
 
     Args:
         center: (K,), a persistent buffer of the method.
-        teacher: (..., K) outputs, or their mean (K,), which is all that has to be kept until the step is accepted.
+        teacher: (..., K) outputs, or their mean (K,): it is enough to keep the mean until the step is accepted.
         momentum: m, from 0 to 1.
-        accept: 0-d bool on the device; where it is false the center stays as it is, bit for bit.
+        accept: 0-d bool on the device; if it is false, the center stays as it is, bit for bit.
 
     Raises:
         ValueError: outputs of another width.
     """
     if center.ndim != 1 or teacher.shape[-1:] != center.shape:
-        raise ValueError(f"a center (K,) and outputs (..., K), not {tuple(center.shape)} and {tuple(teacher.shape)}")
+        raise ValueError(
+            f"a center must be (K,) and outputs (..., K), not {tuple(center.shape)} and {tuple(teacher.shape)}"
+        )
     mean = teacher.reshape(-1, len(center)).mean(0, dtype=center.dtype)
     moved = center * momentum + mean * (1 - momentum)
     center.copy_(moved if accept is None else torch.where(accept, moved, center))
@@ -79,4 +80,4 @@ def _check(student: Tensor, teacher: Tensor, center: Tensor) -> None:
     if center.shape != student.shape[2:]:
         raise ValueError(f"the center must be ({student.shape[2]},), not {tuple(center.shape)}")
     if len(teacher) == 0 or len(student) * len(teacher) == 1:
-        raise ValueError("a view is not compared with itself: teacher and student need at least two views between them")
+        raise ValueError("a view is not compared with itself: teacher and student together need at least two views")

@@ -1,4 +1,4 @@
-"""The axes of a projection are to say different things: no images repel, and batches may be small.
+"""The axes of a projection must hold different information. No images repel, and batches may be small.
 
 Shapes: B batch, P projection.
 """
@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.losses.normalize import widened
+from manyview_server.learn.normalize import at_least_float32
 
 BATCH_NORM_EPS = 1e-5
 VICREG_EPS = 1e-4
-"""Under the square root: a column that does not vary has a finite gradient."""
+"""Added under the square root, so that the gradient of a constant column is finite."""
 
 
 def barlow_twins(z0: Tensor, z1: Tensor, off_diagonal_weight: float = 5e-3) -> Tensor:
-    """The cross-correlation of two views' projections is to be the identity (arXiv 2103.03230, equation 1).
+    """Push the cross-correlation of two views' projections towards the identity (Barlow Twins, arXiv 2103.03230,
+    equation 1).
 
     Args:
         z0, z1: (B, P) projections of two views of the same images; gradients reach both.
         off_diagonal_weight: lambda.
 
     Returns:
-        0-d: sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2. A column that does not vary correlates with nothing.
+        0-d: sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2. A constant column correlates with nothing.
 
     Raises:
         ValueError: shapes that differ or are not (B, P).
@@ -51,15 +52,15 @@ def vicreg(
         z0, z1: (B, P) projections of two views of the same images, B at least 2; gradients reach both.
 
     Returns:
-        0-d: lambda times the mean squared difference, plus mu times how far each axis' standard deviation is below 1,
-        plus nu times the squared covariances off the diagonal over P.
+        0-d: lambda times the mean squared difference, plus mu times the mean shortfall of each axis' standard deviation
+        below 1, plus nu times the sum of squared covariances off the diagonal divided by P.
 
     Raises:
         ValueError: shapes that differ or are not (B, P), or a batch of one, which has no variance.
     """
     _check(z0, z1, least=2)
     with torch.autocast(z0.device.type, enabled=False):
-        z0, z1 = widened(z0), widened(z1)
+        z0, z1 = at_least_float32(z0), at_least_float32(z1)
         invariance = F.mse_loss(z0, z1)
         variance = (_hinge(z0) + _hinge(z1)) / 2
         covariance = _off_diagonal_covariance(z0) + _off_diagonal_covariance(z1)
@@ -77,8 +78,8 @@ def _off_diagonal_covariance(z: Tensor) -> Tensor:
 
 
 def _standardized(z: Tensor) -> Tensor:
-    """Each column with mean 0 and variance 1 over the batch, as a batch norm without weights makes them."""
-    z = widened(z)
+    """Shift and scale each column to mean 0 and variance 1 over the batch, like a batch norm without weights."""
+    z = at_least_float32(z)
     return (z - z.mean(0)) / (z.var(0, unbiased=False) + BATCH_NORM_EPS).sqrt()
 
 
@@ -86,4 +87,4 @@ def _check(z0: Tensor, z1: Tensor, *, least: int) -> None:
     if z0.ndim != 2 or z0.shape != z1.shape or len(z0) == 0:
         raise ValueError(f"both projections must be (B, P), not {tuple(z0.shape)} and {tuple(z1.shape)}")
     if len(z0) < least:
-        raise ValueError(f"a batch of {len(z0)} has no variance: it takes at least {least} images")
+        raise ValueError(f"a batch of {len(z0)} has no variance: at least {least} images are needed")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.learn.losses.normalize import UNIT_EPS, widened
+from manyview_server.learn.normalize import UNIT_EPS, at_least_float32
 
 
 def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
@@ -18,10 +18,10 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     BYOL's loss (arXiv 2006.07733, equation 2) is 2 + 2 times this.
 
     Args:
-        prediction, target: (B, P) of any length; gradients reach both, so detach what is to stand still.
+        prediction, target: (B, P) of any length. Gradients reach both, so detach the side that must not move.
 
     Returns:
-        0-d, from -1 to 1; a row of zeros counts as orthogonal to everything.
+        0-d, from -1 to 1. A row of zeros counts as orthogonal to everything.
 
     Raises:
         ValueError: shapes that differ or are not (B, P).
@@ -29,4 +29,4 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.ndim != 2 or prediction.shape != target.shape or len(prediction) == 0:
         raise ValueError(f"both must be (B, P), not {tuple(prediction.shape)} and {tuple(target.shape)}")
     with torch.autocast(prediction.device.type, enabled=False):
-        return -F.cosine_similarity(widened(prediction), widened(target), dim=1, eps=UNIT_EPS).mean()
+        return -F.cosine_similarity(at_least_float32(prediction), at_least_float32(target), dim=1, eps=UNIT_EPS).mean()

@@ -16,7 +16,7 @@ from manyview_server.learn import plugins
 from manyview_server.learn.encoder import Encoder
 from manyview_server.learn.methods.method import Method
 from manyview_server.learn.methods.registration import MethodEntry
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.settings import TrainSettings
 
@@ -58,7 +58,7 @@ def name_plugin_in_errors(name: str) -> Iterator[None]:
     except PluginBroken:
         raise
     except Exception as error:
-        if is_lack_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise PluginBroken(GROUP, name, f"a step of it failed ({type(error).__name__})", error) from error
 

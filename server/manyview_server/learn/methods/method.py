@@ -38,7 +38,7 @@ class StepOutput:
     vectors that those are predicted from; detached. They can collapse long before the features do. None if the loss
     does not compare vectors."""
     scalars: dict[str, Tensor] = field(default_factory=dict)
-    """0-d tensors worth logging, by name. `chance_loss` is the loss of a network that cannot tell images apart."""
+    """0-d tensors worth logging, by name. `chance_loss` is the loss of a network that cannot distinguish images."""
     carry: Carry = field(default_factory=dict)
     """Detached tensors that `after_step` needs, such as the keys for a memory bank. The first axis counts images,
     or passes if a pass has only one such value. The carries of several passes (micro-batches whose gradients are added

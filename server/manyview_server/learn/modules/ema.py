@@ -1,6 +1,7 @@
 """The teacher: a copy of a network that follows it slowly (mean teacher, arXiv 1703.01780; MoCo, arXiv 1911.05722).
 
-Parameters follow; buffers do not: a teacher's batch norms keep the statistics of the views that the teacher saw.
+Only parameters follow the student. Buffers do not: a teacher's batch norms keep the statistics of the views that the
+teacher saw.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def make_teacher(student: Network) -> Network:
-    """An equal copy whose parameters get no gradients."""
+    """Return an equal copy whose parameters get no gradients."""
     return copy.deepcopy(student).requires_grad_(False)
 
 
@@ -25,7 +26,8 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, acce
 
     Args:
         momentum: m, from 0 (the teacher becomes the student) to 1 (it stays).
-        accept: 0-d bool on the device; where it is false the teacher stays as it is, bit for bit.
+        accept: 0-d bool on the device. If it is false, the teacher keeps its values; only the sign of a zero may
+            change, because 0 times the student is added.
     """
     ours: list[Tensor] = list(teacher.parameters())
     theirs: list[Tensor] = list(student.parameters())

@@ -1,4 +1,4 @@
-"""Which patches of an image are hidden, as a pure function of (seed, epoch, image id).
+"""The choice of an image's hidden patches, as a pure function of (seed, epoch, image id).
 
 Shapes: B images, h x w the grid of patches, N = h w patches row by row, M of them hidden, K = N - M kept.
 """
@@ -11,18 +11,19 @@ from torch import Tensor
 from manyview_server.learn import counter_random
 
 STREAM = "hidden patches"
-"""No plugin's transform has a name with a space: the numbers here are nobody else's."""
+"""The stream of random numbers. Names of plugins' transforms hold no space, so no other stream has this name."""
 
 
 def num_hidden(num_patches: int, ratio: float) -> int:
-    """How many of so many patches are hidden: the nearest number to `ratio` of them, but one at least, and not all."""
+    """Return the number of hidden patches: the integer nearest to `ratio * num_patches`, but at least one and not
+    all."""
     return min(max(1, round(ratio * num_patches)), num_patches - 1)
 
 
 def split_patches(image_ids: Tensor, num_patches: int, ratio: float, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-    """Patches in two heaps: those that are kept (B, K) and those that are hidden (B, M), int64, in random order.
+    """Return the patches that are kept (B, K) and those that are hidden (B, M), int64, in random order.
 
-    Every image hides equally many (MAE, arXiv 2111.06377, section 3, "masking").
+    The same number is hidden in every image (MAE, arXiv 2111.06377, section 3, "masking").
     """
     drawn = counter_random.uniforms(image_ids, seed=seed, epoch=epoch, num_draws=num_patches, stream=STREAM)[0]
     order = drawn.argsort(dim=1, stable=True)  # (B, N)
@@ -31,8 +32,8 @@ def split_patches(image_ids: Tensor, num_patches: int, ratio: float, *, seed: in
 
 
 def block_mask(image_ids: Tensor, grid: tuple[int, int], ratio: float, *, block: int, seed: int, epoch: int) -> Tensor:
-    """(B, N) bool, true where a patch is hidden: squares of `block` x `block` patches, hidden whole (SimMIM, arXiv
-    2111.09886, section 3.2). Where they do not tile the grid, the last ones are cut off by its edge.
+    """Return a mask (B, N) of bools, true for hidden patches. Squares of `block` x `block` patches are hidden as a
+    whole (SimMIM, arXiv 2111.09886, section 3.2). If they do not tile the grid, its edge cuts off the last ones.
     """
     height, width = (-(-side // block) for side in grid)
     _, hidden = split_patches(image_ids, height * width, ratio, seed=seed, epoch=epoch)

@@ -1,10 +1,10 @@
-"""The memory bank: keys of earlier batches, in a ring, as negatives of the next ones.
+"""The memory bank: a ring of keys from earlier batches, which serve as negatives for the next ones.
 
 Shapes: B batch, P projection, K bank slots.
 
-The queue of MoCo (arXiv 1911.05722, section 3.1), with three differences. A batch that does not fit before the end
-goes on at the beginning. Each key has its image's id beside it, so that an image is not pushed away from itself. And
-slots that were never filled are known: they are not negatives.
+This is the queue of MoCo (arXiv 1911.05722, section 3.1) with three differences. A batch that does not fit before the
+end of the ring continues at its start. Each key is stored with its image's id, so that an image is not pushed away from
+itself. The number of filled slots is kept, so that slots that were never filled are not negatives.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 Settings = TypeVar("Settings", bound=Any)
 
 LARGEST_DEFAULT_SIZE = 4096
-"""The size usual for data sets of 50,000 images (lightly's examples and CIFAR-10 benchmark)."""
+"""The usual size for data sets of 50,000 images (lightly's examples and CIFAR-10 benchmark)."""
 
 
 class MemoryBank(nn.Module):
     """A ring of K unit keys. All of its state is in persistent buffers, and nothing in it waits for the device."""
 
     keys: Tensor  # (K, P)
-    image_ids: Tensor  # (K,) int64, -1 where never filled
+    image_ids: Tensor  # (K,) int64, -1 in slots that were never filled
     pointer: Tensor  # 0-d int64, the next slot to be written
     filled: Tensor  # 0-d int64, the first `filled` slots hold keys
 
@@ -34,7 +34,7 @@ class MemoryBank(nn.Module):
         Args:
             size: K, at least 1.
             dim: P.
-            dtype: of the stored keys, float32 or bfloat16.
+            dtype: type of the stored keys, float32 or bfloat16.
 
         Raises:
             ValueError: a size or dim below 1, or a type that is not a float type.
@@ -55,14 +55,15 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, image_ids: Tensor, accept: Tensor | None = None) -> None:
-        """Overwrites the oldest slots with the rows of a batch; of a batch larger than the bank its last K rows stay.
+        """Overwrite the oldest slots with the rows of a batch. If the batch is larger than the bank, its last K rows
+        stay.
 
-        Call it after the loss of the batch is taken: keys of the current batch are no negatives.
+        Call this after the loss of the batch: keys of the current batch are not negatives.
 
         Args:
             keys: (B, P), unit vectors.
             image_ids: (B,) int64, not negative.
-            accept: 0-d bool on the device; where it is false the bank stays as it is, bit for bit.
+            accept: 0-d bool on the device. If it is false, the bank stays as it is, bit for bit.
         """
         num_new = len(keys)
         keys, image_ids = keys[-self.size :], image_ids[-self.size :]
@@ -81,11 +82,12 @@ class MemoryBank(nn.Module):
 
 
 def default_size(num_images: int, batch_size: int) -> int:
-    """The number of slots for a data set: a twentieth of its images, at most 4096, in whole batches, at least one.
+    """Return the number of slots for a data set: a twentieth of its images, at most 4096, in whole batches, at least
+    one batch.
 
-    An epoch passes `num_images` keys through the bank, so a bank as large holds every image's own key and negatives an
-    epoch old, made by another network. Fresh negatives teach more than many: of 10,000 CIFAR-10 images (16 px, MoCo,
-    600 steps of 64) a bank of 256 gives 37.1 % by nearest neighbours and one of 2048 gives 35.2 %.
+    An epoch passes `num_images` keys through the bank. A bank of that size would hold every image's own key, and
+    negatives that are an epoch old and come from another network. Fresh negatives teach more than many: with 10,000
+    CIFAR-10 images (16 px, MoCo, 600 steps of 64) kNN is 37.1 % with a bank of 256 and 35.2 % with one of 2048.
     """
     target = min(LARGEST_DEFAULT_SIZE, num_images // 20)
     return max(1, target // batch_size) * batch_size

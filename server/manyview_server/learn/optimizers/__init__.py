@@ -1,7 +1,7 @@
 """Optimizers whose update can be refused on the device, without waiting for it: SGD, AdamW and LARS.
 
-- `optimizer`: what the three share. `sgd`, `adamw`, `lars`: one update rule each.
-- `groups`: which parameters decay. `settings`: the settings of an optimizer.
+- `optimizer`: the parts that the three share. `sgd`, `adamw`, `lars`: one update rule each.
+- `groups`: the parameters that decay, and those that do not. `settings`: the settings of an optimizer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ __all__ = [
 
 
 def build(settings: OptimizerSettings, module: nn.Module, batch_size: int) -> Optimizer:
-    """The optimizer that `settings` describe, for the trained parameters of `module`, which is on its device."""
+    """Build the optimizer that `settings` describe for the trained parameters of `module`, which is already on its
+    device."""
     weight_decay = settings.first_weight_decay()
     groups, peak = parameter_groups(module, weight_decay), settings.peak_learning_rate(batch_size)
     schedule = Schedule(

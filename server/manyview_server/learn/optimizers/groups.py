@@ -1,4 +1,4 @@
-"""Which parameters decay."""
+"""Groups of parameters: those that decay, and those that do not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ TOKENS_AND_POSITIONS = frozenset(
     | {"pos_embed", "pos_embedding", "relative_position_bias_table"}
     | {"layer_scale"}  # of torchvision's ConvNeXt, with three axes
 )
-"""What timm and torchvision call them."""
+"""Names that timm and torchvision give to tokens and position embeddings."""
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[ParameterGroup]:
-    """Trained parameters in two groups: weights, which decay, and the rest, which does not.
+    """Return the trained parameters in two groups: weights, which decay, and the rest, which does not.
 
-    The rest is norms and biases (one axis at most), tokens and position embeddings by their usual names, and what a
-    module inside `module` declares by a method ``no_weight_decay()`` that gives names of its own parameters, as timm's
-    networks have it.
+    The rest is norms and biases (at most one axis), tokens and position embeddings by their usual names, and the
+    parameters that a module inside `module` declares: as in timm, its method ``no_weight_decay()`` returns the names of
+    its own parameters that must not decay.
     """
     declared = _declared(module)
     groups: list[ParameterGroup] = [

@@ -12,12 +12,13 @@ EPS = 1e-8
 
 
 class Lars(Optimizer):
-    """SGD whose gradients are first scaled, in each tensor, to a share of the weights' length (LARS, arXiv 1708.03888,
-    equation 6 and algorithm 1).
+    """SGD that first scales the gradient of each tensor to a share of the length of its weights (LARS, arXiv
+    1708.03888, equation 6 and algorithm 1).
 
     Norms and biases are neither scaled nor decayed, as in BYOL (arXiv 2006.07733, section 3.3).
 
-    Differs from the paper: the learning rate multiplies the momentum buffer and is not in it, as in torch's SGD.
+    Differs from the paper: the learning rate multiplies the momentum buffer instead of being part of it, as in torch's
+    SGD.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Lars(Optimizer):
         """
         Args:
             momentum: in [0, 1); 0 keeps no state.
-            trust_coefficient: the share, eta.
+            trust_coefficient: eta, the share of the weights' length.
         """
         super().__init__(param_groups, peak_learning_rate, schedule=schedule, clip_norm=clip_norm)
         self.momentum = momentum
@@ -47,10 +48,10 @@ class Lars(Optimizer):
         apply_momentum(self, update, self.momentum, 0.0)
 
     def _scaled(self, update: Update) -> list[Tensor]:
-        """eta |w| / (|g| + beta |w|) (g + beta w) for each tensor; g as it is where either length is 0."""
+        """Return eta |w| / (|g| + beta |w|) (g + beta w) for each tensor, or g unchanged if either length is 0."""
         params, grads, beta = update.params, update.grads, update.group["weight_decay"]
         shrink = 1.0 if update.grad_scale is None else 1 / update.grad_scale
-        w = torch.stack(torch._foreach_norm(params))  # one entry for each tensor, and so are all below
+        w = torch.stack(torch._foreach_norm(params))  # one entry for each tensor, as in all tensors below
         g = torch.stack(torch._foreach_norm(grads)) * shrink
         trusted = (w > 0) & (g > 0)
         ratio = torch.where(trusted, self.trust_coefficient * w / (g + beta * w + EPS), 1)

@@ -1,8 +1,8 @@
-"""What the optimizers share: groups of parameters, schedules, clipping, and updates that can be refused.
+"""The base of the optimizers: groups of parameters, schedules, clipping, and updates that can be refused.
 
-Their layout is that of ``torch.optim`` (`param_groups`, and `state` by parameter), and so is their arithmetic where
-torch has them. Its classes are left aside: constructing one imports the compiler, 3 to 7 CPU-seconds at the start of
-each job, for nothing.
+The layout is that of ``torch.optim`` (`param_groups`, and `state` by parameter), and so is the arithmetic of those that
+torch has. The classes of ``torch.optim`` are not used: constructing one imports the compiler, which costs 3 to 7
+CPU-seconds at the start of each job for nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ParameterGroup(TypedDict):
 
     params: list[Tensor]
     weight_decay: float
-    """Of the coming step."""
+    """The weight decay of the next step."""
     decays: bool
     """False for norms, biases, tokens and position embeddings: they never decay, and LARS does not scale them."""
 
@@ -33,42 +33,42 @@ class Schedule:
     """Learning rate and weight decay over a training."""
 
     warmup_epochs: float = 0.0
-    """Of a linear rise to the peak."""
+    """Length of the linear rise to the peak."""
     end_factor: float = 0.0
-    """Where the learning rate arrives at the last step, along half a cosine, as a share of the peak."""
+    """Learning rate of the last step as a share of the peak. It falls to there along half a cosine."""
     weight_decay: tuple[float, float] | None = None
-    """From the first step to the last along half a cosine; None leaves it as the groups have it."""
+    """Weight decay of the first and of the last step, along half a cosine. None leaves the groups as they are."""
 
     def learning_rate_factor(self, moment: Moment) -> float:
-        """What the peak is multiplied by. A training of nothing but warm-up, or of one step, ends with its peak."""
+        """Return the factor of the peak. A training of only warm-up steps, or of one step, ends with its peak."""
         if moment.total_steps == 1:
-            return 1.0  # else it would be at the end of its schedule before it began
+            return 1.0  # otherwise the only step would be the end of the schedule
         warmup_steps = min(moment.total_steps, round(self.warmup_epochs * moment.steps_per_epoch))
         return warmup_cosine(moment.step, moment.total_steps, warmup_steps, self.end_factor)
 
     def weight_decay_at(self, moment: Moment) -> float | None:
-        """What the groups that decay are set to, if they are."""
+        """Return the weight decay of the groups that decay, or None to leave it as it is."""
         return None if self.weight_decay is None else cosine(moment.step, moment.total_steps, *self.weight_decay)
 
 
 class Update(NamedTuple):
-    """What one step does with one group's parameters that have a gradient."""
+    """The arguments of one step for the parameters of one group that have a gradient."""
 
     group: ParameterGroup
     params: list[Tensor]
     grads: list[Tensor]
     found_inf: Tensor
-    """0-d float32 on the device, 1 where the step is refused: by this flag, which loss scaling uses for overflow, the
-    fused kernels leave weights and state as they are."""
+    """0-d float32 on the device, 1 if the step is refused. It is the flag that loss scaling uses for overflow: the
+    fused kernels then leave weights and state unchanged."""
     grad_scale: Tensor | None
-    """0-d float32 on the device, what gradients are to be divided by; None means 1."""
+    """0-d float32 on the device: the gradients must be divided by it. None means 1."""
 
 
 class Optimizer(ABC):
     """Updates parameters from their gradients. Never waits for the device.
 
-    All state is there from the beginning: a first step that is refused leaves nothing uninitialised, and a checkpoint
-    holds the same tensors at any step. Put the parameters on their device before.
+    All state exists from the start: a first step that is refused leaves nothing uninitialised, and a checkpoint holds
+    the same tensors at any step. Move the parameters to their device before you build an optimizer.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Optimizer(ABC):
     ) -> None:
         """
         Args:
-            param_groups: as `parameter_groups` makes them.
-            peak_learning_rate: what the schedule multiplies.
-            clip_norm: longer gradients, all taken together, are shortened to this length.
+            param_groups: from `parameter_groups`.
+            peak_learning_rate: the schedule multiplies it.
+            clip_norm: the gradient of all parameters together is shortened to this length if it is longer.
         """
         self.param_groups = param_groups
         self.state: dict[Tensor, dict[str, Tensor]] = {}
@@ -97,7 +97,7 @@ class Optimizer(ABC):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def begin_step(self, moment: Moment) -> None:
-        """Learning rate and weight decay of the step at `moment`; gradients of the one before are dropped."""
+        """Set learning rate and weight decay for the step at `moment`, and drop the gradients of the previous step."""
         self.learning_rate = self.peak_learning_rate * self.schedule.learning_rate_factor(moment)
         weight_decay = self.schedule.weight_decay_at(moment)
         for group in self.param_groups:
@@ -108,12 +108,13 @@ class Optimizer(ABC):
 
     @torch.no_grad()
     def step(self, accept: Tensor, gradient_norm: Tensor | None = None) -> None:
-        """One update where `accept` (0-d bool, on the device) holds; else weights and state stay, bit for bit.
+        """Update the parameters if `accept` (0-d bool, on the device) is true. Otherwise weights and state stay, bit
+        for bit.
 
-        Parameters without a gradient are left out. The gradients' values afterwards are not defined.
+        Parameters without a gradient are left out. Afterwards the values of the gradients are undefined.
 
         Args:
-            gradient_norm: 0-d, the length of all gradients together; needed where they are clipped.
+            gradient_norm: 0-d, the length of all gradients together; needed if they are clipped.
         """
         for update in self._updates(accept, gradient_norm):
             self._apply(update)

@@ -1,4 +1,4 @@
-"""What a training job can be told of its optimizer."""
+"""The settings of a training job's optimizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PEAK_LEARNING_RATES = {
     "adamw": (5e-4, 256),  # DINO, arXiv 2104.14294, section 3.2
     "lars": (0.3, 256),  # SimCLR, arXiv 2002.05709, section 2.3
 }
-"""(rate, images): the rate at a batch of so many images; it grows linearly with the batch."""
+"""(rate, images): the rate for a batch of that many images. It grows linearly with the batch."""
 
 WEIGHT_DECAYS = {
     "sgd": 5e-4,  # lightly's CIFAR-10 benchmarks
@@ -23,7 +23,7 @@ WEIGHT_DECAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """How the weights are updated: a linear warm-up, then a cosine decay of the learning rate."""
+    """The update of the weights, with a linear warm-up and then a cosine decay of the learning rate."""
 
     name: Literal["sgd", "adamw", "lars"] = setting(
         "sgd", "Stochastic gradient descent, Adam with decoupled weight decay, or SGD scaled by layer.", fixed=True
@@ -48,7 +48,7 @@ class OptimizerSettings:
     )
     betas: tuple[float, float] = setting(
         (0.9, 0.999),
-        "How much of the mean gradient, and of the mean squared one, stays at each step.",
+        "Share of the mean gradient, and of the mean squared gradient, that stays at each step.",
         minimum=0,
         exclusive_maximum=1,
         only={"name": ("adamw",)},
@@ -62,32 +62,32 @@ class OptimizerSettings:
     )
     weight_decay: float | None = setting(
         None,
-        "Weight decay, not of norms, biases, tokens and position embeddings; null means 0.0005 for sgd, 0.04 for "
+        "Weight decay of all but norms, biases, tokens and position embeddings; null means 0.0005 for sgd, 0.04 for "
         "adamw, 0.000001 for lars.",
         minimum=0,
         maximum=1,
     )
     weight_decay_end: float | None = setting(
-        None, "Where weight_decay arrives in the end, along a cosine; null leaves it constant.", minimum=0, maximum=1
+        None, "Weight decay at the end, reached along a cosine; null leaves it constant.", minimum=0, maximum=1
     )
     clip_gradient_norm: float | None = setting(
         None,
-        "Length to which longer gradients, of all parameters together, are shortened; null means none.",
+        "Length to which the gradient of all parameters together is shortened if it is longer; null means no limit.",
         exclusive_minimum=0,
         maximum=1e6,
     )
 
     def peak_learning_rate(self, batch_size: int) -> float:
-        """`learning_rate`, or by default one that grows linearly with the batch."""
+        """Return `learning_rate`, or a default that grows linearly with the batch."""
         rate, images = PEAK_LEARNING_RATES[self.name]
         return rate * batch_size / images if self.learning_rate is None else self.learning_rate
 
     def first_weight_decay(self) -> float:
-        """`weight_decay`, or by default the optimizer's."""
+        """Return `weight_decay`, or the default of the optimizer."""
         return WEIGHT_DECAYS[self.name] if self.weight_decay is None else self.weight_decay
 
     def chosen(self, batch_size: int) -> dict[str, float]:
-        """What was left open, as it was chosen."""
+        """Return the values of the settings that can be left open."""
         return {
             "learning_rate": self.peak_learning_rate(batch_size),
             "weight_decay": self.first_weight_decay(),

@@ -9,7 +9,7 @@ from manyview_server.learn.optimizers.optimizer import Optimizer, ParameterGroup
 
 
 class Sgd(Optimizer):
-    """SGD with momentum and weight decay, a group in one fused pass: ``torch.optim.SGD(fused=True)``."""
+    """SGD with momentum and weight decay, one fused pass for each group, like ``torch.optim.SGD(fused=True)``."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class Sgd(Optimizer):
 
 
 def momentum_state(parameter: Tensor) -> dict[str, Tensor]:
-    """Zeros in the parameter's memory layout, which the fused kernel needs."""
+    """Return zeros in the memory layout of the parameter, as the fused kernel needs them."""
     return {"momentum_buffer": torch.zeros_like(parameter, requires_grad=False)}
 
 
 def apply_momentum(optimizer: Optimizer, update: Update, momentum: float, weight_decay: float) -> None:
-    """buffer = momentum buffer + gradient + weight_decay parameter; parameter -= learning rate buffer."""
+    """buffer = momentum * buffer + gradient + weight_decay * parameter; parameter -= learning_rate * buffer."""
     torch._fused_sgd_(
         update.params,
         update.grads,

@@ -1,21 +1,21 @@
-"""Which of many images to look at, label or train on: strategies over their embeddings, and near-duplicates.
+"""Strategies that select images to look at, label or train on by their embeddings, and the search for near-duplicates.
 
-    rows = unit(embeddings)                       # distances from 0 to 2
+    rows = unit_rows(embeddings)                  # distances from 0 to 2
     chosen = coreset(rows, 1000, seed=0).rows
     more = coreset(rows, 500, seed=0, chosen=chosen).rows
 
-Everything runs on the device of its input, in memory bounded beside it, and gives the same for the same input and seed:
-ties go to the lower row. Rows must be finite.
+Everything runs on the device of its input, and needs a bounded amount of further memory. The same input and seed give
+the same result: ties go to the lower row. Rows must be finite.
 
 - `farthest`: coreset and minimum distance. `density`: typicality. `similarity`: likeness to queries.
 - `sampling`: random.
 - `balance`: how many of each class. `duplicates`: near-duplicates.
-- `distances`: distances in blocks. `selection`: the result of a strategy, and checks of its arguments.
+- `distances`: distances in blocks. `selection`: the result of a strategy. `arguments`: checks of its arguments.
 """
 
 from manyview_server.learn.selection.balance import balanced, equal_budgets, proportional_budgets
 from manyview_server.learn.selection.density import typicality
-from manyview_server.learn.selection.distances import nearest, unit
+from manyview_server.learn.selection.distances import nearest, unit_rows
 from manyview_server.learn.selection.duplicates import near_duplicates
 from manyview_server.learn.selection.farthest import coreset, minimum_distance
 from manyview_server.learn.selection.sampling import random
@@ -34,5 +34,5 @@ __all__ = [
     "random",
     "similarity",
     "typicality",
-    "unit",
+    "unit_rows",
 ]

@@ -1,4 +1,4 @@
-"""A number for each class, and a strategy within each.
+"""Balanced selection: a number of rows for each class, and a strategy within each class.
 
 Shapes: N rows, C classes.
 """
@@ -13,15 +13,16 @@ from torch import Tensor
 from manyview_server.learn.selection.selection import Selection
 
 Strategy = Callable[[Tensor, int], Selection]
-"""Selects so many of the candidates, (n,) int64 rows; gives places within them."""
+"""Selects a number of rows among the candidates, (n,) int64 rows. The result holds positions within the candidates."""
 
 
 def equal_budgets(available: Tensor, count: int) -> Tensor:
-    """(C,) int64: the same number for each class; what a small one lacks is shared by the others, the first first.
+    """Return (C,) int64, the same number for each class. What a small class lacks is shared by the others, lower
+    classes first.
 
     Args:
-        available: (C,) int64, how many rows each class has.
-        count: at most their sum.
+        available: (C,) int64, the number of rows that each class has.
+        count: at most the sum of `available`.
     """
     budgets = torch.zeros_like(available)
     while (left := count - int(budgets.sum())) > 0:
@@ -36,7 +37,7 @@ def equal_budgets(available: Tensor, count: int) -> Tensor:
 
 
 def proportional_budgets(available: Tensor, count: int) -> Tensor:
-    """(C,) int64: as many of each class as it has its share of the rows, by largest remainders, ties by index."""
+    """Return (C,) int64, a number for each class in proportion to its rows: by largest remainders, ties by index."""
     total = int(available.sum())
     if not 0 <= count <= total:
         raise ValueError(f"count must be from 0 to {total}, the rows with a class, not {count}")
@@ -49,23 +50,25 @@ def proportional_budgets(available: Tensor, count: int) -> Tensor:
 
 
 def balanced(classes: Tensor, budgets: Mapping[int, int], strategy: Strategy, *, free: Tensor) -> Selection:
-    """`budgets[c]` rows of each class c by the strategy within it, the classes' rows evenly mixed.
+    """Select `budgets[c]` rows of each class c by the strategy within the class, and mix the classes evenly.
 
-    A prefix is about as balanced as the whole: of each class about the same share of its budget.
+    A prefix is about as balanced as the whole: it holds about the same share of each class's budget.
 
     Args:
-        classes: (N,) int64; rows of a class without a budget, such as -1, are left out.
-        strategy: asked once for each class, with its rows; see `Strategy`.
+        classes: (N,) int64. Rows of a class without a budget, such as -1, are left out.
+        strategy: called once for each class, with its rows; see `Strategy`.
         free: (N,) bool, the rows that may be selected.
 
     Raises:
-        ValueError: a class has fewer rows than its budget, or what the strategy raises.
+        ValueError: a class has fewer rows than its budget, or the strategy raises it.
     """
     parts = []
     for number in sorted(number for number, budget in budgets.items() if budget):
         candidates = ((classes == number) & free).nonzero()[:, 0]
         if len(candidates) < budgets[number]:
-            raise ValueError(f"class {number} has {len(candidates)} rows to select, not {budgets[number]}")
+            raise ValueError(
+                f"class {number} has only {len(candidates)} rows to select from; its budget is {budgets[number]}"
+            )
         found = strategy(candidates, budgets[number])
         parts.append(Selection(rows=candidates.to(found.rows.device)[found.rows], scores=found.scores))
     return _mixed(parts, classes)

@@ -1,4 +1,4 @@
-"""Typical rows first: those in the midst of many others.
+"""Typicality: rows that are close to many others come first.
 
 Shapes: N rows, D features, K neighbours.
 """
@@ -10,13 +10,14 @@ import math
 import torch
 from torch import Tensor
 
+from manyview_server.learn.selection.arguments import check_count, check_rows, free_rows
 from manyview_server.learn.selection.distances import CHUNK_FLOATS, nearest, pairwise
-from manyview_server.learn.selection.selection import Selection, check_count, check_rows, free_rows
+from manyview_server.learn.selection.selection import Selection
 
 NUM_NEIGHBORS = 20
-"""As in the paper."""
+"""The number of neighbours in the paper."""
 SMALLEST_DISTANCE = 1e-6
-"""Rows that are equal to all their neighbours are that typical, and no more."""
+"""Smaller mean distances count as this one, so that typicality is finite for rows that equal all their neighbours."""
 COPY_FRACTION = 1 / 10
 """Rows are copies of one image if their distance is at most this fraction of the root mean square distance of all rows.
 
@@ -48,7 +49,7 @@ def typicality(
         The scores are typicalities.
 
     Raises:
-        ValueError: more than there are, no neighbours, or `chosen` rows that are not there.
+        ValueError: `count` is too large, `num_neighbors` is below 1, or a `chosen` row does not exist.
     """
     check_rows(rows)
     if num_neighbors < 1:

@@ -2,52 +2,56 @@
 
 Shapes: N rows, Q queries, D features, k neighbours, m candidates.
 
-Products of matrices find candidates, several times faster than differences; what is compared with each other is then
-computed from differences, in which equal rows have equal distances, whatever their place: ties can be told.
+Matrix products find candidates, several times faster than differences. Distances that are compared with each other are
+then computed from differences: these give equal rows equal distances, whatever their place, so that ties are exact.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from manyview_server.learn.selection.selection import check_rows
+from manyview_server.learn import normalize
+from manyview_server.learn.selection.arguments import check_rows
 
+SMALLEST_LENGTH = 1e-12
+"""Shorter rows are not scaled to length 1."""
 CHUNK_DISTANCES = 16_000_000
-"""Distances held at a time (64 MB in float32)."""
+"""Number of distances held at a time (64 MB in float32)."""
 CHUNK_FLOATS = 4_000_000
-"""Of rows that are subtracted from each other at a time (16 MB in float32)."""
+"""Number of values of rows that are subtracted from each other at a time (16 MB in float32)."""
 SPARE_CANDIDATES = 16
-"""Looked at beside the k nearest by product: rarely is the order beyond them in doubt."""
+"""Candidates considered in addition to the k nearest by product. The order beyond them is rarely in doubt."""
 PRODUCT_ERROR = 1e-5
-"""Of a squared distance by product: at most this times the squared lengths of the two rows (measured: 1e-6)."""
+"""Largest error of a squared distance by product, as a factor of the sum of both rows' squared lengths (measured:
+1e-6)."""
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows scaled to length 1, (N, D): distances between them are sqrt(2 - 2 cosine), from 0 to 2."""
+def unit_rows(rows: Tensor) -> Tensor:
+    """Scale rows (N, D) to length 1. Distances between them are sqrt(2 - 2 cosine), from 0 to 2."""
     check_rows(rows)
-    return F.normalize(rows, dim=1)
+    return normalize.unit_rows(rows, eps=SMALLEST_LENGTH)
 
 
 def between(rows: Tensor, others: Tensor) -> Tensor:
-    """(N, M) distances, each from the differences of its own two rows alone."""
+    """Return (N, M) distances, each computed only from the differences of its two rows."""
     return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def pairwise(one: Tensor, other: Tensor) -> Tensor:
-    """(...) distances of rows (..., D) of the one and of the other, each from its own two rows alone."""
+    """Return (...) distances between the rows (..., D) of `one` and `other`, each computed only from its two rows."""
     return (one - other).square().sum(-1).sqrt()
 
 
 def nearest(queries: Tensor, rows: Tensor, k: int, *, query_rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of each query: (Q, k) distances, ascending, and (Q, k) their indices; ties by index.
+    """Find the k nearest rows of each query: (Q, k) ascending distances and (Q, k) indices; ties by index.
 
     Args:
         queries: (Q, D).
         rows: (N, D).
-        k: from 1 to N, to N - 1 where the queries are rows themselves.
-        query_rows: (Q,) int64 where query i is row `query_rows[i]`, which is no neighbour of itself.
+        k: from 1 to N, or to N - 1 if the queries are rows themselves.
+        query_rows: (Q,) int64: query i is row `query_rows[i]`, which is not its own neighbour. None if queries are no
+            rows.
 
     Raises:
         ValueError: shapes that do not fit, or k out of range.
@@ -56,7 +60,7 @@ def nearest(queries: Tensor, rows: Tensor, k: int, *, query_rows: Tensor | None 
     check_rows(rows)
     most = len(rows) - (query_rows is not None)
     if queries.shape[1] != rows.shape[1]:
-        raise ValueError(f"queries have {queries.shape[1]} features and rows {rows.shape[1]}")
+        raise ValueError(f"queries must have as many features as rows, {rows.shape[1]}, not {queries.shape[1]}")
     if not 1 <= k <= most:
         raise ValueError(f"k must be from 1 to {most}, not {k}")
     lengths = rows.square().sum(1)  # (N,)
@@ -73,7 +77,9 @@ def nearest(queries: Tensor, rows: Tensor, k: int, *, query_rows: Tensor | None 
 def _nearest_of_chunk(
     queries: Tensor, rows: Tensor, lengths: Tensor, k: int, own: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    products = torch.addmm(lengths, queries, rows.T, alpha=-2)  # (Q, N): squared, but for the query's own length
+    products = torch.addmm(
+        lengths, queries, rows.T, alpha=-2
+    )  # (Q, N): squared distances minus the squared length of the query
     if own is not None:
         products[torch.arange(len(own), device=rows.device), own] = torch.inf
     m = min(k + SPARE_CANDIDATES, len(rows))

@@ -1,4 +1,4 @@
-"""Rows that are nearly the same, in groups.
+"""Near-duplicates: groups of rows that are nearly the same.
 
 Shapes: N rows, D features.
 """
@@ -8,28 +8,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from manyview_server.learn.selection.arguments import check_rows
 from manyview_server.learn.selection.distances import CHUNK_FLOATS, PRODUCT_ERROR, pairwise
-from manyview_server.learn.selection.selection import check_rows
 
 BLOCK_ROWS = 1024
-"""A block of pairs is this square: 4 MB of distances, and at most 16 MB of pairs."""
+"""Rows on each side of a block of pairs: 4 MB of distances, and at most 16 MB of pairs."""
 
 
 def near_duplicates(rows: Tensor, max_distance: float) -> Tensor:
-    """The group of each row: the first row that it is connected to through pairs at most `max_distance` apart.
+    """Find the group of each row: the first row that it is connected to through pairs at most `max_distance` apart.
 
-    Groups are connected components: two rows of one may be far from each other, where others lie between them. Time: N
-    * N * D / 2.
+    Groups are connected components: two rows of a group may be far from each other if other rows lie between them. The
+    time is N * N * D / 2.
 
     Args:
         rows: (N, D).
         max_distance: at least 0; 0 finds equal rows.
 
     Returns:
-        (N,) int64: the lowest row of the group; a row alone has its own number.
+        (N,) int64: the lowest row of the group. A row without duplicates is its own group.
 
     Raises:
-        ValueError: rows that are no matrix, or a distance below 0.
+        ValueError: rows that are not a matrix, or a distance below 0.
     """
     check_rows(rows)
     if not max_distance >= 0:
@@ -47,18 +47,19 @@ def near_duplicates(rows: Tensor, max_distance: float) -> Tensor:
 def _candidates(
     rows: Tensor, lengths: Tensor, top: int, left: int, max_distance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs of a block that are near by product, and whether rounding may have decided that."""
+    """Return the pairs of a block that are near by product, and a mask of the pairs that rounding may have decided."""
     upper, lower = slice(top, top + BLOCK_ROWS), slice(left, left + BLOCK_ROWS)
     both = lengths[upper, None] + lengths[lower]
     margin = PRODUCT_ERROR * float(both.max())
     squared = torch.addmm(both, rows[upper], rows[lower].T, alpha=-2)
-    limit = max_distance * max_distance  # infinite where it is too large, and no OverflowError
+    limit = max_distance * max_distance  # a product: it overflows to infinity, where a power would raise OverflowError
     one, other = (squared <= limit + margin).nonzero(as_tuple=True)
     return one + top, other + left, squared[one, other] > limit - margin
 
 
 def _connect_near(first: Tensor, rows: Tensor, one: Tensor, other: Tensor, max_distance: float) -> None:
-    """Join those pairs that are near indeed. Pairs of one group are not looked at: of equal rows most are not."""
+    """Join the pairs that are near by their exact distance. Pairs within one group are skipped: among equal rows, most
+    are."""
     size = max(1, CHUNK_FLOATS // rows.shape[1])
     while len(one):
         apart = first[one] != first[other]
@@ -69,7 +70,8 @@ def _connect_near(first: Tensor, rows: Tensor, one: Tensor, other: Tensor, max_d
 
 
 def _connect(first: Tensor, one: Tensor, other: Tensor) -> None:
-    """Join the groups of each pair. Before and after, `first[first]` is `first`: rows point at their group's lowest."""
+    """Join the groups of each pair. Before and after, `first[first]` is `first`: rows point at the lowest row of their
+    group."""
     while True:
         a, b = first[one], first[other]
         apart = a != b

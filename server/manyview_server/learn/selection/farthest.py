@@ -1,10 +1,11 @@
-"""Farthest first: each row is the one that is farthest from all before it.
+"""Farthest first: each selected row is the one that is farthest from all rows selected before it.
 
 Shapes: N rows, D features.
 
-With a number to select this is the greedy k-center algorithm (Gonzalez 1985; the coreset of Sener and Savarese, arXiv
-1708.00489, algorithm 1): no row is farther from the selected ones than twice the least distance that any selection of
-that number could have. With a distance it keeps rows apart, and stops when every row is within it.
+With a number of rows to select, this is the greedy k-center algorithm (Gonzalez 1985; the coreset of Sener and
+Savarese, arXiv 1708.00489, algorithm 1): no row is farther from the selected ones than twice the smallest such distance
+that any selection of that size can have. With a distance, it keeps selected rows apart, and stops when every row is
+within that distance of a selected one.
 """
 
 from __future__ import annotations
@@ -13,28 +14,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview_server.learn.selection.arguments import check_count, check_rows, free_rows
 from manyview_server.learn.selection.distances import CHUNK_DISTANCES, CHUNK_FLOATS, PRODUCT_ERROR, pairwise
 from manyview_server.learn.selection.sampling import shuffled
-from manyview_server.learn.selection.selection import Selection, check_count, check_rows, free_rows
+from manyview_server.learn.selection.selection import Selection
 
 ROUND_ROWS = 64
-"""Selected at most between two passes over all rows."""
+"""Largest number of rows selected between two passes over all rows."""
 
 
 def coreset(rows: Tensor, count: int, *, seed: int, chosen: Tensor | None = None) -> Selection:
-    """`count` rows that leave none far from all of them and of the `chosen` ones. Time: count * N * D.
+    """Select `count` rows such that every row is near a selected or `chosen` one. Time: count * N * D.
 
     Args:
         rows: (N, D).
-        count: at most the rows that are not chosen.
-        seed: gives the first row where nothing is chosen; no other choice is left to chance.
+        count: at most the number of rows that are not chosen.
+        seed: determines the first row if nothing is chosen. No other choice is random.
         chosen: (c,) int64 rows that are selected already.
 
     Returns:
         The scores are distances to the nearest row selected before, descending; infinite for the first.
 
     Raises:
-        ValueError: more than there are, or `chosen` rows that are not there.
+        ValueError: `count` is too large, or a `chosen` row does not exist.
     """
     check_rows(rows)
     check_count(count, free_rows(len(rows), chosen))
@@ -44,9 +46,10 @@ def coreset(rows: Tensor, count: int, *, seed: int, chosen: Tensor | None = None
 def minimum_distance(
     rows: Tensor, distance: float, *, seed: int, count: int | None = None, chosen: Tensor | None = None
 ) -> Selection:
-    """As many rows as are farther than `distance` from each other and from the `chosen` ones; none is left that is.
+    """Select rows that are farther than `distance` from each other and from the `chosen` ones, until no remaining row
+    is.
 
-    With `count` at most so many, the farthest first. The rest is as in `coreset`.
+    With a `count`, select at most that many, the farthest first. Everything else is as in `coreset`.
     """
     check_rows(rows)
     if not distance >= 0:
@@ -66,41 +69,41 @@ def _farthest_first(rows: Tensor, most: int, distance: float, seed: int, chosen:
     if most and not len(before):
         found = [(int(shuffled(len(rows), seed)[0]), torch.inf)]
         reach.select(_rows_of(found, rows))
-    while len(found) < most and (following := reach.farthest(most - len(found), distance)):
-        found += following
+    while len(found) < most and (more := reach.farthest(most - len(found), distance)):
+        found += more
         if len(found) < most:
-            reach.select(_rows_of(following, rows))
+            reach.select(_rows_of(more, rows))
     scores = torch.tensor([score for _, score in found], dtype=rows.dtype, device=rows.device)
     return Selection(rows=_rows_of(found, rows), scores=scores)
 
 
 class Reach:
-    """How far each row is from all that are selected."""
+    """The distance of each row to the nearest selected row."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows
         self._lengths = rows.square().sum(1)
         self._longest = float(self._lengths.max()) if len(rows) else 0.0
         self._distances = rows.new_full((len(rows),), torch.inf)
-        """(N,): to the nearest selected row; below every distance for those that are selected."""
+        """(N,): the distance to the nearest selected row, infinite if none is selected; -infinity for selected rows."""
 
     def farthest(self, most: int, distance: float) -> list[tuple[int, float]]:
-        """The next rows and their distances, each the farthest from those before it, up to `most`; none are left where
-        there is none.
+        """Return up to `most` next rows with their distances, each the farthest from all rows before it. An empty list
+        means that no remaining row is farther than `distance`.
 
-        Among the farthest rows of now, each is the next as long as it is farther than all others are: what is selected
-        brings rows nearer and never farther. That saves a pass over all rows for each.
+        One pass over all rows serves several of these rows. A selected row only brings others nearer, so the farthest
+        of the candidates is the next row as long as it is farther than every row that is not a candidate.
         """
         bound = self._distances.topk(min(ROUND_ROWS + 1, len(self._rows))).values[-1]
         candidates = (self._distances > bound).nonzero()[:, 0]
-        if len(candidates) == 0:  # many are equally far
+        if len(candidates) == 0:  # many rows are equally far
             candidates = self._distances.argmax()[None]  # the first of them
         own = self._rows[candidates]
         between = torch.stack([pairwise(own, row) for row in own]).cpu().numpy()  # not all (m, m, D) at once
         reach, least = self._distances[candidates].cpu().numpy(), float(bound)
         found: list[tuple[int, float]] = []
         while len(found) < most:
-            best = int(reach.argmax())  # of equal ones the first
+            best = int(reach.argmax())  # the first of equal ones
             score = float(reach[best])
             if score <= distance or (found and score <= least):
                 break
@@ -110,7 +113,7 @@ class Reach:
         return found
 
     def select(self, selected: Tensor) -> None:
-        """Take note that these rows, (m,), are selected."""
+        """Mark these rows, (m,), as selected."""
         own, lengths = self._rows[selected], self._lengths[selected]
         error = 2 * PRODUCT_ERROR * (self._longest + float(lengths.max()))
         size = max(1, CHUNK_DISTANCES // len(selected))

@@ -1,18 +1,19 @@
-"""Any rows: what every other strategy has to beat."""
+"""Random rows: the baseline that every other strategy has to beat."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from manyview_server.learn.selection.selection import Selection, check_count, free_rows
+from manyview_server.learn.selection.arguments import check_count, free_rows
+from manyview_server.learn.selection.selection import Selection
 
 
 def random(num_rows: int, count: int, *, seed: int, chosen: Tensor | None = None) -> Selection:
-    """`count` rows, each as likely as any other. A smaller count of the same seed gives the first of them.
+    """Select `count` rows at random, all equally likely. A smaller count with the same seed gives a prefix.
 
     Raises:
-        ValueError: more than there are, or `chosen` rows that are not there.
+        ValueError: `count` is too large, or a `chosen` row does not exist.
     """
     free = free_rows(num_rows, chosen)
     check_count(count, free)
@@ -23,5 +24,5 @@ def random(num_rows: int, count: int, *, seed: int, chosen: Tensor | None = None
 
 
 def shuffled(num_rows: int, seed: int) -> Tensor:
-    """(N,) every row once, on the CPU: the same for every device."""
+    """Return (N,), a permutation of the rows, on the CPU so that it is the same for every device."""
     return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))

@@ -1,8 +1,8 @@
-"""Many views of each image: `draw` chooses what to do, `apply` does it, `make_views` is both, for a whole recipe.
+"""Random views of images: `draw` chooses the parameters, `apply` makes the pixels, `make_views` does both for a recipe.
 
-- `recipe`, `presets`: which views are made. `draw`: the random parameters of a batch. `pixels`: apply them.
+- `recipe`, `presets`: the settings of views. `draw`: the random parameters of a batch. `pixels`: apply them.
 - `crop`, `rotation`, `color`, `blur`: one kind of change each. `custom`: changes that packages add.
-- `replay`: the views of one image, with what was done to each.
+- `replay`: the views of a few images, with a description of each.
 """
 
 from __future__ import annotations
@@ -45,12 +45,17 @@ def make_views(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> list[Tensor]:
-    """Normalized views of cached uint8 images (B, 3, S, S), on their device: a tensor (V, B, 3, o, o) for each size o.
+    """Make normalized views of cached uint8 images: a tensor (V, B, 3, o, o) for each size o, in the order of the
+    recipe.
 
-    The sizes are in the order of the recipe. `sizes` (B, 2) are the heights and widths that the images had before they
-    were resampled to S x S, `image_ids` (B,) their 64-bit ids. Keep both on the CPU: anywhere else they are copied
-    there first, which waits for the device. The same (seed, epoch, id, view) gives the same view in any batch.
-    `memory_format` is that of (V * B, 3, o, o).
+    The same (seed, epoch, id, view) gives the same view in any batch.
+
+    Args:
+        images: (B, 3, S, S) uint8. The views are on their device.
+        sizes: (B, 2), the heights and widths of the images before they were resampled to S x S.
+        image_ids: (B,), 64-bit ids. Keep `sizes` and `image_ids` on the CPU: from a device they are copied to the CPU
+            first, which waits for the device.
+        memory_format: the layout of (V * B, 3, o, o).
 
     Raises:
         ValueError: images that are not uint8 (B, 3, S, S), or PluginBroken, which names the plugin.
@@ -78,7 +83,7 @@ def make_views(
 def draw_all(
     settings: ViewSettings, sizes: Tensor, image_ids: Tensor, *, cache_size: int, seed: int, epoch: int
 ) -> list[ViewParameters]:
-    """What is done to make the views of each pipeline: see `draw`."""
+    """Draw the parameters of the views of each pipeline: see `draw`."""
     firsts = itertools.accumulate((pipeline.count for pipeline in settings.pipelines), initial=0)
     return [
         draw(pipeline, sizes, image_ids, cache_size=cache_size, seed=seed, epoch=epoch, first_view=first)
@@ -87,7 +92,7 @@ def draw_all(
 
 
 def require_plugins(settings: ViewSettings) -> None:
-    """Raise PluginBroken where a plugin's transform that the recipe names cannot be used."""
+    """Raise PluginBroken if the recipe names a plugin's transform that cannot be used."""
     for pipeline in settings.pipelines:
         for name in pipeline.custom:
             transform(name)

@@ -1,10 +1,11 @@
-"""Changes of color, each view by its own amount, on color planes (3, N, H, W), float32 in [0, 1].
+"""Changes of color with an amount for each view, on color planes (3, N, H, W), float32 in [0, 1].
 
 Shapes: N views, H and W pixels.
 
-Brightness, contrast and saturation all mix a view with something paler: black, the mean of its luma, its luma. One pass
-does any of them, so views at different changes of their own order go together. Values are clamped after each change,
-as Pillow and torchvision do: without that the result is another augmentation (30 dB off at full strength).
+Brightness, contrast and saturation each mix a view with something paler: black, the mean of its luma, or its luma. One
+pass can do any of the three, so views with different orders of changes are processed together. Values are clamped after
+each change, as in Pillow and torchvision. Without the clamp the result is another augmentation (30 dB off at full
+strength).
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from torch import Tensor
 from manyview_server.learn.views.draw import CONTRAST, HUE, SATURATION
 
 LUMA = (0.2989, 0.587, 0.114)
-"""ITU-R 601 weights of red, green and blue, as in torchvision; Pillow's differ in the fifth digit."""
+"""ITU-R 601 weights of red, green and blue, as in torchvision. Pillow's differ in the fifth digit."""
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """Color jitter of N views as numbers to multiply with; at each view's place of the hue only `turns` counts."""
+    """Color jitter of N views as factors. At each view's place of the hue, only `turns` is used."""
 
     factor: Tensor
-    """(4, N, 1, 1): at each place of the order, of the view itself."""
+    """(4, N, 1, 1): factor of the view, at each place of its order."""
     with_luma: Tensor
-    """(4, N, 1, 1): of its luma."""
+    """(4, N, 1, 1): factor of its luma."""
     with_mean: Tensor
-    """(4, N, 1, 1): of the mean of its luma."""
+    """(4, N, 1, 1): factor of the mean of its luma."""
     turns: Tensor
-    """(N, 1, 1): of the hue."""
+    """(N, 1, 1): turns of the hue."""
 
     @classmethod
     def of(cls, factors: Tensor, order: Tensor) -> Jitter:
-        """From `ViewParameters.factors` and `ViewParameters.order`."""
+        """Convert `ViewParameters.factors` and `ViewParameters.order`."""
         factor = factors.gather(1, order)  # (N, 4)
         rest = 1 - factor
         mixes = torch.stack([factor, rest * (order == SATURATION), rest * (order == CONTRAST)])
@@ -47,7 +48,7 @@ class Jitter:
 
 
 def jitter_(planes: Tensor, jitter: Jitter, hue_at: int) -> None:
-    """The four changes in each view's own order, in which hue comes at place `hue_at` for all of them."""
+    """Apply the four changes in the order of each view. Hue must be at place `hue_at` in all of them."""
     for place in range(4):
         if place == hue_at:
             turn_hue_(planes, jitter.turns)
@@ -56,14 +57,15 @@ def jitter_(planes: Tensor, jitter: Jitter, hue_at: int) -> None:
 
 
 def luma(planes: Tensor) -> Tensor:
-    """(N, H, W)."""
+    """Return the luma of planes (3, N, H, W): (N, H, W)."""
     return (planes[0] * LUMA[0]).add_(planes[1], alpha=LUMA[1]).add_(planes[2], alpha=LUMA[2])
 
 
 def mix_(planes: Tensor, factor: Tensor, with_luma: Tensor, with_mean: Tensor) -> None:
-    """factor * planes + with_luma * luma + with_mean * mean of luma, clamped; the three are (N, 1, 1)."""
+    """Set planes to factor * planes + with_luma * luma + with_mean * mean of luma, clamped. The factors are (N, 1,
+    1)."""
     paler = luma(planes)
-    # Row by row, then over the rows: a sum over both would be split among threads where there are few views.
+    # Sum over each row, then over the rows: with few views, a sum over both axes would be split among threads.
     mean = paler.mean(2, keepdim=True).mean(1, keepdim=True).mul_(with_mean)
     torch.addcmul(mean, paler, with_luma, out=paler)
     torch.addcmul(paler, planes, factor, out=planes)
@@ -71,10 +73,11 @@ def mix_(planes: Tensor, factor: Tensor, with_luma: Tensor, with_mean: Tensor) -
 
 
 def turn_hue_(planes: Tensor, turns: Tensor) -> None:
-    """Turn the hue of each view by `turns` (N, 1, 1) of the color circle, keeping HSV's value and saturation.
+    """Turn the hue of each view by `turns` (N, 1, 1) of the color circle. HSV's value and saturation stay the same.
 
-    Exact HSV (Smith, SIGGRAPH 1978) without its six cases: with value v, chroma c and hue h in sixths of a turn, red is
-    v - c + c * clamp(|h - 3| - 1, 0, 1), green v - c * clamp(|h - 2| - 1, 0, 1), and blue the same around 4.
+    This is exact HSV (Smith, SIGGRAPH 1978) without its six cases: with value v, chroma c and hue h in sixths of a
+    turn, red is v - c + c * clamp(|h - 3| - 1, 0, 1), green v - c * clamp(|h - 2| - 1, 0, 1), and blue the same around
+    4.
     """
     red, green, blue = planes
     value = torch.maximum(red, green).clamp_min_(0)
@@ -83,7 +86,7 @@ def turn_hue_(planes: Tensor, turns: Tensor) -> None:
     torch.minimum(lowest, blue, out=lowest)
     chroma = value - lowest
 
-    # Chosen by lerp_ with weights that are 0 or 1, since torch.where is not vectorized on CPUs (five times slower).
+    # lerp_ with weights of 0 or 1 chooses: torch.where is not vectorized on CPUs (five times slower).
     hue = torch.sub(red, green).add_(chroma, alpha=4)
     hue = torch.sub(blue, red).add_(chroma, alpha=2).lerp_(hue, torch.sub(value, green).sign_())
     hue = torch.sub(green, blue).lerp_(hue, torch.sub(value, red).sign_())
@@ -97,5 +100,5 @@ def turn_hue_(planes: Tensor, turns: Tensor) -> None:
 
 
 def solarize(planes: Tensor, threshold: Tensor) -> Tensor:
-    """Values from `threshold` (N, 1, 1) on are inverted."""
+    """Invert values from `threshold` (N, 1, 1) on."""
     return torch.where(planes < threshold, planes, 1 - planes)

@@ -2,8 +2,8 @@
 
 Shapes: N views, S pixels on a side of the cached image, o pixels on a side of the view.
 
-Both ways give what torchvision's (and Pillow's) ``resized_crop`` with antialias gives, within 1/255. Their results are
-color planes (3, N, o, o): each plane is contiguous, which makes the arithmetic that follows faster.
+Both functions agree with torchvision's (and Pillow's) ``resized_crop`` with antialias within 1/255. They return color
+planes (3, N, o, o): each plane is contiguous, which makes the arithmetic that follows faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 Interpolation = Literal["bilinear", "bicubic"]
 
 CUBIC = -0.5
-"""The parameter of Keys' cubic kernel (IEEE ASSP 1981) in Pillow, and in torch where it antialiases."""
+"""The parameter of Keys' cubic kernel (IEEE ASSP 1981) in Pillow, and in torch with antialias."""
 
 
 def resize_by_matmul(
@@ -28,7 +28,8 @@ def resize_by_matmul(
     size: int,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Planes (3, N, o, o), float32 in [0, 1], of uint8 images (N, 3, S, S): a product with weights along each axis."""
+    """Crop and resize uint8 images (N, 3, S, S) to planes (3, N, o, o), float32 in [0, 1]: one matrix product along
+    each axis."""
     num_views, channels, cache_size, _ = images.shape
     top_left, lengths = crop[:, :2].T, crop[:, 2:].T
     mirrored = torch.stack([flip_vertical, flip])
@@ -55,7 +56,7 @@ def resampling_weights(
     size: int,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """(N, o, S) weights with which each of S pixels enters each of o, from `start` over `length` pixels (N,).
+    """Return (N, o, S), the weight of each of S pixels in each of o, for crops from `start` over `length` pixels (N,).
 
     The kernel, a triangle or a cubic, is scaled to the width of an output pixel (at least one input pixel) and cut off
     at the ends of the crop.
@@ -79,7 +80,7 @@ def resampling_weights(
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' kernel at distances x >= 0, in units of its width: two cubics, 0 from 2 on."""
+    """Evaluate Keys' kernel at distances x >= 0, in units of its width: two cubics, 0 from 2 on."""
     a = CUBIC
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
@@ -95,9 +96,8 @@ def resize_one_by_one(
     size: int,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Planes (3, N, o, o) of the rows `index` of uint8 images (B, 3, S, S), with torchvision's kernel for uint8.
-
-    For CPUs, where large products are slow.
+    """Crop and resize the rows `index` of uint8 images (B, 3, S, S) to planes (3, N, o, o), with torchvision's kernel
+    for uint8. Use this on CPUs, where large products are slow.
     """
     views = torch.empty(len(index), 3, size, size, dtype=torch.uint8)
     for row, (image, (top, left, height, width)) in enumerate(zip(index, crop, strict=True)):

@@ -1,7 +1,7 @@
-"""Changes of views that installed packages add: entry points of the group "manyview.transforms".
+"""Transforms of views that installed packages add: entry points of the group "manyview.transforms".
 
-Each is a `Transform` under a name, and one more step of every pipeline, after all others: nothing happens there unless
-``views.custom.NAME.probability`` says so.
+Each entry point is a `Transform` with a name. It becomes one more step of every pipeline, after all built-in steps, and
+is applied with the probability ``views.custom.NAME.probability``, by default 0.
 
 Shapes: N views, o pixels on a side, K numbers for each view.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from manyview_server import configuration
 from manyview_server.learn import plugins
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.plugins import PluginBroken, PluginError
 
 GROUP = "manyview.transforms"
@@ -29,29 +29,29 @@ MAX_DRAWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Transform:
-    """What a package registers."""
+    """A transform, as a package registers it."""
 
     settings: type[Any]
-    """A settings class (see `schema`) with a docstring, a default for every field, and a `probability` from 0 to 1, by
-    default 0."""
+    """A settings class (see `configuration`) with a docstring, a default for every field, and a `probability` from 0 to
+    1 whose default is 0."""
     change: Callable[[Tensor, Tensor, Any], Tensor]
-    """``change(planes, numbers, settings)`` gives the changed planes.
+    """``change(planes, numbers, settings)`` returns the changed planes.
 
-    `planes` (3, N, o, o) are float32 in [0, 1], of the views that the change applies to, and its own to overwrite;
-    `numbers` (N, K) are float64, uniform in [0, 1). A view of the result is to depend on its own planes and numbers
-    alone, and on nothing that is drawn elsewhere: then any view can be made again. What leaves [0, 1] is clamped.
+    `planes` (3, N, o, o) are float32 in [0, 1]: the views to which the change applies. It may overwrite them. `numbers`
+    (N, K) are float64, uniform in [0, 1). Each view of the result must depend only on its own planes and numbers, and
+    on no other random source, so that any view can be made again. Values outside [0, 1] are clamped.
     """
     num_draws: int = 0
-    """K."""
+    """K, the number of random numbers for each view."""
 
 
 def settings_classes() -> Mapping[str, type]:
-    """The settings class of each transform that can be used, by name."""
+    """Return the settings class of each transform that can be used, by name."""
     return _SettingsClasses()
 
 
 def errors() -> list[PluginError]:
-    """Why transforms cannot be used. Imports all of them."""
+    """Return an error for each transform that cannot be used. Imports all of them."""
     found: list[PluginError] = []
     for name in plugins.names(GROUP):
         try:
@@ -62,10 +62,10 @@ def errors() -> list[PluginError]:
 
 
 def transform(name: str) -> Transform:
-    """The transform registered as `name`.
+    """Return the transform registered as `name`.
 
     Raises:
-        PluginBroken: there is none, or it cannot be used.
+        PluginBroken: no such transform is registered, or it cannot be used.
     """
     found = _found(name)
     if isinstance(found, PluginBroken):
@@ -85,10 +85,12 @@ def _loaded(name: str) -> Transform:
     if name not in plugins.names(GROUP):
         raise PluginBroken(GROUP, name, "it is not installed")
     if not NAME.fullmatch(name):
-        raise PluginBroken(GROUP, name, "its name is to consist of small letters, digits and _, a letter first")
+        raise PluginBroken(
+            GROUP, name, "its name must start with a small letter and consist of small letters, digits and _"
+        )
     found = plugins.load_one(GROUP, name)
     if not isinstance(found, Transform):
-        raise PluginBroken(GROUP, name, f"it is to be a Transform, and is a {type(found).__name__}")
+        raise PluginBroken(GROUP, name, f"it must be a Transform, not a {type(found).__name__}")
     try:
         problem = _problem_of(found)
     except Exception as error:
@@ -99,31 +101,31 @@ def _loaded(name: str) -> Transform:
 
 
 def changed(name: str, settings: Any, planes: Tensor, numbers: Tensor) -> Tensor:
-    """What the transform makes of `planes` (3, N, o, o), which it may overwrite. Waits for the device.
+    """Apply the transform to `planes` (3, N, o, o), which it may overwrite. Waits for the device.
 
     Raises:
-        PluginBroken: it failed, or gave what are no such planes.
+        PluginBroken: the transform failed, or returned something else than such planes.
     """
     shape = planes.shape
     try:
         result = transform(name).change(planes, numbers, settings)
     except Exception as error:
-        if is_lack_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise PluginBroken(GROUP, name, f"it failed ({type(error).__name__})", error) from error
     if not isinstance(result, Tensor) or result.shape != shape or result.dtype != torch.float32:
         given = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-        raise PluginBroken(GROUP, name, f"it gave {given} where torch.float32 {tuple(shape)} is due")
+        raise PluginBroken(GROUP, name, f"it returned {given} instead of torch.float32 {tuple(shape)}")
     if not result.isfinite().all():
-        raise PluginBroken(GROUP, name, "it gave values that are not finite")
+        raise PluginBroken(GROUP, name, "it returned values that are not finite")
     return result.clamp(0, 1)
 
 
 def _problem_of(found: Transform) -> str:
-    """What is wrong with a transform, or nothing."""
+    """Return what is wrong with a transform, or an empty string."""
     settings = found.settings()
     if not found.settings.__doc__ or not getattr(found.settings, "__dataclass_params__").frozen:  # noqa: B009
-        return "its settings are to be a frozen dataclass with a docstring"
+        return "its settings must be a frozen dataclass with a docstring"
     if wrong := configuration.check(settings):
         return f"its defaults are out of bounds: {wrong[0]}"
     probability = configuration.json_schema(found.settings)["properties"].get("probability", {})
@@ -133,14 +135,14 @@ def _problem_of(found: Transform) -> str:
         "minimum": 0,
         "maximum": 1,
     }:
-        return "its settings are to have a probability, a number from 0 to 1, by default 0"
+        return "its settings must have a probability: a number from 0 to 1 whose default is 0"
     if not callable(found.change) or not 0 <= found.num_draws <= MAX_DRAWS:
-        return f"its change is to be callable, and num_draws from 0 to {MAX_DRAWS}"
+        return f"its change must be callable, and its num_draws from 0 to {MAX_DRAWS}"
     return ""
 
 
 class _SettingsClasses(Mapping[str, type]):
-    """Imports a plugin when it is asked for."""
+    """The settings classes by name. Looking one up imports its plugin."""
 
     def __getitem__(self, name: str) -> type:
         try:

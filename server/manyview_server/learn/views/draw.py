@@ -2,9 +2,9 @@
 
 Shapes: V views, B images, N = V * B single views (row v * B + b is view v of image b), K numbers drawn for each.
 
-There is no generator and no state (see `counter_random`), so that any view can be made again, whatever the batch, the
-threads or what came before.
-Only exactly rounded arithmetic is used on the way to the parameters, so they are equal on every device, bit for bit.
+There is no generator and no state (see `counter_random`), so any view can be made again, whatever the batch, the number
+of threads or the views before it. The parameters are computed only with exactly rounded arithmetic, so they are equal
+on every device, bit for bit.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 """The four changes of color jitter: columns of `ViewParameters.factors`, values in `ViewParameters.order`."""
 
 CROP_TRIES = 10
-"""As in torchvision's RandomResizedCrop; an image into which none of the tries fits is cropped at its center."""
+"""Number of tries, as in torchvision's RandomResizedCrop. If no try fits into an image, it is cropped at its center."""
 
-# Which of a view's K numbers decides what. Append only: another order would change every view of a resumed job.
+# The purpose of each of a view's K numbers. Only append: another order would change every view of a resumed job.
 _AREA, _RATIO = slice(0, CROP_TRIES), slice(CROP_TRIES, 2 * CROP_TRIES)
 _TOP, _LEFT, _FLIP, _JITTER, _ORDER, _GRAYSCALE, _BLUR, _SIGMA, _SOLARIZE = range(2 * CROP_TRIES, 2 * CROP_TRIES + 9)
 _FACTORS = slice(_SOLARIZE + 1, _SOLARIZE + 5)
@@ -40,21 +40,21 @@ _NUM_DRAWS = _ANGLE + 1
 
 @dataclass(frozen=True, kw_only=True)
 class CustomDraws:
-    """What is drawn for a plugin's transform, for each of N views."""
+    """The random numbers for a plugin's transform, for each of N views."""
 
     applies: Tensor
-    """(N,) bool."""
+    """(N,) bool: whether the transform is applied."""
     numbers: Tensor
     """(N, K) float64, uniform in [0, 1)."""
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> CustomDraws:
-        """With `change` made to both."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> CustomDraws:
+        """Apply `change` to both tensors."""
         return CustomDraws(applies=change(self.applies), numbers=change(self.numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
-    """What is done to make each of N views, in the order of the fields."""
+    """The parameters of N views. The steps are applied in the order of the fields."""
 
     image: Tensor
     """(N,) int64: the row of the image."""
@@ -65,9 +65,9 @@ class ViewParameters:
     flip_vertical: Tensor
     """(N,) bool: mirrored top to bottom."""
     quarter_turns: Tensor
-    """(N,) int64: rotated counter-clockwise by so many times 90 degrees, 0 to 3."""
+    """(N,) int64, 0 to 3: number of counter-clockwise rotations by 90 degrees."""
     angle: Tensor
-    """(N,) float32: rotated counter-clockwise by so many degrees; 0 is no rotation."""
+    """(N,) float32: degrees of counter-clockwise rotation; 0 means none."""
     jitter: Tensor
     """(N,) bool: whether the factors apply."""
     factors: Tensor
@@ -75,22 +75,23 @@ class ViewParameters:
     order: Tensor
     """(N, 4) int64: the columns of `factors` in the order in which they are applied."""
     grayscale: Tensor
-    """(N,) bool."""
+    """(N,) bool: whether the view loses its colors."""
     sigma: Tensor
-    """(N,) float32: standard deviation of the blur in pixels of the view; 0 is no blur."""
+    """(N,) float32: standard deviation of the blur in pixels of the view; 0 means no blur."""
     solarize_from: Tensor
-    """(N,) float32: values from this one on, of 0 to 1, are inverted; infinity inverts none."""
+    """(N,) float32: values from this one on are inverted (values are from 0 to 1); infinity means none."""
     solarize_before_blur: Tensor
-    """(N,) bool."""
+    """(N,) bool: whether the solarization comes before the blur."""
     custom: dict[str, CustomDraws] = field(default_factory=dict)
-    """By the name of a plugin's transform, in the order in which they are applied."""
+    """The draws of plugins' transforms by name, in the order in which they are applied."""
 
     def rows(self, rows: Tensor | slice) -> ViewParameters:
+        """Return the parameters of some of the views."""
         return self._each(lambda tensor: tensor[rows])
 
     @classmethod
     def joined(cls, parts: Sequence[ViewParameters]) -> ViewParameters:
-        """The views of all `parts`, one part after the other; the same plugins' transforms in each of them."""
+        """Join the views of all `parts`, one part after the other. All parts must have the same plugins' transforms."""
         names = [field.name for field in dataclasses.fields(cls) if field.name != "custom"]
         return cls(
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in names},
@@ -104,13 +105,14 @@ class ViewParameters:
         )
 
     def to(self, device: torch.device | str) -> ViewParameters:
+        """Copy the parameters to a device, without waiting for it."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> ViewParameters:
         names = [field.name for field in dataclasses.fields(self) if field.name != "custom"]
         return ViewParameters(
             **{name: change(getattr(self, name)) for name in names},
-            custom={name: draws.each(change) for name, draws in self.custom.items()},
+            custom={name: draws.map(change) for name, draws in self.custom.items()},
         )
 
 
@@ -124,10 +126,11 @@ def draw(
     epoch: int,
     first_view: int = 0,
 ) -> ViewParameters:
-    """Parameters of the pipeline's views of each image, N = count * B, on the device of `image_ids`.
+    """Draw the parameters of the pipeline's views of each image, N = count * B, on the device of `image_ids`.
 
-    Crops are drawn in the geometry of the real image, `sizes` (B, 2) of height and width in pixels, then mapped to the
-    square of `cache_size` pixels to which it was resampled. `first_view` counts the views of the pipelines before.
+    Crops are drawn in the geometry of the original image, whose height and width in pixels are `sizes` (B, 2). They are
+    then mapped to the square of `cache_size` pixels to which the image was resampled. `first_view` is the number of
+    views in earlier pipelines.
 
     Raises:
         PluginBroken: a transform of `settings.custom` is not installed.
@@ -165,14 +168,14 @@ def draw(
 
 
 def _custom(name: str, settings: Any, uniforms: Callable[..., Tensor]) -> CustomDraws:
-    """Numbers of a stream of the name's own: no other plugin, and nothing of ours, ever changes them."""
+    """Draw from a stream of this name, so that neither other plugins nor our own steps ever change the numbers."""
     num_draws = custom.transform(name).num_draws
     u = uniforms(num_draws=1 + num_draws, stream=name).flatten(0, 1)  # (N, 1 + K)
     return CustomDraws(applies=u[:, 0] < settings.probability, numbers=u[:, 1:])
 
 
 def _factors(jitter: ColorJitterSettings, u: Tensor) -> Tensor:
-    """(N, 4) factors: uniform in [max(0, 1 - x), 1 + x], hue in [-x, x]."""
+    """Return (N, 4) factors, uniform in [max(0, 1 - x), 1 + x], and in [-x, x] for hue."""
     amounts = [x * jitter.strength for x in (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)]
     low = torch.tensor([*(max(0.0, 1 - x) for x in amounts[:HUE]), -amounts[HUE]], dtype=u.dtype, device=u.device)
     high = torch.tensor([*(1 + x for x in amounts[:HUE]), amounts[HUE]], dtype=u.dtype, device=u.device)
@@ -180,7 +183,7 @@ def _factors(jitter: ColorJitterSettings, u: Tensor) -> Tensor:
 
 
 def _crop(crop: CropSettings, sizes: Tensor, u: Tensor) -> Tensor:
-    """(N, 4) top, left, height, width in real pixels: torchvision's RandomResizedCrop, all tries at once."""
+    """Return (N, 4) top, left, height, width in original pixels: torchvision's RandomResizedCrop, all tries at once."""
     height, width = sizes[:, :1], sizes[:, 1:]  # (N, 1)
     area = (height * width) * (crop.scale_min + u[:, _AREA] * (crop.scale_max - crop.scale_min))  # (N, tries)
     log_low, log_high = math.log(crop.ratio_min), math.log(crop.ratio_max)
@@ -190,7 +193,7 @@ def _crop(crop: CropSettings, sizes: Tensor, u: Tensor) -> Tensor:
 
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     rank = torch.arange(CROP_TRIES, 0, -1, device=u.device)
-    first = (fits * rank).argmax(1, keepdim=True)  # the ranks differ, so there is no tie
+    first = (fits * rank).argmax(1, keepdim=True)  # the ranks differ, so there are no ties
     any_fits = fits.any(1, keepdim=True)
     whole_h, whole_w = _centered(crop, height, width)
     h = torch.where(any_fits, heights.gather(1, first), whole_h)
@@ -201,7 +204,7 @@ def _crop(crop: CropSettings, sizes: Tensor, u: Tensor) -> Tensor:
 
 
 def _centered(crop: CropSettings, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest height and width whose ratio is within bounds."""
+    """Return the largest height and width whose ratio is within the bounds."""
     ratio = width.double() / height
     h = torch.where(ratio < crop.ratio_min, (width / crop.ratio_min).round().long(), height)
     w = torch.where(ratio > crop.ratio_max, (height * crop.ratio_max).round().long(), width)
@@ -209,7 +212,7 @@ def _centered(crop: CropSettings, height: Tensor, width: Tensor) -> tuple[Tensor
 
 
 def _to_cache(crop: Tensor, sizes: Tensor, cache_size: int) -> Tensor:
-    """The rectangles in pixels of a square of `cache_size`: edges at the nearest pixels, at least one apart."""
+    """Map rectangles to a square of `cache_size` pixels. Edges go to the nearest pixels, at least one apart."""
     start, length = crop[:, :2], crop[:, 2:]
     low = (2 * start * cache_size + sizes) // (2 * sizes)
     high = (2 * (start + length) * cache_size + sizes) // (2 * sizes)
@@ -218,7 +221,8 @@ def _to_cache(crop: Tensor, sizes: Tensor, cache_size: int) -> Tensor:
 
 
 def _exp(x: Tensor) -> Tensor:
-    """e to the x by a Taylor series, for |x| < 3 to 1e-13: unlike torch.exp it has the same last bit everywhere."""
+    """Compute e^x by a Taylor series, to 1e-13 for |x| < 3. Unlike torch.exp, the last bit is the same on every
+    device."""
     x = x / 16
     series = torch.ones_like(x)
     for n in range(11, 0, -1):

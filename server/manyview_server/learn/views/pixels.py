@@ -1,11 +1,11 @@
-"""Views from cached images and parameters: crop, mirror, rotate, color jitter, grayscale, blur, solarize, what plugins
-do, normalize.
+"""Make views from cached images and parameters: crop, mirror, rotate, color jitter, grayscale, blur, solarize, plugins'
+transforms, normalize.
 
 Shapes: B images, N views, S pixels on a side of a cached image, o pixels on a side of a view.
 
-Views go through all of it in chunks that stay in the processor's cache. A chunk holds views whose hue is turned at the
-same place of their order of changes, so nothing is computed in vain; that grouping is made on the host, from parameters
-that are there, and a device is never waited for.
+Views pass through all steps in chunks that stay in the processor's cache. A chunk holds views whose hue is turned at
+the same place of their order of changes, so that no work is wasted. The grouping is computed on the host, where the
+parameters are, so it never waits for a device.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from manyview_server.learn.views.recipe import NormalizeSettings
 CPU_CHUNK_PIXELS = 64 * 32 * 32
 CUDA_CHUNK_PIXELS = 1 << 26
 LARGEST_MATMUL_PX = 64
-"""On a CPU, cached images above this many pixels on a side are resized one by one."""
+"""Largest side of cached images that a CPU resizes by matrix products. Larger images are resized one by one."""
 
 UNCHANGED = 4
-"""The group of views without color jitter; those of groups 0 to 3 have their hue at that place of the order."""
+"""The group of views without color jitter. Views of groups 0 to 3 have the hue at that place of their order."""
 
 
 def apply(
@@ -41,10 +41,11 @@ def apply(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """Views (N, 3, o, o), o = `size`, of uint8 `images` (B, 3, S, S), on their device; in [0, 1] unless normalized.
+    """Make views (N, 3, o, o), o = `size`, of uint8 `images` (B, 3, S, S), on their device. Values are in [0, 1] unless
+    normalized.
 
-    The `parameters` stay on the CPU, whatever the device of the images. `custom_settings` are those of the plugins'
-    transforms in `parameters.custom`.
+    The `parameters` must be on the CPU, whatever the device of the images. `custom_settings` are the settings of the
+    plugins' transforms in `parameters.custom`.
 
     Raises:
         ValueError: images that are not uint8 (B, 3, S, S), or PluginBroken.
@@ -74,7 +75,7 @@ def apply(
 
 
 def _grouped(parameters: ViewParameters) -> tuple[Tensor, list[int]]:
-    """The rows, group by group and gray ones last in each, and the size of each group."""
+    """Return the rows ordered by group, gray views last in each group, and the size of each group."""
     hue_at = (parameters.order == HUE).int().argmax(1)
     group = torch.where(parameters.jitter, hue_at, UNCHANGED)
     rows = (2 * group + parameters.grayscale).argsort(stable=True)
@@ -82,14 +83,15 @@ def _grouped(parameters: ViewParameters) -> tuple[Tensor, list[int]]:
 
 
 def _chunk_length(images: Tensor, size: int) -> int:
-    """Views of a chunk: on a CPU they stay in its cache; elsewhere whole images are copied for each, too."""
+    """Return the number of views in a chunk. On a CPU a chunk stays in its cache; on a device each view copies its
+    whole image."""
     if images.device.type == "cpu":
         return max(1, CPU_CHUNK_PIXELS // size**2)
     return max(1, CUDA_CHUNK_PIXELS // max(size, images.shape[-1]) ** 2)
 
 
 def _chunks(counts: list[int], length: int) -> Iterator[tuple[int, slice]]:
-    """(group, rows), of one group each and at most `length` of them."""
+    """Yield (group, rows): slices of at most `length` rows of one group."""
     end = 0
     for group, count in enumerate(counts):
         start, end = end, end + count
@@ -115,7 +117,7 @@ def _cropped(
 
 
 def _rotate_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice) -> None:
-    """Quarter turns, then other angles, only of the views that have them."""
+    """Rotate by quarter turns, then by other angles, only the views that have them."""
     for quarters in (1, 2, 3):
         if len(turned := (host.quarter_turns[rows] == quarters).nonzero()[:, 0]):
             at = turned.to(planes.device, non_blocking=True)
@@ -126,7 +128,7 @@ def _rotate_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: s
 
 
 def _rare_changes_(planes: Tensor, host: ViewParameters, here: ViewParameters, rows: slice) -> None:
-    """Grayscale, blur and solarization, only of the views that have them."""
+    """Apply grayscale, blur and solarization, only to the views that have them."""
     first_gray = planes.shape[1] - int(host.grayscale[rows].count_nonzero())
     planes[:, first_gray:] = color.luma(planes[:, first_gray:])
     solarized, before = host.solarize_from[rows].isfinite(), host.solarize_before_blur[rows]

@@ -1,7 +1,7 @@
-"""The recipes of the papers' views, as lightly 1.5.26 has them; SimMIM's, which it has not, as its paper says.
+"""The papers' recipes of views, as in lightly 1.5.26. SimMIM's, which lightly does not have, follows its paper.
 
-Sizes are for 224 pixels; smaller views are a share of `image_size` (96 of 224 is 3/7). For images of 32 pixels the same
-source leaves out the blur, and halves SimCLR's jitter: the presets named `_small`.
+Sizes are for 224 pixels. Smaller views are a share of `image_size` (96 of 224 is 3/7). For images of 32 pixels, lightly
+leaves out the blur and halves SimCLR's jitter: these are the presets named `_small`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _pipeline(
     size_fraction: float = 1.0,
     bicubic: bool = False,
 ) -> PipelineSettings:
-    """What nearly all recipes share: a mirror for half of the views and no color for a fifth."""
+    """Return a pipeline with the steps that nearly all recipes share: half of the views mirrored, a fifth gray."""
     return PipelineSettings(
         count=count,
         size_fraction=size_fraction,
@@ -77,7 +77,7 @@ PRESETS: dict[str, ViewSettings] = {
     "moco_small": _recipe(_pipeline(2, (0.2, 1), _MOCO, blur=0)),
     # arXiv 2011.10566, appendix A.
     "simsiam": _recipe(_pipeline(2, (0.2, 1), _MOCO, blur=0.5)),
-    # arXiv 2006.07733, appendix B; Barlow Twins (2103.03230) takes the same.
+    # arXiv 2006.07733, appendix B; Barlow Twins (2103.03230) uses the same.
     "byol": _recipe(
         _pipeline(1, (0.08, 1), _BYOL, blur=1.0),
         _pipeline(1, (0.08, 1), _BYOL, blur=0.1, solarize=_solarize(0.2)),

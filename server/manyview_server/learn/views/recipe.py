@@ -1,7 +1,7 @@
-"""The recipe of random views: pipelines, and for each of them which changes, how often, how strongly.
+"""The recipe of random views: pipelines, each with its changes, their probabilities and their strengths.
 
-By default a pipeline crops and does nothing else; `presets` has the recipes of the papers. Everything here is data;
-`draw` turns it into parameters of single views and `pixels` into images.
+By default a pipeline only crops. `presets` has the recipes of the papers. Everything here is data: `draw` turns it into
+the parameters of single views, and `pixels` turns these into images.
 """
 
 # ruff: noqa: RUF009 - `setting` makes dataclass fields, and their defaults are frozen
@@ -28,7 +28,9 @@ class CropSettings:
         3 / 4, "Smallest width over height of a crop.", minimum=0.1, maximum=10, at_most="ratio_max"
     )
     ratio_max: float = setting(4 / 3, "Largest width over height of a crop.", minimum=0.1, maximum=10)
-    interpolation: Literal["bilinear", "bicubic"] = setting("bilinear", "How a crop is resized, antialiased.")
+    interpolation: Literal["bilinear", "bicubic"] = setting(
+        "bilinear", "Kernel with which a crop is resized, antialiased."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class HorizontalFlipSettings:
 class VerticalFlipSettings:
     """Mirror image, top to bottom."""
 
-    probability: float = setting(0.0, "Share of views that are turned upside down.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Share of views that are mirrored top to bottom.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class QuarterTurnSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RotationSettings:
-    """Rotation by any angle around the center; what comes from outside is black."""
+    """Rotation by any angle around the center; pixels from outside the image are black."""
 
     probability: float = setting(0.0, "Share of views that are rotated.", minimum=0, maximum=1)
     degrees_min: float = setting(
@@ -77,28 +79,28 @@ class ColorJitterSettings:
     probability: float = setting(0.0, "Share of views whose colors are changed.", minimum=0, maximum=1)
     brightness: float = setting(
         0.8,
-        "Brightness is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
+        "Brightness is multiplied by a factor from 1 - x to 1 + x, but at least 0.",
         minimum=0,
         maximum=4,
         needs=("probability", "strength"),
     )
     contrast: float = setting(
         0.8,
-        "Contrast is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
+        "Contrast is multiplied by a factor from 1 - x to 1 + x, but at least 0.",
         minimum=0,
         maximum=4,
         needs=("probability", "strength"),
     )
     saturation: float = setting(
         0.8,
-        "Saturation is multiplied by a factor from 1 - x to 1 + x (from 0 at least).",
+        "Saturation is multiplied by a factor from 1 - x to 1 + x, but at least 0.",
         minimum=0,
         maximum=4,
         needs=("probability", "strength"),
     )
     hue: float = setting(
         0.2,
-        "Hue is turned by -x to +x of the color circle; times strength at most 0.5.",
+        "Hue is turned by -x to +x of the color circle; x times strength is at most 0.5.",
         minimum=0,
         maximum=0.5,
         needs=("probability", "strength"),
@@ -108,7 +110,7 @@ class ColorJitterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class GrayscaleSettings:
-    """Luma in all three channels."""
+    """Conversion to gray: luma in all three channels."""
 
     probability: float = setting(0.0, "Share of views that lose their colors.", minimum=0, maximum=1)
 
@@ -141,14 +143,21 @@ class SolarizeSettings:
 
     probability: float = setting(0.0, "Share of views that are solarized.", minimum=0, maximum=1)
     threshold: float = setting(
-        128.0, "Values from this one on, of 0 to 255, are inverted.", minimum=0, maximum=255, needs=("probability",)
+        128.0,
+        "Values from this one on are inverted; values are from 0 to 255.",
+        minimum=0,
+        maximum=255,
+        needs=("probability",),
     )
-    before_blur: bool = setting(False, "Whether it comes before the blur and not after it.", needs=("probability",))
+    before_blur: bool = setting(
+        False, "Whether the inversion comes before the blur instead of after it.", needs=("probability",)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizeSettings:
-    """What is subtracted from, then divides, each channel of 0 to 1; the defaults are ImageNet's statistics."""
+    """Mean and standard deviation by which channels from 0 to 1 are normalized; the defaults are ImageNet's
+    statistics."""
 
     mean: tuple[float, float, float] = setting(
         (0.485, 0.456, 0.406), "Subtracted from red, green and blue.", minimum=0, maximum=1
@@ -160,9 +169,9 @@ class NormalizeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings:
-    """How `count` views are made of an image: each change that has a probability, in this order."""
+    """A pipeline that makes `count` views of an image by the changes whose probability is above 0, in this order."""
 
-    count: int = setting(1, "Views made in this way.", minimum=1, maximum=64)
+    count: int = setting(1, "Number of views made by this pipeline.", minimum=1, maximum=64)
     size_fraction: float = setting(
         1.0,
         "Width and height of the view as a share of image_size, to the nearest 4, 8 or 16 pixels.",
@@ -179,11 +188,13 @@ class PipelineSettings:
     blur: BlurSettings = setting(BlurSettings(), "Gaussian blur.")
     solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
     custom: Mapping[str, Any] = settings_by_name(
-        plugins.settings_classes, "Changes that installed packages add, in the order of their names.", plugins.GROUP
+        plugins.settings_classes,
+        "Changes that installed packages add, applied in the order of their names.",
+        plugins.GROUP,
     )
 
     def size(self, image_size: int) -> int:
-        """Pixels on a side of the view: see `rules.view_size`."""
+        """Return the side of the view in pixels: see `cross_field_rules.view_size`."""
         return view_size(image_size, self.size_fraction)
 
 
@@ -192,11 +203,13 @@ class ViewSettings:
     """The views of an image: those of the first pipeline, then those of the next."""
 
     pipelines: tuple[PipelineSettings, ...] = setting(
-        (PipelineSettings(count=2),), "How the views are made, those of the first one first."
+        (PipelineSettings(count=2),), "Pipelines that make the views, in the order of the views."
     )
-    normalize: NormalizeSettings = setting(NormalizeSettings(), "Scaling of the channels, in embedding as in training.")
+    normalize: NormalizeSettings = setting(
+        NormalizeSettings(), "Scaling of the channels, for embedding and for training."
+    )
 
     @property
     def num_views(self) -> int:
-        """Of all pipelines."""
+        """The number of views of all pipelines."""
         return sum(pipeline.count for pipeline in self.pipelines)

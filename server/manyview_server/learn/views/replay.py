@@ -1,4 +1,4 @@
-"""The views of a few images one by one, with what was done to make each: for people to look at.
+"""The views of a few images one by one, for people to look at, with a description of the changes to each.
 
 Shapes: B images, V views, S pixels on a side of a cached image, o pixels on a side of a view.
 """
@@ -24,20 +24,20 @@ class View:
     """One view of one image."""
 
     pipeline: int
-    """Index in the recipe."""
+    """Index of the pipeline in the recipe."""
     pixels: Tensor
-    """(3, o, o), normalized: what a network is given."""
+    """(3, o, o), normalized, as a network gets them."""
     parameters: dict[str, Any]
-    """See `told`."""
+    """The changes that made the view: see `describe`."""
 
 
 def replay(
     images: Tensor, sizes: Tensor, image_ids: Tensor, settings: ViewSettings, *, image_size: int, seed: int, epoch: int
 ) -> list[list[View]]:
-    """For each image its views, in the order of the recipe. The arguments are those of `make_views`.
+    """Return the views of each image, in the order of the recipe. The arguments are those of `make_views`.
 
     Raises:
-        ValueError: as `make_views`.
+        ValueError: the same as `make_views`.
     """
     by_size = make_views(images, sizes, image_ids, settings, image_size=image_size, seed=seed, epoch=epoch)
     of_size = {views.shape[-1]: views for views in by_size}  # (V', B, 3, o, o)
@@ -49,21 +49,24 @@ def replay(
         for view in range(pipeline.count):
             for row, views in enumerate(found):
                 pixels = of_size[size][num_before[size] + view, row]
-                views.append(View(pipeline=index, pixels=pixels, parameters=told(parameters, view * len(found) + row)))
+                views.append(
+                    View(pipeline=index, pixels=pixels, parameters=describe(parameters, view * len(found) + row))
+                )
         num_before[size] += pipeline.count
     return found
 
 
 def as_bytes(view: Tensor, normalize: NormalizeSettings) -> Tensor:
-    """A normalized view (3, o, o) as uint8, its normalization undone."""
+    """Undo the normalization of a view (3, o, o), and convert it to uint8."""
     mean, std = (torch.tensor(values, device=view.device)[:, None, None] for values in (normalize.mean, normalize.std))
     return ((view.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def told(parameters: ViewParameters, row: int) -> dict[str, Any]:
-    """What is done to make view `row`, as JSON values: its steps by the recipe's names, in their order.
+def describe(parameters: ViewParameters, row: int) -> dict[str, Any]:
+    """Describe the changes that make view `row`, as JSON values: the steps by the recipe's names, in their order.
 
-    Steps that are not done are missing. Lengths are in pixels, a crop's of the cached image and the blur's of the view.
+    Steps that do not apply are missing. Lengths are in pixels: of the cached image for a crop, of the view for the
+    blur.
     """
     p = parameters
     top, left, height, width = p.crop[row].tolist()

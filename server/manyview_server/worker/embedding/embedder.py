@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.link.decode_notes import FORWARD, MODEL, DecodeNotes
 from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.embedding import CancelEmbed, EmbedImages, RowFailed, SetThreads, StartEmbedding
@@ -138,7 +138,7 @@ class Embedder:
         try:
             self._embed(model, rows)
         except Exception as error:
-            if not is_lack_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             torch.cuda.empty_cache()
             if len(rows) == 1:

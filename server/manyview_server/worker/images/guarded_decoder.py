@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from manyview_server import failpoints
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.link.decode_notes import ALONE, DECODE, DecodeNotes
 from manyview_server.worker.images import decoder
 from manyview_server.worker.images.decode_memory import DecodeMemory
@@ -58,7 +58,7 @@ class GuardedDecoder:
                 height, width, _ = pixels.shape
                 return Resampled(pixels=decoder.resize(pixels, size), height=height, width=width)
             except Exception as error:
-                if not is_lack_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 text = f"there was not enough memory to decode {header.width:,} x {header.height:,} pixels"
                 raise DecodeError("DECODE_OUT_OF_MEMORY", text) from error

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import pca, selection
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.selection import Selection
 from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.message import Message
@@ -80,7 +80,7 @@ def answer(message: Message) -> Message:
     except ValueError as error:
         return SelectionFailed(code="INVALID_ARGUMENT", reason="SELECTION_IMPOSSIBLE", message=str(error))
     except Exception as error:
-        if not is_lack_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return SelectionFailed(
             code="RESOURCE_EXHAUSTED", reason="DEVICE_OUT_OF_MEMORY", message="the device does not have enough memory"
@@ -123,7 +123,7 @@ def load(source: RowSource) -> Loaded:
             raise SegmentDamaged(segment.first // SEGMENT_ROWS, f"{segment.rows.shape[1]} features")
         finite = np.flatnonzero(np.isfinite(segment.rows).all(axis=1))
         part = torch.from_numpy(segment.rows[finite])
-        rows[filled : filled + len(part)] = selection.unit(part) if source.unit else part
+        rows[filled : filled + len(part)] = selection.unit_rows(part) if source.unit else part
         places.append(torch.from_numpy(finite) + segment.first)
         filled += len(part)
     found = torch.cat(places) if source.directory else torch.arange(source.num_rows)
@@ -216,7 +216,7 @@ def _queries(source: RowSource, loaded: Loaded, own: bytes, vectors: bytes) -> T
     if own:
         return loaded.rows[loaded.at(_int64(own))]
     queries = torch.from_numpy(np.frombuffer(vectors, "<f4").reshape(-1, loaded.rows.shape[1] or 1).copy())
-    return (selection.unit(queries) if source.unit else queries).to(loaded.rows.device)
+    return (selection.unit_rows(queries) if source.unit else queries).to(loaded.rows.device)
 
 
 def _duplicates(message: GroupDuplicates) -> DuplicatesGrouped:

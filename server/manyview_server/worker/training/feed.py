@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from manyview_server.learn import counter_random
 from manyview_server.worker.images.cache import ImageCache
 
 PREFETCH_BATCHES = 2
@@ -40,9 +41,7 @@ class Batch:
 
 def epoch_order(seed: int, epoch: int, image_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the rows (N,) in the order of an epoch: sorted by a hash of (seed, epoch, image id)."""
-    state = _mix(np.uint64(seed) + np.uint64(1))
-    state = _mix(state ^ np.uint64(epoch))
-    return np.argsort(_mix(image_ids.astype(np.uint64) ^ state), kind="stable")
+    return counter_random.order(torch.from_numpy(image_ids), seed=seed, epoch=epoch).numpy()
 
 
 class Feed:
@@ -180,11 +179,3 @@ def _prefetched(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     finally:
         closed.set()
         thread.join()
-
-
-def _mix(x: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
-    """Return SplitMix64's mix of `x` (Steele et al., OOPSLA 2014), a bijection of 64-bit integers."""
-    x = np.atleast_1d(np.asarray(x, np.uint64))
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.link.frames import MessageTooLarge
@@ -64,7 +64,7 @@ def run(channel: Channel) -> None:
     except MessageTooLarge as error:
         ended = _failed(progress, error.reason, error.message, "")
     except Exception as error:
-        if not is_lack_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         ended = _out_of_memory(progress, error)
     trainer.saver.wait()

@@ -48,10 +48,10 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
         ("zzz", "known: resnet9, resnet18, .*, torchvision/NAME, timm/NAME"),
         ("torchvision/resnet19", "did you mean 'torchvision/resnet18'"),
         ("timm/resnet18x", "did you mean 'timm/resnet18'"),
-        ("timm/qqqq", "none of the 1,[0-9]+ names there are is near"),
+        ("timm/qqqq", "none of the 1,[0-9]+ known names is similar"),
         (
             "timm/vit_base_patch16_224.mae",
-            r"\.mae names weights, which are not fetched here; .*timm/vit_base_patch16_224'",
+            r"\.mae names weights, which are not downloaded here; .*timm/vit_base_patch16_224'",
         ),
         ("timm/local-dir:/etc", "unknown backbone"),
         ("timm/", "unknown backbone"),

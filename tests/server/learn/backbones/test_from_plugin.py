@@ -75,10 +75,10 @@ def test_a_plugin_is_told_what_it_has_parameters_for() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("wrong", "its feature_dim is 5, and it gives 3 features"),
+        ("wrong", "its feature_dim is 5, but it returns 3 features"),
         ("failing", r"building it failed \(KeyError\)"),
-        ("linear", "it gave a Linear, and no Backbone"),
-        ("number", "it is to be a callable that gives a Backbone"),
+        ("linear", "it returned a Linear instead of a Backbone"),
+        ("number", "it must be a callable that returns a Backbone"),
     ],
 )
 def test_a_plugin_that_does_not_keep_to_the_interface_is_refused(name: str, why: str) -> None:

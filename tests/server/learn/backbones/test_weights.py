@@ -39,7 +39,7 @@ def test_what_is_missing_unknown_or_of_another_shape_is_named_and_nothing_is_loa
     theirs.pop(missing)
     theirs[reshaped] = torch.zeros(7)
     theirs["odd.weight"] = torch.zeros(1)
-    expected = f"missing: {missing}; not known to it: odd.weight; of another shape: {reshaped} \\(7,\\) instead of"
+    expected = f"missing: {missing}; unexpected: odd.weight; with another shape: {reshaped} \\(7,\\) instead of"
     with pytest.raises(ValueError, match=expected):
         load_weights(two, theirs)
     assert same(before, two.state_dict())

@@ -103,7 +103,7 @@ def test_a_loss_that_stays_at_chance_is_told_once_300_steps_later() -> None:
     """The reference's MoCo stood still at 8.32, which is ln(4096 + 1)."""
     found = told(at(lambda step: 8.32))
     assert reasons(found) == [(410, "LOSS_AT_CHANCE")]
-    assert "8.32 where guessing gives 8.318" in found[0][1].message
+    assert "it is 8.32; guessing gives 8.318" in found[0][1].message
     assert reasons(told(at(lambda step: 9.0))) == [(410, "LOSS_AT_CHANCE")], "worse than guessing"
 
 

@@ -12,7 +12,6 @@ from manyview_server.learn.evaluation.collapse import (
     effective_rank,
     effective_rank_of_gram,
     gram,
-    healthy_std,
     representation_std,
     uniformity,
 )
@@ -44,8 +43,7 @@ def test_collapsed_features_have_none_and_their_length_does_not_matter() -> None
 
 @pytest.mark.parametrize("dim", [64, 512])
 def test_isotropic_features_are_near_the_healthy_value(dim: int) -> None:
-    assert representation_std(normal(2048, dim)).item() == pytest.approx(healthy_std(dim), rel=0.01)
-    assert healthy_std(dim) == 1 / math.sqrt(dim)
+    assert representation_std(normal(2048, dim)).item() == pytest.approx(1 / math.sqrt(dim), rel=0.01)
 
 
 # ---- alignment ----

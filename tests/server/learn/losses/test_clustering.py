@@ -147,7 +147,7 @@ def test_it_computes_in_float32_inside_autocast_and_from_half_precision() -> Non
 
 def test_what_cannot_be_is_refused() -> None:
     views = torch.stack([A, B])
-    with pytest.raises(ValueError, match="a single view has no other one"):
+    with pytest.raises(ValueError, match="a single view has no other view"):
         swav(A[None])
     with pytest.raises(ValueError, match=r"global scores must be \(G, B, K\), not \(8, 16\)"):
         swav(A)
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_refused() -> None:
         swav(views, C)
     with pytest.raises(ValueError, match=r"queue scores must be \(2, Q, 16\), not \(3, 16\)"):
         swav(views, queue_scores=torch.ones(3, 16))
-    with pytest.raises(ValueError, match="num_valid goes with queue_scores"):
+    with pytest.raises(ValueError, match="num_valid needs queue_scores"):
         swav(views, num_valid=3)
     with pytest.raises(ValueError, match=r"temperature must be at least 0\.001, not 0"):
         swav(views, temperature=0)

@@ -158,7 +158,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         nt_xent(z[:0], z[:0], 0.5)
     with pytest.raises(ValueError, match=r"the bank must be \(K, 4\)"):
         info_nce(z, z, torch.ones(8, 5), 8, 0.5)
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="give both image_ids and bank_image_ids"):
         info_nce(z, z, z, 2, 0.5, image_ids=torch.arange(2))
 
 

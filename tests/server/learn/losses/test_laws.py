@@ -19,7 +19,6 @@ BANK = F.normalize(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)
 OF_ANGLES: dict[str, Pair] = {
     "dcl": lambda a, b: losses.dcl(a, b, 0.2),
     "dclw": lambda a, b: losses.dcl(a, b, 0.2, weight_sigma=0.5),
-    "koleo": lambda a, b: losses.koleo(torch.cat([a, b])),
     "negative_cosine": losses.negative_cosine,
     "nnclr": losses.nnclr,
     "nt_xent": lambda a, b: losses.nt_xent(a, b, 0.2),
@@ -65,7 +64,7 @@ def test_the_lengths_of_projections_and_a_rotation_of_all(loss: Pair, batch: int
     torch.testing.assert_close(loss(a @ rotation, b @ rotation), expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["barlow_twins", "dcl", "dclw", "dino", "koleo", "negative_cosine", "nt_xent", "swav"])
+@pytest.mark.parametrize("name", ["barlow_twins", "dcl", "dclw", "dino", "negative_cosine", "nt_xent", "swav"])
 @batches
 @few
 def test_which_view_comes_first(name: str, batch: int, seed: int) -> None:

@@ -100,9 +100,9 @@ def test_nnclr_computes_in_float32_inside_autocast() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     z = torch.ones(2, 4)
-    with pytest.raises(ValueError, match=r"queries \(B, P\) and a bank \(K, P\), not \(2, 4\) and \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"queries must be \(B, P\) and the bank \(K, P\), not \(2, 4\) and \(3, 5\)"):
         nearest_keys(z, torch.ones(3, 5), 3)
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="give both image_ids and bank_image_ids"):
         nearest_keys(z, z, 2, bank_image_ids=torch.arange(2))
     with pytest.raises(ValueError, match="both projections must be"):
         nnclr(z, torch.ones(3, 4))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyview_server.learn.selection import typicality, unit
+from manyview_server.learn.selection import typicality, unit_rows
 
 
 @settings(deadline=None, max_examples=50)
@@ -62,7 +62,7 @@ def test_frames_of_a_still_camera_take_one_place(k: int, noise: float) -> None:
     generator = torch.Generator().manual_seed(3)
     others, frame = torch.randn(60, 32, generator=generator), torch.randn(1, 32, generator=generator)
     rows = torch.cat([others, frame + noise * torch.randn(25, 32, generator=generator)])
-    found = typicality(unit(rows), 61, num_neighbors=k).rows
+    found = typicality(unit_rows(rows), 61, num_neighbors=k).rows
     assert int((found >= 60).sum()) == 1
     assert int(found[0]) >= 60, "the densest place of all"
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyview_server.learn.selection import distances, nearest, unit
+from manyview_server.learn.selection import distances, nearest, unit_rows
 
 
 @settings(deadline=None, max_examples=50)
@@ -33,7 +33,7 @@ def test_the_nearest_by_distance_and_then_by_index(brute: Any, data: st.DataObje
 
 def test_many_rows_in_many_chunks_as_one_exact_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "CHUNK_DISTANCES", 7000)
-    rows = unit(torch.randn(500, 32, generator=torch.Generator().manual_seed(1)))
+    rows = unit_rows(torch.randn(500, 32, generator=torch.Generator().manual_seed(1)))
     exact = torch.cdist(rows.double(), rows.double())
     exact.fill_diagonal_(torch.inf)
     expected = exact.sort(dim=1, stable=True)
@@ -51,7 +51,7 @@ def test_equal_rows_are_at_distance_zero_and_in_their_order() -> None:
 
 
 def test_unit_rows_are_as_far_apart_as_their_angle_says() -> None:
-    rows = unit(torch.tensor([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0], [0.0, 0.0]]))
+    rows = unit_rows(torch.tensor([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0], [0.0, 0.0]]))
     assert distances.between(rows[:1], rows[1:3]).tolist() == [[pytest.approx(2**0.5), 2.0]]
     assert rows[3].tolist() == [0.0, 0.0]
 
@@ -63,5 +63,5 @@ def test_more_neighbors_than_there_are_is_refused(k: int, own: torch.Tensor | No
 
 
 def test_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match="queries have 3 features and rows 4"):
+    with pytest.raises(ValueError, match="queries must have as many features as rows, 4, not 3"):
         nearest(torch.zeros(2, 3), torch.eye(4), 1)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyview_server.learn.selection import duplicates, near_duplicates, unit
+from manyview_server.learn.selection import duplicates, near_duplicates, unit_rows
 
 
 @settings(deadline=None, max_examples=50)
@@ -39,7 +39,7 @@ def test_a_chain_is_one_group_however_long_and_in_whatever_order() -> None:
 
 def test_equal_rows_are_found_at_distance_zero_and_nearly_equal_ones_are_not() -> None:
     """By product equal rows are about 3e-4 apart, and so are some that are not equal."""
-    rows = unit(torch.randn(200, 300, generator=torch.Generator().manual_seed(1)))
+    rows = unit_rows(torch.randn(200, 300, generator=torch.Generator().manual_seed(1)))
     near = rows[:100] + 2e-6
     found = near_duplicates(torch.cat([rows, rows[100:], near]), 0.0).tolist()
     assert found == [*range(200), *range(100, 200), *range(300, 400)]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyview_server.learn.selection import coreset, farthest, minimum_distance, unit
+from manyview_server.learn.selection import coreset, farthest, minimum_distance, unit_rows
 
 WHOLE = st.integers(1, 24).flatmap(
     lambda n: st.lists(st.lists(st.integers(-4, 4), min_size=3, max_size=3), min_size=n, max_size=n)
@@ -52,7 +52,7 @@ def test_rows_are_kept_apart_until_none_is_left_that_is_farther(
 
 
 def test_rounds_give_what_one_at_a_time_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = unit(torch.randn(2000, 16, generator=torch.Generator().manual_seed(2)))
+    rows = unit_rows(torch.randn(2000, 16, generator=torch.Generator().manual_seed(2)))
     rows[::7] = rows[0]
     in_rounds = coreset(rows, 600, seed=0)
     monkeypatch.setattr(farthest, "ROUND_ROWS", 1)
@@ -87,7 +87,7 @@ def test_what_is_chosen_already_is_kept_away_from() -> None:
 
 
 def test_more_of_the_same_goes_on_where_less_stopped() -> None:
-    rows = unit(torch.randn(300, 8, generator=torch.Generator().manual_seed(3)))
+    rows = unit_rows(torch.randn(300, 8, generator=torch.Generator().manual_seed(3)))
     whole = coreset(rows, 40, seed=5)
     assert torch.equal(coreset(rows, 15, seed=5).rows, whole.rows[:15])
     assert torch.equal(coreset(rows, 25, seed=9, chosen=whole.rows[:15]).rows, whole.rows[15:])

@@ -28,7 +28,7 @@ def test_the_nearest_to_any_query_come_first(brute: Any, data: st.DataObject) ->
 
 def test_what_does_not_fit_is_refused() -> None:
     for queries in (torch.empty(0, 4), torch.zeros(1, 3)):
-        with pytest.raises(ValueError, match=r"queries must be \(Q, 4\) with a query at least"):
+        with pytest.raises(ValueError, match=r"queries must be \(Q, 4\) with at least one query"):
             similarity(torch.eye(4), queries, 1)
     with pytest.raises(ValueError, match="count must be from 0 to 4"):
         similarity(torch.eye(4), torch.eye(4), 5)

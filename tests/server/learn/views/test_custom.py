@@ -199,7 +199,7 @@ def test_what_is_wrong_with_it_is_told_where_it_was_written(posterize, overrides
 def test_without_plugins_none_is_known():
     assert "none is installed" in violations({"custom": {"posterize": {"probability": 0.5}}})["views.custom.posterize"]
     assert configuration.json_schema(PipelineSettings)["properties"]["custom"] == {
-        "description": "Changes that installed packages add, in the order of their names.",
+        "description": "Changes that installed packages add, applied in the order of their names.",
         "type": "object",
         "properties": {},
         "additionalProperties": False,
@@ -256,8 +256,8 @@ BROKEN = {
     "missing_module": ("import no_such_module", "it cannot be loaded (ModuleNotFoundError)"),
     "exits": ("raise SystemExit(3)", "it cannot be loaded (SystemExit)"),
     "no_attribute": ("x = 1", "it cannot be loaded (AttributeError)"),
-    "no_transform": ("TRANSFORM = 3", "it is to be a Transform, and is a int"),
-    "Large": (POSTERIZE, "its name is to consist of small letters"),
+    "no_transform": ("TRANSFORM = 3", "it must be a Transform, not a int"),
+    "Large": (POSTERIZE, "its name must start with a small letter"),
     "not_frozen": (POSTERIZE.replace("frozen=True, ", ""), "a frozen dataclass with a docstring"),
     "no_default": (POSTERIZE.replace(f" = {BITS}", ""), "its settings are wrong (TypeError)"),
     "no_setting": (POSTERIZE.replace(BITS, "4"), "its settings are wrong (KeyError)"),
@@ -265,9 +265,9 @@ BROKEN = {
         POSTERIZE.replace("setting(4", "setting(9"),
         "at least 1 and at most 8 (got 9)",
     ),
-    "always_on": (POSTERIZE.replace('setting(0.0, "Share', 'setting(0.5, "Share'), "by default 0"),
-    "no_probability": (POSTERIZE.replace("probability", "share"), "its settings are to have a probability"),
-    "no_function": (POSTERIZE.replace("change=change", "change=None"), "its change is to be callable"),
+    "always_on": (POSTERIZE.replace('setting(0.0, "Share', 'setting(0.5, "Share'), "whose default is 0"),
+    "no_probability": (POSTERIZE.replace("probability", "share"), "its settings must have a probability"),
+    "no_function": (POSTERIZE.replace("change=change", "change=None"), "its change must be callable"),
     "too_many_draws": (POSTERIZE.replace("num_draws=2", "num_draws=10_000"), "num_draws from 0 to 256"),
 }
 
@@ -286,10 +286,10 @@ def test_a_plugin_that_cannot_be_used_is_told_and_costs_nothing_else(name, insta
 
 WRONG = {
     "raises": ("1 / 0", "it failed (ZeroDivisionError)"),
-    "gives_nothing": ("return None", "it gave NoneType where torch.float32"),
-    "gives_one": ("return planes[:1]", "it gave torch.float32 (1,"),
-    "gives_bytes": ("return planes.to(dtype=__import__('torch').uint8)", "it gave torch.uint8 (3,"),
-    "gives_nan": ("return planes * float('nan')", "it gave values that are not finite"),
+    "gives_nothing": ("return None", "it returned NoneType instead of torch.float32"),
+    "gives_one": ("return planes[:1]", "it returned torch.float32 (1,"),
+    "gives_bytes": ("return planes.to(dtype=__import__('torch').uint8)", "it returned torch.uint8 (3,"),
+    "gives_nan": ("return planes * float('nan')", "it returned values that are not finite"),
 }
 
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable) as wrong:
         load(key(weights_file=str(bad)), CPU)
     assert (wrong.value.code, wrong.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")
-    assert "of another shape: conv1.weight (1,) instead of (64, 3, 7, 7)" in str(wrong.value)
+    assert "with another shape: conv1.weight (1,) instead of (64, 3, 7, 7)" in str(wrong.value)
     with pytest.raises(ModelUnavailable) as gone:
         load(key(checkpoint_dir=str(tmp_path / "000000001-1")), CPU)
     assert (gone.value.code, gone.value.reason) == ("NOT_FOUND", "CHECKPOINT_GONE")

@@ -97,7 +97,7 @@ def selected(message: Message) -> tuple[list[int], list[float]]:
 def finite(rows: np.ndarray[Any, Any]) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
     """The rows that can be selected, scaled to length 1, and their places."""
     places = np.flatnonzero(np.isfinite(rows).all(axis=1))
-    return selection.unit(torch.from_numpy(rows[places])), places
+    return selection.unit_rows(torch.from_numpy(rows[places])), places
 
 
 @pytest.mark.parametrize("strategy", ["coreset", "minimum_distance", "typicality"])

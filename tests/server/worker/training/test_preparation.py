@@ -306,7 +306,7 @@ def test_weights_that_do_not_fit_are_refused_before_the_images_are_decoded(
 ) -> None:
     failed = refused(dataclasses.replace(weights, settings={**weights.settings, "stem": "imagenet"}), "starting")
     assert failed.reason == "CONFIG_INVALID"
-    assert "of another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
+    assert "with another shape: conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7)" in str(failed)
     gone = {**weights.settings, "backbone_weights": "gone.safetensors"}
     assert "'gone.safetensors' cannot be read" in str(refused(dataclasses.replace(weights, settings=gone), "starting"))
 

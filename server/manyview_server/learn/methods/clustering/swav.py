@@ -1,4 +1,4 @@
-"""SwAV: every view predicts to which prototypes the other, whole views of its image are assigned.
+"""SwAV: every view predicts the prototypes to which the other whole views of its image are assigned.
 
 Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", arXiv 2006.09882.
 Shapes: V views, G of them whole (o pixels) and assigned, B batch, D feature, P projection, K prototypes, Q queue slots.
@@ -73,12 +73,14 @@ class SwAVSettings(TrainSettings):
 class SwAV(Method):
     """Algorithm 1 of the paper with the multi-crop of section 3.2 and the queue of section 4.
 
-    Where `prototypes_used` goes to 1 all images are at the same place; a loss that stays at ln K means that nothing was
-    learned.
+    If `prototypes_used` goes to 1, all images have the same projection. A loss that stays at ln K means that nothing
+    was learned.
 
-    Differs from the paper: prototypes are set back to length 1 behind each update and not before each pass, which is
-    the same to the loss; the queue fills from the first step on, so that it holds the newest when it starts, and slots
-    that were never filled take no part; fewer prototypes, for small data sets.
+    Differs from the paper: prototypes are scaled back to length 1 after each update and not before each pass, which is
+    the same for the loss.
+    Differs from the paper: the queue fills from the first step on, so that it holds the newest projections when it is
+    first used. Slots that were never filled take no part.
+    Differs from the paper: the default is fewer prototypes, for small data sets.
     """
 
     def __init__(self, settings: SwAVSettings) -> None:
@@ -92,7 +94,7 @@ class SwAV(Method):
         self.prototypes = UnitPrototypes(self.projection_dim, settings.num_prototypes)
         sizes = [(pipeline.size(settings.image_size), pipeline.count) for pipeline in settings.views.pipelines]
         num_whole = sum(count for size, count in sizes if size == settings.image_size)
-        # An image's G projections side by side: a queue for each whole view, (Q, GP).
+        # A row holds an image's G projections side by side, so that each whole view has its own queue: (Q, GP).
         self.queue = MemoryBank(settings.queue_size, num_whole * self.projection_dim) if settings.queue_size else None
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
@@ -131,7 +133,7 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _queue_scores(self, G: int, moment: Moment) -> tuple[Tensor | None, Tensor | None]:
-        """Scores (G, Q, K) of what is in the queue, and how many of its slots are filled."""
+        """Return the scores (G, Q, K) of the queue, and the number of its slots that are filled."""
         if self.queue is None or moment.epoch < self.settings.queue_start_epoch:
             return None, None
         keys = self.queue.keys.view(self.queue.size, G, -1).transpose(0, 1)  # (G, Q, P)

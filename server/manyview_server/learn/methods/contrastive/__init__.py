@@ -1,4 +1,4 @@
 """Contrastive methods. Each file reads like its paper.
 
-`simclr`, `dcl`, `moco` and `nnclr` tell an image's views from other images.
+`simclr`, `dcl`, `moco` and `nnclr` distinguish an image's views from other images.
 """

@@ -1,4 +1,4 @@
-"""DCL: SimCLR without the positive pair among what repels. DCLW weighs the pairs, too.
+"""DCL: SimCLR without the positive pair in the denominator of the loss. DCLW also weights the pairs.
 
 Yeh et al., "Decoupled Contrastive Learning", arXiv 2110.06848.
 Shapes: V views (2), B batch, D feature, P projection.
@@ -32,7 +32,7 @@ class DCLSettings(TrainSettings):
     temperature: float = fields.temperature(0.1)
     projection_hidden_dim: int | None = fields.projection_hidden_dim()
     projection_dim: int = fields.projection_dim(128)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # as for SimCLR
+    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # the same as for SimCLR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,9 @@ class DCLWSettings(TrainSettings):
 
 
 class DCL(Method):
-    """Equation 5 of the paper; with a `weight_sigma`, equation 6.
+    """Equation 5 of the paper, or equation 6 with a `weight_sigma`.
 
-    The loss has no floor: it falls below zero as views come together.
+    The loss can be negative: it falls below zero as the views come together.
     """
 
     def __init__(self, settings: DCLSettings | DCLWSettings) -> None:
@@ -66,7 +66,7 @@ class DCL(Method):
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views  # (2, B, 3, o, o)
-        h = self.encoder(pair.flatten(0, 1))  # (2B, D); one pass, so that batch norm sees both views
+        h = self.encoder(pair.flatten(0, 1))  # (2B, D); one pass, so that the batch norms see both views
         z = self.head(h)  # (2B, P)
         z0, z1 = z.chunk(2)
         loss = losses.dcl(z0, z1, self.temperature, weight_sigma=self.weight_sigma)

@@ -1,4 +1,4 @@
-"""MoCo v2: a query finds its key among the keys of earlier batches, which a slowly moving teacher made.
+"""MoCo v2: a query must find its key among the keys of earlier batches. A slowly moving teacher makes the keys.
 
 He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722; Chen et al., "Improved
 Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
@@ -38,11 +38,11 @@ class MoCoSettings(TrainSettings):
     projection_hidden_dim: int | None = fields.projection_hidden_dim()
     projection_dim: int = fields.projection_dim(128)
     memory_bank_size: int | None = fields.memory_bank_size(None)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["moco_small"])  # as for SimCLR
+    views: ViewSettings = changed(TrainSettings, "views", PRESETS["moco_small"])  # for the same reason as in SimCLR
     ema_momentum: float = fields.ema_momentum(0.99)
     ema_momentum_end: float | None = fields.ema_momentum_end(None)
-    # CIFAR-10 at 16 px, resnet9 x 0.25, 600 steps of 64, kNN: 35.2 % with, 33.8 % without; and with a faster teacher
-    # (ema_momentum 0.9) 33.8 % instead of a collapse to ln(K + 1).
+    # CIFAR-10 at 16 px, resnet9 x 0.25, 600 steps of 64, kNN: 35.2 % with batch norms, 33.8 % without. With a faster
+    # teacher (ema_momentum 0.9): 33.8 % with them, and without them a collapse to ln(K + 1).
     projection_batch_norm: bool = setting(
         True, "Whether the projection head has batch norms; the paper's has none, MoCo v3's does.", fixed=True
     )
@@ -57,11 +57,14 @@ class MoCoSettings(TrainSettings):
 class MoCo(Method):
     """Algorithm 1 of the first paper with the head and the views of the second.
 
-    A loss that stays at ln(K + 1), K the keys in the bank, means that nothing was learned.
+    A loss that stays at ln(K + 1), where K keys are in the bank, means that nothing was learned.
 
-    Differs from the paper: the head has batch norms unless ``projection_batch_norm`` is off, since without them short
-    trainings learn less and fast teachers collapse; ``symmetric`` gives each view both roles, as MoCo v3 and lightly's
-    benchmarks do; the batch is not shuffled before the teacher's batch norms, which on one device would change nothing.
+    Differs from the paper: the head has batch norms unless ``projection_batch_norm`` is off, because without them short
+    trainings learn less and fast teachers collapse.
+    Differs from the paper: ``symmetric`` gives each view both roles, as MoCo v3 and lightly's benchmarks do. The batch
+    norms of the student and of the teacher then see both views in one pass.
+    Differs from the paper: the batch is not shuffled before the teacher's batch norms. On one device this would change
+    nothing.
     """
 
     def __init__(self, settings: MoCoSettings) -> None:
@@ -111,5 +114,5 @@ class MoCo(Method):
 
     @torch.no_grad()
     def _keys(self, images: Tensor) -> Tensor:
-        """Unit keys (B, P) of the teacher, whose batch norms take the statistics of this batch."""
+        """Return the teacher's unit keys (B, P). Its batch norms use the statistics of this batch."""
         return F.normalize(self.teacher["head"](self.teacher["encoder"](images)).float(), dim=1)

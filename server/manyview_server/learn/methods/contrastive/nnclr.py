@@ -1,4 +1,4 @@
-"""NNCLR: a view's nearest neighbour among earlier images stands for it, and the other view is to find it.
+"""NNCLR: a view is replaced by its nearest neighbour among earlier images, and the other view must find that neighbour.
 
 Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
 arXiv 2104.14548.
@@ -38,7 +38,7 @@ class NNCLRSettings(TrainSettings):
     projection_dim: int = fields.projection_dim(128)
     prediction_hidden_dim: int = fields.prediction_hidden_dim(512)
     memory_bank_size: int | None = fields.memory_bank_size(None)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # as for SimCLR
+    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # the same as for SimCLR
 
     def for_num_images(self, num_images: int) -> Self:
         return choose_bank_size(super().for_num_images(num_images), num_images)
@@ -47,8 +47,8 @@ class NNCLRSettings(TrainSettings):
 class NNCLR(Method):
     """Equations 2 and 3 of the paper, both ways; the support set is a memory bank.
 
-    Differs from the paper: earlier keys of an image's own are passed over, and before there are others a view stands
-    for itself.
+    Differs from the paper: earlier keys of the same image are skipped. A view is its own neighbour until the bank holds
+    keys of other images.
     """
 
     def __init__(self, settings: NNCLRSettings) -> None:
@@ -69,7 +69,7 @@ class NNCLR(Method):
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         (pair,) = views  # (2, B, 3, o, o)
-        h = self.encoder(pair.flatten(0, 1))  # (2B, D); one pass, so that batch norm sees both views
+        h = self.encoder(pair.flatten(0, 1))  # (2B, D); one pass, so that the batch norms see both views
         z = self.head(h)  # (2B, P)
         p0, p1 = self.predictor(z).chunk(2)  # (B, P) each
         keys = z.detach()
@@ -79,7 +79,7 @@ class NNCLR(Method):
             for each in keys.chunk(2)
         )
         loss = (nnclr(n0, p1, self.temperature) + nnclr(n1, p0, self.temperature)) / 2
-        new_keys = F.normalize(keys[: len(image_ids)].float(), dim=1)  # (B, P), of view 0 alone
+        new_keys = F.normalize(keys[: len(image_ids)].float(), dim=1)  # (B, P), only of view 0
         return StepOutput(
             loss=loss,
             representation=h.detach(),

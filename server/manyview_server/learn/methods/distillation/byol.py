@@ -1,4 +1,4 @@
-"""BYOL: a student predicts what a slowly moving teacher makes of another view. Nothing repels.
+"""BYOL: a student predicts a slowly moving teacher's projection of the other view. Nothing repels.
 
 Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", arXiv 2006.07733.
 Shapes: V views (2), B batch, D feature, P projection.
@@ -42,7 +42,7 @@ class BYOLSettings(TrainSettings):
 class BYOL(Method):
     """Equations 1 and 2 of the paper, both ways.
 
-    Prediction head and teacher together keep it from collapsing: without either all images end in one place.
+    The prediction head and the teacher together prevent collapse: without either, all images get the same projection.
 
     Differs from the paper: the batch norms see both views at once.
     """
@@ -66,7 +66,7 @@ class BYOL(Method):
         q0, q1 = self.predictor(z).chunk(2)
         target0, target1 = self._targets(images).chunk(2)
         loss = distance(q0, target1) + distance(q1, target0)
-        # Not the predictions: those of the first hundreds of steps are all alike, with no collapse.
+        # Projections are reported: the predictions of the first hundreds of steps are all alike without any collapse.
         return StepOutput(loss=loss, representation=h.detach(), projection=z.detach())
 
     def after_step(self, moment: Moment, accept: Tensor, carry: Carry) -> None:
@@ -76,11 +76,11 @@ class BYOL(Method):
 
     @torch.no_grad()
     def _targets(self, images: Tensor) -> Tensor:
-        """The teacher's projections (B, P); its batch norms take the statistics of this batch."""
+        """Return the teacher's projections (B, P). Its batch norms use the statistics of this batch."""
         projections: Tensor = self.teacher["head"](self.teacher["encoder"](images))
         return projections
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Equation 2: the squared distance of two vectors of length 1, in the mean over the batch; from 0 to 4."""
+    """Return the mean over the batch of the squared distance of two unit vectors (equation 2), from 0 to 4."""
     return 2 + 2 * negative_cosine(prediction, target)

@@ -1,4 +1,4 @@
-"""DINO: the student learns to say of every view what its own slow teacher says of the whole views.
+"""DINO: the student predicts from every view the output of its own slow teacher for the whole views.
 
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294.
 Shapes: V views, T of them whole (o pixels) and seen by the teacher, B batch, D feature, P projection, K prototypes.
@@ -67,12 +67,13 @@ class DINOSettings(TrainSettings):
 class DINO(Method):
     """Algorithm 1 of the paper with the multi-crop of section 3.1.
 
-    Centring keeps one prototype from winning everywhere, sharpening keeps all from being equal (section 5.3): where
-    `prototype_entropy` stays at ln K, or `prototypes_used` goes to 1, the balance was lost.
+    Centring keeps one prototype from winning for all images, and sharpening keeps all prototypes from being equal
+    (section 5.3). If `prototype_entropy` stays at ln K, or `prototypes_used` goes to 1, this balance is lost.
 
-    Differs from the paper: the head has batch norms unless ``projection_batch_norm`` is off; the directions of the last
-    layer always have length 1 (its ``norm_last_layer``); fewer prototypes and a faster teacher, for small data sets and
-    short trainings.
+    Differs from the paper: the head has batch norms unless ``projection_batch_norm`` is off.
+    Differs from the paper: the directions of the last layer always have length 1 (its ``norm_last_layer``).
+    Differs from the paper: the defaults are fewer prototypes and a faster teacher, for small data sets and short
+    trainings.
     """
 
     center: Tensor  # (K,)

@@ -1,4 +1,4 @@
-"""SimSiam: each view predicts the other, and the predicted side stands still. No negatives, no teacher.
+"""SimSiam: each view predicts the other, and no gradient reaches the predicted side. No negatives, no teacher.
 
 Chen and He, "Exploring Simple Siamese Representation Learning", arXiv 2011.10566.
 Shapes: V views (2), B batch, D feature, P projection.
@@ -39,10 +39,10 @@ class SimSiamSettings(TrainSettings):
 class SimSiam(Method):
     """Algorithm 1 of the paper.
 
-    A loss that goes to -1 within a few steps means that it has collapsed.
+    A loss that goes to -1 within a few steps means that the network has collapsed.
 
-    Differs from the paper: the batch norms see both views at once; the prediction head's learning rate falls with that
-    of all the rest.
+    Differs from the paper: the batch norms see both views at once.
+    Differs from the paper: the learning rate of the prediction head falls like that of all other layers.
     """
 
     def __init__(self, settings: SimSiamSettings) -> None:
@@ -63,7 +63,7 @@ class SimSiam(Method):
         h = self.encoder(pair.flatten(0, 1))  # (2B, D)
         z = self.head(h)  # (2B, P)
         p = self.predictor(z)  # (2B, P)
-        z0, z1 = z.detach().chunk(2)  # stop-gradient: without it all images end in one place
+        z0, z1 = z.detach().chunk(2)  # stop-gradient: without it all images get the same projection
         p0, p1 = p.chunk(2)
         loss = (negative_cosine(p0, z1) + negative_cosine(p1, z0)) / 2
         return StepOutput(loss=loss, representation=h.detach(), projection=p.detach())

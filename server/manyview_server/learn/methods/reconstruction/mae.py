@@ -1,4 +1,4 @@
-"""MAE: from a quarter of an image's patches a network guesses the pixels of all others.
+"""MAE: a network predicts the pixels of an image from a quarter of its patches.
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377.
 Shapes: B batch, N patches, K of them kept, M = N - K hidden, p patch size, D feature, E width of the decoder.
@@ -28,12 +28,12 @@ from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 HEAD_DIM = 32
-"""Channels of a head of the decoder, as in the paper: 16 heads of 512 channels."""
+"""Channels of each head of the decoder, as in the paper, which has 16 heads for 512 channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAESettings(MaskedImageSettings):
-    """MAE (arXiv 2111.06377): the pixels of hidden patches are guessed from the few that the network sees."""
+    """MAE (arXiv 2111.06377): the pixels of hidden patches are predicted from the few patches that the network sees."""
 
     method: Literal["mae"] = setting("mae", "Self-supervised method.")
     mask_ratio: float = mask_ratio(0.75)
@@ -42,7 +42,7 @@ class MAESettings(MaskedImageSettings):
     )
     decoder_depth: int = setting(4, "Blocks of the decoder.", minimum=1, maximum=64, fixed=True)
     normalize_targets: bool = setting(
-        True, "Whether the pixels of each hidden patch are guessed with mean 0 and variance 1."
+        True, "Whether each hidden patch is scaled to mean 0 and variance 1 before its pixels are predicted."
     )
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["mae"])
 
@@ -50,11 +50,11 @@ class MAESettings(MaskedImageSettings):
 class MAE(Method):
     """Section 3 of the paper.
 
-    With `normalize_targets` a network that guesses the mean of every patch has a loss just below the share of patches
-    that are not of one colour: (E - 1) / E for each of those, E = 3 p p.
+    With `normalize_targets`, a network that predicts the mean of every patch has a loss just below the share of patches
+    that are not of one colour: (E - 1) / E for each of those patches, where E = 3 p p.
 
-    Differs from the paper: the decoder is 256 channels wide and 4 blocks deep, not 512 and 8, beside networks that are
-    smaller, too.
+    Differs from the paper: the decoder is 256 channels wide and 4 blocks deep, not 512 and 8. The backbones are smaller
+    as well.
     """
 
     def __init__(self, settings: MAESettings) -> None:
@@ -80,15 +80,15 @@ class MAE(Method):
             epoch=moment.image_epoch,
         )
         tokens = vit.forward_tokens(images, kept)  # (B, 1 + K, D)
-        guessed = _pick(self.decoder(tokens, kept), hidden)  # (B, M, 3 p p)
+        predicted = _pick(self.decoder(tokens, kept), hidden)  # (B, M, 3 p p)
         target = _pick(patchify(images, vit.patch_size), hidden)
         if self.settings.normalize_targets:
             target = normalized_patches(target)
-        return StepOutput(loss=losses.mae(guessed, target), representation=tokens[:, 0].detach())
+        return StepOutput(loss=losses.mae(predicted, target), representation=tokens[:, 0].detach())
 
 
 class Decoder(nn.Module):
-    """Tokens of the patches that were kept (B, 1 + K, D) to the pixels of all patches (B, N, outputs)."""
+    """Maps the tokens of the patches that were kept (B, 1 + K, D) to the pixels of all patches (B, N, outputs)."""
 
     positions: Tensor  # (1, 1 + N, E)
 
@@ -109,10 +109,10 @@ class Decoder(nn.Module):
         patches = self.mask_token.to(seen.dtype).expand(B, N, E)
         patches = patches.scatter(1, kept[:, :, None].expand(-1, -1, E), seen[:, 1:])
         x = torch.cat([seen[:, :1], patches], dim=1) + self.positions
-        guessed: Tensor = self.predict(self.norm(self.blocks(x)))
-        return guessed[:, 1:]
+        predicted: Tensor = self.predict(self.norm(self.blocks(x)))
+        return predicted[:, 1:]
 
 
 def _pick(patches: Tensor, chosen: Tensor) -> Tensor:
-    """Of (B, N, E) those that are chosen (B, M): (B, M, E)."""
+    """Return the chosen ones (B, M) of patches (B, N, E): (B, M, E)."""
     return patches.gather(1, chosen[:, :, None].expand(-1, -1, patches.shape[2]))

@@ -1,6 +1,7 @@
-"""What methods share that hide patches of an image and have a network guess them.
+"""Shared parts of the methods that hide patches of an image and let a network predict them.
 
-They see one view. Their loss compares pixels, so that there are no projections, and nothing behind the backbone learns.
+These methods see one view. Their loss compares pixels, so there are no projections, and a learned embedding after the
+backbone would not be trained.
 """
 
 # ruff: noqa: RUF009 - the fields' defaults are frozen
@@ -17,12 +18,12 @@ from manyview_server.learn.optimizers import OptimizerSettings
 from manyview_server.learn.settings import TrainSettings
 
 BACKBONES = tuple(name for name in backbones.BACKBONES if name.startswith("vit_"))
-"""Those of which patches can be hidden."""
+"""Backbones whose patches can be hidden."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedImageSettings(TrainSettings):
-    """One view, a vision transformer, and the optimizer with which these are trained."""
+    """Settings of methods that hide patches: one view, a vision transformer, and the optimizer of these papers."""
 
     min_views: ClassVar[int] = 1
     max_views: ClassVar[int] = 1
@@ -32,7 +33,7 @@ class MaskedImageSettings(TrainSettings):
         TrainSettings,
         "backbone",
         "vit_tiny",
-        description="Vision transformer, of whose patches some are hidden; its class token is the embedding.",
+        description="Vision transformer some of whose patches are hidden; its class token is the embedding.",
         choices=BACKBONES,
         pattern=None,
     )
@@ -42,11 +43,11 @@ class MaskedImageSettings(TrainSettings):
 
 
 def mask_ratio(default: float) -> Any:
-    """Of the patches of an image."""
+    """The setting for the share of patches that are hidden."""
     return setting(default, "Share of the patches that are hidden.", exclusive_minimum=0, exclusive_maximum=1)
 
 
 def transformer(encoder: Encoder) -> VisionTransformer:
-    """The backbone, of which patches can be hidden: `MaskedImageSettings` name no other."""
+    """Return the backbone as a vision transformer. `MaskedImageSettings` allow no other."""
     assert isinstance(encoder.backbone, VisionTransformer), type(encoder.backbone)
     return encoder.backbone

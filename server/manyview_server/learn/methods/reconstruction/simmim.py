@@ -1,4 +1,4 @@
-"""SimMIM: hidden patches become one learned token, and a linear layer guesses their pixels.
+"""SimMIM: hidden patches are replaced by one learned token, and a linear layer predicts their pixels.
 
 Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", arXiv 2111.09886.
 Shapes: B batch, N patches, p patch size, D feature.
@@ -26,18 +26,18 @@ from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 BLOCKS_ON_A_SIDE = 6
-"""Squares in which the paper hides: of 32 pixels, in images of 192."""
+"""Hidden squares along a side of the image: the paper hides squares of 32 pixels in images of 192."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimMIMSettings(MaskedImageSettings):
-    """SimMIM (arXiv 2111.09886): the pixels of hidden patches are guessed by a single linear layer."""
+    """SimMIM (arXiv 2111.09886): the pixels of hidden patches are predicted by a single linear layer."""
 
     method: Literal["simmim"] = setting("simmim", "Self-supervised method.")
     mask_ratio: float = mask_ratio(0.6)
     mask_block: int | None = setting(
         None,
-        "Patches are hidden in squares of so many on a side; null takes a sixth of the image's side.",
+        "Side of the squares in which patches are hidden, in patches; null means a sixth of the image's side.",
         minimum=1,
         maximum=64,
     )
@@ -47,8 +47,8 @@ class SimMIMSettings(MaskedImageSettings):
 class SimMIM(Method):
     """Section 3 of the paper.
 
-    Differs from the paper: the backbone is a plain vision transformer with fixed positions; the paper's shares relative
-    ones among its blocks.
+    Differs from the paper: the backbone is a plain vision transformer with fixed positions. The blocks of the paper's
+    backbone share relative positions.
     """
 
     def __init__(self, settings: SimMIMSettings) -> None:

@@ -1,4 +1,4 @@
-"""VICReg: views attract, and each axis of the projection is kept at a variance of its own.
+"""VICReg: views attract, each axis of the projection keeps its variance, and no two axes vary together.
 
 Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", arXiv 2105.04906.
 Shapes: V views (2), B batch, D feature, P projection.
@@ -45,9 +45,9 @@ class VICRegSettings(TrainSettings):
 class VICReg(Method):
     """Algorithm 1 of the paper.
 
-    Differs from the paper: as in its authors' code, the variance term is the mean of both views' and not their sum, and
-    the distance of views is a mean over the axes, too; the network's batch norms see both views at once, while variance
-    and covariance are those of each view for itself.
+    Differs from the paper: as in the authors' code, the variance term is the mean and not the sum of both views, and
+    the distance of the views is a mean over the axes as well. Differs from the paper: the network's batch norms see
+    both views at once. Variance and covariance are computed for each view separately.
     """
 
     def __init__(self, settings: VICRegSettings) -> None:

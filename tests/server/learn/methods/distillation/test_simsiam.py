@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
 from manyview_server.learn.evaluation.alarms import Alarms
-from manyview_server.learn.evaluation.collapse import healthy_std, representation_std
+from manyview_server.learn.evaluation.collapse import representation_std
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods.distillation.simsiam import SimSiam, SimSiamSettings
 from manyview_server.learn.methods.method import StepOutput, Views
@@ -99,7 +101,7 @@ def alarms_of(kind: type[SimSiam]) -> list[str]:
         result = train_step(method, optimizer, views, ids, Moment(step=step, total_steps=220))
         if step % 10 == 9:
             assert result.projection is not None
-            ratio = representation_std(result.projection).item() / healthy_std(16)
+            ratio = representation_std(result.projection).item() * math.sqrt(16)
             told += [alarm.reason for alarm in alarms.see(step + 1, {"projection_std_ratio": ratio})]
     return told
 
