@@ -19,7 +19,7 @@ from torch import Tensor
 from manyview_server.learn import optimizers
 from manyview_server.learn.methods import Method, Moment, Views, build_method
 from manyview_server.learn.optimizers import Optimizer
-from manyview_server.learn.out_of_memory import is_out_of_memory
+from manyview_server.learn.out_of_memory import is_lack_of_memory
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import Precision, train_step
 
@@ -66,17 +66,17 @@ def choose(settings: TrainSettings, device: torch.device, measure: Measure | Non
 
     A candidate that does not fit into memory is left out. If none fits, the error of the last one is raised.
     """
-    candidates = list(candidates(settings, device))
-    if len(candidates) == 1:
-        return candidates[0]
+    choices = list(candidates(settings, device))
+    if len(choices) == 1:
+        return choices[0]
     measure = measure or seconds_per_step
     times: dict[Numerics, float] = {}
     shortage: Exception | None = None
-    for numerics in candidates:
+    for numerics in choices:
         try:
             times[numerics] = measure(settings, device, numerics)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_lack_of_memory(error):
                 raise
             shortage = error.with_traceback(None)  # the frames hold the model in memory
         if shortage is not None:
