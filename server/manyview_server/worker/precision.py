@@ -19,7 +19,7 @@ from torch import Tensor
 from manyview_server.learn import optimizers
 from manyview_server.learn.methods import Method, Moment, Views, build_method
 from manyview_server.learn.optimizers import Optimizer
-from manyview_server.learn.out_of_memory import is_lack_of_memory
+from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.step import Precision, train_step
 
@@ -76,7 +76,7 @@ def choose(settings: TrainSettings, device: torch.device, measure: Measure | Non
         try:
             times[numerics] = measure(settings, device, numerics)
         except Exception as error:
-            if not is_lack_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             shortage = error.with_traceback(None)  # the frames hold the model in memory
         if shortage is not None:
