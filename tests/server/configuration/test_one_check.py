@@ -97,7 +97,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_what_the_front_refuses_at_create_is_what_the_library_refuses(catalogue, method, data):
     config = data.draw(configurations(catalogue.method(method).schema))
@@ -108,7 +108,7 @@ def test_what_the_front_refuses_at_create_is_what_the_library_refuses(catalogue,
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_what_is_wrong_with_a_stored_configuration_is_the_same_at_create_and_when_the_trainer_starts(
     catalogue, method, data
@@ -122,7 +122,7 @@ def test_what_is_wrong_with_a_stored_configuration_is_the_same_at_create_and_whe
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_any_library_for_json_schema_refuses_the_same_fields(catalogue, method, data):
     schema = catalogue.method(method).schema
