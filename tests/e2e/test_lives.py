@@ -87,5 +87,5 @@ def test_a_job_is_continued_to_more_epochs_and_cloned_to_the_same_run(
         assert f"at step {2 * last}" in str(caught.value)
         with pytest.raises(manyview.InvalidArgument, match=r"config\.projection_dim: must stay 128"):
             client.train(continue_from=first, config={"projection_dim": 64})
-        with pytest.raises(ValueError, match="dataset is needed"):
+        with pytest.raises(ValueError, match="dataset is required"):
             client.train(method="moco")
