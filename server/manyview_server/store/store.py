@@ -1,4 +1,4 @@
-"""Everything that must survive, behind one door: `Store.open`, five collections, `close`.
+"""A data directory: `Store.open`, six collections, `close`.
 
     data_dir/LOCK                        one server per data directory
     data_dir/manyview.sqlite             registry, image index, jobs, event log
@@ -10,8 +10,8 @@
     data_dir/GENERATION                  a counter by which a start notices an older database
     data_dir/set-aside/TIME/             data that a start found and the database does not know
 
-Asynchronous on the surface; beneath, all of it runs on one database thread. `datasets`, `uploads`, `jobs`, `events` and
-`requests` document their methods.
+The methods are asynchronous, and all of them run on one database thread. The collections `datasets`, `uploads`, `jobs`,
+`checkpoints`, `events` and `idempotency_log` document their own methods.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from manyview_server.store.images.ingest import Ingest
 from manyview_server.store.images.shard_writers import ShardWriters
 from manyview_server.store.images.shards import Position, recover, shard_path
 from manyview_server.store.images.uploads import UploadStore
+from manyview_server.store.jobs.checkpoint_store import CheckpointStore
 from manyview_server.store.jobs.events import EventLog
 from manyview_server.store.jobs.jobs import JobStore
 from manyview_server.store.lock import DataLock
+from manyview_server.store.records import Progress
 from manyview_server.store.startup.generation import Generation, Mark, read_mark, read_mark_without_log
 from manyview_server.store.startup.set_aside import NAME as SET_ASIDE
 from manyview_server.store.startup.set_aside import SetAside
@@ -70,8 +72,17 @@ class Store:
             self._database, self.datasets_dir, self._writers, self._deletions, clock, embeddings_dir=self.embeddings_dir
         )
         self.uploads = UploadStore(self._database, Ingest(self._database, self._writers, data_dir, reserve_bytes))
+        progress: dict[str, Progress] = {}
+        self.checkpoints = CheckpointStore(self._database, self.events, self.jobs_dir, self._deletions, progress, clock)
         self.jobs = JobStore(
-            self._database, self.events, self.jobs_dir, self._deletions, clock, embeddings_dir=self.embeddings_dir
+            self._database,
+            self.events,
+            self.jobs_dir,
+            self._deletions,
+            self.checkpoints,
+            progress,
+            clock,
+            embeddings_dir=self.embeddings_dir,
         )
         self.idempotency_log = IdempotencyLog(self._database, clock)
 

@@ -78,7 +78,7 @@ def checkpoints_of(data_dir: Path, job_id: str) -> list[Checkpoint]:
 
     async def read() -> list[Checkpoint]:
         store = Store.open(data_dir)
-        listed = await store.jobs.checkpoints(job_id)
+        listed = await store.checkpoints.list(job_id)
         await store.close()
         return listed
 

@@ -157,7 +157,7 @@ def registered_checkpoints(data_dir: Path, train_job_id: str) -> int:
 
     async def count() -> int:
         store = Store.open(data_dir)
-        known = await store.jobs.checkpoints(train_job_id)
+        known = await store.checkpoints.list(train_job_id)
         for checkpoint in known:
             checkpoints.verify(Path(checkpoint.directory))
         await store.close()

@@ -247,7 +247,7 @@ async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     await Store.open(tmp_path).close()
     path = tmp_path / "manyview.sqlite"
     path.write_bytes(b"not a database" + path.read_bytes()[14:])
-    with pytest.raises(StoreCorrupt, match="does not read"):
+    with pytest.raises(StoreCorrupt, match="cannot be read"):
         Store.open(tmp_path)
     assert path.read_bytes().startswith(b"not a database")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.front.rpc.status import public_error
-from manyview_server.store.database.database import translated_file
+from manyview_server.store.database.database import service_error_of_file
 from manyview_server.system import open_files
 
 # Takes every descriptor that is left, tries, gives them back, and tries again.
@@ -22,7 +22,7 @@ from pathlib import Path
 from manyview_server.errors import ServiceError
 from manyview_server.front.datasets.service import stored_bytes
 from manyview_server.front.rpc.status import public_error
-from manyview_server.store.database.database import translated
+from manyview_server.store.database.database import service_error_of
 from manyview_server.store.records import CheckedImage, ImageRef
 from manyview_server.store.store import Store
 
@@ -52,7 +52,7 @@ async def main():
         try:
             sqlite3.connect(Path(sys.argv[1]) / "another.sqlite").execute("CREATE TABLE t (x)")
         except sqlite3.Error as error:
-            raise translated(error)
+            raise service_error_of(error)
         return "opened"
 
     async def told(work):
@@ -90,7 +90,7 @@ def test_a_server_without_descriptors_says_so_and_goes_on_when_it_has_some(tmp_p
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 def test_both_limits_are_reported_wherever_they_come_up(number: int) -> None:
     error = OSError(number, os.strerror(number))
-    for told in (public_error(error), translated_file(error)):
+    for told in (public_error(error), service_error_of_file(error)):
         assert told is not None
         assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_OPEN_FILES")
 

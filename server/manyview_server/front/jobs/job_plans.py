@@ -123,4 +123,4 @@ async def _origin(request: pb.CreateTrainJobRequest, store: Store) -> tuple[Job 
             "continue_from", f"{names.shown(request.continue_from)} is not a job or one of its checkpoints"
         )
     job = await store.jobs.get(name.train_job_id)
-    return job, await store.jobs.checkpoint(name.train_job_id, name.step)
+    return job, await store.checkpoints.get(name.train_job_id, name.step)

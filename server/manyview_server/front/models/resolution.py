@@ -69,7 +69,7 @@ class Models:
         if name.backbone:
             return await self._resolve_backbone(name.backbone)
         await self._store.jobs.get(name.train_job_id)
-        checkpoint = await self._store.jobs.checkpoint(name.train_job_id, name.step)
+        checkpoint = await self._store.checkpoints.get(name.train_job_id, name.step)
         return ResolvedModel(message=embedding_messages.checkpoint_model(checkpoint), checkpoint=checkpoint)
 
     async def resolve_and_pin(self, name: ModelName) -> ResolvedModel:
@@ -79,12 +79,12 @@ class Models:
         """
         model = await self.resolve(name)
         if model.checkpoint is not None and not model.checkpoint.pinned:
-            await self._store.jobs.pin_checkpoint(model.checkpoint.train_job_id, model.checkpoint.step)
+            await self._store.checkpoints.pin(model.checkpoint.train_job_id, model.checkpoint.step)
         return model
 
     async def list(self, train_job_id: str) -> Messages:
         """Return all checkpoints, newest first, and then the plain backbones; or only the checkpoints of one job."""
-        checkpoints = await self._store.jobs.checkpoints(train_job_id or None)
+        checkpoints = await self._store.checkpoints.list(train_job_id or None)
         return await asyncio.to_thread(self._messages, checkpoints, plain=not train_job_id)
 
     def _messages(self, checkpoints: Sequence[Checkpoint], *, plain: bool) -> Messages:

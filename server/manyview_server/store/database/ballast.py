@@ -1,7 +1,7 @@
-"""Room on the disk that is held, and given up when the disk is full: what must be noted then can be.
+"""A file that occupies room on the disk and is removed when the disk is full, so that vital commits still succeed.
 
-Uploads stop before the disk is full; checkpoints and other programs do not. Without this the end of a job could not be
-written down, nor a deletion that would make room.
+Uploads stop before the disk is full, but checkpoints and other programs do not. Without the ballast, neither the end of
+a job nor a deletion that would make room could be written.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ log = logging.getLogger(__name__)
 
 
 class Ballast:
-    """A file of `num_bytes` that holds nothing. On the database thread only."""
+    """A file of `num_bytes` without contents. On the database thread only."""
 
     def __init__(self, path: Path, reserve_bytes: int) -> None:
-        """It is laid down while `reserve_bytes` remain free beside it."""
+        """`reserve_bytes` must remain free beside the file when it is made."""
         self._path = path
         self._reserve_bytes = reserve_bytes
         self.num_bytes = min(MAX_BYTES, reserve_bytes)
         self.held = False
 
     def take(self) -> None:
-        """Hold the room, if it is not held and there is enough; else later."""
+        """Make the file if it is missing and there is enough room. Otherwise a later call makes it."""
         if self.held or self.num_bytes == 0:
             return
         with suppress(OSError):
             self.held = self._is_there() or (self._has_room() and self._allocate())
 
     def drop(self) -> bool:
-        """Give the room up; False where none was held."""
+        """Remove the file. Return False if it was not held."""
         if not self.held:
             return False
-        log.warning("the disk is full: giving up the %d bytes that were held for this", self.num_bytes)
+        log.warning(
+            "the disk is full: the ballast of %d bytes is removed to make room for vital commits", self.num_bytes
+        )
         self._path.unlink(missing_ok=True)
         self.held = False
         return True

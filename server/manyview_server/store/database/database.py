@@ -1,6 +1,6 @@
-"""SQLite on one thread: one process, one connection, WAL, `synchronous=FULL`.
+"""SQLite on one thread, with one connection, a write-ahead log (WAL) and `synchronous=FULL`.
 
-FULL, because an acknowledgement depends on the commit: NORMAL survives a kill but loses commits to a power cut. One
+An acknowledgement depends on the commit, and NORMAL survives a kill but loses commits to a power cut. There is one
 connection in exclusive mode, because SQLite before 3.51.3 can corrupt a WAL that two connections share.
 """
 
@@ -28,30 +28,33 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# sysexits.h EX_IOERR: after a failed sync nothing in memory can be trusted to be on disk, and a second try would lie.
+# EX_IOERR of sysexits.h. After a failed sync it is unknown what the disk holds, and a second sync would report success.
 EXIT_SYNC_FAILED = 74
 SYNC_ERRORS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
-# A disk that broke is remounted read-only, by ext4 for one.
+# Some file systems, such as ext4, turn a broken disk read-only.
 DISK_BROKEN_ERRNOS = frozenset({errno.EROFS, errno.EIO, errno.EACCES})
 
 
 def die_unsynced(what: str, error: Exception) -> NoReturn:
-    """End the process at once: the disk refused a sync, so recovery must start from what it really holds."""
+    """End the process at once, because the disk refused a sync. Recovery must start from what the disk really holds."""
     log.critical("sync failed, exiting: %s", what, exc_info=error)
     logging.shutdown()
     os._exit(EXIT_SYNC_FAILED)
 
 
 def disk_full(error: Exception | None = None) -> ResourceExhausted:
-    """The error for a full disk: room may come back, so it says when to try again."""
+    """Return the error for a full disk. It says when to try again, because room may come back."""
     if error is not None:
         log.error("disk full", exc_info=error)
     return ResourceExhausted("DISK_FULL", "the server's disk is full", retry_after_s=30.0)
 
 
-def translated(error: sqlite3.Error) -> ServiceError | None:
-    """What a caller may see of a database error; None where it is a bug of ours."""
-    # The module raises a few errors of its own, without a code.
+def service_error_of(error: sqlite3.Error) -> ServiceError | None:
+    """Return the error that a caller gets for a database error, or None if the error is a fault of the server.
+
+    After a failed sync it ends the process.
+    """
+    # A few errors of the sqlite3 module itself have no code.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     if code in SYNC_ERRORS:
         die_unsynced("database", error)
@@ -65,8 +68,8 @@ def translated(error: sqlite3.Error) -> ServiceError | None:
     return None
 
 
-def translated_file(error: OSError) -> ServiceError | None:
-    """The same of a file's error."""
+def service_error_of_file(error: OSError) -> ServiceError | None:
+    """Return the error that a caller gets for the error of a file. See `service_error_of`."""
     if isinstance(error, SyncFailed):
         die_unsynced("file", error)
     if error.errno in DISK_FULL_ERRNOS:
@@ -82,7 +85,10 @@ def _unavailable(error: Exception) -> Unavailable:
 
 
 class Database:
-    """The connection and its thread. Functions given to `read` and `write` run there, one at a time, in order."""
+    """The connection and its thread.
+
+    The functions given to `read` and `write` run there, one at a time and in order.
+    """
 
     def __init__(self, path: Path, ballast: Ballast | None = None) -> None:
         self._path = path
@@ -104,23 +110,23 @@ class Database:
             raise
 
     def run(self, fn: Callable[[], T]) -> T:
-        """`fn()` on the database thread; waits for it. For start-up, before there is an event loop."""
+        """Run `fn()` on the database thread, and wait for it. Use it at start, before there is an event loop."""
         return self._executor.submit(fn).result()
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """The answer of `fn(connection)`. Keep it short: commits wait behind it."""
+        """Return `fn(connection)`. It must be short, because commits wait for it."""
         return await self.call(lambda: self._guarded(fn))
 
     async def write(self, fn: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
-        """`fn(connection)` within one transaction: durable when this returns, without effect when it raises.
+        """Return `fn(connection)`, run in one transaction. It is durable on return, and has no effect if it raises.
 
-        What is `vital` may use the ballast on a full disk; `fn` then runs a second time, and is to change nothing but
+        A `vital` write may use the ballast on a full disk. `fn` then runs a second time, so it must change nothing but
         rows.
         """
         return await self.call(lambda: self.transact(fn, vital=vital))
 
     def transact(self, fn: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
-        """What `write` does, for callers that are on the database thread already or have no event loop yet."""
+        """Do what `write` does. Call it on the database thread."""
         if vital and self._ballast is not None:
             ballast = self._ballast
             result = self._guarded(lambda connection: _with_ballast(connection, fn, ballast))
@@ -135,14 +141,14 @@ class Database:
         self._guarded(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     def close(self) -> None:
-        """Finish what is queued, then close."""
+        """Finish the queued work, then close."""
         self._executor.submit(self._close).result()
         self._executor.shutdown()
 
     async def call(self, fn: Callable[[], T]) -> T:
-        """`fn()` on the database thread, for what is more than one transaction.
+        """Run `fn()` on the database thread. Use it for work that is more than one transaction.
 
-        It runs even when the caller is cancelled while it waits: what was asked for is never half done.
+        It also runs if the caller is cancelled while it waits, so that no work is left half done.
         """
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, fn))
 
@@ -151,11 +157,11 @@ class Database:
         try:
             return fn(self._connection)
         except sqlite3.Error as error:
-            if (visible := translated(error)) is not None:
+            if (visible := service_error_of(error)) is not None:
                 raise visible from error
             raise
         except OSError as error:
-            if (visible := translated_file(error)) is not None:
+            if (visible := service_error_of_file(error)) is not None:
                 raise visible from error
             raise
 
@@ -168,7 +174,7 @@ class Database:
             check(self._connection)
             _migrate(self._connection)
         except sqlite3.DatabaseError as error:
-            raise StoreCorrupt(f"{self._path} does not read: {error}") from error
+            raise StoreCorrupt(f"{self._path} cannot be read: {error}") from error
         if self._ballast is not None:
             self._ballast.take()
 
@@ -184,7 +190,7 @@ def _in_transaction(connection: sqlite3.Connection, fn: Callable[[sqlite3.Connec
         result = fn(connection)
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite itself rolls back after some errors, a full disk for one.
+        # SQLite itself rolls back after some errors, such as a full disk.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
@@ -208,18 +214,20 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA mmap_size=0")
-    # The index of image ids is hit at random: 64 MiB hold that of two million images.
+    # The index of image ids is read at random. 64 MiB hold the index of two million images.
     connection.execute("PRAGMA cache_size=-65536")
 
 
 def _refuse_newer(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
-        raise StoreTooNew(f"the database has version {version}, this release knows up to {len(MIGRATIONS)}")
+        raise StoreTooNew(
+            f"the database has version {version}, and this release knows versions up to {len(MIGRATIONS)}"
+        )
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        # executescript would commit each statement by itself: one transaction makes a kill in between harmless.
+        # By itself, executescript commits each statement. One transaction makes a kill in between harmless.
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")

@@ -1,6 +1,6 @@
 """The database's tables, as a list of migrations.
 
-`user_version` counts those that were applied. Never edit one that was released: append another.
+`user_version` counts the migrations that were applied. Never edit a migration that was released. Append another one.
 """
 
 MIGRATIONS: tuple[str, ...] = (

@@ -1,6 +1,7 @@
 """Train jobs, their event logs and their checkpoints.
 
-- `jobs`: train jobs. `job_rows`: their rows. `job_verbs`: the graph of their states, and what a user may ask for.
-- `events`: the event log of a job. `event_rows`: its rows.
-- `checkpoints`: directories on disk, complete or absent. `checkpoint_rows`: their registry.
+- `jobs`: train jobs. `job_rows`: their rows. `job_verbs`: what a user may ask for.
+- `events`: the event logs. `event_rows`: their rows. `event_tails`: the newest events, in memory.
+- `checkpoint_store`: the registered checkpoints. `checkpoint_rows`: their rows.
+- `checkpoints`: a checkpoint on disk, complete or absent. `model_card`: the description of its model.
 """

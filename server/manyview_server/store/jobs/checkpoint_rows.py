@@ -1,6 +1,6 @@
-"""The registry of checkpoints. The checkpoints themselves are directories: see `checkpoints`.
+"""The rows of registered checkpoints. `checkpoints` has their files.
 
-Rows keep the directory's name alone, so that a data directory may be moved.
+A row has only the name of the directory, so that a data directory can be moved.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ SELECT = """
         model
     FROM checkpoint JOIN job ON job.pk = checkpoint.job
 """
-# The newest attempt went on from the newest checkpoint that was good.
+# The newest attempt continued from the newest good checkpoint.
 NEWEST_FIRST = "ORDER BY checkpoint.attempt DESC, step DESC"
 
 
 def checkpoint_directory(jobs_dir: Path, uid: str) -> Path:
-    """Where a job's checkpoints lie."""
+    """Return the directory of a job's checkpoints."""
     return jobs_dir / uid / "checkpoints"
 
 
 def add(connection: sqlite3.Connection, pk: int, new: Checkpoint) -> str:
-    """Insert a checkpoint and make it the job's latest; returns the name of the directory it supersedes, or ""."""
+    """Insert a checkpoint and make it the job's latest. Return the name of the directory that it replaces, or ""."""
     sql = "SELECT directory, pinned FROM checkpoint WHERE job = ? AND step = ?"
     old, pinned = connection.execute(sql, (pk, new.step)).fetchone() or ("", 0)
     name = Path(new.directory).name
@@ -40,13 +40,13 @@ def add(connection: sqlite3.Connection, pk: int, new: Checkpoint) -> str:
 
 
 def newest(connection: sqlite3.Connection, jobs_dir: Path, pk: int) -> Checkpoint | None:
-    """The job's newest checkpoint."""
+    """Return the job's newest checkpoint."""
     row = connection.execute(f"{SELECT} WHERE job = ? {NEWEST_FIRST} LIMIT 1", (pk,)).fetchone()
     return None if row is None else _checkpoint(jobs_dir, row)
 
 
 def find(connection: sqlite3.Connection, jobs_dir: Path, pk: int, train_job_id: str, step: int | None) -> Checkpoint:
-    """The job's checkpoint of this step, None for its newest. Raises NotFound MODEL_NOT_FOUND."""
+    """Return the job's checkpoint of `step`, or the newest for None. Raises NotFound MODEL_NOT_FOUND."""
     if step is None:
         found = newest(connection, jobs_dir, pk)
     else:
@@ -60,19 +60,19 @@ def find(connection: sqlite3.Connection, jobs_dir: Path, pk: int, train_job_id: 
     return found
 
 
-def of_job(connection: sqlite3.Connection, jobs_dir: Path, pk: int) -> list[Checkpoint]:
-    """The job's checkpoints, newest first."""
+def list_for_job(connection: sqlite3.Connection, jobs_dir: Path, pk: int) -> list[Checkpoint]:
+    """Return the job's checkpoints, newest first."""
     return [_checkpoint(jobs_dir, row) for row in connection.execute(f"{SELECT} WHERE job = ? {NEWEST_FIRST}", (pk,))]
 
 
-def of_all_jobs(connection: sqlite3.Connection, jobs_dir: Path) -> list[Checkpoint]:
-    """The checkpoints of all jobs, newest first."""
+def list_all(connection: sqlite3.Connection, jobs_dir: Path) -> list[Checkpoint]:
+    """Return the checkpoints of all jobs, newest first."""
     sql = f"{SELECT} ORDER BY checkpoint.create_time DESC, job DESC, step DESC"
     return [_checkpoint(jobs_dir, row) for row in connection.execute(sql)]
 
 
 def remove(connection: sqlite3.Connection, jobs_dir: Path, pk: int, step: int) -> None:
-    """Delete the row; the job's latest becomes the newest that is left."""
+    """Delete a row. The newest checkpoint that is left becomes the job's latest."""
     connection.execute("DELETE FROM checkpoint WHERE job = ? AND step = ?", (pk, step))
     left = newest(connection, jobs_dir, pk)
     connection.execute("UPDATE job SET latest_checkpoint = ? WHERE pk = ?", (-1 if left is None else left.step, pk))

@@ -1,4 +1,4 @@
-"""The rows of the event log: inserting with contiguous sequences, what rollbacks supersede, the bound on its length."""
+"""The rows of the event log: contiguous sequences, the rows that rollbacks supersede, and the limit of its length."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from manyview_server.store.text_limit import shortened
 
 COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
 
-# Where everything but scalars is looked for. SQLite does not see by itself that a kind which is named is none of these.
+# The index of all events but scalars. SQLite does not see by itself that another kind is not "scalars".
 RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
 
-# Events that a commit removes beyond those above the bound, and the most that it removes altogether: twice what one
-# commit can add.
+# How many events a commit removes beyond those above the limit, and the most that it removes in all, which is twice the
+# most that one commit can add.
 TRIM_MORE = 1_000
 MAX_TRIM = 20_000
 
-# An event, and when it came.
+# An event and the time when it came.
 Pending = tuple[float, NewEvent]
 
 
 def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
-    """The job's row. Raises NotFound."""
+    """Return the primary key of the job's row. Raises NotFound."""
     row = connection.execute("SELECT pk FROM job WHERE train_job_id = ?", (train_job_id,)).fetchone()
     if row is None:
         raise NotFound("TRAIN_JOB_NOT_FOUND", f"no train job {train_job_id!r}", metadata={"train_job": train_job_id})
@@ -38,7 +38,8 @@ def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
 def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) -> list[Event]:
     """Give events their sequences and write them, within a transaction.
 
-    Times of a log never decrease: while a clock that jumped back is behind the newest event, new events get its time.
+    The times of a log never decrease. After the clock has jumped back, new events get the time of the newest event
+    until the clock has passed it.
     """
     if not pending:
         return []
@@ -71,15 +72,15 @@ def _with_short_texts(payload: Payload) -> Payload:
     return from_json(type(payload), {name: shortened(value) for name, value in to_json(payload).items()})
 
 
-def event_of(row: tuple[int, float, int, int, int, str, str]) -> Event:
-    """The event of a row of `COLUMNS`."""
+def event_from_row(row: tuple[int, float, int, int, int, str, str]) -> Event:
+    """Return the event in a row of `COLUMNS`."""
     sequence, at, attempt, step, epoch, kind, payload = row
     typed = from_json(PAYLOADS[kind], json.loads(payload))
     return Event(sequence=sequence, time=at, attempt=attempt, step=step, epoch=epoch, payload=typed)
 
 
-def only(event: Event, names: frozenset[str]) -> Event | None:
-    """Scalars with these names alone, no names meaning all; None where it has none of them."""
+def with_scalars(event: Event, names: frozenset[str]) -> Event | None:
+    """Return the scalars event with only these scalars, or None if it has none of them. No names mean all."""
     if not names:
         return event
     assert isinstance(event.payload, Scalars)
@@ -88,7 +89,7 @@ def only(event: Event, names: frozenset[str]) -> Event | None:
 
 
 def superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]:
-    """Ranges of sequences, both ends excluded, whose scalars no longer count."""
+    """Return the ranges of sequences, both ends excluded, whose scalars no longer count."""
     sql = f"SELECT sequence, payload FROM {RARE} AND job = ? AND kind = 'rollback' ORDER BY sequence"
     rows = connection.execute(sql, (pk,)).fetchall()
     rollbacks = ((from_json(Rollback, json.loads(payload)), sequence) for sequence, payload in rows)
@@ -96,9 +97,10 @@ def superseded(connection: sqlite3.Connection, pk: int) -> list[tuple[int, int]]
 
 
 def last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
-    """The last event that a rollback to `to_step` keeps: the one before the first scalars that are done again.
+    """Return the sequence of the last event that a rollback to `to_step` keeps.
 
-    Those that an earlier rollback superseded do not count. From the beginning, step 0 is done again too.
+    It is the event before the first scalars of the steps that are repeated. Scalars that an earlier rollback superseded
+    do not count. A rollback to 0, the start, also repeats step 0.
     """
     first = "SELECT min(sequence) FROM event WHERE job = ? AND kind = 'scalars' AND step >= ? AND sequence > ?"
     ranges = superseded(connection, pk)
@@ -114,10 +116,10 @@ def last_kept(connection: sqlite3.Connection, pk: int, to_step: int) -> int:
 
 
 def trim(connection: sqlite3.Connection, pk: int, max_events: int) -> int:
-    """Keep the log within bounds; returns the oldest sequence held.
+    """Keep the log within its limit, and return the oldest sequence held.
 
     Each commit removes only some events, so that no commit holds up the others. It removes more than are above the
-    bound, so that not every commit has to remove some.
+    limit, so that not every commit has to remove some.
     """
     sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
     oldest, last = connection.execute(sql, (pk,)).fetchone()

@@ -14,7 +14,7 @@ from manyview_server.store.job_states import NEXT_STATES, TERMINAL_STATES, JobSt
 from manyview_server.store.records import Failure, Job, NewEvent, Progress
 from manyview_server.store.text_limit import shortened
 
-# As in `Job`, but for what `job_of` makes of its own.
+# The columns that `Job` has under the same names.
 PLAIN_COLUMNS = (
     *("train_job_id", "uid", "dataset_id", "dataset_uid", "num_images", "method", "state", "desired", "create_time"),
     *("start_time", "end_time", "attempt", "restarts", "last_sequence", "latest_checkpoint", "server_version"),
@@ -29,8 +29,8 @@ SELECT = f"""
 """
 
 
-def job_of(row: tuple[Any, ...], progress: Mapping[str, Progress]) -> Job:
-    """The record of a row of `SELECT`; `progress` holds what is newer than the row's."""
+def job_from_row(row: tuple[Any, ...], progress: Mapping[str, Progress]) -> Job:
+    """Return the record of a row of `SELECT`. `progress` holds progress that is newer than the row's."""
     settings, failure, saved, queue_position, *plain = row
     columns = dict(zip(PLAIN_COLUMNS, plain, strict=True))
     return Job(
@@ -43,31 +43,31 @@ def job_of(row: tuple[Any, ...], progress: Mapping[str, Progress]) -> Job:
 
 
 def read_job(connection: sqlite3.Connection, pk: int, progress: Mapping[str, Progress]) -> Job:
-    """The job in row `pk`."""
-    return job_of(connection.execute(f"{SELECT} WHERE pk = ?", (pk,)).fetchone(), progress)
+    """Return the job in row `pk`."""
+    return job_from_row(connection.execute(f"{SELECT} WHERE pk = ?", (pk,)).fetchone(), progress)
 
 
 def save_progress(connection: sqlite3.Connection, pk: int, progress: Progress | None) -> None:
-    """Write what was reported, if anything was."""
+    """Write the progress that was reported, if any."""
     if progress is not None:
         connection.execute("UPDATE job SET progress = ? WHERE pk = ?", (json.dumps(asdict(progress)), pk))
 
 
 def check_expected(job: Job, expected: Collection[JobState], to: JobState) -> None:
-    """Raises Aborted STATE_CONFLICT where the job is not in one of the states that the caller saw it in."""
+    """Raise Aborted STATE_CONFLICT if the job is in none of the states that the caller expects."""
     if job.state not in expected:
         message = f"train job {job.train_job_id!r} is {job.state}, not {' or '.join(sorted(expected))}"
         raise Aborted("STATE_CONFLICT", message, metadata={"state": job.state})
     if to not in NEXT_STATES[job.state]:
-        raise ValueError(f"no job goes from {job.state} to {to}")
+        raise ValueError(f"a job cannot go from {job.state} to {to}")
 
 
 def move(
     connection: sqlite3.Connection, pk: int, job: Job, to: JobState, now: float, failure: Failure, attempt: int | None
 ) -> NewEvent:
-    """Write the new state; returns the event that tells of it."""
+    """Write the new state, and return the event that reports it."""
     attempt = job.attempt if attempt is None else attempt
-    now = max(now, job.create_time, job.start_time)  # a clock that jumped back ends no job before it began
+    now = max(now, job.create_time, job.start_time)  # the clock may have jumped back since the job started
     start_time = now if to == "STARTING" and not job.start_time else job.start_time
     end_time = now if to in TERMINAL_STATES else 0.0
     texts = {name: shortened(value) for name, value in asdict(failure).items()}

@@ -1,4 +1,4 @@
-"""What a user may ask of a train job, and where that leads it at once; what is left to do is the supervisor's."""
+"""The requests of users about a train job, and the state to which each leads at once. The supervisor does the rest."""
 
 from __future__ import annotations
 
@@ -14,35 +14,40 @@ HOLDS_DEVICE: tuple[JobState, ...] = ("STARTING", "RUNNING", "RECOVERING")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """A wish. `leads`: from each state in which it may be uttered to the one that follows, perhaps the same."""
+    """A request of a user. `next_states` maps each state in which it is allowed to the state that follows."""
 
     desired: Desired
     reason: str
-    leads: Mapping[JobState, JobState]
+    next_states: Mapping[JobState, JobState]
 
-    def lead(self, job: Job) -> JobState:
-        """The state that follows. Raises FailedPrecondition STATE_CONFLICT where it is too late."""
-        if job.state not in self.leads:
+    def next_state(self, job: Job) -> JobState:
+        """Return the state that follows. Raises FailedPrecondition STATE_CONFLICT if the request comes too late."""
+        if job.state not in self.next_states:
             message = f"train job {job.train_job_id!r} is {job.state} already"
             raise FailedPrecondition("STATE_CONFLICT", message, metadata={"state": job.state})
-        return self.leads[job.state]
+        return self.next_states[job.state]
 
 
 PAUSE = Verb(
     desired="pause",
     reason="PAUSE_REQUESTED",
-    leads={"QUEUED": "PAUSED", **dict.fromkeys(HOLDS_DEVICE, "PAUSING"), "PAUSING": "PAUSING", "PAUSED": "PAUSED"},
+    next_states={
+        "QUEUED": "PAUSED",
+        **dict.fromkeys(HOLDS_DEVICE, "PAUSING"),
+        "PAUSING": "PAUSING",
+        "PAUSED": "PAUSED",
+    },
 )
-# A job that is still being paused goes on when its trainer has stopped.
+# A job that is still being paused is queued again after its trainer has stopped.
 RESUME = Verb(
     desired="run",
     reason="RESUME_REQUESTED",
-    leads={"PAUSED": "QUEUED", "PAUSING": "PAUSING", **{state: state for state in ("QUEUED", *HOLDS_DEVICE)}},
+    next_states={"PAUSED": "QUEUED", "PAUSING": "PAUSING", **{state: state for state in ("QUEUED", *HOLDS_DEVICE)}},
 )
 CANCEL = Verb(
     desired="cancel",
     reason="CANCEL_REQUESTED",
-    leads={
+    next_states={
         **dict.fromkeys(("QUEUED", "PAUSED", "CANCELLED"), "CANCELLED"),
         **dict.fromkeys((*HOLDS_DEVICE, "PAUSING", "CANCELLING"), "CANCELLING"),
     },

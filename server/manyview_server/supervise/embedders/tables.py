@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview_server.errors import Aborted, NotFound, ServiceError
-from manyview_server.store.database.database import translated_file
+from manyview_server.store.database.database import service_error_of_file
 from manyview_server.store.embeddings.cache import EmbeddingCache, remove
 from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable, Segment, SegmentDamaged
 from manyview_server.store.records import Snapshot
@@ -73,7 +73,7 @@ class EmbeddingTables:
                     await asyncio.to_thread(self._cache.make_room, num_bytes, frozenset(self._open))
             yield table
         except OSError as error:
-            if (visible := translated_file(error)) is not None:
+            if (visible := service_error_of_file(error)) is not None:
                 raise visible from error
             raise
         finally:

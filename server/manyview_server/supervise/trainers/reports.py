@@ -170,8 +170,8 @@ class TrainerReports:
             return
 
     async def _checkpoint(self, written: CheckpointWritten) -> None:
-        job_id, jobs = self._job.train_job_id, self._store.jobs
-        await jobs.add_checkpoint(
+        job_id, checkpoints = self._job.train_job_id, self._store.checkpoints
+        await checkpoints.add(
             job_id,
             step=written.step,
             epoch=written.epoch,
@@ -180,8 +180,8 @@ class TrainerReports:
             num_bytes=written.num_bytes,
             model=written.model,
         )
-        for checkpoint in superfluous(await jobs.checkpoints(job_id)):
-            await jobs.drop_checkpoint(job_id, checkpoint.step)
+        for checkpoint in superfluous(await checkpoints.list(job_id)):
+            await checkpoints.delete(job_id, checkpoint.step)
 
     async def _log(self, payload: Payload, step: int, epoch: int) -> None:
         event = NewEvent(payload=payload, step=step, epoch=epoch, attempt=self._job.attempt)

@@ -20,8 +20,8 @@ async def checkpoint_to_resume(store: Store, job: Job) -> Checkpoint | Ending | 
     Corrupt ones that are newer are set aside, with an alert for each. If all are corrupt, return the ending of a job
     that failed: a job never starts from the beginning again in silence.
     """
-    listed = await store.jobs.checkpoints(job.train_job_id)
-    directory = store.jobs.checkpoint_directory(job.uid)
+    listed = await store.checkpoints.list(job.train_job_id)
+    directory = store.checkpoints.directory(job.uid)
     await asyncio.to_thread(retention.remove_unlisted, directory, listed)
     good, corrupt = await retention.newest_good(listed)
     if corrupt and not good:
@@ -33,7 +33,7 @@ async def checkpoint_to_resume(store: Store, job: Job) -> Checkpoint | Ending | 
         alert = Alert(reason="CHECKPOINT_CORRUPT", message=message)
         event = NewEvent(payload=alert, step=checkpoint.step, attempt=job.attempt)
         await store.events.append(job.train_job_id, [event])
-        await store.jobs.set_checkpoint_aside(job.train_job_id, checkpoint.step)
+        await store.checkpoints.set_aside(job.train_job_id, checkpoint.step)
     return good
 
 
@@ -55,7 +55,7 @@ async def start_message(
         attempt=job.attempt,
         settings=job.settings,
         dataset_dir=str(store.datasets.directory(job.dataset_uid)),
-        checkpoint_dir=str(store.jobs.checkpoint_directory(job.uid)),
+        checkpoint_dir=str(store.checkpoints.directory(job.uid)),
         resume_from=checkpoint.directory if checkpoint else "",
         device=device,
         num_threads=num_threads,

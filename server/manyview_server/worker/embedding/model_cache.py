@@ -25,7 +25,8 @@ from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.views.recipe import NormalizeSettings
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.checkpoints import CheckpointCorrupt, ModelCard
+from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
+from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.precision import DTYPES
 from manyview_server.worker.preprocess import Preprocess

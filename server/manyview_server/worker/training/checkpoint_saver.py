@@ -14,7 +14,7 @@ from manyview_server.learn.methods import Method
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.messages.training import AlertRaised, CheckpointWritten
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.checkpoints import ModelCard
+from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.channel import Sender
 

@@ -15,7 +15,7 @@ from manyview_server.learn.methods import Method, Moment
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages.training import Adoption
-from manyview_server.store.jobs.checkpoints import ModelCard
+from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker.evaluation.probe import probe_for
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.images.cache_builder import CacheBuilder

@@ -102,13 +102,13 @@ async def test_a_resumed_stream_stays_with_its_checkpoint(front: Any, store_imag
     await front.store.jobs.create("j", "shirts", "simclr", {}, "1")
     card = {"method": "simclr", "backbone": "thin", "feature_dim": 3, "projection_dim": 128, "image_size": 32}
     for step in (10, 20):
-        await front.store.jobs.add_checkpoint(
+        await front.store.checkpoints.add(
             "j", step=step, epoch=1, attempt=1, directory=f"/c/{step:09d}-1", num_bytes=5, model=card
         )
         if step == 10:
             before = await answers(front, ask(model="trainJobs/j"))
     token = before[1].page.page_token
-    assert (await front.store.jobs.checkpoint("j", 10)).pinned
+    assert (await front.store.checkpoints.get("j", 10)).pinned
     resumed = await answers(front, ask(model="trainJobs/j", page_token=token))
     assert resumed[0].opened.checkpoint == "trainJobs/j/checkpoints/10"
     fresh = await answers(front, ask(model="trainJobs/j"))

@@ -32,7 +32,7 @@ async def job(front: Any) -> str:
 
 
 async def add_checkpoint(front: Any, step: int) -> None:
-    await front.store.jobs.add_checkpoint(
+    await front.store.checkpoints.add(
         "j", step=step, epoch=1, attempt=1, directory=f"/checkpoints/{step}", num_bytes=5, model=CARD
     )
 
@@ -84,8 +84,8 @@ async def test_a_jobs_name_means_its_newest_checkpoint_and_the_answer_pins_it(
     await add_checkpoint(front, 20)
     response = await front.embed.Embed(pb.EmbedRequest(model=job, images=[image(png(1))]))
     assert response.checkpoint == "trainJobs/j/checkpoints/20"
-    assert (await front.store.jobs.checkpoint("j", 20)).pinned
-    assert not (await front.store.jobs.checkpoint("j", 10)).pinned
+    assert (await front.store.checkpoints.get("j", 20)).pinned
+    assert not (await front.store.checkpoints.get("j", 10)).pinned
     older = pb.EmbedRequest(model="trainJobs/j/checkpoints/10", images=[image(png(1))])
     assert (await front.embed.Embed(older)).checkpoint == "trainJobs/j/checkpoints/10"
 

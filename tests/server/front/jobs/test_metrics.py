@@ -10,6 +10,7 @@ import pytest
 
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.errors import OutOfRange
 from manyview_server.front.jobs.metrics import PAGE_BYTES, pages, thinned
 from manyview_server.front.rpc import page_tokens
 from manyview_server.store.event_payloads import Alert, CheckpointSaved, Log, Payload, Rollback, Scalars
@@ -154,7 +155,9 @@ async def test_a_cursor_outside_of_what_is_held_is_out_of_range_and_the_error_ha
     monkeypatch.setattr(front.store.events, "_max_events", 8)
     for number in range(20):
         await log_line(front, f"line {number}")
-    oldest, newest = await front.store.events.oldest("j"), await front.store.events.last_sequence("j")
+    with pytest.raises(OutOfRange) as expired:
+        await front.store.events.read("j", 0, 10)
+    oldest, newest = int(expired.value.metadata["oldest"]), await front.store.events.last_sequence("j")
     assert 1 < oldest < newest
     held = {"oldest": str(oldest), "newest": str(newest)}
     for cursor, reason in (

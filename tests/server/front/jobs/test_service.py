@@ -138,10 +138,10 @@ async def test_pause_and_resume_follow_the_state(front: Any, dataset: str, refus
 
 async def add_checkpoint(front: Any, step: int) -> None:
     uid = (await front.store.jobs.get("j")).uid
-    directory = front.store.jobs.checkpoint_directory(uid) / checkpoints.name(step, 1)
+    directory = front.store.checkpoints.directory(uid) / checkpoints.name(step, 1)
     checkpoints.write(directory, {checkpoints.STATE_JSON: b'{"step": %d}' % step})
     fields = {"epoch": 1, "attempt": 1, "directory": str(directory), "num_bytes": 2, "model": {}}
-    await front.store.jobs.add_checkpoint("j", step=step, **fields)
+    await front.store.checkpoints.add("j", step=step, **fields)
 
 
 async def test_a_clone_has_the_configuration_of_the_other_job_and_begins_anew(front: Any, dataset: str) -> None:

@@ -29,10 +29,10 @@ async def job(front: Any) -> str:
 
 async def add_checkpoint(front: Any, step: int) -> Path:
     uid = (await front.store.jobs.get("j")).uid
-    directory = front.store.jobs.checkpoint_directory(uid) / checkpoints.name(step, 1)
+    directory = front.store.checkpoints.directory(uid) / checkpoints.name(step, 1)
     manifest = checkpoints.write(directory, {checkpoints.BACKBONE: WEIGHTS})
     size = checkpoints.num_bytes(manifest)
-    await front.store.jobs.add_checkpoint(
+    await front.store.checkpoints.add(
         "j", step=step, epoch=1, attempt=1, directory=str(directory), num_bytes=size, model=CARD
     )
     return directory
@@ -64,7 +64,7 @@ async def test_pages_survive_checkpoints_that_come_and_go(front: Any, job: str, 
     first = await front.models.ListModels(pb.ListModelsRequest(train_job=job, page_size=2))
     assert [model.step for model in first.models] == [30, 20]
     await add_checkpoint(front, 40)
-    await front.store.jobs.drop_checkpoint("j", 20)
+    await front.store.checkpoints.delete("j", 20)
     request = pb.ListModelsRequest(train_job=job, page_size=2, page_token=first.next_page_token)
     second = await front.models.ListModels(request)
     assert [model.step for model in second.models] == [10]

@@ -144,7 +144,7 @@ async def test_models_come_in_pages_that_fit(front: Any, monkeypatch: pytest.Mon
     card = {"method": "m" * 900, "backbone": "thin", "feature_dim": 3, "projection_dim": 3, "image_size": 32}
     for step in range(1, 9):
         directory = f"{step:09}-1"
-        await front.store.jobs.add_checkpoint(
+        await front.store.checkpoints.add(
             "j", step=step, epoch=1, attempt=1, directory=directory, num_bytes=9, model=card
         )
     monkeypatch.setattr(service, "fitting", partial(fitting_within, 2_500))

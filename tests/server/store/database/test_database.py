@@ -11,7 +11,7 @@ import pytest
 
 from manyview_server.errors import NotFound, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.store.database import database as database_module
-from manyview_server.store.database.database import Database, translated
+from manyview_server.store.database.database import Database, service_error_of
 from manyview_server.store.database.schema import MIGRATIONS
 from manyview_server.store.unusable import StoreCorrupt
 
@@ -89,7 +89,7 @@ def failure(code: int) -> sqlite3.Error:
     ],
 )
 def test_the_disks_troubles_are_told_to_the_caller(code: int, visible: type[ServiceError], reason: str) -> None:
-    error = translated(failure(code))
+    error = service_error_of(failure(code))
     assert isinstance(error, visible)
     assert error.reason == reason
     assert error.retry_after_s > 0
@@ -104,7 +104,7 @@ def test_a_failed_sync_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(database_module.os, "_exit", end)
     with pytest.raises(Ended, match="74"):
-        translated(failure(sqlite3.SQLITE_IOERR_FSYNC))
+        service_error_of(failure(sqlite3.SQLITE_IOERR_FSYNC))
 
 
 async def test_a_wrong_statement_is_a_bug_and_stays_one(database: Database) -> None:

@@ -1,31 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.checkpoints import CheckpointCorrupt, CheckpointIncompatible, ModelCard
-
-CARD = ModelCard(
-    train_job="job",
-    step=7,
-    epoch=1,
-    method="simclr",
-    backbone="resnet9",
-    backbone_width=0.5,
-    stem="small",
-    stem_relu=True,
-    patch_size=None,
-    embedding_dim=0,
-    feature_dim=256,
-    projection_dim=64,
-    image_size=32,
-    mean=(0.5, 0.4, 0.3),
-    std=(0.2, 0.2, 0.1),
-)
+from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 
 
 def write(directory: Path, step: int, attempt: int) -> Path:
@@ -54,13 +35,13 @@ def test_what_was_written_verifies_and_its_size_is_counted(tmp_path: Path) -> No
         lambda path: (path / checkpoints.MANIFEST).write_bytes(b"\xff"),
     ],
 )
-def test_any_damage_is_found_and_the_checkpoint_before_is_the_newest_good_one(tmp_path: Path, damage) -> None:
+def test_any_damage_is_found(tmp_path: Path, damage) -> None:
     older, newer = write(tmp_path, 10, 1), write(tmp_path, 20, 1)
-    assert checkpoints.newest_good(tmp_path) == newer
+    checkpoints.verify(newer)
     damage(newer)
     with pytest.raises(CheckpointCorrupt):
         checkpoints.verify(newer)
-    assert checkpoints.newest_good(tmp_path) == older
+    checkpoints.verify(older)
 
 
 def test_a_whole_checkpoint_under_the_name_of_another_is_corrupt(tmp_path: Path) -> None:
@@ -71,12 +52,7 @@ def test_a_whole_checkpoint_under_the_name_of_another_is_corrupt(tmp_path: Path)
     shutil.copytree(tmp_path / checkpoints.name(10, 1), tmp_path / checkpoints.name(20, 1))
     with pytest.raises(CheckpointCorrupt, match="of step 10"):
         checkpoints.verify(tmp_path / checkpoints.name(20, 1))
-    assert checkpoints.newest_good(tmp_path) == tmp_path / checkpoints.name(10, 1)
-
-
-def test_a_later_attempt_is_newer_even_at_a_lower_step(tmp_path: Path) -> None:
-    superseded, current = write(tmp_path, 30, 1), write(tmp_path, 20, 2)
-    assert checkpoints.newest_first(tmp_path) == [current, superseded]
+    checkpoints.verify(tmp_path / checkpoints.name(10, 1))
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -94,7 +70,7 @@ def test_remains_of_a_killed_writer_are_no_checkpoints_and_can_be_removed(tmp_pa
     remains.mkdir()
     (tmp_path / "scratch").mkdir()
     good = write(tmp_path, 4, 1)
-    assert checkpoints.newest_first(tmp_path) == [good]
+    assert [path for path in tmp_path.iterdir() if checkpoints.parse_name(path)] == [good]
     checkpoints.remove_unfinished(tmp_path)
     assert not remains.exists()
     assert good.exists()
@@ -112,28 +88,4 @@ def test_the_newest_of_the_corrupt_ones_are_kept_aside(tmp_path: Path) -> None:
     checkpoints.set_aside(tmp_path / checkpoints.name(9, 1))
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [f"{checkpoints.CORRUPT_PREFIX}{checkpoints.name(step, 1)}" for step in (4, 5)]
-    assert checkpoints.newest_first(tmp_path) == []
-
-
-def test_no_directory_means_no_checkpoint(tmp_path: Path) -> None:
-    assert checkpoints.newest_good(tmp_path / "missing") is None
-
-
-def test_a_model_card_survives_json() -> None:
-    values = CARD.to_json()
-    assert ModelCard.from_json(values) == CARD
-    assert set(values) == {field.name for field in dataclasses.fields(ModelCard)}
-
-
-def test_a_model_card_of_an_older_release_is_completed() -> None:
-    values = {k: v for k, v in CARD.to_json().items() if k not in ("embedding_dim", "stem_relu", "patch_size")}
-    whole = ModelCard.from_json(values)
-    assert whole == dataclasses.replace(CARD, embedding_dim=0, stem_relu=True, patch_size=None)
-
-
-def test_a_model_card_that_cannot_be_read_is_of_an_incompatible_checkpoint() -> None:
-    values = CARD.to_json()
-    with pytest.raises(CheckpointIncompatible, match="newer release: color is not known here"):
-        ModelCard.from_json({**values, "color": "red"})
-    with pytest.raises(CheckpointIncompatible, match="lacks image_size, stem"):
-        ModelCard.from_json({k: v for k, v in values.items() if k not in ("stem", "image_size")})
+    assert not [path for path in tmp_path.iterdir() if checkpoints.parse_name(path)]

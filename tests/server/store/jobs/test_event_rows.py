@@ -9,7 +9,7 @@ from manyview_server.errors import NotFound
 from manyview_server.store.database.schema import MIGRATIONS
 from manyview_server.store.event_payloads import Log, Scalars
 from manyview_server.store.jobs import event_rows, events
-from manyview_server.store.jobs.event_rows import COLUMNS, event_of, insert, job_pk, only, trim
+from manyview_server.store.jobs.event_rows import COLUMNS, event_from_row, insert, job_pk, trim, with_scalars
 from manyview_server.store.records import Event, NewEvent
 from manyview_server.store.text_limit import MAX_TEXT_CHARACTERS
 
@@ -34,14 +34,16 @@ def lines(count: int) -> list[tuple[float, NewEvent]]:
 def test_events_continue_the_sequence_and_read_back_as_they_were_written(connection: sqlite3.Connection) -> None:
     written = insert(connection, 1, lines(2)) + insert(connection, 1, []) + insert(connection, 1, lines(3))
     assert [event.sequence for event in written] == [1, 2, 3, 4, 5]
-    assert [event_of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM event ORDER BY sequence")] == written
+    assert [
+        event_from_row(row) for row in connection.execute(f"SELECT {COLUMNS} FROM event ORDER BY sequence")
+    ] == written
 
 
 def test_a_text_that_is_too_long_is_cut_and_everybody_sees_the_same(connection: sqlite3.Connection) -> None:
     text = NewEvent(payload=Log(level="info", text="x" * 100_000))
     (written,) = insert(connection, 1, [(0.0, text)])
     assert written.payload == Log(level="info", text="x" * (MAX_TEXT_CHARACTERS - 1) + "…")
-    assert event_of(connection.execute(f"SELECT {COLUMNS} FROM event").fetchone()) == written
+    assert event_from_row(connection.execute(f"SELECT {COLUMNS} FROM event").fetchone()) == written
 
 
 def test_the_oldest_go_with_some_more_when_the_bound_is_passed(connection: sqlite3.Connection) -> None:
@@ -70,11 +72,11 @@ def test_the_pieces_of_a_long_log_are_small_and_keep_up_with_what_comes() -> Non
 def test_scalars_are_narrowed_to_the_names_asked_for() -> None:
     scalars = Scalars(values={"loss": 1.0, "rate": 2.0})
     event = Event(sequence=1, time=0.0, attempt=1, step=1, epoch=0, payload=scalars)
-    assert only(event, frozenset()) is event
-    narrowed = only(event, frozenset({"loss", "knn_top1"}))
+    assert with_scalars(event, frozenset()) is event
+    narrowed = with_scalars(event, frozenset({"loss", "knn_top1"}))
     assert narrowed is not None
     assert narrowed.payload == Scalars(values={"loss": 1.0})
-    assert only(event, frozenset({"knn_top1"})) is None
+    assert with_scalars(event, frozenset({"knn_top1"})) is None
 
 
 def test_an_unknown_job_is_not_found(connection: sqlite3.Connection) -> None:

@@ -5,13 +5,12 @@ import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from manyview_server.errors import Aborted, AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.messages.training import Adoption
-from manyview_server.store.event_payloads import CheckpointSaved, Log, SnapshotAdopted, StateChange
+from manyview_server.store.event_payloads import Log, SnapshotAdopted, StateChange
 from manyview_server.store.job_states import NEXT_STATES
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME, Verb
@@ -27,15 +26,6 @@ async def store(store: Store) -> Store:
 
 async def create(store: Store, name: str = "j") -> Job:
     return await store.jobs.create(name, "a", "moco", {"epochs": 3, "views": {"blur": 0.5}}, "0.1.0")
-
-
-async def add_checkpoint(store: Store, step: int, attempt: int = 1, directory: str = "") -> Any:
-    job = await store.jobs.get("j")
-    path = store.jobs.checkpoint_directory(job.uid) / (directory or f"{step:09d}-{attempt}")
-    path.mkdir()
-    return await store.jobs.add_checkpoint(
-        "j", step=step, epoch=1, attempt=attempt, directory=str(path), num_bytes=7, model={"method": "moco"}
-    )
 
 
 async def states(store: Store, name: str = "j") -> list[tuple[str, str]]:
@@ -162,7 +152,7 @@ async def test_a_wish_leads_each_state_where_it_says_and_is_refused_in_the_other
         for step in way:
             await store.jobs.transition(name, set(ways), step)
         before = (await store.jobs.get(name)).last_sequence
-        if state not in verb.leads:
+        if state not in verb.next_states:
             with pytest.raises(FailedPrecondition) as caught:
                 await store.jobs.request(name, verb)
             assert caught.value.metadata == {"state": state}
@@ -170,7 +160,7 @@ async def test_a_wish_leads_each_state_where_it_says_and_is_refused_in_the_other
             continue
         for _ in range(2):
             job = await store.jobs.request(name, verb)
-            assert (job.state, job.desired) == (verb.leads[state], verb.desired)
+            assert (job.state, job.desired) == (verb.next_states[state], verb.desired)
         assert job.last_sequence == before + (job.state != state), "repeating it is no event"
 
 
@@ -183,7 +173,7 @@ async def test_a_job_goes_on_from_a_copy_of_a_checkpoint_that_outlives_the_origi
     assert line.payload == Log(level="info", text="goes on from trainJobs/first/checkpoints/7")
     await store.jobs.request("first", CANCEL)
     await store.jobs.delete("first")
-    (copy,) = await store.jobs.checkpoints("second")
+    (copy,) = await store.checkpoints.list("second")
     assert (copy.step, copy.attempt) == (7, 0)
     assert checkpoints.verify(Path(copy.directory))["files"].keys() == {"state.json"}
 
@@ -204,9 +194,9 @@ async def test_a_corrupt_or_vanished_checkpoint_is_not_copied_and_nothing_is_lef
 
 async def written(store: Store, job: Job, step: int) -> Checkpoint:
     """A real checkpoint of one file."""
-    directory = store.jobs.checkpoint_directory(job.uid) / checkpoints.name(step, 1)
+    directory = store.checkpoints.directory(job.uid) / checkpoints.name(step, 1)
     size = checkpoints.num_bytes(checkpoints.write(directory, {"state.json": b'{"step": %d}' % step}))
-    return await store.jobs.add_checkpoint(
+    return await store.checkpoints.add(
         job.train_job_id, step=step, epoch=1, attempt=1, directory=str(directory), num_bytes=size, model={}
     )
 
@@ -273,70 +263,14 @@ async def test_progress_is_seen_at_once_and_kept_by_the_next_transition(tmp_path
     await store.close()
 
 
-async def test_checkpoints_are_registered_with_their_event(store: Store) -> None:
-    await create(store)
-    first = await add_checkpoint(store, 10)
-    await add_checkpoint(store, 20)
-    assert Path(first.directory).is_dir()
-    assert (first.name, first.model, first.pinned) == ("trainJobs/j/checkpoints/10", {"method": "moco"}, False)
-    assert [c.step for c in await store.jobs.checkpoints("j")] == [20, 10]
-    assert [c.step for c in await store.jobs.checkpoints()] == [20, 10]
-    assert (await store.jobs.checkpoint("j")).step == (await store.jobs.get("j")).latest_checkpoint == 20
-    assert await store.jobs.checkpoint("j", 10) == first
-    event = (await store.events.read("j", 1, 1))[0]
-    assert (event.kind, event.step, event.payload) == (
-        "checkpoint",
-        10,
-        CheckpointSaved(step=10, directory="000000010-1", num_bytes=7),
-    )
-
-
-async def test_a_new_checkpoint_clears_the_count_of_restarts(store: Store) -> None:
-    await create(store)
-    await store.jobs.transition("j", {"QUEUED"}, "STARTING", restarts=2)
-    await add_checkpoint(store, 10)
-    assert (await store.jobs.get("j")).restarts == 0
-
-
-async def test_a_dropped_checkpoint_is_gone_from_the_disk_and_the_one_before_is_the_latest(store: Store) -> None:
-    await create(store)
-    await add_checkpoint(store, 10)
-    dropped = await add_checkpoint(store, 20)
-    await store.jobs.drop_checkpoint("j", 20)
-    assert not Path(dropped.directory).exists()
-    assert (await store.jobs.get("j")).latest_checkpoint == 10
-    with pytest.raises(NotFound) as caught:
-        await store.jobs.checkpoint("j", 20)
-    assert caught.value.reason == "MODEL_NOT_FOUND"
-    await store.jobs.drop_checkpoint("j", 10)
-    assert (await store.jobs.get("j")).latest_checkpoint == -1
-
-
-async def test_a_step_that_is_done_again_replaces_its_checkpoint_and_keeps_the_pin(store: Store) -> None:
-    await create(store)
-    old = await add_checkpoint(store, 10, attempt=1)
-    await store.jobs.pin_checkpoint("j", 10)
-    new = await add_checkpoint(store, 10, attempt=2)
-    assert (new.attempt, new.pinned) == (2, True)
-    assert Path(new.directory).is_dir()
-    assert not Path(old.directory).exists()
-
-
-async def test_after_a_fall_back_the_newest_attempts_checkpoint_is_the_latest(store: Store) -> None:
-    await create(store)
-    await add_checkpoint(store, 100, attempt=1)
-    await add_checkpoint(store, 60, attempt=2)
-    assert (await store.jobs.checkpoint("j")).step == 60
-
-
 async def test_a_deleted_job_leaves_neither_rows_nor_files(store: Store) -> None:
     job = await create(store)
-    await add_checkpoint(store, 10)
+    await written(store, job, 10)
     with pytest.raises(FailedPrecondition, match="cancel it first"):
         await store.jobs.delete("j")
     await store.jobs.request("j", CANCEL)
     await store.jobs.delete("j")
-    assert not store.jobs.checkpoint_directory(job.uid).parent.exists()
+    assert not store.checkpoints.directory(job.uid).parent.exists()
     for table in ("job", "event", "checkpoint", "trash"):
         count = await store.jobs._database.read(lambda c, t=table: c.execute(f"SELECT count(*) FROM {t}").fetchone())
         assert count == (0,), table

@@ -16,7 +16,7 @@ from manyview_server.store.database.schema import MIGRATIONS
 from manyview_server.store.event_payloads import Scalars
 from manyview_server.store.images.shards import ShardReader
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.checkpoints import ModelCard
+from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 from manyview_server.store.unusable import StoreMismatched
@@ -65,9 +65,9 @@ async def test_its_images_jobs_events_and_checkpoints_are_there(old: Path) -> No
     events = await store.events.read("first", 0, 1000)
     assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
     assert [e.step for e in events if isinstance(e.payload, Scalars) and "loss" in e.payload.values] == [1, 2]
-    (checkpoint,) = await store.jobs.checkpoints("first")
+    (checkpoint,) = await store.checkpoints.list("first")
     checkpoints.verify(Path(checkpoint.directory))
-    card = checkpoints.read_model_card(Path(checkpoint.directory))
+    card = ModelCard.from_json(checkpoints.read_state(Path(checkpoint.directory))["model"])
     assert card == ModelCard.from_json(checkpoint.model)
     assert (card.step, card.backbone, card.embedding_dim) == (2, "resnet9", 0)
     assert (card.stem_relu, card.patch_size) == (True, None)

@@ -51,9 +51,9 @@ async def fill(data_dir: Path, image: MakeImage, count: int = 3) -> tuple[str, s
 
 
 async def add_checkpoint(store: Store, uid: str, step: int) -> Checkpoint:
-    directory = store.jobs.checkpoint_directory(uid) / checkpoints.name(step, 1)
+    directory = store.checkpoints.directory(uid) / checkpoints.name(step, 1)
     checkpoints.write(directory, {checkpoints.STATE_JSON: b'{"step": %d}' % step})
-    return await store.jobs.add_checkpoint(
+    return await store.checkpoints.add(
         "j", step=step, epoch=1, attempt=1, directory=str(directory), num_bytes=1, model={}
     )
 
@@ -140,7 +140,7 @@ async def test_an_older_database_is_refused_and_the_right_one_starts_with_everyt
     (tmp_path / DATABASE).write_bytes(right)
     store = reopen(tmp_path)
     assert (await store.datasets.get("a")).num_images == 4
-    assert [one.step for one in await store.jobs.checkpoints("j")] == [4, 2]
+    assert [one.step for one in await store.checkpoints.list("j")] == [4, 2]
     await store.close()
     assert set_aside(tmp_path) == []
 
@@ -164,7 +164,7 @@ async def test_the_flag_starts_an_older_database_and_keeps_all_that_it_does_not_
     caplog.set_level(logging.WARNING)
     store = reopen(tmp_path, accept_mismatch=True)
     assert (await store.datasets.get("a")).num_images == 3
-    assert [one.step for one in await store.jobs.checkpoints("j")] == [2]
+    assert [one.step for one in await store.checkpoints.list("j")] == [2]
     await store.close()
     kept = set_aside(tmp_path)
     assert f"datasets/{new.uid}/shard-00000000.tar" in kept

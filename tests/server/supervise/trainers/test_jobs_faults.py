@@ -189,7 +189,7 @@ async def interrupted(store: Store, supervise: Supervise) -> Job:
     await create(store)
     first = await supervise({"steps": 1000, "step_s": 0.02, "checkpoint_every": 2})
     async with asyncio.timeout(10):
-        while len(await store.jobs.checkpoints("job")) < 3:
+        while len(await store.checkpoints.list("job")) < 3:
             await asyncio.sleep(0.01)
     await first.drain()
     return await store.jobs.get("job")
@@ -197,7 +197,7 @@ async def interrupted(store: Store, supervise: Supervise) -> Job:
 
 async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_is_taken(store, supervise):
     await interrupted(store, supervise)
-    newest, second, *_ = await store.jobs.checkpoints("job")
+    newest, second, *_ = await store.checkpoints.list("job")
     (Path(newest.directory) / "state.safetensors").write_bytes(b"stata")
     (Path(newest.directory).parent / "000000999-1").mkdir()
     await supervise({"steps": newest.step + 1})
@@ -212,7 +212,7 @@ async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_
 
 async def test_a_job_without_any_good_checkpoint_fails_and_does_not_begin_again(store, supervise):
     await interrupted(store, supervise)
-    for checkpoint in await store.jobs.checkpoints("job"):
+    for checkpoint in await store.checkpoints.list("job"):
         (Path(checkpoint.directory) / "MANIFEST.json").unlink()
     await supervise()
     job = await reach(store, "job", "FAILED")
@@ -224,12 +224,12 @@ async def test_old_checkpoints_are_dropped_but_for_those_that_an_answer_named(st
     await create(store)
     await supervise({"steps": 30, "step_s": 0.02, "checkpoint_every": 1})
     async with asyncio.timeout(10):
-        while not await store.jobs.checkpoints("job"):
+        while not await store.checkpoints.list("job"):
             await asyncio.sleep(0.005)
-    kept = (await store.jobs.checkpoint("job")).step
-    await store.jobs.pin_checkpoint("job", kept)
+    kept = (await store.checkpoints.get("job")).step
+    await store.checkpoints.pin("job", kept)
     await reach(store, "job", "SUCCEEDED")
-    left = await store.jobs.checkpoints("job")
+    left = await store.checkpoints.list("job")
     assert [checkpoint.step for checkpoint in left] == [30, 29, 28, kept]
     assert all(Path(checkpoint.directory).is_dir() for checkpoint in left)
 

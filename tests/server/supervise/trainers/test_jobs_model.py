@@ -112,7 +112,7 @@ class World:
     async def go_on_from(self, name: str) -> None:
         """A new job from the newest checkpoint of another, in whatever state that is."""
         try:
-            source = await self.store.jobs.checkpoint(name)
+            source = await self.store.checkpoints.get(name)
         except NotFound:
             return
         continued = f"job-{len(self.jobs)}"

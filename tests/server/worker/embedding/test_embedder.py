@@ -26,7 +26,7 @@ from manyview_server.messages.embedding import (
 )
 from manyview_server.messages.message import Message
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.checkpoints import ModelCard
+from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.channel import EXIT_ORPHANED
 from manyview_server.worker.embedding.embedder import Embedder

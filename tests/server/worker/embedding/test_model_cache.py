@@ -15,7 +15,7 @@ from manyview_server.learn import backbones, methods, optimizers
 from manyview_server.learn.methods import Method, build_method
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.checkpoints import ModelCard
+from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.embedding.model_cache import (
     MAX_MODELS,
