@@ -1,4 +1,4 @@
-"""What every message is, and the first message of every worker."""
+"""The base class of all messages, and the first message of every worker."""
 
 from __future__ import annotations
 
