@@ -48,7 +48,10 @@ def _is_about_input(error: BaseException) -> bool:
 
 def report(error: BaseException) -> None:
     """Print `error: …` to stderr, in red on a terminal, and hints below it."""
-    typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    typer.secho(f"error: {text}", fg=typer.colors.RED, err=True)
     hints = [*getattr(error, "__notes__", ()), _HINTS.get(getattr(error, "code", ""), "")]
     for hint in filter(None, hints):
         typer.echo(f"  {hint}", err=True)

@@ -68,9 +68,9 @@ def test_the_request_says_what_was_asked_for(client: manyview.Client, server: Fa
 
 
 def test_progress_is_told(client: manyview.Client) -> None:
-    told: list[tuple[int, int | None]] = []
-    client.embed_dataset("pets", "backbones/resnet18", progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    reported: list[tuple[int, int | None]] = []
+    client.embed_dataset("pets", "backbones/resnet18", progress=lambda done, total: reported.append((done, total)))
+    assert reported == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_a_row_that_comes_twice_or_never_is_noticed(client: manyview.Client, server: FakeServer) -> None:

@@ -97,7 +97,7 @@ def test_images_that_cannot_be_read_have_an_error_and_keep_their_place(
     assert found.sheet().height > 3 * 144
 
 
-def test_what_does_not_fit_into_a_message_is_summary_before_it_is_sent(
+def test_what_does_not_fit_into_a_message_is_refused_before_it_is_sent(
     client: manyview.Client, server: FakeServer
 ) -> None:
     with pytest.raises(ValueError, match="2 images of 20000000 bytes together do not fit into a message"):
@@ -140,7 +140,7 @@ def filtered(image_pixels: np.ndarray[Any, Any], filter_type: int) -> bytes:
     return whole[:at] + pixels._chunk(b"IDAT", zlib.compress(body.tobytes())) + pixels._chunk(b"IEND", b"")
 
 
-def test_a_png_of_another_kind_is_summary() -> None:
+def test_a_png_of_another_kind_is_refused() -> None:
     buffer = io.BytesIO()
     Image.new("L", (4, 4)).save(buffer, "PNG")
     with pytest.raises(ValueError, match="open it with Pillow"):

@@ -183,10 +183,12 @@ def test_a_time_limit_holds_whatever_the_server_does(client: manyview.Client, se
             time.sleep(0.05)
 
     server.reply("SelectSamples", endless)
-    told = []
+    reported = []
     with pytest.raises(manyview.DeadlineExceeded, match=r"not done within 0\.4 s"):
-        client.select("pets", 1, model=MODEL, timeout_s=0.4, progress=lambda done, total: told.append((done, total)))
-    assert set(told) == {(1, 5)}
+        client.select(
+            "pets", 1, model=MODEL, timeout_s=0.4, progress=lambda done, total: reported.append((done, total))
+        )
+    assert set(reported) == {(1, 5)}
 
 
 def test_a_number_that_is_too_large_is_named(client: manyview.Client) -> None:

@@ -1,4 +1,4 @@
-"""What counts as images, what becomes of them, and what is said about the rest."""
+"""The kinds of images that a caller can pass, their encodings, and the errors about everything else."""
 
 import io
 import json

@@ -224,7 +224,7 @@ def test_no_more_than_the_window_is_unacknowledged_and_images_are_pulled_no_furt
     client: manyview.Client, server: FakeServer
 ) -> None:
     """A server that never acks: two batches come, and of the images only those, what completes the next batch, what
-    waits between the two threads, and one in hand."""
+    waits between the two threads, and one is being handed over."""
     pulled = 0
     received: list[int] = []
     quiet = threading.Event()
@@ -275,9 +275,9 @@ def test_no_images_at_all_is_an_error(client: manyview.Client) -> None:
 
 
 def test_progress_is_told_to_a_callable(client: manyview.Client) -> None:
-    told: list[tuple[int, int | None]] = []
-    client.upload([b"a", b"b"], "pets", progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 2)]
+    reported: list[tuple[int, int | None]] = []
+    client.upload([b"a", b"b"], "pets", progress=lambda done, total: reported.append((done, total)))
+    assert reported == [(2, 2)]
 
 
 def test_images_of_a_source_that_pauses_are_sent_and_acknowledged_meanwhile(
