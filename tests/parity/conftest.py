@@ -1,4 +1,4 @@
-"""Side by side with lightly 1.5.26, the reference: `make parity` sets up an environment that has it."""
+"""Comparisons with lightly 1.5.26, the reference. `make parity` sets up an environment that has it."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ from support.learning.agreement import TOLERANCES, assert_losses_agree, normal
 
 
 def filled_with(keys: Tensor) -> MemoryBank:
-    """A full bank of ours, with what the reference begins with: random keys, of no image of ours."""
+    """Return a full bank of ours with the start of the reference: random keys that belong to none of our images."""
     bank = MemoryBank(*keys.shape, dtype=keys.dtype)
     bank.enqueue(keys, torch.full((len(keys),), 10**6))
     return bank
 
 
 def whole_batches(size: int, rounds: int, seed: int) -> list[int]:
-    """Batch sizes that reach the end of the bank exactly, some rounds through it: the reference drops what goes on."""
+    """Yield batch sizes that reach the end of the bank exactly, for some rounds: the reference drops the overflow."""
     draw, sizes = random.Random(seed), []
     for _ in range(rounds):
         left = size

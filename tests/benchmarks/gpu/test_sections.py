@@ -89,9 +89,9 @@ def test_a_section_that_fails_says_why_and_the_next_goes_on(monkeypatch: pytest.
     document = Document(tmp_path / "gpu.json", HEAD)
     assert run(plan(monkeypatch, broken=broken, wrong=wrong, good=good), document) == EXIT_FAILED
     assert outcomes(document) == {"broken": "failed", "wrong": "failed", "good": "ok"}
-    told = "\n".join(failures(document.content))
-    assert "ZeroDivisionError: a bug" in told
-    assert "wrong: another check: 0.2, at most 0.1" in told
+    lines = "\n".join(failures(document.content))
+    assert "ZeroDivisionError: a bug" in lines
+    assert "wrong: another check: 0.2, at most 0.1" in lines
 
 
 def test_what_was_found_before_a_failure_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

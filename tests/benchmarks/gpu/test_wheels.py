@@ -57,5 +57,5 @@ def test_every_missing_package_has_one_exact_version() -> None:
 
 
 def test_packages_in_another_version_are_reported() -> None:
-    told = wheels.other_versions(lambda name: "0.0.1" if name == "pillow" else None)
-    assert told == ["pillow 0.0.1 instead of 13.0.0"]
+    found = wheels.other_versions(lambda name: "0.0.1" if name == "pillow" else None)
+    assert found == ["pillow 0.0.1 instead of 13.0.0"]

@@ -15,7 +15,7 @@ from support.service.plugins import install
 
 
 def forget() -> None:
-    """Look for plugins anew."""
+    """Search for plugins again."""
     registered.names.cache_clear()
     custom._found.cache_clear()
     from_plugin._found.cache_clear()
@@ -23,7 +23,7 @@ def forget() -> None:
 
 @pytest.fixture
 def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """`install` a package for the time of a test. Its name is to be its own: modules stay imported."""
+    """`install` a package for the time of a test. Each needs a name of its own, because modules stay imported."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))

@@ -50,3 +50,14 @@ def test_the_mixer_is_splitmix64() -> None:
     numbers = [int(counter_random._mix(torch.tensor(number)).item()) for number in inputs]
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]  # the reference's first numbers from seed 0
     assert [number % 2**64 for number in numbers] == expected
+
+
+def test_the_order_of_an_epoch_is_that_of_unsigned_hashes_whatever_the_rows() -> None:
+    """Resumed jobs depend on this order. It was computed with numpy's unsigned integers."""
+    ids = torch.tensor([3, 2**62 + 5, 0, 77, 2**63 - 1, 12345, 3])
+    assert counter_random.order(ids, seed=7, epoch=2).tolist() == [4, 1, 0, 6, 3, 2, 5]
+    places = torch.tensor([4, 0, 6, 5, 2, 3, 1])
+    elsewhere = ids[places]
+    assert elsewhere[counter_random.order(elsewhere, seed=7, epoch=2)].tolist() == [
+        ids[row] for row in (4, 1, 0, 6, 3, 2, 5)
+    ]

@@ -74,8 +74,8 @@ def test_a_plugin_that_fails_is_told_and_its_neighbours_are_loaded(
     register("first", entries)
     broken: list[PluginError] = []
     assert plugins.load(GROUP, broken) == {"good": module.good}
-    told = {plugin.name: plugin.problem for plugin in broken}
-    assert told == {
+    problems = {plugin.name: plugin.problem for plugin in broken}
+    assert problems == {
         "failing": "it cannot be loaded (RuntimeError)",
         "leaving": "it cannot be loaded (SystemExit)",
         "missing": "it cannot be loaded (ModuleNotFoundError)",

@@ -1,4 +1,4 @@
-"""Whether two losses agree: in value, and in the gradient of everything they are given."""
+"""Compare two losses: their values, and their gradients with respect to all inputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-5}
-"""Of a value's or a gradient's size where that is above 1, else as it stands."""
+"""Relative to the size of a value or a gradient if that is above 1, otherwise absolute."""
 
 
 def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Random numbers, the same for the same seed; in float32 they are those of float64, rounded."""
+    """Return random numbers, the same for the same seed. Those in float32 are the rounded ones of float64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
@@ -20,7 +20,7 @@ def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor
 def assert_losses_agree(
     ours: Callable[..., Tensor], theirs: Callable[..., Tensor], inputs: Sequence[Tensor], tolerance: float
 ) -> None:
-    """Both losses of the same inputs, and both gradients for each of the inputs."""
+    """Compare both losses of the same inputs, and both gradients with respect to each input."""
     value, gradients = _differentiated(ours, inputs)
     expected, expected_gradients = _differentiated(theirs, inputs)
     assert_near(value, expected, tolerance)
@@ -29,7 +29,7 @@ def assert_losses_agree(
 
 
 def assert_near(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    """As tensors, by the length of the difference."""
+    """Compare tensors by the length of their difference."""
     assert ours.shape == theirs.shape, f"{tuple(ours.shape)} and {tuple(theirs.shape)}"
     distance = torch.linalg.vector_norm(ours - theirs).item()
     size = torch.linalg.vector_norm(theirs).item()

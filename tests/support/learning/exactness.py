@@ -1,4 +1,4 @@
-"""What two runs of one job must have in common, bit for bit."""
+"""The results that two runs of one job must have in common, bit for bit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EXACT = (
 
 
 def exact(job: manyview.Job) -> list[dict[str, float]]:
-    """What the job computed at each step, without what it measured of the machine."""
+    """Return the values that the job computed at each step, without measurements of the machine."""
     return [{name: row[name] for name in ("step", *EXACT) if name in row} for row in job.history().rows]
 
 
 def last_checkpoint(server: ServerProcess, job: manyview.Job) -> dict[str, dict[str, bytes]]:
-    """Every tensor of the newest checkpoint, by file and name."""
+    """Return every tensor of the newest checkpoint, by file and name."""
     step = int(job.refresh().latest_checkpoint.rpartition("/")[2])
     (directory,) = (server.data_dir / "jobs" / job.info.uid / "checkpoints").glob(f"{step:09d}-*")
     return {

@@ -32,9 +32,9 @@ READS_VALUES = (
     | {"_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount", "allclose"}
     | {"linalg_eigh", "_linalg_eigh", "linalg_eigvalsh", "_linalg_svd", "_linalg_check_errors"}
 )
-"""Operations whose result, or its shape, the host has to know."""
+"""Operations whose result, or its shape, the host must know."""
 TAKES_NO_NUMBER_OF_THE_HOST = {"cat", "stack", "index", "index_put", "index_put_", "index_select", "where", "gather"}
-"""Operations in which even a 0-d tensor of the CPU is an error, or is copied to the device with a wait."""
+"""Operations for which even a 0-d tensor of the CPU is an error, or is copied to the device with a wait."""
 
 
 class OnDevice(Tensor):
@@ -86,14 +86,14 @@ class OnDevice(Tensor):
 
 
 class Pretence:
-    """A record of what happens on the device."""
+    """A record of the operations on the device."""
 
     def __init__(self) -> None:
         self.waits: list[str] = []
         """The places where the host would have waited: the operation, and the line of our code that called it."""
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do `func` with the numbers; its results are on the device if it is."""
+        """Run `func` on the numbers. Its results are on the device if `func` runs there."""
         flat = tree_flatten((args, kwargs))[0]
         ours = any(isinstance(each, OnDevice) for each in flat)
         target = kwargs.get("device")

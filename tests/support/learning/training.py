@@ -1,4 +1,4 @@
-"""Training jobs in this process: what they send, and other ones like them."""
+"""Training jobs in this process: the messages that they send, and jobs with other settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from manyview_server.messages.message import Message
 from manyview_server.messages.training import ScalarsLogged, StartTraining
 
 FIXED = {"precision": "float32", "memory_format": "channels_last"}
-"""Nothing is chosen by timing: two runs of one job compute the same."""
+"""Settings that leave nothing to timing, so that two runs of a job compute the same."""
 
 
 class Sent:
-    """A channel that keeps what is sent, and may do something about it."""
+    """A channel that keeps the messages that are sent, and may react to them."""
 
     def __init__(self, react: Callable[[Message], None] = lambda _: None) -> None:
         self.received: list[Message] = []

@@ -54,7 +54,7 @@ class Worker:
         self.link.send(message)
 
     def until(self, kind: type[MessageType], fits: Callable[[Any], bool] = lambda _: True) -> MessageType:
-        """The next message of that kind that fits; those before it are kept in `received`."""
+        """Return the next message of that kind that fits. Earlier messages are kept in `received`."""
         while True:
             message = self.link.receive()
             self.received.append(message)
@@ -69,7 +69,7 @@ class Worker:
         self.process.wait()
 
     def close(self) -> int:
-        """End the link; the worker exits by itself."""
+        """Close the link. The worker then exits by itself."""
         self.link.close()
         try:
             return self.process.wait(timeout=10)
@@ -87,7 +87,7 @@ class Worker:
 
 
 def drain(link: Link) -> None:
-    """Read what comes, in a thread, and forget it."""
+    """Read and discard messages, in a thread."""
 
     def read() -> None:
         try:
@@ -100,7 +100,8 @@ def drain(link: Link) -> None:
 
 
 def picture(label: int, seed: int, side: int = 16) -> np.ndarray[Any, Any]:
-    """A bright bar on noise, its direction and place given by the label: classes that a network can tell apart."""
+    """Draw a bright bar on noise. The label gives its direction and place, so that a network can separate the
+    classes."""
     generator = np.random.default_rng(1000 * label + seed)
     pixels = generator.integers(0, 60, (side, side, 3), dtype=np.uint8)
     at = 2 + 3 * (label // 2) % (side - 4)
@@ -119,7 +120,7 @@ def encoded(pixels: np.ndarray[Any, Any], kind: str = "PNG", **options: Any) -> 
 
 
 def write_dataset(directory: Path, images: list[tuple[bytes, int]]) -> np.ndarray[Any, Any]:
-    """The images (bytes, label) as a shard; gives the snapshot."""
+    """Write images (bytes, label) as a shard, and return the snapshot."""
     directory.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(directory)
     rows = np.zeros(len(images), SNAPSHOT_DTYPE)
@@ -140,7 +141,7 @@ def digits(count: int, classes: int = 4) -> list[tuple[bytes, int]]:
 
 
 def settings(method: str = "moco", **overrides: Any) -> dict[str, Any]:
-    """A job that takes a second: the smallest network on 16 x 16 pixels."""
+    """Return a job that takes a second: the smallest network on 16 x 16 pixels."""
     small = {
         "backbone": "resnet9",
         "backbone_width": 0.125,

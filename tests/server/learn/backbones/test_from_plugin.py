@@ -16,7 +16,7 @@ class Mean(Backbone):
         super().__init__()
         if image_size == 13:
             raise ValueError("13 pixels bring bad luck")
-        self.told = {"width": width, "image_size": image_size}
+        self.options = {"width": width, "image_size": image_size}
         self.feature_dim = 3 * round(width)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plugin_is_told_what_it_has_parameters_for() -> None:
     network = backbones.build("mean", width=2.0, image_size=16)
     assert isinstance(network, Mean)
-    assert network.told == {"width": 2.0, "image_size": 16}
+    assert network.options == {"width": 2.0, "image_size": 16}
     assert network(torch.ones(5, 3, 16, 16)).shape == (5, network.feature_dim) == (5, 6)
     assert "mean" in backbones.names()
     assert backbones.accepted_options("mean") == ("image_size", "width")

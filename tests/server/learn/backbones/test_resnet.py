@@ -82,7 +82,7 @@ def test_images_below_64_pixels_get_the_small_stem() -> None:
 def test_without_its_relu_the_network_is_that_of_the_published_benchmarks() -> None:
     torch.manual_seed(0)
     network = backbones.build("resnet18", width=0.25, stem="small", stem_relu=False).eval()
-    # How lightly's benchmarks put their backbones together: the modules one behind the other, no function between.
+    # lightly's benchmarks assemble their backbones like this: one module after the other, without functions between.
     put_together = torch.nn.Sequential(*network.children(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():

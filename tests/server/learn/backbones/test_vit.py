@@ -130,7 +130,7 @@ def test_a_masked_patch_is_its_token_and_its_place() -> None:
     torch.testing.assert_close(tokens_of(network, changed, mask=mask, mask_token=token), found.detach())
     changed[0, :, 8:16, :8] += 1  # patch 4, which is not
     assert not torch.allclose(tokens_of(network, changed, mask=mask, mask_token=token)[0], found[0].detach())
-    assert not torch.allclose(found[0, 1 + 3], found[0, 1 + int(mask[0].nonzero()[-1])]), "places tell them apart"
+    assert not torch.allclose(found[0, 1 + 3], found[0, 1 + int(mask[0].nonzero()[-1])]), "their places differ"
     plain = tokens_of(network, images, mask=torch.zeros(2, 16, dtype=torch.bool), mask_token=token)
     torch.testing.assert_close(plain, tokens_of(network, images))
 
@@ -195,7 +195,7 @@ def test_under_bfloat16_the_features_are_nearly_the_same() -> None:
 
 
 def test_a_contrastive_loss_falls() -> None:
-    """A vision transformer learns to tell pictures apart, whatever part of each it sees."""
+    """A vision transformer learns to distinguish pictures, whatever part of each it sees."""
     torch.manual_seed(0)
     network = backbones.build("vit_tiny", image_size=16, width=1 / 3).train()
     pictures = torch.randn(16, 3, 1, 1) + 0.3 * torch.randn(16, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""What must not change a loss, for any batch."""
+"""Changes of a batch that must not change a loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every loss."""
+"""Rules that hold for every loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rows(*shape: int, seed: int = 0) -> Tensor:
 
 BANK = F.normalize(rows(K, P), dim=1)
 
-# Of one tensor of projections, with all that can be given beside it.
+# Each loss as a function of one tensor of projections, with all optional arguments.
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "barlow_twins": lambda z: losses.barlow_twins(z, rows(B, P, seed=1)),
     "dcl": lambda z: losses.dcl(z, rows(B, P, seed=1), 0.1, weight_sigma=0.5),

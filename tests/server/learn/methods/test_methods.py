@@ -41,7 +41,7 @@ VARIANTS = [
     ("simmim", {"mask_block": 2}),
 ]
 COMPARING = [variant for variant in VARIANTS if variant[0] not in MASKED]
-"""Whose loss compares vectors."""
+"""Variants whose loss compares vectors."""
 OTHER_VALUES = {
     "temperature": 0.5,
     "weight_sigma": 0.3,
@@ -75,17 +75,17 @@ OTHER_VALUES = {
     "decoder_heads": 3,
     "decoder_depth": 2,
 }
-"""Of every setting that only some methods have: one that no method has by default."""
+"""A value that no method has by default, for every setting that only some methods have."""
 BESIDE: dict[str, dict[str, object]] = {"teacher_temperature_start": {"teacher_temperature_warmup_epochs": 1.0}}
-"""What a setting needs to take effect."""
+"""Settings that another setting needs to take effect."""
 EASY: dict[str, dict[str, object]] = {
     "swav": {"sinkhorn_epsilon": 0.03},
     "dino": {"ema_momentum": 1.0},  # a teacher that stands still
     "mae": {"normalize_targets": False},
 }
-"""With which the loss falls soon, and steadily."""
+"""Settings with which the loss falls soon and steadily."""
 WITH_BANK = [variant for variant in VARIANTS if "memory_bank_size" in variant[1] and variant[0] in ("simclr", "moco")]
-"""Whose negatives come from a bank."""
+"""Variants whose negatives come from a bank."""
 
 
 def settings_of(name: str, overrides: dict[str, object]) -> TrainSettings:
@@ -153,10 +153,10 @@ def test_what_the_loss_compares_is_reported_row_by_row_beside_the_features(
 def test_a_bank_of_n_keys_makes_chance_ln_of_n_plus_one(name: str, overrides: dict[str, object]) -> None:
     method = build_method(settings_of(name, overrides), 100)
     optimizer = optimizer_of(method)
-    told = [
+    chance = [
         train_step(method, optimizer, *a_batch(step, name), at(step, 10)).scalars["chance_loss"] for step in range(5)
     ]
-    assert torch.stack(told).tolist() == pytest.approx([math.log(n + 1) for n in (0, 8, 16, 24, 24)])
+    assert torch.stack(chance).tolist() == pytest.approx([math.log(n + 1) for n in (0, 8, 16, 24, 24)])
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
@@ -298,7 +298,7 @@ OWN_SETTINGS = [
 
 @functools.cache
 def after_three_steps(name: str, field: str | None = None, beside: str | None = None) -> dict[str, Tensor]:
-    """With another value of `field`, and with what the setting `beside` needs."""
+    """Return overrides with another value of `field`, and with the settings that it needs."""
     own = dict(BESIDE.get(beside or "", {}))
     if "memory_bank_size" in METHODS[name].settings.__dataclass_fields__:
         own["memory_bank_size"] = 16

@@ -11,7 +11,7 @@ from manyview_server.learn.modules.memory_bank import MemoryBank, default_size
 
 
 def batch(first: int, size: int, dim: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys that tell their number, and their ids."""
+    """Return keys from which their numbers can be read, and their ids."""
     ids = torch.arange(first, first + size)
     return ids[:, None].expand(-1, dim).float() + 0.5, ids
 

@@ -78,6 +78,6 @@ def test_scores_of_unit_projections_are_their_cosines_in_float32_whatever_autoca
     ],
 )
 def test_usage_tells_how_sure_the_choice_is_and_how_many_serve(logits: Tensor, entropy: float, used: float) -> None:
-    told = usage(logits.float())
-    assert told["prototype_entropy"].item() == pytest.approx(entropy, abs=1e-6)
-    assert told["prototypes_used"].item() == pytest.approx(used, rel=1e-6)
+    measured = usage(logits.float())
+    assert measured["prototype_entropy"].item() == pytest.approx(entropy, abs=1e-6)
+    assert measured["prototypes_used"].item() == pytest.approx(used, rel=1e-6)

@@ -17,7 +17,7 @@ def distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 class Brute:
-    """What is to come out, from definitions."""
+    """The expected results, computed from the definitions."""
 
     whole_rows = staticmethod(
         lambda least=1, most=24, features=3, largest=4: st.lists(

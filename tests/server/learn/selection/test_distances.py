@@ -39,7 +39,7 @@ def test_many_rows_in_many_chunks_as_one_exact_matrix(monkeypatch: pytest.Monkey
     expected = exact.sort(dim=1, stable=True)
     found, indices = nearest(rows, rows, 20, query_rows=torch.arange(500))
     torch.testing.assert_close(found.double(), expected.values[:, :20], rtol=1e-5, atol=1e-6)
-    assert (indices == expected.indices[:, :20]).float().mean() > 0.999, "but where float32 cannot tell"
+    assert (indices == expected.indices[:, :20]).float().mean() > 0.999, "except where float32 cannot separate them"
 
 
 def test_equal_rows_are_at_distance_zero_and_in_their_order() -> None:

@@ -16,7 +16,7 @@ def pillow_blur(image, sigma):
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.5, 2.0])
 def test_blur_is_close_to_the_box_blurs_of_pillow(sigma):
-    # As smooth as photographs are. On white noise, and at its edges above all, the boxes themselves are far off.
+    # Photographs are this smooth. On white noise, above all at its edges, Pillow's boxes themselves are far off.
     noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(noise, (64, 64), mode="bicubic")[0].clamp(0, 1)
     image = (smooth * 255).round().to(torch.uint8)

@@ -96,7 +96,7 @@ def test_its_numbers_are_uniform_its_own_and_repeatable(posterize):
 
 
 def hashed(*parts):
-    """What the module's hash says, in Python's integers: SplitMix64's mixer over one part after the other."""
+    """Compute the module's hash with Python's integers: SplitMix64's mixer over one part after the other."""
     golden, word = 0x9E3779B97F4A7C15, 2**64
 
     def mix(x):
@@ -349,7 +349,7 @@ def test_left_out_means_none(posterize):
     ],
 )
 def test_the_front_takes_the_same_as_the_library(posterize, overrides):
-    """From the schema alone, as JSON."""
+    """Use only the schema, as JSON."""
     entry = methods.METHODS["simclr"]
     described = Method(name="simclr", title="", paper="", schema=configuration.json_schema(entry.settings))
     catalogue = Catalogue(versions={}, devices=(), methods=(described,), backbones=())

@@ -1,4 +1,4 @@
-"""How often each change applies and how its parameters are distributed: every step, in every recipe of the papers."""
+"""The frequency of each change and the distribution of its parameters: every step, in every recipe of the papers."""
 
 import itertools
 import math
@@ -47,7 +47,7 @@ def drawn_by(pipeline, *, seed=11, size=(300, 400)):
 
 
 def applied(drawn):
-    """What was done to each view, as bools."""
+    """Return which changes were made to each view, as bools."""
     return {
         "horizontal_flip": drawn.flip,
         "vertical_flip": drawn.flip_vertical,

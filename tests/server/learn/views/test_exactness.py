@@ -1,4 +1,5 @@
-"""A view is a function of (seed, epoch, image id, view): whoever else is in the batch, whatever the threads."""
+"""A view is a function of (seed, epoch, image id, view), whatever else is in the batch and however many threads there
+are."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Each change at fixed parameters, beside what the reference's transforms make of Pillow images.
+"""Each change at fixed parameters, in comparison with the reference's transforms of Pillow images.
 
 Differences are in levels of 0 to 255, on photographs of 160 pixels. Pillow keeps bytes after each change, so up to one
 level of difference is its own rounding.
@@ -127,7 +127,7 @@ def test_grayscale(photographs):
 @pytest.mark.parametrize("angle", [-120.0, -30.0, 5.0, 45.0, 77.7])
 def test_rotations(photographs, angle):
     found = differences(photographs, lambda image: image.rotate(angle), angle=angle)
-    # In a pixel of two thousand the nearest of two is not the same, and then anything may be there.
+    # At one pixel in two thousand, another of two pixels is the nearest, and it may have any value.
     assert (found.amax(1) > 1e-3).float().mean() < 2e-3
 
 

@@ -73,7 +73,7 @@ def test_the_targets_come_from_the_teacher(views: Tensor) -> None:
     with torch.no_grad():
         method.teacher["head"][3].weight.neg_()
     after = method.forward_loss([views], torch.arange(8), START).loss
-    assert after.item() == pytest.approx(8 - before.item(), abs=1e-5), "the opposite of what was to be predicted"
+    assert after.item() == pytest.approx(8 - before.item(), abs=1e-5), "the opposite of the target"
 
 
 def test_the_teacher_follows_along_the_schedule_to_a_standstill() -> None:

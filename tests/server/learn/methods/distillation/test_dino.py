@@ -128,9 +128,9 @@ def test_the_teacher_follows_along_a_cosine_that_ends_where_it_stands_still(view
 
 
 def test_the_share_and_the_sureness_of_the_prototypes_are_told(views: list[Tensor]) -> None:
-    told = a_dino().forward_loss(views, torch.arange(8), START).scalars
-    assert 0 < told["prototype_entropy"] < math.log(24)
-    assert 1 < told["prototypes_used"] < 24
+    scalars = a_dino().forward_loss(views, torch.arange(8), START).scalars
+    assert 0 < scalars["prototype_entropy"] < math.log(24)
+    assert 1 < scalars["prototypes_used"] < 24
 
 
 def test_a_vision_transformer_sees_both_sizes(views: list[Tensor]) -> None:

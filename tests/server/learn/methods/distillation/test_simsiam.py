@@ -74,7 +74,7 @@ def test_the_projection_is_normed_without_weights_and_the_prediction_is_a_bottle
 
 
 class WithoutStopGradient(SimSiam):
-    """What the paper's section 4.1 tries."""
+    """SimSiam without its stop-gradient, as in section 4.1 of the paper."""
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         h = self.encoder(views[0].flatten(0, 1))
@@ -86,7 +86,7 @@ class WithoutStopGradient(SimSiam):
 
 
 def alarms_of(kind: type[SimSiam]) -> list[str]:
-    """What 220 steps on scans of handwriting raise."""
+    """Return the alarms that 220 steps on scans of handwriting raise."""
     torch.manual_seed(0)
     wanted = SMALL | {"batch_size": 32, "prediction_hidden_dim": 16}
     method = kind(SimSiamSettings(**wanted))  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def alarms_of(kind: type[SimSiam]) -> list[str]:
     scans = torch.from_numpy(load_digits().images * 15.9375).to(torch.uint8)  # (N, 8, 8)
     images = scans.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].expand(-1, 3, -1, -1)
     sizes = torch.full((32, 2), 16)
-    alarms, told = Alarms(), []
+    alarms, raised = Alarms(), []
     for step in range(220):
         ids = torch.arange(32 * step, 32 * (step + 1)) % len(images)
         views = make_views(images[ids], sizes, ids, PRESETS["simsiam"], image_size=16, seed=0, epoch=step // 56)
@@ -102,8 +102,8 @@ def alarms_of(kind: type[SimSiam]) -> list[str]:
         if step % 10 == 9:
             assert result.projection is not None
             ratio = representation_std(result.projection).item() * math.sqrt(16)
-            told += [alarm.reason for alarm in alarms.see(step + 1, {"projection_std_ratio": ratio})]
-    return told
+            raised += [alarm.reason for alarm in alarms.see(step + 1, {"projection_std_ratio": ratio})]
+    return raised
 
 
 @pytest.mark.timeout(240)
