@@ -157,4 +157,4 @@ def test_a_plugin_that_kills_whoever_imports_it_stops_no_server(
     server.start()
     with server.client() as client:
         assert "simclr" in {method.name for method in client.methods().methods}
-    assert "all plugins are left out, of deadly_plugin: describing them failed" in server.log.read_text()
+    assert "describing the plugins of deadly_plugin failed, so all plugins are left out" in server.log.read_text()

@@ -60,7 +60,7 @@ async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catal
         base = origin.settings
     settings = await asyncio.to_thread(resolve, catalogue, method, request.config, base)
     if origin is not None and source is not None:
-        catalogue.check_continuation(method, origin.settings, settings)
+        await asyncio.to_thread(catalogue.check_continuation, method, origin.settings, settings)
     elif file := settings.get("backbone_weights"):
         await _refuse_missing(store, file)
     min_images = _min_images(request, settings)

@@ -27,7 +27,7 @@ async def describe(command: Sequence[str] = WORKER_COMMAND, *, deadline_s: float
         if not packages:
             raise
         catalogue = await _describe(command, ("--without-plugins",), deadline_s)
-        log.error("all plugins are left out, of %s: describing them failed: %s", ", ".join(packages), error)
+        log.error("describing the plugins of %s failed, so all plugins are left out: %s", ", ".join(packages), error)
         return dataclasses.replace(catalogue, without_plugins=True)
 
 

@@ -52,4 +52,4 @@ async def test_where_describing_fails_with_plugins_it_is_done_without_them(monke
         await describe(command)
     monkeypatch.setattr(describe_module, "packages_with_plugins", lambda: ["posterize"])
     assert await describe(command) == dataclasses.replace(Catalogue.parse(text), without_plugins=True)
-    assert "all plugins are left out, of posterize: describing them failed" in caplog.text
+    assert "describing the plugins of posterize failed, so all plugins are left out" in caplog.text
