@@ -1,7 +1,7 @@
 """Limits of the size of a configuration, as it is sent and as it is resolved.
 
-Resolving costs up to a tenth of a millisecond for each value, so these numbers bound what one request can cost. They
-are far above what any recipe needs: a complete configuration has about 100 values.
+Resolving takes time for each value, and up to a tenth of a millisecond for each wrong one, so these numbers bound what
+one request can cost. They are far above what any recipe needs: a complete configuration has about 100 values.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def resolve(
 ) -> dict[str, Json]:
     """Return the complete configuration that `given` describes.
 
-    Whole floats become integers where the schema wants integers. It takes milliseconds, and tens of milliseconds for
-    the largest configurations that are allowed: call it off the event loop.
+    Whole floats become integers where the schema wants integers. The largest configurations that are allowed take
+    about ten milliseconds: call it off the event loop.
 
     Args:
         given: what differs from `base`; nested, with or without short forms.
