@@ -106,7 +106,7 @@ class World:
                 assert job.desired == verb.desired
                 if verb is CANCEL:
                     self.cancelled.add(name)
-        assert not set(refusals) & set(verb.leads)
+        assert not set(refusals) & set(verb.next_states)
         self.supervisor.wake()
 
     async def go_on_from(self, name: str) -> None:
