@@ -48,7 +48,7 @@ class DINOSettings(TrainSettings):
     )
     teacher_temperature_start: float = setting(
         0.02,
-        "Temperature of the teacher's outputs at the beginning, where there is a warm-up.",
+        "Temperature of the teacher's outputs at the start of the warm-up.",
         minimum=0.001,
         maximum=100,
         needs=("teacher_temperature_warmup_epochs",),
