@@ -146,6 +146,9 @@ CORRUPT = {
     "a list of texts for numbers": frame_of(
         json.dumps({"type": "ScalarsLogged", "fields": {"step": 1, "epoch": 1, "values": {"loss": "low"}}}).encode()
     ),
+    "a text that is none of the allowed ones": frame_of(
+        json.dumps({"type": "TrainingEnded", "fields": {"outcome": "won", "step": 1, "epoch": 1}, "blobs": []}).encode()
+    ),
     "no object": frame_of(b"[]"),
     "header over the limit": struct.pack("<IQ", MAX_HEADER_BYTES + 1, 0),
     "blobs over the limit": struct.pack("<IQ", 2, MAX_BLOB_BYTES + 1) + b"{}",

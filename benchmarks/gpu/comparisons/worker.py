@@ -21,7 +21,8 @@ from manyview_server.learn.optimizers import Optimizer
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import CheckpointWritten, ScalarsLogged, StartTraining
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardWriter, image_id_of
+from manyview_server.store.images.shard_writers import ShardWriter
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker import checkpoint_state, precision
 from manyview_server.worker.embedding.model_cache import load

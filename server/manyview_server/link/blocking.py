@@ -1,4 +1,4 @@
-"""The worker's end of the link, which blocks."""
+"""The worker's end of the link, with blocking calls."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from manyview_server.messages.message import Message
 
 
 class Link:
-    """The worker's end. `send` may be called from any thread, `receive` from one."""
+    """The worker's end of the link. Any thread may call `send`, and one thread may call `receive`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._send_lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Send one message whole. Raises LinkClosed, and MessageTooLarge before anything is sent."""
+        """Send a message. Raises LinkClosed, or MessageTooLarge before anything is sent."""
         pieces = frame(message, MAX_ANSWER_BYTES)
         try:
             with self._send_lock:
@@ -27,7 +27,7 @@ class Link:
             raise LinkClosed(str(error)) from error
 
     def receive(self) -> Message:
-        """The next message; waits for it. The front's death ends the wait: LinkClosed."""
+        """Wait for the next message, and return it. Raises LinkClosed if the front dies, and LinkCorrupt."""
         header_bytes, blob_bytes = PREFIX.unpack(self._exactly(PREFIX.size))
         check_lengths(header_bytes, blob_bytes)
         header = self._exactly(header_bytes)
@@ -47,5 +47,5 @@ class Link:
         return bytes(data)
 
     def close(self) -> None:
-        """Close the socket: the other end sees the end of the stream."""
+        """Close the socket. The other end sees the end of the stream."""
         self._socket.close()

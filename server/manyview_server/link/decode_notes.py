@@ -57,7 +57,7 @@ class Note:
 
     @property
     def is_decode(self) -> bool:
-        """Whether an image is being decoded."""
+        """Is an image being decoded?"""
         return self.kind in (DECODE, ALONE)
 
 

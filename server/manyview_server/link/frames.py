@@ -1,8 +1,8 @@
-"""The process boundary: messages as frames over one inherited socketpair.
+"""Messages as frames, which a front and a worker exchange over an inherited socket pair.
 
-Frame: u32 header length, u64 length of the blobs together, the header as UTF-8 JSON {"type", "fields", "blobs":
-[lengths]}, then the blobs. Little-endian. Both ends speak it: the worker with `blocking.Link`, the front
-with `streams.AsyncLink`.
+A frame is a u32 with the length of the header, a u64 with the length of all blobs, the header as UTF-8 JSON {"type",
+"fields", "blobs": [lengths]}, and the blobs. Numbers are little-endian. The worker's end is `blocking.Link`, and the
+front's end is `streams.AsyncLink`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from manyview_server.messages import embedding, preview, selection, training
 from manyview_server.messages.message import Hello, Message
 
 PREFIX = struct.Struct("<IQ")
-# Read within a turn of the front's loop: as large as a long list of quarantined images, and no larger.
+# The front's loop reads a header in one turn. This allows a long list of quarantined images, and no more.
 MAX_HEADER_BYTES = 1 << 20
-# The snapshot of a large data set.
+# This allows the snapshot of a large data set.
 MAX_BLOB_BYTES = 1 << 30
 # The front sends and reads frames in parts of this size, so that the loop can run other callbacks in between.
 PART_BYTES = 1 << 20
 # A message that is longer than this is decoded off the front's loop, and so is one encoded with a list of more items.
 LONG_BYTES = 64 << 10
 LONG_ITEMS = 1_000
-# Of a worker's answers, of which embeddings are the largest: a worker gone wrong is not to fill the front's memory.
+# The limit of a worker's messages, of which embeddings are the largest. A faulty worker must not fill the front's
+# memory.
 MAX_ANSWER_BYTES = 64 << 20
 
 
 class LinkClosed(Exception):
-    """The other end is gone: it closed the socket, or died."""
+    """The other end closed the socket or died."""
 
 
 class LinkCorrupt(Exception):
-    """The other end sent what is no frame."""
+    """The other end sent bytes that are not a frame."""
 
 
 class MessageTooLarge(ResourceExhausted):
@@ -61,7 +62,7 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 
 
 def encode(message: Message) -> list[bytes]:
-    """The frame's pieces, the blobs uncopied."""
+    """Return the pieces of a frame. Blobs are not copied."""
     fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "blobs"}
     header = {
         "type": type(message).__name__,
@@ -101,7 +102,7 @@ def _largest(fields: dict[str, Any]) -> str:
 
 
 def decode(header: bytes, body: bytes | bytearray) -> Message:
-    """The message of a frame's header and blobs."""
+    """Return the message in the header and the blobs of a frame. Raises LinkCorrupt."""
     try:
         parsed = json.loads(header)
         kind = MESSAGE_TYPES[parsed["type"]]
@@ -136,7 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """The value as the field's annotation says: JSON knows no tuples and no dataclasses. Raises TypeError."""
+    """Convert a JSON value to the type of a field, because JSON has no tuples and no dataclasses. Raises TypeError."""
     if isinstance(hint, types.GenericAlias):
         item = hint.__args__[-1] if hint.__origin__ is dict else hint.__args__[0]
         if hint.__origin__ is dict:
@@ -145,6 +146,10 @@ def _typed(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         hints = _hints(hint)
         return hint(**{name: _typed(hints[name], v) for name, v in _of_type(dict, value).items()})  # type: ignore[operator]
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise TypeError(f"{value!r} instead of one of {', '.join(typing.get_args(hint))}")
+        return value
     if hint is float and type(value) is int:
         return float(value)
     return value if hint is Any else _of_type(hint, value)
@@ -152,16 +157,17 @@ def _typed(hint: Any, value: Any) -> Any:
 
 def _of_type(kind: type, value: Any) -> Any:
     if type(value) is not kind:
-        raise TypeError(f"{type(value).__name__} where {kind.__name__} is due")
+        raise TypeError(f"{type(value).__name__} instead of {kind.__name__}")
     return value
 
 
 def check_lengths(header_bytes: int, blob_bytes: int, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
+    """Raise LinkCorrupt if a frame with these lengths is over the limits."""
     if header_bytes > MAX_HEADER_BYTES or blob_bytes > max_blob_bytes:
         raise LinkCorrupt(f"frame of {header_bytes} + {blob_bytes} bytes is over the limit")
 
 
 def is_long(message: Message) -> bool:
-    """Whether encoding a message may take long: it has a configuration, or a long list."""
+    """Can it take long to encode the message, because it has a configuration or a long list?"""
     fields = (getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "blobs")
     return any(isinstance(v, dict) or (isinstance(v, tuple) and len(v) > LONG_ITEMS) for v in fields)

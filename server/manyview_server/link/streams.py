@@ -1,4 +1,4 @@
-"""The front's end of the link, over asyncio streams."""
+"""The front's end of the link, on the event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from manyview_server.messages.message import Message
 
 
 class AsyncLink:
-    """The front's end, over asyncio streams. `send` waits while the worker's buffer is full."""
+    """The front's end of the link, over asyncio streams. `send` waits while the worker's buffer is full."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -37,12 +37,12 @@ class AsyncLink:
         return cls(reader, writer)
 
     async def send(self, message: Message) -> None:
-        """Send one message whole. Raises LinkClosed, and MessageTooLarge before anything is sent."""
+        """Send a message. Raises LinkClosed, or MessageTooLarge before anything is sent."""
         if is_long(message):
             pieces = await asyncio.to_thread(frame, message, MAX_BLOB_BYTES)
         else:
             pieces = frame(message, MAX_BLOB_BYTES)
-        # A caller that goes away in the middle of a frame must not leave half of it.
+        # If the caller is cancelled in the middle of a frame, the rest of the frame must still be sent.
         writing = asyncio.ensure_future(self._write(pieces))
         self._writing.add(writing)
         writing.add_done_callback(self._written)
@@ -64,7 +64,7 @@ class AsyncLink:
             writing.exception()  # the sender gets it, if it still waits
 
     async def receive(self) -> Message:
-        """The next message. Raises LinkClosed at the end of the stream, LinkCorrupt for what is no frame."""
+        """Return the next message. Raises LinkClosed at the end of the stream, and LinkCorrupt."""
         try:
             header_bytes, blob_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
             check_lengths(header_bytes, blob_bytes, MAX_ANSWER_BYTES)
@@ -80,5 +80,5 @@ class AsyncLink:
             raise LinkClosed(str(error)) from error
 
     def close(self) -> None:
-        """Close the socket: the worker sees the end of the stream and exits."""
+        """Close the socket. The worker sees the end of the stream and exits."""
         self._writer.close()

@@ -10,14 +10,14 @@ Json = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message of either direction."""
+    """A message in either direction. `blobs` are bytes that travel beside the fields."""
 
     blobs: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Message):
-    """The worker's first message."""
+    """The first message of a worker, with the versions of the packages that it uses."""
 
     pid: int
     versions: dict[str, str]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from manyview_server.messages.message import Json, Message
+
+Level = Literal["info", "warning", "error"]
+Outcome = Literal["succeeded", "stopped", "failed"]
 
 # ---- front to trainer ----
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """After `step` steps, at the beginning of `epoch`, a job went over to the first `num_images` images."""
+    """A job went over to the first `num_images` images of its data set after `step` steps, at the start of `epoch`."""
 
     step: int
     epoch: int
@@ -55,7 +59,7 @@ class ImagesAdded(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopTraining(Message):
-    """Stop at the next step boundary, write a checkpoint, answer TrainingEnded(outcome="stopped")."""
+    """Stop at the next step boundary, write a checkpoint, and answer TrainingEnded(outcome="stopped")."""
 
 
 # ---- trainer to front ----
@@ -63,7 +67,7 @@ class StopTraining(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStarted(Message):
-    """Model and cache are ready; the first step follows. `resolved` holds what was chosen at start (auto fields)."""
+    """Model and cache are ready, and the first step follows. `resolved` holds the values chosen for "auto" settings."""
 
     step: int
     num_steps: int
@@ -88,7 +92,7 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalarsLogged(Message):
-    """Scalars of one step."""
+    """The scalars of one step."""
 
     step: int
     epoch: int
@@ -97,17 +101,17 @@ class ScalarsLogged(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogWritten(Message):
-    """A log line for the job's owner. `level`: "info", "warning" or "error"."""
+    """A log line for the job's owner."""
 
     step: int
     epoch: int
-    level: str
+    level: Level
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertRaised(Message):
-    """Something the job's owner should look at. `reason` is UPPER_SNAKE."""
+    """The job's owner should look at something. `reason` is UPPER_SNAKE."""
 
     step: int
     epoch: int
@@ -136,7 +140,7 @@ class ImageUnreadable(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointWritten(Message):
-    """A checkpoint is durable under `directory`. `model` describes it (see `store.jobs.checkpoints.ModelCard`)."""
+    """A checkpoint is durable under `directory`. `model` describes it (see `store.jobs.model_card.ModelCard`)."""
 
     step: int
     epoch: int
@@ -147,9 +151,9 @@ class CheckpointWritten(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingEnded(Message):
-    """The trainer's last message. `outcome` is "succeeded", "stopped" or "failed"; the texts explain a failure."""
+    """The trainer's last message. The texts explain a failure."""
 
-    outcome: str
+    outcome: Outcome
     step: int
     epoch: int
     reason: str = ""

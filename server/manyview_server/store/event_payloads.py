@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
+from manyview_server.messages.training import Level
 from manyview_server.store.job_states import JobState
 
-Level = Literal["info", "warning", "error"]
 EventKind = Literal["scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot"]
 
 

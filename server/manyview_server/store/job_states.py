@@ -22,7 +22,7 @@ JobState = Literal[
     "SUCCEEDED",
     "FAILED",
 ]
-# What the user wants of a job.
+# The wishes of a user for a job.
 Desired = Literal["run", "pause", "cancel"]
 
 TERMINAL_STATES: frozenset[JobState] = frozenset({"CANCELLED", "SUCCEEDED", "FAILED"})

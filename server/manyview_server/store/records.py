@@ -1,7 +1,7 @@
-"""What the store holds, as frozen dataclasses that mirror the contract's messages.
+"""The records of the store: frozen dataclasses that mirror the messages of the contract.
 
-Ids are the bare ids of the resource names ("clothing", not "datasets/clothing"). Times are seconds since 1970, 0 where
-not yet. States and statuses are the contract's enum names without their prefix ("RUNNING", "STORED").
+An id is the last part of a resource name ("clothing", not "datasets/clothing"). A time is in seconds since 1970, or 0
+if it has not come yet. States and statuses are the names of the contract without their prefix ("RUNNING", "STORED").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ImageStatus = Literal["STORED", "UNREADABLE", "REJECTED"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set. `num_images` is also its version: images are only ever added. `uid` names its directory."""
+    """A data set. `uid` names its directory. Images are only ever added, so `num_images` is also its version."""
 
     dataset_id: str
     uid: str
@@ -37,7 +37,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An upload's cursor. `digest` is chained over all images of the committed batches, 32 bytes; empty before."""
+    """The state of an upload.
+
+    `digest` is the chained digest of all committed images, 32 bytes, or empty before the first.
+    """
 
     dataset_id: str
     upload_id: str
@@ -52,9 +55,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedImage:
-    """An image that passed every check that needs no decoding: `sha256` is that of `data`.
+    """An image that passed every check that needs no decoding. `sha256` is the digest of `data`.
 
-    `extension` names its format ("jpg", "png", "webp", "ppm"); width and height are pixels after orientation.
+    `extension` names its format ("jpg", "png", "webp", "ppm"). Width and height are in pixels, after orientation.
     """
 
     data: bytes = field(repr=False)
@@ -68,7 +71,7 @@ class CheckedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedImage:
-    """An image that is refused: `sha256` is what the client says (the digest chain needs it), the rest tells people."""
+    """An image that was refused. `sha256` is the client's claim, which the chained digest needs."""
 
     key: str
     label: str
@@ -80,9 +83,9 @@ class RejectedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOutcome:
-    """What became of one image of a batch. `outcome`: "STORED", "DUPLICATE" or "REJECTED".
+    """The result for one image of a batch.
 
-    `image_id` is 0 where rejected. A duplicate names the first copy's key, and its label where that differs.
+    `image_id` is 0 if the image was rejected. A duplicate has the key of the first copy, and its label if it differs.
     """
 
     outcome: Literal["STORED", "DUPLICATE", "REJECTED"]
@@ -96,9 +99,9 @@ class ImageOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
-    """A line of a data set's listing. `status`: "STORED", "UNREADABLE" or "REJECTED"; the last two have a reason.
+    """An image in the listing of a data set. Unreadable and rejected images have a reason.
 
-    A rejected image has neither `image_id` nor size in pixels: they are 0.
+    `image_id`, `width` and `height` of a rejected image are 0.
     """
 
     image_id: int
@@ -114,7 +117,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """An image as a caller names it: by its id, or by its key where the id is 0."""
+    """A reference to an image by its id, or by its key if the id is 0."""
 
     image_id: int = 0
     key: str = ""
@@ -122,7 +125,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImage:
-    """A committed image and where it lies. `position` counts from 0, as the rows of a snapshot do."""
+    """A committed image and its place. `position` counts from 0, like the rows of a snapshot."""
 
     record: ImageRecord
     position: int
@@ -132,10 +135,10 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The first `version` images of a data set in the order of their commit, or the last ones of these.
+    """The first `version` images of a data set in the order of their commits, or only the last ones of these.
 
-    `array` (N,) is of `shards.SNAPSHOT_DTYPE`; its label is an index into `labels`, or -1 for none. Labels are in the
-    order in which they first appeared, so that an index stays what it is as the data set grows.
+    `array` (N,) is of `shards.SNAPSHOT_DTYPE`. Its label is an index into `labels`, or -1 for none. Labels are in the
+    order in which they first appeared, so that an index keeps its meaning as the data set grows.
     """
 
     dataset: Dataset
@@ -145,13 +148,13 @@ class Snapshot:
 
     @property
     def blob(self) -> bytes:
-        """Return the rows for a message to a worker, uncopied: a view, which a link sends like bytes."""
+        """Return the rows for a message to a worker, as a view without a copy. A link sends it like bytes."""
         return cast(bytes, memoryview(cast(Any, self.array.view("u1"))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a job failed: UPPER_SNAKE reason, a sentence, and what to do about it."""
+    """Why a job failed: a reason in UPPER_SNAKE, a sentence, and what to do about it."""
 
     reason: str
     message: str
@@ -160,7 +163,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a job is. `eta_s` is 0 while unknown."""
+    """The progress of a job. `eta_s` is 0 while it is unknown."""
 
     step: int = 0
     num_steps: int = 0
@@ -171,12 +174,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A train job. `desired` ("run", "pause" or "cancel") is the user's will, `state` what is so.
+    """A train job. `desired` is what the user wants, and `state` is what the job does.
 
     `uid` names its directory. `settings` is the resolved configuration. `restarts` counts restarts of the trainer since
-    the newest checkpoint. `latest_checkpoint` is that checkpoint's step, or -1 for none. `continued_from` names the
-    checkpoint that it began with, or is empty. `min_images` is above 0 for a job that follows its data set; then
-    `num_images` is what it has adopted so far, 0 before its first start.
+    the newest checkpoint. `latest_checkpoint` is the step of that checkpoint, or -1 for none. `continued_from` names
+    the checkpoint that the job started from, or is empty. `min_images` is above 0 for a job that follows its data set.
+    Then `num_images` is the number of images that it has adopted, 0 before its first start.
     """
 
     train_job_id: str
@@ -204,15 +207,15 @@ class Job:
 
     @property
     def terminal(self) -> bool:
-        """Whether the state is final."""
+        """Is the state final?"""
         return self.state in TERMINAL_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A durable checkpoint of a job. `model` is its `checkpoints.ModelCard` as a dict.
+    """A durable checkpoint of a job. `model` is its `ModelCard` as JSON values.
 
-    `pinned`: an answer named it, so that retention keeps it.
+    A checkpoint is `pinned` once an answer has named it. Retention then keeps it.
     """
 
     train_job_id: str
@@ -227,7 +230,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The resource name: "trainJobs/{id}/checkpoints/{step}"."""
+        """The resource name, "trainJobs/{id}/checkpoints/{step}"."""
         return f"trainJobs/{self.train_job_id}/checkpoints/{self.step}"
 
 

@@ -6,7 +6,7 @@
     data_dir/jobs/<uid>/checkpoints/     the checkpoints
     data_dir/embeddings/<uid>/           embeddings of a data set, which can be computed again
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones
-    data_dir/BALLAST                     a file that is given up when the disk is full
+    data_dir/BALLAST                     a file that is removed when the disk is full
     data_dir/GENERATION                  a counter by which a start notices an older database
     data_dir/set-aside/TIME/             data that a start found and the database does not know
 
@@ -45,7 +45,7 @@ from manyview_server.store.records import Progress
 from manyview_server.store.startup.generation import Generation, Mark, read_mark, read_mark_without_log
 from manyview_server.store.startup.set_aside import NAME as SET_ASIDE
 from manyview_server.store.startup.set_aside import SetAside
-from manyview_server.store.startup.survey import Known, Survey, as_text, look, read_known
+from manyview_server.store.startup.survey import Known, Survey, as_text, compare, read_known
 from manyview_server.store.unusable import StoreMismatched
 from manyview_server.system.disk_space import reserve_bytes as reserve_bytes_of
 
@@ -97,8 +97,7 @@ class Store:
         accept_mismatch: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> Store:
-        """Open or create a data directory, and recover what a crash left. It reads only the ends of shards, at any
-        size.
+        """Open or create a data directory, and recover it after a crash. Of shards, only the ends are read.
 
         Args:
             lock: the directory's lock, if the caller holds it. `close` releases it, and so does an error of this call.
@@ -128,26 +127,26 @@ class Store:
 
     @property
     def datasets_dir(self) -> Path:
-        """Holds a directory for each data set, by its uid."""
+        """The parent of the directories of the data sets, which their uids name."""
         return self._data_dir / "datasets"
 
     @property
     def jobs_dir(self) -> Path:
-        """Holds a directory for each job, by its uid."""
+        """The parent of the directories of the jobs, which their uids name."""
         return self._data_dir / "jobs"
 
     @property
     def embeddings_dir(self) -> Path:
-        """Holds a directory for each data set, by its uid, with the tables of its embeddings."""
+        """The parent of the directories of tables of embeddings, which the uids of the data sets name."""
         return self._data_dir / "embeddings"
 
     @property
     def weights_dir(self) -> Path:
-        """Holds the operator's own weights for plain backbones."""
+        """The directory of the operator's own weights for plain backbones."""
         return self._data_dir / "weights"
 
     async def close(self) -> None:
-        """Make durable what waits, close the database, release the directory."""
+        """Make all waiting data durable, close the database, and release the directory."""
         await self.uploads.close()
         await self.events.close()
         await self._database.call(self._writers.close)
@@ -165,10 +164,10 @@ class Store:
             self._refuse([problem], accept_mismatch)
             aside.move(self._write_ahead_log)
         if _has_bytes(self._database_path):
-            self._database.open(lambda connection: self._judge(read_known(connection), mark, accept_mismatch))
+            self._database.open(lambda connection: self._compare(read_known(connection), mark, accept_mismatch))
         else:
             # Look before SQLite opens the database: it would create it, and remove the log of an empty one.
-            self._judge(Known(), mark, accept_mismatch)
+            self._compare(Known(), mark, accept_mismatch)
             if _has_bytes(self._write_ahead_log):
                 aside.move(self._write_ahead_log)
             self._database.open()
@@ -181,7 +180,7 @@ class Store:
             failpoints.reach("store.start", "swept")
             self._database.run(lambda: self._database.transact(self._recover_shards))
             failpoints.reach("store.start", "recovered")
-            self._database.run(lambda: self._database.transact(self._remove_embeddings_of_none))
+            self._database.run(lambda: self._database.transact(self._remove_orphaned_embeddings))
             failpoints.reach("store.start", "before_generation")
             self._database.run(lambda: self._generation.start(mark.generation if mark else 0, limit))
             failpoints.reach("store.start", "done")
@@ -190,9 +189,9 @@ class Store:
             self._database.close()
             raise
 
-    def _judge(self, known: Known, mark: Mark | None, accept_mismatch: bool) -> None:
-        """Look at the directory. Raises StoreMismatched if the database cannot be the one that belongs to it."""
-        survey = look(self._data_dir, known, mark)
+    def _compare(self, known: Known, mark: Mark | None, accept_mismatch: bool) -> None:
+        """Compare the directory with the database. Raises StoreMismatched if the database cannot belong to it."""
+        survey = compare(self._data_dir, known, mark)
         if not _has_bytes(self._database_path) and _has_bytes(self._write_ahead_log):
             survey.problems.append("manyview.sqlite is missing or empty, but its log manyview.sqlite-wal exists")
         if survey.problems:
@@ -200,12 +199,11 @@ class Store:
         elif accept_mismatch:
             log.warning("accept_mismatched_database is set, but the database matches the data: remove the setting")
         if known.mark is not None and mark is None and known.mark.generation:
-            log.warning("the file GENERATION is missing: the server cannot tell whether the database is the newest one")
+            log.warning("the file GENERATION is missing: the server cannot check that the database is the newest one")
         self._survey = survey
 
     def _is_behind_its_log(self, mark: Mark | None) -> bool:
-        """Return whether the database's file is too old for the log beside it. SQLite would mix the two when it opens
-        them."""
+        """Is the database's file too old for the log beside it? SQLite would mix the two when it opens them."""
         if mark is None or not _has_bytes(self._database_path) or not _has_bytes(self._write_ahead_log):
             return False
         alone = read_mark_without_log(self._database_path)
@@ -241,8 +239,8 @@ class Store:
             for folder, _, _ in os.walk(directory, topdown=False):
                 os.rmdir(folder)
 
-    def _remove_embeddings_of_none(self, connection: sqlite3.Connection) -> None:
-        """Remove tables whose data set or job is gone, and unfinished parts of others: all can be computed again."""
+    def _remove_orphaned_embeddings(self, connection: sqlite3.Connection) -> None:
+        """Remove the tables whose data set or job is gone, and the unfinished files of other tables."""
         datasets = {uid for (uid,) in connection.execute("SELECT uid FROM dataset")}
         owners = {"backbone", *(uid for (uid,) in connection.execute("SELECT uid FROM job"))}
         for table, owner in tables_below(self.embeddings_dir):

@@ -24,7 +24,8 @@ from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.link.frames import LinkClosed
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import StartTraining
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardWriter, image_id_of
+from manyview_server.store.images.shard_writers import ShardWriter
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 
 TIMEOUT_S = 45.0
 MessageType = TypeVar("MessageType", bound=Message)

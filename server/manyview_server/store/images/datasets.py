@@ -1,4 +1,4 @@
-"""Data sets: their registry, their listing, and the snapshots that training reads."""
+"""The registry of data sets, the listing of their images, and the snapshots that training reads."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from manyview_server.store.records import Dataset, FoundImage, ImageRecord, Imag
 from manyview_server.store.text_limit import shortened
 
 COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_labelled, num_rejected, num_unreadable"
-# A page, and the token of the next one: "" where there is none.
+# A page, and the token of the next page: "" after the last one.
 DatasetPage = tuple[list[Dataset], str]
 ImageRecords = list[ImageRecord]
 FoundImages = list[FoundImage]
 
-# Rows that one visit to the database thread reads: a snapshot of millions lets commits in between.
+# The rows that one visit to the database thread reads, so that commits can run while millions of rows are read.
 SNAPSHOT_CHUNK_ROWS = 50_000
 LOOKUP_CHUNK_ROWS = 1_000
 
 
 def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
-    """The data set's row. Raises NotFound."""
+    """Return the primary key of the data set's row. Raises NotFound."""
     row = connection.execute("SELECT pk FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone()
     if row is None:
         raise NotFound("DATASET_NOT_FOUND", f"no data set {dataset_id!r}", metadata={"dataset": dataset_id})
@@ -44,7 +44,7 @@ def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
 
 
 def read_dataset(connection: sqlite3.Connection, pk: int) -> Dataset:
-    """The record of the data set in row `pk`."""
+    """Return the data set in row `pk`."""
     row = connection.execute(f"SELECT {COLUMNS} FROM dataset WHERE pk = ?", (pk,)).fetchone()
     return _dataset(row)
 
@@ -75,17 +75,17 @@ class DatasetStore:
         self._clock = clock
 
     def directory(self, uid: str) -> Path:
-        """Where the data set's shards lie."""
+        """Return the directory of the data set's shards."""
         return self._datasets_dir / uid
 
     async def create(self, dataset_id: str) -> Dataset:
-        """A new, empty data set. Raises AlreadyExists DATASET_EXISTS."""
+        """Create an empty data set. Raises AlreadyExists DATASET_EXISTS."""
         uid = uuid.uuid4().hex
 
         def run(connection: sqlite3.Connection) -> Dataset:
             if connection.execute("SELECT 1 FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone():
-                raise AlreadyExists("DATASET_EXISTS", f"there is a data set {dataset_id!r} already")
-            # A directory without a row, after a crash, is empty and harmless; a row without a directory is not.
+                raise AlreadyExists("DATASET_EXISTS", f"the data set {dataset_id!r} exists already")
+            # Make the directory first: after a crash, an empty directory without a row is harmless, the reverse is not.
             self.directory(uid).mkdir(mode=0o700)
             sync_directory(self._datasets_dir)
             insert = "INSERT INTO dataset (dataset_id, uid, create_time) VALUES (?, ?, ?)"
@@ -96,11 +96,11 @@ class DatasetStore:
         return await self._database.write(run)
 
     async def get(self, dataset_id: str) -> Dataset:
-        """The data set. Raises NotFound DATASET_NOT_FOUND."""
+        """Return the data set. Raises NotFound DATASET_NOT_FOUND."""
         return await self._database.read(lambda c: read_dataset(c, dataset_pk(c, dataset_id)))
 
     async def list(self, page_size: int, page_token: str = "") -> DatasetPage:
-        """Data sets by their id, and the token of the next page; "" when there is none."""
+        """Return a page of data sets, ordered by their id."""
         sql = f"SELECT {COLUMNS} FROM dataset WHERE dataset_id > ? ORDER BY dataset_id LIMIT ?"
 
         def run(connection: sqlite3.Connection) -> DatasetPage:
@@ -110,7 +110,7 @@ class DatasetStore:
         return await self._database.read(run)
 
     async def delete(self, dataset_id: str) -> None:
-        """Remove the data set and its images; uploads that run are fenced.
+        """Remove the data set and its images. Running uploads to it fail.
 
         Raises FailedPrecondition DATASET_IN_USE while a job that is not terminal trains on it.
         """
@@ -131,12 +131,12 @@ class DatasetStore:
     async def images(
         self, dataset_id: str, statuses: Collection[str], page_size: int, page_token: str = ""
     ) -> ImagePage:
-        """Images of these statuses, and the next page's token: committed ones in their order, then refused ones.
+        """Return a page of images with these statuses: committed images in their order, and then rejected ones.
 
         No status means STORED and UNREADABLE. A token belongs to the statuses that it was given for.
         """
         if page_token and not re.fullmatch(r"[ir][0-9]{1,18}", page_token):
-            raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token is not one of this list")
+            raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token does not belong to this list")
         wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
 
         def run(connection: sqlite3.Connection) -> ImagePage:
@@ -145,7 +145,7 @@ class DatasetStore:
         return await self._database.read(run)
 
     async def find_images(self, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:
-        """The committed images that are named, in this order.
+        """Return the committed images that `refs` name, in the same order.
 
         Raises NotFound IMAGE_NOT_FOUND and FailedPrecondition KEY_AMBIGUOUS.
         """
@@ -156,9 +156,10 @@ class DatasetStore:
         return found
 
     async def images_at(self, uid: str, positions: Sequence[int]) -> ImageRecords:
-        """The images at these positions of the order of their commits, which count from 0 as a snapshot's rows do.
+        """Return the images at these positions. They count from 0 in the order of the commits, like the rows of a
+        snapshot.
 
-        Raises NotFound DATASET_NOT_FOUND where the data set was deleted meanwhile.
+        Raises NotFound DATASET_NOT_FOUND if the data set has been deleted.
         """
         found: ImageRecords = []
         for start in range(0, len(positions), LOOKUP_CHUNK_ROWS):
@@ -167,9 +168,9 @@ class DatasetStore:
         return found
 
     async def snapshot(self, dataset_id: str, version: int | None = None, *, first: int = 0) -> Snapshot:
-        """The first `version` images, by default all, but for the `first` of them.
+        """Return the first `version` images, or all for None, without the first `first` of them.
 
-        The same version is the same snapshot, whenever it is taken.
+        A snapshot of the same version is always the same.
         """
 
         def head(connection: sqlite3.Connection) -> tuple[int, Dataset, tuple[str, ...]]:
@@ -180,7 +181,7 @@ class DatasetStore:
         pk, dataset, names = await self._database.read(head)
         last = dataset.num_images if version is None else version
         if not 0 <= first <= last <= dataset.num_images:
-            raise ValueError(f"images {first} to {last} of a data set that has {dataset.num_images}")
+            raise ValueError(f"images {first} to {last} were asked for, and the data set has {dataset.num_images}")
         array = np.empty(last - first, SNAPSHOT_DTYPE)
         for start in range(first, last, SNAPSHOT_CHUNK_ROWS):
             end = min(start + SNAPSHOT_CHUNK_ROWS, last)
@@ -189,7 +190,7 @@ class DatasetStore:
         return Snapshot(dataset=dataset, version=last, array=array, labels=names)
 
     async def unreadable_ids(self, uid: str, reason: str) -> tuple[int, ...]:
-        """The images that are noted as unreadable for this reason."""
+        """Return the ids of the images that are unreadable for this reason."""
         sql = """
             SELECT image_id FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
             JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
@@ -198,7 +199,7 @@ class DatasetStore:
         return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, (uid, reason))))
 
     async def unreadable_positions(self, uid: str, version: int) -> npt.NDArray[np.int64]:
-        """Which of the first `version` images are noted as unreadable; positions count from 0."""
+        """Return the positions, from 0, of the unreadable images among the first `version` ones."""
         sql = """
             SELECT position - 1 FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
             WHERE uid = ? AND position <= ? ORDER BY position
@@ -207,7 +208,7 @@ class DatasetStore:
         return np.array([position for (position,) in rows], np.int64)
 
     async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
-        """Note that a committed image does not decode. Returns False if that was known, or if the data set is gone.
+        """Note that a committed image cannot be decoded. Return False if that was known, or if the data set is gone.
 
         A reason of `QUARANTINE` replaces any other, because it decides whether the image is decoded again.
         """
@@ -254,12 +255,12 @@ def _find_in(connection: sqlite3.Connection, dataset_id: str, refs: Sequence[Ima
 def _at_in(connection: sqlite3.Connection, uid: str, positions: Sequence[int]) -> ImageRecords:
     row = connection.execute("SELECT pk FROM dataset WHERE uid = ?", (uid,)).fetchone()
     if row is None:
-        raise NotFound("DATASET_NOT_FOUND", "the data set was deleted meanwhile")
+        raise NotFound("DATASET_NOT_FOUND", "the data set has been deleted")
     return [image_at(connection, row[0], position + 1) for position in positions]
 
 
 def _snapshot_rows(connection: sqlite3.Connection, pk: int, first: int, last: int) -> npt.NDArray[np.void]:
-    """Images `first` to `last` of the prefix, with labels as the ordinals of their first appearance."""
+    """Return the images `first` to `last`, with labels as the ordinals of their first appearance."""
     sql = """
         SELECT image_id, shard, offset, length, label, width, height FROM image
         WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position

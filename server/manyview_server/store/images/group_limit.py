@@ -1,5 +1,7 @@
-"""The most that one group of batches can hold. By it, a start distinguishes a crash from a database that does not
-match."""
+"""The most that one group of batches can hold.
+
+A start needs it to distinguish a crash from a database that does not match the data.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ MAX_OVERHEAD_BYTES = 8 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimit:
-    """The most images of a group, and the most bytes of these images."""
+    """The most images of a group, and the most bytes of their data."""
 
     images: int
     num_bytes: int

@@ -1,4 +1,4 @@
-"""Rows of the index of images: pages of them, and single ones by position, id or key."""
+"""The rows of images in the database: pages of them, and single ones by position, id or key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 from manyview_server.errors import FailedPrecondition, NotFound
 from manyview_server.store.records import FoundImage, ImageRecord, ImageRef
 
-# A page, and the token of the next one: "" where there is none.
+# A page, and the token of the next page: "" after the last one.
 ImagePage = tuple[list[ImageRecord], str]
 
 COMMITTED = """
@@ -33,7 +33,7 @@ REJECTED_PAGE = """
     WHERE dataset = ? AND ordinal > ? ORDER BY ordinal LIMIT ?
 """
 PLACES_BY_ID = "SELECT position, shard, offset, image_id FROM image WHERE dataset = ? AND image_id = ?"
-# As the index of keys has it, which leaves out empty ones.
+# The index of keys leaves out empty keys, so the condition must do so too.
 PLACES_BY_KEY = """
     SELECT position, shard, offset, image_id FROM image WHERE dataset = ? AND key = ? AND key <> ''
     ORDER BY position LIMIT 2
@@ -43,7 +43,10 @@ PLACES_BY_KEY = """
 def images_page(
     connection: sqlite3.Connection, pk: int, wanted: frozenset[str], page_size: int, page_token: str
 ) -> ImagePage:
-    """A token is "i" or "r", for images and refused ones, and the last position or ordinal that was shown."""
+    """Return a page of images: committed ones in their order, and then rejected ones.
+
+    A page token is "i" for committed or "r" for rejected images, and the last position or ordinal of the page before.
+    """
     table, after = page_token[:1] or "i", int(page_token[1:] or 0)
     committed = wanted & {"STORED", "UNREADABLE"}
     if table == "i" and committed:
@@ -56,10 +59,10 @@ def images_page(
             return [record for _, record in found], "r0"
     else:
         found = []
-    refused = _refused(connection, pk, after if table == "r" else 0, page_size - len(found) + 1)
+    rejected = _rejected(connection, pk, after if table == "r" else 0, page_size - len(found) + 1)
     room = page_size - len(found)
-    records = [record for _, record in found + refused[:room]]
-    return records, f"r{refused[room - 1][0]}" if len(refused) > room else ""
+    records = [record for _, record in found + rejected[:room]]
+    return records, f"r{rejected[room - 1][0]}" if len(rejected) > room else ""
 
 
 def _committed(
@@ -86,7 +89,7 @@ def _committed_record(row: tuple[int, int, str, str, int, int, int, str, str, in
     )
 
 
-def _refused(connection: sqlite3.Connection, pk: int, after: int, limit: int) -> list[tuple[int, ImageRecord]]:
+def _rejected(connection: sqlite3.Connection, pk: int, after: int, limit: int) -> list[tuple[int, ImageRecord]]:
     return [
         (ordinal, ImageRecord(image_id=0, key=key, label=label, status="REJECTED", num_bytes=num_bytes, width=0,
                               height=0, reason=reason, message=message))
@@ -95,12 +98,15 @@ def _refused(connection: sqlite3.Connection, pk: int, after: int, limit: int) ->
 
 
 def image_at(connection: sqlite3.Connection, pk: int, position: int) -> ImageRecord:
-    """The image at a position that the data set in row `pk` has."""
+    """Return the image at a position, from 1, which the data set in row `pk` must have."""
     return _committed_record(connection.execute(IMAGE_AT, (pk, position)).fetchone())
 
 
 def find(connection: sqlite3.Connection, pk: int, ref: ImageRef) -> FoundImage:
-    """The image by its id, or else by its key. Raises NotFound and FailedPrecondition."""
+    """Return the image with the id of `ref`, or with its key if the id is 0.
+
+    Raises NotFound IMAGE_NOT_FOUND and FailedPrecondition KEY_AMBIGUOUS.
+    """
     sql, value = (PLACES_BY_ID, ref.image_id) if ref.image_id else (PLACES_BY_KEY, ref.key)
     places = connection.execute(sql, (pk, value)).fetchall()
     name = f"id {ref.image_id:016x}" if ref.image_id else f"key {ref.key!r}"
@@ -108,7 +114,7 @@ def find(connection: sqlite3.Connection, pk: int, ref: ImageRef) -> FoundImage:
         raise NotFound("IMAGE_NOT_FOUND", f"no image has the {name}", metadata={"image": name})
     if len(places) > 1:
         ids = " and ".join(f"{place[3]:016x}" for place in places)
-        message = f"several images have the {name}, such as {ids}: name the one that is meant by its id"
+        message = f"several images have the {name}, for example {ids}: give the id of the image instead"
         raise FailedPrecondition("KEY_AMBIGUOUS", message, metadata={"image": name})
     position, shard, offset, _ = places[0]
     record = image_at(connection, pk, position)

@@ -1,7 +1,7 @@
-"""Batches of uploads made durable, many at once: one sync of the shards and one commit for a whole group.
+"""Group commit of uploaded batches: one sync of the shards and one commit make a whole group durable.
 
-The order is what an acknowledgement rests on: rows are inserted, bytes written and synced, then the rows committed.
-A crash before the commit leaves bytes beyond the committed position, which recovery cuts off.
+An acknowledgement depends on the order: rows are inserted, bytes are written and synced, and then the rows are
+committed. A crash before the commit leaves bytes after the committed position, which recovery cuts off.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from weakref import WeakValueDictionary
 
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
 from manyview_server.store.database.database import Database, disk_full
-from manyview_server.store.images.shard_writers import ShardWriters
-from manyview_server.store.images.shards import Position, ShardWriter, image_id_of
+from manyview_server.store.images.shard_writers import ShardWriter, ShardWriters
+from manyview_server.store.images.shards import Position, image_id_of
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,10 @@ FIND_DATASET = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch on its way. `session` is who sends it, by its fence: only the upload's newest session may."""
+    """A batch that waits to be committed.
+
+    `session` is the fence of its session: only the newest of an upload may write.
+    """
 
     upload: int
     session: asyncio.Event
@@ -49,13 +52,13 @@ class Batch:
 
     @property
     def num_bytes(self) -> int:
-        """Of its images."""
+        """The size of its images in bytes."""
         return sum(len(image.data) for image in self.images if isinstance(image, CheckedImage))
 
 
 @dataclass(slots=True, kw_only=True)
 class _OpenDataset:
-    """A data set's counters while a group is written, and its shard writer."""
+    """The counters and the shard writer of a data set while a group is written."""
 
     pk: int
     writer: ShardWriter
@@ -75,19 +78,22 @@ class Ingest:
         self._writers = writers
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
-        # The row of each upload, and the fence of its newest session, which alone may write. An entry goes with its
-        # session.
+        # The fence of the newest session of each upload, by the primary key of the upload. Only this session may write.
+        # An entry disappears with its session.
         self.owners: WeakValueDictionary[int, asyncio.Event] = WeakValueDictionary()
 
     def commit(self, group: Sequence[Batch]) -> list[list[ImageOutcome] | ServiceError]:
-        """For each batch its outcomes, durable, or why it was refused. Raises where the whole group failed."""
+        """Make a group durable. Return for each batch its outcomes, or the error with which it was refused.
+
+        Raises the error of the disk if the whole group failed.
+        """
         touched: dict[int, _OpenDataset] = {}
         try:
             self._check_room(sum(batch.num_bytes for batch in group))
             answers = self._database.transact(lambda connection: self._write(connection, group, touched))
         except BaseException:
             for dataset in touched.values():
-                _take_back(dataset.writer)
+                _roll_back(dataset.writer)
             raise
         for dataset in touched.values():
             dataset.writer.commit()
@@ -95,7 +101,8 @@ class Ingest:
         return answers
 
     def _check_room(self, num_bytes: int) -> None:
-        """Uploads stop before the disk is full, so that checkpoints and the event log go on."""
+        """Raise ResourceExhausted DISK_FULL before the disk is full, so that checkpoints and the event log still have
+        room."""
         disk = os.statvfs(self._data_dir)
         if disk.f_bavail * disk.f_frsize < self._reserve_bytes + num_bytes:
             raise disk_full()
@@ -117,23 +124,26 @@ class Ingest:
     def _batch(
         self, connection: sqlite3.Connection, batch: Batch, touched: dict[int, _OpenDataset]
     ) -> list[ImageOutcome]:
-        """Refuses before it changes anything: a refused batch leaves the group's others as they are."""
+        """Insert the rows of a batch.
+
+        Raises ServiceError before it changes anything, so that the others are unaffected.
+        """
         row = connection.execute(FIND_UPLOAD, (batch.upload,)).fetchone()
         if row is None:
             raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
         pk, committed, num_images, finished, digest = row
         if self.owners.get(batch.upload) is not batch.session:
-            raise fenced()
+            raise upload_fenced()
         if batch.number <= committed:
             return _answer_again(connection, pk, batch)
         if finished:
             raise FailedPrecondition("UPLOAD_FINISHED", f"the upload was finished with {num_images} images")
         if batch.number != committed + 1:
-            message = f"batch {batch.number} came where {committed + 1} was expected"
+            message = f"batch {batch.number} came, but batch {committed + 1} was expected"
             raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(committed + 1)})
         if pk not in touched:
             touched[pk] = self._open(connection, pk)
-        outcomes = [_take(connection, touched[pk], batch, image) for image in batch.images]
+        outcomes = [_store(connection, touched[pk], batch, image) for image in batch.images]
         _save_upload(connection, batch, outcomes, chain(digest, batch.images))
         return outcomes
 
@@ -152,27 +162,30 @@ class Ingest:
         )
 
 
-def _take_back(writer: ShardWriter) -> None:
+def _roll_back(writer: ShardWriter) -> None:
     try:
         writer.rollback()
     except OSError:
-        # What is told is the failure that led here.
-        log.exception("a shard could not be cut back; the next batch or the next start does it")
+        # The caller gets the failure that led here.
+        log.exception("a shard could not be truncated; the next batch or the next start truncates it")
 
 
-def fenced() -> Aborted:
-    """What a session gets whose upload was opened by another one."""
+def upload_fenced() -> Aborted:
+    """Return the error of a session whose upload another session has opened."""
     return Aborted("UPLOAD_FENCED", "another stream has opened this upload")
 
 
 def chain(digest: bytes, images: Sequence[Checked]) -> bytes:
-    """The digest of an upload after these images: SHA-256(previous digest + image's SHA-256) for each."""
+    """Return the digest of an upload after these images.
+
+    Each image adds SHA-256(previous digest + SHA-256 of the image).
+    """
     for image in images:
         digest = hashlib.sha256(digest + image.sha256).digest()
     return digest
 
 
-def _take(connection: sqlite3.Connection, dataset: _OpenDataset, batch: Batch, image: Checked) -> ImageOutcome:
+def _store(connection: sqlite3.Connection, dataset: _OpenDataset, batch: Batch, image: Checked) -> ImageOutcome:
     if isinstance(image, RejectedImage):
         return _reject(connection, dataset, image)
     image_id = image_id_of(image.sha256)
@@ -237,9 +250,9 @@ def _label_ordinal(connection: sqlite3.Connection, dataset: _OpenDataset, name: 
 
 
 def _answer_again(connection: sqlite3.Connection, dataset: int, batch: Batch) -> list[ImageOutcome]:
-    """The outcomes of a batch that was committed before, from the index: each image knows the batch that brought it.
+    """Return the outcomes of a batch that was committed before. The row of each image names the batch it came with.
 
-    Raises FailedPrecondition UPLOAD_CHANGED where these are not the images that were committed.
+    Raises FailedPrecondition UPLOAD_CHANGED if these are not the images that were committed.
     """
     outcomes: list[ImageOutcome] = []
     seen: set[int] = set()

@@ -1,7 +1,7 @@
-"""Uploads: numbered batches, each durable before it is acknowledged, resumable after any crash.
+"""Uploads in numbered batches, each durable before it is acknowledged, which can be resumed after any crash.
 
-A batch that arrives while another is being written waits, and all that wait go together: one sync and one commit for
-however many sessions there are.
+Batches that arrive while others are being written wait, and then form one group: one sync and one commit serve all
+sessions.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, U
 from manyview_server.store.database.database import Database
 from manyview_server.store.images.datasets import dataset_pk, read_dataset
 from manyview_server.store.images.group_limit import GroupLimit
-from manyview_server.store.images.ingest import Batch, Checked, Ingest, fenced
+from manyview_server.store.images.ingest import Batch, Checked, Ingest, upload_fenced
 from manyview_server.store.records import Dataset, ImageOutcome, Upload
 
 log = logging.getLogger(__name__)
 
-# What one group holds at most: it bounds how long an event or a query waits for the database thread.
+# The limits of one group. They limit how long an event or a query waits for the database thread.
 MAX_GROUP_BATCHES = 16
 MAX_GROUP_BYTES = 32 << 20
 
@@ -47,7 +47,7 @@ class UploadStore:
         self._closed = False
 
     async def get(self, dataset_id: str, upload_id: str) -> Upload:
-        """Where an upload stands. Raises NotFound UPLOAD_NOT_FOUND."""
+        """Return the state of an upload. Raises NotFound UPLOAD_NOT_FOUND."""
 
         def run(connection: sqlite3.Connection) -> Upload:
             pk = _upload_pk(connection, dataset_pk(connection, dataset_id), upload_id)
@@ -58,10 +58,10 @@ class UploadStore:
         return await self._database.read(run)
 
     async def open(self, dataset_id: str, upload_id: str, resume_digest: bytes = b"") -> UploadSession:
-        """Begin or resume an upload; an earlier session on it is fenced: its appends raise Aborted UPLOAD_FENCED.
+        """Start or resume an upload. Appends of an earlier session on it then raise Aborted UPLOAD_FENCED.
 
-        Raises NotFound DATASET_NOT_FOUND, FailedPrecondition UPLOAD_CHANGED where `resume_digest` is not the digest of
-        what was committed. An empty one is not compared.
+        Raises NotFound DATASET_NOT_FOUND, and FailedPrecondition UPLOAD_CHANGED if `resume_digest` is not empty and not
+        the digest of the committed images.
         """
         fence = asyncio.Event()
 
@@ -79,9 +79,9 @@ class UploadStore:
             return pk, upload
 
         def take_over() -> tuple[int, Upload, asyncio.Event | None]:
-            """Take over, on the database thread: batches that were queued before belong to the earlier session."""
+            """Take over on the database thread, after the batches of the earlier session that are queued there."""
             pk, upload = self._database.transact(run)
-            # Only after the commit: if it fails, the earlier session goes on.
+            # Do this only after the commit. If the commit fails, the earlier session can continue.
             earlier = self._ingest.owners.get(pk)
             self._ingest.owners[pk] = fence
             return pk, upload, earlier
@@ -102,13 +102,13 @@ class UploadStore:
         return await answer
 
     async def finish(self, pk: int, fence: asyncio.Event, dataset_id: str, num_images: int) -> tuple[Upload, Dataset]:
-        """See UploadSession.finish."""
+        """Mark an upload as complete. See `UploadSession.finish`."""
 
         def run(connection: sqlite3.Connection) -> tuple[Upload, Dataset]:
             if connection.execute("SELECT 1 FROM upload WHERE pk = ?", (pk,)).fetchone() is None:
                 raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
             if self._ingest.owners.get(pk) is not fence:
-                raise fenced()
+                raise upload_fenced()
             have = _read_upload(connection, dataset_id, pk).num_images
             if have != num_images:
                 message = f"the upload has {have} images, not {num_images}"
@@ -121,7 +121,7 @@ class UploadStore:
         return await self._database.write(run)
 
     async def close(self) -> None:
-        """Refuse new batches, and wait for those that are queued."""
+        """Refuse new batches, and wait for the queued ones."""
         self._closed = True
         if self._writing is not None:
             await self._writing
@@ -152,7 +152,7 @@ class UploadStore:
 
 
 class UploadSession:
-    """One stream on an upload, until another opens it."""
+    """A stream of batches to an upload, until another session opens the upload."""
 
     def __init__(self, store: UploadStore, pk: int, fence: asyncio.Event, upload: Upload) -> None:
         """`fence` is set when another session has taken the upload over."""
@@ -163,28 +163,34 @@ class UploadSession:
         self.upload = upload
 
     async def append(self, number: int, images: Sequence[Checked]) -> list[ImageOutcome]:
-        """Commit a batch; durable when this returns. A number that was committed before gets the same answer again.
+        """Commit a batch, which is durable on return. A batch that was committed before gets the same answer again.
 
-        May be called again before it returns, in the order of the numbers: batches of one stream share groups too.
-        Raises Aborted SEQUENCE_GAP (metadata `expected`) or UPLOAD_FENCED, FailedPrecondition UPLOAD_FINISHED or
-        UPLOAD_CHANGED, ResourceExhausted DISK_FULL, NotFound where the data set was deleted.
+        It may be called again before it returns, in the order of the numbers, so that the batches of one stream share
+        groups too.
+
+        Raises:
+            Aborted: SEQUENCE_GAP (metadata `expected`) or UPLOAD_FENCED.
+            FailedPrecondition: UPLOAD_FINISHED or UPLOAD_CHANGED.
+            ResourceExhausted: DISK_FULL.
+            NotFound: the data set was deleted.
         """
         batch = Batch(upload=self._pk, session=self._fence, number=number, images=images)
         work = asyncio.create_task(self._store.commit(batch))
         self._unanswered.add(work)
         work.add_done_callback(self._unanswered.discard)
-        # A caller that goes away takes nothing back: the batch is on its way.
+        # The batch is committed even if the caller goes away.
         return await asyncio.shield(work)
 
     async def interruption(self) -> ServiceError:
         """Wait until another session opens the upload, and return the error for this one."""
         await self._fence.wait()
-        return fenced()
+        return upload_fenced()
 
     async def finish(self, num_images: int) -> tuple[Upload, Dataset]:
-        """Declare the upload complete; may be repeated. Waits for the batches on their way.
+        """Wait for the batches that are being committed, and mark the upload as complete. It may be repeated.
 
-        Raises FailedPrecondition FINISH_MISMATCH with metadata `have` and `want` where the count is another.
+        Raises FailedPrecondition FINISH_MISMATCH (metadata `have` and `want`) if the upload has another number of
+        images.
         """
         if self._unanswered:
             await asyncio.wait(set(self._unanswered))

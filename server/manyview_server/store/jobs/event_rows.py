@@ -18,7 +18,7 @@ COLUMNS = "sequence, time, attempt, step, epoch, kind, payload"
 # The index of all events but scalars. SQLite does not see by itself that another kind is not "scalars".
 RARE = "event INDEXED BY event_by_kind WHERE kind <> 'scalars'"
 
-# How many events a commit removes beyond those above the limit, and the most that it removes in all, which is twice the
+# A commit removes this many events beyond those above the limit, and at most so many in all, which is twice the
 # most that one commit can add.
 TRIM_MORE = 1_000
 MAX_TRIM = 20_000

@@ -131,7 +131,7 @@ class JobStore:
         if first:
             checkpoint_rows.add(connection, pk, first)
             save_progress(connection, pk, Progress(step=first.step, epoch=first.epoch))
-            text = f"goes on from {row['continued_from']}"
+            text = f"continues from {row['continued_from']}"
             events.append(NewEvent(payload=Log(level="info", text=text), step=first.step))
         insert(connection, pk, [(now, event) for event in events])
         return read_job(connection, pk, {})

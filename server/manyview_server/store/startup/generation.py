@@ -59,8 +59,7 @@ def read_mark(path: Path) -> Mark | None:
 
 
 def read_mark_without_log(database: Path) -> Mark | None:
-    """Return the mark in the database's file without its log, or None if there is none or the file cannot be read
-    alone.
+    """Return the mark in the database's file without its log, or None if it has no mark or cannot be read alone.
 
     Call it while the database is not open. A crash may have left part of the log in the file, which then can be read
     only together with the log.

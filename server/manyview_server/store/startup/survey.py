@@ -23,7 +23,7 @@ from manyview_server.store.startup.generation import Mark
 
 UID = re.compile(r"[0-9a-f]{32}")
 # The most problems that a message states. Further problems are only counted.
-MAX_TOLD = 10
+MAX_STATED_PROBLEMS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Known:
     """The end of the committed bytes of each data set, by its uid."""
     jobs: dict[str, set[str]] = field(default_factory=dict)
     """The names of each job's checkpoints, by the job's uid."""
-    trash: frozenset[str] = frozenset()
+    deleted: frozenset[str] = frozenset()
     """Directories that a request deleted and that are being removed."""
 
 
@@ -47,7 +47,7 @@ class Tail:
     path: Path
     start: int
     by_crash: bool
-    """Whether a crash can have left them: there are no more than one group can have added."""
+    """True if a crash can have left them, because there are no more than one group can have added."""
 
 
 @dataclass(slots=True)
@@ -69,8 +69,8 @@ class Survey:
 
 def as_text(problems: list[str]) -> str:
     """Return the problems as one text. Of many, the last ones are only counted."""
-    more = len(problems) - MAX_TOLD
-    return "; ".join([*problems[:MAX_TOLD], *([f"and {more} more"] if more > 0 else [])])
+    more = len(problems) - MAX_STATED_PROBLEMS
+    return "; ".join([*problems[:MAX_STATED_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def read_known(connection: sqlite3.Connection) -> Known:
@@ -83,28 +83,28 @@ def read_known(connection: sqlite3.Connection) -> Known:
         jobs[uid].add(name)
     rows = connection.execute("SELECT uid, shard, shard_bytes FROM dataset")
     datasets = {uid: Position(shard, end) for uid, shard, end in rows}
-    trash = frozenset(directory for (directory,) in connection.execute("SELECT directory FROM trash"))
+    deleted = frozenset(directory for (directory,) in connection.execute("SELECT directory FROM trash"))
     if version < 4:
-        return Known(datasets=datasets, jobs=jobs, trash=trash)
+        return Known(datasets=datasets, jobs=jobs, deleted=deleted)
     sql = "SELECT uid, generation, max_group_images, max_group_bytes FROM store"
     uid, generation, images, num_bytes = connection.execute(sql).fetchone()
     limit = GroupLimit(images=images, num_bytes=num_bytes)
-    return Known(mark=Mark(uid, generation), limit=limit, datasets=datasets, jobs=jobs, trash=trash)
+    return Known(mark=Mark(uid, generation), limit=limit, datasets=datasets, jobs=jobs, deleted=deleted)
 
 
-def look(data_dir: Path, known: Known, mark: Mark | None) -> Survey:
-    """Compare the directory, whose own mark is `mark`, with what the database knows. Changes nothing."""
+def compare(data_dir: Path, known: Known, mark: Mark | None) -> Survey:
+    """Compare a directory, whose own mark is `mark`, with the contents of its database. It changes nothing."""
     survey = Survey()
     _compare_marks(survey, known.mark, mark)
-    for directory in _ours(data_dir, "datasets", known.trash):
+    for directory in _directories(data_dir, "datasets", known.deleted):
         if directory.name in known.datasets:
-            _look_behind(survey, directory, known.datasets[directory.name], known.limit)
+            _check_shards(survey, directory, known.datasets[directory.name], known.limit)
         else:
-            _look_at_unknown_dataset(survey, directory)
-    jobs = list(_ours(data_dir, "jobs", known.trash))
+            _check_unknown_dataset(survey, directory)
+    jobs = list(_directories(data_dir, "jobs", known.deleted))
     for directory in jobs:
         if directory.name not in known.jobs:
-            _look_at_unknown_job(survey, directory)
+            _check_unknown_job(survey, directory)
     if survey.problems:
         for directory in jobs:
             survey.unlisted += _unlisted(directory, known.jobs[directory.name]) if directory.name in known.jobs else []
@@ -129,15 +129,20 @@ def _compare_marks(survey: Survey, database: Mark | None, beside: Mark | None) -
         )
 
 
-def _ours(data_dir: Path, kind: str, trash: frozenset[str]) -> Iterator[Path]:
+def _directories(data_dir: Path, kind: str, deleted: frozenset[str]) -> Iterator[Path]:
     parent = data_dir / kind
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-        if UID.fullmatch(path.name) and path.is_dir() and not path.is_symlink() and f"{kind}/{path.name}" not in trash:
+        if (
+            UID.fullmatch(path.name)
+            and path.is_dir()
+            and not path.is_symlink()
+            and f"{kind}/{path.name}" not in deleted
+        ):
             yield path
 
 
-def _look_behind(survey: Survey, directory: Path, committed: Position, limit: GroupLimit) -> None:
-    """Look at what follows the committed position of a data set."""
+def _check_shards(survey: Survey, directory: Path, committed: Position, limit: GroupLimit) -> None:
+    """Check the bytes after the committed position of a data set."""
     for shard, path in shards_in(directory).items():
         if shard < committed.shard:
             continue
@@ -161,7 +166,7 @@ def _look_behind(survey: Survey, directory: Path, committed: Position, limit: Gr
 
 
 def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:
-    """Return whether more whole images follow `start` than one group can hold."""
+    """Do more whole images follow `start` than one group can hold?"""
     num_bytes = 0
     for images, image in enumerate(scan(path, start), start=1):
         num_bytes += image.length
@@ -170,7 +175,7 @@ def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:
     return False
 
 
-def _look_at_unknown_dataset(survey: Survey, directory: Path) -> None:
+def _check_unknown_dataset(survey: Survey, directory: Path) -> None:
     """Note an unknown data set. One without images is harmless: a crash while a data set is created leaves it."""
     if any(path.stat().st_size for path in shards_in(directory).values()):
         survey.problems.append(
@@ -184,7 +189,7 @@ def _unlisted(directory: Path, listed: set[str]) -> list[Path]:
     return [path for path in found if checkpoints.parse_name(path) and path.name not in listed]
 
 
-def _look_at_unknown_job(survey: Survey, directory: Path) -> None:
+def _check_unknown_job(survey: Survey, directory: Path) -> None:
     """Note an unknown job. A crash during its creation leaves no checkpoint but the copy with which it should start."""
     names = [checkpoints.parse_name(path) for path in _unlisted(directory, set())]
     if any(attempt > 0 for _, attempt in filter(None, names)):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from manyview_server.configuration.shorthand import merged
 from manyview_server.errors import Aborted
@@ -25,7 +24,7 @@ from manyview_server.messages.training import (
     TrainingEnded,
     TrainingStarted,
 )
-from manyview_server.store.event_payloads import Alert, Level, Log, Payload, Scalars
+from manyview_server.store.event_payloads import Alert, Log, Payload, Scalars
 from manyview_server.store.records import Job, NewEvent, Progress
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers.retention import superfluous
@@ -112,7 +111,7 @@ class TrainerReports:
                 self._reached(message)
                 await self._log(Scalars(values=message.values), message.step, message.epoch)
             case LogWritten():
-                await self._log(Log(level=cast(Level, message.level), text=message.text), message.step, message.epoch)
+                await self._log(Log(level=message.level, text=message.text), message.step, message.epoch)
             case AlertRaised():
                 alert = Alert(reason=message.reason, message=message.message)
                 await self._log(alert, message.step, message.epoch)

@@ -8,7 +8,7 @@ import torch
 
 from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.evaluation import linear_probe
-from manyview_server.messages.training import AlertRaised, ImageUnreadable, LogWritten, TrainingStarted
+from manyview_server.messages.training import AlertRaised, ImageUnreadable, Level, LogWritten, TrainingStarted
 from manyview_server.worker.channel import Sender
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.training.prepared_job import PreparedJob
@@ -35,7 +35,7 @@ def report_start(channel: Sender, job: PreparedJob) -> None:
         channel.send(LogWritten(step=step, epoch=epoch, level=level, text=text))
 
 
-def start_lines(job: PreparedJob) -> Iterator[tuple[str, str]]:
+def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
     """Yield the log lines of a job that is about to start or to continue: (level, text)."""
     yield "info", backbone_line(job.settings.backbone, job.method.encoder.backbone)
     if job.initial_weights and job.first_step == 0:

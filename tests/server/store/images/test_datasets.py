@@ -187,7 +187,8 @@ async def test_a_key_of_several_images_names_none(store: Store, image: MakeImage
     session = await store.uploads.open("a", "u")
     await session.append(1, [image(1, key="same.jpg"), image(2, key="same.jpg")])
     ids = [f"{image_id_of(image(number).sha256):016x}" for number in (1, 2)]
-    with pytest.raises(FailedPrecondition, match=f"'same.jpg', such as {ids[0]} and {ids[1]}: name the one") as caught:
+    text = f"'same.jpg', for example {ids[0]} and {ids[1]}: give the id of the image"
+    with pytest.raises(FailedPrecondition, match=text) as caught:
         await store.datasets.find_images("a", [ImageRef(key="same.jpg")])
     assert caught.value.reason == "KEY_AMBIGUOUS"
 
@@ -198,7 +199,7 @@ async def test_images_are_found_by_their_positions(mixed: Store, monkeypatch: py
     listed_ones = await listed(mixed, page_size=10)
     assert await mixed.datasets.images_at(uid, [3, 0, 1, 2, 0]) == [listed_ones[row] for row in (3, 0, 1, 2, 0)]
     await mixed.datasets.delete("a")
-    with pytest.raises(NotFound, match="deleted meanwhile"):
+    with pytest.raises(NotFound, match="has been deleted"):
         await mixed.datasets.images_at(uid, [0])
 
 

@@ -14,7 +14,8 @@ import pytest
 from manyview_server.errors import ResourceExhausted, Unavailable
 from manyview_server.store.images import shards
 from manyview_server.store.images.ingest import chain
-from manyview_server.store.images.shards import ShardReader, ShardWriter
+from manyview_server.store.images.shard_writers import START, ShardWriter
+from manyview_server.store.images.shards import ShardReader
 from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
@@ -116,7 +117,7 @@ async def test_uploads_stop_before_the_disk_is_full_and_everything_else_goes_on(
 async def test_images_go_on_in_the_next_shard_when_one_is_full(
     store: Store, image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardWriter.__init__, "__defaults__", (shards.START, 20_000))
+    monkeypatch.setattr(ShardWriter.__init__, "__defaults__", (START, 20_000))
     uid = (await store.datasets.create("a")).uid
     session = await store.uploads.open("a", "u")
     for number in range(1, 8):

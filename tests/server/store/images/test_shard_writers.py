@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store.images import shard_writers as writers_module
-from manyview_server.store.images.shard_writers import ShardWriters
-from manyview_server.store.images.shards import START
+from manyview_server.store.images.shard_writers import START, ShardWriters
 
 
 def use(writers: ShardWriters, dataset: int) -> None:

@@ -11,16 +11,8 @@ import pytest
 
 from manyview_server.store import durable_files
 from manyview_server.store.images import shards
-from manyview_server.store.images.shards import (
-    Position,
-    ShardReader,
-    ShardWriter,
-    image_id_of,
-    recover,
-    scan,
-    shard_path,
-    shards_in,
-)
+from manyview_server.store.images.shard_writers import ShardWriter
+from manyview_server.store.images.shards import Position, ShardReader, image_id_of, recover, scan, shard_path, shards_in
 
 
 def write(writer: ShardWriter, *payloads: bytes) -> list[Position]:

@@ -170,7 +170,7 @@ async def test_a_job_goes_on_from_a_copy_of_a_checkpoint_that_outlives_the_origi
     assert (job.latest_checkpoint, job.continued_from) == (7, "trainJobs/first/checkpoints/7")
     assert (job.progress.step, job.attempt) == (7, 0)
     (line,) = await store.events.read("second", 1, 9)
-    assert line.payload == Log(level="info", text="goes on from trainJobs/first/checkpoints/7")
+    assert line.payload == Log(level="info", text="continues from trainJobs/first/checkpoints/7")
     await store.jobs.request("first", CANCEL)
     await store.jobs.delete("first")
     (copy,) = await store.checkpoints.list("second")

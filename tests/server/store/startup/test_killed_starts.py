@@ -14,15 +14,8 @@ from pathlib import Path
 import pytest
 
 from manyview_server import failpoints
-from manyview_server.store.images.shards import (
-    END_OF_ARCHIVE,
-    Position,
-    ShardReader,
-    ShardWriter,
-    image_id_of,
-    scan,
-    shard_path,
-)
+from manyview_server.store.images.shard_writers import END_OF_ARCHIVE, ShardWriter
+from manyview_server.store.images.shards import Position, ShardReader, image_id_of, scan, shard_path
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 

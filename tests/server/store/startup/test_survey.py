@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store.images.group_limit import GroupLimit
-from manyview_server.store.images.shards import END_OF_ARCHIVE, Position, ShardWriter, image_id_of, scan, shard_path
+from manyview_server.store.images.shard_writers import END_OF_ARCHIVE, ShardWriter
+from manyview_server.store.images.shards import Position, image_id_of, scan, shard_path
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage, Checkpoint
