@@ -287,6 +287,7 @@ def draw(path: Path, seed: int = 0) -> None:
             for alert in cell["values"]["alerts"] if name == "projection_std" else ():
                 axes.axvline(alert["step"], color=color, linewidth=1)
                 axes.text(alert["step"] + 8, 0.06, f"alert at step {alert['step']}", fontsize=8.5, color=color)
+        assert cell is not None
         dim = {"projection_std": cell["values"]["projection_dim"], "representation_std": cell["values"]["feature_dim"]}
         if name in dim:
             levels(axes, dim[name])

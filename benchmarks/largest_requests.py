@@ -152,7 +152,7 @@ def _of_jobs(world: World) -> list[tuple[Any, ...]]:
     config, job = json_format.ParseDict(world.config, Struct()), world.job
     wrong = json_format.ParseDict({f"list{n}": [f"wrong {n}" * 10] * 200 for n in range(5)}, Struct())
     unknown = json_format.ParseDict({"views": {"pipelines": [{f"k{n}": 1 for n in range(60)}] * 60}}, Struct())
-    create = {"dataset": world.dataset, "method": world.method, "validate_only": True}
+    create: dict[str, Any] = {"dataset": world.dataset, "method": world.method, "validate_only": True}
     pictures = [pb.PreviewImage(image=image) for image in images(16, 15 << 20)]
     return [
         ("TrainJobService.CreateTrainJob", "largest", pb.CreateTrainJobRequest(config=config, **create)),
@@ -178,7 +178,7 @@ def _of_jobs(world: World) -> list[tuple[Any, ...]]:
 
 def _of_embeddings(world: World) -> list[tuple[Any, ...]]:
     pb = embed_service_pb2
-    about = {"dataset": world.dataset, "model": world.model}
+    about: dict[str, Any] = {"dataset": world.dataset, "model": world.model}
     batch = images(BATCH_IMAGES, 15 << 20)
     stream = [types_pb2.ImageBatch(number=n, images=batch) for n in (1, 2)]
     named = [dataset_service_pb2.ImageRef(image_id=image_id) for image_id in world.image_ids]

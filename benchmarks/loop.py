@@ -208,7 +208,7 @@ def probe(address: str) -> None:
     found: list[tuple[float, float]] = []
     os.set_blocking(sys.stdin.fileno(), False)
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary("/grpc.health.v1.Health/Check")
+        call = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
         call(b"", timeout=60)
         print("begun", flush=True)
         while not sys.stdin.readline():

@@ -90,6 +90,7 @@ def bare_training(paths: list[Path], method: str, steps: int = 12) -> float:
     settings = resolve(method, CONFIG)
     images = torch.stack([decoder.resize(decoder.decode(path.read_bytes()), 32) for path in paths])
     model = build_method(settings, len(paths)).to(memory_format=torch.channels_last)
+    assert settings.batch_size is not None
     optimizer = optimizers.build(settings.optimizer, model, settings.batch_size)
     views_s, step_s = [], []
     for step in range(steps):

@@ -35,7 +35,7 @@ def new_server(tmp_path: Path, catalogue: Path) -> Iterator[Callable[..., Server
     yield make
     for server in servers:
         server.stop()
-        wait_until(lambda server=server: not server.processes(), "every process of the server is gone", 10)
+        wait_until(server.is_gone, "every process of the server is gone", 10)
 
 
 @pytest.fixture(scope="module")

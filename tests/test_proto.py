@@ -23,7 +23,7 @@ HOMES = {
 
 def test_the_stubs_match_the_contract() -> None:
     """Without the generator the descriptors are compared; `make check` compares the files themselves."""
-    command = [sys.executable, ROOT / "proto" / "check.py", "--generator", sys.executable]
+    command = [sys.executable, str(ROOT / "proto" / "check.py"), "--generator", sys.executable]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,11 @@ def latency_of_a_bare_network(bench: Bench, paths: list[Path]) -> None:
             return result.cpu()
 
     images = [decoder.resize(decoder.decode(each), 224) for each in data]
-    for name, call in (
+    calls: list[tuple[str, Callable[[int], object]]] = [
         ("eager network in this process", lambda at: forward(images[at])),
         ("with decoding", lambda at: forward(decoder.resize(decoder.decode(data[at]), 224))),
-    ):
+    ]
+    for name, call in calls:
         times = []
         for at in range(len(data)):
             began = time.perf_counter()

@@ -3,6 +3,8 @@
 Install it beside the server with `pip install .`; then the server lists it and trains it as "conv_mixer".
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from manyview_server.learn.backbones import Backbone
@@ -38,6 +40,6 @@ class _Block(nn.Module):
         return self.channels(x + self.places(x))
 
 
-def _convolution(in_channels: int, out_channels: int, kernel: int, **options: int) -> nn.Sequential:
+def _convolution(in_channels: int, out_channels: int, kernel: int, **options: Any) -> nn.Sequential:
     convolution = nn.Conv2d(in_channels, out_channels, kernel, **options)
     return nn.Sequential(convolution, nn.GELU(), nn.BatchNorm2d(out_channels))

@@ -13,7 +13,7 @@ LINE = "a line of fifty characters, and a number at its end"
 
 def write(tail: LogTail, first: int, count: int) -> None:
     program = f"import sys\nfor n in range({first}, {first + count}): print({LINE!r}, n, file=sys.stderr)"
-    subprocess.run([sys.executable, "-c", program], stderr=tail, check=True)
+    subprocess.run([sys.executable, "-c", program], stderr=tail.fileno(), check=True)
 
 
 def test_the_last_lines_outlive_a_cut_and_what_comes_later_follows_them() -> None:

@@ -51,7 +51,7 @@ def dataset(client: manyview.Client, folder: Path) -> manyview.Dataset:
 
 
 @pytest.fixture(scope="module")
-def jobs(client: manyview.Client, dataset: manyview.Dataset) -> Iterator[dict[str, manyview.Job]]:
+def jobs(client: manyview.Client, dataset: manyview.Dataset) -> dict[str, manyview.Job]:
     """A job of each method, both done."""
     started = {method: client.train(dataset, method, epochs=4, config=SMALL_JOB) for method in METHODS}
     for job in started.values():

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +32,8 @@ def test_a_checkpoint_of_the_oldest_release_embeds_and_jobs_go_on_from_it(
         job = client.job("first")
         assert job.wait(PATIENCE_S).state == "SUCCEEDED"
         assert job.info.attempt == 2
-        for output, width in (("backbone", 64), ("projection", 8)):
+        outputs: dict[Literal["backbone", "projection"], int] = {"backbone": 64, "projection": 8}
+        for output, width in outputs.items():
             vectors = client.embed([jpeg()], "trainJobs/first", output=output)
             assert vectors.array.shape == (1, width)
             assert np.isfinite(vectors.array).all()

@@ -17,7 +17,8 @@ from support.learning.agreement import TOLERANCES, assert_losses_agree, normal
 
 def filled_with(keys: Tensor) -> MemoryBank:
     """Return a full bank of ours with the start of the reference: random keys that belong to none of our images."""
-    bank = MemoryBank(*keys.shape, dtype=keys.dtype)
+    num_keys, dim = keys.shape
+    bank = MemoryBank(num_keys, dim, dtype=keys.dtype)
     bank.enqueue(keys, torch.full((len(keys),), 10**6))
     return bank
 

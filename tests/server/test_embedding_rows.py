@@ -20,7 +20,7 @@ def test_float32_rows_stay_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_value_beyond_float16_is_an_error_of_its_row_and_of_no_other(dtype: type) -> None:
-    rows = np.array([[65504.0, -1], [65520, 0], [1, 2], [0, -1e30]], dtype)
+    rows: np.ndarray[Any, Any] = np.array([[65504.0, -1], [65520, 0], [1, 2], [0, -1e30]], dtype)
     found = encode(rows, unit=False, data_type="float16")
     halves = decoded(found.data, "<f2", 2)
     assert found.errors == {1: FLOAT16_OVERFLOW, 3: FLOAT16_OVERFLOW}
@@ -33,7 +33,7 @@ def test_rows_of_length_1_fit_into_float16_whatever_they_were() -> None:
     rows = np.array([[3e5, 4e5], [0, 0], [3e30, -4e30]], np.float32)
     found = encode(rows, unit=True, data_type="float16")
     assert found.errors == {}
-    np.testing.assert_allclose(decoded(found.data, "<f2", 2), [[0.6, 0.8], [0, 0], [0.6, -0.8]], atol=1e-3)
+    np.testing.assert_allclose(decoded(found.data, "<f2", 2), np.array([[0.6, 0.8], [0, 0], [0.6, -0.8]]), atol=1e-3)
 
 
 def test_a_row_that_was_not_finite_is_nan_and_keeps_its_own_reason() -> None:

@@ -24,7 +24,7 @@ MODES = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "L", "RGBA", "P", "1", "LA
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "PPM": "ppm"}
 
 
-def encoded(width: int, height: int, file_format: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
+def encoded(width: int, height: int, file_format: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, (width, height)).save(buffer, file_format, **options)
     return buffer.getvalue()
@@ -71,7 +71,7 @@ def test_every_mode_that_pillow_writes_is_read(file_format: str, mode: str) -> N
 def test_size_is_what_pillow_says_after_the_orientation(
     w: int, h: int, file_format: str, turn: int, flag: bool
 ) -> None:
-    options: dict[str, object] = {} if file_format == "PPM" else {"exif": with_orientation(turn)}
+    options: dict[str, Any] = {} if file_format == "PPM" else {"exif": with_orientation(turn)}
     if file_format == "JPEG":
         options["progressive"] = flag
     if file_format == "WEBP":
@@ -240,7 +240,7 @@ def test_heic_is_called_by_its_name() -> None:
         read_header(b"\0\0\0\x18ftypheic\0\0\0\0")
 
 
-def progressive(width: int, height: int, mode: str = "L", **options: object) -> bytes:
+def progressive(width: int, height: int, mode: str = "L", **options: Any) -> bytes:
     buffer = io.BytesIO()
     noise = Image.effect_noise((width, height), 40).convert(mode)
     noise.save(buffer, "JPEG", progressive=True, **options)

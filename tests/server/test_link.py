@@ -9,13 +9,14 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyview_server.link import blocking, frames, streams
+from manyview_server.link import blocking, streams
 from manyview_server.link.blocking import Link
 from manyview_server.link.frames import (
     MAX_ANSWER_BYTES,
@@ -85,11 +86,20 @@ def test_values_and_blobs_survive_untouched(values: dict[str, float], step: int,
     assert round_trip(message) == message
 
 
+def send_all(sender: Link, messages: Sequence[Message]) -> None:
+    for message in messages:
+        sender.send(message)
+
+
+def receive(receiver: Link, count: int) -> list[Message]:
+    return [receiver.receive() for _ in range(count)]
+
+
 def test_messages_arrive_in_order_however_large(pair: tuple[socket.socket, socket.socket]) -> None:
     sender, receiver = Link(pair[0]), Link(pair[1])
     large = ScalarsLogged(step=1, epoch=0, values={}, blobs=(b"x" * 3_000_000, b"", b"y"))
     sent = [large, StopTraining(), DONE]
-    thread = threading.Thread(target=lambda: [sender.send(message) for message in sent])
+    thread = threading.Thread(target=lambda: send_all(sender, sent))
     thread.start()
     assert [receiver.receive() for _ in sent] == sent
     thread.join(10)
@@ -213,9 +223,9 @@ async def test_both_ends_speak_to_each_other(pair: tuple[socket.socket, socket.s
 
 async def test_many_tasks_may_send_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
     front, worker = await AsyncLink.over(pair[0]), Link(pair[1])
-    receiving = asyncio.to_thread(lambda: [worker.receive() for _ in range(20)])
+    receiving = asyncio.to_thread(receive, worker, 20)
     sending = (front.send(CancelEmbed(request_id=i, blobs=(b"b" * 200_000,))) for i in range(20))
-    received, *_ = await asyncio.gather(receiving, *sending)
+    received, _ = await asyncio.gather(receiving, asyncio.gather(*sending))
     assert sorted(m.request_id for m in received if isinstance(m, CancelEmbed)) == list(range(20))
     front.close()
     await asyncio.sleep(0)
@@ -347,5 +357,5 @@ async def test_a_message_that_is_longer_than_a_part_arrives_whole_both_ways() ->
 def test_the_types_of_a_message_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     header = encode(ScalarsLogged(step=1, epoch=0, values={"loss": 1.0}))[0][PREFIX.size :]
     assert isinstance(decode(header, b""), ScalarsLogged)
-    monkeypatch.delattr(frames.typing, "get_type_hints")
+    monkeypatch.delattr(typing, "get_type_hints")
     assert isinstance(decode(header, b""), ScalarsLogged)

@@ -74,8 +74,8 @@ def crops(bench: Bench, images: Tensor) -> None:
     flip, upside_down = torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
     for interpolation, steps in (("bilinear", 1), ("bicubic", 2)):
         kind: crop.Interpolation = "bicubic" if interpolation == "bicubic" else "bilinear"
-        arguments = [each.to(bench.device) for each in (given, box, flip, upside_down)]
-        found = crop.resize_by_matmul(*arguments, size, kind).cpu()
+        here = [each.to(bench.device) for each in (given, box, flip, upside_down)]
+        found = crop.resize_by_matmul(here[0], here[1], here[2], here[3], size, kind).cpu()
         rows = list(range(len(boxes)))
         expected = crop.resize_one_by_one(given, rows, box.tolist(), flip, upside_down, size, kind)
         most = float((found - expected).abs().max()) * 255

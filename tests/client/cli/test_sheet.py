@@ -49,7 +49,8 @@ def test_a_query_is_framed(tmp_path: Path) -> None:
 
 
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
-    for rows in ([], [[]]):
+    nothing: tuple[list[list[Any]], ...] = ([], [[]])
+    for rows in nothing:
         with pytest.raises(ValueError, match="there is no image to show"):
             sheet.save(rows, tmp_path / "sheet.png")
 

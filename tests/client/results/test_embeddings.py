@@ -18,7 +18,7 @@ def images(count: int) -> list[bytes]:
     return [f"image {index}".encode() for index in range(count)]
 
 
-def expected(data: list[bytes]) -> np.ndarray:  # type: ignore[type-arg]
+def expected(data: list[bytes]) -> np.ndarray:
     return np.array([list(hashlib.sha256(item).digest()[:4]) for item in data], dtype=np.float32) / np.float32(255)
 
 

@@ -39,7 +39,7 @@ MESSAGES = {
 
 
 def event(kind: str) -> Event:
-    payload, _ = MESSAGES[kind]
+    payload: Any = MESSAGES[kind][0]
     return event_from(pb.MetricsEvent(sequence=3, step=4, kind=f"KIND_{kind.upper()}", **payload))
 
 
@@ -62,8 +62,8 @@ def test_an_event_matches_by_the_fields_of_its_payload() -> None:
     match event("scalars").payload:
         case manyview.Scalars(values={"loss": loss}):
             assert loss == 0.5
-        case other:
-            pytest.fail(f"{other} does not match")
+        case payload:
+            pytest.fail(f"{payload} does not match")
 
 
 def test_the_values_of_an_event_are_found_by_name() -> None:

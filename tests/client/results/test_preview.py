@@ -229,7 +229,8 @@ def test_the_command_writes_a_sheet_tells_what_was_done_or_both(
         assert image.format == "PNG"
     request = wanted(server)
     assert request.method == "moco"
-    assert request.config["views"]["blur"]["probability"] == 0
+    views: Any = request.config["views"]
+    assert views["blur"]["probability"] == 0
     listed = run(server, *names).stdout.splitlines()
     assert listed[0].split() == ["IMAGE", "VIEW", "PIPELINE", "SIZE", "STEPS"]
     assert len(listed) == 7

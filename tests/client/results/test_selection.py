@@ -212,7 +212,9 @@ def test_an_example_that_is_too_large_is_named(client: manyview.Client, server: 
 def test_the_strategies_and_their_parameters_are_those_of_the_contract() -> None:
     fields = pb.SelectSamplesRequest.DESCRIPTOR.oneofs_by_name["strategy"].fields
     assert [field.name for field in fields] == list(selection.PARAMETERS)
+    parameters: dict[str, set[str]] = dict(selection.PARAMETERS.items())
     for field in fields:
+        assert field.message_type is not None
         named = {name for name in field.message_type.fields_by_name if name not in ("images", "stored")}
-        assert selection.PARAMETERS[field.name] - {"like", "like_keys"} == named
+        assert parameters[field.name] - {"like", "like_keys"} == named
     assert dataset_service_pb2.ImageRef.DESCRIPTOR.oneofs_by_name["image"]

@@ -1,9 +1,12 @@
 """The rules that every call runs under: deadlines, retries, the token, TLS."""
 
+from __future__ import annotations
+
 import logging
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +51,7 @@ def test_a_silent_stream_counts_as_broken(server: FakeServer) -> None:
     assert sum(call.rpc == "SubscribeMetrics" for call in server.calls) >= 2
 
 
-def _silence(server: FakeServer):  # type: ignore[no-untyped-def]
+def _silence(server: FakeServer) -> Any:
     with server.state._changed:
         server.state._changed.wait_for(lambda: server.state._closed, 3)
     yield from ()

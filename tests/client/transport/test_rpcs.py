@@ -1,6 +1,9 @@
 """The contract and the SDK agree: every RPC has its method, and the fake server its answer."""
 
+from __future__ import annotations
+
 import inspect
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,7 @@ METHODS = [method for f in FILES for service in f.DESCRIPTOR.services_by_name.va
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
-def test_every_rpc_is_wrapped_by_the_sdk_and_answered_by_the_fake(method) -> None:  # type: ignore[no-untyped-def]
+def test_every_rpc_is_wrapped_by_the_sdk_and_answered_by_the_fake(method: Any) -> None:
     wrapper = getattr(Rpcs, snake(method.name))
     assert f"{method.containing_service.name}/{method.name}" in inspect.getsource(wrapper)
     assert callable(getattr(FakeState, snake(method.name)))
@@ -31,6 +34,6 @@ def test_the_sdk_wraps_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
-def test_every_change_is_sent_with_a_request_id(method) -> None:  # type: ignore[no-untyped-def]
+def test_every_change_is_sent_with_a_request_id(method: Any) -> None:
     changes = "request_id" in method.input_type.fields_by_name
     assert ("_mutate" in inspect.getsource(getattr(Rpcs, snake(method.name)))) == changes

@@ -297,7 +297,7 @@ def test_a_pause_without_anything_to_send_does_not_need_the_server(client: manyv
     def camera() -> Iterator[bytes]:
         yield b"a"
         wait_until(lambda: committed(server, "pets", "camera") == 1)
-        wait_until(lambda: ended)
+        wait_until(lambda: bool(ended))
         asked = len(server.requests("GetUpload"))
         for _ in range(50):
             assert len(server.requests("GetUpload")) == asked

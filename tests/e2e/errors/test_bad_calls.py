@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -332,7 +332,7 @@ def test_a_method_whose_name_is_no_text_silences_nobody_for_long(new_server: Cal
     server.start()
     for _ in range(2):
         with grpc.insecure_channel(server.address) as channel:
-            call = channel.unary_unary(b"/manyview.v1.ModelServ\xe9ce/GetServerInfo")
+            call = channel.unary_unary(cast(Any, b"/manyview.v1.ModelServ\xe9ce/GetServerInfo"), bytes, bytes)
             with pytest.raises(grpc.RpcError):
                 call(b"", timeout=5)
         with server.client() as client:

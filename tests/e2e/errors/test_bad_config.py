@@ -244,7 +244,7 @@ def test_recipes_are_resolved_in_full_and_refused_where_they_are_wrong(
 
 
 def test_views_that_the_method_does_not_take_are_refused(client: manyview.Client, dataset: manyview.Dataset) -> None:
-    config = {
+    config: dict[str, Any] = {
         "optimizer": {"warmup_epochs": 7},
         "views": {"preset": "mae", "color_jitter": {"hue": 0.5, "strength": 2}},
     }

@@ -120,7 +120,7 @@ def test_an_image_that_only_decoding_shows_to_be_corrupt_is_listed_after_trainin
         assert error is not None
         assert error.reason == "DECODE_FAILED"
         assert_speaks_of_the_request_alone(error.message)
-    assert client.dataset(dataset).num_unreadable == 2
+    assert client.dataset(dataset.id).num_unreadable == 2
     assert any("2 images cannot be read" in line.text for line in job.logs())
 
 

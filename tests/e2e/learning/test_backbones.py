@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def features_of(network: nn.Module, config: dict) -> np.ndarray:
+def features_of(network: nn.Module, config: dict[str, Any]) -> np.ndarray:
     """Return the network's output for `pixels`, computed as a user would."""
     mean, std = (torch.tensor(config["views"]["normalize"][name]) for name in ("mean", "std"))
     images = ((torch.from_numpy(pixels()) / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -56,7 +57,7 @@ def torchvisions(name: str, tensors: dict[str, torch.Tensor]) -> nn.Module:
     return network
 
 
-def timms(name: str, tensors: dict[str, torch.Tensor], **options: object) -> nn.Module:
+def timms(name: str, tensors: dict[str, torch.Tensor], **options: Any) -> nn.Module:
     network = timm.create_model(name, num_classes=0, **options)
     network.load_state_dict(tensors)
     return network
@@ -138,7 +139,7 @@ def test_a_job_begins_with_the_operators_weights_and_says_so(
 
 def test_a_librarys_network_embeds_with_the_operators_file(client: manyview.Client, server: ServerProcess) -> None:
     torch.manual_seed(4)
-    network = timm.create_model("resnet10t", num_classes=10)
+    network: Any = timm.create_model("resnet10t", num_classes=10)
     (server.data_dir / "weights" / "timm").mkdir()
     save_file(network.state_dict(), server.data_dir / "weights" / "timm" / "resnet10t.safetensors")
     assert client.model("backbones/timm/resnet10t").weights == "file"

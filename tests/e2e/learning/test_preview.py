@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +46,8 @@ def test_the_views_of_a_method_are_repeated_by_its_seed_and_epoch(client: manyvi
     assert found.pipelines == ((0, 1),) * 3
     assert all("solarize" in done for of_image in found.parameters for done in of_image)
     assert same(found, client.preview(files[:3], "simclr", config=config, seed=4, epoch=0))
-    for other in ({"seed": 5}, {"seed": 4, "epoch": 1}):
-        assert not same(found, client.preview(files[:3], "simclr", config=config, **other))
+    for seed, epoch in ((5, 0), (4, 1)):
+        assert not same(found, client.preview(files[:3], "simclr", config=config, seed=seed, epoch=epoch))
     assert same(found, client.preview([path.read_bytes() for path in files[:3]], config={**config, "seed": 4}))
 
 
@@ -101,10 +102,10 @@ def test_bad_images_and_a_killed_previewer_cost_nobody_else(
     ],
 )
 def test_what_cannot_be_previewed_is_told(
-    client: manyview.Client, files: list[Path], arguments: dict[str, object], text: str
+    client: manyview.Client, files: list[Path], arguments: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(manyview.InvalidArgument) as caught:
-        client.preview(files[:4], **{"config": {"image_size": 24}, **arguments})
+        client.preview(files[:4], **dict[str, Any]({"config": {"image_size": 24}, **arguments}))
     assert text in str(caught.value)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,8 +68,8 @@ def tables(server: ServerProcess) -> list[Path]:
 
 def readable(embeddings: manyview.Embeddings) -> tuple[torch.Tensor, list[str]]:
     """Rows of length 1 and their keys, without the torn image."""
-    whole = ~np.isnan(embeddings.array).any(axis=1)
-    keys = [key for key, is_whole in zip(embeddings.keys, whole, strict=True) if is_whole]
+    whole = ~np.isnan(embeddings.array).any(axis=1, keepdims=True)[:, 0]
+    keys = [key for key, is_whole in zip(embeddings.keys, whole.tolist(), strict=True) if is_whole]
     return selection.unit_rows(torch.from_numpy(embeddings.array[whole].copy())), keys
 
 
@@ -123,14 +124,19 @@ def test_each_strategy_chooses_as_the_library_does(
         "typicality": selection.typicality(rows, 12, num_neighbors=7, chosen=chosen),
         "similarity": selection.similarity(rows, rows[[20]], 12, chosen=torch.tensor([4, 9, 20])),
     }
-    parameters = {
+    parameters: dict[str, dict[str, Any]] = {
         "coreset": {"seed": 3},
         "minimum_distance": {"seed": 3, "distance": 0.05},
         "typicality": {"num_neighbors": 7},
         "similarity": {"like_keys": [keys[20]]},
     }
     for strategy, found in expected.items():
-        select = {"model": job, "strategy": strategy, "chosen": [keys[4], keys[9]], **parameters[strategy]}
+        select: dict[str, Any] = {
+            "model": job,
+            "strategy": strategy,
+            "chosen": [keys[4], keys[9]],
+            **parameters[strategy],
+        }
         samples = client.select("photos", 12, **select)
         assert list(samples.keys) == [keys[row] for row in found.rows.tolist()], strategy
         assert [sample.score for sample in samples] == pytest.approx(found.scores.tolist(), abs=1e-5)

@@ -224,9 +224,9 @@ async def crowd(address: str, since: int, until: int) -> tuple[list[list[str]], 
         return [json.dumps(event) for event in events if event["sequence"] <= until]
 
     async def ask_for_health() -> list[float]:
-        waits_s = []
+        waits_s: list[float] = []
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
             while True:
                 began = time.monotonic()
                 try:
@@ -241,5 +241,5 @@ async def crowd(address: str, since: int, until: int) -> tuple[list[list[str]], 
     asking.cancel()
     health_s = await asking
     for channel in channels:
-        await channel.close()
+        await channel.close(None)
     return seen, health_s

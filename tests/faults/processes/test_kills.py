@@ -12,7 +12,9 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.timeout(240)
 SETTINGS = ("--max-batch-images", "8")
 """Small batches: an upload of a few hundred images has many moments to be killed at."""
 NUM_IMAGES = 200
-JOB = SMALL_JOB | {
+JOB: dict[str, Any] = SMALL_JOB | {
     "epochs": 100_000,
     "log_every_steps": 4,
     "checkpoint_every_epochs": 16,
@@ -61,6 +63,9 @@ class Stage:
 
     def attempt(self) -> int:
         return self.job.refresh().attempt
+
+    def has_attempt(self, attempt: int) -> bool:
+        return self.attempt() >= attempt
 
     def wait_for_checkpoint(self, attempt: int) -> None:
         """Until the subscriber sees a checkpoint of a later attempt than this: training goes on, and its progress is
@@ -193,7 +198,7 @@ def test_a_killed_trainer_is_started_again_and_the_upload_beside_it_does_not_not
         for pid in stage.server.workers("trainer"):
             os.kill(pid, signal.SIGKILL)
             kills += 1
-        wait_until(lambda kills=kills: stage.attempt() >= attempt + kills, "the next attempt begins", PATIENCE_S)
+        wait_until(partial(stage.has_attempt, attempt + kills), "the next attempt begins", PATIENCE_S)
     uploader.finish(PATIENCE_S)
     stage.wait_for_checkpoint(attempt + kills - 1)
     stage.judge([uploader], record_property)

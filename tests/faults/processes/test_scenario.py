@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,5 +117,5 @@ def end_quietly(actors: list[Actor]) -> None:
         if actor.role != "caller":
             actor.finish(PATIENCE_S)
     for caller in (actor for actor in actors if actor.role == "caller"):
-        wait_until(lambda caller=caller: bool(caller.history("embedded")), f"{caller.name} got embeddings", PATIENCE_S)
+        wait_until(partial(caller.history, "embedded"), f"{caller.name} got embeddings", PATIENCE_S)
         caller.finish(PATIENCE_S)

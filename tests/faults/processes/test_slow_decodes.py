@@ -94,4 +94,5 @@ def test_a_preview_shows_the_other_images_and_no_job_decodes_the_slow_one(server
         assert {row: error.reason for row, error in found.errors.items()} == {1: "DECODE_TOO_SLOW"}
         assert [len(views) for views in found.views] == [2, 0, 2]
         (noted,) = client.images("photos", ["UNREADABLE"])
+        assert noted.error is not None
         assert (noted.image_id, noted.error.reason) == (stored[1].image_id, "DECODE_TOO_SLOW")

@@ -109,6 +109,7 @@ def test_an_image_that_kills_its_decoder_is_found_out_and_left_out_and_the_job_e
     job = stage.train()
     assert (job.state, alerts(job)) == ("SUCCEEDED", ["IMAGE_QUARANTINED"])
     (noted,) = stage.client.images("photos", ["UNREADABLE"])
+    assert noted.error is not None
     assert (noted.image_id, noted.error.reason) == (victim.image_id, "DECODER_CRASHED")
     recoveries = [event["reason"] for event in job.metrics(kinds=["state"]) if event["to"] == "RECOVERING"]
     assert recoveries.count("TRAINER_DIED") == 2, "one death in company, one alone"
@@ -121,7 +122,7 @@ def test_an_image_that_takes_its_decoder_too_long_is_left_out_and_the_job_ends(s
     job = stage.train()
     assert (job.state, alerts(job), job.info.attempt) == ("SUCCEEDED", ["IMAGE_QUARANTINED"], 2)
     noted = [image for image in stage.client.images("photos", ["UNREADABLE"]) if image.image_id == victim.image_id]
-    assert [image.error.reason for image in noted] == ["DECODE_TOO_SLOW"]
+    assert [image.error.reason for image in noted if image.error] == ["DECODE_TOO_SLOW"]
     (recovering,) = [event for event in job.metrics(kinds=["state"]) if event["to"] == "RECOVERING"]
     assert recovering["reason"] == "DECODE_TOO_SLOW"
     assert victim.image_id in recovering["message"]

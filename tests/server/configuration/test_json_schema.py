@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 # ruff: noqa: RUF009 - `setting` and `changed` make dataclass fields, and their defaults are frozen
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import jsonschema
 import pytest
@@ -30,7 +33,7 @@ class Cellar(Room):
     kind: str = changed(Room, "kind", "cellar", description="Always a cellar.", choices=("cellar",))
 
 
-def test_the_schema_holds_types_defaults_bounds_and_descriptions():
+def test_the_schema_holds_types_defaults_bounds_and_descriptions() -> None:
     assert json_schema(Room) == {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Room",
@@ -67,7 +70,7 @@ def test_the_schema_holds_types_defaults_bounds_and_descriptions():
     }
 
 
-def test_a_subclass_changes_defaults_descriptions_and_bounds():
+def test_a_subclass_changes_defaults_descriptions_and_bounds() -> None:
     properties = json_schema(Cellar)["properties"]
     assert properties["lamp"]["properties"]["watts"]["default"] == 5.0
     assert properties["lamp"]["description"] == "The lamp."
@@ -81,14 +84,14 @@ def test_a_subclass_changes_defaults_descriptions_and_bounds():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_schema_of_a_method_is_valid_and_accepts_its_defaults(method):
+def test_the_schema_of_a_method_is_valid_and_accepts_its_defaults(method: str) -> None:
     schema = json_schema(METHODS[method].settings)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert json.loads(json.dumps(schema)) == schema
     jsonschema.validate(to_json(METHODS[method].settings()), schema)
 
 
-def leaves(schema, path=()):
+def leaves(schema: Any, path: Any = ()) -> Any:
     for name, part in schema["properties"].items():
         if "properties" in part:
             yield from leaves(part, (*path, name))
@@ -96,13 +99,13 @@ def leaves(schema, path=()):
             yield (*path, name), part
 
 
-def nested(path, value):
+def nested(path: Any, value: Any) -> Any:
     for name in reversed(path):
         value = {name: value}
     return value
 
 
-def wrong_values(part):
+def wrong_values(part: Any) -> Any:
     kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
     yield {}
     if "null" not in kinds:
@@ -119,10 +122,10 @@ def wrong_values(part):
         yield part["minimum"] - 1 if "minimum" in part else part["exclusiveMinimum"]
 
 
-def own_leaves(method):
+def own_leaves(method: Any) -> Any:
     """Return the leaves that no earlier method of the list has in the same form, but for the default."""
 
-    def described(name):
+    def described(name: Any) -> Any:
         found = leaves(json_schema(METHODS[name].settings))
         return {path: {key: value for key, value in part.items() if key != "default"} for path, part in found}
 
@@ -134,7 +137,7 @@ def own_leaves(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_schema_alone_refuses_the_violations_of_every_single_field(method):
+def test_the_schema_alone_refuses_the_violations_of_every_single_field(method: str) -> None:
     validator = jsonschema.Draft202012Validator(json_schema(METHODS[method].settings))
     tried = 0
     for path, part in own_leaves(method):

@@ -99,7 +99,9 @@ def outcome(call: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("method", METHODS)
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
-def test_what_the_front_refuses_at_create_is_what_the_library_refuses(catalogue, method, data):
+def test_what_the_front_refuses_at_create_is_what_the_library_refuses(
+    catalogue: Catalogue, method: str, data: Any
+) -> None:
     config = data.draw(configurations(catalogue.method(method).schema))
     at_create = outcome(lambda: catalogue.resolve(method, json.loads(json.dumps(config))))
     assert at_create == outcome(lambda: methods.to_json(methods.resolve(method, config)))
@@ -111,8 +113,8 @@ def test_what_the_front_refuses_at_create_is_what_the_library_refuses(catalogue,
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_what_is_wrong_with_a_stored_configuration_is_the_same_at_create_and_when_the_trainer_starts(
-    catalogue, method, data
-):
+    catalogue: Catalogue, method: str, data: Any
+) -> None:
     stored = copy.deepcopy(methods.to_json(METHODS[method].settings()))
     places = [(container, key) for container, key in leaves(stored) if key != "method"]
     for container, key in data.draw(st.lists(st.sampled_from(places), max_size=3)):
@@ -124,7 +126,7 @@ def test_what_is_wrong_with_a_stored_configuration_is_the_same_at_create_and_whe
 @pytest.mark.parametrize("method", METHODS)
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
-def test_any_library_for_json_schema_refuses_the_same_fields(catalogue, method, data):
+def test_any_library_for_json_schema_refuses_the_same_fields(catalogue: Catalogue, method: str, data: Any) -> None:
     schema = catalogue.method(method).schema
     config = data.draw(configurations(schema))
     is_finite = "NaN" not in json.dumps(config)  # JSON has no such number
@@ -133,7 +135,7 @@ def test_any_library_for_json_schema_refuses_the_same_fields(catalogue, method, 
     )
 
 
-def test_settings_that_are_made_by_hand_are_refused_in_the_same_words(catalogue):
+def test_settings_that_are_made_by_hand_are_refused_in_the_same_words(catalogue: Catalogue) -> None:
     settings = METHODS["moco"].settings
     with pytest.raises(InvalidConfiguration) as caught:
         settings(batch_size=0, temperature=1000.0)

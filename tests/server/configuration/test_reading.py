@@ -44,7 +44,7 @@ class Table:
     shine: int = setting(0, "How much.", only={"wood": lambda: NAMES})
 
 
-def test_a_text_is_one_of_names_that_may_change_or_fits_a_pattern(monkeypatch):
+def test_a_text_is_one_of_names_that_may_change_or_fits_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(Table, {"wood": "x/pine", "label": "A"}) == Table(wood="x/pine", label="A")
     with pytest.raises(InvalidConfiguration, match=r"'oak' or x/NAME \(got 'oac'\); did you mean 'oak'\?"):
         resolve(Table, {"wood": "oac"})
@@ -61,23 +61,23 @@ def test_a_text_is_one_of_names_that_may_change_or_fits_a_pattern(monkeypatch):
     assert json_schema(Table)["properties"]["wood"]["anyOf"][0] == {"enum": ["oak", "ash"]}
 
 
-def test_checking_an_instance_finds_nested_values_outside_their_bounds():
+def test_checking_an_instance_finds_nested_values_outside_their_bounds() -> None:
     assert [violation.field for violation in check(Room(lamp=Lamp(tint=(0.0, 1.0))))] == ["lamp.tint[1]"]
     assert check(Room()) == []
 
 
-def test_an_instance_of_another_class_in_the_place_of_settings_is_found():
+def test_an_instance_of_another_class_in_the_place_of_settings_is_found() -> None:
     (violation,) = check(Room(lamp={"on": True}))
     assert str(violation) == 'lamp: must be of type Lamp (got {"on": true})'
 
 
-def test_a_bound_that_is_a_sibling_is_checked_in_an_instance_too():
+def test_a_bound_that_is_a_sibling_is_checked_in_an_instance_too() -> None:
     assert [str(violation) for violation in check(Range(low=3.0, high=2.0))] == [
         "low: must be at most high, which is 2 (got 3)"
     ]
 
 
-def test_a_changed_field_that_needs_another_one_is_found():
+def test_a_changed_field_that_needs_another_one_is_found() -> None:
     with pytest.raises(InvalidConfiguration) as caught:
         resolve(Room, {"lamp": {"on": False, "watts": 40.0}})
     assert [violation.field for violation in caught.value.violations] == ["lamp.watts"]

@@ -10,7 +10,7 @@ from manyview_server.configuration import InvalidConfiguration
 from manyview_server.configuration.field_check import MAX_VIOLATIONS
 from manyview_server.configuration.resolution import resolve
 
-SCHEMA: dict[str, Any] = {
+SCHEMA: Any = {
     "type": "object",
     "properties": {
         "batch_size": {"type": "integer", "default": 256, "minimum": 2, "maximum": 65536},
@@ -66,32 +66,32 @@ def violations(given: dict[str, Any], base: dict[str, Any] | None = None, schema
     return {violation.field: violation.description for violation in caught.value.violations}
 
 
-def test_nothing_given_is_the_defaults():
+def test_nothing_given_is_the_defaults() -> None:
     assert resolve(SCHEMA, {}) == DEFAULTS
 
 
-def test_overrides_go_over_the_defaults_however_deep():
+def test_overrides_go_over_the_defaults_however_deep() -> None:
     resolved = resolve(SCHEMA, {"batch_size": 64, "views": {"blur": {"probability": 0}}})
     assert resolved == DEFAULTS | {"batch_size": 64, "views": {"blur": {"probability": 0}, "mean": [0.5, 0.4, 0.3]}}
 
 
-def test_whole_floats_become_integers_only_where_integers_are_wanted():
+def test_whole_floats_become_integers_only_where_integers_are_wanted() -> None:
     resolved = resolve(SCHEMA, {"batch_size": 64.0, "decode_size": 32.0, "temperature": 1.0})
     assert [type(resolved[name]) for name in ("batch_size", "decode_size", "temperature")] == [int, int, float]
 
 
-def test_a_resolved_configuration_shares_nothing_with_the_defaults():
+def test_a_resolved_configuration_shares_nothing_with_the_defaults() -> None:
     resolve(SCHEMA, {})["views"]["mean"][0] = 9.0
     assert resolve(SCHEMA, {}) == DEFAULTS
 
 
-def test_a_text_may_be_one_of_some_names_or_fit_a_pattern():
+def test_a_text_may_be_one_of_some_names_or_fit_a_pattern() -> None:
     for name in ("resnet50", "timm/vit_tiny"):
         assert resolve(SCHEMA, {"backbone": name})["backbone"] == name
     assert violations({"backbone": "timm/vit_tiny\n"}).keys() == {"backbone"}
 
 
-def test_a_resolved_configuration_is_accepted_and_stays_the_same():
+def test_a_resolved_configuration_is_accepted_and_stays_the_same() -> None:
     once = resolve(SCHEMA, {"temperature": 0.1, "views": {"mean": [0, 0, 0]}})
     assert resolve(SCHEMA, once) == once
 
@@ -147,11 +147,13 @@ def test_a_resolved_configuration_is_accepted_and_stays_the_same():
         ),
     ],
 )
-def test_a_violation_names_field_value_and_what_is_allowed(overrides, field, description):
+def test_a_violation_names_field_value_and_what_is_allowed(
+    overrides: dict[str, Any], field: str, description: str
+) -> None:
     assert violations(overrides) == {f"{field}": description}
 
 
-def test_all_violations_are_told_at_once():
+def test_all_violations_are_told_at_once() -> None:
     wrong = {"batch_size": 1, "temperature": float("nan"), "sead": 1, "views": {"blur": {"probability": -1}}}
     assert list(violations(wrong)) == [
         "batch_size",
@@ -161,7 +163,7 @@ def test_all_violations_are_told_at_once():
     ]
 
 
-def test_a_long_value_is_shortened():
+def test_a_long_value_is_shortened() -> None:
     assert len(violations({"stem": "x" * 10_000})["stem"]) < 200
 
 
@@ -185,7 +187,7 @@ PLUGINS: dict[str, Any] = {
 WITH_PLUGINS: Any = {"type": "object", "properties": {"custom": PLUGINS}, "additionalProperties": False}
 
 
-def test_of_plugins_a_configuration_holds_what_is_not_as_by_default():
+def test_of_plugins_a_configuration_holds_what_is_not_as_by_default() -> None:
     assert resolve(WITH_PLUGINS, {}) == {"custom": {}}
     used = {"custom": {"posterize": {"probability": 0.5, "bits": 4}}}
     assert resolve(WITH_PLUGINS, {"custom": {"posterize": {"probability": 0.5}}}) == used
@@ -193,7 +195,7 @@ def test_of_plugins_a_configuration_holds_what_is_not_as_by_default():
     assert resolve(WITH_PLUGINS, {"custom": {"posterize": {"probability": 0}}}, used) == {"custom": {}}
 
 
-def test_a_plugin_that_is_not_installed_is_told_in_a_new_configuration_and_in_one_of_an_earlier_day():
+def test_a_plugin_that_is_not_installed_is_told_in_a_new_configuration_and_in_one_of_an_earlier_day() -> None:
     text = "'posterise' is not an installed plugin (entry points 'manyview.transforms'); did you mean 'posterize'?"
     old = {"custom": {"posterise": {"probability": 0.5}}}
     assert violations(old, schema=WITH_PLUGINS) == {"custom.posterise": text}
@@ -201,12 +203,12 @@ def test_a_plugin_that_is_not_installed_is_told_in_a_new_configuration_and_in_on
     assert resolve(WITH_PLUGINS, {}, old, keep_missing_plugins=True) == old
 
 
-def test_a_plugins_parameter_that_has_no_effect_is_refused():
+def test_a_plugins_parameter_that_has_no_effect_is_refused() -> None:
     found = violations({"custom": {"posterize": {"bits": 2}}}, schema=WITH_PLUGINS)
     assert found == {"custom.posterize.bits": "has no effect while custom.posterize.probability is 0 (got 2)"}
 
 
-def test_a_stored_configuration_is_checked_like_a_new_one():
+def test_a_stored_configuration_is_checked_like_a_new_one() -> None:
     assert violations({"symmetric": False}, {"batch_size": 1, "gone": 3}) == {
         "batch_size": "must be an integer, at least 2 and at most 65,536 (got 1)",
         "gone": "'gone' is not known; known: " + ", ".join(DEFAULTS),
@@ -270,7 +272,9 @@ HOUSE = object_with({"room": {**BULBS, "x-list": "lamps", "x-presets": {}}})
         ),
     ],
 )
-def test_what_is_given_for_all_items_needs_an_effect_in_one_of_them_and_a_bound_holds_in_each(given, found):
+def test_what_is_given_for_all_items_needs_an_effect_in_one_of_them_and_a_bound_holds_in_each(
+    given: dict[str, Any], found: dict[str, Any]
+) -> None:
     if found:
         assert violations({"room": given}, schema=HOUSE) == found
     else:

@@ -39,7 +39,7 @@ from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue, D
 from manyview_server.supervise.embedders.tables import EmbeddingTables
 from manyview_server.worker.selecting import selector
 
-SCHEMA = {
+SCHEMA: Any = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
@@ -257,8 +257,10 @@ def offered() -> Catalogue:
 
 
 @pytest.fixture
-async def front(tmp_path: Path, options: dict[str, object], offered: Catalogue) -> AsyncIterator[Front]:
-    settings = ServeSettings(**{"listen": "127.0.0.1:0", "data": tmp_path / "data", "heartbeat_s": 0.2, **options})
+async def front(tmp_path: Path, options: dict[str, Any], offered: Catalogue) -> AsyncIterator[Front]:
+    settings = ServeSettings(
+        **dict[str, Any]({"listen": "127.0.0.1:0", "data": tmp_path / "data", "heartbeat_s": 0.2} | options)
+    )
     store = Store.open(settings.data)
     embedder, previewer, trainers, local = FakeEmbedder(), FakePreviewer(), FakeTrainers(), LocalSelector()
     cache = EmbeddingCache(store.embeddings_dir, settings.embedding_cache_bytes)
@@ -349,7 +351,7 @@ def refused() -> Callable[[Awaitable[Any]], Awaitable[Refused]]:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         status = status_pb2.Status()
-        trailers = caught.value.trailing_metadata() or ()
+        trailers: Any = caught.value.trailing_metadata() or ()
         status.ParseFromString(next((value for key, value in trailers if key == "grpc-status-details-bin"), b""))
         info, request, retry = (
             error_details_pb2.ErrorInfo(),

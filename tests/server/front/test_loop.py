@@ -39,7 +39,7 @@ REFUSED = "INVALID_ARGUMENT"
 CALL_S = 40.0
 NUM_IMAGES, NUM_JOBS, NUM_EVENTS, NUM_LINES, NUM_DATASETS, NUM_CHECKPOINTS = 2_000, 30, 8_000, 4_000, 900, 1_000
 
-OFF_LOOP = [
+OFF_LOOP: list[tuple[Any, str]] = [
     (Catalogue, "resolve"),
     (job_messages, "struct"),
     (job_messages, "plain"),
@@ -74,7 +74,7 @@ PIPELINE = {
         },
     },
 }
-SCHEMA: dict[str, Any] = {
+SCHEMA: Any = {
     "type": "object",
     "additionalProperties": False,
     "properties": {

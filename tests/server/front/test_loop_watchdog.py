@@ -135,9 +135,9 @@ def test_of_many_long_callbacks_in_a_row_one_is_logged_and_the_longest_is_kept(l
 
 
 def test_after_the_end_callbacks_run_as_before() -> None:
-    before = asyncio.Handle._run  # type: ignore[attr-defined]
+    before = asyncio.Handle._run
     watched(lambda _: None)
-    assert asyncio.Handle._run is before  # type: ignore[attr-defined]
+    assert asyncio.Handle._run is before
 
 
 SUSPENDED = """

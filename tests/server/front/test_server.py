@@ -199,7 +199,7 @@ class TestTls:
     async def test_the_server_speaks_tls_alone(self, front: Any, options: dict[str, Path]) -> None:
         credentials = grpc.ssl_channel_credentials(options["tls_cert"].read_bytes())
         async with grpc.aio.secure_channel(front.server.address, credentials) as channel:
-            reply = await channel.unary_unary(INFO)(b"", timeout=10)
+            reply = await channel.unary_unary(INFO, bytes, bytes)(b"", timeout=10)
         assert model_service_pb2.GetServerInfoResponse.FromString(reply).version == "1.2.3"
         with pytest.raises(grpc.aio.AioRpcError):
             await front.models.GetServerInfo(model_service_pb2.GetServerInfoRequest(), timeout=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def version_1(root: Path, quota: int, period: int) -> Path:
     return tree(root, "2:cpu,cpuacct:/a\n", mounts, files)
 
 
-def test_the_embedder_gives_up_half_of_the_cores_while_a_trainer_runs():
+def test_the_embedder_gives_up_half_of_the_cores_while_a_trainer_runs() -> None:
     budget = CoreBudget(8)
     seen: list[int] = []
     budget.on_change(lambda: seen.append(budget.embedder_threads))
@@ -47,7 +48,7 @@ def test_the_embedder_gives_up_half_of_the_cores_while_a_trainer_runs():
     assert seen == [4, 4, 4, 8]
 
 
-def test_everyone_has_at_least_one_core():
+def test_everyone_has_at_least_one_core() -> None:
     budget = CoreBudget(1)
     budget.trainer_started()
     assert (budget.trainer_threads, budget.embedder_threads) == (1, 1)
@@ -58,7 +59,7 @@ def test_everyone_has_at_least_one_core():
         CoreBudget(8, num_devices=0)
 
 
-def test_trainers_of_several_devices_share_the_cores_whether_or_not_all_of_them_train():
+def test_trainers_of_several_devices_share_the_cores_whether_or_not_all_of_them_train() -> None:
     budget = CoreBudget(16, num_devices=4)
     assert budget.trainer_threads == 4
     budget.trainer_started()
@@ -77,24 +78,24 @@ def test_trainers_of_several_devices_share_the_cores_whether_or_not_all_of_them_
         ("50000 0", AFFINITY),
     ],
 )
-def test_a_container_s_quota_bounds_the_cores(tmp_path, cpu_max, cores):
+def test_a_container_s_quota_bounds_the_cores(tmp_path: Path, cpu_max: str, cores: Any) -> None:
     assert available_cores(version_2(tmp_path, cpu_max)) == cores
 
 
-def test_a_quota_of_a_slice_above_bounds_the_cores_too(tmp_path):
+def test_a_quota_of_a_slice_above_bounds_the_cores_too(tmp_path: Path) -> None:
     assert available_cores(version_2(tmp_path, "max 100000", above="100000 100000")) == 1
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(100_000, 1), (-1, AFFINITY)])
-def test_the_older_kind_of_quota_is_read_too(tmp_path, quota, cores):
+def test_the_older_kind_of_quota_is_read_too(tmp_path: Path, quota: int, cores: Any) -> None:
     assert available_cores(version_1(tmp_path, quota, 100_000)) == cores
 
 
-def test_without_control_groups_the_affinity_decides(tmp_path):
+def test_without_control_groups_the_affinity_decides(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == AFFINITY
 
 
-def test_the_kernel_s_kills_are_counted_in_the_container_and_on_the_machine(tmp_path):
+def test_the_kernel_s_kills_are_counted_in_the_container_and_on_the_machine(tmp_path: Path) -> None:
     assert oom_kills(tmp_path) == 0
     mounts = [
         "30 23 0:26 / /sys/fs/cgroup/unified rw shared:4 - cgroup2 cgroup2 rw",
@@ -109,15 +110,15 @@ def test_the_kernel_s_kills_are_counted_in_the_container_and_on_the_machine(tmp_
     assert oom_kills(tree(tmp_path, "5:memory:/b\n0::/a\n", mounts, files)) == 7
 
 
-def test_decoded_images_take_a_third_of_a_device():
+def test_decoded_images_take_a_third_of_a_device() -> None:
     assert cache_bytes(3 << 30, "cuda:0") == 1 << 30
     assert cache_bytes(1 << 60, "cpu") == int(host_memory().limit_bytes / 3)
 
 
 @pytest.mark.parametrize(("limit_mib", "queue_mib"), [(512, 32), (128, 16), (4096, 256), (65536, 256)])
 def test_images_that_wait_to_be_embedded_take_a_share_of_the_memory_and_at_least_a_message(
-    monkeypatch, limit_mib, queue_mib
-):
+    monkeypatch: pytest.MonkeyPatch, limit_mib: int, queue_mib: int
+) -> None:
     memory = HostMemory(limit_bytes=limit_mib << 20, available_bytes=0)
     monkeypatch.setattr(module, "host_memory", lambda: memory)
     assert embed_queue_bytes(16 << 20) == queue_mib << 20

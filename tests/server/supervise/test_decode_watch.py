@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,9 @@ def spent(seconds: float) -> float:
 @pytest.mark.parametrize(
     ("kind", "seconds", "is_slow"), [(DECODE, 5.5, True), (DECODE, 4.5, False), (FORWARD, 99, False)]
 )
-def test_a_decode_is_slow_once_its_thread_has_spent_more_than_the_limit(kind, seconds, is_slow) -> None:
+def test_a_decode_is_slow_once_its_thread_has_spent_more_than_the_limit(
+    kind: Any, seconds: float, is_slow: bool
+) -> None:
     notes = DecodeNotes.private()
     watch = DecodeWatch(1, notes, 5.0, cpu_s=lambda pid, thread: spent(seconds))
     with notes.task(kind, request=3, item=4):

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-async def test_a_worker_says_hello_and_exits_when_its_link_is_closed(scripted):
+async def test_a_worker_says_hello_and_exits_when_its_link_is_closed(scripted: Any) -> None:
     process = await WorkerProcess.start("embedder", num_threads=1, command=scripted())
     async with asyncio.timeout(10):
         first = await process.link.receive()
@@ -41,7 +42,7 @@ async def test_a_worker_says_hello_and_exits_when_its_link_is_closed(scripted):
     assert not process.running
 
 
-async def test_a_worker_that_does_not_go_is_killed_with_its_children():
+async def test_a_worker_that_does_not_go_is_killed_with_its_children() -> None:
     program = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); print(p.pid); time.sleep(600)"
     process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
     while not process.stdout.strip():
@@ -51,7 +52,7 @@ async def test_a_worker_that_does_not_go_is_killed_with_its_children():
     await gone(grandchild)
 
 
-async def test_children_of_a_worker_that_died_by_itself_are_killed():
+async def test_children_of_a_worker_that_died_by_itself_are_killed() -> None:
     program = "import subprocess, os; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); os._exit(7)"
     process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
     assert await process.wait() == 7
@@ -66,7 +67,7 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_the_last_64_kb_that_a_worker_printed_are_kept():
+async def test_the_last_64_kb_that_a_worker_printed_are_kept() -> None:
     program = "import sys; sys.stderr.write('a' * 200_000 + 'the end'); sys.stdout.write('out')"
     process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program))
     assert await process.wait() == 0
@@ -75,7 +76,7 @@ async def test_the_last_64_kb_that_a_worker_printed_are_kept():
     await process.stop()
 
 
-async def test_messages_sent_before_death_are_still_received(scripted):
+async def test_messages_sent_before_death_are_still_received(scripted: Any) -> None:
     process = await WorkerProcess.start("trainer", num_threads=1, command=scripted(trainer={"steps": 0}))
     async with asyncio.timeout(10):
         await process.link.receive()
@@ -100,7 +101,7 @@ async def test_messages_sent_before_death_are_still_received(scripted):
     await process.stop()
 
 
-async def test_a_program_that_is_missing_is_an_oserror_and_leaks_nothing():
+async def test_a_program_that_is_missing_is_an_oserror_and_leaks_nothing() -> None:
     before = open_fds()
     with pytest.raises(OSError, match="no-such-program"):
         await WorkerProcess.start("x", num_threads=1, command=("/no-such-program",))
@@ -109,13 +110,15 @@ async def test_a_program_that_is_missing_is_an_oserror_and_leaks_nothing():
 
 
 @pytest.mark.parametrize(("call", "failing"), [("pipe", 2), ("pidfd_open", 1)])
-async def test_a_start_that_finds_no_descriptor_leaves_no_process_and_no_descriptor(monkeypatch, call, failing):
+async def test_a_start_that_finds_no_descriptor_leaves_no_process_and_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch, call: str, failing: int
+) -> None:
     await (await WorkerProcess.start("x", num_threads=1, command=(*SHELL, ""))).stop()
     await asyncio.sleep(0.01)
     before = open_fds(), children()
     original, calls = getattr(os, call), itertools.count(1)
 
-    def limited(*arguments):
+    def limited(*arguments: Any) -> Any:
         if next(calls) == failing:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return original(*arguments)
@@ -129,7 +132,7 @@ async def test_a_start_that_finds_no_descriptor_leaves_no_process_and_no_descrip
     assert (open_fds(), children()) == before
 
 
-async def test_a_worker_inherits_its_link_and_its_notes_and_nothing_else():
+async def test_a_worker_inherits_its_link_and_its_notes_and_nothing_else() -> None:
     program = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[3:])"
     process = await WorkerProcess.start("x", num_threads=1, command=(*SHELL, program), capture_stdout=True)
     await process.wait()
@@ -138,7 +141,7 @@ async def test_a_worker_inherits_its_link_and_its_notes_and_nothing_else():
     await process.stop()
 
 
-async def test_threads_are_told_through_the_environment():
+async def test_threads_are_told_through_the_environment() -> None:
     program = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])"
     process = await WorkerProcess.start("x", num_threads=3, command=(*SHELL, program), capture_stdout=True)
     await process.wait()
@@ -146,7 +149,7 @@ async def test_threads_are_told_through_the_environment():
     await process.stop()
 
 
-async def test_fifty_starts_and_kills_leave_no_zombie_descriptor_or_thread():
+async def test_fifty_starts_and_kills_leave_no_zombie_descriptor_or_thread() -> None:
     command = (*SHELL, "import time; time.sleep(600)")
     await (await WorkerProcess.start("x", num_threads=1, command=command)).stop()
     await asyncio.sleep(0.01)
@@ -169,5 +172,5 @@ async def test_fifty_starts_and_kills_leave_no_zombie_descriptor_or_thread():
         (-9, "SIGKILL"),
     ],
 )
-def test_an_exit_is_described_in_words(status, words):
+def test_an_exit_is_described_in_words(status: int, words: str) -> None:
     assert describe_exit(status) == words

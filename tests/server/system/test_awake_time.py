@@ -28,7 +28,7 @@ class Now:
         return self.seconds
 
 
-async def test_a_clock_counts_what_passes_between_its_ticks():
+async def test_a_clock_counts_what_passes_between_its_ticks() -> None:
     now = Now()
     clock = AwakeClock(asyncio.get_running_loop(), now)
     for _ in range(8):
@@ -37,14 +37,14 @@ async def test_a_clock_counts_what_passes_between_its_ticks():
     assert clock() == pytest.approx(2.0)
 
 
-async def test_a_suspension_counts_as_one_slice_however_long_it_was():
+async def test_a_suspension_counts_as_one_slice_however_long_it_was() -> None:
     now = Now()
     clock = AwakeClock(asyncio.get_running_loop(), now)
     now.seconds += 3600.0
     assert clock() == pytest.approx(MAX_SLICE_S)
 
 
-async def test_a_clock_that_jumps_back_counts_nothing():
+async def test_a_clock_that_jumps_back_counts_nothing() -> None:
     now = Now()
     clock = AwakeClock(asyncio.get_running_loop(), now)
     now.seconds -= 3600.0
@@ -53,7 +53,7 @@ async def test_a_clock_that_jumps_back_counts_nothing():
     assert clock() == pytest.approx(0.25)
 
 
-async def test_a_timer_fires_when_its_time_is_over_and_not_after_it_was_cancelled():
+async def test_a_timer_fires_when_its_time_is_over_and_not_after_it_was_cancelled() -> None:
     fired: list[str] = []
     AwakeTimer(0.05, lambda: fired.append("kept"))
     AwakeTimer(0.05, lambda: fired.append("cancelled")).cancel()
@@ -64,20 +64,20 @@ async def test_a_timer_fires_when_its_time_is_over_and_not_after_it_was_cancelle
     assert fired == ["kept"]
 
 
-async def test_a_timeout_ends_a_block_that_takes_too_long():
+async def test_a_timeout_ends_a_block_that_takes_too_long() -> None:
     with pytest.raises(TimeoutError):
         async with awake_time.timeout(0.05):
             await asyncio.Event().wait()
 
 
-async def test_a_timeout_of_nothing_lets_what_is_there_pass():
+async def test_a_timeout_of_nothing_lets_what_is_there_pass() -> None:
     done = asyncio.get_running_loop().create_future()
     done.set_result("there")
     async with awake_time.timeout(0.0):
         assert await done == "there"
 
 
-async def test_a_loop_that_sleeps_beyond_the_limit_reads_the_message_that_came_meanwhile():
+async def test_a_loop_that_sleeps_beyond_the_limit_reads_the_message_that_came_meanwhile() -> None:
     ours, theirs = socket.socketpair()
     link, worker = await AsyncLink.over(ours), Link(theirs)
     try:
@@ -92,7 +92,7 @@ async def test_a_loop_that_sleeps_beyond_the_limit_reads_the_message_that_came_m
         worker.close()
 
 
-async def test_a_message_that_waits_when_the_time_is_over_is_read_before_the_verdict():
+async def test_a_message_that_waits_when_the_time_is_over_is_read_before_the_verdict() -> None:
     ours, theirs = socket.socketpair()
     link, worker = await AsyncLink.over(ours), Link(theirs)
     try:
@@ -107,7 +107,7 @@ async def test_a_message_that_waits_when_the_time_is_over_is_read_before_the_ver
         worker.close()
 
 
-async def test_a_loop_that_sleeps_beyond_the_limit_still_gives_the_other_end_its_time():
+async def test_a_loop_that_sleeps_beyond_the_limit_still_gives_the_other_end_its_time() -> None:
     ours, theirs = socket.socketpair()
     link, worker = await AsyncLink.over(ours), Link(theirs)
     loop = asyncio.get_running_loop()
@@ -123,7 +123,7 @@ async def test_a_loop_that_sleeps_beyond_the_limit_still_gives_the_other_end_its
         worker.close()
 
 
-def test_a_clock_goes_with_its_loop():
+def test_a_clock_goes_with_its_loop() -> None:
     async def read() -> weakref.ref[AwakeClock]:
         awake_time.now()
         return weakref.ref(awake_time.clock())

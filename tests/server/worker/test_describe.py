@@ -4,6 +4,7 @@ import json
 import sys
 
 import jsonschema
+import pytest
 
 from manyview_server.learn import backbones
 from manyview_server.learn.methods import METHODS
@@ -24,7 +25,9 @@ def test_the_catalogue_names_every_method_and_backbone_and_the_cpu() -> None:
     assert found["devices"][-1]["memory_bytes"] > 1 << 30
 
 
-def test_the_command_prints_one_json_document(monkeypatch, capsys) -> None:
+def test_the_command_prints_one_json_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["manyview_server.worker", "describe"])
     for of_the_process in ("_die_with_parent", "_go_before_the_server"):
         monkeypatch.setattr(entry, of_the_process, lambda: None)

@@ -137,11 +137,16 @@ def subscribe(client: manyview.Client, history: History, path: Path, job: str) -
     history.log("ended", job=job)
 
 
+def _set_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
+
+
 def embed(client: manyview.Client, history: History, job: str, folder: str) -> None:
     """The same few images again and again, with the job's newest checkpoint, until stdin ends."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())[:BATCH_IMAGES]
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=_set_at_end_of_input, args=(stop,), daemon=True).start()
     while not stop.is_set():
         try:
             found = client.embed(paths, model=job)

@@ -77,7 +77,7 @@ class Ext4:
         _copy_at_rest(self._image, after)
         for server in servers:
             server.kill()
-            wait_until(lambda server=server: not server.processes(), "every process of the server is gone")
+            wait_until(server.is_gone, "every process of the server is gone")
         _run("umount", str(self.path))
         self._image.unlink()
         self._image = after

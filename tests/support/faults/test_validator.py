@@ -33,7 +33,7 @@ def event(sequence: int, kind: str = "scalars", *, step: int = 0, attempt: int =
 
 
 def change(sequence: int, before: str, after: str, attempt: int = 1) -> Record:
-    return event(sequence, "state", attempt=attempt, **{"from": before, "to": after})
+    return event(sequence, "state", attempt=attempt, **dict[str, Any]({"from": before, "to": after}))
 
 
 def log() -> list[Record]:

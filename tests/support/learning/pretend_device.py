@@ -45,7 +45,7 @@ class OnDevice(Tensor):
 
     @staticmethod
     def __new__(cls, host: Tensor, pretence: Pretence) -> OnDevice:
-        wrapper: OnDevice = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper: OnDevice = torch.Tensor._make_wrapper_subclass(
             cls,
             host.shape,
             strides=host.stride(),
@@ -78,7 +78,7 @@ class OnDevice(Tensor):
         return self.cpu().tolist()
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, OnDevice)]
@@ -160,7 +160,7 @@ class _Factories(TorchFunctionMode):
 
 class _Dispatch(TorchDispatchMode):
     def __init__(self, pretence: Pretence) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._pretence = pretence
 
     def __torch_dispatch__(

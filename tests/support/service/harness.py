@@ -117,6 +117,10 @@ class ServerProcess:
         """Process ids of the running workers of a kind: "trainer" or "embedder"."""
         return [pid for pid in self.processes() if kind in _words(pid)]
 
+    def is_gone(self) -> bool:
+        """Has every process of this server ended?"""
+        return not self.processes()
+
     def processes(self) -> list[int]:
         """Every process that descends from this server, dead parents or not.
 
@@ -168,7 +172,7 @@ def _words(pid: int) -> list[str]:
         return []
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0, every_s: float = 0.02) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0, every_s: float = 0.02) -> None:
     """Poll until `condition` holds; fail naming `what` after `timeout_s`."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -201,7 +205,7 @@ def jpeg(side: int = 24, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-SMALL_JOB = {
+SMALL_JOB: dict[str, Any] = {
     "backbone": "resnet9",
     "backbone_width": 0.125,
     "image_size": 16,

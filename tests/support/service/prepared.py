@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from manyview_server.store.event_payloads import Log
 from manyview_server.store.records import CheckedImage, NewEvent
 from manyview_server.store.store import Store
 
@@ -38,7 +39,7 @@ def queue_job(
 
 def _line(number: int) -> NewEvent:
     """The size of an event with a dozen scalars."""
-    return NewEvent(kind="log", payload={"level": "info", "text": f"old event {number} ".ljust(300, ".")})
+    return NewEvent(payload=Log(level="info", text=f"old event {number} ".ljust(300, ".")))
 
 
 def _checked(path: Path) -> CheckedImage:

@@ -121,8 +121,9 @@ class Trainer:
         hello(self.link)
         if self.plan.get("no_read"):
             rest_of_the_day()
-        self.start = self.link.receive()
-        assert isinstance(self.start, StartTraining)
+        start = self.link.receive()
+        assert isinstance(start, StartTraining)
+        self.start = start
         self.step = self.resumed_step(self.start.resume_from)
         self.num_images = len(b"".join(self.start.blobs)) // SNAPSHOT_DTYPE.itemsize
         if self.plan.get("reports"):
@@ -182,8 +183,7 @@ class Trainer:
 
     def adopt(self, num_added: int) -> None:
         self.num_images += num_added
-        adopted = {"num_images": self.num_images, "num_added": num_added}
-        self.link.send(SnapshotAdopted(step=self.step, epoch=0, **adopted))
+        self.link.send(SnapshotAdopted(step=self.step, epoch=0, num_images=self.num_images, num_added=num_added))
 
     def train(self) -> tuple[str, str]:
         while self.step < self.num_steps:
@@ -225,8 +225,8 @@ class Trainer:
             time.sleep(0.05)
 
     def heartbeat(self) -> None:
-        fields = {"step": self.step, "num_steps": self.num_steps, "epoch": 0, "num_epochs": 1}
-        self.link.send(Heartbeat(stage="training", eta_s=1.0, rss_bytes=1, **fields))
+        place: dict[str, Any] = {"step": self.step, "num_steps": self.num_steps, "epoch": 0, "num_epochs": 1}
+        self.link.send(Heartbeat(stage="training", eta_s=1.0, rss_bytes=1, **place))
 
     def checkpoint(self) -> None:
         directory = Path(self.start.checkpoint_dir) / checkpoints.name(self.step, self.start.attempt)
@@ -314,7 +314,11 @@ class Embedder:
                     self.num_threads = num_threads
                 case CancelEmbed(request_id=request_id):
                     self.cancelled += 1
-                    gone = {"code": "CANCELLED", "reason": "CANCELLED", "message": "the caller has gone"}
+                    gone: dict[str, Any] = {
+                        "code": "CANCELLED",
+                        "reason": "CANCELLED",
+                        "message": "the caller has gone",
+                    }
                     self.link.send(EmbedFailed(request_id=request_id, **gone))
                 case EmbedImages() as request:
                     threading.Thread(target=self.embed, args=(request,), daemon=True).start()
@@ -338,7 +342,11 @@ class Embedder:
         if first.startswith(b"slow"):
             time.sleep(0.3)
         if first.startswith(b"corrupt"):
-            failed = {"code": "DATA_LOSS", "reason": "CHECKPOINT_CORRUPT", "message": "its hash differs"}
+            failed: dict[str, Any] = {
+                "code": "DATA_LOSS",
+                "reason": "CHECKPOINT_CORRUPT",
+                "message": "its hash differs",
+            }
             self.link.send(EmbedFailed(request_id=request.request_id, **failed))
             return
         told = {b"threads": self.num_threads, b"cancelled": self.cancelled, b"pid": os.getpid()}

@@ -34,7 +34,7 @@ class Reading:
         self._gram = None if gram is None else _to_host(gram)
         self._arrived: torch.cuda.Event | None = None
         if stacked.is_cuda:
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived = torch.cuda.Event()
             # Without the stream, the event would be recorded on the process's current device, which may be another one.
             self._arrived.record(torch.cuda.current_stream(stacked.device))
 

@@ -48,7 +48,7 @@ async def pets(front: Any, image: Any, png: Any) -> list[bytes]:
     return files
 
 
-async def test_sent_images_are_previewed_with_a_method_and_its_configuration(front, sent, png):
+async def test_sent_images_are_previewed_with_a_method_and_its_configuration(front: Any, sent: Any, png: Any) -> None:
     reply = await front.jobs.PreviewViews(
         pb.PreviewViewsRequest(
             method="simclr", config=struct({"temperature": 0.1}), epoch=4, images=[sent(1), sent(2)]
@@ -69,7 +69,9 @@ async def test_sent_images_are_previewed_with_a_method_and_its_configuration(fro
         assert list(json.loads(image.views[0].parameters_json)) == ["crop", "blur"]
 
 
-async def test_a_job_s_images_are_previewed_with_its_configuration(front, pets, sent, png):
+async def test_a_job_s_images_are_previewed_with_its_configuration(
+    front: Any, pets: list[bytes], sent: Any, png: Any
+) -> None:
     request = pb.PreviewViewsRequest(train_job="trainJobs/job", images=[stored(key="2"), sent(9), stored(key="0")])
     reply = await front.jobs.PreviewViews(request)
     ((asked, time_left_s),) = front.previewer.calls
@@ -79,12 +81,14 @@ async def test_a_job_s_images_are_previewed_with_its_configuration(front, pets, 
     assert (await front.jobs.PreviewViews(by_id)).images[0].original == pets[2]
 
 
-async def test_stored_images_of_another_data_set_are_looked_for_there(front, pets):
+async def test_stored_images_of_another_data_set_are_looked_for_there(front: Any, pets: list[bytes]) -> None:
     request = pb.PreviewViewsRequest(method="simclr", dataset="datasets/pets", images=[stored(key="1")])
     assert (await front.jobs.PreviewViews(request)).images[0].original == pets[1]
 
 
-async def test_images_that_cannot_be_read_have_an_error_and_cost_no_other_one(front, pets, image, png):
+async def test_images_that_cannot_be_read_have_an_error_and_cost_no_other_one(
+    front: Any, pets: list[bytes], image: Any, png: Any
+) -> None:
     await mark_unreadable(front, "DECODER_CRASHED")
     request = pb.PreviewViewsRequest(
         train_job="trainJobs/job",
@@ -137,7 +141,9 @@ async def mark_unreadable(front: Any, reason: str) -> None:
         ({"train_job": "job", "method": ""}, "train_job", "is not of the form trainJobs/{id}"),
     ],
 )
-async def test_what_is_wrong_with_a_request_is_named(front, pets, refused, changes, field, text):
+async def test_what_is_wrong_with_a_request_is_named(
+    front: Any, pets: list[bytes], refused: Any, changes: dict[str, Any], field: str, text: str
+) -> None:
     fields = {"method": "simclr", "dataset": "datasets/pets", "images": [stored(key="0")], **changes}
     error = await refused(front.jobs.PreviewViews(pb.PreviewViewsRequest(**fields)))
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
@@ -146,7 +152,9 @@ async def test_what_is_wrong_with_a_request_is_named(front, pets, refused, chang
     assert front.previewer.calls == []
 
 
-async def test_a_data_set_without_a_stored_image_is_refused(front, pets, refused, sent):
+async def test_a_data_set_without_a_stored_image_is_refused(
+    front: Any, pets: list[bytes], refused: Any, sent: Any
+) -> None:
     request = pb.PreviewViewsRequest(method="simclr", dataset="datasets/pets", images=[sent()])
     assert (
         "has no effect, because the request names no stored image"
@@ -162,19 +170,21 @@ async def test_a_data_set_without_a_stored_image_is_refused(front, pets, refused
         ({"method": "simclr", "dataset": "datasets/pets", "images": [stored(key="x")]}, "IMAGE_NOT_FOUND"),
     ],
 )
-async def test_what_is_not_there_is_not_found(front, pets, refused, fields, reason):
+async def test_what_is_not_there_is_not_found(
+    front: Any, pets: list[bytes], refused: Any, fields: dict[str, Any], reason: str
+) -> None:
     request = pb.PreviewViewsRequest(**{"images": [stored(key="0")], **fields})
     error = await refused(front.jobs.PreviewViews(request))
     assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, reason)
 
 
-async def test_what_the_previewer_refuses_is_the_callers(front, sent, refused):
+async def test_what_the_previewer_refuses_is_the_callers(front: Any, sent: Any, refused: Any) -> None:
     front.previewer.failure = FailedPrecondition("PLUGIN_FAILED", "plugin 'x' failed")
     error = await refused(front.jobs.PreviewViews(pb.PreviewViewsRequest(method="simclr", images=[sent()])))
     assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PLUGIN_FAILED")
 
 
-async def test_a_caller_that_goes_away_takes_the_work_with_it(front, sent):
+async def test_a_caller_that_goes_away_takes_the_work_with_it(front: Any, sent: Any) -> None:
     front.previewer.gate = asyncio.Event()
     call = front.jobs.PreviewViews(pb.PreviewViewsRequest(method="simclr", images=[sent()]))
     task = asyncio.ensure_future(call)

@@ -299,8 +299,8 @@ async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_i
     event = NewEvent(payload=SnapshotAdopted(num_images=50, num_added=10), step=7)
     await front.store.events.append("j", [event])
     (stored,) = [event for event in await front.store.events.read("j", 0, 10) if event.kind == "snapshot"]
-    event = job_messages.event("j", stored)
-    assert (event.snapshot.num_images, event.snapshot.num_added, event.step) == (50, 10, 7)
+    sent = job_messages.event("j", stored)
+    assert (sent.snapshot.num_images, sent.snapshot.num_added, sent.step) == (50, 10, 7)
     assert event.kind == metrics_service_pb2.MetricsEvent.KIND_SNAPSHOT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def stream() -> ResponseStream[str]:
     return ResponseStream(Draining(), lambda progress: f"progress {progress.done}")
 
 
-async def taken(stream: ResponseStream[str], work) -> list[str]:  # type: ignore[no-untyped-def]
+async def taken(stream: ResponseStream[str], work: Any) -> list[str]:
     return [response async for response in stream.responses(work)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf import json_format
@@ -22,7 +22,7 @@ from manyview_server.front.rpc.wire_check import NotOnTheWire, wire_message
 
 
 def num_pauses(kind: type[Message], data: bytes) -> int:
-    return len(list(wire_check.check(data, wire_message(kind.DESCRIPTOR))))
+    return len(list(wire_check.check(data, wire_message(cast(Any, kind.DESCRIPTOR)))))
 
 
 def configured(config: dict[str, Any]) -> tj.CreateTrainJobRequest:
@@ -47,7 +47,7 @@ FITTING = [
     ds.UploadImagesRequest(batch=types_pb2.ImageBatch(number=1, images=[image()] * 256)),
     em.SelectSamplesRequest(chosen=[ds.ImageRef(image_id="0123456789abcdef")] * 100_000),
     em.SelectSamplesRequest(balance=em.ClassBalance(counts={f"label {i}": 3 for i in range(1000)})),
-    ms.SubscribeMetricsRequest(kinds=[1, 2, 3], after_sequence=2**62),
+    ms.SubscribeMetricsRequest(kinds=["KIND_SCALARS", "KIND_STATE", "KIND_CHECKPOINT"], after_sequence=2**62),
     ms.QueryMetricsRequest(metric_names=["loss"] * 1000),
 ]
 
@@ -72,7 +72,7 @@ TOO_LARGE = [
     (em.EmbedRequest(images=[types_pb2.Image(), types_pb2.Image(key="k" * 70_000)]), "images[1].key", "has 70,000"),
     (em.FindNeighborsRequest(stored=[ds.ImageRef()] * 10_001), "stored", "has more than 10,000 items"),
     (em.SelectSamplesRequest(chosen=[ds.ImageRef(key="k" * 5000)]), "chosen[0].key", "has 5,000 bytes"),
-    (ms.SubscribeMetricsRequest(kinds=[1] * 700), "kinds", "has 700 bytes; at most 640"),
+    (ms.SubscribeMetricsRequest(kinds=["KIND_SCALARS"] * 700), "kinds", "has 700 bytes; at most 640"),
     (ms.QueryMetricsRequest(metric_names=["a"] * 1001), "metric_names", "has more than 1,000 items"),
     (
         em.SelectSamplesRequest(balance=em.ClassBalance(counts={f"{i}": 1 for i in range(25_001)})),
@@ -109,7 +109,7 @@ BOMBS = [
 def test_a_bomb_is_refused_after_as_many_records_as_its_limit_allows(kind: type[Message], data: bytes) -> None:
     pauses: list[None] = []
     with pytest.raises(InvalidArgument):
-        pauses.extend(wire_check.check(data, wire_message(kind.DESCRIPTOR)))
+        pauses.extend(wire_check.check(data, wire_message(cast(Any, kind.DESCRIPTOR))))
     assert len(pauses) * wire_check.RECORDS_AT_ONCE <= 100_001
 
 

@@ -44,11 +44,11 @@ def refused(call: Any, *arguments: Any) -> dict[str, str]:
     return {v.field: v.description for v in caught.value.violations}
 
 
-def test_an_unknown_method_is_told_with_the_nearest_one(catalogue):
+def test_an_unknown_method_is_told_with_the_nearest_one(catalogue: Catalogue) -> None:
     assert refused(catalogue.resolve, "mocco", {}) == {"method": "'mocco' is not known; did you mean 'moco'?"}
 
 
-def test_a_configuration_is_resolved_or_refused_with_the_fields_of_a_request(catalogue):
+def test_a_configuration_is_resolved_or_refused_with_the_fields_of_a_request(catalogue: Catalogue) -> None:
     assert catalogue.resolve("moco", {"batch_size": 4.0})["batch_size"] == 4
     assert refused(catalogue.resolve, "moco", {"batch_size": 1, "views": 3}) == {
         "config.batch_size": "must be an integer, at least 2 and at most 65,536 (got 1)",
@@ -56,11 +56,11 @@ def test_a_configuration_is_resolved_or_refused_with_the_fields_of_a_request(cat
     }
 
 
-def test_a_configuration_that_is_too_large_is_refused_as_a_whole(catalogue):
+def test_a_configuration_that_is_too_large_is_refused_as_a_whole(catalogue: Catalogue) -> None:
     assert list(refused(catalogue.resolve, "moco", {"batch_size": [1] * 9_000})) == ["config"]
 
 
-def test_a_run_that_continues_from_a_checkpoint_cannot_change_what_shapes_it(catalogue):
+def test_a_run_that_continues_from_a_checkpoint_cannot_change_what_shapes_it(catalogue: Catalogue) -> None:
     before = {"projection_dim": 64}
     after = catalogue.resolve("moco", {"batch_size": 4}, before)
     catalogue.check_continuation("moco", before, after)
@@ -75,11 +75,11 @@ def test_a_run_that_continues_from_a_checkpoint_cannot_change_what_shapes_it(cat
     ("wanted", "chosen"),
     [("auto", ("cuda:0", "cuda:1")), ("cpu", ("cpu",)), ("cuda", ("cuda:0", "cuda:1")), ("cuda:1", ("cuda:1",))],
 )
-def test_devices_are_chosen_by_name(catalogue, wanted, chosen):
+def test_devices_are_chosen_by_name(catalogue: Catalogue, wanted: str, chosen: tuple[Any, ...]) -> None:
     assert catalogue.choose_devices(wanted) == chosen
 
 
-def test_auto_is_the_cpu_where_there_is_no_gpu():
+def test_auto_is_the_cpu_where_there_is_no_gpu() -> None:
     cpu = Device(name="cpu", description="", memory_bytes=1)
     assert Catalogue(versions={}, devices=(cpu,), methods=(), backbones=()).choose_devices("auto") == ("cpu",)
     with pytest.raises(CatalogueError, match="no device 'cuda'; there is cpu"):
@@ -87,6 +87,6 @@ def test_auto_is_the_cpu_where_there_is_no_gpu():
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"versions": {}, "devices": [{}], "methods": [], "backbones": []}'])
-def test_a_description_of_another_shape_is_refused(text):
+def test_a_description_of_another_shape_is_refused(text: str) -> None:
     with pytest.raises(CatalogueError, match="not as expected"):
         Catalogue.parse(text)

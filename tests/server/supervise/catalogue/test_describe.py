@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -22,29 +23,31 @@ DOCUMENT = {
 }
 
 
-async def test_the_catalogue_is_what_the_worker_prints(scripted):
+async def test_the_catalogue_is_what_the_worker_prints(scripted: Any) -> None:
     assert await describe(scripted(describe=json.dumps(DOCUMENT))) == Catalogue.parse(json.dumps(DOCUMENT))
 
 
-async def test_a_worker_that_fails_to_describe_is_told_with_what_it_printed():
+async def test_a_worker_that_fails_to_describe_is_told_with_what_it_printed() -> None:
     command = (sys.executable, "-S", "-c", "raise SystemExit('libcuda is broken')")
     with pytest.raises(CatalogueError, match=r"exit status 1(?s:.*)libcuda is broken"):
         await describe(command)
 
 
-async def test_a_worker_that_takes_too_long_to_describe_is_ended():
+async def test_a_worker_that_takes_too_long_to_describe_is_ended() -> None:
     started = time.monotonic()
     with pytest.raises(CatalogueError, match=r"longer than 0\.2 seconds"):
         await describe((sys.executable, "-S", "-c", "import time; time.sleep(600)"), deadline_s=0.2)
     assert time.monotonic() - started < 10
 
 
-async def test_a_missing_program_is_a_catalogue_error():
+async def test_a_missing_program_is_a_catalogue_error() -> None:
     with pytest.raises(CatalogueError, match="no-such-program"):
         await describe(("/no-such-program",))
 
 
-async def test_where_describing_fails_with_plugins_it_is_done_without_them(monkeypatch, caplog):
+async def test_where_describing_fails_with_plugins_it_is_done_without_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     text = json.dumps(DOCUMENT)
     program = f"import sys; sys.exit(7) if '--without-plugins' not in sys.argv else print({text!r})"
     command = (sys.executable, "-S", "-c", program)

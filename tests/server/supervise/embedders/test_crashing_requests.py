@@ -9,7 +9,7 @@ from manyview_server.supervise.embedders.crashing_requests import MAX_REMEMBERED
 A, B, C = b"a", b"b", b"c"
 
 
-async def test_one_death_makes_suspects_and_another_one_alone_a_culprit():
+async def test_one_death_makes_suspects_and_another_one_alone_a_culprit() -> None:
     crashing = CrashingRequests()
     async with crashing.turn(A), crashing.turn(B):
         crashing.record_death([A, B])
@@ -20,7 +20,7 @@ async def test_one_death_makes_suspects_and_another_one_alone_a_culprit():
     assert not crashing.is_culprit(B)
 
 
-async def test_an_answered_suspect_is_one_no_more():
+async def test_an_answered_suspect_is_one_no_more() -> None:
     crashing = CrashingRequests()
     crashing.record_death([A])
     async with crashing.turn(A):
@@ -30,7 +30,7 @@ async def test_an_answered_suspect_is_one_no_more():
     assert not crashing.is_culprit(A)
 
 
-async def test_a_suspect_waits_for_the_others_and_they_for_it():
+async def test_a_suspect_waits_for_the_others_and_they_for_it() -> None:
     crashing = CrashingRequests()
     crashing.record_death([A])
     order: list[str] = []
@@ -53,7 +53,7 @@ async def test_a_suspect_waits_for_the_others_and_they_for_it():
     assert order == ["b in", "b out", "a in", "a out", "c in", "c out"]
 
 
-async def test_a_suspect_that_gives_up_waiting_holds_up_nobody():
+async def test_a_suspect_that_gives_up_waiting_holds_up_nobody() -> None:
     crashing = CrashingRequests()
     crashing.record_death([A])
     async with crashing.turn(B):
@@ -65,7 +65,7 @@ async def test_a_suspect_that_gives_up_waiting_holds_up_nobody():
             pass
 
 
-async def test_the_oldest_are_forgotten():
+async def test_the_oldest_are_forgotten() -> None:
     crashing = CrashingRequests()
     async with crashing.turn(A):
         crashing.record_death([A])

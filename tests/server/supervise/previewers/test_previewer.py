@@ -61,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_one_process_starts_with_the_first_request_and_serves_the_next_ones(make):
+async def test_one_process_starts_with_the_first_request_and_serves_the_next_ones(make: Make) -> None:
     supervisor = make()
     assert not children()
     done = [await preview(supervisor, b"x" * n) for n in (3, 4)]
@@ -69,21 +69,21 @@ async def test_one_process_starts_with_the_first_request_and_serves_the_next_one
     assert [[str(d.decode_size)] for d in done] == [children()] * 2
 
 
-async def test_concurrent_requests_are_answered_one_after_the_other_each_with_its_own(make):
+async def test_concurrent_requests_are_answered_one_after_the_other_each_with_its_own(make: Make) -> None:
     supervisor = make()
     done = await asyncio.gather(*(preview(supervisor, b"x" * n) for n in range(1, 8)))
     assert [d.images[0].width for d in done] == list(range(1, 8))
     assert len({d.decode_size for d in done}) == 1
 
 
-async def test_after_a_while_without_requests_the_process_ends_and_the_next_request_starts_another(make):
+async def test_after_a_while_without_requests_the_process_ends_and_the_next_request_starts_another(make: Make) -> None:
     supervisor = make(idle_s=0.1)
     first = await preview(supervisor, b"x")
     await until(lambda: not children())
     assert (await preview(supervisor, b"x")).decode_size != first.decode_size
 
 
-async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_served(make):
+async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_served(make: Make) -> None:
     supervisor = make()
     with pytest.raises(
         FailedPrecondition, match="ended with SIGSEGV, because of one of these images or of a plugin"
@@ -93,7 +93,9 @@ async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_s
     assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
-async def test_an_image_that_takes_too_long_is_refused_and_its_neighbours_are_shown(make, caplog):
+async def test_an_image_that_takes_too_long_is_refused_and_its_neighbours_are_shown(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     supervisor = make(decode_cpu_s=0.3)
 
     async def both() -> PreviewImages:
@@ -108,30 +110,32 @@ async def test_an_image_that_takes_too_long_is_refused_and_its_neighbours_are_sh
     ]
     again = await supervisor.preview(both, 0.0)
     assert again.decode_size == done.decode_size, "they cost no second process"
-    found = [record.image for record in caplog.records if "too long to decode" in record.message]
+    found = [vars(record)["image"] for record in caplog.records if "too long to decode" in record.message]
     assert found == [f"{content_id(data):016x}" for data in (b"burn", b"burn 2")]
 
 
-async def test_a_process_that_ends_while_nobody_asks_costs_no_request(make):
+async def test_a_process_that_ends_while_nobody_asks_costs_no_request(make: Make) -> None:
     supervisor = make()
     os.kill((await preview(supervisor, b"x")).decode_size, signal.SIGKILL)
     await until(lambda: not children())
     assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
-async def test_what_the_previewer_refuses_has_its_status(make):
+async def test_what_the_previewer_refuses_has_its_status(make: Make) -> None:
     with pytest.raises(InvalidArgument, match="too large") as caught:
         await preview(make(), b"refuse")
     assert caught.value.reason == "PREVIEW_TOO_LARGE"
 
 
-async def test_a_stray_answer_is_a_death(make):
+async def test_a_stray_answer_is_a_death(make: Make) -> None:
     with pytest.raises(FailedPrecondition, match="the process that makes the views ended"):
         await preview(make(), b"stray")
 
 
 @pytest.mark.parametrize(("time_left_s", "most_s"), [(0.5, 120.0), (0.0, 0.5), (60.0, 0.5)])
-async def test_a_request_that_hangs_ends_with_its_deadline_and_holds_up_nobody(make, time_left_s, most_s):
+async def test_a_request_that_hangs_ends_with_its_deadline_and_holds_up_nobody(
+    make: Make, time_left_s: float, most_s: float
+) -> None:
     supervisor = make(most_s=most_s)
     with pytest.raises(DeadlineExceeded, match=r"within 0\.5 seconds"):
         await preview(supervisor, b"hang", time_left_s)
@@ -140,7 +144,7 @@ async def test_a_request_that_hangs_ends_with_its_deadline_and_holds_up_nobody(m
         await preview(supervisor, b"hang", 0.5)
 
 
-async def test_a_caller_that_goes_away_takes_the_process_with_it(make):
+async def test_a_caller_that_goes_away_takes_the_process_with_it(make: Make) -> None:
     supervisor = make()
     await preview(supervisor, b"x")
     task = asyncio.create_task(preview(supervisor, b"hang"))
@@ -152,7 +156,7 @@ async def test_a_caller_that_goes_away_takes_the_process_with_it(make):
     assert (await waiting).images[0].width == 3
 
 
-async def test_a_request_is_made_when_its_turn_has_come_and_may_fail(make):
+async def test_a_request_is_made_when_its_turn_has_come_and_may_fail(make: Make) -> None:
     supervisor, made = make(), []
 
     async def later() -> PreviewImages:
@@ -171,7 +175,7 @@ async def test_a_request_is_made_when_its_turn_has_come_and_may_fail(make):
     assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
-async def test_of_many_requests_the_last_ones_are_told_to_come_again(make):
+async def test_of_many_requests_the_last_ones_are_told_to_come_again(make: Make) -> None:
     supervisor = make(max_requests=2)
     first = [asyncio.create_task(preview(supervisor, b"slow")) for _ in range(2)]
     await asyncio.sleep(0)
@@ -184,7 +188,7 @@ async def test_of_many_requests_the_last_ones_are_told_to_come_again(make):
 
 
 @pytest.mark.parametrize("behaviour", ["die at once", "no hello"])
-async def test_a_process_that_cannot_start_is_unavailable(make, behaviour):
+async def test_a_process_that_cannot_start_is_unavailable(make: Make, behaviour: str) -> None:
     with pytest.raises(Unavailable) as caught:
         await preview(make(behaviour, hello_s=0.5), b"x")
     assert caught.value.reason == "PREVIEWER_START"
@@ -194,7 +198,9 @@ async def without_descriptors(*_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-async def test_a_process_that_finds_no_descriptor_reports_that_and_starts_when_there_is_one(make, monkeypatch):
+async def test_a_process_that_finds_no_descriptor_reports_that_and_starts_when_there_is_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     supervisor = make()
     with monkeypatch.context() as patch:
         patch.setattr(WorkerProcess, "start", without_descriptors)
@@ -204,12 +210,12 @@ async def test_a_process_that_finds_no_descriptor_reports_that_and_starts_when_t
     assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
-async def test_a_missing_program_is_unavailable():
+async def test_a_missing_program_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await preview(PreviewerSupervisor(command=("/no-such-program",)), b"x")
 
 
-async def test_a_server_that_stops_says_so_to_the_request_in_work_and_to_later_ones(make):
+async def test_a_server_that_stops_says_so_to_the_request_in_work_and_to_later_ones(make: Make) -> None:
     supervisor = make()
     await preview(supervisor, b"x")
     task = asyncio.create_task(preview(supervisor, b"hang"))
@@ -221,7 +227,7 @@ async def test_a_server_that_stops_says_so_to_the_request_in_work_and_to_later_o
         assert caught.value.reason == "DRAINING"
 
 
-async def test_a_request_is_not_out_of_time_because_the_server_slept(make):
+async def test_a_request_is_not_out_of_time_because_the_server_slept(make: Make) -> None:
     supervisor = make(most_s=MAX_SLICE_S + 3.0)
     await preview(supervisor, b"x")
     asked = asyncio.create_task(preview(supervisor, b"slow"))

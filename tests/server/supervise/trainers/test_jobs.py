@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from manyview_server.supervise.trainers.attempt import Patience
 from support.service.supervised import create, history, losses, reach, until
 
 
-async def test_a_job_is_trained_to_its_end(store, supervise):
+async def test_a_job_is_trained_to_its_end(store: Any, supervise: Any) -> None:
     await create(store)
     await supervise({"steps": 3})
     job = await reach(store, "job", "SUCCEEDED")
@@ -24,7 +26,7 @@ async def test_a_job_is_trained_to_its_end(store, supervise):
     assert await losses(store, "job") == [1, 2, 3]
 
 
-async def test_jobs_of_one_device_run_one_after_the_other_in_their_order(store, supervise):
+async def test_jobs_of_one_device_run_one_after_the_other_in_their_order(store: Any, supervise: Any) -> None:
     supervisor = await supervise({"steps": 2, "step_s": 0.02})
     for name in ("a", "b", "c"):
         await create(store, name)
@@ -33,7 +35,7 @@ async def test_jobs_of_one_device_run_one_after_the_other_in_their_order(store, 
     assert jobs[0].end_time <= jobs[1].start_time <= jobs[1].end_time <= jobs[2].start_time
 
 
-async def test_two_devices_train_two_jobs_at_a_time(store, supervise):
+async def test_two_devices_train_two_jobs_at_a_time(store: Any, supervise: Any) -> None:
     for name in ("a", "b"):
         await create(store, name)
     supervisor = await supervise({"steps": 1000, "step_s": 0.05}, devices=2)
@@ -46,14 +48,14 @@ async def test_two_devices_train_two_jobs_at_a_time(store, supervise):
         await reach(store, name, "CANCELLED")
 
 
-async def test_what_the_trainer_chose_is_merged_into_the_settings(store, supervise):
+async def test_what_the_trainer_chose_is_merged_into_the_settings(store: Any, supervise: Any) -> None:
     await create(store, settings={"stem": "auto", "optimizer": {"learning_rate": None, "momentum": 0.9}})
     await supervise({"resolved": {"stem": "small", "optimizer": {"learning_rate": 0.06}}})
     job = await reach(store, "job", "SUCCEEDED")
     assert job.settings == {"stem": "small", "optimizer": {"learning_rate": 0.06, "momentum": 0.9}}
 
 
-async def test_an_unreadable_image_is_marked(store, supervise):
+async def test_an_unreadable_image_is_marked(store: Any, supervise: Any) -> None:
     image_id = int((await store.datasets.snapshot("clothing")).array["image_id"][0])
     await create(store)
     await supervise({"unreadable_at": 0, "image_id": image_id})
@@ -62,7 +64,7 @@ async def test_an_unreadable_image_is_marked(store, supervise):
     assert (image.image_id, image.reason) == (image_id, "DECODE_FAILED")
 
 
-async def test_an_image_for_which_there_was_no_memory_is_not_marked(store, supervise):
+async def test_an_image_for_which_there_was_no_memory_is_not_marked(store: Any, supervise: Any) -> None:
     image_id = int((await store.datasets.snapshot("clothing")).array["image_id"][0])
     await create(store)
     await supervise({"unreadable_at": 0, "image_id": image_id, "reason": OUT_OF_MEMORY})
@@ -70,7 +72,7 @@ async def test_an_image_for_which_there_was_no_memory_is_not_marked(store, super
     assert (await store.datasets.get("clothing")).num_unreadable == 0
 
 
-async def test_a_failure_that_the_trainer_tells_is_the_job_s_and_is_not_retried(store, supervise):
+async def test_a_failure_that_the_trainer_tells_is_the_job_s_and_is_not_retried(store: Any, supervise: Any) -> None:
     await create(store)
     await supervise({"fail": "NON_FINITE_LOSS"})
     job = await reach(store, "job", "FAILED")
@@ -84,7 +86,9 @@ async def test_a_failure_that_the_trainer_tells_is_the_job_s_and_is_not_retried(
 
 
 @pytest.mark.parametrize("reason", ["DISK_FULL", "CHECKPOINT_FAILED"])
-async def test_a_job_that_finds_no_room_on_the_disk_pauses_and_goes_on_when_it_is_resumed(store, supervise, reason):
+async def test_a_job_that_finds_no_room_on_the_disk_pauses_and_goes_on_when_it_is_resumed(
+    store: Any, supervise: Any, reason: str
+) -> None:
     supervisor = await supervise([{"fail": reason}, "normal"])
     await create(store)
     supervisor.wake()
@@ -111,7 +115,7 @@ async def test_a_job_that_finds_no_room_on_the_disk_pauses_and_goes_on_when_it_i
     ],
     ids=["queued", "starting", "running", "loading", "deaf", "frozen", "recovering"],
 )
-async def test_a_job_is_cancelled_at_any_moment(store, supervise, plan, when):
+async def test_a_job_is_cancelled_at_any_moment(store: Any, supervise: Any, plan: dict[str, Any], when: str) -> None:
     supervisor = await supervise(plan, patience=Patience(stop_s=0.5, exit_s=0.3, restart_s=600))
     await create(store)
     if when != "QUEUED":
@@ -124,7 +128,7 @@ async def test_a_job_is_cancelled_at_any_moment(store, supervise, plan, when):
     assert (await store.jobs.get("job")).state == "CANCELLED"
 
 
-async def test_a_cancelled_running_job_has_a_checkpoint_of_where_it_stopped(store, supervise):
+async def test_a_cancelled_running_job_has_a_checkpoint_of_where_it_stopped(store: Any, supervise: Any) -> None:
     supervisor = await supervise({"steps": 1000, "step_s": 0.02})
     await create(store)
     supervisor.wake()
@@ -147,8 +151,8 @@ async def test_a_cancelled_running_job_has_a_checkpoint_of_where_it_stopped(stor
     ids=["loading", "running", "deaf", "frozen", "recovering"],
 )
 async def test_a_job_is_paused_at_any_moment_leaves_its_device_and_goes_on_when_resumed(
-    store, supervise, tmp_path, plan, when
-):
+    store: Any, supervise: Any, tmp_path: Path, plan: dict[str, Any], when: str
+) -> None:
     supervisor = await supervise([plan, "normal"], patience=Patience(stop_s=0.5, exit_s=0.3, restart_s=600))
     await create(store)
     supervisor.wake()
@@ -167,7 +171,7 @@ async def test_a_job_is_paused_at_any_moment_leaves_its_device_and_goes_on_when_
     assert (ended.attempt, ended.restarts) == (2, 0)
 
 
-async def test_a_running_job_pauses_with_a_checkpoint_and_goes_on_from_it(store, supervise):
+async def test_a_running_job_pauses_with_a_checkpoint_and_goes_on_from_it(store: Any, supervise: Any) -> None:
     supervisor = await supervise([{"steps": 1000, "step_s": 0.02}, {"steps": 1002}])
     await create(store)
     supervisor.wake()
@@ -186,7 +190,7 @@ async def test_a_running_job_pauses_with_a_checkpoint_and_goes_on_from_it(store,
 
 
 @pytest.mark.parametrize("hurry", [False, True])
-async def test_a_long_step_is_waited_for_unless_the_server_drains(store, supervise, hurry):
+async def test_a_long_step_is_waited_for_unless_the_server_drains(store: Any, supervise: Any, hurry: bool) -> None:
     supervisor = await supervise(
         {"steps": 1000, "step_s": 0.02, "slow_at": 2, "slow_s": 2.0},
         patience=Patience(stop_s=0.3, exit_s=0.3, restart_s=0.01),
@@ -207,7 +211,7 @@ async def test_a_long_step_is_waited_for_unless_the_server_drains(store, supervi
     assert paused.latest_checkpoint == (-1 if hurry else 2)
 
 
-async def test_a_job_that_is_resumed_while_it_stops_goes_on_by_itself(store, supervise):
+async def test_a_job_that_is_resumed_while_it_stops_goes_on_by_itself(store: Any, supervise: Any) -> None:
     supervisor = await supervise([{"steps": 1000, "step_s": 0.02, "ignore_stop": True}, "normal"])
     await create(store)
     supervisor.wake()
@@ -220,7 +224,7 @@ async def test_a_job_that_is_resumed_while_it_stops_goes_on_by_itself(store, sup
     assert path[path.index("PAUSING") :][:3] == ["PAUSING", "PAUSED", "QUEUED"]
 
 
-async def test_a_pause_that_meets_the_last_step_ends_with_the_job(store, supervise):
+async def test_a_pause_that_meets_the_last_step_ends_with_the_job(store: Any, supervise: Any) -> None:
     supervisor = await supervise({"steps": 3, "step_s": 0.05, "ignore_stop": True})
     await create(store)
     supervisor.wake()
@@ -230,7 +234,7 @@ async def test_a_pause_that_meets_the_last_step_ends_with_the_job(store, supervi
     await reach(store, "job", "SUCCEEDED")
 
 
-async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(store, supervise):
+async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(store: Any, supervise: Any) -> None:
     await create(store)
     first = await supervise({"steps": 1000, "step_s": 0.02})
     await reach(store, "job", "RUNNING")
@@ -248,7 +252,7 @@ async def test_a_drained_job_stays_unfinished_and_goes_on_at_the_next_start(stor
     assert await losses(store, "job") == list(range(1, job.latest_checkpoint + 3))
 
 
-async def test_a_start_pauses_what_was_to_pause_and_leaves_alone_what_is_paused(store, supervise):
+async def test_a_start_pauses_what_was_to_pause_and_leaves_alone_what_is_paused(store: Any, supervise: Any) -> None:
     for name in ("stopping", "paused", "resumed"):
         await create(store, name)
         await store.jobs.transition(name, {"QUEUED"}, "STARTING", attempt=1)
@@ -262,7 +266,7 @@ async def test_a_start_pauses_what_was_to_pause_and_leaves_alone_what_is_paused(
 
 
 @pytest.mark.parametrize("state", ["STARTING", "RUNNING", "RECOVERING", "CANCELLING"])
-async def test_a_start_takes_up_every_unfinished_state(store, supervise, state):
+async def test_a_start_takes_up_every_unfinished_state(store: Any, supervise: Any, state: str) -> None:
     await create(store)
     await store.jobs.transition("job", {"QUEUED"}, "STARTING", attempt=1)
     if state != "STARTING":
@@ -272,7 +276,7 @@ async def test_a_start_takes_up_every_unfinished_state(store, supervise, state):
     assert job.attempt == (1 if state == "CANCELLING" else 2)
 
 
-async def test_recovering_jobs_go_before_queued_ones(store, supervise):
+async def test_recovering_jobs_go_before_queued_ones(store: Any, supervise: Any) -> None:
     await create(store, "old")
     await create(store, "lost")
     await store.jobs.transition("lost", {"QUEUED"}, "STARTING", attempt=1)

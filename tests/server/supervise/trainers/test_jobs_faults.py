@@ -7,6 +7,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def frame(header: bytes) -> bytes:
     return PREFIX.pack(len(header), 0) + header
 
 
-async def test_a_killed_trainer_goes_on_from_its_newest_checkpoint(store, supervise):
+async def test_a_killed_trainer_goes_on_from_its_newest_checkpoint(store: Store, supervise: Supervise) -> None:
     await create(store)
     await supervise([{"steps": 6, "checkpoint_every": 2, "die_at": 5}, {"steps": 6, "checkpoint_every": 2}])
     job = await reach(store, "job", "SUCCEEDED")
@@ -45,7 +46,7 @@ async def test_a_killed_trainer_goes_on_from_its_newest_checkpoint(store, superv
     assert await losses(store, "job") == [1, 2, 3, 4, 5, 6], "each step once: the superseded one is hidden"
 
 
-async def test_a_crash_loop_fails_after_three_restarts_without_a_checkpoint(store, supervise):
+async def test_a_crash_loop_fails_after_three_restarts_without_a_checkpoint(store: Store, supervise: Supervise) -> None:
     await create(store)
     await supervise({"steps": 9, "die_at": 1})
     job = await reach(store, "job", "FAILED")
@@ -55,14 +56,14 @@ async def test_a_crash_loop_fails_after_three_restarts_without_a_checkpoint(stor
     assert job.attempt == 4
 
 
-async def test_new_checkpoints_renew_the_patience_with_crashes(store, supervise):
+async def test_new_checkpoints_renew_the_patience_with_crashes(store: Store, supervise: Supervise) -> None:
     await create(store)
     plans = [{"steps": 7, "checkpoint_every": 1, "die_at": step} for step in range(1, 6)]
     await supervise([*plans, {"steps": 7}])
     assert (await reach(store, "job", "SUCCEEDED")).attempt == 6
 
 
-async def test_a_trainer_that_cannot_start_fails_the_job_with_that_reason(store, supervise):
+async def test_a_trainer_that_cannot_start_fails_the_job_with_that_reason(store: Store, supervise: Supervise) -> None:
     await create(store)
     await supervise({"die": "at once"})
     job = await reach(store, "job", "FAILED")
@@ -86,7 +87,9 @@ async def test_a_trainer_that_cannot_start_fails_the_job_with_that_reason(store,
     ],
     ids=["silent", "stuck", "huge frame", "no message", "no fields", "deep", "wrong type", "no hello", "no read"],
 )
-async def test_a_trainer_that_hangs_or_talks_nonsense_is_replaced(store, supervise, plan, patience):
+async def test_a_trainer_that_hangs_or_talks_nonsense_is_replaced(
+    store: Store, supervise: Supervise, plan: dict[str, Any], patience: Any
+) -> None:
     # More than the socket between them holds: a trainer that does not read holds the front up.
     await create(store, settings={"padding": "x" * 800_000})
     await supervise([{"steps": 4, "checkpoint_every": 1, **plan}, {"steps": 4}], patience=patience)
@@ -98,7 +101,7 @@ async def test_a_trainer_that_hangs_or_talks_nonsense_is_replaced(store, supervi
     )
 
 
-async def test_a_trainer_that_sends_without_end_holds_nobody_up(store, supervise):
+async def test_a_trainer_that_sends_without_end_holds_nobody_up(store: Store, supervise: Supervise) -> None:
     """The largest messages that there may be, then what is none."""
     await create(store)
     await supervise([{"steps": 4, "flood_at": 1}, {"steps": 4}])
@@ -113,7 +116,9 @@ async def test_a_trainer_that_sends_without_end_holds_nobody_up(store, supervise
     assert max(stalls) < 0.5
 
 
-async def test_a_trainer_killed_for_lack_of_memory_is_told_apart_from_other_kills(store, supervise, monkeypatch):
+async def test_a_trainer_killed_for_lack_of_memory_is_told_apart_from_other_kills(
+    store: Store, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kills = itertools.count()
     monkeypatch.setattr(attempt, "oom_kills", lambda: next(kills))
     await create(store)
@@ -124,7 +129,9 @@ async def test_a_trainer_killed_for_lack_of_memory_is_told_apart_from_other_kill
     assert "batch_size" in job.failure.hint
 
 
-async def test_a_job_whose_checkpoints_cannot_be_written_pauses_and_goes_on_when_it_is_resumed(store, supervise):
+async def test_a_job_whose_checkpoints_cannot_be_written_pauses_and_goes_on_when_it_is_resumed(
+    store: Store, supervise: Supervise
+) -> None:
     await create(store)
     supervisor = await supervise([{"steps": 3, "checkpoint_every": 2, "fail": "CHECKPOINT_FAILED"}, {"steps": 4}])
     await reach(store, "job", "PAUSED")
@@ -135,7 +142,9 @@ async def test_a_job_whose_checkpoints_cannot_be_written_pauses_and_goes_on_when
     assert await losses(store, "job") == [1, 2, 3, 4]
 
 
-async def test_images_that_kill_the_decoder_are_found_out_and_left_out_and_cost_no_restart(store, supervise):
+async def test_images_that_kill_the_decoder_are_found_out_and_left_out_and_cost_no_restart(
+    store: Store, supervise: Supervise
+) -> None:
     image_ids = [image.image_id for image in (await store.datasets.images("clothing", [], 10))[0]]
     await create(store)
     await supervise({"steps": 2, "crashing": image_ids})
@@ -150,7 +159,9 @@ async def test_images_that_kill_the_decoder_are_found_out_and_left_out_and_cost_
     assert (await reach(store, "next", "SUCCEEDED")).attempt == 1, "the next job knows"
 
 
-async def test_an_image_that_takes_too_long_is_left_out_and_costs_neither_restart_nor_suspicion(store, supervise):
+async def test_an_image_that_takes_too_long_is_left_out_and_costs_neither_restart_nor_suspicion(
+    store: Store, supervise: Supervise
+) -> None:
     image_ids = [image.image_id for image in (await store.datasets.images("clothing", [], 10))[0]]
     await create(store)
     await supervise({"steps": 2, "too_slow": image_ids}, patience=replace(QUICK, decode_cpu_s=0.3))
@@ -166,7 +177,9 @@ async def test_an_image_that_takes_too_long_is_left_out_and_costs_neither_restar
     assert (await reach(store, "next", "SUCCEEDED")).attempt == 1, "the next job knows"
 
 
-async def test_an_image_that_was_unreadable_for_another_reason_is_quarantined_all_the_same(store, supervise):
+async def test_an_image_that_was_unreadable_for_another_reason_is_quarantined_all_the_same(
+    store: Store, supervise: Supervise
+) -> None:
     """Otherwise the trainer would meet it again and again."""
     (image,) = (await store.datasets.images("clothing", [], 10))[0]
     dataset = await store.datasets.get("clothing")
@@ -179,7 +192,7 @@ async def test_an_image_that_was_unreadable_for_another_reason_is_quarantined_al
     assert (await store.datasets.get("clothing")).num_unreadable == 1
 
 
-async def test_a_trainer_that_does_not_leave_after_its_last_word_is_killed(store, supervise):
+async def test_a_trainer_that_does_not_leave_after_its_last_word_is_killed(store: Store, supervise: Supervise) -> None:
     await create(store)
     await supervise({"stay": True})
     await reach(store, "job", "SUCCEEDED")
@@ -195,7 +208,9 @@ async def interrupted(store: Store, supervise: Supervise) -> Job:
     return await store.jobs.get("job")
 
 
-async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_is_taken(store, supervise):
+async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_is_taken(
+    store: Store, supervise: Supervise
+) -> None:
     await interrupted(store, supervise)
     newest, second, *_ = await store.checkpoints.list("job")
     (Path(newest.directory) / "state.safetensors").write_bytes(b"stata")
@@ -210,7 +225,9 @@ async def test_a_corrupt_checkpoint_is_dropped_with_an_alert_and_the_one_before_
     assert (aside / "state.safetensors").read_bytes() == b"stata", "it is kept for people who want to look at it"
 
 
-async def test_a_job_without_any_good_checkpoint_fails_and_does_not_begin_again(store, supervise):
+async def test_a_job_without_any_good_checkpoint_fails_and_does_not_begin_again(
+    store: Store, supervise: Supervise
+) -> None:
     await interrupted(store, supervise)
     for checkpoint in await store.checkpoints.list("job"):
         (Path(checkpoint.directory) / "MANIFEST.json").unlink()
@@ -220,7 +237,9 @@ async def test_a_job_without_any_good_checkpoint_fails_and_does_not_begin_again(
     assert job.failure.reason == "CHECKPOINT_CORRUPT"
 
 
-async def test_old_checkpoints_are_dropped_but_for_those_that_an_answer_named(store, supervise):
+async def test_old_checkpoints_are_dropped_but_for_those_that_an_answer_named(
+    store: Store, supervise: Supervise
+) -> None:
     await create(store)
     await supervise({"steps": 30, "step_s": 0.02, "checkpoint_every": 1})
     async with asyncio.timeout(10):
@@ -234,7 +253,9 @@ async def test_old_checkpoints_are_dropped_but_for_those_that_an_answer_named(st
     assert all(Path(checkpoint.directory).is_dir() for checkpoint in left)
 
 
-async def test_a_job_whose_settings_do_not_fit_into_a_message_fails_once_and_names_them(store, supervise):
+async def test_a_job_whose_settings_do_not_fit_into_a_message_fails_once_and_names_them(
+    store: Store, supervise: Supervise
+) -> None:
     await create(store, settings={"evaluation": {"knn_more": [{"k": 20, "temperature": 0.1}] * 40_000}})
     await supervise()
     job = await reach(store, "job", "FAILED")
@@ -245,7 +266,9 @@ async def test_a_job_whose_settings_do_not_fit_into_a_message_fails_once_and_nam
     assert job.failure.hint
 
 
-async def test_a_job_with_more_images_than_a_train_job_takes_fails_once(store, supervise, monkeypatch):
+async def test_a_job_with_more_images_than_a_train_job_takes_fails_once(
+    store: Store, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await create(store)
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 0)
     await supervise()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from manyview_server.store.event_payloads import Alert, Log, SnapshotAdopted
 from manyview_server.store.records import CheckedImage
@@ -23,7 +26,9 @@ async def add_images(store: Store, *numbers: int) -> None:
     await session.append(1, images)
 
 
-async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_before_it(store, supervise, monkeypatch):
+async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_before_it(
+    store: Store, supervise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=3)
     await create(store, "other")
@@ -37,7 +42,9 @@ async def test_a_job_that_follows_waits_for_its_first_images_and_others_go_befor
     assert await logged(store, "other") == ["follows False, 1 images, adopted []"]
 
 
-async def test_a_job_that_follows_hears_of_each_image_once_over_all_attempts(store, supervise, monkeypatch):
+async def test_a_job_that_follows_hears_of_each_image_once_over_all_attempts(
+    store: Store, supervise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
     slow = {"steps": 60, "step_s": 0.02, "reports": True, "checkpoint_every": 20}
@@ -73,7 +80,9 @@ async def logged(store: Store, name: str) -> list[str]:
     return [payload.text for payload in payloads if isinstance(payload, Log)]
 
 
-async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_says_so(store, supervise, monkeypatch):
+async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_says_so(
+    store: Store, supervise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 3)
     await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -206,5 +207,5 @@ async def play(script: Sequence[tuple[str, int]]) -> None:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(script=actions)
-def test_every_order_of_events_leads_through_legal_states_to_an_end(script):
+def test_every_order_of_events_leads_through_legal_states_to_an_end(script: Any) -> None:
     asyncio.run(play(script))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from manyview_server.supervise.trainers.reports import Stalled, StepWatch, merged
+from manyview_server.configuration.shorthand import merged
+from manyview_server.supervise.trainers.reports import Stalled, StepWatch
 
 
 class Clock:
@@ -14,7 +15,7 @@ class Clock:
         return self.now
 
 
-def test_a_step_beyond_the_patience_is_a_stall():
+def test_a_step_beyond_the_patience_is_a_stall() -> None:
     clock = Clock()
     watch = StepWatch(10.0, clock)
     watch.heartbeat("training", 1)
@@ -25,7 +26,7 @@ def test_a_step_beyond_the_patience_is_a_stall():
         watch.heartbeat("training", 1)
 
 
-def test_long_steps_are_given_twenty_times_the_longest():
+def test_long_steps_are_given_twenty_times_the_longest() -> None:
     clock = Clock()
     watch = StepWatch(10.0, clock)
     for step in range(3):
@@ -39,7 +40,7 @@ def test_long_steps_are_given_twenty_times_the_longest():
         watch.heartbeat("training", 3)
 
 
-def test_several_steps_between_heartbeats_share_their_time():
+def test_several_steps_between_heartbeats_share_their_time() -> None:
     clock = Clock()
     watch = StepWatch(1.0, clock)
     watch.heartbeat("training", 0)
@@ -50,7 +51,7 @@ def test_several_steps_between_heartbeats_share_their_time():
         watch.heartbeat("training", 20)
 
 
-def test_other_stages_may_take_as_long_as_they_do_while_there_is_progress():
+def test_other_stages_may_take_as_long_as_they_do_while_there_is_progress() -> None:
     clock = Clock()
     watch = StepWatch(1.0, clock)
     for done in range(5):
@@ -62,14 +63,14 @@ def test_other_stages_may_take_as_long_as_they_do_while_there_is_progress():
         watch.heartbeat("evaluating", 0, 4)
 
 
-def test_choices_are_merged_into_nested_settings_which_stay_as_they_are():
+def test_choices_are_merged_into_nested_settings_which_stay_as_they_are() -> None:
     settings = {"stem": "auto", "optimizer": {"learning_rate": None, "momentum": 0.9}}
     chosen = {"stem": "small", "optimizer": {"learning_rate": 0.06}}
     assert merged(settings, chosen) == {"stem": "small", "optimizer": {"learning_rate": 0.06, "momentum": 0.9}}
     assert settings["optimizer"] == {"learning_rate": None, "momentum": 0.9}
 
 
-def test_time_in_which_the_server_was_busy_with_earlier_messages_is_not_counted():
+def test_time_in_which_the_server_was_busy_with_earlier_messages_is_not_counted() -> None:
     clock = Clock()
     watch = StepWatch(10.0, clock)
     watch.heartbeat("training", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,13 +27,13 @@ def checkpoint(step: int, *, pinned: bool = False, directory: str = "") -> Check
     )
 
 
-def test_the_newest_three_and_pinned_ones_are_kept():
+def test_the_newest_three_and_pinned_ones_are_kept() -> None:
     listed = [checkpoint(step, pinned=step == 2) for step in range(6, 0, -1)]
     assert [c.step for c in superfluous(listed)] == [3, 1]
 
 
 @given(st.lists(st.booleans(), max_size=60))
-def test_there_are_never_more_than_sixteen_and_the_newest_is_among_them(pins):
+def test_there_are_never_more_than_sixteen_and_the_newest_is_among_them(pins: Any) -> None:
     listed = [checkpoint(100 - i, pinned=pinned) for i, pinned in enumerate(pins)]
     dropped = superfluous(listed)
     kept = [c for c in listed if c not in dropped]
@@ -42,7 +43,7 @@ def test_there_are_never_more_than_sixteen_and_the_newest_is_among_them(pins):
     assert len(kept) == min(16, len(listed[:3]) + sum(pins[3:]))
 
 
-async def test_the_newest_good_one_is_found_behind_corrupt_ones(tmp_path: Path):
+async def test_the_newest_good_one_is_found_behind_corrupt_ones(tmp_path: Path) -> None:
     listed = [checkpoint(step, directory=str(tmp_path / checkpoints.name(step, 1))) for step in (3, 2, 1)]
     for one in listed:
         checkpoints.write(Path(one.directory), {checkpoints.BACKBONE: b"weights"})
@@ -54,7 +55,7 @@ async def test_the_newest_good_one_is_found_behind_corrupt_ones(tmp_path: Path):
     assert await newest_good([]) == (None, [])
 
 
-def test_what_was_never_registered_is_removed_and_nothing_else(tmp_path: Path):
+def test_what_was_never_registered_is_removed_and_nothing_else(tmp_path: Path) -> None:
     names = ["000000001-1", "000000002-1", ".tmp-000000003-1-abcd", "notes"]
     for name in names:
         (tmp_path / name).mkdir()

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, method: Method) -> str:
         patch_size=None,
         embedding_dim=0,
         feature_dim=method.encoder.backbone.feature_dim,
-        projection_dim=settings.projection_dim,
+        projection_dim=method.projection_dim,
         image_size=16,
         mean=settings.views.normalize.mean,
         std=settings.views.normalize.std,
@@ -127,7 +127,9 @@ def expected(method: Method, pixels: list[np.ndarray], feature: Any = "backbone"
     return method.embed(preprocess(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)), feature).numpy()
 
 
-def test_rows_are_the_networks_features_in_the_order_of_the_images(embed, method, blobs, pixels) -> None:
+def test_rows_are_the_networks_features_in_the_order_of_the_images(
+    embed: Any, method: Method, blobs: list[bytes], pixels: list[np.ndarray]
+) -> None:
     done = embed(1, blobs)
     assert done.errors == ()
     np.testing.assert_allclose(rows(done), expected(method, pixels), rtol=1e-4, atol=1e-5)
@@ -135,38 +137,46 @@ def test_rows_are_the_networks_features_in_the_order_of_the_images(embed, method
     assert min(done.queue_ms, done.decode_ms, done.forward_ms) >= 0
 
 
-def test_the_projection_is_what_the_head_makes_of_the_features(embed, method, blobs, pixels) -> None:
+def test_the_projection_is_what_the_head_makes_of_the_features(
+    embed: Any, method: Method, blobs: list[bytes], pixels: list[np.ndarray]
+) -> None:
     done = embed(2, blobs[:5], output="projection")
     np.testing.assert_allclose(rows(done), expected(method, pixels[:5], "projection"), rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_and_unit_length_on_request(embed, method, blobs, pixels) -> None:
+def test_half_precision_and_unit_length_on_request(
+    embed: Any, method: Method, blobs: list[bytes], pixels: list[np.ndarray]
+) -> None:
     done = embed(3, blobs[:5], l2_normalize=True, data_type="float16")
     want = expected(method, pixels[:5])
     want /= np.linalg.norm(want, axis=1, keepdims=True)
     np.testing.assert_allclose(rows(done, "<f2"), want, atol=2e-3)
 
 
-def test_a_bad_image_costs_its_own_row_only(embed, method, blobs, pixels) -> None:
+def test_a_bad_image_costs_its_own_row_only(
+    embed: Any, method: Method, blobs: list[bytes], pixels: list[np.ndarray]
+) -> None:
     done = embed(4, [blobs[0], b"junk", blobs[1][:-30], blobs[2]], l2_normalize=False)
     assert [(error.row, error.reason) for error in done.errors] == [(1, "FORMAT_NOT_ALLOWED"), (2, "DECODE_FAILED")]
     assert np.isnan(rows(done)[[1, 2]]).all()
     np.testing.assert_allclose(rows(done)[[0, 3]], expected(method, [pixels[0], pixels[2]]), rtol=1e-4, atol=1e-5)
 
 
-def test_of_bad_images_alone_comes_an_answer_of_the_right_shape(embed, method) -> None:
+def test_of_bad_images_alone_comes_an_answer_of_the_right_shape(embed: Any, method: Method) -> None:
     done = embed(5, [b"x", b"y"])
     assert done.shape == (2, method.encoder.backbone.feature_dim)
     assert np.isnan(rows(done)).all()
 
 
-def test_a_request_whose_time_is_over_is_told_so(embed, blobs) -> None:
+def test_a_request_whose_time_is_over_is_told_so(embed: Any, blobs: list[bytes]) -> None:
     failed = embed(6, blobs, time_left_s=1e-9)
     assert isinstance(failed, EmbedFailed)
     assert failed.code == "DEADLINE_EXCEEDED"
 
 
-def test_a_cancelled_request_is_confirmed_and_those_after_it_are_answered(worker, checkpoint, blobs) -> None:
+def test_a_cancelled_request_is_confirmed_and_those_after_it_are_answered(
+    worker: Any, checkpoint: str, blobs: list[bytes]
+) -> None:
     worker.send(request(7, blobs * 5, checkpoint))
     worker.send(CancelEmbed(request_id=7))
     worker.send(request(8, blobs[:2], checkpoint))
@@ -177,22 +187,26 @@ def test_a_cancelled_request_is_confirmed_and_those_after_it_are_answered(worker
     assert 7 not in {message.request_id for message in worker.of(EmbedDone)}
 
 
-def test_an_image_that_took_too_long_costs_its_row_and_is_not_decoded(embed, blobs) -> None:
+def test_an_image_that_took_too_long_costs_its_row_and_is_not_decoded(embed: Any, blobs: list[bytes]) -> None:
     done = embed(13, [blobs[0], b"not even looked at", blobs[1]], too_slow=(1,))
     assert [(error.row, error.reason) for error in done.errors] == [(1, "DECODE_TOO_SLOW")]
 
 
-def test_a_missing_checkpoint_fails_the_request_and_nothing_else(embed, blobs, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_fails_the_request_and_nothing_else(
+    embed: Any, blobs: list[bytes], tmp_path: Path
+) -> None:
     failed = embed(10, blobs[:2], checkpoint_dir=str(tmp_path / checkpoints.name(1, 1)))
     assert (failed.code, failed.reason) == ("NOT_FOUND", "CHECKPOINT_GONE")
     assert isinstance(embed(11, blobs[:2]), EmbedDone)
 
 
-def test_no_images_are_refused(embed) -> None:
+def test_no_images_are_refused(embed: Any) -> None:
     assert embed(12, []).reason == "NO_IMAGES"
 
 
-def test_a_plain_backbone_embeds_and_other_numbers_of_threads_change_nothing(worker, embed, blobs) -> None:
+def test_a_plain_backbone_embeds_and_other_numbers_of_threads_change_nothing(
+    worker: Any, embed: Any, blobs: list[bytes]
+) -> None:
     one = embed(13, blobs[:3], checkpoint_dir="", backbone="resnet9")
     worker.send(SetThreads(num_threads=2))
     two = embed(14, blobs[:3], checkpoint_dir="", backbone="resnet9")
@@ -201,7 +215,7 @@ def test_a_plain_backbone_embeds_and_other_numbers_of_threads_change_nothing(wor
 
 
 def test_stored_images_are_read_from_their_shards_and_each_bad_one_costs_its_own_row(
-    embed, method, pixels, tmp_path: Path
+    embed: Any, method: Method, pixels: list[np.ndarray], tmp_path: Path
 ) -> None:
     files = [(worker_harness.encoded(image), 0) for image in pixels[:6]]
     files[2] = (b"junk", 0)
@@ -225,7 +239,7 @@ def test_stored_images_are_read_from_their_shards_and_each_bad_one_costs_its_own
     assert np.isnan(rows(done)[2:]).all()
 
 
-def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed, tmp_path: Path) -> None:
+def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed: Any, tmp_path: Path) -> None:
     snapshot = worker_harness.write_dataset(tmp_path / "stored", worker_harness.digits(2))
     done = embed(16, [snapshot.tobytes()], dataset_dir=str(tmp_path / "elsewhere"))
     assert [error.reason for error in done.errors] == ["IMAGE_LOST"] * 2
@@ -234,7 +248,12 @@ def test_a_data_set_that_is_gone_is_rows_without_images_and_no_crash(embed, tmp_
 
 @pytest.mark.parametrize("most", [3, 0])
 def test_a_batch_that_finds_no_memory_is_halved_down_to_one_image(
-    checkpoint: str, blobs: list[bytes], method: Method, pixels: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, most
+    checkpoint: str,
+    blobs: list[bytes],
+    method: Method,
+    pixels: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
 ) -> None:
     whole = EmbeddingModel.embed
     tried = []
@@ -247,7 +266,7 @@ def test_a_batch_that_finds_no_memory_is_halved_down_to_one_image(
 
     monkeypatch.setattr(EmbeddingModel, "embed", embed)
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    embedder = Embedder(SimpleNamespace(send=answers.put), torch.device("cpu"), num_threads=1)
+    embedder = Embedder(cast(Any, SimpleNamespace(send=answers.put)), torch.device("cpu"), num_threads=1)
     embedder.start()
     embedder.handle(request(1, blobs, checkpoint))
     reply = answers.get(timeout=60)
@@ -264,7 +283,7 @@ def test_it_has_as_many_threads_as_it_was_ever_told_and_not_one_for_each_core_of
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr(Embedder, "_spawn", lambda self, name, *_, **__: started.append(name))
-    embedder = Embedder(SimpleNamespace(send=None), torch.device("cpu"), num_threads=2)
+    embedder = Embedder(cast(Any, SimpleNamespace(send=None)), torch.device("cpu"), num_threads=2)
     embedder.start()
     assert started == ["embed-0", "embed-1"]
     for num_threads in (1, 4, 2, 0):

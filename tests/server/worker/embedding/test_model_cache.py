@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from manyview_server.learn import backbones, methods, optimizers
-from manyview_server.learn.methods import Method, build_method
+from manyview_server.learn.methods import Feature, Method, build_method
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.model_card import ModelCard
@@ -39,6 +39,8 @@ def with_statistics(network: nn.Module) -> nn.Module:
     """Batch norms as after training: with statistics, scales and shifts of their own."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             for tensor in (module.running_mean, module.weight.data, module.bias.data):
                 tensor.uniform_(-0.5, 1)
             module.running_var.uniform_(0.5, 2)
@@ -110,7 +112,7 @@ def checkpoint(tmp_path: Path) -> Callable[..., tuple[Path, Method]]:
 )
 @pytest.mark.parametrize("output", ["backbone", "projection"])
 def test_a_checkpoint_of_any_backbone_embeds_as_it_was_trained(
-    checkpoint: Callable[..., tuple[Path, Method]], backbone: dict[str, Any], output: str
+    checkpoint: Callable[..., tuple[Path, Method]], backbone: dict[str, Any], output: Feature
 ) -> None:
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
     for precision, near in (("float32", 0.99999), ("bfloat16", 0.99)):
@@ -178,8 +180,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 
 def test_a_file_of_weights_that_are_not_finite_is_refused_by_name(tmp_path: Path) -> None:
     network = backbones.build("resnet9")
-    network.conv1.weight.data[0] = torch.nan
-    save_file(network.state_dict(), tmp_path / "resnet9.safetensors")
+    weights = network.state_dict()
+    weights["conv1.weight"][0] = torch.nan
+    save_file(weights, tmp_path / "resnet9.safetensors")
     with pytest.raises(ModelUnavailable) as refused:
         load(key(weights_file=str(tmp_path / "resnet9.safetensors")), CPU)
     assert (refused.value.code, refused.value.reason) == ("FAILED_PRECONDITION", "WEIGHTS_INVALID")

@@ -104,7 +104,12 @@ def test_decoding_pauses_while_enough_waits_for_the_network() -> None:
         assert isinstance(task, DecodeTask)
         queue.decoded(DecodedRow(request=task.request, row=row, pixels=torch.zeros(3, 1, 1)))
     resumed = threading.Event()
-    thread = threading.Thread(target=lambda: (queue.take(0, embeds=False), resumed.set()))
+
+    def take() -> None:
+        queue.take(0, embeds=False)
+        resumed.set()
+
+    thread = threading.Thread(target=take)
     thread.start()
     assert not resumed.wait(0.1)
     queue.take(0, decodes=False)
@@ -116,7 +121,12 @@ def test_a_thread_beyond_the_number_allowed_rests_until_it_is_allowed() -> None:
     queue = scheduler(num_threads=1)
     queue.add(request(1, 2))
     taken = threading.Event()
-    thread = threading.Thread(target=lambda: (queue.take(1), taken.set()))
+
+    def take() -> None:
+        queue.take(1)
+        taken.set()
+
+    thread = threading.Thread(target=take)
     thread.start()
     assert not taken.wait(0.1)
     queue.set_threads(2)

@@ -32,7 +32,7 @@ class Waits(TorchDispatchMode):
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "linalg_eigh", "_linalg_eigh")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
         self.num_operations = 0
 

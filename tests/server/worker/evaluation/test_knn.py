@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,12 @@ def settings_of(**evaluation: object) -> TrainSettings:
     return methods.resolve("simclr", {**small, "evaluation": evaluation})
 
 
-def evaluation(images: ImageCache, parts: Split, stopped=lambda: False, **settings: object) -> KnnEvaluation:
+def measured(accuracies: dict[str, float] | None) -> dict[str, float]:
+    assert accuracies is not None, "a stop came in between"
+    return accuracies
+
+
+def evaluation(images: ImageCache, parts: Split, stopped: Any = lambda: False, **settings: object) -> KnnEvaluation:
     return KnnEvaluation(images, parts, settings_of(**settings), FLOAT32, CPU, stopped)
 
 
@@ -83,17 +89,17 @@ def test_the_bank_has_at_most_as_many_images_as_the_settings_say(images: ImageCa
 
 def test_pixels_tell_bars_apart_and_wrong_labels_do_not(images: ImageCache) -> None:
     parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
-    assert evaluation(images, parts).of_raw_pixels()["knn_top1"] > 0.9
+    assert measured(evaluation(images, parts).of_raw_pixels())["knn_top1"] > 0.9
     shuffled = dataclasses.replace(images, labels=images.labels[torch.randperm(200)])
-    assert evaluation(shuffled, parts).of_raw_pixels()["knn_top1"] < 0.6
+    assert measured(evaluation(shuffled, parts).of_raw_pixels())["knn_top1"] < 0.6
 
 
 def test_each_vote_is_told_by_its_name_and_the_first_one_by_none(images: ImageCache) -> None:
     parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
     more = [{"k": 3, "temperature": 0.5}, {"k": 1000}, {"k": 1, "temperature": 0.1}]
-    found = evaluation(images, parts, knn_k=1, knn_more=more).of_raw_pixels()
+    found = measured(evaluation(images, parts, knn_k=1, knn_more=more).of_raw_pixels())
     assert list(found) == ["knn_top1", "knn_top1_k3_t0.5", "knn_top1_k1000_t0.07"]
-    alone = evaluation(images, parts, knn_k=3, knn_temperature=0.5).of_raw_pixels()
+    alone = measured(evaluation(images, parts, knn_k=3, knn_temperature=0.5).of_raw_pixels())
     assert found["knn_top1_k3_t0.5"] == alone["knn_top1"]
 
 
@@ -101,7 +107,7 @@ def test_each_vote_is_told_by_its_name_and_the_first_one_by_none(images: ImageCa
 def test_top_5_is_told_where_there_are_more_than_five_classes(images: ImageCache, num_classes: int, told: bool) -> None:
     images = dataclasses.replace(images, labels=torch.arange(200) % num_classes)
     parts = split(images, EvaluationSettings(knn_holdout_fraction=0.25))
-    found = evaluation(images, parts).of_raw_pixels()
+    found = measured(evaluation(images, parts).of_raw_pixels())
     assert ("knn_top5" in found) is told
     if told:
         assert found["knn_top5"] >= found["knn_top1"]
@@ -114,18 +120,18 @@ def test_the_probe_is_judged_by_the_same_held_out_images(images: ImageCache) -> 
     judge = evaluation(images, parts)
     method = build_method(settings_of(), 200)
     probe = LinearProbe(method.encoder.feature_dim, 4, 0.1)
-    untaught = judge.of_method(method, probe)
+    untaught = measured(judge.of_method(method, probe))
     normalize = settings_of().views.normalize
     preprocess = Preprocess(16, normalize.mean, normalize.std, CPU, torch.float32)
     features = method.embed(preprocess(images.pixels[parts.train]))
     for _ in range(100):
         probe.learn(features, images.labels[parts.train], torch.tensor(True))
-    taught = judge.of_method(method, probe)
+    taught = measured(judge.of_method(method, probe))
     share_of_class_0 = (images.labels[parts.held_out] == 0).float().mean().item()
     assert untaught["linear_top1"] == pytest.approx(share_of_class_0), "at zero all classes tie"
     assert taught["linear_top1"] > 0.9
     assert taught["knn_top1"] == untaught["knn_top1"]
-    assert "linear_top1" not in judge.of_method(method)
+    assert "linear_top1" not in measured(judge.of_method(method))
 
 
 def test_a_stop_ends_an_evaluation(images: ImageCache) -> None:
@@ -145,9 +151,11 @@ def test_neighbours_of_a_network_in_bfloat16_are_told_apart_in_float32(
         return 60 + pixels.float().flatten(1)
 
     monkeypatch.setattr(method, "embed", embed)
-    found = KnnEvaluation(images, parts, settings_of(knn_k=1), BFLOAT16, CPU, lambda: False).of_method(method)
+    found = measured(KnnEvaluation(images, parts, settings_of(knn_k=1), BFLOAT16, CPU, lambda: False).of_method(method))
     monkeypatch.setattr(method, "embed", lambda pixels: 60 + pixels.float().flatten(1))
-    expected = KnnEvaluation(images, parts, settings_of(knn_k=1), FLOAT32, CPU, lambda: False).of_method(method)
+    expected = measured(
+        KnnEvaluation(images, parts, settings_of(knn_k=1), FLOAT32, CPU, lambda: False).of_method(method)
+    )
     assert found == expected
     assert found["knn_top1"] > 0.9
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from manyview_server.worker.images.scratch import ScratchDiskFull
 from support.learning import worker_harness
 
 
-def decode(directory: Path, snapshot: np.ndarray, size: int = 16, **changes) -> ImageCache:
+def decode(directory: Path, snapshot: np.ndarray, size: int = 16, **changes: Any) -> ImageCache:
     return builder(directory, size, **changes).decode(snapshot, go_on)
 
 
@@ -27,7 +28,7 @@ def go_on() -> bool:
     return False
 
 
-def builder(directory: Path, size: int = 16, **changes) -> CacheBuilder:
+def builder(directory: Path, size: int = 16, **changes: Any) -> CacheBuilder:
     options = {
         "dataset_dir": directory,
         "size": size,
@@ -82,14 +83,16 @@ def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path)
 
 @pytest.mark.parametrize(("available_images", "location"), [(50, "device"), (39, "file")])
 def test_images_stay_in_memory_only_while_half_of_what_is_available_holds_them(
-    tmp_path: Path, monkeypatch, available_images, location
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available_images: int, location: str
 ) -> None:
     memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
     monkeypatch.setattr(cache_builder, "host_memory", lambda: memory)
     assert decode(tmp_path, worker_harness.write_dataset(tmp_path, worker_harness.digits(20))).location == location
 
 
-def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Path, monkeypatch) -> None:
+def test_images_that_find_no_room_are_refused_before_any_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     monkeypatch.setattr(scratch, "free_bytes", lambda directory: 20 * 768)
     monkeypatch.setattr(scratch, "reserve_bytes", lambda directory: 1)
@@ -100,7 +103,7 @@ def test_images_that_find_no_room_are_refused_before_any_is_decoded(tmp_path: Pa
 
 @pytest.mark.parametrize(("available_images", "refused"), [(26, False), (24, True)])
 def test_a_full_disk_beside_memory_that_holds_the_images_stops_no_training(
-    tmp_path: Path, monkeypatch, available_images, refused
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available_images: int, refused: bool
 ) -> None:
     memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * 768)
     monkeypatch.setattr(cache_builder, "host_memory", lambda: memory)
@@ -110,7 +113,9 @@ def test_a_full_disk_beside_memory_that_holds_the_images_stops_no_training(
         assert decode(tmp_path, snapshot).location == "device"
 
 
-def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(tmp_path: Path, monkeypatch) -> None:
+def test_images_that_come_later_do_without_spare_room_where_the_disk_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(12))
     growing = builder(tmp_path, cache_bytes=100)
     cache = growing.decode(snapshot[:10], go_on)
@@ -128,7 +133,9 @@ def test_a_stop_leaves_the_rest_unread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache_bytes", [1 << 30, 20 * 768, 100])
-def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once(tmp_path, cache_bytes) -> None:
+def test_images_that_come_later_lie_behind_the_others_as_if_all_had_come_at_once(
+    tmp_path: Path, cache_bytes: int
+) -> None:
     images = worker_harness.digits(40)
     images[25] = (b"junk", 3)
     snapshot = worker_harness.write_dataset(tmp_path, images)
@@ -157,13 +164,15 @@ def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path) -> No
     assert found.readable.tolist() == [False, True, True, False, True]
 
 
-def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path, monkeypatch) -> None:
+def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = worker_harness.digits(150)
     snapshot = worker_harness.write_dataset(tmp_path, images)
     notes, seen = DecodeNotes.private(), []
     decode_really = decoder.decode
 
-    def decode_and_look(data: bytes, header: ImageHeader):
+    def decode_and_look(data: bytes, header: ImageHeader) -> Any:
         noted = notes.read()
         alone = [note.kind for note in noted] == [ALONE]
         seen.append((image_id_of(hashlib.sha256(data).digest()), (alone, tuple(note.item for note in noted))))
@@ -192,7 +201,9 @@ def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(tmp_path: Path
         ([(32, 32)], 48, 48),
     ],
 )
-def test_the_size_is_the_images_own_where_all_are_small_squares(sides, decode_size, expected) -> None:
+def test_the_size_is_the_images_own_where_all_are_small_squares(
+    sides: list[tuple[int, int]], decode_size: int | None, expected: int
+) -> None:
     snapshot = np.zeros(len(sides), SNAPSHOT_DTYPE)
     snapshot["width"], snapshot["height"] = np.array(sides).T
     assert choose_size(snapshot, 32, decode_size) == expected

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ ORIENTED = {
 }
 
 
-def saved(image: Image.Image, kind: str, **options) -> bytes:
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -40,7 +41,7 @@ def ppm(pixels: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
-def test_lossless_formats_give_their_pixels(kind: str, options: dict) -> None:
+def test_lossless_formats_give_their_pixels(kind: str, options: dict[str, Any]) -> None:
     pixels = decoder.decode(saved(Image.fromarray(SMOOTH), kind, **options))
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, SMOOTH)
@@ -51,7 +52,7 @@ def test_a_ppm_gives_its_pixels() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_a_jpeg_is_what_pillow_makes_of_it(options: dict) -> None:
+def test_a_jpeg_is_what_pillow_makes_of_it(options: dict[str, Any]) -> None:
     data = saved(Image.fromarray(SMOOTH), "JPEG", quality=95, **options)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(decoder.decode(data) - expected).max() <= 2
@@ -62,8 +63,8 @@ def test_a_jpeg_is_what_pillow_makes_of_it(options: dict) -> None:
 def test_images_stand_upright_as_exif_says(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
-    pixels = decoder.decode(saved(Image.fromarray(SMOOTH), kind, exif=exif, **options))
+    options: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    pixels = decoder.decode(saved(Image.fromarray(SMOOTH), kind, exif=exif, **options.get(kind, {})))
     expected = ORIENTED[orientation](SMOOTH)
     assert pixels.shape == expected.shape
     assert np.abs(pixels.astype(int) - expected).max() <= 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,11 @@ def test_an_image_is_resampled_and_keeps_the_size_that_it_had() -> None:
 
 
 @pytest.mark.parametrize(("alone", "kind"), [(False, DECODE), (True, ALONE)])
-def test_the_note_and_the_room_are_there_during_the_decode_and_gone_after_it(monkeypatch, alone, kind) -> None:
-    notes, memory, seen = DecodeNotes.private(), Memory(), []
+def test_the_note_and_the_room_are_there_during_the_decode_and_gone_after_it(
+    monkeypatch: pytest.MonkeyPatch, alone: bool, kind: Any
+) -> None:
+    notes, memory = DecodeNotes.private(), Memory()
+    seen: list[tuple[int, int, int, int]] = []
 
     def look(data: bytes, header: ImageHeader) -> np.ndarray:
         seen.extend((note.kind, note.request, note.item, memory.inside) for note in notes.read())
@@ -61,7 +65,7 @@ def test_the_note_and_the_room_are_there_during_the_decode_and_gone_after_it(mon
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_lack_of_memory_fails_only_the_image(monkeypatch, error) -> None:
+def test_a_lack_of_memory_fails_only_the_image(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(data: bytes, header: ImageHeader) -> np.ndarray:
         raise error
 
@@ -71,7 +75,7 @@ def test_a_lack_of_memory_fails_only_the_image(monkeypatch, error) -> None:
     assert caught.value.reason == "DECODE_OUT_OF_MEMORY"
 
 
-def test_pillows_lack_of_memory_is_not_taken_for_damage(monkeypatch) -> None:
+def test_pillows_lack_of_memory_is_not_taken_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 

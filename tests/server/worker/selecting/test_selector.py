@@ -229,6 +229,7 @@ def test_a_lack_of_memory_is_told(table: Path, monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(selection, "coreset", coreset)
     reply = selector.answer(select(table, "coreset", 5))
+    assert isinstance(reply, SelectionFailed)
     assert (reply.code, reply.reason) == ("RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY")
 
 

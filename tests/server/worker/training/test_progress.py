@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import mmap
+import time
 
 import pytest
 
-from manyview_server.worker.training import progress as module
 from manyview_server.worker.training.progress import Progress, rss_bytes
 
 
 def test_the_time_left_is_that_of_the_steps_left_at_the_rate_of_this_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = iter([100.0, 104.0, 106.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(now_s))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now_s))
     progress = Progress(step=10, num_steps=20)
     progress.start_steps()
     progress.step_done(epoch=1)

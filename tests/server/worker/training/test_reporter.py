@@ -43,15 +43,15 @@ def test_a_step_is_reported_when_the_next_one_is_done() -> None:
     reporter.step_done(1, 0, result(loss=3.0))
     assert sent.received == []
     reporter.step_done(2, 0, result())
-    (first,) = sent.received
-    assert isinstance(first, ScalarsLogged)
+    (first,) = sent.of(ScalarsLogged)
+    assert sent.received == [first]
     assert (first.step, first.values["loss"], first.values["bank_fill"]) == (1, 3.0, 0.25)
     assert first.values["learning_rate"] == 0.5
     assert 0.9 < first.values["representation_std_ratio"] < 1.1
     assert first.values["memory_bytes"] > 1e6
     reporter.flush()
     reporter.flush()
-    assert [message.step for message in sent.received] == [1, 2]
+    assert [message.step for message in sent.of(ScalarsLogged)] == [1, 2]
 
 
 def test_only_every_nth_step_is_reported_and_its_rate_is_that_of_all_steps_between() -> None:
@@ -60,8 +60,8 @@ def test_only_every_nth_step_is_reported_and_its_rate_is_that_of_all_steps_betwe
     for step in range(1, 9):
         reporter.step_done(step, 0, result())
     reporter.flush()
-    assert [message.step for message in sent.received] == [4, 8]
-    values = sent.received[0].values
+    assert [message.step for message in sent.of(ScalarsLogged)] == [4, 8]
+    values = sent.of(ScalarsLogged)[0].values
     assert values["images_per_second"] == pytest.approx(32 * 1000 / values["step_ms"])
 
 
