@@ -28,7 +28,7 @@ def test_images_come_page_by_page_and_by_status(client: manyview.Client, server:
     (refused,) = client.images("pets", ["REJECTED"])
     assert (refused.status, refused.error) == ("REJECTED", manyview.ImageError(reason="ANIMATED", message="scripted"))
     with pytest.raises(ValueError, match="unknown status LOST"):
-        client.images("pets", ["lost"])
+        client.images("pets", ["lost"])  # type: ignore[list-item]
 
 
 def test_a_stored_image_is_read_by_its_key_or_as_it_was_listed(client: manyview.Client, server: FakeServer) -> None:

@@ -112,7 +112,7 @@ def test_only_the_kinds_asked_for_come(job: manyview.Job, server: FakeServer) ->
     server.finish_job(job.name)
     assert [(event.kind, event["reason"]) for event in job.metrics(kinds=["alert"])] == [("alert", "COLLAPSE")]
     with pytest.raises(ValueError, match=r"kinds must be among scalars, .*, not 'loss'"):
-        next(iter(job.metrics(kinds=["loss"])))
+        next(iter(job.metrics(kinds=["loss"])))  # type: ignore[list-item]
 
 
 def test_a_cursor_that_is_too_old_is_an_error_not_a_gap(job: manyview.Job, server: FakeServer) -> None:

@@ -102,4 +102,4 @@ def test_other_variables_of_the_environment_do_not_matter() -> None:
 def test_settings_cannot_be_changed() -> None:
     settings = load("--data", "x")
     with pytest.raises(ValueError, match="frozen"):
-        settings.listen = "0.0.0.0:1"
+        settings.listen = "0.0.0.0:1"  # type: ignore[misc]

@@ -6,6 +6,7 @@ import io
 import struct
 import time
 import zlib
+from typing import Any
 from unittest import mock
 
 import pytest

@@ -75,7 +75,7 @@ def test_progress_is_told(client: manyview.Client) -> None:
 
 def test_a_row_that_comes_twice_or_never_is_noticed(client: manyview.Client, server: FakeServer) -> None:
     page = pb.EmbeddingsPage(first_row=2)
-    page.embeddings.data_type, page.embeddings.shape[:] = 1, [0, 4]
+    page.embeddings.data_type, page.embeddings.shape[:] = 1, [0, 4]  # type: ignore[assignment]
     server.reply("EmbedDataset", lambda *_: [pb.EmbedDatasetResponse(page=page)])
     with pytest.raises(manyview.Internal, match="row 2 came where 0 was due"):
         client.embed_dataset("pets", "backbones/resnet18")
@@ -89,5 +89,5 @@ def test_what_makes_no_sense_is_refused_before_it_is_sent(client: manyview.Clien
     with pytest.raises(TypeError, match="not 'all'"):
         client.embed_dataset("pets", "backbones/resnet18", pca="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output must be one of"):
-        client.embed_dataset_iter("pets", "backbones/resnet18", output="logits")
+        client.embed_dataset_iter("pets", "backbones/resnet18", output="logits")  # type: ignore[arg-type]
     assert server.requests("EmbedDataset") == []

@@ -71,9 +71,9 @@ def test_options_take_effect_or_are_refused(client: manyview.Client, server: Fak
     (request,) = server.requests("Embed")
     assert request.options.output == 2
     with pytest.raises(ValueError, match="output must be one of backbone, projection, not 'head'"):
-        client.embed(images(2), MODEL, output="head")
+        client.embed(images(2), MODEL, output="head")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="dtype must be one of float32, float16"):
-        client.embed(images(2), MODEL, dtype="int8")
+        client.embed(images(2), MODEL, dtype="int8")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         client.embed(images(2), MODEL, batch_size=0)
 

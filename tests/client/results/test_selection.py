@@ -43,7 +43,7 @@ def test_what_was_selected_can_be_chosen_looked_for_and_read(client: manyview.Cl
     assert more.keys == ("00000002", "00000003")
     refs = server.requests("SelectSamples")[1].chosen
     assert [ref.WhichOneof("image") for ref in refs] == ["image_id", "image_id", "key"]
-    assert client.read_image("pets", found[1]) == b"two"
+    assert client.read_image("pets", found[1]) == b"two"  # type: ignore[arg-type]
     answers = client.neighbors("pets", found, model=MODEL, num_neighbors=1)
     assert [answer.query for answer in answers] == list(found.keys)
 
@@ -195,7 +195,7 @@ def test_a_number_that_is_too_large_is_named(client: manyview.Client) -> None:
     with pytest.raises(ValueError, match="num_neighbors must be a whole number of at most 2,147,483,647, not 3"):
         client.neighbors("pets", [b"one"], model=MODEL, num_neighbors=3_000_000_000)
     with pytest.raises(ValueError, match="seed must be a whole number of at most 9,223,372,036,854,775,807, not 1e"):
-        client.select("pets", 1, model=MODEL, seed=1e30)
+        client.select("pets", 1, model=MODEL, seed=1e30)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="version must be a whole number"):
         client.embed_dataset("pets", MODEL, version=2**63)
 

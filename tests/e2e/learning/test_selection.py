@@ -68,7 +68,7 @@ def tables(server: ServerProcess) -> list[Path]:
 
 def readable(embeddings: manyview.Embeddings) -> tuple[torch.Tensor, list[str]]:
     """Rows of length 1 and their keys, without the torn image."""
-    whole = ~np.isnan(embeddings.array).any(axis=1, keepdims=True)[:, 0]
+    whole = np.invert(np.isnan(embeddings.array).any(axis=1))
     keys = [key for key, is_whole in zip(embeddings.keys, whole.tolist(), strict=True) if is_whole]
     return selection.unit_rows(torch.from_numpy(embeddings.array[whole].copy())), keys
 

@@ -138,10 +138,10 @@ def test_any_library_for_json_schema_refuses_the_same_fields(catalogue: Catalogu
 def test_settings_that_are_made_by_hand_are_refused_in_the_same_words(catalogue: Catalogue) -> None:
     settings = METHODS["moco"].settings
     with pytest.raises(InvalidConfiguration) as caught:
-        settings(batch_size=0, temperature=1000.0)
+        settings(batch_size=0, temperature=1000.0)  # type: ignore[call-arg]
     found = [(violation.field, violation.description) for violation in caught.value.violations]
     assert found == outcome(lambda: catalogue.resolve("moco", {"batch_size": 0, "temperature": 1000.0}))
     with pytest.raises(InvalidConfiguration) as caught:
-        settings(ema_momentum=0.9, ema_momentum_end=0.5)
+        settings(ema_momentum=0.9, ema_momentum_end=0.5)  # type: ignore[call-arg]
     found = [(violation.field, violation.description) for violation in caught.value.violations]
     assert found == outcome(lambda: catalogue.resolve("moco", {"ema_momentum": 0.9, "ema_momentum_end": 0.5}))

@@ -67,7 +67,7 @@ def test_checking_an_instance_finds_nested_values_outside_their_bounds() -> None
 
 
 def test_an_instance_of_another_class_in_the_place_of_settings_is_found() -> None:
-    (violation,) = check(Room(lamp={"on": True}))
+    (violation,) = check(Room(lamp={"on": True}))  # type: ignore[arg-type]
     assert str(violation) == 'lamp: must be of type Lamp (got {"on": true})'
 
 

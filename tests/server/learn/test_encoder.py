@@ -9,7 +9,7 @@ import torch
 from manyview_server.learn import backbones
 from manyview_server.learn.encoder import Encoder, build_encoder
 from manyview_server.learn.methods import METHODS, build_method, resolve
-from manyview_server.learn.methods.method import Moment
+from manyview_server.learn.methods.method import Moment  # type: ignore[attr-defined]
 from manyview_server.learn.optimizers import Sgd, parameter_groups
 from manyview_server.learn.step import train_step
 

@@ -40,7 +40,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 def test_what_packages_register_is_loaded_by_name(register: Register, module: types.ModuleType) -> None:
-    module.one, module.two = object(), object()
+    module.one, module.two = object(), object()  # type: ignore[attr-defined]
     register("first", {"b": "things_of_a_package:one"})
     register("second", {"a": "things_of_a_package:two"})
     register("third", {"c": "things_of_a_package:two"}, group="manyview.others")
@@ -60,7 +60,7 @@ def test_names_are_listed_without_importing_anything(register: Register) -> None
 def test_a_plugin_that_fails_is_told_and_its_neighbours_are_loaded(
     register: Register, module: types.ModuleType, tmp_path: Path
 ) -> None:
-    module.good = object()
+    module.good = object()  # type: ignore[attr-defined]
     (tmp_path / "failing_of_a_package.py").write_text("raise RuntimeError('a secret')")
     (tmp_path / "leaving_of_a_package.py").write_text("raise SystemExit(3)")
     entries = {
@@ -88,7 +88,7 @@ def test_a_plugin_that_fails_is_told_and_its_neighbours_are_loaded(
 
 
 def test_a_name_that_two_packages_register_is_neither_ones(register: Register, module: types.ModuleType) -> None:
-    module.one = object()
+    module.one = object()  # type: ignore[attr-defined]
     register("first", {"a": "things_of_a_package:one"})
     register("second", {"a": "things_of_a_package:one"})
     with pytest.raises(PluginBroken, match="registered once, but is registered 2 times") as refused:

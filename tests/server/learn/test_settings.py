@@ -1,5 +1,8 @@
+from __future__ import annotations
+
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,19 +18,19 @@ from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import BlurSettings, GrayscaleSettings, PipelineSettings, ViewSettings
 
 
-def violations(method, overrides):
+def violations(method: Any, overrides: Any) -> Any:
     with pytest.raises(InvalidConfiguration) as caught:
         resolve(method, overrides)
     return {violation.field: violation.description for violation in caught.value.violations}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_without_overrides_the_defaults_of_the_method_come_out(method):
+def test_without_overrides_the_defaults_of_the_method_come_out(method: str) -> None:
     assert resolve(method, {}) == METHODS[method].settings()
     assert resolve(method, {}).method == method
 
 
-def test_presets_are_those_of_the_papers():
+def test_presets_are_those_of_the_papers() -> None:
     simclr, moco = SimCLRSettings(), MoCoSettings()
     (simclr_views,), (moco_views,) = simclr.views.pipelines, moco.views.pipelines
     assert (simclr_views.crop.scale_min, moco_views.crop.scale_min) == (0.08, 0.2)
@@ -39,7 +42,7 @@ def test_presets_are_those_of_the_papers():
     assert (simclr.memory_bank_size, moco.memory_bank_size) == (0, None)
 
 
-def test_overrides_reach_single_fields_and_leave_their_neighbors():
+def test_overrides_reach_single_fields_and_leave_their_neighbors() -> None:
     settings = resolve("moco", {"views": {"crop": {"scale_max": 0.9}}, "optimizer": {"learning_rate": 1}})
     assert settings.views.pipelines[0].crop.scale_max == 0.9
     assert settings.views.pipelines[0].crop.scale_min == 0.2
@@ -47,7 +50,7 @@ def test_overrides_reach_single_fields_and_leave_their_neighbors():
     assert isinstance(settings.optimizer.learning_rate, float)
 
 
-def test_all_violations_are_told_at_once():
+def test_all_violations_are_told_at_once() -> None:
     found = violations(
         "simclr",
         {
@@ -77,13 +80,13 @@ def test_all_violations_are_told_at_once():
     }
 
 
-def test_the_text_of_the_error_names_field_value_and_range():
+def test_the_text_of_the_error_names_field_value_and_range() -> None:
     with pytest.raises(InvalidConfiguration, match=r"temperature: .*, at least 0\.01 and at most 100 \(got 0\)"):
         resolve("simclr", {"temperature": 0})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "0.5", True, [0.5], 10**400])
-def test_what_is_not_a_finite_number_within_bounds_is_refused(value):
+def test_what_is_not_a_finite_number_within_bounds_is_refused(value: Any) -> None:
     assert list(violations("simclr", {"temperature": value})) == ["temperature"]
 
 
@@ -98,7 +101,7 @@ def test_what_is_not_a_finite_number_within_bounds_is_refused(value):
         ({"ema_momentum": 0.9, "ema_momentum_end": 0.5}, "ema_momentum_end"),
     ],
 )
-def test_rules_between_fields_are_checked(overrides, field):
+def test_rules_between_fields_are_checked(overrides: dict[str, Any], field: str) -> None:
     assert list(violations("moco", overrides)) == [field]
 
 
@@ -112,18 +115,18 @@ def test_rules_between_fields_are_checked(overrides, field):
         ({"evaluation": {"knn_every_epochs": 0, "knn_k": 5}}, "evaluation.knn_k"),
     ],
 )
-def test_a_field_that_would_have_no_effect_is_refused(overrides, field):
+def test_a_field_that_would_have_no_effect_is_refused(overrides: dict[str, Any], field: str) -> None:
     found = violations("simclr", overrides)
     assert list(found) == [field]
     assert "has no effect while" in found[field]
 
 
-def test_a_bank_can_be_given_with_its_width():
-    assert resolve("moco", {"memory_bank_size": [4096, 128]}).memory_bank_size == 4096
+def test_a_bank_can_be_given_with_its_width() -> None:
+    assert resolve("moco", {"memory_bank_size": [4096, 128]}).memory_bank_size == 4096  # type: ignore[attr-defined]
     assert resolve("moco", {"memory_bank_size": (512, 64), "projection_dim": 64}) == resolve(
         "moco", {"memory_bank_size": 512, "projection_dim": 64}
     )
-    assert resolve("simclr", {"memory_bank_size": [0, 128]}).memory_bank_size == 0
+    assert resolve("simclr", {"memory_bank_size": [0, 128]}).memory_bank_size == 0  # type: ignore[attr-defined]
 
 
 BANK_SIZE = "must be an integer, at least 1 and at most 1,048,576, or null"
@@ -140,52 +143,52 @@ BANK_SIZE = "must be an integer, at least 1 and at most 1,048,576, or null"
         (["4096", 128], f"{BANK_SIZE} (got '4096')"),
     ],
 )
-def test_a_bank_of_another_width_than_the_projections_is_refused(given, message):
+def test_a_bank_of_another_width_than_the_projections_is_refused(given: list[Any], message: str) -> None:
     assert violations("moco", {"memory_bank_size": given}) == {"memory_bank_size": message}
 
 
-def test_switching_something_off_is_no_violation():
+def test_switching_something_off_is_no_violation() -> None:
     off = {"blur": {"probability": 0}, "color_jitter": {"probability": 0}}
     assert resolve("simclr", {"views": off}).views.pipelines[0].blur.probability == 0
 
 
-def test_an_unknown_method_is_told_with_the_nearest_one_or_with_all():
+def test_an_unknown_method_is_told_with_the_nearest_one_or_with_all() -> None:
     assert violations("simclar", {}) == {"method": "'simclar' is not known; did you mean 'simclr'?"}
     assert violations("zzz", {})["method"].startswith("'zzz' is not known; known: simclr, ")
 
 
-def test_a_field_of_another_method_is_unknown():
+def test_a_field_of_another_method_is_unknown() -> None:
     assert list(violations("simclr", {"ema_momentum": 0.9})) == ["ema_momentum"]
     assert list(violations("moco", {"memory_bank_size": 0})) == ["memory_bank_size"]
 
 
-def test_an_override_of_the_method_must_agree():
+def test_an_override_of_the_method_must_agree() -> None:
     assert resolve("moco", {"method": "moco"}).method == "moco"
     assert list(violations("moco", {"method": "simclr"})) == ["method"]
 
 
-def test_whole_numbers_written_as_floats_are_integers():
+def test_whole_numbers_written_as_floats_are_integers() -> None:
     batch_size = resolve("simclr", {"batch_size": 128.0}).batch_size
     assert batch_size == 128
     assert isinstance(batch_size, int)
 
 
-def test_an_instance_made_by_hand_is_checked_too():
+def test_an_instance_made_by_hand_is_checked_too() -> None:
     with pytest.raises(InvalidConfiguration, match="batch_size"):
         SimCLRSettings(batch_size=0)
     with pytest.raises(InvalidConfiguration, match="warmup_epochs"):
         SimCLRSettings(epochs=1, optimizer=OptimizerSettings(warmup_epochs=2))
 
 
-def test_the_default_learning_rate_grows_with_the_batch():
+def test_the_default_learning_rate_grows_with_the_batch() -> None:
     assert OptimizerSettings().peak_learning_rate(256) == pytest.approx(0.12)
     assert OptimizerSettings(learning_rate=0.5).peak_learning_rate(256) == 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_settings_cannot_be_changed_in_place(method):
+def test_settings_cannot_be_changed_in_place(method: str) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        resolve(method, {}).epochs = 3
+        resolve(method, {}).epochs = 3  # type: ignore[misc]
 
 
 probabilities = st.fixed_dictionaries({"probability": st.floats(0, 1)})
@@ -200,14 +203,16 @@ probabilities = st.fixed_dictionaries({"probability": st.floats(0, 1)})
     flip=probabilities,
     blur=probabilities,
 )
-def test_the_round_trip_through_json_is_exact(method, backbone_width, decode_size, mean, flip, blur):
+def test_the_round_trip_through_json_is_exact(
+    method: Any, backbone_width: Any, decode_size: Any, mean: Any, flip: Any, blur: Any
+) -> None:
     views = {"normalize": {"mean": list(mean)}, "horizontal_flip": flip, "blur": blur}
     settings = resolve(method, {"backbone_width": backbone_width, "decode_size": decode_size, "views": views})
     assert settings.views.normalize.mean == mean
     assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
 
 
-def test_json_without_a_method_is_refused():
+def test_json_without_a_method_is_refused() -> None:
     with pytest.raises(InvalidConfiguration, match="method"):
         from_json({"epochs": 3})
 
@@ -232,11 +237,11 @@ def test_the_default_batch_gives_an_epoch_about_150_steps_within_bounds(num_imag
     assert SimCLRSettings(batch_size=48).batch_size_for(num_images) == 48
 
 
-def views_of(overrides):
+def views_of(overrides: Any) -> Any:
     return resolve("simclr", {"views": overrides}).views
 
 
-def test_a_preset_is_begun_from_and_changed_for_all_views_or_for_one():
+def test_a_preset_is_begun_from_and_changed_for_all_views_or_for_one() -> None:
     views = views_of(
         {"preset": "byol", "blur": {"sigma_max": 1.5}, "pipelines": {"1": {"solarize": {"probability": 0.5}}}}
     )
@@ -246,7 +251,7 @@ def test_a_preset_is_begun_from_and_changed_for_all_views_or_for_one():
     assert (first.solarize.probability, second.solarize.probability) == (0.0, 0.5)
 
 
-def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told():
+def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told() -> None:
     views = views_of({"pipelines": [{"blur": {"probability": 0.5}}, {}], "grayscale": {"probability": 0.1}})
     assert views.num_views == 2
     plain = PipelineSettings(grayscale=GrayscaleSettings(probability=0.1))
@@ -284,24 +289,26 @@ def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told(
         ({"preset": "dino"}, "views.pipelines", "takes no smaller views"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_told_where_it_was_written(overrides, field, message):
+def test_what_is_wrong_with_a_recipe_is_told_where_it_was_written(
+    overrides: dict[str, Any], field: str, message: str
+) -> None:
     found = violations("simclr", {"views": overrides})
     assert list(found) == [field]
     assert message in found[field]
 
 
-def test_what_changes_some_of_the_views_has_an_effect():
+def test_what_changes_some_of_the_views_has_an_effect() -> None:
     solarized = views_of({"preset": "byol", "solarize": {"threshold": 100}})
     assert [pipeline.solarize.threshold for pipeline in solarized.pipelines] == [100, 100]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_comes_out_of_the_schema_as_it_went_in(preset):
+def test_a_preset_comes_out_of_the_schema_as_it_went_in(preset: Any) -> None:
     schema = json_schema(SimCLRSettings)["properties"]["views"]
     sparse = {"pipelines": schema["x-presets"][preset]}
     assert configuration.resolve(ViewSettings, sparse) == PRESETS[preset]
 
 
-def test_a_resolved_recipe_is_read_again_though_parts_of_it_are_switched_off():
+def test_a_resolved_recipe_is_read_again_though_parts_of_it_are_switched_off() -> None:
     settings = resolve("simclr", {"views": {"preset": "byol", "color_jitter": {"probability": 0}}})
     assert from_json(to_json(settings)) == settings

@@ -53,7 +53,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_the_gradient_norm_is_that_of_all_trained_parameters() -> None:
     toy, optimizer = toy_and_optimizer()
     result = train_step(toy, optimizer, [VIEWS], IDS, at(0, 10))
-    expected = torch.cat([parameter.grad.flatten() for parameter in toy.parameters()]).norm()  # type: ignore[union-attr]
+    expected = torch.cat([parameter.grad.flatten() for parameter in toy.parameters()]).norm()
     torch.testing.assert_close(result.gradient_norm, expected)
 
 
@@ -101,7 +101,7 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_refused_too() -> None:
     before = [value.clone() for value in toy.state_dict().values()]
     views = torch.zeros(2, 8, 3, 4, 4)  # equal rows: the norm's output is 0, its gradient's factor 1 / sqrt(eps)
     with torch.no_grad():
-        toy.layer[1].bias.fill_(0.5)  # type: ignore[union-attr, operator]
+        toy.layer[1].bias.fill_(0.5)
     before = [value.clone() for value in toy.state_dict().values()]
     result = train_step(toy, optimizer, [views], IDS, at(0, 10))
     assert torch.isfinite(result.loss)

@@ -65,7 +65,7 @@ def test_image_ids_have_sixteen_digits() -> None:
 @pytest.mark.parametrize("outcome", ["STORED", "DUPLICATE", "REJECTED"])
 def test_every_outcome_has_its_enum(outcome: str) -> None:
     message = dataset_messages.image_result(
-        ImageOutcome(outcome=outcome, image_id=5, first_key="k", label_differs=True)
+        ImageOutcome(outcome=outcome, image_id=5, first_key="k", label_differs=True)  # type: ignore[arg-type]
     )
     assert message.outcome == dataset_service_pb2.ImageResult.Outcome.Value(f"OUTCOME_{outcome}")
     assert (message.first_key, message.label_differs, message.HasField("error")) == ("k", True, False)

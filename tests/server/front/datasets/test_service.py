@@ -80,7 +80,7 @@ async def test_pages_hold_each_data_set_once(front: Any, refused: Any) -> None:
 
 async def test_listing_asks_for_known_statuses(front: Any, refused: Any) -> None:
     await create(front)
-    request = pb.ListImagesRequest(dataset="datasets/shirts", statuses=[0])
+    request = pb.ListImagesRequest(dataset="datasets/shirts", statuses=[0])  # type: ignore[list-item]
     assert (await refused(front.datasets.ListImages(request))).fields == ("statuses",)
     assert not (await front.datasets.ListImages(pb.ListImagesRequest(dataset="datasets/shirts"))).images
 

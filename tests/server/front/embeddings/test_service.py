@@ -148,7 +148,7 @@ async def test_a_stream_answers_in_order_within_its_window(front: Any, png: Any,
     front.embedder.gate.set()
     await call.done_writing()
     results = [(await call.read()).result for _ in range(12)]
-    assert await call.read() is grpc.aio.EOF
+    assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]
     assert [result.number for result in results] == list(range(1, 13))
     assert [array(r.embeddings)[:, 0].tolist() for r in results] == [[n, n + 100] for n in range(1, 13)]
     assert front.embedder.most_running == 4

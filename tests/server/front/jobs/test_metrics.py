@@ -55,7 +55,7 @@ async def last_of(call: Any) -> pb.SubscribeMetricsResponse:
     async with asyncio.timeout(10):
         while not (response := await call.read()).HasField("end"):
             pass
-        assert await call.read() is grpc.aio.EOF
+        assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]
     return response
 
 

@@ -39,7 +39,7 @@ def test_a_state_dict_loads_into_timm_and_gives_the_same_features_and_tokens(nam
         with torch.no_grad():
             torch.testing.assert_close(ours(images), reference(images), rtol=1e-5, atol=1e-5)
             expected = reference.forward_features(images)
-        torch.testing.assert_close(tokens_of(ours, images), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(tokens_of(ours, images), expected, rtol=1e-5, atol=1e-5)  # type: ignore[arg-type]
 
 
 def test_the_weights_of_a_network_whose_positions_were_learned_give_its_features() -> None:
@@ -202,8 +202,8 @@ def test_a_contrastive_loss_falls() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses = []
     for _ in range(15):
-        views = [network.forward_tokens(pictures, torch.rand(16, 64).argsort(1)[:, :48])[:, 0] for _ in range(2)]
-        loss = nt_xent(*views, 0.2)
+        one, other = (network.forward_tokens(pictures, torch.rand(16, 64).argsort(1)[:, :48])[:, 0] for _ in range(2))
+        loss = nt_xent(one, other, 0.2)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -173,7 +174,7 @@ def test_a_batch_of_one_has_no_spread() -> None:
 
 
 @pytest.mark.parametrize("function", OF_ROWS)
-def test_half_precision_is_computed_in_float32_at_least(function) -> None:
+def test_half_precision_is_computed_in_float32_at_least(function: Any) -> None:
     half = normal(8, 8).bfloat16()
     assert function(half).dtype in (torch.float32, torch.float64)
     assert torch.equal(function(half), function(half.float()))
@@ -181,6 +182,6 @@ def test_half_precision_is_computed_in_float32_at_least(function) -> None:
 
 @pytest.mark.parametrize("function", OF_ROWS)
 @pytest.mark.parametrize("shape", [(8,), (2, 3, 4), (0, 4), (4, 0)])
-def test_other_shapes_are_refused(function, shape: tuple[int, ...]) -> None:
+def test_other_shapes_are_refused(function: Any, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="features must be"):
         function(torch.ones(shape))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -69,8 +71,13 @@ def test_several_k_and_temperatures_at_once_are_what_each_is_alone(
 
 def test_similarities_are_taken_once(golden: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    topk = Tensor.topk
-    monkeypatch.setattr(Tensor, "topk", lambda *given, **named: calls.append(given) or topk(*given, **named))
+    topk: Any = Tensor.topk
+
+    def counted(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        return topk(*given, **named)
+
+    monkeypatch.setattr(Tensor, "topk", counted)
     knn_rankings(*golden, 5, [(5, 0.1), (20, 0.07)])
     assert len(calls) == 1
 

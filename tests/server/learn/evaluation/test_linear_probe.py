@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +80,8 @@ def test_rows_without_a_label_take_part_in_the_statistics_alone() -> None:
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
     F.cross_entropy(linear(norm(features))[:40], labels[:40]).backward()
+    assert linear.weight.grad is not None
+    assert linear.bias.grad is not None
     torch.testing.assert_close(probe.weight, -0.1 * linear.weight.grad, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(probe.bias, -0.1 * linear.bias.grad, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(probe.mean, norm.running_mean)
@@ -141,10 +145,10 @@ class Operations(TorchDispatchMode):
     """Lists the operations by name."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.add(function.__name__.partition(".")[0])
         return function(*args, **(kwargs or {}))
 

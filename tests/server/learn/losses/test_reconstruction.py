@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -50,7 +52,7 @@ def images_of(patches: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("loss", "power"), [(mae, 2), (simmim, 1)])
-def test_they_are_the_authors_formulas(loss, power: int) -> None:
+def test_they_are_the_authors_formulas(loss: Any, power: int) -> None:
     """MAE: the mean over the patch, then masked and divided by the mask's sum. SimMIM's, per pixel, is the same."""
     images = waves(2 * 3, 8 * 8, 0.2).view(2, 3, 8, 8)
     prediction = waves(2 * 4, 48, 1.1).view(2, 4, 48).requires_grad_()
@@ -67,7 +69,7 @@ def test_they_are_the_authors_formulas(loss, power: int) -> None:
 
 
 @pytest.mark.parametrize("loss", [mae, simmim])
-def test_the_hidden_patches_alone_give_the_same(loss) -> None:
+def test_the_hidden_patches_alone_give_the_same(loss: Any) -> None:
     prediction, target = waves(8, 6, 0.1).view(2, 4, 6), waves(8, 6, 1.1).view(2, 4, 6)
     mask = torch.tensor([[True, False, False, True], [False, True, True, False]])
     hidden = loss(prediction[mask].view(2, 2, 6), target[mask].view(2, 2, 6))
@@ -75,7 +77,7 @@ def test_the_hidden_patches_alone_give_the_same(loss) -> None:
 
 
 @pytest.mark.parametrize("loss", [mae, simmim])
-def test_degenerate_batches_are_finite(loss) -> None:
+def test_degenerate_batches_are_finite(loss: Any) -> None:
     prediction = torch.ones(1, 4, 3, requires_grad=True)
     value = loss(prediction, torch.ones(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool))
     value.backward()
@@ -85,7 +87,7 @@ def test_degenerate_batches_are_finite(loss) -> None:
 
 
 @pytest.mark.parametrize("loss", [mae, simmim])
-def test_they_compute_in_float32_inside_autocast_and_from_half_precision(loss) -> None:
+def test_they_compute_in_float32_inside_autocast_and_from_half_precision(loss: Any) -> None:
     prediction, target = waves(8, 6, 0.1).view(2, 4, 6).bfloat16(), waves(8, 6, 1.1).view(2, 4, 6).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         value = loss(prediction, normalized_patches(target))

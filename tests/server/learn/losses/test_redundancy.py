@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from support.learning.golden import waves
     ("loss", "expected", "gradient_norm"),
     [(barlow_twins, 12.84568535, 5.57639985), (vicreg, 29.77629424, 3.42377008)],
 )
-def test_they_have_the_reference_values(loss, expected: float, gradient_norm: float) -> None:
+def test_they_have_the_reference_values(loss: Any, expected: float, gradient_norm: float) -> None:
     a, b = waves(8, 16, 0.1).requires_grad_(), waves(8, 16, 1.3)
     value = loss(a, b)
     value.backward()
@@ -22,7 +24,7 @@ def test_they_have_the_reference_values(loss, expected: float, gradient_norm: fl
 
 
 @pytest.mark.parametrize("loss", [barlow_twins, vicreg])
-def test_they_are_symmetric_and_bfloat16_computes_in_float32(loss) -> None:
+def test_they_are_symmetric_and_bfloat16_computes_in_float32(loss: Any) -> None:
     z0, z1 = waves(6, 5, 0.4), waves(6, 5, 2.0)
     assert loss(z0, z1).item() == pytest.approx(loss(z1, z0).item(), rel=1e-12)
     half0, half1 = z0.bfloat16(), z1.bfloat16()

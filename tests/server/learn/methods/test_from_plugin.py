@@ -1,6 +1,9 @@
 """Methods of installed packages: by name, with settings of their own, like ours."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +19,11 @@ NAME = "rotation_prediction"
 
 
 @pytest.fixture
-def rotation(install_plugin):
+def rotation(install_plugin: Any) -> None:
     install_plugin(NAME, EXAMPLE, group=from_plugin.GROUP, attribute="METHOD")
 
 
-def test_it_is_known_by_its_name_behind_ours(rotation):
+def test_it_is_known_by_its_name_behind_ours(rotation: Any) -> None:
     assert methods.names() == (*METHODS, NAME)
     assert methods.entry(NAME).title == "RotNet"
     assert methods.plugin_errors() == []
@@ -29,11 +32,11 @@ def test_it_is_known_by_its_name_behind_ours(rotation):
     assert properties["method"]["enum"] == [NAME]
 
 
-def test_its_settings_are_resolved_written_and_read_like_ours(rotation):
+def test_its_settings_are_resolved_written_and_read_like_ours(rotation: Any) -> None:
     settings = methods.resolve(
         NAME, {"label_smoothing": 0.1, "backbone": "resnet9", "views": {"blur": {"probability": 1}}}
     )
-    assert (settings.label_smoothing, settings.views.num_views) == (0.1, 1)
+    assert (settings.label_smoothing, settings.views.num_views) == (0.1, 1)  # type: ignore[attr-defined]
     assert methods.from_json(methods.to_json(settings)) == settings
     with pytest.raises(InvalidConfiguration, match=r"label_smoothing: .*, at least 0 and at most 0.9 \(got 2\)"):
         methods.resolve(NAME, {"label_smoothing": 2})
@@ -41,28 +44,28 @@ def test_its_settings_are_resolved_written_and_read_like_ours(rotation):
         methods.resolve(NAME, {"views": {"pipelines": [{"count": 3}]}})
 
 
-def test_it_is_built_and_embeds(rotation):
+def test_it_is_built_and_embeds(rotation: Any) -> None:
     settings = methods.resolve(NAME, {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16})
     one, other = (build_method(settings, 100) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     assert one.embed(torch.rand(3, 3, 16, 16)).shape == (3, 64)
 
 
-def test_an_unknown_method_is_told_with_the_nearest_one_plugins_among_them(rotation):
+def test_an_unknown_method_is_told_with_the_nearest_one_plugins_among_them(rotation: Any) -> None:
     with pytest.raises(InvalidConfiguration, match="did you mean 'rotation_prediction'"):
         methods.resolve("rotation_predictions", {})
     with pytest.raises(InvalidConfiguration, match=r"known: simclr, .*rotation_prediction"):
         methods.resolve("zzz", {})
 
 
-def test_a_configuration_whose_method_is_gone_names_it():
+def test_a_configuration_whose_method_is_gone_names_it() -> None:
     with pytest.raises(
         PluginBroken, match=r"plugin 'vanished' of no package \(manyview.methods\): it is not installed"
     ):
         methods.from_json({"method": "vanished"})
 
 
-def named(name, before="", after=""):
+def named(name: Any, before: Any = "", after: Any = "") -> Any:
     """The example under another name, and with a change."""
     return EXAMPLE.replace(NAME, name).replace(before, after)
 
@@ -86,7 +89,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_method_that_cannot_be_used_is_told_and_costs_nothing_else(name, rotation, install_plugin):
+def test_a_method_that_cannot_be_used_is_told_and_costs_nothing_else(
+    name: Any, rotation: Any, install_plugin: Any
+) -> None:
     source, problem = BROKEN[name]
     install_plugin(name, source, group=from_plugin.GROUP, attribute="METHOD")
     (error,) = methods.plugin_errors()
@@ -104,7 +109,7 @@ BUILDS = {
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_what_it_builds_is_checked(name, install_plugin):
+def test_what_it_builds_is_checked(name: Any, install_plugin: Any) -> None:
     expression, problem = BUILDS[name]
     source = EXAMPLE.replace(NAME, name).replace("build=RotationPrediction", f"build=lambda settings: {expression}")
     install_plugin(name, source, group=from_plugin.GROUP, attribute="METHOD")
@@ -113,7 +118,7 @@ def test_what_it_builds_is_checked(name, install_plugin):
     assert problem in str(caught.value)
 
 
-def test_a_value_error_of_its_own_is_for_the_user(install_plugin):
+def test_a_value_error_of_its_own_is_for_the_user(install_plugin: Any) -> None:
     source = EXAMPLE.replace(NAME, "choosy").replace(
         "        super().__init__()", '        raise ValueError("image_size must be even")'
     )
@@ -122,7 +127,7 @@ def test_a_value_error_of_its_own_is_for_the_user(install_plugin):
         build_method(methods.resolve("choosy", {}), 100)
 
 
-def test_what_goes_wrong_in_a_step_is_blamed_on_it():
+def test_what_goes_wrong_in_a_step_is_blamed_on_it() -> None:
     with (
         pytest.raises(PluginBroken, match=rf"'{NAME}' .*\(manyview.methods\): a step of it failed \(KeyError\)$"),
         methods.name_plugin_in_errors(NAME),
@@ -135,7 +140,7 @@ def test_what_goes_wrong_in_a_step_is_blamed_on_it():
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_lack_of_memory_is_blamed_on_no_plugin(error):
+def test_lack_of_memory_is_blamed_on_no_plugin(error: Any) -> None:
     with pytest.raises(type(error)) as caught, methods.name_plugin_in_errors(NAME):
         raise error
     assert caught.value is error

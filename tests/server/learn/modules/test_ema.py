@@ -11,7 +11,7 @@ def pair() -> tuple[nn.Module, nn.Module]:
     teacher = make_teacher(student)
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter += torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter))
     return teacher, student
 
 

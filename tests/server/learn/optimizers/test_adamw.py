@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def a_network() -> nn.Module:
 def test_updates_are_those_of_torchs_own(betas: tuple[float, float], weight_decay: float) -> None:
     ours, theirs = a_network(), a_network()
     optimizer = AdamW(parameter_groups(ours, weight_decay), 0.01, betas)
-    plain = torch.optim.AdamW(parameter_groups(theirs, weight_decay), lr=0.01, betas=betas, foreach=False)
+    plain = torch.optim.AdamW(cast(Any, parameter_groups(theirs, weight_decay)), lr=0.01, betas=betas, foreach=False)
     for step in range(5):
         for network in (ours, theirs):
             generator = torch.Generator().manual_seed(step)

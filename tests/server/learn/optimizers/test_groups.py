@@ -9,7 +9,7 @@ from manyview_server.learn.optimizers import parameter_groups
 def names(module: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of the parameters that decay, and of the others."""
     decaying, others = parameter_groups(module, 0.1)
-    known = {parameter: name for name, parameter in module.named_parameters()}
+    known: dict[torch.Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return [known[p] for p in decaying["params"]], [known[p] for p in others["params"]]
 
 

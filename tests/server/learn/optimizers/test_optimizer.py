@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ every_optimizer = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def a_network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2)).to(
-        memory_format=torch.channels_last  # type: ignore[call-overload]
+        memory_format=torch.channels_last
     )
 
 
@@ -46,7 +47,9 @@ def everything(optimizer: Optimizer) -> list[torch.Tensor]:
 @every_optimizer
 @pytest.mark.parametrize("refused_step", [0, 1])
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
-def test_a_refused_update_changes_neither_weights_nor_state(make, refused_step: int, clip_norm: float | None) -> None:
+def test_a_refused_update_changes_neither_weights_nor_state(
+    make: Any, refused_step: int, clip_norm: float | None
+) -> None:
     one, other = a_network(), a_network()
     ours, theirs = make(one, clip_norm=clip_norm), make(other, clip_norm=clip_norm)
     for step in range(3):
@@ -63,7 +66,7 @@ def test_a_refused_update_changes_neither_weights_nor_state(make, refused_step: 
 
 
 @every_optimizer
-def test_a_step_never_waits_for_the_device(make) -> None:
+def test_a_step_never_waits_for_the_device(make: Any) -> None:
     network = a_network()
     optimizer = make(network, clip_norm=0.5)
     norm = give_gradients(network, 0)
@@ -73,7 +76,7 @@ def test_a_step_never_waits_for_the_device(make) -> None:
 
 
 @every_optimizer
-def test_state_is_there_before_the_first_step_in_the_layout_of_the_parameter(make) -> None:
+def test_state_is_there_before_the_first_step_in_the_layout_of_the_parameter(make: Any) -> None:
     network = a_network()
     optimizer = make(network)
     for parameter in network.parameters():
@@ -84,7 +87,7 @@ def test_state_is_there_before_the_first_step_in_the_layout_of_the_parameter(mak
 
 
 @every_optimizer
-def test_parameters_without_a_gradient_rest_and_do_not_age(make) -> None:
+def test_parameters_without_a_gradient_rest_and_do_not_age(make: Any) -> None:
     network = a_network()
     optimizer = make(network)
     optimizer.step(YES, give_gradients(network, 0))
@@ -99,7 +102,7 @@ def test_parameters_without_a_gradient_rest_and_do_not_age(make) -> None:
 
 
 @every_optimizer
-def test_a_long_gradient_is_shortened_to_the_clip_norm_and_a_short_one_is_left_alone(make) -> None:
+def test_a_long_gradient_is_shortened_to_the_clip_norm_and_a_short_one_is_left_alone(make: Any) -> None:
     clipped, reference = a_network(), a_network()
     ours, plain = make(clipped, clip_norm=0.5), make(reference)
     for step, scale in enumerate((3.0, 0.01, 7.0)):
@@ -114,7 +117,7 @@ def test_a_long_gradient_is_shortened_to_the_clip_norm_and_a_short_one_is_left_a
 
 
 @every_optimizer
-def test_where_nothing_is_longer_than_the_clip_norm_not_a_bit_changes(make) -> None:
+def test_where_nothing_is_longer_than_the_clip_norm_not_a_bit_changes(make: Any) -> None:
     clipped, reference = a_network(), a_network()
     ours, plain = make(clipped, clip_norm=1e6), make(reference)
     for step in range(3):
@@ -124,7 +127,7 @@ def test_where_nothing_is_longer_than_the_clip_norm_not_a_bit_changes(make) -> N
 
 
 @every_optimizer
-def test_a_step_begins_with_its_rates_and_without_gradients(make) -> None:
+def test_a_step_begins_with_its_rates_and_without_gradients(make: Any) -> None:
     network = a_network()
     schedule = Schedule(warmup_epochs=2, end_factor=0.1, weight_decay=(0.04, 0.4))
     optimizer = make(network, schedule=schedule)

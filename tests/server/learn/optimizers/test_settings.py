@@ -35,7 +35,7 @@ def test_what_is_given_is_what_is_built(name: str) -> None:
         weight_decay=0.2,
         weight_decay_end=0.4,
         clip_gradient_norm=3.0,
-        **own.get(name, {"momentum": 0.5}),  # type: ignore[arg-type]
+        **own.get(name, {"momentum": 0.5}),
     )
     optimizer = optimizers.build(settings, NETWORK, 64)
     assert optimizer.peak_learning_rate == 0.7

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def a_network() -> nn.Module:
 def test_updates_are_those_of_torchs_own(momentum: float, weight_decay: float) -> None:
     ours, theirs = a_network(), a_network()
     optimizer = Sgd(parameter_groups(ours, weight_decay), 0.5, momentum)
-    plain = torch.optim.SGD(parameter_groups(theirs, weight_decay), lr=0.5, momentum=momentum, foreach=False)
+    plain = torch.optim.SGD(cast(Any, parameter_groups(theirs, weight_decay)), lr=0.5, momentum=momentum, foreach=False)
     for step in range(3):
         for network in (ours, theirs):
             generator = torch.Generator().manual_seed(step)

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +10,7 @@ from PIL import Image, ImageFilter
 from manyview_server.learn.views.blur import blur, gaussian_matrix
 
 
-def pillow_blur(image, sigma):
+def pillow_blur(image: Any, sigma: Any) -> Any:
     """uint8 (3, H, W) blurred as the reference does it."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     blurred = picture.filter(ImageFilter.GaussianBlur(radius=sigma))
@@ -15,7 +18,7 @@ def pillow_blur(image, sigma):
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.5, 2.0])
-def test_blur_is_close_to_the_box_blurs_of_pillow(sigma):
+def test_blur_is_close_to_the_box_blurs_of_pillow(sigma: float) -> None:
     # Photographs are this smooth. On white noise, above all at its edges, Pillow's boxes themselves are far off.
     noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(noise, (64, 64), mode="bicubic")[0].clamp(0, 1)
@@ -27,7 +30,7 @@ def test_blur_is_close_to_the_box_blurs_of_pillow(sigma):
 
 
 @pytest.mark.parametrize(("size", "sigma"), [(32, 0.1), (32, 0.7), (32, 2.0), (5, 2.0)])
-def test_blur_is_a_convolution_with_a_gaussian_over_repeated_edges(size, sigma):
+def test_blur_is_a_convolution_with_a_gaussian_over_repeated_edges(size: int, sigma: float) -> None:
     planes = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(0))
     reach = math.ceil(4 * sigma)
     kernel = torch.tensor([math.exp(-0.5 * (d / sigma) ** 2) for d in range(-reach, reach + 1)])
@@ -37,7 +40,7 @@ def test_blur_is_a_convolution_with_a_gaussian_over_repeated_edges(size, sigma):
     assert torch.allclose(blur(planes, torch.tensor([sigma]), sigma), expected, atol=1e-5)
 
 
-def test_each_view_is_blurred_by_its_own_sigma():
+def test_each_view_is_blurred_by_its_own_sigma() -> None:
     planes = torch.rand(3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     together = blur(planes, torch.tensor([0.4, 2.0]), 2.0)
     for row, sigma in enumerate((0.4, 2.0)):
@@ -45,7 +48,7 @@ def test_each_view_is_blurred_by_its_own_sigma():
         assert torch.allclose(together[:, row : row + 1], alone, atol=1e-6)
 
 
-def test_rows_are_gaussians_that_sum_to_one_with_the_edges_repeated():
+def test_rows_are_gaussians_that_sum_to_one_with_the_edges_repeated() -> None:
     matrix = gaussian_matrix(torch.tensor([1.0]), 21, 4)[0]
     assert torch.allclose(matrix.sum(1), torch.ones(21))
     assert (matrix[10, 11] / matrix[10, 10]).item() == pytest.approx(math.exp(-0.5), rel=1e-5)

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
@@ -14,7 +18,7 @@ REFERENCES = {
 
 
 @pytest.fixture
-def views():
+def views() -> Any:
     """(6, 3, 9, 7) in [0, 1], the last two gray and black and white."""
     views = torch.rand(6, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     views[4] = views[4, :1]
@@ -22,7 +26,7 @@ def views():
     return views
 
 
-def jittered(views, factors, order):
+def jittered(views: Any, factors: Any, order: Any) -> Any:
     planes = views.transpose(0, 1).contiguous()
     hue_at = order[0].tolist().index(HUE)
     color.jitter_(planes, color.Jitter.of(factors, order), hue_at)
@@ -31,7 +35,7 @@ def jittered(views, factors, order):
 
 @pytest.mark.parametrize("change", REFERENCES)
 @pytest.mark.parametrize("amount", [0.0, 0.3, 1.0, 1.7])
-def test_each_change_equals_that_of_torchvision(views, change, amount):
+def test_each_change_equals_that_of_torchvision(views: Any, change: Any, amount: float) -> None:
     value = (amount - 0.9) / 2 if change == HUE else amount
     factors = torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(6, 1)
     factors[:, change] = value
@@ -39,7 +43,7 @@ def test_each_change_equals_that_of_torchvision(views, change, amount):
     assert torch.allclose(jittered(views, factors, torch.arange(4).repeat(6, 1)), expected, atol=2e-4)
 
 
-def test_changes_are_applied_in_the_order_of_each_view(views):
+def test_changes_are_applied_in_the_order_of_each_view(views: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     for hue_at in range(4):
         others = torch.stack([torch.randperm(3, generator=generator) for _ in range(6)])
@@ -54,7 +58,7 @@ def test_changes_are_applied_in_the_order_of_each_view(views):
             assert torch.allclose(result[row], expected, atol=3e-4), (hue_at, row)
 
 
-def test_a_full_turn_of_the_hue_changes_nothing_and_gray_stays_gray(views):
+def test_a_full_turn_of_the_hue_changes_nothing_and_gray_stays_gray(views: Any) -> None:
     planes = views.transpose(0, 1).contiguous()
     color.turn_hue_(planes, torch.ones(6, 1, 1))
     assert torch.allclose(planes.transpose(0, 1), views, atol=1e-5)
@@ -62,12 +66,12 @@ def test_a_full_turn_of_the_hue_changes_nothing_and_gray_stays_gray(views):
     assert torch.allclose(planes.transpose(0, 1)[4:], views[4:], atol=1e-5)
 
 
-def test_luma_is_that_of_torchvision(views):
+def test_luma_is_that_of_torchvision(views: Any) -> None:
     expected = reference.rgb_to_grayscale(views)[:, 0]
     assert torch.allclose(color.luma(views.transpose(0, 1)), expected, atol=1e-3)
 
 
-def test_solarization_inverts_from_the_threshold_on():
+def test_solarization_inverts_from_the_threshold_on() -> None:
     planes = torch.tensor([0.2, 0.5, 0.9]).view(1, 1, 1, 3).repeat(3, 2, 1, 1)
     result = color.solarize(planes, torch.tensor([0.5, 2.0]).view(2, 1, 1))
     assert torch.allclose(result[0, 0, 0], torch.tensor([0.2, 0.5, 0.1]))

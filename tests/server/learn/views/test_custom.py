@@ -1,7 +1,10 @@
 """Transforms of installed packages: one more step of a pipeline, as typed and as repeatable as our own."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
+from typing import Any
 
 import jsonschema
 import pytest
@@ -27,39 +30,39 @@ DARKEN = POSTERIZE.replace(
 
 
 @pytest.fixture
-def posterize(install_plugin):
+def posterize(install_plugin: Any) -> Any:
     """Its settings class."""
     install_plugin("posterize", POSTERIZE)
     return custom.settings_classes()["posterize"]
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Any:
     noise = torch.rand(COUNT, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return (torch.nn.functional.interpolate(noise, (24, 24), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
 
 
-def recipe(**settings):
+def recipe(**settings: Any) -> Any:
     return ViewSettings(pipelines=(dataclasses.replace(PRESETS["simclr"].pipelines[0], custom=settings),))
 
 
-def views_of(images, settings, rows=slice(None), seed=0):
+def views_of(images: Any, settings: Any, rows: Any = slice(None), seed: Any = 0) -> Any:
     (views,) = make_views(images[rows], SIZES[rows], IDS[rows], settings, image_size=20, seed=seed, epoch=0)
     return views
 
 
-def drawn(settings, rows=slice(None), name="posterize", **moment):
+def drawn(settings: Any, rows: Any = slice(None), name: Any = "posterize", **moment: Any) -> Any:
     (parameters,) = draw_all(settings, SIZES[rows], IDS[rows], cache_size=24, **({"seed": 0, "epoch": 0} | moment))
     return parameters.custom[name]
 
 
-def violations(overrides):
+def violations(overrides: Any) -> Any:
     with pytest.raises(InvalidConfiguration) as caught:
         methods.resolve("simclr", {"views": overrides})
     return {violation.field: violation.description for violation in caught.value.violations}
 
 
-def test_it_changes_the_views_that_it_applies_to_and_no_other(posterize, images):
+def test_it_changes_the_views_that_it_applies_to_and_no_other(posterize: Any, images: Any) -> None:
     settings = recipe(posterize=posterize(probability=0.3, bits=1))
     applies = drawn(settings).applies.view(2, COUNT)
     assert abs(applies.float().mean().item() - 0.3) < 0.07
@@ -73,7 +76,7 @@ def test_it_changes_the_views_that_it_applies_to_and_no_other(posterize, images)
     assert set(levels.round().unique().tolist()) == {0.0, 128.0}
 
 
-def test_nothing_else_that_is_drawn_changes(posterize):
+def test_nothing_else_that_is_drawn_changes(posterize: Any) -> None:
     plain, more = (
         draw_all(recipe(**given), SIZES, IDS, cache_size=24, seed=0, epoch=0)[0]
         for given in ({}, {"posterize": posterize(probability=1)})
@@ -83,7 +86,7 @@ def test_nothing_else_that_is_drawn_changes(posterize):
             assert torch.equal(getattr(plain, field.name), getattr(more, field.name))
 
 
-def test_its_numbers_are_uniform_its_own_and_repeatable(posterize):
+def test_its_numbers_are_uniform_its_own_and_repeatable(posterize: Any) -> None:
     numbers = drawn(recipe(posterize=posterize(probability=0.5))).numbers
     assert numbers.shape == (2 * COUNT, 2)
     assert (numbers.min() >= 0) & (numbers.max() < 1)
@@ -95,11 +98,11 @@ def test_its_numbers_are_uniform_its_own_and_repeatable(posterize):
     assert not (first == second).any()
 
 
-def hashed(*parts):
+def hashed(*parts: Any) -> Any:
     """Compute the module's hash with Python's integers: SplitMix64's mixer over one part after the other."""
     golden, word = 0x9E3779B97F4A7C15, 2**64
 
-    def mix(x):
+    def mix(x: Any) -> Any:
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % word
         x = (x ^ x >> 27) * 0x94D049BB133111EB % word
         return x ^ x >> 31
@@ -111,7 +114,7 @@ def hashed(*parts):
     return (mix((mix((state + (view + 1) * golden) % word) + (number + 1) * golden) % word) >> 11) * 2.0**-53
 
 
-def test_numbers_depend_on_seed_epoch_image_the_plugins_name_and_view_alone(posterize):
+def test_numbers_depend_on_seed_epoch_image_the_plugins_name_and_view_alone(posterize: Any) -> None:
     stream = int.from_bytes(hashlib.sha256(b"posterize").digest()[:8], "little")
     settings = PipelineSettings(count=2, custom={"posterize": posterize(probability=0.5)})
     draws = draw(settings, SIZES[:1], torch.tensor([12345]), cache_size=24, seed=7, epoch=3, first_view=2).custom
@@ -120,7 +123,7 @@ def test_numbers_depend_on_seed_epoch_image_the_plugins_name_and_view_alone(post
         assert numbers.tolist() == [hashed(7, 3, 12345, stream, view, number) for number in (1, 2)]
 
 
-def test_another_plugin_changes_nothing_of_it(posterize, install_plugin, images):
+def test_another_plugin_changes_nothing_of_it(posterize: Any, install_plugin: Any, images: Any) -> None:
     settings = recipe(posterize=posterize(probability=0.5, spread=0.5))
     before, alone = drawn(settings), views_of(images, settings)
     install_plugin("darken", DARKEN)
@@ -135,7 +138,9 @@ def test_another_plugin_changes_nothing_of_it(posterize, install_plugin, images)
 
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(3, 70), slice(100, 400, 7)])
-def test_views_are_equal_in_any_batch_and_with_any_number_of_threads(posterize, images, rows, num_threads):
+def test_views_are_equal_in_any_batch_and_with_any_number_of_threads(
+    posterize: Any, images: Any, rows: Any, num_threads: int
+) -> None:
     settings = recipe(posterize=posterize(probability=0.6, bits=3, spread=0.4))
     whole, threads = views_of(images, settings), torch.get_num_threads()
     torch.set_num_threads(num_threads)
@@ -148,7 +153,7 @@ def test_views_are_equal_in_any_batch_and_with_any_number_of_threads(posterize, 
     assert ((whole[:, rows] - part).abs() > 1e-5).float().mean() < 1e-4
 
 
-def test_pipelines_have_each_their_own(posterize, images):
+def test_pipelines_have_each_their_own(posterize: Any, images: Any) -> None:
     coarse, fine = (recipe(posterize=posterize(probability=1, bits=bits)).pipelines[0] for bits in (1, 8))
     one = dataclasses.replace
     settings = ViewSettings(pipelines=(one(coarse, count=1), one(fine, count=1), one(recipe().pipelines[0], count=1)))
@@ -157,7 +162,7 @@ def test_pipelines_have_each_their_own(posterize, images):
     assert len(views) == 3
 
 
-def test_it_is_addressed_as_our_own_steps_are(posterize):
+def test_it_is_addressed_as_our_own_steps_are(posterize: Any) -> None:
     views = methods.resolve(
         "simclr", {"views": {"preset": "byol", "custom": {"posterize": {"probability": 0.25}}}}
     ).views
@@ -190,13 +195,15 @@ NOT_INSTALLED = "is not an installed plugin (entry points 'manyview.transforms')
         ({"pipelines": [{"count": 2, "custom": {"blend": {}}}]}, "pipelines[0].custom.blend", NOT_INSTALLED),
     ],
 )
-def test_what_is_wrong_with_it_is_told_where_it_was_written(posterize, overrides, field, message):
+def test_what_is_wrong_with_it_is_told_where_it_was_written(
+    posterize: Any, overrides: dict[str, Any], field: str, message: Any
+) -> None:
     found = violations(overrides)
     assert list(found) == [f"views.{field}"]
     assert message in found[f"views.{field}"]
 
 
-def test_without_plugins_none_is_known():
+def test_without_plugins_none_is_known() -> None:
     assert "none is installed" in violations({"custom": {"posterize": {"probability": 0.5}}})["views.custom.posterize"]
     assert configuration.json_schema(PipelineSettings)["properties"]["custom"] == {
         "description": "Changes that installed packages add, applied in the order of their names.",
@@ -207,7 +214,7 @@ def test_without_plugins_none_is_known():
     }
 
 
-def test_the_schema_holds_its_parameters(posterize):
+def test_the_schema_holds_its_parameters(posterize: Any) -> None:
     whole = configuration.json_schema(methods.METHODS["simclr"].settings)
     jsonschema.Draft202012Validator.check_schema(whole)
     for place in (whole["properties"]["views"], whole["properties"]["views"]["properties"]["pipelines"]["items"]):
@@ -223,14 +230,14 @@ def test_the_schema_holds_its_parameters(posterize):
         }
 
 
-def test_a_configuration_is_written_and_read_again(posterize):
+def test_a_configuration_is_written_and_read_again(posterize: Any) -> None:
     settings = methods.resolve("simclr", {"views": {"custom": {"posterize": {"probability": 0.25, "bits": 3}}}})
     values = methods.to_json(settings)
     assert values["views"]["pipelines"][0]["custom"] == {"posterize": {"probability": 0.25, "bits": 3, "spread": 0.0}}
     assert methods.from_json(values) == settings
 
 
-def test_a_configuration_of_a_plugin_that_is_gone_can_be_read_and_not_be_used():
+def test_a_configuration_of_a_plugin_that_is_gone_can_be_read_and_not_be_used() -> None:
     gone = {"posterize": {"probability": 0.25, "bits": 3}}
     values = methods.to_json(methods.resolve("simclr", {}))
     values["views"]["pipelines"][0]["custom"] = gone
@@ -244,7 +251,7 @@ def test_a_configuration_of_a_plugin_that_is_gone_can_be_read_and_not_be_used():
             use()
 
 
-def test_settings_of_another_class_are_refused(posterize):
+def test_settings_of_another_class_are_refused(posterize: Any) -> None:
     with pytest.raises(InvalidConfiguration, match="must be of type Settings"):
         methods.METHODS["simclr"].settings(views=recipe(posterize=BlurSettings()))
     with pytest.raises(InvalidConfiguration, match=r"custom.posterize.bits: must be an integer, at least 1"):
@@ -273,7 +280,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_plugin_that_cannot_be_used_is_told_and_costs_nothing_else(name, install_plugin):
+def test_a_plugin_that_cannot_be_used_is_told_and_costs_nothing_else(name: Any, install_plugin: Any) -> None:
     source, problem = BROKEN[name]
     install_plugin("posterize", POSTERIZE)
     install_plugin(name, source)
@@ -294,7 +301,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_comes_back_is_checked(name, install_plugin, images):
+def test_what_comes_back_is_checked(name: Any, install_plugin: Any, images: Any) -> None:
     line, problem = WRONG[name]
     install_plugin(name, POSTERIZE.replace("    planes = planes", f"    {line}\n    planes = planes"))
     settings = custom.settings_classes()[name](probability=1)
@@ -304,7 +311,7 @@ def test_what_comes_back_is_checked(name, install_plugin, images):
     assert f"plugin {name!r} of {name}_plugin 1.0" in str(caught.value)
 
 
-def test_lack_of_memory_is_not_blamed_on_it(install_plugin, images):
+def test_lack_of_memory_is_not_blamed_on_it(install_plugin: Any, images: Any) -> None:
     line = "planes.new_empty(1 << 57)"  # more than there can be
     install_plugin("greedy", POSTERIZE.replace("    planes = planes", f"    {line}\n    planes = planes"))
     settings = custom.settings_classes()["greedy"](probability=1)
@@ -312,7 +319,7 @@ def test_lack_of_memory_is_not_blamed_on_it(install_plugin, images):
         views_of(images, recipe(greedy=settings))
 
 
-def test_what_leaves_the_range_is_clamped(install_plugin, images):
+def test_what_leaves_the_range_is_clamped(install_plugin: Any, images: Any) -> None:
     install_plugin(
         "bright", POSTERIZE.replace("    planes = planes", "    return planes * 100 - 10\n    planes = planes")
     )
@@ -322,7 +329,7 @@ def test_what_leaves_the_range_is_clamped(install_plugin, images):
     assert (views.min(), views.max()) == (0, 1)
 
 
-def test_left_out_means_none(posterize):
+def test_left_out_means_none(posterize: Any) -> None:
     plugins.leave_out()
     try:
         custom._found.cache_clear()
@@ -348,7 +355,7 @@ def test_left_out_means_none(posterize):
         {"custom": None},
     ],
 )
-def test_the_front_takes_the_same_as_the_library(posterize, overrides):
+def test_the_front_takes_the_same_as_the_library(posterize: Any, overrides: dict[str, Any]) -> None:
     """Use only the schema, as JSON."""
     entry = methods.METHODS["simclr"]
     described = Method(name="simclr", title="", paper="", schema=configuration.json_schema(entry.settings))

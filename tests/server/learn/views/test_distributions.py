@@ -1,7 +1,10 @@
 """The frequency of each change and the distribution of its parameters: every step, in every recipe of the papers."""
 
+from __future__ import annotations
+
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -41,12 +44,12 @@ PIPELINES = {
 }
 
 
-def drawn_by(pipeline, *, seed=11, size=(300, 400)):
+def drawn_by(pipeline: Any, *, seed: Any = 11, size: Any = (300, 400)) -> Any:
     sizes = torch.tensor([size]).repeat(COUNT, 1)
     return draw(pipeline, sizes, torch.arange(COUNT) * 7919, cache_size=256, seed=seed, epoch=2)
 
 
-def applied(drawn):
+def applied(drawn: Any) -> Any:
     """Return which changes were made to each view, as bools."""
     return {
         "horizontal_flip": drawn.flip,
@@ -61,21 +64,21 @@ def applied(drawn):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_each_change_applies_as_often_as_its_probability_says(name):
+def test_each_change_applies_as_often_as_its_probability_says(name: Any) -> None:
     for change, done in applied(drawn_by(PIPELINES[name])).items():
         p = getattr(PIPELINES[name], change).probability
         deviation = math.sqrt(p * (1 - p) / len(done))
         assert abs(done.double().mean().item() - p) <= SIGMAS * deviation, change
 
 
-def test_changes_are_independent_of_each_other_and_of_the_other_view():
+def test_changes_are_independent_of_each_other_and_of_the_other_view() -> None:
     done = applied(drawn_by(PIPELINES["everything"]))
     both = dict(done) | {f"{change}'": values.roll(COUNT // 2) for change, values in done.items()}
     for (one, a), (other, b) in itertools.combinations(both.items(), 2):
         assert abs(torch.corrcoef(torch.stack([a, b]).double())[0, 1]) < SIGMAS / math.sqrt(COUNT), (one, other)
 
 
-def test_the_two_views_of_an_image_are_independent():
+def test_the_two_views_of_an_image_are_independent() -> None:
     pipeline = PIPELINES["simclr-0"]
     for done in applied(drawn_by(pipeline)).values():
         one, two = done.view(2, COUNT).double()
@@ -83,12 +86,12 @@ def test_the_two_views_of_an_image_are_independent():
             assert abs(torch.corrcoef(torch.stack([one, two]))[0, 1]) < SIGMAS / math.sqrt(COUNT)
 
 
-def uniform_p(values, low, high):
+def uniform_p(values: Any, low: Any, high: Any) -> Any:
     return stats.kstest(values.double().numpy(), "uniform", (low, high - low)).pvalue
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_amounts_are_uniform_between_their_bounds(name):
+def test_amounts_are_uniform_between_their_bounds(name: Any) -> None:
     pipeline, drawn = PIPELINES[name], drawn_by(PIPELINES[name])
     jitter = pipeline.color_jitter
     for column, change in enumerate(("brightness", "contrast", "saturation", "hue")):
@@ -111,7 +114,7 @@ def test_amounts_are_uniform_between_their_bounds(name):
 
 
 @pytest.mark.parametrize("name", ["simclr-0", "moco-0", "dino-0"])
-def test_factors_are_distributed_as_torchvisions(name):
+def test_factors_are_distributed_as_torchvisions(name: str) -> None:
     jitter = PIPELINES[name].color_jitter
     amounts = [
         amount * jitter.strength for amount in (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
@@ -126,7 +129,7 @@ def test_factors_are_distributed_as_torchvisions(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PIPELINES if name != "everything"])
-def test_areas_ratios_and_places_of_crops_are_distributed_as_torchvisions(name):
+def test_areas_ratios_and_places_of_crops_are_distributed_as_torchvisions(name: Any) -> None:
     crop = PIPELINES[name].crop
     image, scale, ratio = torch.empty(3, 1200, 1600), (crop.scale_min, crop.scale_max), (crop.ratio_min, crop.ratio_max)
     torch.manual_seed(0)
@@ -140,4 +143,4 @@ def test_areas_ratios_and_places_of_crops_are_distributed_as_torchvisions(name):
         lambda c: c[:, 0],
         lambda c: c[:, 1],
     ):
-        assert stats.ks_2samp(statistic(ours).numpy(), statistic(theirs).numpy()).pvalue > 1e-4
+        assert stats.ks_2samp(statistic(ours).numpy(), statistic(theirs).numpy()).pvalue > 1e-4  # type: ignore[no-untyped-call]

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import dataclasses
 import math
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -32,17 +35,26 @@ RECIPE = dataclasses.replace(
 )
 
 
-def parameters(recipe=RECIPE, count=2000, size=(100, 100), cache_size=100, seed=3, epoch=5, first_id=0, first_view=0):
+def parameters(
+    recipe: Any = RECIPE,
+    count: Any = 2000,
+    size: Any = (100, 100),
+    cache_size: Any = 100,
+    seed: Any = 3,
+    epoch: Any = 5,
+    first_id: Any = 0,
+    first_view: Any = 0,
+) -> Any:
     ids = torch.arange(first_id, first_id + count) * 977
     sizes = torch.tensor([size]).repeat(count, 1)
     return draw(recipe, sizes, ids, cache_size=cache_size, seed=seed, epoch=epoch, first_view=first_view)
 
 
-def equal(one, other):
+def equal(one: Any, other: Any) -> Any:
     return all(torch.equal(getattr(one, name), getattr(other, name)) for name in FIELDS)
 
 
-def test_parameters_depend_on_seed_epoch_id_and_view_alone():
+def test_parameters_depend_on_seed_epoch_id_and_view_alone() -> None:
     assert equal(parameters(), parameters())
     for change in ({"seed": 4}, {"epoch": 6}, {"first_id": 1}):
         other = parameters(**change)
@@ -56,12 +68,14 @@ def test_parameters_depend_on_seed_epoch_id_and_view_alone():
 
 @settings(deadline=None, max_examples=20)
 @given(split=st.integers(1, 63), threads=st.sampled_from([1, 2]), num_views=st.integers(1, 3))
-def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(split, threads, num_views):
+def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(
+    split: Any, threads: Any, num_views: Any
+) -> None:
     ids = torch.randint(-(2**63), 2**63 - 1, (64,), generator=torch.Generator().manual_seed(0))
     sizes = torch.randint(1, 500, (64, 2), generator=torch.Generator().manual_seed(1))
     before = torch.get_num_threads()
 
-    def of(rows, views=num_views):
+    def of(rows: Any, views: Any = num_views) -> Any:
         recipe = dataclasses.replace(RECIPE, count=views)
         return draw(recipe, sizes[rows], ids[rows], cache_size=64, seed=2**53 - 1, epoch=7)
 
@@ -76,7 +90,7 @@ def test_parameters_are_equal_in_any_batch_and_with_any_number_of_threads(split,
         assert torch.equal(joined, getattr(whole, name).unflatten(0, (3, -1))[:num_views]), name
 
 
-def test_each_change_applies_as_often_as_its_probability_says():
+def test_each_change_applies_as_often_as_its_probability_says() -> None:
     drawn = parameters()
     shares = {
         "flip": drawn.flip,
@@ -95,13 +109,13 @@ def test_each_change_applies_as_often_as_its_probability_says():
 
 
 @pytest.mark.parametrize(("probability", "count"), [(0.0, 0), (1.0, 4000)])
-def test_probabilities_of_zero_and_one_are_never_and_always(probability, count):
+def test_probabilities_of_zero_and_one_are_never_and_always(probability: float, count: int) -> None:
     blur = parameters(PipelineSettings(count=2, blur=BlurSettings(probability=probability))).sigma > 0
     jitter = parameters(PipelineSettings(count=2, color_jitter=ColorJitterSettings(probability=probability))).jitter
     assert (blur.sum(), jitter.sum()) == (count, count)
 
 
-def test_amounts_are_uniform_within_their_bounds():
+def test_amounts_are_uniform_within_their_bounds() -> None:
     drawn = parameters(dataclasses.replace(RECIPE, color_jitter=ColorJitterSettings(strength=0.5)))
     low, high = drawn.factors.amin(0), drawn.factors.amax(0)
     assert torch.allclose(low, torch.tensor([0.6, 0.6, 0.6, -0.1]), atol=0.005)
@@ -119,13 +133,13 @@ def test_amounts_are_uniform_within_their_bounds():
     assert (turns / turns.sum() - 1 / 3).abs().max() < 0.05
 
 
-def test_a_factor_never_goes_below_zero():
+def test_a_factor_never_goes_below_zero() -> None:
     drawn = parameters(PipelineSettings(count=2, color_jitter=ColorJitterSettings(brightness=3.0)))
     assert 0 <= drawn.factors[:, 0].min() < 0.01
     assert 3.9 < drawn.factors[:, 0].max() <= 4.0
 
 
-def test_all_orders_of_the_four_changes_are_equally_likely():
+def test_all_orders_of_the_four_changes_are_equally_likely() -> None:
     orders, counts = parameters().order.unique(dim=0, return_counts=True)
     assert len(orders) == 24
     assert counts.min() > 110
@@ -133,7 +147,7 @@ def test_all_orders_of_the_four_changes_are_equally_likely():
     assert (orders == HUE).sum(1).eq(1).all()
 
 
-def test_areas_and_ratios_of_crops_are_those_of_torchvision():
+def test_areas_and_ratios_of_crops_are_those_of_torchvision() -> None:
     torchvision = pytest.importorskip("torchvision").transforms.RandomResizedCrop
     torch.manual_seed(0)
     image = torch.empty(3, 90, 120)
@@ -149,7 +163,7 @@ def test_areas_and_ratios_of_crops_are_those_of_torchvision():
         lambda c: c[:, 0],
         lambda c: c[:, 1],
     ):
-        one, two = statistic(ours).sort().values, statistic(theirs).sort().values
+        one, two = statistic(ours).sort().values, statistic(theirs).sort().values  # type: ignore[no-untyped-call]
         spread = two[-1] - two[0]
         assert (one - two).abs().mean() < 0.02 * spread
 
@@ -162,7 +176,7 @@ def test_areas_and_ratios_of_crops_are_those_of_torchvision():
     scale_min=st.floats(0.01, 1),
     seed=st.integers(0, 2**53 - 1),
 )
-def test_crops_lie_within_the_cached_image(height, width, cache_size, scale_min, seed):
+def test_crops_lie_within_the_cached_image(height: Any, width: Any, cache_size: Any, scale_min: Any, seed: Any) -> None:
     recipe = PipelineSettings(count=2, crop=CropSettings(scale_min=scale_min))
     crop = parameters(recipe, count=20, size=(height, width), cache_size=cache_size, seed=seed).crop
     top, left, h, w = crop.T
@@ -178,20 +192,20 @@ def test_crops_lie_within_the_cached_image(height, width, cache_size, scale_min,
     ("size", "expected"),
     [((100, 100), [0, 0, 100, 100]), ((100, 400), [0, 133, 100, 133]), ((400, 100), [133, 0, 133, 100])],
 )
-def test_an_image_into_which_no_crop_fits_is_cropped_at_its_center(size, expected):
+def test_an_image_into_which_no_crop_fits_is_cropped_at_its_center(size: tuple[int, int], expected: list[int]) -> None:
     never = PipelineSettings(count=2, crop=CropSettings(scale_min=1.0))
     sizes = torch.tensor([size])
     u = torch.full((1, drawing._NUM_DRAWS), 0.25, dtype=torch.float64)
     assert drawing._crop(never.crop, sizes, u).tolist() == [expected]
 
 
-def test_crops_are_drawn_in_the_geometry_of_the_real_image():
+def test_crops_are_drawn_in_the_geometry_of_the_real_image() -> None:
     square = PipelineSettings(count=2, crop=CropSettings(scale_min=0.2, scale_max=0.3, ratio_min=1.0, ratio_max=1.0))
     crop = parameters(square, size=(400, 100), cache_size=200).crop
     assert (crop[:, 2].float() / crop[:, 3]).mean().item() == pytest.approx(0.25, rel=0.02)
 
 
-def test_the_exponential_is_exact_to_13_digits():
+def test_the_exponential_is_exact_to_13_digits() -> None:
     x = torch.linspace(-2.4, 2.4, 101, dtype=torch.float64)
     expected = torch.tensor([math.exp(value) for value in x.tolist()], dtype=torch.float64)
     assert ((drawing._exp(x) - expected).abs() / expected).max() < 1e-13

@@ -1,8 +1,11 @@
 """A view is a function of (seed, epoch, image id, view), whatever else is in the batch and however many threads there
 are."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from manyview_server.learn.views.recipe import QuarterTurnSettings, RotationSett
 COUNT = 24
 
 
-def with_rotations(views):
+def with_rotations(views: Any) -> Any:
     pipelines = [
         dataclasses.replace(
             pipeline, rotation=RotationSettings(probability=0.3), quarter_turn=QuarterTurnSettings(probability=0.3)
@@ -29,7 +32,7 @@ def with_rotations(views):
 RECIPES = {name: with_rotations(PRESETS[name]) for name in ("simclr", "byol", "dino")}
 
 
-def images_of(side):
+def images_of(side: Any) -> Any:
     noise = torch.rand(COUNT, 3, side // 3, side // 3, generator=torch.Generator().manual_seed(side))
     return (torch.nn.functional.interpolate(noise, (side, side), mode="nearest") * 255).to(torch.uint8)
 
@@ -40,7 +43,7 @@ SIZES = torch.randint(20, 300, (COUNT, 2), generator=torch.Generator().manual_se
 
 
 @contextlib.contextmanager
-def threads(count):
+def threads(count: Any) -> Any:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -49,7 +52,7 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-def views_of(rows, recipe, side, seed, epoch):
+def views_of(rows: Any, recipe: Any, side: Any, seed: Any, epoch: Any) -> Any:
     return make_views(
         IMAGES[side][rows], SIZES[rows], IDS[rows], RECIPES[recipe], image_size=40, seed=seed, epoch=epoch
     )
@@ -64,7 +67,9 @@ def views_of(rows, recipe, side, seed, epoch):
     seed=st.integers(0, 2**53 - 1),
     epoch=st.integers(0, 10**6),
 )
-def test_pixels_are_equal_in_any_batch_and_with_any_number_of_threads(recipe, side, rows, num_threads, seed, epoch):
+def test_pixels_are_equal_in_any_batch_and_with_any_number_of_threads(
+    recipe: Any, side: Any, rows: Any, num_threads: Any, seed: Any, epoch: Any
+) -> None:
     whole = views_of(slice(None), recipe, side, seed, epoch)
     with threads(num_threads):
         part = views_of(rows, recipe, side, seed, epoch)
@@ -78,7 +83,7 @@ def test_pixels_are_equal_in_any_batch_and_with_any_number_of_threads(recipe, si
     chunk_pixels=st.integers(1, 1 << 17),
     num_threads=st.sampled_from([1, 2]),
 )
-def test_pixels_are_equal_in_chunks_of_any_size(recipe, chunk_pixels, num_threads):
+def test_pixels_are_equal_in_chunks_of_any_size(recipe: Any, chunk_pixels: Any, num_threads: Any) -> None:
     whole = views_of(slice(None), recipe, 48, 3, 4)
     with pytest.MonkeyPatch.context() as patch, threads(num_threads):
         patch.setattr(pixels, "CPU_CHUNK_PIXELS", chunk_pixels)

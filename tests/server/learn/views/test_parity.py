@@ -4,7 +4,10 @@ Differences are in levels of 0 to 255, on photographs of 160 pixels. Pillow keep
 level of difference is its own rounding.
 """
 
+from __future__ import annotations
+
 from importlib.resources import files
+from typing import Any
 
 import pytest
 import torch
@@ -19,18 +22,20 @@ SIDE = 160
 
 
 @pytest.fixture(scope="module")
-def photographs():
+def photographs() -> Any:
     """Pillow images of SIDE x SIDE: parts of a temple and a flower, bright and dark."""
     whole = [Image.open(str(files("sklearn.datasets.images") / name)) for name in ("china.jpg", "flower.jpg")]
     return [image.crop((x, 60, x + SIDE, 60 + SIDE)) for image in whole for x in (40, 240)]
 
 
-def as_tensor(image):
+def as_tensor(image: Any) -> Any:
     """uint8 (3, H, W)."""
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*image.size[::-1], 3).permute(2, 0, 1)
 
 
-def differences(photographs, expected, *, size=SIDE, interpolation="bilinear", **changes):
+def differences(
+    photographs: Any, expected: Any, *, size: Any = SIDE, interpolation: Any = "bilinear", **changes: Any
+) -> Any:
     """(N, 3, o, o) between views with these parameters and what `expected` makes of each Pillow image."""
     count = len(photographs)
     plain = {
@@ -51,7 +56,7 @@ def differences(photographs, expected, *, size=SIDE, interpolation="bilinear", *
     for name, value in changes.items():
         plain[name] = torch.as_tensor(value, dtype=plain[name].dtype).expand_as(plain[name]).clone()
     images = torch.stack([as_tensor(image) for image in photographs])
-    views = apply(images, ViewParameters(**plain), size=size, interpolation=interpolation) * 255
+    views = apply(images, ViewParameters(**plain), size=size, interpolation=interpolation) * 255  # type: ignore[arg-type]
     theirs = torch.stack([as_tensor(expected(image)) for image in photographs])
     return (views - theirs.float()).abs()
 
@@ -60,7 +65,14 @@ def differences(photographs, expected, *, size=SIDE, interpolation="bilinear", *
 @pytest.mark.parametrize("crop", [(0, 0, 160, 160), (10, 20, 140, 120), (33, 47, 70, 90), (100, 5, 40, 31)])
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_crops(photographs, crop, size, interpolation, largest_matmul_px, monkeypatch):
+def test_crops(
+    photographs: Any,
+    crop: tuple[int, int, int, int],
+    size: int,
+    interpolation: str,
+    largest_matmul_px: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pixels, "LARGEST_MATMUL_PX", largest_matmul_px)
     mode = InterpolationMode(interpolation)
     found = differences(
@@ -86,7 +98,9 @@ def test_crops(photographs, crop, size, interpolation, largest_matmul_px, monkey
     ids=["brightness", "contrast", "saturation"],
 )
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.6, 1.0, 1.4, 1.8])
-def test_brightness_contrast_and_saturation(photographs, change, theirs, level, factor):
+def test_brightness_contrast_and_saturation(
+    photographs: Any, change: Any, theirs: Any, level: float, factor: float
+) -> None:
     factors = torch.tensor([1.0, 1.0, 1.0, 0.0])
     factors[change] = factor
     found = differences(photographs, lambda image: theirs(image, factor), jitter=True, factors=factors)
@@ -94,7 +108,7 @@ def test_brightness_contrast_and_saturation(photographs, change, theirs, level, 
 
 
 @pytest.mark.parametrize("turns", [-0.5, -0.2, -0.05, 0.0, 0.1, 0.2, 0.5])
-def test_hue(photographs, turns):
+def test_hue(photographs: Any, turns: float) -> None:
     factors = torch.tensor([1.0, 1.0, 1.0, turns])
     found = differences(photographs, lambda image: reference.adjust_hue(image, turns), jitter=True, factors=factors)
     # Pillow's hue, saturation and value are bytes: 12 levels off at most, here as in torchvision's exact one.
@@ -115,24 +129,26 @@ def test_hue(photographs, turns):
     ],
     ids=["flip", "flip_vertical", "90", "180", "270", "solarize", "invert"],
 )
-def test_mirrors_quarter_turns_and_solarization_are_exact(photographs, changes, theirs):
+def test_mirrors_quarter_turns_and_solarization_are_exact(
+    photographs: Any, changes: dict[str, Any], theirs: Any
+) -> None:
     assert differences(photographs, theirs, **changes).max() < 1e-3
 
 
-def test_grayscale(photographs):
+def test_grayscale(photographs: Any) -> None:
     found = differences(photographs, lambda image: ImageOps.grayscale(image).convert("RGB"), grayscale=True)
     assert found.max() < 0.52
 
 
 @pytest.mark.parametrize("angle", [-120.0, -30.0, 5.0, 45.0, 77.7])
-def test_rotations(photographs, angle):
+def test_rotations(photographs: Any, angle: float) -> None:
     found = differences(photographs, lambda image: image.rotate(angle), angle=angle)
     # At one pixel in two thousand, another of two pixels is the nearest, and it may have any value.
     assert (found.amax(1) > 1e-3).float().mean() < 2e-3
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.5, 2.0])
-def test_blur(photographs, sigma):
+def test_blur(photographs: Any, sigma: float) -> None:
     found = differences(photographs, lambda image: image.filter(ImageFilter.GaussianBlur(sigma)), sigma=sigma)
     # Pillow's three box blurs against a true Gaussian; at the edges the boxes are further off.
     assert found.mean() < 0.5

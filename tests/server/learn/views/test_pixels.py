@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -29,16 +32,16 @@ NORMALIZE = NormalizeSettings()
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Any:
     noise = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return (torch.nn.functional.interpolate(noise, (24, 24)) * 255).to(torch.uint8)
 
 
-def ids_and_sizes(count):
+def ids_and_sizes(count: Any) -> Any:
     return torch.arange(count) * 31, torch.full((count, 2), 24)
 
 
-def plain(count, **changes):
+def plain(count: Any, **changes: Any) -> Any:
     """Parameters that leave images as they are."""
     parameters = ViewParameters(
         image=torch.arange(count),
@@ -58,7 +61,9 @@ def plain(count, **changes):
     return dataclasses.replace(parameters, **changes)
 
 
-def views_of(images, pipeline=RECIPE, seed=0, epoch=0, rows=slice(None), **options):
+def views_of(
+    images: Any, pipeline: Any = RECIPE, seed: Any = 0, epoch: Any = 0, rows: Any = slice(None), **options: Any
+) -> Any:
     ids, sizes = ids_and_sizes(len(images))
     recipe = ViewSettings(pipelines=(pipeline,))
     (views,) = make_views(
@@ -67,11 +72,11 @@ def views_of(images, pipeline=RECIPE, seed=0, epoch=0, rows=slice(None), **optio
     return views
 
 
-def test_without_any_change_the_image_comes_back(images):
+def test_without_any_change_the_image_comes_back(images: Any) -> None:
     assert torch.allclose(apply(images, plain(24), size=24) * 255, images.float(), atol=1e-3)
 
 
-def test_views_equal_torchvision_step_by_step(images):
+def test_views_equal_torchvision_step_by_step(images: Any) -> None:
     ids, sizes = ids_and_sizes(24)
     recipe = dataclasses.replace(RECIPE, blur=BlurSettings(probability=0))
     drawn = draw(recipe, sizes, ids, cache_size=24, seed=1, epoch=2)
@@ -117,7 +122,7 @@ def test_views_equal_torchvision_step_by_step(images):
         "solarize_from",
     ],
 )
-def test_every_parameter_takes_effect_and_on_its_own_view_only(images, field):
+def test_every_parameter_takes_effect_and_on_its_own_view_only(images: Any, field: str) -> None:
     base = plain(24)
     active = dataclasses.replace(
         base, jitter=torch.ones(24, dtype=torch.bool), factors=torch.tensor([[1.4, 0.5, 1.6, 0.1]]).repeat(24, 1)
@@ -146,25 +151,25 @@ def test_every_parameter_takes_effect_and_on_its_own_view_only(images, field):
     assert differs.nonzero().flatten().tolist() == [7]
 
 
-def test_a_view_is_the_same_in_any_batch_and_any_chunk(images, monkeypatch):
+def test_a_view_is_the_same_in_any_batch_and_any_chunk(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = views_of(images)
     assert torch.allclose(whole[:, 5:9], views_of(images, rows=slice(5, 9)), atol=1e-5)
     monkeypatch.setattr(pixels, "CPU_CHUNK_PIXELS", 1)
     assert torch.allclose(whole, views_of(images), atol=1e-5)
 
 
-def test_repeating_a_call_repeats_every_bit(images):
+def test_repeating_a_call_repeats_every_bit(images: Any) -> None:
     assert torch.equal(views_of(images), views_of(images))
 
 
-def test_seed_epoch_and_view_give_other_views(images):
+def test_seed_epoch_and_view_give_other_views(images: Any) -> None:
     views = views_of(images)
     assert not torch.allclose(views, views_of(images, seed=1), atol=0.1)
     assert not torch.allclose(views, views_of(images, epoch=1), atol=0.1)
     assert not torch.allclose(views[0], views[1], atol=0.1)
 
 
-def test_shape_and_memory_format_and_dtype_are_as_asked(images):
+def test_shape_and_memory_format_and_dtype_are_as_asked(images: Any) -> None:
     views = views_of(images, THREE)
     assert views.shape == (3, 24, 3, 20, 20)
     assert views.is_contiguous()
@@ -176,7 +181,7 @@ def test_shape_and_memory_format_and_dtype_are_as_asked(images):
     assert torch.allclose(half.float(), views, atol=0.02)
 
 
-def test_large_images_resized_one_by_one_give_the_same_views(images, monkeypatch):
+def test_large_images_resized_one_by_one_give_the_same_views(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = dataclasses.replace(RECIPE, solarize=SolarizeSettings())
     by_matmul = views_of(images, recipe)
     monkeypatch.setattr(pixels, "LARGEST_MATMUL_PX", 8)
@@ -185,7 +190,7 @@ def test_large_images_resized_one_by_one_give_the_same_views(images, monkeypatch
     assert (difference > 6 / 255).float().mean() < 1e-2
 
 
-def test_without_normalization_values_stay_between_zero_and_one(images):
+def test_without_normalization_values_stay_between_zero_and_one(images: Any) -> None:
     ids, sizes = ids_and_sizes(24)
     views = apply(images, draw(RECIPE, sizes, ids, cache_size=24, seed=0, epoch=0), size=20)
     assert views.min() >= -1e-5
@@ -193,17 +198,17 @@ def test_without_normalization_values_stay_between_zero_and_one(images):
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 8, 8), (3, 8, 8), (2, 3, 8, 9)])
-def test_images_of_another_shape_are_refused(shape):
+def test_images_of_another_shape_are_refused(shape: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="must be uint8"):
         apply(torch.zeros(shape, dtype=torch.uint8), plain(2), size=8)
 
 
-def test_images_of_another_type_are_refused(images):
+def test_images_of_another_type_are_refused(images: Any) -> None:
     with pytest.raises(ValueError, match="float32"):
         apply(images.float(), plain(24), size=8)
 
 
-def test_rotations_are_torchvisions(images):
+def test_rotations_are_torchvisions(images: Any) -> None:
     angle = torch.linspace(-170, 170, 24)
     rotated = apply(images, plain(24, angle=angle), size=24)
     turned = apply(images, plain(24, quarter_turns=torch.arange(24) % 4), size=24)
@@ -214,12 +219,12 @@ def test_rotations_are_torchvisions(images):
         assert torch.allclose(turned[row], reference.rotate(image, 90.0 * (row % 4)), atol=1e-5), row
 
 
-def test_all_of_an_image_that_is_rotated_by_a_right_angle_is_kept(images):
+def test_all_of_an_image_that_is_rotated_by_a_right_angle_is_kept(images: Any) -> None:
     by_angle = apply(images, plain(24, angle=torch.full((24,), 90.0)), size=24)
     assert torch.allclose(by_angle, (images / 255).rot90(1, (2, 3)), atol=1e-5)
 
 
-def test_solarization_comes_before_or_after_the_blur(images):
+def test_solarization_comes_before_or_after_the_blur(images: Any) -> None:
     both = {"sigma": torch.full((24,), 1.5), "solarize_from": torch.full((24,), 0.5)}
     after = apply(images, plain(24, **both), size=24)
     before = apply(images, plain(24, **both, solarize_before_blur=torch.ones(24, dtype=torch.bool)), size=24)
@@ -229,7 +234,7 @@ def test_solarization_comes_before_or_after_the_blur(images):
     assert torch.allclose(before, apply(solarized, plain(24, sigma=both["sigma"]), size=24), atol=1e-5)
 
 
-def test_a_recipe_gives_a_tensor_for_each_size_with_the_views_in_order(images):
+def test_a_recipe_gives_a_tensor_for_each_size_with_the_views_in_order(images: Any) -> None:
     ids, sizes = ids_and_sizes(24)
     globals_, locals_ = dataclasses.replace(RECIPE, count=1), PipelineSettings(count=3, size_fraction=0.6)
     bicubic = dataclasses.replace(globals_, crop=CropSettings(interpolation="bicubic"))
@@ -243,7 +248,7 @@ def test_a_recipe_gives_a_tensor_for_each_size_with_the_views_in_order(images):
     assert torch.equal(small.flatten(0, 1), apply(images, drawn, size=12, normalize=recipe.normalize))
 
 
-def test_rotated_views_are_black_where_nothing_comes_from(images):
+def test_rotated_views_are_black_where_nothing_comes_from(images: Any) -> None:
     always = RotationSettings(probability=1.0, degrees_min=44, degrees_max=46)
     views = views_of(images + 10, PipelineSettings(count=2, crop=CropSettings(scale_min=1.0), rotation=always))
     black = -torch.tensor(NORMALIZE.mean) / torch.tensor(NORMALIZE.std)
@@ -251,7 +256,7 @@ def test_rotated_views_are_black_where_nothing_comes_from(images):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_each_recipe_makes_on_a_gpu_the_views_of_the_cpu_and_waits_for_none(preset):
+def test_each_recipe_makes_on_a_gpu_the_views_of_the_cpu_and_waits_for_none(preset: Any) -> None:
     noise = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     images = (torch.nn.functional.interpolate(noise, (96, 96), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
     image_ids, sizes = ids_and_sizes(6)

@@ -20,7 +20,7 @@ def moco(**overrides: object) -> MoCo:
 
 
 def a_pass(method: MoCo, network: torch.nn.Module, images: Tensor) -> Tensor:
-    return F.normalize(network["head"](network["encoder"](images)), dim=1)  # type: ignore[index]
+    return F.normalize(network["head"](network["encoder"](images)), dim=1)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def moved(method: BYOL) -> BYOL:
     """A student that is no longer its teacher."""
     with torch.no_grad():
         for parameter in (*method.encoder.parameters(), *method.head.parameters()):
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return method
 
 
@@ -90,6 +90,6 @@ def test_the_teacher_follows_along_the_schedule_to_a_standstill() -> None:
 def test_projection_and_prediction_norm_the_hidden_layer_alone() -> None:
     method = byol()
     for part in (method.head, method.predictor):
-        assert sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in part) == 1
+        assert sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in part) == 1  # type: ignore[attr-defined]
         assert isinstance(part[-1], torch.nn.Linear)
         assert part[-1].bias is None

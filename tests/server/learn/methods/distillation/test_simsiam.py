@@ -46,14 +46,14 @@ def test_the_loss_is_the_mean_negative_cosine_of_each_prediction_and_the_other_p
 def test_the_gradient_is_that_of_constant_targets(views: Tensor) -> None:
     method = simsiam()
     weight = method.encoder.backbone.conv1.weight
-    (ours,) = torch.autograd.grad(method.forward_loss([views], torch.arange(8), START).loss, weight)
+    (ours,) = torch.autograd.grad(method.forward_loss([views], torch.arange(8), START).loss, weight)  # type: ignore[arg-type]
     z = method.head(method.encoder(views.flatten(0, 1)))
     targets = z.detach().clone()
     p = method.predictor(z)
     stopped = (negative_cosine(p[:8], targets[8:]) + negative_cosine(p[8:], targets[:8])) / 2
     flowing = (negative_cosine(p[:8], z[8:]) + negative_cosine(p[8:], z[:8])) / 2
-    (expected,) = torch.autograd.grad(stopped, weight, retain_graph=True)
-    (other,) = torch.autograd.grad(flowing, weight)
+    (expected,) = torch.autograd.grad(stopped, weight, retain_graph=True)  # type: ignore[arg-type]
+    (other,) = torch.autograd.grad(flowing, weight)  # type: ignore[arg-type]
     torch.testing.assert_close(ours, expected)
     assert not torch.allclose(ours, other, atol=1e-3)
 
@@ -64,7 +64,7 @@ def test_there_is_no_teacher_and_no_bank() -> None:
 
 def test_the_projection_is_normed_without_weights_and_the_prediction_is_a_bottleneck() -> None:
     method = simsiam(projection_hidden_dim=40, prediction_hidden_dim=4, projection_layers=2)
-    linear = [layer for layer in (*method.head, *method.predictor) if isinstance(layer, torch.nn.Linear)]
+    linear = [layer for layer in (*method.head, *method.predictor) if isinstance(layer, torch.nn.Linear)]  # type: ignore[misc]
     assert [tuple(layer.weight.shape) for layer in linear] == [(40, 64), (16, 40), (4, 16), (16, 4)]
     assert [layer.bias is None for layer in linear] == [True, True, True, False]
     assert isinstance(method.head[-1], torch.nn.BatchNorm1d)

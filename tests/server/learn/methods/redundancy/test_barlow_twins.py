@@ -41,8 +41,8 @@ def test_both_views_pull_and_the_order_does_not_matter(views: Tensor) -> None:
 
 
 def test_the_head_is_three_layers_without_a_norm_or_bias_on_the_output() -> None:
-    linear = [layer for layer in barlow_twins().head if isinstance(layer, torch.nn.Linear)]
+    linear = [layer for layer in barlow_twins().head if isinstance(layer, torch.nn.Linear)]  # type: ignore[attr-defined]
     assert [tuple(layer.weight.shape) for layer in linear] == [(32, 64), (32, 32), (16, 32)]
     assert all(layer.bias is None for layer in linear)
     assert isinstance(barlow_twins().head[-1], torch.nn.Linear)
-    assert len([layer for layer in barlow_twins(projection_layers=2).head if isinstance(layer, torch.nn.Linear)]) == 2
+    assert len([layer for layer in barlow_twins(projection_layers=2).head if isinstance(layer, torch.nn.Linear)]) == 2  # type: ignore[attr-defined]

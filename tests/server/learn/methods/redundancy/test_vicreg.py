@@ -41,7 +41,7 @@ def test_both_views_pull_and_the_order_does_not_matter(views: Tensor) -> None:
 
 
 def test_the_head_is_two_layers_without_a_norm_or_bias_on_the_output() -> None:
-    linear = [layer for layer in vicreg().head if isinstance(layer, torch.nn.Linear)]
+    linear = [layer for layer in vicreg().head if isinstance(layer, torch.nn.Linear)]  # type: ignore[attr-defined]
     assert [tuple(layer.weight.shape) for layer in linear] == [(32, 64), (16, 32)]
     assert all(layer.bias is None for layer in linear)
-    assert len([layer for layer in vicreg(projection_layers=3).head if isinstance(layer, torch.nn.Linear)]) == 3
+    assert len([layer for layer in vicreg(projection_layers=3).head if isinstance(layer, torch.nn.Linear)]) == 3  # type: ignore[attr-defined]
