@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,17 @@ async def test_a_start_removes_embeddings_of_nobody_and_unfinished_ones(tmp_path
     await store.close()
 
 
+def first_row(sql: str, connection: sqlite3.Connection) -> Any:
+    return connection.execute(sql).fetchone()
+
+
 async def test_a_deletion_that_comes_while_another_one_ends_is_not_forgotten(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes after the sweep of the first has seen the last rows go, and before that sweep looks at directories."""
     monkeypatch.setattr(deletions, "CHUNK_ROWS", 10)
-    loop, real, second = asyncio.get_running_loop(), deletions._remove_chunk, []
+    loop, real = asyncio.get_running_loop(), deletions._remove_chunk
+    second: list[asyncio.Task[None] | None] = []
     for name, count in (("small", 1), ("big", 35)):
         await store.datasets.create(name)
 
@@ -105,10 +111,11 @@ async def test_a_deletion_that_comes_while_another_one_ends_is_not_forgotten(
 
     monkeypatch.setattr(deletions, "_remove_chunk", watched)
     await store.datasets.delete("small")
+    assert second[1] is not None
     await second[1]
     for table in ("image", "trash", "dataset"):
         sql = f"SELECT count(*) FROM {table}"
-        assert await store._database.read(lambda c, sql=sql: c.execute(sql).fetchone()) == (0,), table
+        assert await store._database.read(partial(first_row, sql)) == (0,), table
     assert list(store.datasets_dir.iterdir()) == []
 
 

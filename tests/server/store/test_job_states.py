@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from manyview_server.store.job_states import NEXT_STATES, TERMINAL_STATES
+from manyview_server.store.job_states import NEXT_STATES, TERMINAL_STATES, JobState
 
 
 @pytest.mark.parametrize("terminal", sorted(TERMINAL_STATES))
-def test_nothing_leads_out_of_a_terminal_state(terminal: str) -> None:
+def test_nothing_leads_out_of_a_terminal_state(terminal: JobState) -> None:
     assert NEXT_STATES[terminal] == frozenset()
 
 
 @pytest.mark.parametrize("state", sorted(NEXT_STATES.keys() - TERMINAL_STATES))
-def test_every_other_state_leads_to_an_end_and_can_be_cancelled(state: str) -> None:
+def test_every_other_state_leads_to_an_end_and_can_be_cancelled(state: JobState) -> None:
     reached, ahead = set(), {state}
     while ahead:
         reached |= ahead

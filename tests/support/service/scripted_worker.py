@@ -41,6 +41,7 @@ from manyview_server.messages.training import (
     ImagesAdded,
     ImageUnreadable,
     LogWritten,
+    Outcome,
     ScalarsLogged,
     SnapshotAdopted,
     StartTraining,
@@ -185,7 +186,7 @@ class Trainer:
         self.num_images += num_added
         self.link.send(SnapshotAdopted(step=self.step, epoch=0, num_images=self.num_images, num_added=num_added))
 
-    def train(self) -> tuple[str, str]:
+    def train(self) -> tuple[Outcome, str]:
         while self.step < self.num_steps:
             self.misbehave()
             if self.stop.wait(self.plan.get("step_s", 0.0)):
@@ -243,7 +244,7 @@ class Trainer:
             CheckpointWritten(step=self.step, epoch=0, directory=str(directory), num_bytes=size, model={"made": "up"})
         )
 
-    def end(self, outcome: str, reason: str) -> None:
+    def end(self, outcome: Outcome, reason: str) -> None:
         message, hint = ("it is said", "do otherwise") if reason else ("", "")
         self.link.send(
             TrainingEnded(outcome=outcome, step=self.step, epoch=0, reason=reason, message=message, hint=hint)

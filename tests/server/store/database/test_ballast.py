@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from manyview_server.errors import ResourceExhausted
-from manyview_server.store.database import ballast as ballast_module
 from manyview_server.store.database.ballast import Ballast
 from manyview_server.store.database.database import Database
 from manyview_server.store.store import Store
@@ -37,7 +36,7 @@ def test_no_room_is_taken_that_uploads_are_to_leave(tmp_path: Path, monkeypatch:
         f_bavail, f_frsize = (2 << 20) - 1, 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(ballast_module.os, "statvfs", lambda _: Disk)
+        patch.setattr(os, "statvfs", lambda _: Disk)
         ballast = Ballast(tmp_path / "BALLAST", 1 << 20)
         ballast.take()
         assert not ballast.held

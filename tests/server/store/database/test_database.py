@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,11 @@ async def test_a_write_that_raises_has_no_effect(database: Database) -> None:
 
 async def test_everything_runs_on_one_thread_in_order(database: Database) -> None:
     seen: list[tuple[int, int]] = []
-    await asyncio.gather(*(database.write(lambda c, n=n: seen.append((n, threading.get_ident()))) for n in range(20)))
+
+    def note(number: int, _: sqlite3.Connection) -> None:
+        seen.append((number, threading.get_ident()))
+
+    await asyncio.gather(*(database.write(partial(note, n)) for n in range(20)))
     assert [n for n, _ in seen] == list(range(20))
     assert len({thread for _, thread in seen}) == 1
     assert seen[0][1] != threading.get_ident()
@@ -102,7 +108,7 @@ def test_a_failed_sync_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None
     def end(status: int) -> None:
         raise Ended(status)
 
-    monkeypatch.setattr(database_module.os, "_exit", end)
+    monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended, match="74"):
         service_error_of(failure(sqlite3.SQLITE_IOERR_FSYNC))
 

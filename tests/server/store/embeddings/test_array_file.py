@@ -12,7 +12,11 @@ from manyview_server.store.embeddings.array_file import ArrayFileDamaged
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    arrays = {"ids": np.arange(5), "rows": np.arange(10, dtype=np.float32).reshape(5, 2), "none": np.empty((0, 3))}
+    arrays: dict[str, np.ndarray] = {
+        "ids": np.arange(5),
+        "rows": np.arange(10, dtype=np.float32).reshape(5, 2),
+        "none": np.empty((0, 3)),
+    }
     array_file.write(tmp_path / "block", {"name": "ü", "errors": [[1, "A", "b"]]}, arrays)
     return tmp_path / "block"
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -149,6 +152,10 @@ async def test_a_data_set_that_a_job_reads_cannot_be_deleted(mixed: Store) -> No
     assert (await mixed.jobs.get("j")).dataset_id == "a"
 
 
+def num_rows(table: str, connection: sqlite3.Connection) -> Any:
+    return connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+
+
 async def test_a_deleted_data_set_leaves_neither_rows_nor_files(mixed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trash_module, "CHUNK_ROWS", 2)
     directory = mixed.datasets.directory((await mixed.datasets.get("a")).uid)
@@ -156,9 +163,7 @@ async def test_a_deleted_data_set_leaves_neither_rows_nor_files(mixed: Store, mo
     await mixed.datasets.delete("a")
     assert not directory.exists()
     for table in ("dataset", "image", "label", "rejected", "unreadable", "upload", "trash"):
-        count = await mixed.datasets._database.read(
-            lambda c, t=table: c.execute(f"SELECT count(*) FROM {t}").fetchone()
-        )
+        count = await mixed.datasets._database.read(partial(num_rows, table))
         assert count == (0,), table
 
 

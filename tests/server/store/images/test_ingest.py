@@ -37,7 +37,7 @@ async def test_a_full_disk_refuses_the_batch_and_leaves_no_trace_of_it(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.os, "pwritev", half)
+        patch.setattr(os, "pwritev", half)
         with pytest.raises(ResourceExhausted) as caught:
             await session.append(2, [image(2, label="dog")])
     assert (caught.value.reason, caught.value.retry_after_s) == ("DISK_FULL", 30.0)
@@ -62,8 +62,8 @@ async def test_a_disk_that_is_read_only_is_told_and_the_upload_goes_on_when_it_i
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.os, "pwritev", refuse)
-        patch.setattr(shards.os, "truncate", refuse)
+        patch.setattr(os, "pwritev", refuse)
+        patch.setattr(os, "truncate", refuse)
         with pytest.raises(Unavailable) as caught:
             await session.append(2, [image(2)])
     assert (caught.value.reason, caught.value.retry_after_s) == ("STORE_UNAVAILABLE", 5.0)
@@ -89,8 +89,8 @@ async def test_bytes_are_synced_before_the_rows_are_committed_and_both_before_th
 
     await store.datasets.create("a")
     session = await store.uploads.open("a", "u")
-    monkeypatch.setattr(shards.os, "pwritev", write)
-    monkeypatch.setattr(shards.os, "fdatasync", sync)
+    monkeypatch.setattr(os, "pwritev", write)
+    monkeypatch.setattr(os, "fdatasync", sync)
     await store.uploads._database.read(
         lambda c: c.set_trace_callback(lambda sql: order.append(sql) if sql in ("BEGIN IMMEDIATE", "COMMIT") else None)
     )

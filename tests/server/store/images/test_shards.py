@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from manyview_server.store import durable_files
-from manyview_server.store.images import shards
 from manyview_server.store.images.shard_writers import ShardWriter
 from manyview_server.store.images.shards import Position, ShardReader, image_id_of, recover, scan, shard_path, shards_in
 
@@ -115,7 +114,7 @@ def test_what_a_rollback_could_not_remove_is_cut_off_by_the_next_append(
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.os, "truncate", refuse)
+        patch.setattr(os, "truncate", refuse)
         with pytest.raises(OSError, match="Read-only"):
             writer.rollback()
     write(writer, b"after")
@@ -172,7 +171,7 @@ def test_a_scan_finds_the_complete_images_up_to_the_damage(tmp_path: Path) -> No
 
 def test_a_short_write_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwritev
-    monkeypatch.setattr(shards.os, "pwritev", lambda fd, pieces, at: real(fd, [b"".join(pieces)[:700]], at))
+    monkeypatch.setattr(os, "pwritev", lambda fd, pieces, at: real(fd, [b"".join(pieces)[:700]], at))
     writer = ShardWriter(tmp_path)
     places = write(writer, b"a" * 2000, b"b" * 2000)
     writer.sync()
@@ -188,7 +187,7 @@ def test_a_failed_sync_is_told_apart_from_a_full_disk(tmp_path: Path, monkeypatc
 
     writer = ShardWriter(tmp_path)
     write(writer, b"data")
-    monkeypatch.setattr(shards.os, "fdatasync", refuse)
+    monkeypatch.setattr(os, "fdatasync", refuse)
     with pytest.raises(durable_files.SyncFailed):
         writer.sync()
     writer.close()

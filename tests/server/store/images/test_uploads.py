@@ -276,12 +276,12 @@ async def follow(root: Path, steps: list[tuple[str, Any]], make: Callable[[int],
             if number < 1:
                 continue
             batch = model.committed[number - 1][0] if step == "again" else value
-            expected = model.append(number, batch)
+            outcomes = model.append(number, batch)
             images = [make(n) for n in batch]
-            if isinstance(expected, list) and step == "next":
+            if isinstance(outcomes, list) and step == "next":
                 for one in images:
                     digest = hashlib.sha256(digest + one.sha256).digest()
-            assert await outcome_of(session.append(number, images)) == expected
+            assert await outcome_of(session.append(number, images)) == outcomes
     upload, dataset = await store.uploads.get("a", "u"), await store.datasets.get("a")
     assert upload.digest == digest
     assert upload.num_images == model.num_images

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,9 +11,13 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 
 
+def write_d(path: Path) -> None:
+    path.write_bytes(b"d" * 1000)
+
+
 def write(directory: Path, step: int, attempt: int) -> Path:
     path = directory / checkpoints.name(step, attempt)
-    checkpoints.write(path, {"a.bin": b"abc", "b.bin": lambda p: p.write_bytes(b"d" * 1000) and None})
+    checkpoints.write(path, {"a.bin": b"abc", "b.bin": write_d})
     return path
 
 
@@ -35,7 +41,7 @@ def test_what_was_written_verifies_and_its_size_is_counted(tmp_path: Path) -> No
         lambda path: (path / checkpoints.MANIFEST).write_bytes(b"\xff"),
     ],
 )
-def test_any_damage_is_found(tmp_path: Path, damage) -> None:
+def test_any_damage_is_found(tmp_path: Path, damage: Callable[..., Any]) -> None:
     older, newer = write(tmp_path, 10, 1), write(tmp_path, 20, 1)
     checkpoints.verify(newer)
     damage(newer)

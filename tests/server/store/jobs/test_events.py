@@ -10,6 +10,7 @@ import pytest
 
 from manyview_server.errors import NotFound, OutOfRange, ResourceExhausted
 from manyview_server.store.event_payloads import Alert, Log, Rollback, Scalars
+from manyview_server.store.jobs import event_rows
 from manyview_server.store.jobs import events as events_module
 from manyview_server.store.jobs.events import EventLog
 from manyview_server.store.jobs.job_verbs import CANCEL
@@ -246,7 +247,7 @@ async def test_scalars_of_a_failed_commit_keep_their_place_before_those_that_wer
     log: EventLog, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three commits wait for the database thread, and the first one fails."""
-    real, failing = events_module.insert, [True]
+    real, failing = event_rows.insert, [True]
 
     def insert(connection: sqlite3.Connection, pk: int, pending: Any) -> list[Event]:
         if pending and failing:

@@ -3,15 +3,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manyview_server.errors import Aborted, AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.messages.training import Adoption
 from manyview_server.store.event_payloads import Log, SnapshotAdopted, StateChange
-from manyview_server.store.job_states import NEXT_STATES
+from manyview_server.store.job_states import NEXT_STATES, JobState
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME, Verb
 from manyview_server.store.records import CheckedImage, Checkpoint, Failure, Job, Progress
@@ -133,7 +136,7 @@ async def test_a_job_that_ended_otherwise_cannot_be_cancelled(store: Store) -> N
 
 @pytest.mark.parametrize("verb", [PAUSE, RESUME, CANCEL], ids=lambda verb: verb.desired)
 async def test_a_wish_leads_each_state_where_it_says_and_is_refused_in_the_others(store: Store, verb: Verb) -> None:
-    ways: dict[str, tuple[str, ...]] = {
+    ways: dict[JobState, tuple[JobState, ...]] = {
         "QUEUED": (),
         "STARTING": ("STARTING",),
         "RUNNING": ("STARTING", "RUNNING"),
@@ -263,6 +266,10 @@ async def test_progress_is_seen_at_once_and_kept_by_the_next_transition(tmp_path
     await store.close()
 
 
+def num_rows(table: str, connection: sqlite3.Connection) -> Any:
+    return connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+
+
 async def test_a_deleted_job_leaves_neither_rows_nor_files(store: Store) -> None:
     job = await create(store)
     await written(store, job, 10)
@@ -272,5 +279,5 @@ async def test_a_deleted_job_leaves_neither_rows_nor_files(store: Store) -> None
     await store.jobs.delete("j")
     assert not store.checkpoints.directory(job.uid).parent.exists()
     for table in ("job", "event", "checkpoint", "trash"):
-        count = await store.jobs._database.read(lambda c, t=table: c.execute(f"SELECT count(*) FROM {t}").fetchone())
+        count = await store.jobs._database.read(partial(num_rows, table))
         assert count == (0,), table

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ async def test_a_commit_that_finds_the_log_begun_again_is_followed_by_a_new_gene
     await store.datasets.create("a")
     generation = store._generation
     real = generation._count
-    failures = []
+    failures: list[Any] = []
 
     def failing(at_least: int, limit: GroupLimit | None = None) -> Mark:
         if len(failures) < 2:
@@ -268,7 +269,7 @@ async def test_however_large_commits_are_the_file_alone_is_one_generation_behind
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit of more than 1,000 pages lets SQLite start its log twice in a row."""
-    seen = []
+    seen: list[Any] = []
 
     def write(path: Path, mark: Mark) -> None:
         original(path, mark)
