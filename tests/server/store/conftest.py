@@ -23,7 +23,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def image() -> MakeImage:
-    """Makes an image of any bytes: the store does not look into them."""
+    """Makes an image of arbitrary bytes, because the store does not decode them."""
 
     def make(number: int, *, label: str = "", key: str = "", num_bytes: int = 100) -> CheckedImage:
         data = f"image {number} ".encode().ljust(num_bytes, b".")
@@ -37,7 +37,7 @@ def image() -> MakeImage:
 
 @pytest.fixture
 def refused() -> Callable[[int], RejectedImage]:
-    """Makes an image that the front has refused."""
+    """Makes an image that the front has rejected."""
 
     def make(number: int) -> RejectedImage:
         digest = hashlib.sha256(str(number).encode()).digest()

@@ -96,7 +96,7 @@ async def prepare(data_dir: Path) -> None:
 
 
 def run_uploader(data_dir: Path, kill_at: int, kill_after_s: float | None = None) -> list[str]:
-    """The lines that were acknowledged before the kill; a line that was cut off does not count."""
+    """Return the lines that were acknowledged before the kill. A truncated line does not count."""
     command = [sys.executable, "-c", UPLOADER, str(data_dir), str(kill_at)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -190,13 +190,16 @@ async def test_opening_looks_at_tails_only_whatever_the_size(tmp_path: Path) -> 
 
 
 def bytes_read() -> int:
-    """By system calls of this process, whether the disk was asked or not."""
+    """Return the bytes that this process has read with system calls, from the disk or from the page cache."""
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(fields["rchar"])
 
 
 async def bytes_read_at_a_start(folder: Path, image: MakeImage, num_images: int) -> int:
-    """By the start after a crash, on a data set of real rows and shards; without the log that SQLite reads once."""
+    """Return the bytes that a start after a crash reads, for a data set of real rows and shards.
+
+    The log that SQLite reads once is not counted.
+    """
     store = Store.open(folder / "data", reserve_bytes=0)
     await store.datasets.create("a")
     session = await store.uploads.open("a", "u")
@@ -204,7 +207,7 @@ async def bytes_read_at_a_start(folder: Path, image: MakeImage, num_images: int)
     for first in range(0, len(batches), 8):
         group = enumerate(batches[first : first + 8], start=first + 1)
         await asyncio.gather(*(session.append(number, batch) for number, batch in group))
-    # What a killed server leaves: nothing was closed.
+    # A killed server closes nothing.
     shutil.copytree(folder / "data", folder / "crashed")
     await store.close()
     log_bytes = (folder / "crashed" / "manyview.sqlite-wal").stat().st_size

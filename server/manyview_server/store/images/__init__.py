@@ -2,7 +2,8 @@
 
 - `shards`: WebDataset tar files, the only place where image bytes are stored, and how they are read.
 - `shard_writers`: the writers, one open shard for each data set.
-- `uploads`: numbered batches of an upload and their acknowledgements. `ingest`: group commit of batches.
+- `uploads`: uploads and the acknowledgements of their batches. `batch`: one batch. `batch_rows`: its rows.
+- `ingest`: group commit of batches.
 - `group_limit`: how much data a crash can leave uncommitted.
 - `datasets`: data sets, listings and snapshots. `image_rows`: the rows of images in the database.
 """

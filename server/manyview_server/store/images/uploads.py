@@ -15,9 +15,10 @@ from functools import partial
 
 from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database.database import Database
+from manyview_server.store.images.batch import Batch, Checked
 from manyview_server.store.images.datasets import dataset_pk, read_dataset
 from manyview_server.store.images.group_limit import GroupLimit
-from manyview_server.store.images.ingest import Batch, Checked, Ingest, upload_fenced
+from manyview_server.store.images.ingest import Ingest, upload_fenced
 from manyview_server.store.records import Dataset, ImageOutcome, Upload
 
 log = logging.getLogger(__name__)

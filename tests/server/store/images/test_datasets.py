@@ -20,7 +20,7 @@ MakeImage = Callable[..., CheckedImage]
 
 @pytest.fixture
 async def mixed(store: Store, image: MakeImage, refused: Callable[[int], RejectedImage]) -> Store:
-    """A data set "a": images 1 to 4 in two batches with two refused ones between, image 2 unreadable."""
+    """A data set "a" of images 1 to 4 in two batches, with two rejected ones between them. Image 2 is unreadable."""
     dataset = await store.datasets.create("a")
     session = await store.uploads.open("a", "u")
     await session.append(1, [image(1, label="dog"), refused(8), image(2, label="cat")])

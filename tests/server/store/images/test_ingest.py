@@ -13,7 +13,7 @@ import pytest
 
 from manyview_server.errors import ResourceExhausted, Unavailable
 from manyview_server.store.images import shards
-from manyview_server.store.images.ingest import chain
+from manyview_server.store.images.batch import chain
 from manyview_server.store.images.shard_writers import START, ShardWriter
 from manyview_server.store.images.shards import ShardReader
 from manyview_server.store.jobs.job_verbs import CANCEL
@@ -43,7 +43,7 @@ async def test_a_full_disk_refuses_the_batch_and_leaves_no_trace_of_it(
     assert (caught.value.reason, caught.value.retry_after_s) == ("DISK_FULL", 30.0)
     assert before == (path.stat().st_size, await store.datasets.get("a"), await store.uploads.get("a", "u"))
 
-    # Room again: the same stream goes on, without a restart.
+    # There is room again, and the same stream continues without a restart.
     assert (await session.append(2, [image(2, label="dog")]))[0].outcome == "STORED"
     row = (await store.datasets.snapshot("a")).array[1]
     reader = ShardReader(store.datasets.directory(uid))

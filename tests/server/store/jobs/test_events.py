@@ -35,7 +35,7 @@ async def log(store: Store) -> EventLog:
 
 
 async def read_all(log: EventLog, job: str = "j") -> list[Event]:
-    """As a subscriber reads: page by page behind a cursor."""
+    """Read all events as a subscriber does, page by page after a cursor."""
     found: list[Event] = []
     while page := await log.read(job, found[-1].sequence if found else 0, 7):
         found += page
@@ -89,7 +89,7 @@ async def test_nothing_is_seen_before_it_is_committed(log: EventLog, store: Stor
             await log.append("j", [line("lost")])
         assert await log.last_sequence("j") == 1
         assert not await log.wait("j", 1, timeout_s=0.05)
-    # Room again: the scalars were kept for it, the line's writer was told.
+    # There is room again. The scalars were kept, and the writer of the line got the error.
     assert await log.wait("j", 1, timeout_s=5.0)
     assert [(e.sequence, e.kind) for e in await read_all(log)] == [(1, "state"), (2, "scalars")]
 

@@ -53,7 +53,7 @@ async def fill(data_dir: Path, images: list[CheckedImage]) -> str:
 
 
 def write_what_a_crash_leaves(directory: Path, committed: Position) -> None:
-    """Behind the committed end: a whole record and a torn one, and the first record of the next shard."""
+    """Put a whole record and a torn one after the committed end, and the first record into the next shard."""
     for start, count in ((committed, 2), (Position(1, 0), 1)):
         writer = ShardWriter(directory, start)
         for number in range(count):
@@ -67,7 +67,7 @@ def write_what_a_crash_leaves(directory: Path, committed: Position) -> None:
 
 
 async def stored(data_dir: Path, uid: str) -> list[bytes]:
-    """The bytes of every image that the data set lists."""
+    """Return the bytes of every image that the data set lists."""
     store = Store.open(data_dir, reserve_bytes=0)
     reader = ShardReader(store.datasets.directory(uid))
     rows = (await store.datasets.snapshot("a")).array

@@ -31,7 +31,7 @@ UNKNOWN = "0123456789abcdef" * 2
 
 
 def files(data_dir: Path) -> dict[str, str]:
-    """Every file but the database's own with a digest of its bytes."""
+    """Return a digest of every file except those of the database."""
     ours = {path for path in data_dir.rglob("*") if path.is_file() and DATABASE not in path.name}
     return {str(path.relative_to(data_dir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(ours)}
 
@@ -41,7 +41,7 @@ def reopen(data_dir: Path, *, accept_mismatch: bool = False) -> Store:
 
 
 async def fill(data_dir: Path, image: MakeImage, count: int = 3) -> tuple[str, str]:
-    """A data set "a" of some images and a job "j" with a checkpoint; the uids of both."""
+    """Make a data set "a" with some images and a job "j" with a checkpoint. Return the uids of both."""
     store = reopen(data_dir)
     dataset = await store.datasets.create("a")
     await (await store.uploads.open("a", "u")).append(1, [image(number) for number in range(count)])
@@ -60,7 +60,7 @@ async def add_checkpoint(store: Store, uid: str, step: int) -> Checkpoint:
 
 
 def forget_the_generation(data_dir: Path) -> None:
-    """Make the store look like one of a release without generations, so that only the files can tell."""
+    """Make the store look like one of a release without generations, so that only the files can reveal a mismatch."""
     (data_dir / "GENERATION").unlink()
     with closing(sqlite3.connect(data_dir / DATABASE)) as connection:
         connection.execute("UPDATE store SET generation = 0")
@@ -68,7 +68,7 @@ def forget_the_generation(data_dir: Path) -> None:
 
 
 def write_behind(directory: Path, start: Position, count: int, num_bytes: int = 100) -> None:
-    """Put whole records behind a position, as a server does before it commits."""
+    """Append whole records after a position, as a server does before it commits."""
     writer = ShardWriter(directory, start)
     for number in range(count):
         data = f"late {start.shard} {number} ".encode().ljust(num_bytes, b".")
@@ -83,7 +83,7 @@ def end_of(directory: Path, shard: int = 0) -> Position:
 
 
 def set_aside(data_dir: Path) -> list[str]:
-    """The files that were moved away, without the name that tells when."""
+    """Return the files that were moved aside, without the directory that has the time in its name."""
     moved = [path.relative_to(data_dir / "set-aside") for path in (data_dir / "set-aside").rglob("*") if path.is_file()]
     return sorted(str(path.relative_to(path.parts[0])) for path in moved)
 
@@ -97,11 +97,11 @@ async def test_a_deleted_database_is_refused_and_nothing_is_changed(tmp_path: Pa
             reopen(tmp_path)
     assert files(tmp_path) == before
     assert not (tmp_path / DATABASE).exists()
-    told = str(caught.value)
-    assert f"datasets/{dataset} holds shards with images" in told
-    assert f"jobs/{job} holds checkpoints" in told
-    assert "has seen generation 2" in told
-    assert "Restore the database" in told
+    message = str(caught.value)
+    assert f"datasets/{dataset} holds shards with images" in message
+    assert f"jobs/{job} holds checkpoints" in message
+    assert "has seen generation 2" in message
+    assert "Restore the database" in message
 
 
 async def test_data_is_enough_to_refuse_a_deleted_database(tmp_path: Path, image: MakeImage) -> None:

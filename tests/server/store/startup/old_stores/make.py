@@ -16,7 +16,7 @@ The stores here were made so:
 
 A real server of the old release takes eight images, refuses a ninth, and trains two steps. Random weights do not
 compress, so the checkpoint's tensors are then rounded to eighths and the hashes in its manifest are made right again.
-Files that each start makes anew are left out.
+Files that each start makes again are left out.
 """
 
 from __future__ import annotations
