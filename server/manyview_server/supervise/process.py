@@ -99,7 +99,7 @@ class WorkerProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it has not exited yet."""
+        """Is the process still running?"""
         return not self._exited.done()
 
     @property
@@ -109,7 +109,7 @@ class WorkerProcess:
 
     @property
     def stdout(self) -> str:
-        """What it printed on stdout, where that is captured."""
+        """The text that the process printed on stdout, if that is captured."""
         return self._outputs[1].text
 
     async def wait(self) -> int:
@@ -168,11 +168,11 @@ class Output:
 
     @property
     def text(self) -> str:
-        """What was printed, as far as it is kept."""
+        """The end of the printed text that is kept."""
         return self._data.decode(errors="replace")
 
     def attach(self) -> None:
-        """The process has its end: close ours, read from now on."""
+        """Close our end of the pipe, which the process has now, and start to read."""
         self._close(self.write_fd)
         asyncio.get_running_loop().add_reader(self._read_fd, self._read)
 
@@ -209,8 +209,8 @@ class Output:
 def environment(num_threads: int) -> dict[str, str]:
     """The worker's environment: ours, with threads that sleep while they wait, and a heap that is kept.
 
-    Without the malloc settings every large buffer is mapped and faulted in anew. What the operator set stays, but for
-    the number of threads.
+    Without the malloc settings, every large buffer is mapped and faulted in again. Settings of the operator stay,
+    except the number of threads.
     """
     return {
         "OMP_WAIT_POLICY": "passive",

@@ -1,4 +1,4 @@
-"""What the operating system grants this process: time awake, memory, file descriptors, room on the disk.
+"""The resources that the operating system grants this process: time awake, memory, files, disk space.
 
 It imports `errors`, and nothing else of ours. Every other package may use it.
 

@@ -30,7 +30,7 @@ class Group:
             return None
 
     def counter(self, file: str, name: str) -> int:
-        """Return the value of the line "name value" in one of the group's files, or 0 where there is none."""
+        """Return the value of the line "name value" in one of the group's files, or 0 if there is no such line."""
         return counter(self.directory / file, name)
 
 
@@ -66,7 +66,7 @@ def own_groups(controller: str, root: Path = ROOT) -> list[Group]:
 
 
 def counter(path: Path, name: str) -> int:
-    """Return the value of the line "name value" in a file of the kernel, or 0 where there is none."""
+    """Return the value of the line "name value" in a file of the kernel, or 0 if there is no such line."""
     try:
         pairs = (line.split() for line in path.read_text().splitlines())
         return next(int(pair[1]) for pair in pairs if pair and pair[0].rstrip(":") == name)

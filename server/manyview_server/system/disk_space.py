@@ -1,4 +1,4 @@
-"""How much room a disk has, and how much of it stays free of images and scratch files."""
+"""The room on a disk, and the part of it that stays free of images and scratch files."""
 
 from __future__ import annotations
 

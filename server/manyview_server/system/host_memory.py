@@ -1,4 +1,4 @@
-"""How much memory this process may take: what the machine has, or less where a control group allows less.
+"""The memory that this process may use: the machine's, or less if a control group allows less.
 
 The front and the workers plan with it. With a limit of 512 MiB on a machine of 64 GiB, the kernel would kill a process
 that plans with the machine's memory.

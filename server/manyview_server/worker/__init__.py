@@ -7,7 +7,7 @@ It may import `learn`, `configuration`, `link`, `messages`, `system`, `store.ima
 - `describe`: the description of all that can be trained, as JSON.
 - `exact_float32`: the precision of float32 products. `precision`: which number format is the fastest.
 - `preprocess`: from pixels to the input of a network. `checkpoint_state`: what is in a checkpoint.
-- `training_failed`: why a training run cannot go on.
+- `training_failed`: why a training run cannot continue.
 - `training/`, `evaluation/`, `embedding/`, `selecting/`, `previewing/`: one package per kind of work.
 - `images/`: from untrusted bytes to pixels.
 """

@@ -54,7 +54,7 @@ def main() -> None:
     if arguments.link_fd is None:
         parser.error(f"{arguments.kind} needs --link-fd")
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)  # a stack of every thread, for whoever looks into a hang
+    faulthandler.register(signal.SIGUSR1)  # a stack of every thread, for an operator who looks into a hang
     threading.excepthook = _end_process
     compute_float32_exactly()
     notes = DecodeNotes(arguments.notes_fd) if arguments.notes_fd is not None else None
@@ -71,7 +71,7 @@ def _die_with_parent() -> None:
 
 
 def _go_before_the_server() -> None:
-    """Where memory runs out the kernel is to kill a worker, which is started again, and not the server."""
+    """If memory runs out, the kernel must kill a worker, which is started again, and not the server."""
     with contextlib.suppress(OSError):  # the operator has set it higher
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
 

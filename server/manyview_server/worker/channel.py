@@ -49,7 +49,7 @@ class Channel:
             os._exit(EXIT_ORPHANED)
 
     def listen(self, handle: Callable[[Message], None]) -> None:
-        """From now on give each message to `handle`, in a thread."""
+        """Start a thread that passes each message to `handle`."""
 
         def hear() -> None:
             while True:

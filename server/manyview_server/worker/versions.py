@@ -1,4 +1,4 @@
-"""What a worker runs on."""
+"""The versions of the libraries that a worker runs on."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "mae": VIT | {"decoder_heads": 2, "decoder_depth": 1},
     "simmim": VIT,
 }
-"""What is not left at its default: heads of 2,048 take longer than all the rest."""
+"""The settings that differ from their defaults: heads of 2,048 take longer than all the rest."""
 COMPARES_NO_VECTORS = {"mae", "simmim"}
 """Methods whose loss compares no vectors: they have no projections to watch."""
 

@@ -113,7 +113,7 @@ def test_a_trainer_whose_front_is_gone_ends(tmp_path: Path, start: StartTraining
 
 
 def tensors(job: Any, file: str) -> dict[str, bytes]:
-    """Of the last checkpoint, without the probe."""
+    """Return the tensors of the last checkpoint, without the probe's."""
     saved = load_file(last_directory(job) / file)
     return {name: tensor.tobytes() for name, tensor in saved.items() if not name.startswith("probe.")}
 

@@ -1,0 +1,65 @@
+"""The worst patterns of English that native readers stumble over do not come back."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OPENINGS = re.compile(r"(Of|That|Those|What|Whoever|Whatever)\b")
+"""A sentence that begins so has no subject that a reader knows yet."""
+PROPHECY = re.compile(r"\b(is|are|was|were) to be\b")
+"""Write "must be"."""
+SHOWN = ("README.md", "Makefile", "docs", "proto", "client", "server", "examples", "benchmarks")
+
+
+def tracked(*folders: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.splitlines()]
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Docstrings, and the notes below constants and fields, with their lines."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            match statement:
+                case ast.Expr(value=ast.Constant(value=str(text)), lineno=line):
+                    yield line, text.strip()
+
+
+def awkward_openings(source: str) -> list[int]:
+    return [line for line, text in docstrings(ast.parse(source)) if OPENINGS.match(text)]
+
+
+@pytest.mark.parametrize("folder", ["client", "server", "proto", "examples", "benchmarks", "tests"])
+def test_no_docstring_begins_in_the_middle_of_a_thought(folder: str) -> None:
+    found = {}
+    for path in tracked(folder):
+        if path.suffix == ".py" and path.parent.name != "v1":
+            lines = awkward_openings(path.read_text())
+            if lines:
+                found[path.relative_to(ROOT).as_posix()] = lines
+    assert found == {}
+
+
+def test_no_text_says_is_to_be() -> None:
+    found = []
+    for path in tracked(*SHOWN):
+        if path.suffix in (".py", ".md", ".proto", ".toml", "") and path.parent.name != "v1":
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if PROPHECY.search(line):
+                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert found == []
+
+
+def test_the_patterns_are_found_where_they_are() -> None:
+    source = '"""Of a column."""\nX = 1\n"""That is told."""\ndef f():\n    """Return it."""\n'
+    assert awkward_openings(source) == [1, 3]
+    assert PROPHECY.search("the header is to be first")
+    assert not PROPHECY.search("the header must be first")
