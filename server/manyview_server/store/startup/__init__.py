@@ -1,5 +1,5 @@
-"""Checks at start: do the database and the data directory belong together?
+"""The start of a store: does the database belong to the data directory, and what did a crash leave?
 
-- `survey`: compare the two. `generation`: a counter of starts, kept in both.
-- `set_aside`: where unknown data is moved.
+- `start`: open the database and recover the directory. `survey`: compare the two.
+- `generation`: a counter of starts, kept in both. `set_aside`: where unknown data is moved.
 """
