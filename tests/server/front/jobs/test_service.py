@@ -301,7 +301,7 @@ async def test_a_job_that_follows_its_data_set_says_so_and_begins_with_none_of_i
     (stored,) = [event for event in await front.store.events.read("j", 0, 10) if event.kind == "snapshot"]
     sent = job_messages.event("j", stored)
     assert (sent.snapshot.num_images, sent.snapshot.num_added, sent.step) == (50, 10, 7)
-    assert event.kind == metrics_service_pb2.MetricsEvent.KIND_SNAPSHOT
+    assert sent.kind == metrics_service_pb2.MetricsEvent.KIND_SNAPSHOT
 
 
 @pytest.mark.parametrize(
