@@ -163,7 +163,7 @@ def test_a_gap_in_the_numbers_is_told_in_the_stream_with_the_number_expected(wir
     assert [message.WhichOneof("payload") for message in answer.messages] == ["opened", "ack", "error"]
     error = answer.assert_failed("ABORTED", "SEQUENCE_GAP")
     assert dict(error.metadata) == {"expected": "2"}
-    assert error.message == "batch 3 came where 2 was expected"
+    assert error.message == "batch 3 came, but batch 2 was expected"
     again = wire.upload([header(upload, "gap"), batch(2, images[1]), batch(3, images[2]), finish(3)])
     assert again.error is None, "acknowledged images stay, and the upload continues"
     assert again.messages[-1].finished.upload.num_stored == 3
