@@ -159,8 +159,8 @@ def test_an_image_that_kills_decoders_is_not_decoded_again(tmp_path: Path) -> No
     snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(5))
     other_id, image_id = snapshot["image_id"][[0, 3]].tolist()
     found = decode(tmp_path, snapshot, quarantined={image_id: "DECODER_CRASHED", other_id: "DECODE_TOO_SLOW"})
-    told = [(image.image_id, image.reason) for image in found.unreadable]
-    assert told == [(other_id, "DECODE_TOO_SLOW"), (image_id, "DECODER_CRASHED")]
+    reasons = [(image.image_id, image.reason) for image in found.unreadable]
+    assert reasons == [(other_id, "DECODE_TOO_SLOW"), (image_id, "DECODER_CRASHED")]
     assert found.readable.tolist() == [False, True, True, False, True]
 
 

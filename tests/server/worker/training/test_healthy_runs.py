@@ -64,6 +64,6 @@ def test_a_healthy_training_raises_no_alarm(
     start = worker_harness.start_training(directory, snapshot, settings, checkpoint_dir=str(tmp_path))
     assert Trainer(sent, start).train() == "succeeded"
     assert sent.of(AlertRaised) == []
-    told = {message.step: message.values for message in sent.of(ScalarsLogged)}
-    assert list(told) == list(range(10, NUM_STEPS + 1, 10))
-    assert ("projection_std_ratio" in told[10]) is (name not in COMPARES_NO_VECTORS)
+    scalars = {message.step: message.values for message in sent.of(ScalarsLogged)}
+    assert list(scalars) == list(range(10, NUM_STEPS + 1, 10))
+    assert ("projection_std_ratio" in scalars[10]) is (name not in COMPARES_NO_VECTORS)

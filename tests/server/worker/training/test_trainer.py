@@ -173,9 +173,9 @@ def test_a_collapse_is_told_within_210_steps(collapsing: Sent) -> None:
     (alert,) = collapsing.of(AlertRaised)
     assert "the projections have collapsed" in alert.message
     assert "ema_momentum" in alert.message
-    told = {m.step: m.values for m in collapsing.of(ScalarsLogged)}
-    assert told[200]["projection_std_ratio"] < 0.01
-    assert told[200]["representation_std_ratio"] > 0.25, "the features show nothing of it yet"
+    scalars = {m.step: m.values for m in collapsing.of(ScalarsLogged)}
+    assert scalars[200]["projection_std_ratio"] < 0.01
+    assert scalars[200]["representation_std_ratio"] > 0.25, "the features show nothing of it yet"
 
 
 def test_a_job_that_goes_on_from_a_checkpoint_tells_a_collapse_at_the_same_step(
@@ -213,7 +213,7 @@ def test_a_stop_comes_through_at_the_next_step_and_leaves_a_checkpoint(tmp_path:
     job = changed(start, {"epochs": 100_000, "checkpoint_every_epochs": 99_999}, tmp_path)
     trainer = Trainer(sent, job)
     assert trainer.train() == "stopped"
-    # Step 3 is told when step 4 is done.
+    # Step 3 is reported when step 4 is done.
     assert trainer.progress.step == 4
     (written,) = sent.of(CheckpointWritten)
     assert written.step == 4
@@ -282,8 +282,8 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
     assert dies(changed(job, {}, Path(job.checkpoint_dir), suspects=suspects)) == (True, (image_id,))
     with worker_harness.Worker("trainer") as worker:
         worker.send(changed(job, {}, Path(job.checkpoint_dir), quarantined=(image_id,)))
-        told = worker.until(ImageUnreadable)
-        assert (told.image_id, told.reason) == (image_id, "DECODER_CRASHED")
+        found = worker.until(ImageUnreadable)
+        assert (found.image_id, found.reason) == (image_id, "DECODER_CRASHED")
         assert worker.until(TrainingEnded).outcome == "succeeded"
 
 

@@ -66,15 +66,15 @@ def followed(growing: tuple[StartTraining, Any], tmp_path_factory: pytest.TempPa
 
 
 def test_a_job_that_follows_adopts_what_comes_at_the_beginning_of_an_epoch(followed: Sent) -> None:
-    told = followed.of(SnapshotAdopted)
-    assert [message.num_images for message in told] == [70, 121]
-    assert [message.num_added for message in told] == [30, 51]
-    assert told[0].step >= 3
-    assert told[1].step >= 15
+    adopted = followed.of(SnapshotAdopted)
+    assert [message.num_images for message in adopted] == [70, 121]
+    assert [message.num_added for message in adopted] == [30, 51]
+    assert adopted[0].step >= 3
+    assert adopted[1].step >= 15
     assert sorted(losses(followed)) == list(range(1, 41)), "max_steps ends it, and no step is skipped"
     assert [image.reason for image in followed.of(ImageUnreadable)] == ["HEADER_CORRUPT"]
     at = {message.step: message.epoch for message in followed.of(CheckpointWritten)}
-    for message in told:
+    for message in adopted:
         assert at[message.step] == message.epoch, "an epoch ended there"
     (started,) = followed.of(TrainingStarted)
     assert started.resolved["batch_size"] == 16, "what follows from the number of images stays as it was"
