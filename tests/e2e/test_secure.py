@@ -38,7 +38,7 @@ def test_a_token_and_tls_let_in_who_has_both(new_server: Callable[..., ServerPro
     other, _ = make_certificate(tmp_path)
     with (
         manyview.Client(server.address, token=TOKEN, tls=other, deadlines=QUICK) as mistaken,
-        pytest.raises(manyview.Unavailable, match="no answer"),
+        pytest.raises(manyview.Unavailable, match="no manyview server answered"),
     ):
         mistaken.datasets()
     assert server.stop() == 0
