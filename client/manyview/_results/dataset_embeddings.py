@@ -70,7 +70,7 @@ def chunks(rpcs: Rpcs, request: pb.EmbedDatasetRequest, on_progress: OnProgress)
             case "page":
                 chunk = _chunk(message.page, checkpoint, variance_kept)
                 if chunk.start != next_row:
-                    raise Internal(f"row {chunk.start} came where {next_row} was due", reason="PROTOCOL")
+                    raise Internal(f"row {chunk.start} came, but row {next_row} was expected", reason="PROTOCOL")
                 next_row += len(chunk)
                 request.page_token = message.page.page_token
                 on_progress(next_row, version)

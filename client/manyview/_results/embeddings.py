@@ -181,7 +181,8 @@ class EmbedRun:
                 result = stream.expect("result").result
                 num_answered += 1
                 if result.number != num_answered:
-                    raise Internal(f"result {result.number} came where {num_answered} was due", reason="PROTOCOL")
+                    message = f"result {result.number} came, but result {num_answered} was expected"
+                    raise Internal(message, reason="PROTOCOL")
                 self._backoff.succeeded()
                 chunk = self._chunk(self._unanswered[0], result)
                 self._unanswered.popleft()

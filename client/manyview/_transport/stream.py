@@ -105,7 +105,7 @@ class Stream(Generic[Q, R]):
         if received == "error":
             raise from_stream_error(message.error)
         if received != kind:
-            raise Internal(f"the server sent {received!r} where {kind!r} was due", reason="PROTOCOL")
+            raise Internal(f"the server sent {received!r} where {kind!r} was expected", reason="PROTOCOL")
         expected: R = message
         return expected
 

@@ -103,7 +103,7 @@ class Window:
         if not self._unacked or self._unacked[0].number != number:
             expected = self._unacked[0].number if self._unacked else "no batch"
             raise Internal(
-                f"the server acknowledged batch {number} where {expected} was due", reason="ACK_OUT_OF_ORDER"
+                f"the server acknowledged batch {number} where {expected} was expected", reason="ACK_OUT_OF_ORDER"
             )
         batch = self._unacked.popleft()
         self._unacked_bytes -= batch.num_bytes

@@ -77,7 +77,7 @@ def test_a_row_that_comes_twice_or_never_is_noticed(client: manyview.Client, ser
     page = pb.EmbeddingsPage(first_row=2)
     page.embeddings.data_type, page.embeddings.shape[:] = 1, [0, 4]  # type: ignore[assignment]
     server.reply("EmbedDataset", lambda *_: [pb.EmbedDatasetResponse(page=page)])
-    with pytest.raises(manyview.Internal, match="row 2 came where 0 was due"):
+    with pytest.raises(manyview.Internal, match="row 2 came, but row 0 was expected"):
         client.embed_dataset("pets", "backbones/resnet18")
 
 

@@ -74,5 +74,5 @@ def test_an_ack_out_of_order_is_an_error() -> None:
     window.limit(8, 10_000)
     window.add([encoded(1)])
     window.take()
-    with pytest.raises(manyview.Internal, match="acknowledged batch 2 where 1 was due"):
+    with pytest.raises(manyview.Internal, match="acknowledged batch 2 where 1 was expected"):
         window.ack(2)

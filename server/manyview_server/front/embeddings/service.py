@@ -158,7 +158,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
         batch = request.batch
         self._limits.check_batch(batch)
         if batch.number != expected:
-            message = f"batch {batch.number} came where {expected} was expected"
+            message = f"batch {batch.number} came, but batch {expected} was expected"
             raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(expected)})
         num_bytes = await asyncio.to_thread(request.ByteSize)
         return NumberedBatch(number=batch.number, images=batch.images, num_bytes=num_bytes)
