@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +9,9 @@ import pytest
 from safetensors import safe_open
 
 import manyview
+from support.service import plugins
 from support.service.harness import SMALL_JOB, ServerProcess, write_photos
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin_backbone"
 JOB = SMALL_JOB | {"max_steps": 2, "evaluation": {"knn_every_epochs": 0}}
 BROKEN = """[manyview.backbones]
 no_module = nowhere:Nothing
@@ -28,31 +24,13 @@ resnet18 = talking:Nothing
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example as an installer leaves it, and a package that registers what does not work."""
     target = tmp_path_factory.mktemp("packages")
-    options = ["--no-deps", "--no-build-isolation", "--python", sys.executable, "--target", str(target)]
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run([str(uv), "pip", "install", "--quiet", *options, str(EXAMPLE)], check=True, timeout=60)
+    plugins.install_example("plugin_backbone", target)
     information = target / "broken-0.1.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
     (information / "entry_points.txt").write_text(BROKEN)
     (target / "talking.py").write_text("print('hello')\nraise SystemExit('a secret')\n")
     return target
-
-
-@pytest.fixture(scope="module")
-def plugged(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH", "")])))
-        server = ServerProcess(tmp_path_factory.mktemp("server") / "data")
-        server.start()
-        yield server
-        assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def client(plugged: ServerProcess) -> Iterator[manyview.Client]:
-    with plugged.client() as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")

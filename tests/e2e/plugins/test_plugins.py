@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,6 @@ from support.service.harness import SMALL_JOB, ServerProcess, write_photos
 
 pytestmark = pytest.mark.timeout(180)  # several processes that load torch, one after the other
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
 JOB = {name: value for name, value in SMALL_JOB.items() if name != "memory_bank_size"}
 ERASING = {"custom": {"random_erasing": {"probability": 0.5, "area_min": 0.2, "gray": 0}}}
 
@@ -27,30 +23,10 @@ ERASING = {"custom": {"random_erasing": {"probability": 0.5, "area_min": 0.2, "g
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples as an installer leaves them, and a transform that cannot be imported."""
     target = tmp_path_factory.mktemp("packages")
-    options = ["--no-deps", "--no-build-isolation", "--python", sys.executable, "--target", str(target)]
-    uv = Path(sys.executable).parent / "uv"
     for example in ("plugin_transform", "plugin_method"):
-        subprocess.run(
-            [str(uv), "pip", "install", "--quiet", *options, str(EXAMPLES / example)], check=True, timeout=60
-        )
+        plugins.install_example(example, target)
     plugins.install(target, "broken", "import no_such_module  # a secret")
     return target
-
-
-@pytest.fixture(scope="module")
-def plugged(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH", "")])))
-        server = ServerProcess(tmp_path_factory.mktemp("server") / "data")
-        server.start()
-        yield server
-        assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def client(plugged: ServerProcess) -> Iterator[manyview.Client]:
-    with plugged.client() as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")

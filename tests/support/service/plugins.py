@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 POSTERIZE = '''
 from dataclasses import dataclass
@@ -42,3 +46,10 @@ def install(
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:{attribute}\n")
     (information / "RECORD").write_text(f"{module}.py,,\n")
+
+
+def install_example(name: str, site: Path) -> None:
+    """Install the package `examples/NAME` into the folder `site`, as an installer does."""
+    options = ["--no-deps", "--no-build-isolation", "--python", sys.executable, "--target", str(site)]
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([str(uv), "pip", "install", "--quiet", *options, str(EXAMPLES / name)], check=True, timeout=60)
