@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.trainers.attempt import Patience
 from manyview_server.supervise.trainers.jobs import JobSupervisor
-from support.service import scripted_worker
 from support.service.supervised import QUICK, Supervise
+from support.workers import scripted_worker
 
 Command = Callable[..., tuple[str, ...]]
 
@@ -29,7 +27,7 @@ def scripted(tmp_path: Path) -> Command:
 
     def command(**script: Any) -> tuple[str, ...]:
         script.setdefault("once_file", str(tmp_path / "starts"))
-        return (sys.executable, scripted_worker.__file__, json.dumps(script))
+        return scripted_worker.command(script)
 
     return command
 

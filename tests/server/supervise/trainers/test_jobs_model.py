@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
@@ -24,7 +23,7 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.trainers.attempt import Patience
 from manyview_server.supervise.trainers.jobs import JobSupervisor
-from support.service import scripted_worker
+from support.workers import scripted_worker
 
 LEGAL = {
     "": {"QUEUED"},
@@ -38,8 +37,7 @@ LEGAL = {
 }
 VERBS = {"pause": PAUSE, "resume": RESUME, "cancel": CANCEL}
 PATIENCE = Patience(stop_s=2, exit_s=1, restart_s=0.01)
-SCRIPT = '{"trainer": {"steps": 8, "step_s": 0.02, "checkpoint_every": 2}}'
-COMMAND = (sys.executable, scripted_worker.__file__, SCRIPT)
+COMMAND = scripted_worker.command({"trainer": {"steps": 8, "step_s": 0.02, "checkpoint_every": 2}})
 
 # One example is seconds of real processes.
 EXAMPLES = int(os.environ.get("MANYVIEW_SOAK", "6"))

@@ -1,0 +1,153 @@
+"""A scripted embedder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from manyview_server.link.blocking import Link
+from manyview_server.link.decode_notes import DECODE, FORWARD, DecodeNotes
+from manyview_server.messages.embedding import (
+    CancelEmbed,
+    EmbedDone,
+    EmbedFailed,
+    EmbedImages,
+    RowFailed,
+    SetThreads,
+    StartEmbedding,
+)
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from support.workers.behaviour import burn, hello, rest_of_the_day, too_slow
+
+
+class Embedder:
+    """Each image is embedded as its length; images that begin with b"die", b"slow" or b"hang" do so.
+
+    There is no note of what these do. Images that begin with b"note die", b"note hang" or b"burn" do it in a decoder,
+    and one that begins with b"forward hang" in a pass of the network. b"burn" uses CPU time for ever.
+    """
+
+    def __init__(self, link: Link, behaviour: Any, notes: DecodeNotes) -> None:
+        self.link = link
+        self.notes = notes
+        self.plan: dict[str, Any] = {} if behaviour == "normal" else behaviour
+        self.num_threads = 0
+        self.cancelled = 0
+
+    def run(self) -> None:
+        if self.plan.get("die") == "at once":
+            print("no such library", file=sys.stderr)
+            os._exit(1)
+        hello(self.link)
+        if self.plan.get("deaf"):
+            rest_of_the_day()
+        while True:
+            match self.link.receive():
+                case StartEmbedding(num_threads=num_threads) | SetThreads(num_threads=num_threads):
+                    self.num_threads = num_threads
+                case CancelEmbed(request_id=request_id):
+                    self.cancelled += 1
+                    gone: dict[str, Any] = {
+                        "code": "CANCELLED",
+                        "reason": "CANCELLED",
+                        "message": "the caller has gone",
+                    }
+                    self.link.send(EmbedFailed(request_id=request_id, **gone))
+                case EmbedImages() as request:
+                    threading.Thread(target=self.embed, args=(request,), daemon=True).start()
+
+    def embed(self, request: EmbedImages) -> None:
+        if request.dataset_dir:
+            self.embed_stored(request)
+            return
+        for row, blob in enumerate(request.blobs):
+            if row not in request.too_slow:
+                self.decode(request.request_id, row, blob)
+        first = request.blobs[0]
+        if first.startswith(b"forward hang"):
+            with self.notes.task(FORWARD):
+                rest_of_the_day()
+        if first.startswith(b"die"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+            rest_of_the_day()
+        if first.startswith(b"hang"):
+            rest_of_the_day()
+        if first.startswith(b"slow"):
+            time.sleep(0.3)
+        if first.startswith(b"corrupt"):
+            failed: dict[str, Any] = {
+                "code": "DATA_LOSS",
+                "reason": "CHECKPOINT_CORRUPT",
+                "message": "its hash differs",
+            }
+            self.link.send(EmbedFailed(request_id=request.request_id, **failed))
+            return
+        told = {b"threads": self.num_threads, b"cancelled": self.cancelled, b"pid": os.getpid()}
+        numbers = bytes(told.get(first, len(first)).to_bytes(4, "little"))
+        self.link.send(
+            EmbedDone(
+                request_id=request.request_id,
+                shape=(len(request.blobs), 1),
+                errors=tuple(too_slow(row) for row in request.too_slow),
+                queue_ms=0.0,
+                decode_ms=0.0,
+                forward_ms=0.0,
+                batch_images=len(request.blobs),
+                blobs=(numbers,),
+            )
+        )
+
+    def decode(self, request_id: int, row: int, blob: bytes) -> None:
+        if not blob.startswith((b"note ", b"burn")):
+            return
+        with self.notes.task(DECODE, request=request_id, item=row):
+            if blob.startswith(b"note late die"):
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if blob.startswith(b"note die"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+                rest_of_the_day()
+            if blob.startswith(b"note hang"):
+                rest_of_the_day()
+            if blob.startswith(b"burn"):
+                burn()
+
+    def embed_stored(self, request: EmbedImages) -> None:
+        """An image's row is its id, or the behaviour's.
+
+        {"crashing": [ids], "burn": [ids], "unreadable": [ids], "reason": of these, "image_s": seconds}
+        """
+        ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"]
+        time.sleep(self.plan.get("image_s", 0.0) * len(ids))
+        if set(ids.tolist()) & set(self.plan.get("crashing", ())) - set(request.quarantined):
+            os.kill(os.getpid(), signal.SIGSEGV)
+            rest_of_the_day()
+        for row in np.flatnonzero(np.isin(ids, self.plan.get("burn", ()))).tolist():
+            if row not in request.too_slow:
+                with self.notes.task(DECODE, request=request.request_id, item=row):
+                    burn()
+        rows = ids.astype("<f4")[:, None]
+        reason = self.plan.get("reason", "DECODE_FAILED")
+        bad = np.flatnonzero(np.isin(ids, self.plan.get("unreadable", ())))
+        rows[bad] = np.nan
+        self.link.send(
+            EmbedDone(
+                request_id=request.request_id,
+                shape=(len(ids), 1),
+                errors=(
+                    *(RowFailed(row=int(row), reason=reason, message="torn") for row in bad),
+                    *(too_slow(row) for row in request.too_slow),
+                ),
+                queue_ms=0.0,
+                decode_ms=0.0,
+                forward_ms=0.0,
+                batch_images=len(ids),
+                blobs=(rows.tobytes(),),
+            )
+        )
