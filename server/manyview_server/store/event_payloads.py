@@ -102,9 +102,13 @@ def to_json(payload: Payload) -> dict[str, Any]:
 
 
 def from_json(payload: type[P], values: Mapping[str, Any]) -> P:
-    """Return the payload of this class that `to_json` gave."""
+    """Return the payload of this class that `to_json` gave.
+
+    A field that the release which wrote it did not have gets its default.
+    """
     if payload is Scalars:
         values = {"values": values}
-    found = payload(**{field.name: values[_KEYS.get(field.name, field.name)] for field in fields(payload)})
+    keys = {field.name: _KEYS.get(field.name, field.name) for field in fields(payload)}
+    found = payload(**{name: values[key] for name, key in keys.items() if key in values})
     assert isinstance(found, payload)
     return found

@@ -44,6 +44,12 @@ def test_the_json_of_a_payload_is_what_older_stores_hold(payload: Payload, text:
     assert from_json(type(payload), json.loads(text)) == payload
 
 
+def test_a_field_that_an_older_release_did_not_write_has_its_default() -> None:
+    assert from_json(StateChange, {"from": "", "to": "QUEUED"}) == StateChange(from_state="", to_state="QUEUED")
+    with pytest.raises(TypeError, match="num_bytes"):
+        from_json(CheckpointSaved, {"step": 1, "directory": "000000001-1"})
+
+
 def test_every_kind_of_the_contract_has_one_payload() -> None:
     contract = [name.removeprefix("KIND_").lower() for name in dict(pb.MetricsEvent.Kind.items())][1:]
     assert list(get_args(EventKind)) == list(PAYLOADS) == contract

@@ -69,6 +69,8 @@ def insert(connection: sqlite3.Connection, pk: int, pending: Sequence[Pending]) 
 
 
 def _with_short_texts(payload: Payload) -> Payload:
+    if isinstance(payload, Scalars):
+        return payload
     return from_json(type(payload), {name: shortened(value) for name, value in to_json(payload).items()})
 
 
