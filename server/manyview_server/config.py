@@ -53,6 +53,11 @@ class ServeSettings(BaseSettings):
         "set-aside/",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    fork_workers: str = Field(
+        "auto",
+        pattern=r"^(auto|on|off)$",
+        description="start workers as forks of one process that keeps torch in memory; auto: with 2 GiB of memory",
+    )
     exit_with_parent: bool = Field(
         False, description="drain and exit when the process that started the server has ended"
     )

@@ -26,6 +26,7 @@ from manyview_server.supervise.catalogue.catalogue_cache import read_or_describe
 from manyview_server.supervise.cores import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
 from manyview_server.supervise.embedders.embedder import EmbedderLimits, EmbedderSupervisor
 from manyview_server.supervise.embedders.tables import EmbeddingTables
+from manyview_server.supervise.fork_server import ForkServer, is_wanted
 from manyview_server.supervise.previewers.previewer import PreviewerLimits, PreviewerSupervisor
 from manyview_server.supervise.selectors.selector import SelectorPool
 from manyview_server.supervise.slow_images import SlowImages
@@ -41,7 +42,9 @@ still time to record its death."""
 LAST_ANSWERS_S = 0.5
 """At the end of a drain, the time for answers that are still being sent."""
 CLOSE_S = 10.0
-"""After the drain, the time for the embedder, the selectors and the previewer together to end."""
+"""After the drain, the time for the embedder, the selectors, the previewer and the fork server together to end."""
+WARM_UP_S = 2.0
+"""A server that has started no worker yet starts its fork server after so long."""
 
 log = logging.getLogger(__name__)
 
@@ -123,18 +126,22 @@ class App:
         """Make the supervisors of the worker processes. No process starts yet."""
         settings = self._settings
         budget = CoreBudget(available_cores(), num_devices=len(devices))
+        self._forks = ForkServer(budget.trainer_threads) if is_wanted(settings.fork_workers) else None
         self._jobs = self._job_supervisor(catalogue, devices, budget)
         self._embedder = EmbedderSupervisor(
             budget,
             devices[0],
+            forks=self._forks,
             limits=EmbedderLimits(
                 max_bytes=embed_queue_bytes(settings.max_message_bytes), decode_cpu_s=settings.decode_cpu_s
             ),
             slow_images=self._slow_images,
         )
-        self._selector = SelectorPool(budget, devices[0])
+        self._selector = SelectorPool(budget, devices[0], forks=self._forks)
         self._previewer = PreviewerSupervisor(
-            limits=PreviewerLimits(decode_cpu_s=settings.decode_cpu_s), slow_images=self._slow_images
+            forks=self._forks,
+            limits=PreviewerLimits(decode_cpu_s=settings.decode_cpu_s),
+            slow_images=self._slow_images,
         )
         cache = EmbeddingCache(self._store.embeddings_dir, settings.embedding_cache_bytes)
         return Backend(
@@ -156,7 +163,7 @@ class App:
             stop_s=STOP_FRACTION * self._settings.drain_s,
             decode_cpu_s=self._settings.decode_cpu_s,
         )
-        return JobSupervisor(self._store, caches, budget, patience=patience)
+        return JobSupervisor(self._store, caches, budget, forks=self._forks, patience=patience)
 
     async def serve(self) -> None:
         """Serve until SIGTERM, SIGINT or, with `exit_with_parent`, the end of the parent.
@@ -168,6 +175,8 @@ class App:
         for number in signals:
             loop.add_signal_handler(number, self._stop.set)
         watches = [asyncio.create_task(self._watch_server())]
+        if self._forks:
+            watches.append(asyncio.create_task(self._forks.warm_up(WARM_UP_S)))
         if self._settings.exit_with_parent:
             watches.append(asyncio.create_task(self._watch_parent()))
         try:
@@ -225,6 +234,8 @@ class App:
             asyncio.create_task(self._embedder.close(), name="embedder"),
             asyncio.create_task(self._previewer.close(), name="previewer"),
         }
+        if self._forks:
+            closing.add(asyncio.create_task(self._forks.close(), name="fork server"))
         with suppress(TimeoutError):
             async with awake_time.timeout(CLOSE_S):
                 await asyncio.wait(closing)

@@ -1,8 +1,8 @@
-"""A worker process: started with one socketpair, watched, killed with all its children, and nothing of it left behind.
+"""A worker process: started with one socket pair, watched, and killed together with all its children.
 
 The worker leads a process group of its own. It dies with the front: its entry asks the kernel for a signal at its
-parent's death (bound to the thread that started it, so start workers from the main thread's event loop), and it
-exits when its link ends. Linux only: the exit is seen through a pidfd.
+parent's death, and it exits when its link ends. The kernel binds that signal to the thread that started the worker, so
+start workers from the main thread's event loop. Linux only: the exit is seen through a pidfd.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
+from typing import Protocol
 
 from manyview_server.link import decode_notes
 from manyview_server.link.decode_notes import DecodeNotes
+from manyview_server.link.fork_requests import ForkRequest, WorkerDescriptors
 from manyview_server.link.streams import AsyncLink
+from manyview_server.supervise.worker_output import WorkerOutput
 from manyview_server.system import awake_time
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "manyview_server.worker")
@@ -29,27 +33,40 @@ STDERR_TAIL_BYTES = 64 << 10
 STDOUT_BYTES = 16 << 20
 
 
+class CannotFork(Exception):
+    """There is no fork server, or it cannot fork: start the worker as a program."""
+
+
+class Forks(Protocol):
+    """Something that forks workers from a process that has imported torch."""
+
+    async def fork(self, request: ForkRequest, descriptors: WorkerDescriptors) -> int:
+        """Return the process id of a new worker, a child of this process. Raises CannotFork."""
+
+
 class WorkerProcess:
     """One worker and the front's end of its link. `start` makes it; `stop` must follow."""
 
     def __init__(
         self,
         kind: str,
-        popen: subprocess.Popen[bytes],
+        pid: int,
+        wait: Callable[[], int],
         link: AsyncLink,
-        outputs: Sequence[Output],
+        outputs: Sequence[WorkerOutput],
         notes: DecodeNotes,
     ) -> None:
+        """`wait` reaps the process and returns its exit status, negative for a signal."""
         self.kind = kind
+        self.pid = pid
+        self.link = link
         self.notes = notes
         """The tasks that its threads are working on, or were working on when it died."""
-        self.pid = popen.pid
-        self.link = link
-        self._popen = popen
+        self._reap = wait
         self._outputs = outputs
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
-        self._pidfd = os.pidfd_open(popen.pid)
+        self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     @classmethod
@@ -59,12 +76,15 @@ class WorkerProcess:
         *,
         num_threads: int,
         command: Sequence[str] = WORKER_COMMAND,
+        forks: Forks | None = None,
         arguments: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+        changed_environment: Mapping[str, str] = MappingProxyType({}),
         capture_stdout: bool = False,
     ) -> WorkerProcess:
-        """Start `command KIND --link-fd N --notes-fd M arguments…`.
+        """Start `command KIND --link-fd N --notes-fd M arguments…`, or let `forks` fork the same worker at once.
 
-        What it prints is kept, see `stderr_tail` and `stdout`.
+        If it cannot fork, the command is started. See `stderr_tail` and `stdout` for what the worker prints.
 
         Raises:
             OSError: the program is missing, or the system has no more processes or descriptors.
@@ -79,19 +99,16 @@ class WorkerProcess:
             kept.callback(link.close)
             outputs = []
             for limit_bytes in (STDERR_TAIL_BYTES, STDOUT_BYTES) if capture_stdout else (STDERR_TAIL_BYTES,):
-                outputs.append(Output(limit_bytes))
+                outputs.append(WorkerOutput(limit_bytes))
                 kept.callback(outputs[-1].close)
-            popen = subprocess.Popen(
-                [*command, kind, "--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=outputs[-1].write_fd,
-                stderr=outputs[0].write_fd,
-                pass_fds=(theirs.fileno(), notes_fd),
-                start_new_session=True,
-                env=environment(num_threads),
+            descriptors = WorkerDescriptors(
+                link=theirs.fileno(), notes=notes_fd, stdout=outputs[-1].write_fd, stderr=outputs[0].write_fd
             )
-            kept.callback(_kill, popen)
-            process = cls(kind, popen, link, outputs, notes)
+            changed = {**environment(num_threads), **changed_environment}
+            request = ForkRequest(kind=kind, environment=changed, arguments=arguments)
+            pid, wait = await _forked(forks, request, descriptors) or _started(command, request, descriptors, pass_fds)
+            kept.callback(end, pid, wait)
+            process = cls(kind, pid, wait, link, outputs, notes)
             kept.pop_all()
         for output in outputs:
             output.attach()
@@ -99,12 +116,12 @@ class WorkerProcess:
 
     @property
     def running(self) -> bool:
-        """Is the process still running?"""
+        """True until the process has exited."""
         return not self._exited.done()
 
     @property
     def stderr_tail(self) -> str:
-        """The last 64 kB that it printed."""
+        """The last 64 kB that the process printed."""
         return self._outputs[0].text
 
     @property
@@ -113,11 +130,11 @@ class WorkerProcess:
         return self._outputs[1].text
 
     async def wait(self) -> int:
-        """The exit status; minus the signal's number where a signal ended it."""
+        """Return the exit status; minus the signal's number if a signal ended it."""
         return await asyncio.shield(self._exited)
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, at once. A process that has exited is left alone."""
+        """Send SIGKILL to the whole group at once. A process that has exited is left alone."""
         if self.running:
             _kill_group(self.pid)
 
@@ -130,7 +147,7 @@ class WorkerProcess:
                     await self.wait()
 
     async def stop(self, grace_s: float = 0.0) -> int:
-        """Close the link, wait `grace_s` for the process to exit, then kill it. Gives the exit status."""
+        """Close the link, wait `grace_s` for the process to exit, then kill it. Return the exit status."""
         self.link.close()
         await asyncio.sleep(0)  # a transport lets go of its socket in the loop's next turn
         try:
@@ -144,11 +161,12 @@ class WorkerProcess:
             raise
 
     def _on_exit(self) -> None:
-        """The leader is a zombie still, so that nobody else can have its group's number: kill the rest, then reap."""
+        """Kill the rest of the group, then reap the leader. Until then it is a zombie, and nobody else can get the
+        number of its group."""
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         _kill_group(self.pid)
-        status = self._popen.wait()
+        status = self._reap()
         self.notes.detach()
         for output in self._outputs:
             output.drain()
@@ -156,60 +174,10 @@ class WorkerProcess:
         self._exited.set_result(status)
 
 
-class Output:
-    """The last `limit_bytes` of what a process prints, read from a pipe as it comes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._data = bytearray()
-        self._read_fd, self.write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
-        self._open = {self._read_fd, self.write_fd}
-
-    @property
-    def text(self) -> str:
-        """The end of the printed text that is kept."""
-        return self._data.decode(errors="replace")
-
-    def attach(self) -> None:
-        """Close our end of the pipe, which the process has now, and start to read."""
-        self._close(self.write_fd)
-        asyncio.get_running_loop().add_reader(self._read_fd, self._read)
-
-    def drain(self) -> None:
-        """Read what is left in the pipe. A child that escaped the group may hold it open: do not wait for its end."""
-        while self._read_fd in self._open and self._read():
-            pass
-
-    def close(self) -> None:
-        """Close the pipe."""
-        self._close(self.write_fd)
-        self._close(self._read_fd)
-
-    def _read(self) -> bool:
-        try:
-            chunk = os.read(self._read_fd, 64 << 10)
-        except BlockingIOError:
-            return False
-        if not chunk:
-            self._close(self._read_fd)
-            return False
-        self._data += chunk
-        del self._data[: -self._limit_bytes]
-        return True
-
-    def _close(self, fd: int) -> None:
-        if fd in self._open:
-            self._open.remove(fd)
-            if fd == self._read_fd:
-                asyncio.get_running_loop().remove_reader(fd)
-            os.close(fd)
-
-
 def environment(num_threads: int) -> dict[str, str]:
-    """The worker's environment: ours, with threads that sleep while they wait, and a heap that is kept.
+    """Return the environment of a worker: ours, with threads that sleep while they wait, and a heap that is kept.
 
-    Without the malloc settings, every large buffer is mapped and faulted in again. Settings of the operator stay,
+    Without the malloc settings, every large buffer is mapped and faulted in again. What the operator has set stays,
     except the number of threads.
     """
     return {
@@ -226,17 +194,49 @@ def environment(num_threads: int) -> dict[str, str]:
 
 
 def describe_exit(status: int) -> str:
-    """An exit status in words."""
+    """Return an exit status in words."""
     if status >= 0:
         return f"exit status {status}"
-    name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-    return name
+    return signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
 
 
-def _kill(popen: subprocess.Popen[bytes]) -> None:
+def reap(pid: int) -> int:
+    """Wait for a child that no Popen object knows. Return its exit status, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+async def _forked(
+    forks: Forks | None, request: ForkRequest, descriptors: WorkerDescriptors
+) -> tuple[int, Callable[[], int]] | None:
+    if forks is None:
+        return None
+    try:
+        pid = await forks.fork(request, descriptors)
+    except CannotFork:
+        return None
+    return pid, lambda: reap(pid)
+
+
+def _started(
+    command: Sequence[str], request: ForkRequest, descriptors: WorkerDescriptors, pass_fds: Sequence[int]
+) -> tuple[int, Callable[[], int]]:
+    ends = ["--link-fd", str(descriptors.link), "--notes-fd", str(descriptors.notes)]
+    popen = subprocess.Popen(
+        [*command, request.kind, *ends, *request.arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=descriptors.stdout,
+        stderr=descriptors.stderr,
+        pass_fds=(descriptors.link, descriptors.notes, *pass_fds),
+        start_new_session=True,
+        env=request.environment,
+    )
+    return popen.pid, popen.wait
+
+
+def end(pid: int, wait: Callable[[], int]) -> None:
     """End a process that nobody watches yet, with its group, and reap it."""
-    _kill_group(popen.pid)
-    popen.wait()
+    _kill_group(pid)
+    wait()
 
 
 def _kill_group(pid: int) -> None:

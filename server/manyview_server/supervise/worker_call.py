@@ -14,7 +14,7 @@ from typing import Any
 from manyview_server.errors import ServiceError, Unavailable
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.message import Message
-from manyview_server.supervise.process import WorkerProcess, describe_exit
+from manyview_server.supervise.process import Forks, WorkerProcess, describe_exit
 from manyview_server.system import awake_time, open_files
 
 log = logging.getLogger(__name__)
@@ -24,13 +24,21 @@ class WorkerCall:
     """Starts and ends processes of one kind. After `close`, call `finish`."""
 
     def __init__(
-        self, kind: str, command: Sequence[str], *, hello_s: float, exit_s: float, retry_after_s: float
+        self,
+        kind: str,
+        command: Sequence[str],
+        forks: Forks | None = None,
+        *,
+        hello_s: float,
+        exit_s: float,
+        retry_after_s: float,
     ) -> None:
         """`hello_s`: the limit from the start of a process to its first message. `exit_s`: the time that a process has
         to exit by itself. `retry_after_s`: what callers are asked to wait."""
         self.closed = False
         self._kind = kind
         self._command = command
+        self._forks = forks
         self._hello_s = hello_s
         self._exit_s = exit_s
         self._retry_after_s = retry_after_s
@@ -49,7 +57,9 @@ class WorkerCall:
         self.check_open()
         process = None
         try:
-            process = await WorkerProcess.start(self._kind, num_threads=num_threads, command=self._command)
+            process = await WorkerProcess.start(
+                self._kind, num_threads=num_threads, command=self._command, forks=self._forks
+            )
             self._starting.add(process)
             self.check_open()
             async with awake_time.timeout(self._hello_s):

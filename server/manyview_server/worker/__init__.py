@@ -4,6 +4,7 @@ It may import `learn`, `configuration`, `link`, `messages`, `system`, `store.ima
 `store.jobs.model_card` and `store.embeddings`. It never imports the database, `front` or `supervise`.
 
 - `__main__`: the entry of every worker. `channel`: its link to the front. `versions`: what it runs on.
+- `fork_server`: a process that has imported torch, and forks workers.
 - `describe`: the description of all that can be trained, as JSON.
 - `exact_float32`: the precision of float32 products. `precision`: which number format is the fastest.
 - `preprocess`: from pixels to the input of a network. `checkpoint_state`: what is in a checkpoint.

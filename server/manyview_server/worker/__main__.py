@@ -1,4 +1,7 @@
-"""`python -m manyview_server.worker KIND --link-fd N --notes-fd M`, or `describe`, which prints JSON and ends."""
+"""The entry of every worker: `python -m manyview_server.worker KIND --link-fd N --notes-fd M`.
+
+The kind `describe` prints JSON and ends. The kind `fork-server` forks a worker of another kind for each request.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from manyview_server.learn import plugins
 from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.messages.message import Hello
-from manyview_server.worker import describe
+from manyview_server.worker import describe, fork_server
 from manyview_server.worker.channel import EXIT_ORPHANED, Channel
 from manyview_server.worker.embedding import embedder
 from manyview_server.worker.exact_float32 import compute_float32_exactly
@@ -31,53 +35,87 @@ from manyview_server.worker.versions import versions
 EXIT_THREAD_FAILED = 70
 PR_SET_PDEATHSIG = 1
 OOM_SCORE_ADJUSTMENT = "500"
+DESCRIBE = "describe"
+FORK_SERVER = "fork-server"
 RUN = {"trainer": trainer.run, "embedder": embedder.run, "selector": selector.run, "previewer": previewer.run}
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(prog="manyview_server.worker", description=__doc__)
-    parser.add_argument("kind", choices=[*RUN, "describe"])
-    parser.add_argument("--link-fd", type=int, help="inherited end of the socketpair to the front")
-    parser.add_argument("--notes-fd", type=int, help="descriptor of inherited memory for the notes of what is decoded")
-    parser.add_argument("--without-plugins", action="store_true", help="as if no package had registered any")
-    arguments = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the worker that a command line names, by default the one of this process."""
+    arguments = _parse(words)
     _die_with_parent()
-    _go_before_the_server()
-    if arguments.kind == "describe":
-        if arguments.without_plugins:
-            plugins.leave_out()
-        with contextlib.redirect_stdout(sys.stderr):  # whatever plugins print when they are imported
-            found = describe.describe()
-        print(json.dumps(found))
-        return
-    if arguments.link_fd is None:
+    _prefer_as_oom_victim()
+    if arguments.kind == FORK_SERVER:
+        main(_fork(arguments))
+    elif arguments.kind == DESCRIBE:
+        _describe(without_plugins=arguments.without_plugins)
+    else:
+        _work(arguments)
+
+
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="manyview_server.worker", description=__doc__)
+    parser.add_argument("kind", choices=[*RUN, DESCRIBE, FORK_SERVER])
+    parser.add_argument("--link-fd", type=int, help="inherited end of the socket pair to the front")
+    parser.add_argument("--notes-fd", type=int, help="inherited memory for the notes of what is being decoded")
+    parser.add_argument("--control-fd", type=int, help="inherited socket on which a fork server gets its requests")
+    parser.add_argument("--without-plugins", action="store_true", help="ignore what packages have registered")
+    arguments = parser.parse_args(words)
+    if arguments.kind != DESCRIBE and arguments.link_fd is None:
         parser.error(f"{arguments.kind} needs --link-fd")
+    if arguments.kind == FORK_SERVER and arguments.control_fd is None:
+        parser.error(f"{arguments.kind} needs --control-fd")
+    return arguments
+
+
+def _work(arguments: argparse.Namespace) -> None:
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)  # a stack of every thread, for an operator who looks into a hang
+    faulthandler.register(signal.SIGUSR1)  # prints a stack of each thread, to find out why a worker hangs
     threading.excepthook = _end_process
     compute_float32_exactly()
     notes = DecodeNotes(arguments.notes_fd) if arguments.notes_fd is not None else None
     channel = Channel(Link(socket.socket(fileno=arguments.link_fd)), notes)
-    channel.send(Hello(pid=os.getpid(), versions=versions()))
+    channel.send(_hello())
     RUN[arguments.kind](channel)
+
+
+def _describe(*, without_plugins: bool) -> None:
+    if without_plugins:
+        plugins.leave_out()
+    with contextlib.redirect_stdout(sys.stderr):  # plugins may print when they are imported
+        found = describe.describe()
+    print(json.dumps(found))
+
+
+def _fork(arguments: argparse.Namespace) -> list[str]:
+    """Return, in each forked worker, its command line. The fork server itself never returns."""
+    link = Link(socket.socket(fileno=arguments.link_fd))
+    command_line = fork_server.serve(socket.socket(fileno=arguments.control_fd), lambda: link.send(_hello()))
+    link.close()
+    if arguments.notes_fd is not None:
+        os.close(arguments.notes_fd)
+    return command_line
+
+
+def _hello() -> Hello:
+    return Hello(pid=os.getpid(), versions=versions())
 
 
 def _die_with_parent() -> None:
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent died before the line above
         os._exit(EXIT_ORPHANED)
 
 
-def _go_before_the_server() -> None:
-    """If memory runs out, the kernel must kill a worker, which is started again, and not the server."""
-    with contextlib.suppress(OSError):  # the operator has set it higher
+def _prefer_as_oom_victim() -> None:
+    """Let the kernel kill a worker, which is started again, rather than the server when memory runs out."""
+    with contextlib.suppress(OSError):  # the operator has set a higher value
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
 
 
 def _end_process(failure: threading.ExceptHookArgs) -> None:
-    """A thread that fails takes the process with it: without one of its threads a worker would only hang."""
+    """End the process when one of its threads fails: without that thread, the worker would hang."""
     traceback.print_exception(failure.exc_value)
     sys.stderr.flush()
     os._exit(EXIT_THREAD_FAILED)

@@ -1,8 +1,8 @@
 """Compute products of float32 numbers in float32, on every device of a worker.
 
 By default, torch rounds the factors of convolutions to TF32 (10 bits of mantissa) on GPUs, but not those of matrix
-products. Then `precision: float32` would mean two things in one network, and something else than on a CPU. bfloat16 is
-the way to more speed, and `precision: auto` measures it.
+products. Then `precision: float32` would mean two things in one network, and differ from a CPU. For more speed there is
+bfloat16, which `precision: auto` measures.
 """
 
 from __future__ import annotations

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 
 import torch
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Name to version of what decides about numbers: Python, torch, torchvision, timm, and CUDA where torch has it."""
+    """Return the versions of what decides about numbers: Python, torch, torchvision, timm, and CUDA if torch has it.
+
+    A forked worker reports what its fork server found, because that is what has been imported.
+    """
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    # Asked of what is installed: importing them would take seconds.
+    # Importing these would take seconds, so their metadata is read.
     found |= {name: importlib.metadata.version(name) for name in ("torchvision", "timm")}
     return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})

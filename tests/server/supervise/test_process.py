@@ -1,4 +1,4 @@
-"""A worker process starts, talks, dies as told, and leaves nothing behind."""
+"""A worker process starts, talks, dies when it must, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gc
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from manyview_server.link.frames import LinkClosed
 from manyview_server.messages.message import Hello
 from manyview_server.messages.training import StartTraining, TrainingStarted
-from manyview_server.supervise.process import WorkerProcess, describe_exit
+from manyview_server.supervise.process import WorkerProcess, describe_exit, reap
 
 SHELL = (sys.executable, "-S", "-c")
 
@@ -174,3 +175,10 @@ async def test_fifty_starts_and_kills_leave_no_zombie_descriptor_or_thread() -> 
 )
 def test_an_exit_is_described_in_words(status: int, words: str) -> None:
     assert describe_exit(status) == words
+
+
+def test_the_exit_status_of_a_forked_child_is_negative_for_a_signal() -> None:
+    sleeping = subprocess.Popen([*SHELL, "import time; time.sleep(600)"])
+    sleeping.kill()
+    assert reap(sleeping.pid) == -signal.SIGKILL
+    sleeping.returncode = -signal.SIGKILL

@@ -100,7 +100,7 @@ async def test_a_message_that_waits_when_the_time_is_over_is_read_before_the_ver
             heard = asyncio.create_task(link.receive())
             await asyncio.sleep(0)
             worker.send(SAID)
-            time.sleep(0.4)  # less than a slice: the time is over when the loop goes on
+            time.sleep(0.4)  # less than a slice: the time is over when the loop continues
             assert await heard == SAID
     finally:
         link.close()

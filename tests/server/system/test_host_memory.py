@@ -26,8 +26,8 @@ def tree(
 ) -> HostMemory:
     """A machine of 16,000 MiB with these lines in its `proc` and these files below it."""
     meminfo = f"MemTotal: {16000 * 1024} kB\nMemFree: 17 kB\nMemAvailable: {available_mib * 1024} kB\n"
-    told = {"proc/meminfo": meminfo, "proc/self/cgroup": cgroup, "proc/self/mountinfo": "\n".join(mounts)}
-    for name, text in {**told, **(files or {})}.items():
+    given = {"proc/meminfo": meminfo, "proc/self/cgroup": cgroup, "proc/self/mountinfo": "\n".join(mounts)}
+    for name, text in {**given, **(files or {})}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

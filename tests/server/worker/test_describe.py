@@ -29,8 +29,8 @@ def test_the_command_prints_one_json_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["manyview_server.worker", "describe"])
-    for of_the_process in ("_die_with_parent", "_go_before_the_server"):
-        monkeypatch.setattr(entry, of_the_process, lambda: None)
+    for change_of_process in ("_die_with_parent", "_prefer_as_oom_victim"):
+        monkeypatch.setattr(entry, change_of_process, lambda: None)
     entry.main()
     assert set(json.loads(capsys.readouterr().out)) == {
         "versions",

@@ -9,7 +9,7 @@ from pathlib import Path
 PROGRAM = """
 from pathlib import Path
 from manyview_server.worker import __main__ as entry
-entry._go_before_the_server()
+entry._prefer_as_oom_victim()
 print(Path("/proc/self/oom_score_adj").read_text())
 """
 

@@ -23,7 +23,7 @@ from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.embedders.crashing_requests import CrashingRequests
 from manyview_server.supervise.embedders.embedder_process import EmbedderProcess
-from manyview_server.supervise.process import WORKER_COMMAND
+from manyview_server.supervise.process import WORKER_COMMAND, Forks
 from manyview_server.supervise.restart_delay import RestartBackoff
 from manyview_server.supervise.slow_images import SlowImages
 from manyview_server.supervise.worker_call import WorkerCall
@@ -68,6 +68,7 @@ class EmbedderSupervisor:
         device: str,
         *,
         command: Sequence[str] = WORKER_COMMAND,
+        forks: Forks | None = None,
         limits: EmbedderLimits | None = None,
         slow_images: SlowImages | None = None,
     ) -> None:
@@ -75,7 +76,7 @@ class EmbedderSupervisor:
         self._device = device
         self._limits = limits = limits or EmbedderLimits()
         self._worker = WorkerCall(
-            "embedder", command, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
+            "embedder", command, forks, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
         )
         self._backoff = RestartBackoff(RETRY_AFTER_S, MAX_RETRY_AFTER_S)
         self._running: EmbedderProcess | None = None

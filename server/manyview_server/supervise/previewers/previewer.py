@@ -17,7 +17,7 @@ from manyview_server.errors import DeadlineExceeded, FailedPrecondition, Resourc
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.preview import PreviewDone, PreviewFailed, PreviewImages
 from manyview_server.supervise.decode_watch import DecodeWatch, SlowDecode
-from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess, describe_exit
+from manyview_server.supervise.process import WORKER_COMMAND, Forks, WorkerProcess, describe_exit
 from manyview_server.supervise.slow_images import SlowImages, content_id
 from manyview_server.supervise.worker_call import WorkerCall
 from manyview_server.system import awake_time
@@ -51,12 +51,13 @@ class PreviewerSupervisor:
         self,
         *,
         command: Sequence[str] = WORKER_COMMAND,
+        forks: Forks | None = None,
         limits: PreviewerLimits | None = None,
         slow_images: SlowImages | None = None,
     ) -> None:
         self._limits = limits = limits or PreviewerLimits()
         self._worker = WorkerCall(
-            "previewer", command, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
+            "previewer", command, forks, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
         )
         self._slow_images = slow_images or SlowImages()
         self._process: WorkerProcess | None = None

@@ -16,7 +16,7 @@ from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, SelectionFailed
 from manyview_server.supervise.cores import CoreBudget, oom_kills
-from manyview_server.supervise.process import WORKER_COMMAND, WorkerProcess
+from manyview_server.supervise.process import WORKER_COMMAND, Forks, WorkerProcess
 from manyview_server.supervise.worker_call import WorkerCall
 from manyview_server.system.host_memory import host_memory
 
@@ -52,6 +52,7 @@ class SelectorPool:
         device: str,
         *,
         command: Sequence[str] = WORKER_COMMAND,
+        forks: Forks | None = None,
         limits: SelectorLimits | None = None,
         memory_bytes: int | None = None,
     ) -> None:
@@ -59,7 +60,7 @@ class SelectorPool:
         self._device = device
         self._limits = limits = limits or SelectorLimits()
         self._worker = WorkerCall(
-            "selector", command, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
+            "selector", command, forks, hello_s=limits.hello_s, exit_s=limits.exit_s, retry_after_s=RETRY_AFTER_S
         )
         self._memory_bytes = int(MEMORY_FRACTION * host_memory().limit_bytes) if memory_bytes is None else memory_bytes
         self._slots = asyncio.Semaphore(limits.max_processes)

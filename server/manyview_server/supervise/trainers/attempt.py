@@ -20,7 +20,7 @@ from manyview_server.messages.message import Message
 from manyview_server.messages.training import StartTraining, StopTraining, TrainingEnded
 from manyview_server.supervise.cores import oom_kills
 from manyview_server.supervise.decode_watch import DecodeWatch, SlowDecode
-from manyview_server.supervise.process import WorkerProcess, describe_exit
+from manyview_server.supervise.process import Forks, WorkerProcess, describe_exit
 from manyview_server.supervise.trainers.reports import Stalled, TrainerReports
 from manyview_server.system import awake_time
 
@@ -77,11 +77,18 @@ class TrainerAttempt:
     """
 
     def __init__(
-        self, start: StartTraining, reports: TrainerReports, *, command: Sequence[str], patience: Patience
+        self,
+        start: StartTraining,
+        reports: TrainerReports,
+        *,
+        command: Sequence[str],
+        forks: Forks | None = None,
+        patience: Patience,
     ) -> None:
         self._start = start
         self._reports = reports
         self._command = command
+        self._forks = forks
         self._patience = patience
         self._process: WorkerProcess | None = None
         self._has_task = False
@@ -97,7 +104,9 @@ class TrainerAttempt:
         if self._stop_wanted:
             return Ending(outcome="stopped")
         try:
-            process = await WorkerProcess.start("trainer", num_threads=self._start.num_threads, command=self._command)
+            process = await WorkerProcess.start(
+                "trainer", num_threads=self._start.num_threads, command=self._command, forks=self._forks
+            )
         except OSError as error:
             return self._death("", f"it cannot be started: {error.strerror}", "")
         self._process = process

@@ -20,7 +20,7 @@ from manyview_server.store.jobs.job_verbs import PAUSE
 from manyview_server.store.records import Failure, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
-from manyview_server.supervise.process import WORKER_COMMAND
+from manyview_server.supervise.process import WORKER_COMMAND, Forks
 from manyview_server.supervise.restart_delay import restart_delay_s
 from manyview_server.supervise.trainers import dataset_following, snapshot_limit
 from manyview_server.supervise.trainers.attempt import Ending, Patience, TrainerAttempt
@@ -75,6 +75,7 @@ class JobSupervisor:
         budget: CoreBudget,
         *,
         command: Sequence[str] = WORKER_COMMAND,
+        forks: Forks | None = None,
         patience: Patience | None = None,
     ) -> None:
         """`devices` maps the name of each to the bytes of decoded images that a job may keep on it."""
@@ -82,6 +83,7 @@ class JobSupervisor:
         self._devices = dict(devices)
         self._budget = budget
         self._command = command
+        self._forks = forks
         self._patience = patience or Patience()
         self._runs: dict[str, Run] = {}  # by device
         self._woken = asyncio.Event()
@@ -205,7 +207,7 @@ class JobSupervisor:
             num_threads=self._budget.trainer_threads,
             cache_bytes=self._devices[device],
         )
-        run.attempt = TrainerAttempt(start, reports, command=self._command, patience=self._patience)
+        run.attempt = TrainerAttempt(start, reports, command=self._command, forks=self._forks, patience=self._patience)
         if run.stop.is_set():
             run.attempt.stop()
         following: asyncio.Task[None] | None = None

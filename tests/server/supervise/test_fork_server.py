@@ -1,0 +1,237 @@
+"""Forked workers are what started ones are, and whatever becomes of the fork server costs no worker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from manyview_server.link.fork_requests import EXIT_UNFIT
+from manyview_server.supervise import fork_server
+from manyview_server.supervise.fork_server import ForkServer
+from manyview_server.supervise.process import CannotFork, Forks, WorkerProcess
+from manyview_server.system.host_memory import HostMemory
+from support.workers import observed_worker
+
+COMMAND = (sys.executable, observed_worker.__file__)
+NUM_THREADS = 2
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def descriptors() -> list[str]:
+    return sorted(os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+
+
+async def until(condition: Any, what: str) -> None:
+    async with asyncio.timeout(40):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def forks() -> AsyncIterator[ForkServer]:
+    """A fork server of workers that observe themselves."""
+    server = ForkServer(NUM_THREADS, command=COMMAND, restart_s=0.01)
+    await server.warm_up()
+    yield server
+    await server.close()
+    assert not children()
+
+
+async def reported(process: WorkerProcess) -> None:
+    await until(lambda: process.stdout.endswith("\n") or not process.running, "the worker has reported")
+    assert process.stdout, process.stderr_tail
+
+
+async def start(forks: Forks | None, *arguments: str, num_threads: int = NUM_THREADS) -> WorkerProcess:
+    return await WorkerProcess.start(
+        "selector", num_threads=num_threads, command=COMMAND, forks=forks, arguments=arguments, capture_stdout=True
+    )
+
+
+async def observed(forks: Forks | None, num_threads: int = NUM_THREADS) -> dict[str, Any]:
+    process = await start(forks, num_threads=num_threads)
+    try:
+        await reported(process)
+    finally:
+        assert await process.stop(grace_s=10) == observed_worker.EXIT, process.stderr_tail
+    found: dict[str, Any] = json.loads(process.stdout)
+    assert found["parent"] == os.getpid()
+    return found
+
+
+class Used:
+    """Counts the workers that are forked."""
+
+    def __init__(self, forks: ForkServer) -> None:
+        self._forks = forks
+        self.pids: list[int] = []
+
+    async def fork(self, *arguments: Any) -> int:
+        self.pids.append(await self._forks.fork(*arguments))
+        return self.pids[-1]
+
+
+async def test_a_forked_worker_is_in_every_way_what_a_started_one_is(forks: ForkServer) -> None:
+    used = Used(forks)
+    forked, started = await observed(used), await observed(None)
+    assert len(used.pids) == 1
+    for found in (forked, started):
+        at = found["arguments"].index("--link-fd")
+        found["arguments"][at + 1], found["arguments"][at + 3] = "N", "M"
+        found["argv"] = found["arguments"][-len(found["argv"]) :]
+    assert forked.pop("drawn") != started.pop("drawn")
+    assert forked == started
+
+
+async def test_each_forked_worker_has_its_own_number_of_threads_and_draws_numbers_of_its_own(forks: ForkServer) -> None:
+    one, two = await observed(forks, 1), await observed(forks, 1)
+    assert one["environment"]["OMP_NUM_THREADS"] == "1"
+    assert one["torch threads"][0] == 1
+    assert one["status"]["Threads:"] == ["1"]
+    assert not set(one["drawn"]) & set(two["drawn"])
+
+
+async def test_the_exit_of_a_forked_worker_is_seen_as_it_was(forks: ForkServer) -> None:
+    used = Used(forks)
+    failed = await start(used, "--fail")
+    assert await failed.wait() == 1
+    assert failed.stderr_tail.rstrip().endswith("RuntimeError: asked to fail")
+    await failed.stop()
+    killed = await start(used)
+    os.kill(killed.pid, signal.SIGSEGV)
+    assert await killed.wait() == -signal.SIGSEGV
+    await killed.stop()
+    assert used.pids == [failed.pid, killed.pid]
+
+
+def server_pid() -> int:
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children()}
+    (pid,) = (pid for pid, line in lines.items() if b"fork-server" in line)
+    return pid
+
+
+async def test_a_killed_fork_server_is_replaced_costs_no_start_and_leaves_its_workers_running(
+    forks: ForkServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = await start(forks)
+    dead = server_pid()
+    os.kill(dead, signal.SIGKILL)
+    during = await start(forks)
+    await until(lambda: str(dead) not in children() and len(children()) == 3, "there is another fork server")
+    assert server_pid() != dead
+    used = Used(forks)
+    await forks.warm_up()
+    after = await start(used)
+    assert used.pids == [after.pid]
+    for process in (before, during, after):
+        assert process.running
+        await reported(process)
+        assert await process.stop(grace_s=10) == observed_worker.EXIT
+    assert "the fork server died" in caplog.text
+
+
+async def test_a_fork_server_that_dies_during_a_fork_costs_no_start_and_leaves_no_process(forks: ForkServer) -> None:
+    for delay_s in (0.001, 0.01):
+        await forks.warm_up()
+        starting = asyncio.create_task(start(forks))
+        await asyncio.sleep(delay_s)
+        os.kill(server_pid(), signal.SIGKILL)
+        process = await starting
+        await reported(process)
+        assert await process.stop(grace_s=10) == observed_worker.EXIT
+        await until(lambda: len(children()) <= 1, "nothing else is left")
+
+
+async def test_a_caller_that_gives_up_during_a_fork_leaves_no_process_and_no_descriptor(forks: ForkServer) -> None:
+    await forks.warm_up()
+    await (await start(forks)).stop()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    before = descriptors()
+    for delay_s in (0.0, 0.001, 0.005, 0.02):
+        starting = asyncio.create_task(start(forks))
+        await asyncio.sleep(delay_s)
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not starting.cancelled():
+            await starting.result().stop()
+        del starting  # its error holds on to descriptors
+    await until(lambda: len(forks._tasks) == len(children()) == 1, "only the fork server and its watch are left")
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert descriptors() == before
+
+
+async def test_workers_that_are_wanted_at_once_are_forked_one_by_one(forks: ForkServer) -> None:
+    used = Used(forks)
+    began = time.monotonic()
+    started = await asyncio.gather(*(start(used) for _ in range(4)))
+    assert len({process.pid for process in started}) == len(used.pids) == 4, time.monotonic() - began
+    for process in started:
+        process.kill()
+        assert await process.stop() == -signal.SIGKILL
+
+
+async def test_without_a_fork_server_that_works_workers_are_started_as_programs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = ForkServer(1, command=(sys.executable, "-S", "-c", "raise SystemExit('no such library')"))
+    process = await WorkerProcess.start(
+        "x", num_threads=1, command=(sys.executable, "-S", "-c", "print(7)"), forks=broken, capture_stdout=True
+    )
+    assert await process.wait() == 0
+    assert process.stdout == "7\n"
+    await process.stop()
+    with pytest.raises(CannotFork):
+        await broken._running()
+    assert sum("the fork server died" in record.message for record in caplog.records) == 1, "it waits before it retries"
+    await broken.close()
+
+
+async def test_a_fork_server_that_is_unfit_says_so_once_and_is_not_started_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unfit = ForkServer(1, command=(sys.executable, "-S", "-c", f"raise SystemExit({EXIT_UNFIT})"), restart_s=0.0)
+    for _ in range(3):
+        await unfit.warm_up()
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert record.message == "workers cannot be forked on this machine, and start slowly"
+    await unfit.close()
+
+
+async def test_a_fork_server_can_be_closed_while_it_starts() -> None:
+    before = children()
+    server = ForkServer(1, command=COMMAND)
+    starting = asyncio.create_task(server.warm_up())
+    await asyncio.sleep(0.05)
+    await server.close()
+    await starting
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit_bytes", "wanted"),
+    [("auto", 2 << 30, True), ("auto", (2 << 30) - 1, False), ("on", 1 << 30, True), ("off", 64 << 30, False)],
+)
+async def test_a_small_machine_has_no_fork_server_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, setting: str, limit_bytes: int, wanted: bool
+) -> None:
+    monkeypatch.setattr(fork_server, "host_memory", lambda: HostMemory(limit_bytes=limit_bytes, available_bytes=0))
+    assert fork_server.is_wanted(setting) is wanted

@@ -1,0 +1,43 @@
+"""The fork server refuses to fork what would not survive it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from manyview_server.worker import fork_server
+
+PROGRAM = """
+from manyview_server.worker import __main__, fork_server
+import importlib
+for name in fork_server.LATER_IMPORTS:
+    importlib.import_module(name)
+print(fork_server.why_unfit())
+"""
+
+
+def test_what_workers_import_starts_no_thread_and_opens_no_gpu() -> None:
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True, timeout=50, env=environment
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_a_process_with_threads_or_an_open_gpu_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = len(os.listdir("/proc/self/task")) - 1
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    assert fork_server.why_unfit() == f"importing the libraries started {others + 1} threads"
+    done.set()
+    thread.join()
+    monkeypatch.setattr(os, "listdir", lambda _: ["1"])
+    assert fork_server.why_unfit() == ""
+    monkeypatch.setattr(os, "readlink", lambda path: "/dev/nvidia0" if Path(path).name == "1" else "/dev/null")
+    assert fork_server.why_unfit() == "importing the libraries opened a GPU"
