@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= passive
 help:
 	@echo "make demo           train on real images, watch the model learn, get a picture (IMAGES=DIR: your own images)"
 	@echo "make test           run the test suite"
-	@echo "make soak           run each test of faults ROUNDS=50 times, for at most MINUTES=10; continues after the last run"
+	@echo "make soak           run each test of faults ROUNDS=50 times, and all long tests, for at most MINUTES=10; continues after the last run"
 	@echo "make parity         compare losses, optimizers and evaluation with lightly, the reference"
 	@echo "make check          check format, lint, types, import contracts, and that the generated stubs are up to date"
 	@echo "make serve          run a server on 127.0.0.1:50051 with its data in ./data"
@@ -47,7 +47,7 @@ test: $(INSTALLED)
 
 ROUNDS ?= 50
 soak: $(INSTALLED)
-	MANYVIEW_SOAK=$(ROUNDS) MANYVIEW_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults $(TEST_ARGS)
+	MANYVIEW_SOAK=$(ROUNDS) MANYVIEW_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not image" $(TEST_ARGS)
 
 # The reference has an environment of its own, with everything that the tests need.
 $(REFERENCE)/.installed: requirements/parity.txt $(INSTALLED)

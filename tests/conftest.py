@@ -16,6 +16,8 @@ from support.service.loop_times import LONGEST
 hypothesis.settings.register_profile("few-cores", deadline=None)
 hypothesis.settings.load_profile("few-cores")
 
+pytest_plugins = ["pytester", "support.faults.soak"]
+
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:

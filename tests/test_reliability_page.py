@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TOTALS = ROOT / "tests/faults/totals.json"
-ROUNDS_OF_EVERY_TEST_RUN = 2
+ROUNDS_OF_EVERY_TEST_RUN = 1
 
 
 def rows() -> list[tuple[str, int]]:
