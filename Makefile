@@ -17,7 +17,7 @@ help:
 	@echo "make parity         compare losses, optimizers and evaluation with lightly, the reference"
 	@echo "make check          check format, lint, types, import contracts, and that the generated stubs are up to date"
 	@echo "make serve          run a server on 127.0.0.1:50051 with its data in ./data"
-	@echo "make bench          measure the cost of the service, recovery, selection, and waiting times (IMAGES=DIR)"
+	@echo "make bench          measure the cost of the service, recovery, selection, and waiting times (IMAGES=DIR BENCH_DATA=DIR)"
 	@echo "make bench-quality  compare each method with lightly's loop on CIFAR-10, CELLS=1 table cells at a time (IMAGES=DIR)"
 	@echo "make gpu            compare every CUDA path with the CPU and measure this machine's GPU; without a GPU, a dry run"
 	@echo "make image          build the container image; docker compose up runs it"
@@ -41,9 +41,11 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	$(BIN)/manyview-server serve --listen 127.0.0.1:50051 --data data
 
-# In two processes, a file in either: most of the time tests wait for the processes that they start.
+# Three processes keep two cores busy, because tests often wait for the processes that they start. Each file runs in one
+# of them, in the order of the folders: tests of whole servers, which take longest, come first.
+PROCESSES ?= 3
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 ROUNDS ?= 50
 soak: $(INSTALLED)
@@ -90,11 +92,13 @@ pins: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/parity.in -o requirements/parity.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt --extra server pyproject.toml -o requirements/server.txt
 
-# IMAGES=DIR is a folder of images for the benchmark of the service.
+# IMAGES=DIR is a folder of images for the benchmark of the service. BENCH_DATA is filled with a million images (2 GB).
+BENCH_DATA ?= bench-data
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.recovery measure --data "$(BENCH_DATA)"
 	$(BIN)/python -m benchmarks.selection
 	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.starts measure
 	$(BIN)/python -m benchmarks.service training --images "$(IMAGES)"
 	$(BIN)/python -m benchmarks.service embedding --images "$(IMAGES)"
 
@@ -115,4 +119,4 @@ image-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m image tests/image $(TEST_ARGS)
 
 clean:
-	rm -rf $(VENV) .tools demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .tools demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench-data
