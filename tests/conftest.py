@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 import manyview
 from support.service.harness import ServerProcess, wait_until
 from support.service.loop_times import LONGEST
+
+# Several threads of torch take three times the CPU time for networks as small as those of tests. A process reads this
+# when it imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests run beside others on few cores: how long one example takes there says nothing about the code.
 hypothesis.settings.register_profile("few-cores", deadline=None)

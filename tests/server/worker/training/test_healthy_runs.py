@@ -16,15 +16,13 @@ from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
 from support.learning.training import Sent
 
-NUM_STEPS = 420
-"""Enough for either alarm: the later one needs 100 + 300, and one more reading."""
+EITHER_ALARM, COLLAPSE_ALARM = 420, 220
+"""Steps after which an alarm can have come: 100 + 300 or 100 + 100, and two more readings."""
 SMALL = {
     "backbone": "resnet9",
     "backbone_width": 0.125,
     "image_size": 16,
-    "batch_size": 32,
     "epochs": 1000,
-    "max_steps": NUM_STEPS,
     "checkpoint_every_epochs": 1000,
     "precision": "float32",
     "memory_format": "channels_last",
@@ -44,6 +42,15 @@ COMPARES_NO_VECTORS = {"mae", "simmim"}
 """Methods whose loss compares no vectors: they have no projections to watch."""
 
 
+RUNS = [
+    ("moco", EITHER_ALARM, 16),
+    ("simsiam", COLLAPSE_ALARM, 16),
+    ("mae", COLLAPSE_ALARM, 16),
+    *(pytest.param(name, EITHER_ALARM, 32, marks=pytest.mark.long) for name in METHODS),
+]
+"""Method, steps and images of a batch: one of each kind of loss, then every method."""
+
+
 @pytest.fixture(scope="module")
 def handwriting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
     """1,797 scans of 8 x 8 pixels, each pixel made four, as a data set: its directory and its snapshot."""
@@ -54,16 +61,17 @@ def handwriting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndar
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "num_steps", "batch_size"), RUNS)
 def test_a_healthy_training_raises_no_alarm(
-    name: str, handwriting: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
+    name: str, num_steps: int, batch_size: int, handwriting: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
 ) -> None:
     directory, snapshot = handwriting
-    settings = methods.to_json(methods.resolve(name, SMALL | NEEDED.get(name, {})))
+    wanted = SMALL | {"batch_size": batch_size, "max_steps": num_steps} | NEEDED.get(name, {})
+    settings = methods.to_json(methods.resolve(name, wanted))
     sent = Sent()
     start = worker_harness.start_training(directory, snapshot, settings, checkpoint_dir=str(tmp_path))
     assert Trainer(sent, start).train() == "succeeded"
     assert sent.of(AlertRaised) == []
     scalars = {message.step: message.values for message in sent.of(ScalarsLogged)}
-    assert list(scalars) == list(range(10, NUM_STEPS + 1, 10))
+    assert list(scalars) == list(range(10, num_steps + 1, 10))
     assert ("projection_std_ratio" in scalars[10]) is (name not in COMPARES_NO_VECTORS)
