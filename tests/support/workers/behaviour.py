@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 
 from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import QUARANTINE, TOO_SLOW
-from manyview_server.messages.embedding import (
-    RowFailed,
-)
+from manyview_server.messages.embedding import RowFailed
 from manyview_server.messages.message import Hello
+
+SNAPSHOT_ROW = struct.Struct("<qiqiiii")
+"""SNAPSHOT_DTYPE without numpy, whose import takes more time than all else that a scripted worker does."""
 
 
 def hello(link: Link) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import struct
 import sys
 import threading
 import time
 from typing import Any
-
-import numpy as np
 
 from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import DECODE, FORWARD, DecodeNotes
@@ -22,8 +22,7 @@ from manyview_server.messages.embedding import (
     SetThreads,
     StartEmbedding,
 )
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE
-from support.workers.behaviour import burn, hello, rest_of_the_day, too_slow
+from support.workers.behaviour import SNAPSHOT_ROW, burn, hello, rest_of_the_day, too_slow
 
 
 class Embedder:
@@ -123,31 +122,30 @@ class Embedder:
 
         {"crashing": [ids], "burn": [ids], "unreadable": [ids], "reason": of these, "image_s": seconds}
         """
-        ids = np.frombuffer(b"".join(request.blobs), SNAPSHOT_DTYPE)["image_id"]
+        ids = [fields[0] for fields in SNAPSHOT_ROW.iter_unpack(b"".join(request.blobs))]
         time.sleep(self.plan.get("image_s", 0.0) * len(ids))
-        if set(ids.tolist()) & set(self.plan.get("crashing", ())) - set(request.quarantined):
+        if set(ids) & set(self.plan.get("crashing", ())) - set(request.quarantined):
             os.kill(os.getpid(), signal.SIGSEGV)
             rest_of_the_day()
-        for row in np.flatnonzero(np.isin(ids, self.plan.get("burn", ()))).tolist():
-            if row not in request.too_slow:
+        for row, image_id in enumerate(ids):
+            if image_id in self.plan.get("burn", ()) and row not in request.too_slow:
                 with self.notes.task(DECODE, request=request.request_id, item=row):
                     burn()
-        rows = ids.astype("<f4")[:, None]
         reason = self.plan.get("reason", "DECODE_FAILED")
-        bad = np.flatnonzero(np.isin(ids, self.plan.get("unreadable", ())))
-        rows[bad] = np.nan
+        bad = {row for row, image_id in enumerate(ids) if image_id in self.plan.get("unreadable", ())}
+        numbers = [math.nan if row in bad else float(image_id) for row, image_id in enumerate(ids)]
         self.link.send(
             EmbedDone(
                 request_id=request.request_id,
                 shape=(len(ids), 1),
                 errors=(
-                    *(RowFailed(row=int(row), reason=reason, message="torn") for row in bad),
+                    *(RowFailed(row=row, reason=reason, message="torn") for row in sorted(bad)),
                     *(too_slow(row) for row in request.too_slow),
                 ),
                 queue_ms=0.0,
                 decode_ms=0.0,
                 forward_ms=0.0,
                 batch_images=len(ids),
-                blobs=(rows.tobytes(),),
+                blobs=(struct.pack(f"<{len(ids)}f", *numbers),),
             )
         )

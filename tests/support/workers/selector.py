@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import sys
 import time
 from typing import Any
-
-import numpy as np
 
 from manyview_server.link.blocking import Link
 from manyview_server.messages.selection import RowsSelected, SelectionFailed, SelectRows
@@ -42,5 +41,5 @@ class Selector:
                     self.link.send(SelectionFailed(code="INVALID_ARGUMENT", reason="NO", message="it cannot be done"))
                 case _:
                     time.sleep(request.distance)
-                    numbers = np.array([os.getpid(), request.source.num_threads], "<i8")
-                    self.link.send(RowsSelected(blobs=(numbers.tobytes(), b"")))
+                    numbers = struct.pack("<2q", os.getpid(), request.source.num_threads)
+                    self.link.send(RowsSelected(blobs=(numbers, b"")))

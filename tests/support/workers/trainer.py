@@ -29,9 +29,8 @@ from manyview_server.messages.training import (
     TrainingEnded,
     TrainingStarted,
 )
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
-from support.workers.behaviour import burn, hello, rest_of_the_day
+from support.workers.behaviour import SNAPSHOT_ROW, burn, hello, rest_of_the_day
 
 
 class Trainer:
@@ -58,7 +57,7 @@ class Trainer:
         assert isinstance(start, StartTraining)
         self.start = start
         self.step = self.resumed_step(self.start.resume_from)
-        self.num_images = len(b"".join(self.start.blobs)) // SNAPSHOT_DTYPE.itemsize
+        self.num_images = len(b"".join(self.start.blobs)) // SNAPSHOT_ROW.size
         if self.plan.get("reports"):
             adopted = [adoption.num_images for adoption in self.start.adoptions]
             text = f"follows {self.start.follows}, {self.num_images} images, adopted {adopted}"
@@ -110,7 +109,7 @@ class Trainer:
                 if isinstance(message, StopTraining) and not self.plan.get("ignore_stop"):
                     self.stop.set()
                 if isinstance(message, ImagesAdded):
-                    self.adopt(len(message.blobs[0]) // SNAPSHOT_DTYPE.itemsize)
+                    self.adopt(len(message.blobs[0]) // SNAPSHOT_ROW.size)
         except LinkClosed:
             os._exit(3)
 
