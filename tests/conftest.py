@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -35,8 +36,10 @@ def new_server(tmp_path: Path, catalogue: Path) -> Iterator[Callable[..., Server
     """Make servers; at the end of the test each is stopped and must leave no process behind."""
     servers: list[ServerProcess] = []
 
-    def make(*arguments: str) -> ServerProcess:
-        servers.append(ServerProcess(tmp_path / f"data{len(servers)}", *arguments, catalogue=catalogue))
+    def make(*arguments: str, workers: dict[str, Any] | None = None) -> ServerProcess:
+        servers.append(
+            ServerProcess(tmp_path / f"data{len(servers)}", *arguments, catalogue=catalogue, workers=workers)
+        )
         return servers[-1]
 
     yield make

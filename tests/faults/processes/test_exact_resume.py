@@ -2,72 +2,90 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import manyview
+from support.faults.rounds import soaking
 from support.learning.exactness import exact, last_checkpoint
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
-NewServer = Callable[..., ServerProcess]
-SOAK = bool(os.environ.get("MANYVIEW_SOAK"))
 RUNS = [
-    pytest.param(method, action, 24 if SOAK else steps, id=f"{method}-{action}")
+    pytest.param(method, action, 24 if soaking() else steps, id=f"{method}-{action}")
     for method, action, steps in (
-        ("moco", "kill", 5),
-        ("simclr", "kill_parent", 4),
-        *((("simclr", "kill", 24), ("moco", "kill_parent", 24)) if SOAK else ()),
+        ("moco", "kill", 3),
+        ("simclr", "kill_parent", 2),
+        *((("simclr", "kill", 24), ("moco", "kill_parent", 24)) if soaking() else ()),
     )
 ]
+CURIOUS = manyview.Deadlines(unary_s=2.0)
+"""A client with patience would wait for a dead server, which starts again only when its death is noticed here."""
 
 
-@pytest.mark.timeout(900 if SOAK else 240)
+class Stage:
+    """A server whose trainers fail at the steps that the files in a directory name, and a data set."""
+
+    def __init__(self, server: ServerProcess, client: manyview.Client, failpoints: Path) -> None:
+        self.server = server
+        self.client = client
+        self.failpoints = failpoints
+
+    def wait_with_restarts(self, job_id: str) -> None:
+        """Wait for the end of a job; start the server again whenever it has died."""
+        with manyview.Client(self.server.address, deadlines=CURIOUS) as client:
+
+            def ended() -> bool:
+                if self.server.died():
+                    wait_until(self.server.is_gone, "the trainer dies with the server", 10)
+                    self.server.start()
+                with suppress(manyview.Unavailable, manyview.DeadlineExceeded):  # it may die during the question
+                    return client.job(job_id).info.is_terminal
+                return False
+
+            wait_until(ended, "the end of the job", 800 if soaking() else 200)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("exact-resume")
+    (folder / "failpoints").mkdir()
+    write_photos(folder / "photos", 96, seed=5)
+    server = ServerProcess(folder / "data", catalogue=catalogue)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANYVIEW_FAILPOINTS", str(folder / "failpoints"))  # for each start, so until the end
+        server.start()
+        with server.client() as client:
+            client.upload(folder / "photos", dataset="photos")
+            yield Stage(server, client, folder / "failpoints")
+        server.stop()
+    wait_until(server.is_gone, "every process of the server is gone", 10)
+
+
+@pytest.mark.timeout(900 if soaking() else 240)
 @pytest.mark.parametrize(("method", "action", "num_steps"), RUNS)
 def test_a_job_that_dies_at_every_step_ends_as_if_nothing_had_been(
-    new_server: NewServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    action: str,
-    num_steps: int,
+    stage: Stage, method: str, action: str, num_steps: int
 ) -> None:
-    failpoints = tmp_path / "failpoints"
-    failpoints.mkdir()
-    monkeypatch.setenv("MANYVIEW_FAILPOINTS", str(failpoints))
-    write_photos(tmp_path / "photos", 96, seed=5)
-    server = new_server()
-    server.start()
     config = SMALL_JOB | {"max_steps": num_steps, "checkpoint_every_steps": 1, "evaluation": {"knn_every_epochs": 1}}
-    with server.client() as client:
-        photos = client.upload(tmp_path / "photos", dataset="photos")
-        alone = client.train(photos, method, config=config, job_id="alone")
-        alone.wait(timeout_s=60)
-        for step in range(1, num_steps + 1):
-            (failpoints / f"trainer.step@{step}").write_text(action)
-        job = client.train(photos, method, config=config, job_id="killed")
-
-        def ended() -> bool:
-            if server.died():
-                wait_until(lambda: not server.processes(), "the trainer dies with the server", 10)
-                server.start()
-            with suppress(manyview.Unavailable):  # it may die in the middle of the question
-                return job.refresh().is_terminal
-            return False
-
-        wait_until(ended, "the end of the job", 800 if SOAK else 200)
-        assert job.state == "SUCCEEDED", job.info.failure
-        assert not list(failpoints.iterdir()), "it was killed at each step"
-        assert job.info.attempt == num_steps + 1
-        assert exact(job) == exact(alone)
-        assert sum("loss" in row for row in exact(job)) == num_steps, "each step counts once"
-        one, other = last_checkpoint(server, job), last_checkpoint(server, alone)
-        assert {"backbone.safetensors", "state.safetensors"} <= one.keys()
-        assert one == other, "weights, teacher, heads, bank and momentum are the same bits"
-        rollbacks = [event for event in job.metrics(kinds=["rollback"])]
-        assert [event.attempt for event in rollbacks] == list(range(2, num_steps + 2))
-        sequences = [event.sequence for event in job.metrics()]
-        assert sequences == list(range(1, job.refresh().last_sequence + 1))
+    name = f"{method}-{action}".replace("_", "-")
+    alone = stage.client.train("photos", method, config=config, job_id=f"alone-{name}")
+    alone.wait(timeout_s=60)
+    for step in range(1, num_steps + 1):
+        (stage.failpoints / f"trainer.step@{step}").write_text(action)
+    job = stage.client.train("photos", method, config=config, job_id=f"killed-{name}")
+    stage.wait_with_restarts(job.id)
+    assert job.refresh().state == "SUCCEEDED", job.info.failure
+    assert not list(stage.failpoints.iterdir()), "it was killed at each step"
+    assert job.info.attempt == num_steps + 1
+    assert exact(job) == exact(alone)
+    assert sum("loss" in row for row in exact(job)) == num_steps, "each step counts once"
+    one, other = last_checkpoint(stage.server, job), last_checkpoint(stage.server, alone)
+    assert {"backbone.safetensors", "state.safetensors"} <= one.keys()
+    assert one == other, "weights, teacher, heads, bank and momentum are the same bits"
+    rollbacks = [event for event in job.metrics(kinds=["rollback"])]
+    assert [event.attempt for event in rollbacks] == list(range(2, num_steps + 2))
+    sequences = [event.sequence for event in job.metrics()]
+    assert sequences == list(range(1, job.refresh().last_sequence + 1))

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 import manyview
+from support.service import scripted_server
 
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 20.0
@@ -34,9 +35,21 @@ class ServerProcess:
     logs: ClassVar[list[Path]] = []
     """The logs of all servers of this process."""
 
-    def __init__(self, data_dir: Path, *arguments: str, catalogue: Path | None = None) -> None:
-        """`catalogue`: a file through which servers share what describing the torch side gave the first of them."""
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        catalogue: Path | None = None,
+        workers: dict[str, Any] | None = None,
+    ) -> None:
+        """`catalogue`: a file through which servers share what describing the torch side gave the first of them.
+
+        `workers`: the script of scripted workers, which need no torch; None for the real workers.
+        """
         self.data_dir = data_dir
+        self.program = (
+            [sys.executable, "-m", "manyview_server"] if workers is None else scripted_server.command(workers)
+        )
         self.catalogue = catalogue
         self.arguments = arguments
         self.mark = f"run-{uuid.uuid4().hex}"
@@ -55,7 +68,7 @@ class ServerProcess:
             for path in (self.data_dir / CATALOGUE, self.data_dir):
                 _sync(path)
         began = time.monotonic()
-        command = [sys.executable, "-m", "manyview_server", "serve", "--listen", self.address]
+        command = [*self.program, "serve", "--listen", self.address]
         environment = os.environ | {"MANYVIEW_TEST_MARK": self.mark, "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -88,7 +88,7 @@ class Embedder:
             self.link.send(EmbedFailed(request_id=request.request_id, **failed))
             return
         told = {b"threads": self.num_threads, b"cancelled": self.cancelled, b"pid": os.getpid()}
-        numbers = bytes(told.get(first, len(first)).to_bytes(4, "little"))
+        numbers = b"".join(told.get(blob, len(blob)).to_bytes(4, "little") for blob in request.blobs)
         self.link.send(
             EmbedDone(
                 request_id=request.request_id,

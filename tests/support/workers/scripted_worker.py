@@ -2,6 +2,7 @@
 
 SCRIPT is an object: {"trainer": BEHAVIOUR, "embedder": …, "previewer": …, "selector": …, "describe": TEXT,
 "once_file": PATH}. With `once_file` a behaviour is a list: each start takes the next one, and later starts the last.
+A script without "describe" has the real description.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def main() -> None:
     parser.add_argument("--link-fd", type=int)
     parser.add_argument("--notes-fd", type=int)
     parsed, _ = parser.parse_known_args(sys.argv[2:])
+    if parsed.kind == "describe" and "describe" not in script:
+        os.execv(sys.executable, [sys.executable, "-m", "manyview_server.worker", *sys.argv[2:]])
     behaviour = script.get(parsed.kind, "normal")
     if isinstance(behaviour, list):
         behaviour = behaviour[min(starts(Path(script["once_file"])), len(behaviour) - 1)]

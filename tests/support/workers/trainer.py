@@ -125,7 +125,8 @@ class Trainer:
                 return "stopped", ""
             self.step += 1
             self.heartbeat()
-            self.link.send(ScalarsLogged(step=self.step, epoch=0, values={"loss": 1.0 / self.step}))
+            if self.step % int(self.plan.get("log_every", 1)) == 0:
+                self.link.send(ScalarsLogged(step=self.step, epoch=0, values={"loss": 1.0 / self.step}))
             if self.step % int(self.plan.get("checkpoint_every", 1000)) == 0:
                 self.checkpoint()
         if reason := self.plan.get("fail"):
