@@ -13,28 +13,27 @@ from pathlib import Path
 import pytest
 from benchmarks.gpu.plan import SECTIONS
 
+from support.learning import forked
+
 ROWS = {section.name: section.rows for section in SECTIONS}
 ROOT = Path(__file__).parent.parent.parent.parent
 CHOSEN = ("losses", "optimizers", "selection", "memory", "bank", "decoding")
 
 
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = f"""
+import os, runpy, sys
+os.chdir({str(ROOT)!r})
+sys.path.insert(0, "")
+sys.argv[1:] = {arguments!r}
+runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
+"""
+    return forked.run(program, os.environ | environment)
+
+
 def test_sections_run_on_a_machine_without_a_gpu_and_say_that_they_compare_nothing(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.gpu",
-        "--device",
-        "cpu",
-        "--quick",
-        "--out",
-        str(out),
-        "--only",
-        *CHOSEN,
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
+    done = run("--device", "cpu", "--quick", "--out", str(out), "--only", *CHOSEN)
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(out.read_text())
     assert {each["section"]: each["status"] for each in content["sections"]} == dict.fromkeys(CHOSEN, "ok")
@@ -48,9 +47,7 @@ def test_sections_run_on_a_machine_without_a_gpu_and_say_that_they_compare_nothi
 
 
 def test_a_missing_device_is_an_error_and_starts_no_dry_run() -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cuda"]
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=hidden, check=False)
+    done = run("--device", "cuda", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert "--device cpu --quick" in done.stderr
 

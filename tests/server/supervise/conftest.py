@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.trainers.attempt import Patience
 from manyview_server.supervise.trainers.jobs import JobSupervisor
+from support.learning.forked import children
 from support.service.supervised import QUICK, Supervise
 from support.workers import scripted_worker
 
@@ -60,4 +60,4 @@ async def supervise(store: Store, scripted: Any) -> AsyncIterator[Supervise]:
     yield start
     for supervisor in running:
         await supervisor.drain()
-    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not children()

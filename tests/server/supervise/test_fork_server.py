@@ -22,16 +22,13 @@ from manyview_server.supervise import fork_server
 from manyview_server.supervise.fork_server import ForkServer
 from manyview_server.supervise.process import CannotFork, Forks, WorkerProcess
 from manyview_server.system.host_memory import HostMemory
+from support.learning.forked import children
 from support.workers import observed_worker
 
 COMMAND = (sys.executable, observed_worker.__file__)
 NUM_THREADS = 2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 def descriptors() -> list[str]:

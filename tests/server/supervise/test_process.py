@@ -20,16 +20,13 @@ from manyview_server.link.frames import LinkClosed
 from manyview_server.messages.message import Hello
 from manyview_server.messages.training import StartTraining, TrainingStarted
 from manyview_server.supervise.process import WorkerProcess, describe_exit, reap
+from support.learning.forked import children
 
 SHELL = (sys.executable, "-S", "-c")
 
 
 def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 async def test_a_worker_says_hello_and_exits_when_its_link_is_closed(scripted: Any) -> None:

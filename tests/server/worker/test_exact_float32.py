@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+from support.learning import forked
 
 PROGRAM = """
 import sys
+import warnings
 import torch
 from manyview_server.worker import __main__ as entry
+warnings.simplefilter("error")
 backends = torch.backends
 switches = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
 before = [switch.fp32_precision for switch in switches]
@@ -20,8 +21,8 @@ entry.main()
 
 
 def test_every_worker_switches_tf32_off_before_it_computes_anything() -> None:
-    command = [sys.executable, "-W", "error", "-c", PROGRAM]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=50)
+    done = forked.run(PROGRAM)
+    assert done.returncode == 0, done.stderr
     before, now = done.stdout.strip().split("] ")
     assert "tf32" in before, "torch has another default now: see what the switches are for"
     assert now == "['ieee', 'ieee', 'ieee']"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from manyview_server.worker import fork_server
+from support.learning import forked
 
 PROGRAM = """
-from manyview_server.worker import __main__, fork_server
 import importlib
+from manyview_server.worker import fork_server
 for name in fork_server.LATER_IMPORTS:
     importlib.import_module(name)
 print(fork_server.why_unfit())
@@ -22,11 +21,8 @@ print(fork_server.why_unfit())
 
 
 def test_what_workers_import_starts_no_thread_and_opens_no_gpu() -> None:
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True, timeout=50, env=environment
-    )
-    assert done.stdout.strip() == ""
+    done = forked.run(PROGRAM, os.environ | {"OPENBLAS_NUM_THREADS": "1"})
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 def test_a_process_with_threads_or_an_open_gpu_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:

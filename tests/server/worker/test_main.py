@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from support.learning import forked
 
 PROGRAM = """
 from pathlib import Path
@@ -15,7 +15,7 @@ print(Path("/proc/self/oom_score_adj").read_text())
 
 
 def test_the_kernel_takes_a_worker_before_the_server_when_memory_runs_out() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True, timeout=50)
+    done = forked.run(PROGRAM)
     assert int(done.stdout) > int(Path("/proc/self/oom_score_adj").read_text())
 
 
@@ -24,5 +24,5 @@ def test_no_worker_imports_a_library_of_networks_before_one_is_wanted() -> None:
         "import sys; from manyview_server.worker import __main__, describe; describe.describe(); "
         "print({'torchvision', 'timm', 'huggingface_hub'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    done = forked.run(code)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr

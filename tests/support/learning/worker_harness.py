@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,31 +18,28 @@ from manyview_server.learn import methods
 from manyview_server.link import decode_notes
 from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import DecodeNotes
+from manyview_server.link.fork_requests import WorkerDescriptors
 from manyview_server.link.frames import LinkClosed
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import StartTraining
 from manyview_server.store.images.shard_writers import ShardWriter
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
+from support.learning import forked
 
 TIMEOUT_S = 45.0
 MessageType = TypeVar("MessageType", bound=Message)
 
 
 class Worker:
-    """A started worker. Every wait for a message ends after `TIMEOUT_S`."""
+    """A forked worker. Every wait for a message ends after `TIMEOUT_S`."""
 
     def __init__(self, kind: str) -> None:
         ours, theirs = socket.socketpair()
         notes_fd = decode_notes.allocate()
         self.notes = DecodeNotes(notes_fd)
-        descriptors = ["--link-fd", str(theirs.fileno()), "--notes-fd", str(notes_fd)]
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "manyview_server.worker", kind, *descriptors],
-                pass_fds=[theirs.fileno(), notes_fd],
-                start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
-            )
+            ends = WorkerDescriptors(link=theirs.fileno(), notes=notes_fd, stdout=1, stderr=2)
+            self.process = forked.fork(kind, ends)
         os.close(notes_fd)
         ours.settimeout(TIMEOUT_S)
         self.link = Link(ours)
@@ -65,25 +59,19 @@ class Worker:
     def of(self, kind: type[MessageType]) -> list[MessageType]:
         return [message for message in self.received if isinstance(message, kind)]
 
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
     def close(self) -> int:
         """Close the link. The worker then exits by itself."""
         self.link.close()
         try:
             return self.process.wait(timeout=10)
         finally:
-            if self.process.poll() is None:
-                self.kill()
+            self.process.kill()
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.kill()
+        self.process.kill()
         self.link.close()
 
 

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from manyview_server.learn import backbones
+from support.learning import forked
 
 
 @pytest.mark.parametrize("name", backbones.BACKBONES)
@@ -85,4 +83,5 @@ def test_nobody_waits_for_a_library_whose_networks_are_not_wanted() -> None:
         "import sys; from manyview_server.learn import backbones; "
         "backbones.build('resnet9'), backbones.build('vit_tiny'); print({'torchvision', 'timm'} & set(sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    done = forked.run(code)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr

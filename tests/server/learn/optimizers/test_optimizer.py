@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +9,7 @@ from torch import nn
 
 from manyview_server.learn.optimizers import AdamW, Lars, Optimizer, Schedule, Sgd, parameter_groups
 from manyview_server.learn.schedules import Moment
+from support.learning import forked
 from support.service.waiting import Waits
 
 YES, NO = torch.tensor(True), torch.tensor(False)
@@ -169,4 +168,5 @@ optimizer.parameters[0].sum().backward()
 optimizer.step(torch.tensor(True))
 sys.exit("torch._dynamo" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 0
+    done = forked.run(code)
+    assert done.returncode == 0, done.stderr

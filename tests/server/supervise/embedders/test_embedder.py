@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from manyview_server.supervise.embedders.embedder import EmbedderLimits, Embedde
 from manyview_server.supervise.embedders.embedder_process import EmbedderProcess
 from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.slow_images import content_id
+from support.learning.forked import children
 
 Make = Callable[..., EmbedderSupervisor]
 
@@ -50,7 +50,7 @@ async def make(scripted: Any) -> AsyncIterator[Make]:
     for supervisor in made:
         await supervisor.close()
         assert supervisor._queued_images == 0
-    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not children()
 
 
 async def embed(supervisor: EmbedderSupervisor, *images: bytes, time_left_s: float = 0.0) -> EmbedDone:
@@ -74,7 +74,7 @@ def number(done: EmbedDone) -> int:
 
 async def test_images_are_embedded_by_a_process_that_starts_with_the_first_request(make: Make) -> None:
     supervisor = make()
-    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not children()
     done = await embed(supervisor, b"12345", b"6")
     assert (done.shape, number(done)) == ((2, 1), 5)
 

@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +24,9 @@ from manyview_server.supervise.previewers.previewer import PreviewerLimits, Prev
 from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.slow_images import content_id
 from manyview_server.system.awake_time import MAX_SLICE_S
+from support.learning.forked import children
 
 Make = Callable[..., PreviewerSupervisor]
-
-
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 @pytest.fixture

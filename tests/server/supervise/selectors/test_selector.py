@@ -19,12 +19,9 @@ from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.selectors import selector as selector_module
 from manyview_server.supervise.selectors.selector import SelectorLimits, SelectorPool
+from support.learning.forked import children
 
 Make = Callable[..., SelectorPool]
-
-
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 async def gone() -> None:

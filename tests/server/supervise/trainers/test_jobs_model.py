@@ -23,6 +23,7 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.trainers.attempt import Patience
 from manyview_server.supervise.trainers.jobs import JobSupervisor
+from support.learning.forked import children
 from support.workers import scripted_worker
 
 LEGAL = {
@@ -81,7 +82,7 @@ class World:
             case "continue" if number < len(self.jobs):
                 await self.go_on_from(self.jobs[number])
             case "kill the trainer":
-                for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                for pid in children():
                     self.kills += 1
                     os.kill(int(pid), signal.SIGKILL)
             case "drain":
@@ -200,7 +201,7 @@ async def play(script: Sequence[tuple[str, int]]) -> None:
             await check(world)
         finally:
             await store.close()
-    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not children()
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)

@@ -85,7 +85,7 @@ def test_a_killed_job_continues_as_if_nothing_had_happened(tmp_path: Path, start
     with worker_harness.Worker("trainer") as worker:
         worker.send(changed(start, {}, tmp_path))
         worker.until(CheckpointWritten)
-        worker.kill()
+        worker.process.kill()
         assert worker.of(Hello)[0].pid == worker.process.pid
         assert worker.of(Heartbeat)
     newest = max(path for path in tmp_path.iterdir() if checkpoints.parse_name(path))
