@@ -1,10 +1,9 @@
-"""Forked workers are what started ones are, and whatever becomes of the fork server costs no worker."""
+"""Whatever becomes of the fork server costs no worker. See `test_forked_workers` for the workers."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
@@ -12,7 +11,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -20,13 +18,13 @@ import pytest_asyncio
 from manyview_server.link.fork_requests import EXIT_UNFIT
 from manyview_server.supervise import fork_server
 from manyview_server.supervise.fork_server import ForkServer
-from manyview_server.supervise.process import CannotFork, Forks, WorkerProcess
+from manyview_server.supervise.process import CannotFork, WorkerProcess
 from manyview_server.system.host_memory import HostMemory
 from support.learning.forked import children
-from support.workers import observed_worker
+from support.service.forks import EXIT, Used, reported, start, until
+from support.workers import program
 
-COMMAND = (sys.executable, observed_worker.__file__)
-NUM_THREADS = 2
+COMMAND = program.command("light_worker")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -35,83 +33,23 @@ def descriptors() -> list[str]:
     return sorted(os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
 
 
-async def until(condition: Any, what: str) -> None:
-    async with asyncio.timeout(40):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def forks() -> AsyncIterator[ForkServer]:
-    """A fork server of workers that observe themselves."""
-    server = ForkServer(NUM_THREADS, command=COMMAND, restart_s=0.01)
+    """A fork server of workers that start fast."""
+    server = ForkServer(2, command=COMMAND, restart_s=0.01)
     await server.warm_up()
     yield server
     await server.close()
     assert not children()
 
 
-async def reported(process: WorkerProcess) -> None:
-    await until(lambda: process.stdout.endswith("\n") or not process.running, "the worker has reported")
-    assert process.stdout, process.stderr_tail
-
-
-async def start(forks: Forks | None, *arguments: str, num_threads: int = NUM_THREADS) -> WorkerProcess:
-    return await WorkerProcess.start(
-        "selector", num_threads=num_threads, command=COMMAND, forks=forks, arguments=arguments, capture_stdout=True
-    )
-
-
-async def observed(forks: Forks | None, num_threads: int = NUM_THREADS) -> dict[str, Any]:
-    process = await start(forks, num_threads=num_threads)
-    try:
-        await reported(process)
-    finally:
-        assert await process.stop(grace_s=10) == observed_worker.EXIT, process.stderr_tail
-    found: dict[str, Any] = json.loads(process.stdout)
-    assert found["parent"] == os.getpid()
-    return found
-
-
-class Used:
-    """Counts the workers that are forked."""
-
-    def __init__(self, forks: ForkServer) -> None:
-        self._forks = forks
-        self.pids: list[int] = []
-
-    async def fork(self, *arguments: Any) -> int:
-        self.pids.append(await self._forks.fork(*arguments))
-        return self.pids[-1]
-
-
-async def test_a_forked_worker_is_in_every_way_what_a_started_one_is(forks: ForkServer) -> None:
-    used = Used(forks)
-    forked, started = await observed(used), await observed(None)
-    assert len(used.pids) == 1
-    for found in (forked, started):
-        at = found["arguments"].index("--link-fd")
-        found["arguments"][at + 1], found["arguments"][at + 3] = "N", "M"
-        found["argv"] = found["arguments"][-len(found["argv"]) :]
-    assert forked.pop("drawn") != started.pop("drawn")
-    assert forked == started
-
-
-async def test_each_forked_worker_has_its_own_number_of_threads_and_draws_numbers_of_its_own(forks: ForkServer) -> None:
-    one, two = await observed(forks, 1), await observed(forks, 1)
-    assert one["environment"]["OMP_NUM_THREADS"] == "1"
-    assert one["torch threads"][0] == 1
-    assert one["status"]["Threads:"] == ["1"]
-    assert not set(one["drawn"]) & set(two["drawn"])
-
-
 async def test_the_exit_of_a_forked_worker_is_seen_as_it_was(forks: ForkServer) -> None:
     used = Used(forks)
-    failed = await start(used, "--fail")
+    failed = await start(COMMAND, used, "--fail")
     assert await failed.wait() == 1
     assert failed.stderr_tail.rstrip().endswith("RuntimeError: asked to fail")
     await failed.stop()
-    killed = await start(used)
+    killed = await start(COMMAND, used)
     os.kill(killed.pid, signal.SIGSEGV)
     assert await killed.wait() == -signal.SIGSEGV
     await killed.stop()
@@ -127,43 +65,43 @@ def server_pid() -> int:
 async def test_a_killed_fork_server_is_replaced_costs_no_start_and_leaves_its_workers_running(
     forks: ForkServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = await start(forks)
+    before = await start(COMMAND, forks)
     dead = server_pid()
     os.kill(dead, signal.SIGKILL)
-    during = await start(forks)
+    during = await start(COMMAND, forks)
     await until(lambda: str(dead) not in children() and len(children()) == 3, "there is another fork server")
     assert server_pid() != dead
     used = Used(forks)
     await forks.warm_up()
-    after = await start(used)
+    after = await start(COMMAND, used)
     assert used.pids == [after.pid]
     for process in (before, during, after):
         assert process.running
         await reported(process)
-        assert await process.stop(grace_s=10) == observed_worker.EXIT
+        assert await process.stop(grace_s=10) == EXIT
     assert "the fork server died" in caplog.text
 
 
 async def test_a_fork_server_that_dies_during_a_fork_costs_no_start_and_leaves_no_process(forks: ForkServer) -> None:
     for delay_s in (0.001, 0.01):
         await forks.warm_up()
-        starting = asyncio.create_task(start(forks))
+        starting = asyncio.create_task(start(COMMAND, forks))
         await asyncio.sleep(delay_s)
         os.kill(server_pid(), signal.SIGKILL)
         process = await starting
         await reported(process)
-        assert await process.stop(grace_s=10) == observed_worker.EXIT
+        assert await process.stop(grace_s=10) == EXIT
         await until(lambda: len(children()) <= 1, "nothing else is left")
 
 
 async def test_a_caller_that_gives_up_during_a_fork_leaves_no_process_and_no_descriptor(forks: ForkServer) -> None:
     await forks.warm_up()
-    await (await start(forks)).stop()
+    await (await start(COMMAND, forks)).stop()
     await asyncio.sleep(0.01)
     gc.collect()
     before = descriptors()
     for delay_s in (0.0, 0.001, 0.005, 0.02):
-        starting = asyncio.create_task(start(forks))
+        starting = asyncio.create_task(start(COMMAND, forks))
         await asyncio.sleep(delay_s)
         starting.cancel()
         await asyncio.wait([starting])
@@ -179,7 +117,7 @@ async def test_a_caller_that_gives_up_during_a_fork_leaves_no_process_and_no_des
 async def test_workers_that_are_wanted_at_once_are_forked_one_by_one(forks: ForkServer) -> None:
     used = Used(forks)
     began = time.monotonic()
-    started = await asyncio.gather(*(start(used) for _ in range(4)))
+    started = await asyncio.gather(*(start(COMMAND, used) for _ in range(4)))
     assert len({process.pid for process in started}) == len(used.pids) == 4, time.monotonic() - began
     for process in started:
         process.kill()

@@ -90,14 +90,14 @@ def fork(
 def run(program: str, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
     """Run a program in a process that has imported the worker, and return what it printed and its exit status."""
     out, err = (os.memfd_create(name) for name in ("out", "err"))
-    with open(out, "r+b") as stdout, open(err, "r+b") as stderr, open(os.devnull) as nothing:
+    with open(out), open(err), open(os.devnull) as nothing:
         descriptors = WorkerDescriptors(link=nothing.fileno(), notes=nothing.fileno(), stdout=out, stderr=err)
         process = fork(PROGRAM, descriptors, (program,), environment)
         try:
             status = process.wait()
         finally:
             process.kill()
-        printed = [file.seek(0) or file.read().decode() for file in (stdout, stderr)]
+        printed = [os.pread(file, os.fstat(file).st_size, 0).decode() for file in (out, err)]
     return subprocess.CompletedProcess(program, status, *printed)
 
 

@@ -1,18 +1,11 @@
-"""A worker that reports what it can observe about itself: `observed_worker.py KIND --link-fd N --notes-fd M`.
-
-It may be started as a program, or forked by a fork server of its own. It prints a JSON object, and when its link ends,
-it exits with status 7.
-"""
+"""A forking worker that imports all that workers do, and reports what it can observe about itself."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import resource
 import signal
-import socket
 import sys
 import warnings
 from pathlib import Path
@@ -21,40 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from manyview_server.link.blocking import Link
-from manyview_server.link.frames import LinkClosed
-from manyview_server.messages.message import Hello
-from manyview_server.worker import __main__ as entry
-from manyview_server.worker import fork_server
-
-EXIT = 7
+from manyview_server.worker import __main__  # noqa: F401
+from support.workers import forking_worker
 
 
 def main() -> None:
-    arguments = parse(sys.argv[1:])
-    if arguments.kind == entry.FORK_SERVER:
-        link = Link(socket.socket(fileno=arguments.link_fd))
-        control = socket.socket(fileno=arguments.control_fd)
-        words = fork_server.serve(control, lambda: link.send(Hello(pid=os.getpid(), versions={})))
-        link.close()
-        os.close(arguments.notes_fd)
-        arguments = parse(words)
-    if arguments.fail:
-        raise RuntimeError("asked to fail")
-    print(json.dumps(observed()))
-    try:
-        Link(socket.socket(fileno=arguments.link_fd)).receive()
-    except LinkClosed:
-        sys.exit(EXIT)
-
-
-def parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kind")
-    for name in ("--link-fd", "--notes-fd", "--control-fd"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("--fail", action="store_true")
-    return parser.parse_args(words)
+    forking_worker.main(observed)
 
 
 def observed() -> dict[str, Any]:
@@ -88,7 +53,3 @@ def descriptor(number: str) -> str:
         return f"{target} {os.get_inheritable(int(number))}"
     except OSError:  # of the listing itself
         return ""
-
-
-if __name__ == "__main__":
-    main()

@@ -18,19 +18,16 @@ from typing import Any
 from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.link.frames import LinkClosed
+from support.workers import program
 from support.workers.embedder import Embedder
 from support.workers.previewer import preview
 from support.workers.selector import Selector
 from support.workers.trainer import Trainer
 
-TESTS = str(Path(__file__).parents[2])
-
 
 def command(script: dict[str, Any]) -> tuple[str, ...]:
     """Return the command of a worker that follows this script."""
-    # A file that is run as a program could not import the others: its folder is no root of imports.
-    program = f"import sys; sys.path.insert(0, {TESTS!r}); from support.workers.scripted_worker import main; main()"
-    return (sys.executable, "-c", program, json.dumps(script))
+    return program.command("scripted_worker", json.dumps(script))
 
 
 def main() -> None:

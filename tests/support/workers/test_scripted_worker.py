@@ -7,7 +7,7 @@ import numpy as np
 
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from support.workers.behaviour import SNAPSHOT_ROW
-from support.workers.scripted_worker import TESTS
+from support.workers.program import TESTS
 
 
 def test_a_row_of_a_snapshot_is_unpacked_as_numpy_does() -> None:

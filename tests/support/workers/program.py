@@ -1,0 +1,15 @@
+"""The commands that run the workers of this folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+TESTS = str(Path(__file__).parents[2])
+
+
+def command(name: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that calls `main` of the module with this name."""
+    # A file that is run as a program could not import the others: its folder is no root of imports.
+    program = f"import sys; sys.path.insert(0, {TESTS!r}); from support.workers.{name} import main; main()"
+    return (sys.executable, "-c", program, *arguments)
