@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torchvision.models import resnet18
 
 import manyview
+from manyview_server.learn import methods
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
 METHODS = ("moco", "simclr")
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(client: manyview.Client, folder: Path) -> manyview.Dataset:
-    return client.upload(folder, dataset="photos")
+    return client.upload(folder, dataset="main-flow")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,7 @@ def test_the_history_is_the_table_and_thins_out_without_making_values_up(jobs: d
 
 def test_the_configuration_of_a_job_is_whole(jobs: dict[str, manyview.Job], client: manyview.Client) -> None:
     schemas = {method.name: method.config_schema for method in client.methods().methods}
+    assert set(schemas) >= set(methods.METHODS)
     for name, job in jobs.items():
         config = job.info.config
         assert set(config) == set(schemas[name]["properties"])
@@ -268,32 +270,29 @@ def test_a_learned_embedding_is_as_wide_as_was_asked_for_and_lies_behind_the_exp
 
 
 def test_a_server_that_is_told_to_stop_drains_and_its_subscriber_goes_on_after_the_restart(
-    new_server: Callable[..., ServerProcess], folder: Path
+    server: ServerProcess, client: manyview.Client, dataset: manyview.Dataset
 ) -> None:
-    server = new_server()
-    server.start()
     events: list[manyview.Event] = []
-    with server.client() as client:
-        job = client.train(client.upload(folder, dataset="photos"), "moco", config=ENDLESS)
+    job = client.train(dataset, "moco", config=ENDLESS)
 
-        def subscribe() -> None:
-            with server.client() as own:
-                for event in own.job(job.id).metrics():
-                    events.append(event)
+    def subscribe() -> None:
+        with server.client() as own:
+            for event in own.job(job.id).metrics():
+                events.append(event)
 
-        subscriber = threading.Thread(target=subscribe)
-        subscriber.start()
-        wait_until(lambda: any(event.kind == "scalars" for event in events), "the job trains", 40)
-        assert server.stop() == 0
-        assert not server.processes(), "the trainer is gone as well"
-        assert subscriber.is_alive(), "a drain is no end"
-        before = len(events)
-        server.start()
-        wait_until(lambda: any(event.kind == "scalars" for event in events[before:]), "the job continues", 40)
-        job.cancel()
-        subscriber.join(30)
-        assert not subscriber.is_alive()
-        info = job.refresh()
+    subscriber = threading.Thread(target=subscribe)
+    subscriber.start()
+    wait_until(lambda: any(event.kind == "scalars" for event in events), "the job trains", 40)
+    assert server.stop() == 0
+    assert server.is_gone(), "the trainer is gone as well"
+    assert subscriber.is_alive(), "a drain is no end"
+    before = len(events)
+    server.start()
+    wait_until(lambda: any(event.kind == "scalars" for event in events[before:]), "the job continues", 40)
+    job.cancel()
+    subscriber.join(30)
+    assert not subscriber.is_alive()
+    info = job.refresh()
     assert [event.sequence for event in events] == list(range(1, info.last_sequence + 1))
     assert (info.state, info.attempt) == ("CANCELLED", 2)
     rollback = next(event for event in events if event.kind == "rollback")

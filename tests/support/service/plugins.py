@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -48,8 +49,9 @@ def install(
     (information / "RECORD").write_text(f"{module}.py,,\n")
 
 
-def install_example(name: str, site: Path) -> None:
-    """Install the package `examples/NAME` into the folder `site`, as an installer does."""
+def install_examples(names: Sequence[str], site: Path) -> None:
+    """Install the packages `examples/NAME` into the folder `site`, as an installer does."""
     options = ["--no-deps", "--no-build-isolation", "--python", sys.executable, "--target", str(site)]
     uv = Path(sys.executable).parent / "uv"
-    subprocess.run([str(uv), "pip", "install", "--quiet", *options, str(EXAMPLES / name)], check=True, timeout=60)
+    folders = [str(EXAMPLES / name) for name in names]
+    subprocess.run([str(uv), "pip", "install", "--quiet", *options, *folders], check=True, timeout=60)
