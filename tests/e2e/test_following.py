@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import manyview
+from manyview._uploads import batcher
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(180)
@@ -17,8 +19,9 @@ FIRST, ALL = 64, 192
 
 
 def test_a_job_begins_while_the_upload_runs_adopts_the_rest_and_its_embeddings_are_served_meanwhile(
-    new_server: Callable[..., ServerProcess], tmp_path: Path
+    server: ServerProcess, client: manyview.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batcher, "_BATCH_IMAGES", 8)
     paths = write_photos(tmp_path / "photos", ALL, seed=3)
     go_on = threading.Event()
 
@@ -30,14 +33,12 @@ def test_a_job_begins_while_the_upload_runs_adopts_the_rest_and_its_embeddings_a
             time.sleep(0.02)
             yield path
 
-    server = new_server("--max-batch-images", "8")
-    server.start()
-    with server.client() as client, server.client() as uploading:
-        client.create_dataset("photos")
+    with server.client() as uploading:
+        client.create_dataset("followed")
         config = SMALL_JOB | {"max_steps": 6000, "checkpoint_every_epochs": 4, "log_every_steps": 4}
-        job = client.train("photos", "moco", config=config, follow=FIRST)
+        job = client.train("followed", "moco", config=config, follow=FIRST)
         assert (job.state, job.info.min_images, job.info.num_images) == ("QUEUED", FIRST, 0)
-        upload = threading.Thread(target=uploading.upload, args=(trickle(),), kwargs={"dataset": "photos"})
+        upload = threading.Thread(target=uploading.upload, args=(trickle(),), kwargs={"dataset": "followed"})
         upload.start()
         try:
             wait_until(lambda: job.refresh().progress.step > 0, "training begins before the upload is done", 40)
@@ -64,23 +65,20 @@ def test_a_job_begins_while_the_upload_runs_adopts_the_rest_and_its_embeddings_a
 
 
 def test_a_job_that_does_not_follow_computes_the_same_while_its_data_set_grows(
-    new_server: Callable[..., ServerProcess], tmp_path: Path
+    client: manyview.Client, tmp_path: Path
 ) -> None:
     write_photos(tmp_path / "first", FIRST, seed=3)
     write_photos(tmp_path / "more", FIRST, seed=4)
-    server = new_server()
-    server.start()
-    with server.client() as client:
-        photos = client.upload(tmp_path / "first", dataset="photos")
-        config = SMALL_JOB | {"epochs": 12}
-        alone = client.train(photos, "moco", config=config)
-        alone.wait(timeout_s=60)
-        disturbed = client.train(photos, "moco", config=config)
-        wait_until(lambda: disturbed.refresh().progress.step > 4, "it trains", 40)
-        client.upload(tmp_path / "more", dataset="photos")
-        assert disturbed.wait(timeout_s=60).num_images == FIRST
-        assert client.dataset("photos").num_images == 2 * FIRST
-        names = ("loss", "gradient_norm", "knn_top1")
-        for name in names:
-            assert alone.history()[name].tobytes() == disturbed.history()[name].tobytes()
-        assert not list(disturbed.metrics(kinds=["snapshot"]))
+    photos = client.upload(tmp_path / "first", dataset="grows")
+    config = SMALL_JOB | {"epochs": 12}
+    alone = client.train(photos, "moco", config=config)
+    alone.wait(timeout_s=60)
+    disturbed = client.train(photos, "moco", config=config)
+    wait_until(lambda: disturbed.refresh().progress.step > 4, "it trains", 40)
+    client.upload(tmp_path / "more", dataset="grows")
+    assert disturbed.wait(timeout_s=60).num_images == FIRST
+    assert client.dataset("grows").num_images == 2 * FIRST
+    names = ("loss", "gradient_norm", "knn_top1")
+    for name in names:
+        assert alone.history()[name].tobytes() == disturbed.history()[name].tobytes()
+    assert not list(disturbed.metrics(kinds=["snapshot"]))

@@ -9,16 +9,18 @@ import pytest
 from support.service.harness import ServerProcess, jpeg
 
 
-@pytest.mark.parametrize(("setting", "num_fork_servers"), [("auto", 1), ("off", 0)])
-def test_the_setting_decides_whether_there_is_a_fork_server(
-    new_server: Callable[..., ServerProcess], setting: str, num_fork_servers: int
+def test_workers_are_forked_by_default(server: ServerProcess) -> None:
+    previews(server)
+    assert len(server.workers("fork-server")) == 1
+
+
+def test_a_server_without_a_fork_server_starts_its_workers_as_programs(
+    new_server: Callable[..., ServerProcess],
 ) -> None:
-    server = new_server("--fork-workers", setting)
+    server = new_server("--fork-workers", "off")
     server.start()
-    with server.client() as client:
-        assert client.preview([jpeg()], "simclr", config={"image_size": 16}).views
-    assert len(server.workers("previewer")) == 1
-    assert len(server.workers("fork-server")) == num_fork_servers
+    previews(server)
+    assert len(server.workers("fork-server")) == 0
 
 
 def test_a_wrong_value_of_the_setting_is_named(new_server: Callable[..., ServerProcess]) -> None:
@@ -27,3 +29,10 @@ def test_a_wrong_value_of_the_setting_is_named(new_server: Callable[..., ServerP
         server.start()
     server.terminate()
     assert server.ended() == 2
+
+
+def previews(server: ServerProcess) -> None:
+    """It has a previewer, which works."""
+    with server.client() as client:
+        assert client.preview([jpeg()], "simclr", config={"image_size": 16}).views
+    assert len(server.workers("previewer")) == 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 import manyview
@@ -23,69 +20,63 @@ def assert_same_end(server: ServerProcess, one: manyview.Job, other: manyview.Jo
     assert last_checkpoint(server, one) == last_checkpoint(server, other)
 
 
-@pytest.fixture
-def dataset(new_server: Callable[..., ServerProcess], tmp_path: Path) -> tuple[ServerProcess, manyview.Dataset]:
-    server = new_server()
-    server.start()
-    write_photos(tmp_path / "photos", 96, seed=3)
-    with server.client() as client:
-        return server, client.upload(tmp_path / "photos", dataset="photos")
+@pytest.fixture(scope="module")
+def photos(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) -> manyview.Dataset:
+    folder = tmp_path_factory.mktemp("lives")
+    write_photos(folder, 96, seed=3)
+    return client.upload(folder, dataset="lives")
 
 
-@pytest.mark.parametrize("method", ["simclr", "moco"])
+@pytest.mark.parametrize("method", [pytest.param("simclr", marks=pytest.mark.long), "moco"])
 def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_been(
-    dataset: tuple[ServerProcess, manyview.Dataset], method: str
+    server: ServerProcess, client: manyview.Client, photos: manyview.Dataset, method: str
 ) -> None:
-    server, photos = dataset
-    with server.client() as client:
-        alone = client.train(photos, method, epochs=EPOCHS, config=JOB)
-        alone.wait(timeout_s=60)
-        job = client.train(photos, method, epochs=EPOCHS, config=JOB)
-        waiting = client.train(photos, method, epochs=1, config=JOB)
-        wait_until(lambda: job.refresh().progress.step >= 4, "step 4", 40)
-        assert job.pause().state in ("PAUSING", "PAUSED")
-        wait_until(lambda: job.refresh().state == "PAUSED", "paused")
-        paused_at = job.info.progress.step
-        assert job.info.latest_checkpoint.endswith(f"/{paused_at}"), "a pause is a checkpoint"
-        waiting.wait(timeout_s=40)
-        assert job.refresh().state == "PAUSED", "the other job has the device"
-        server.kill()
-        server.start()
-        assert job.refresh().state == "PAUSED", "a server that comes back lets it rest"
-        job.resume()
-        wait_until(lambda: job.refresh().progress.step > paused_at, "it continues", 40)
-        job.pause()
-        job.resume()
-        assert job.wait(timeout_s=60).attempt >= 2
-        events = list(job.metrics())
-        assert [event.sequence for event in events] == list(range(1, job.refresh().last_sequence + 1))
-        assert_same_end(server, alone, job)
+    alone = client.train(photos, method, epochs=EPOCHS, config=JOB)
+    alone.wait(timeout_s=60)
+    job = client.train(photos, method, epochs=EPOCHS, config=JOB)
+    waiting = client.train(photos, method, epochs=1, config=JOB)
+    wait_until(lambda: job.refresh().progress.step >= 4, "step 4", 40)
+    assert job.pause().state in ("PAUSING", "PAUSED")
+    wait_until(lambda: job.refresh().state == "PAUSED", "paused")
+    paused_at = job.info.progress.step
+    assert job.info.latest_checkpoint.endswith(f"/{paused_at}"), "a pause is a checkpoint"
+    waiting.wait(timeout_s=40)
+    assert job.refresh().state == "PAUSED", "the other job has the device"
+    server.kill()
+    server.start()
+    assert job.refresh().state == "PAUSED", "a server that comes back lets it rest"
+    job.resume()
+    wait_until(lambda: job.refresh().progress.step > paused_at, "it continues", 40)
+    job.pause()
+    job.resume()
+    assert job.wait(timeout_s=60).attempt >= 2
+    events = list(job.metrics())
+    assert [event.sequence for event in events] == list(range(1, job.refresh().last_sequence + 1))
+    assert_same_end(server, alone, job)
 
 
 def test_a_job_is_continued_to_more_epochs_and_cloned_to_the_same_run(
-    dataset: tuple[ServerProcess, manyview.Dataset],
+    server: ServerProcess, client: manyview.Client, photos: manyview.Dataset
 ) -> None:
-    server, photos = dataset
-    with server.client() as client:
-        first = client.train(photos, "moco", epochs=2, config=JOB)
-        first.wait(timeout_s=60)
-        clone = client.train(clone_from=first)
-        clone.wait(timeout_s=60)
-        assert_same_end(server, first, clone)
+    first = client.train(photos, "moco", epochs=2, config=JOB)
+    first.wait(timeout_s=60)
+    clone = client.train(clone_from=first)
+    clone.wait(timeout_s=60)
+    assert_same_end(server, first, clone)
 
-        last = first.info.progress.step
-        longer = client.train(continue_from=first, epochs=4, config={"optimizer": {"learning_rate": 0.01}})
-        assert (longer.info.continued_from, longer.info.progress.step) == (first.info.latest_checkpoint, last)
-        assert client.embed(jpeg(), model=longer).checkpoint.startswith(longer.name), "it can be used before it runs"
-        info = longer.wait(timeout_s=60)
-        assert info.progress.step == 2 * last
-        assert [row["step"] for row in exact(longer) if "loss" in row] == list(range(last + 1, 2 * last + 1))
+    last = first.info.progress.step
+    longer = client.train(continue_from=first, epochs=4, config={"optimizer": {"learning_rate": 0.01}})
+    assert (longer.info.continued_from, longer.info.progress.step) == (first.info.latest_checkpoint, last)
+    assert client.embed(jpeg(), model=longer).checkpoint.startswith(longer.name), "it can be used before it runs"
+    info = longer.wait(timeout_s=60)
+    assert info.progress.step == 2 * last
+    assert [row["step"] for row in exact(longer) if "loss" in row] == list(range(last + 1, 2 * last + 1))
 
-        with pytest.raises(manyview.TrainJobFailed) as caught:
-            client.train(continue_from=longer.name, epochs=3).wait(timeout_s=60)
-        assert caught.value.reason == "CONFIG_INVALID"
-        assert f"at step {2 * last}" in str(caught.value)
-        with pytest.raises(manyview.InvalidArgument, match=r"config\.projection_dim: must stay 128"):
-            client.train(continue_from=first, config={"projection_dim": 64})
-        with pytest.raises(ValueError, match="dataset is required"):
-            client.train(method="moco")
+    with pytest.raises(manyview.TrainJobFailed) as caught:
+        client.train(continue_from=longer.name, epochs=3).wait(timeout_s=60)
+    assert caught.value.reason == "CONFIG_INVALID"
+    assert f"at step {2 * last}" in str(caught.value)
+    with pytest.raises(manyview.InvalidArgument, match=r"config\.projection_dim: must stay 128"):
+        client.train(continue_from=first, config={"projection_dim": 64})
+    with pytest.raises(ValueError, match="dataset is required"):
+        client.train(method="moco")

@@ -12,6 +12,8 @@ from support.service.certificate import make_certificate
 from support.service.harness import ServerProcess, jpeg
 
 TOKEN = "correct-horse-battery-staple"
+UNUSED = ("--fork-workers", "off")
+"""No test here needs a worker."""
 QUICK = manyview.Deadlines(unary_s=2.0, reconnect_s=2.0)
 
 
@@ -19,7 +21,7 @@ def test_a_token_and_tls_let_in_who_has_both(new_server: Callable[..., ServerPro
     cert, key = make_certificate(tmp_path)
     token_file = tmp_path / "token"
     token_file.write_text(f"{TOKEN}\n")
-    server = new_server("--tls-cert", str(cert), "--tls-key", str(key), "--token-file", str(token_file))
+    server = new_server("--tls-cert", str(cert), "--tls-key", str(key), "--token-file", str(token_file), *UNUSED)
     server.start()
     with manyview.Client(server.address, token=TOKEN, tls=cert) as client:
         assert client.health() == "SERVING"
@@ -49,7 +51,7 @@ def test_a_server_reached_under_another_name_is_known_by_the_one_in_its_certific
     new_server: Callable[..., ServerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cert, key = make_certificate(tmp_path, "DNS:gpu-box.example")
-    server = new_server("--tls-cert", str(cert), "--tls-key", str(key))
+    server = new_server("--tls-cert", str(cert), "--tls-key", str(key), *UNUSED)
     server.start()
     with (
         manyview.Client(server.address, tls=cert, deadlines=QUICK) as mistaken,

@@ -328,7 +328,7 @@ def test_a_checkpoint_that_lost_a_file_is_told_without_its_path(
 
 def test_a_method_whose_name_is_no_text_silences_nobody_for_long(new_server: Callable[..., ServerProcess]) -> None:
     """It ends grpc.aio's loop: the server opens its port again."""
-    server = new_server()
+    server = new_server("--fork-workers", "off")
     server.start()
     for _ in range(2):
         with grpc.insecure_channel(server.address) as channel:

@@ -39,7 +39,7 @@ NOUNS = {
 def dataset(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) -> manyview.Dataset:
     folder = tmp_path_factory.mktemp("few")
     write_photos(folder, 24, seed=1)
-    return client.upload(folder, dataset="few")
+    return client.upload(folder, dataset="few-of-config")
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +197,9 @@ def test_an_unknown_method_is_told_with_the_known_ones(client: manyview.Client, 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_number_that_is_not_finite_is_refused(client: manyview.Client, wire: Wire, value: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        client.resolve_config("few", config={"temperature": value})
+        client.resolve_config("few-of-config", config={"temperature": value})
     config = struct_pb2.Struct(fields={"temperature": struct_pb2.Value(number_value=value)})
-    request = jobs_pb.CreateTrainJobRequest(dataset="datasets/few", method="simclr", config=config)
+    request = jobs_pb.CreateTrainJobRequest(dataset="datasets/few-of-config", method="simclr", config=config)
     with refused(manyview.InvalidArgument, "FIELD_INVALID", "config.temperature", "finite"):
         wire.call(jobs_grpc.TrainJobServiceStub, "CreateTrainJob", request)
 

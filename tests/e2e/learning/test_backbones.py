@@ -33,7 +33,7 @@ JOB = SMALL_JOB | {
 def dataset(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) -> manyview.Dataset:
     folder = tmp_path_factory.mktemp("few")
     write_photos(folder, 32, seed=11)
-    return client.upload(folder, dataset="few")
+    return client.upload(folder, dataset="few-of-backbones")
 
 
 def pixels() -> np.ndarray:
@@ -78,7 +78,12 @@ LOADED: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], nn.Module]]] = 
 }
 
 
-@pytest.mark.parametrize("backbone", LOADED)
+ALSO_EMBEDS_BELOW = "timm/resnet10t"
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=pytest.mark.long) if name == ALSO_EMBEDS_BELOW else name for name in LOADED]
+)
 def test_a_job_trains_it_embeds_and_its_library_loads_the_export(
     client: manyview.Client, dataset: manyview.Dataset, tmp_path: Path, backbone: str
 ) -> None:

@@ -32,7 +32,7 @@ def test_a_job_that_collapses_tells_of_it_and_fails_with_a_checkpoint_where_it_i
     server: ServerProcess, client: manyview.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photos(tmp_path / "photos", 96, seed=11)
-    photos = client.upload(tmp_path / "photos", dataset="photos")
+    photos = client.upload(tmp_path / "photos", dataset="collapsing")
     job = client.train(photos, "moco", config=COLLAPSING)
     with pytest.raises(manyview.TrainJobFailed) as failed:
         job.wait(timeout_s=120)

@@ -24,9 +24,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def job(client: manyview.Client, files: list[Path]) -> manyview.Job:
-    """Done, over the data set "photos"."""
+    """Done, over the data set "previewed"."""
     folder = files[0].parent.parent
-    dataset = client.upload(folder, dataset="photos")
+    dataset = client.upload(folder, dataset="previewed")
     job = client.train(dataset, "simclr", epochs=1, config={**SMALL_JOB, **BYOL, "seed": 9})
     job.wait(timeout_s=50)
     return job
@@ -54,17 +54,19 @@ def test_the_views_of_a_method_are_repeated_by_its_seed_and_epoch(client: manyvi
 def test_a_job_s_views_are_those_of_its_configuration_and_seed(
     client: manyview.Client, job: manyview.Job, files: list[Path]
 ) -> None:
-    listed = list(client.images("photos"))[:4]
+    listed = list(client.images("previewed"))[:4]
     found = client.preview(listed, job=job, epoch=3)
     assert found.decode_size == job.refresh().config["decode_size"] == 2 * SMALL_JOB["image_size"]
-    by_key = client.preview([image.key for image in listed], job=job, epoch=3, dataset="photos")
-    sent = client.preview([client.read_image("photos", image) for image in listed], job=job.id, epoch=3)
+    by_key = client.preview([image.key for image in listed], job=job, epoch=3, dataset="previewed")
+    sent = client.preview([client.read_image("previewed", image) for image in listed], job=job.id, epoch=3)
     assert same(found, by_key)
     assert same(found, sent)
     assert found.image_ids == tuple(image.image_id for image in listed)
     config = job.info.config
-    assert same(found, client.preview(listed, "simclr", config=config, epoch=3, dataset="photos"))
-    assert not same(found, client.preview(listed, "simclr", config={**config, "seed": 10}, epoch=3, dataset="photos"))
+    assert same(found, client.preview(listed, "simclr", config=config, epoch=3, dataset="previewed"))
+    assert not same(
+        found, client.preview(listed, "simclr", config={**config, "seed": 10}, epoch=3, dataset="previewed")
+    )
 
 
 def test_views_of_several_sizes_come_in_the_order_of_the_recipe(client: manyview.Client, files: list[Path]) -> None:
@@ -113,4 +115,4 @@ def test_a_job_or_an_image_that_is_not_there_is_told(client: manyview.Client, jo
     with pytest.raises(manyview.NotFound, match="none"):
         client.preview(b"x", job="none")
     with pytest.raises(manyview.NotFound):
-        client.preview("nowhere", job=job, dataset="photos")
+        client.preview("nowhere", job=job, dataset="previewed")

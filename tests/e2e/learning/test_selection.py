@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,9 @@ NUM_PHOTOS = 780
 """More than one segment of a table, and more than two pages."""
 COPIED = 5
 PLAIN = "backbones/resnet18"
+"""It resizes to 224 pixels: embedding all photos takes a minute."""
+SLOW = SMALL_JOB | {"backbone_width": 0.25, "image_size": 160, "max_steps": 1, "evaluation": {"knn_every_epochs": 0}}
+"""A job whose model takes seconds for all photos."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,11 @@ def embeddings(client: manyview.Client, dataset: manyview.Dataset, job: manyview
 
 def tables(server: ServerProcess) -> list[Path]:
     return sorted((server.data_dir / "embeddings").glob("*/*"))
+
+
+def segments(server: ServerProcess) -> list[Path]:
+    """The files of all tables."""
+    return [path for table in tables(server) for path in table.glob("segment-*")]
 
 
 def readable(embeddings: manyview.Embeddings) -> tuple[torch.Tensor, list[str]]:
@@ -191,8 +198,7 @@ def test_a_damaged_table_is_mended_and_nobody_notices(
     client: manyview.Client, server: ServerProcess, embeddings: manyview.Embeddings
 ) -> None:
     before = client.select("photos", 5, model="small")
-    segments = [path for table in tables(server) for path in table.glob("segment-*")]
-    for number, path in enumerate(segments):
+    for number, path in enumerate(segments(server)):
         whole = bytearray(path.read_bytes())
         if number % 2:
             path.write_bytes(whole[: len(whole) // 2])
@@ -215,7 +221,6 @@ def test_a_selector_that_is_killed_is_replaced(
 def test_a_caller_that_gives_up_stops_the_work(
     client: manyview.Client, server: ServerProcess, dataset: manyview.Dataset
 ) -> None:
-    """A plain backbone resizes to 224 pixels: many seconds of work."""
     reported: list[int] = []
     with pytest.raises(manyview.DeadlineExceeded):
         client.select(dataset, 3, model=PLAIN, timeout_s=2.0, progress=lambda done, total: reported.append(done))
@@ -232,12 +237,14 @@ def test_a_caller_that_gives_up_stops_the_work(
 def test_callers_do_not_wait_for_a_data_set_to_be_embedded(
     client: manyview.Client, dataset: manyview.Dataset, folder: Path
 ) -> None:
+    slow = client.train(dataset, "simclr", config=SLOW)
+    slow.wait(timeout_s=120)
     photo = sorted(folder.rglob("*.jpg"))[0]
-    client.embed([photo], PLAIN)
+    client.embed([photo], slow)
     begun, ended = threading.Event(), threading.Event()
 
     def part() -> int:
-        found = client.embed_dataset(dataset, PLAIN, version=300, progress=lambda done, total: begun.set())
+        found = client.embed_dataset(dataset, slow, version=NUM_PHOTOS, progress=lambda done, total: begun.set())
         ended.set()
         return len(found)
 
@@ -245,9 +252,9 @@ def test_callers_do_not_wait_for_a_data_set_to_be_embedded(
         future = pool.submit(part)
         assert begun.wait(60)
         for _ in range(5):
-            client.embed([photo], PLAIN)
+            client.embed([photo], slow)
         assert not ended.is_set()
-        assert future.result(timeout=120) == 300
+        assert future.result(timeout=120) == NUM_PHOTOS
 
 
 def test_the_command_line_draws_what_it_chose(
@@ -282,7 +289,7 @@ def test_embeddings_go_with_their_job_and_their_data_set(
     trained.wait(timeout_s=120)
     before = tables(server)
     client.embed_dataset("gone", trained)
-    client.embed_dataset("gone", PLAIN)
+    client.embed_dataset("gone", "backbones/resnet9")
     (of_job,) = (path for path in set(tables(server)) - set(before) if not path.name.startswith("backbone"))
     trained.delete()
     assert not of_job.exists()
@@ -293,52 +300,48 @@ def test_embeddings_go_with_their_job_and_their_data_set(
         client.select("gone", 1, model=PLAIN)
 
 
-@pytest.fixture
-def own(new_server: Callable[..., ServerProcess], folder: Path) -> ServerProcess:
-    """A server that may be killed, with the photos."""
-    started = new_server()
-    started.start()
-    with started.client() as client:
-        client.upload(folder, dataset="photos", progress=False)
-    return started
-
-
-def test_neither_a_dead_embedder_nor_a_dead_server_costs_a_row(own: ServerProcess) -> None:
+def test_neither_a_dead_embedder_nor_a_dead_server_costs_a_row(
+    server: ServerProcess, dataset: manyview.Dataset
+) -> None:
     first: list[int] = []
     deadlines = manyview.Deadlines(reconnect_s=120)
 
     def watch(done: int, total: int | None) -> None:
         first.append(done)
 
-    with manyview.Client(own.address, deadlines=deadlines) as client, ThreadPoolExecutor(1) as pool:
-        future = pool.submit(client.embed_dataset, "photos", PLAIN, progress=watch)
-        wait_until(lambda: bool(first) and bool(own.workers("embedder")), "it has begun", 60)
-        for pid in own.workers("embedder"):
+    with manyview.Client(server.address, deadlines=deadlines) as client, ThreadPoolExecutor(1) as pool:
+        slow = client.train(dataset, "simclr", config=SLOW)
+        slow.wait(timeout_s=120)
+        before = segments(server)
+        future = pool.submit(client.embed_dataset, dataset, slow, progress=watch)
+        wait_until(lambda: bool(first) and bool(server.workers("embedder")), "it has begun", 60)
+        for pid in server.workers("embedder"):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(list(own.data_dir.glob("embeddings/*/*/segment-*"))) >= 1, "a segment is there", 120)
-        own.kill()
-        own.start()
+        wait_until(lambda: len(segments(server)) > len(before), "a segment is there", 120)
+        server.kill()
+        server.start()
         found = future.result(timeout=120)
-        assert found.array.shape == (782, 512)
+        assert found.array.shape == (782, client.model(slow).feature_dim)
         assert len(found.errors) == 1
-        again = client.embed_dataset("photos", PLAIN)
+        again = client.embed_dataset(dataset, slow)
         np.testing.assert_array_equal(found.array, again.array)
 
 
-def test_a_server_that_drains_says_so_and_leaves_no_process(own: ServerProcess) -> None:
+def test_a_server_that_drains_says_so_and_leaves_no_process(server: ServerProcess, dataset: manyview.Dataset) -> None:
     begun = threading.Event()
 
     def whole() -> None:
-        with manyview.Client(own.address, deadlines=manyview.Deadlines(reconnect_s=1)) as client:
-            client.embed_dataset("photos", PLAIN, progress=lambda done, total: begun.set())
+        with manyview.Client(server.address, deadlines=manyview.Deadlines(reconnect_s=1)) as client:
+            client.embed_dataset(dataset, PLAIN, progress=lambda done, total: begun.set())
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(whole)
         assert begun.wait(50)
-        assert own.stop() == 0
+        assert server.stop() == 0
         with pytest.raises(manyview.Unavailable):
             future.result(timeout=30)
-    wait_until(lambda: not own.processes(), "every process is gone", 10)
+    wait_until(server.is_gone, "every process is gone", 10)
+    server.start()
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,11 +41,17 @@ class ServerProcess:
         *arguments: str,
         catalogue: Path | None = None,
         workers: dict[str, Any] | None = None,
+        one_core: bool = False,
     ) -> None:
-        """`catalogue`: a file through which servers share what describing the torch side gave the first of them.
+        """Prepare a server; `start` starts it.
 
-        `workers`: the script of scripted workers, which need no torch; None for the real workers.
+        Args:
+            catalogue: a file through which servers share what describing the torch side gave the first of them.
+            workers: the script of scripted workers, which need no torch; None for the real workers.
+            one_core: let the server take this machine for one with a single core. Its workers then have one thread
+                for torch each: for tiny networks, threads that wait for one another double the CPU time.
         """
+        self.one_core = one_core
         self.data_dir = data_dir
         self.program = (
             [sys.executable, "-m", "manyview_server"] if workers is None else scripted_server.command(workers)
@@ -70,7 +76,9 @@ class ServerProcess:
         began = time.monotonic()
         command = [*self.program, "serve", "--listen", self.address]
         environment = os.environ | {"MANYVIEW_TEST_MARK": self.mark, "OMP_NUM_THREADS": "1"}
-        with self.log.open("ab") as log:
+        cores = sorted(os.sched_getaffinity(0))
+        first = [cores[os.getpid() % len(cores)]] if self.one_core else cores
+        with self.log.open("ab") as log, _affinity(first):
             self.process = subprocess.Popen(
                 [*command, "--data", str(self.data_dir), *self.arguments],
                 stdout=subprocess.PIPE,
@@ -82,6 +90,10 @@ class ServerProcess:
         line = self.process.stdout.readline()
         assert line, f"the server did not start:\n{self.log.read_text()[-4000:]}"
         assert json.loads(line)["event"] == "serving"
+        # It has counted its cores. From here on it may run on any.
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), cores)
         if self.catalogue and not self.catalogue.exists():
             shutil.copyfile(self.data_dir / CATALOGUE, self.catalogue)
         return time.monotonic() - began
@@ -153,6 +165,17 @@ class ServerProcess:
         assert self.process.stdout is not None
         self.process.stdout.close()
         return self.process.wait(STOP_TIMEOUT_S)
+
+
+@contextmanager
+def _affinity(cores: Iterable[int]) -> Iterator[None]:
+    """Let this thread, and the processes that it starts, run on these cores alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def free_port() -> int:
