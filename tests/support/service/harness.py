@@ -90,10 +90,8 @@ class ServerProcess:
         line = self.process.stdout.readline()
         assert line, f"the server did not start:\n{self.log.read_text()[-4000:]}"
         assert json.loads(line)["event"] == "serving"
-        # It has counted its cores. From here on it may run on any.
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), cores)
+        if self.one_core:  # It has counted its cores. From here on it may run on any.
+            _let_run_on(cores, self.process.pid)
         if self.catalogue and not self.catalogue.exists():
             shutil.copyfile(self.data_dir / CATALOGUE, self.catalogue)
         return time.monotonic() - began
@@ -176,6 +174,14 @@ def _affinity(cores: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _let_run_on(cores: Iterable[int], pid: int) -> None:
+    """Let every thread of a process, which may have died, run on these cores."""
+    with suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def free_port() -> int:
