@@ -110,6 +110,15 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_refused_too() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
+NARROW: dict[str, dict[str, int]] = {
+    "byol": {"projection_hidden_dim": 64, "prediction_hidden_dim": 64},
+    "barlow_twins": {"projection_hidden_dim": 64, "projection_dim": 64},
+    "vicreg": {"projection_hidden_dim": 64, "projection_dim": 64},
+    "dino": {"projection_hidden_dim": 64, "num_prototypes": 64},
+}
+"""Heads that take no longer than all the rest."""
+
+
 def settings_of(method: str) -> TrainSettings:
     masked = method in ("mae", "simmim")
     small = {
@@ -118,7 +127,7 @@ def settings_of(method: str) -> TrainSettings:
         "image_size": 16,
         "batch_size": 8,
     }
-    return resolve(method, small)
+    return resolve(method, small | NARROW.get(method, {}))
 
 
 def losses_of(settings: TrainSettings, device: torch.device) -> list[Tensor]:

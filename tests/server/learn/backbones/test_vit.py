@@ -26,7 +26,7 @@ def tokens_of(network: VisionTransformer, images: torch.Tensor, **options: torch
     [
         ("vit_tiny", "vit_tiny_patch16_224"),
         ("vit_small", "vit_small_patch16_224"),
-        ("vit_base", "vit_base_patch16_224"),
+        pytest.param("vit_base", "vit_base_patch16_224", marks=pytest.mark.long),
     ],
 )
 def test_a_state_dict_loads_into_timm_and_gives_the_same_features_and_tokens(name: str, theirs: str) -> None:

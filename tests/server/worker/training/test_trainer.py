@@ -144,7 +144,7 @@ def last_directory(job: Any) -> Path:
 
 
 COLLAPSING = {
-    "max_steps": 330,
+    "max_steps": 250,
     "epochs": 1000,
     "log_every_steps": 10,
     "checkpoint_every_epochs": 999,
@@ -190,9 +190,13 @@ def test_a_job_that_goes_on_from_a_checkpoint_tells_a_collapse_at_the_same_step(
     assert [message.message for message in sent.of(AlertRaised)] == [m.message for m in collapsing.of(AlertRaised)]
 
 
-def test_a_job_that_is_to_stop_at_a_collapse_fails_with_a_checkpoint(tmp_path: Path, start: StartTraining) -> None:
+def test_a_job_that_is_to_stop_at_a_collapse_fails_with_a_checkpoint(
+    tmp_path: Path, start: StartTraining, collapsing: Sent
+) -> None:
     sent = Sent()
-    trainer = Trainer(sent, changed(start, {**COLLAPSING, "on_collapse": "stop"}, tmp_path))
+    first = collapsing.of(CheckpointWritten)[0].directory
+    again = changed(start, {**COLLAPSING, "on_collapse": "stop"}, tmp_path, attempt=2, resume_from=first)
+    trainer = Trainer(sent, again)
     with pytest.raises(TrainingFailed, match="the projections have collapsed: since step") as failed:
         trainer.train()
     assert failed.value.reason == "COLLAPSED"

@@ -17,6 +17,7 @@ from manyview_server.learn.schedules import Moment
 from manyview_server.learn.step import train_step
 from manyview_server.learn.views import PRESETS, make_views
 
+BATCH = 16
 START = Moment(step=0, total_steps=10)
 SMALL = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 8, "projection_dim": 16}
 
@@ -88,16 +89,16 @@ class WithoutStopGradient(SimSiam):
 def alarms_of(kind: type[SimSiam]) -> list[str]:
     """Return the alarms that 220 steps on scans of handwriting raise."""
     torch.manual_seed(0)
-    wanted = SMALL | {"batch_size": 32, "prediction_hidden_dim": 16}
+    wanted = SMALL | {"batch_size": BATCH, "prediction_hidden_dim": 16}
     method = kind(SimSiamSettings(**wanted))  # type: ignore[arg-type]
-    optimizer = Sgd(parameter_groups(method, 5e-4), 0.06 * 32 / 128, momentum=0.9)  # the default rate
+    optimizer = Sgd(parameter_groups(method, 5e-4), 0.06 * BATCH / 128, momentum=0.9)  # the default rate
     scans = torch.from_numpy(load_digits().images * 15.9375).to(torch.uint8)  # (N, 8, 8)
     images = scans.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].expand(-1, 3, -1, -1)
-    sizes = torch.full((32, 2), 16)
+    sizes = torch.full((BATCH, 2), 16)
     alarms, raised = Alarms(), []
     for step in range(220):
-        ids = torch.arange(32 * step, 32 * (step + 1)) % len(images)
-        views = make_views(images[ids], sizes, ids, PRESETS["simsiam"], image_size=16, seed=0, epoch=step // 56)
+        ids = torch.arange(BATCH * step, BATCH * (step + 1)) % len(images)
+        views = make_views(images[ids], sizes, ids, PRESETS["simsiam"], image_size=16, seed=0, epoch=BATCH * step // len(images))
         result = train_step(method, optimizer, views, ids, Moment(step=step, total_steps=220))
         if step % 10 == 9:
             assert result.projection is not None
