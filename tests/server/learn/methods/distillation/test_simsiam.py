@@ -98,7 +98,9 @@ def alarms_of(kind: type[SimSiam]) -> list[str]:
     alarms, raised = Alarms(), []
     for step in range(220):
         ids = torch.arange(BATCH * step, BATCH * (step + 1)) % len(images)
-        views = make_views(images[ids], sizes, ids, PRESETS["simsiam"], image_size=16, seed=0, epoch=BATCH * step // len(images))
+        views = make_views(
+            images[ids], sizes, ids, PRESETS["simsiam"], image_size=16, seed=0, epoch=BATCH * step // len(images)
+        )
         result = train_step(method, optimizer, views, ids, Moment(step=step, total_steps=220))
         if step % 10 == 9:
             assert result.projection is not None
