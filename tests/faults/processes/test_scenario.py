@@ -30,6 +30,12 @@ NUM_IMAGES = 160
 PAUSE_S = "0.3"
 """The pause of an uploader after each batch of 8, so that the upload lasts as long as the faults."""
 JOB = SMALL_JOB | {"log_every_steps": 4, "checkpoint_every_epochs": 6}
+WORKERS = (
+    None
+    if soaking()
+    else {"trainer": {"steps": 240, "step_s": 0.03, "checkpoint_every": 24, "log_every": JOB["log_every_steps"]}}
+)
+"""Outside of soak, workers without torch: what they compute plays no part here."""
 FOLLOWED_FROM = 64
 """Images of the shared data set with which the job begins that follows it."""
 PATIENCE_S = 120.0
@@ -64,7 +70,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_seen_twice_whatever_fails(
 ) -> None:
     plan = draw(seed, NUM_FAULTS)
     print(f"seed {seed}:", *plan, sep="\n  ")
-    server = new_server("--max-batch-images", "8")
+    server = new_server("--max-batch-images", "8", workers=WORKERS)
     server.start()
     open_files = num_open_files(server)
     write_photos(tmp_path / "training", 64, seed=99)

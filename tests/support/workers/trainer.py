@@ -30,6 +30,7 @@ from manyview_server.messages.training import (
     TrainingStarted,
 )
 from manyview_server.store.jobs import checkpoints
+from manyview_server.store.jobs.model_card import ModelCard
 from support.workers.behaviour import SNAPSHOT_ROW, burn, hello, rest_of_the_day
 
 
@@ -173,7 +174,9 @@ class Trainer:
         )
         size = checkpoints.num_bytes(manifest)
         self.link.send(
-            CheckpointWritten(step=self.step, epoch=0, directory=str(directory), num_bytes=size, model={"made": "up"})
+            CheckpointWritten(
+                step=self.step, epoch=0, directory=str(directory), num_bytes=size, model=card(self.step).to_json()
+            )
         )
 
     def end(self, outcome: Outcome, reason: str) -> None:
@@ -183,3 +186,24 @@ class Trainer:
         )
         if self.plan.get("stay"):
             rest_of_the_day()
+
+
+def card(step: int) -> ModelCard:
+    """Return the card of a network that gives one number for each image, as the scripted embedder does."""
+    return ModelCard(
+        train_job="scripted",
+        step=step,
+        epoch=0,
+        method="simclr",
+        backbone="resnet9",
+        backbone_width=1.0,
+        stem="small",
+        stem_relu=True,
+        patch_size=None,
+        embedding_dim=0,
+        feature_dim=1,
+        projection_dim=0,
+        image_size=16,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
