@@ -16,7 +16,7 @@ from support.faults.disks import ext4, server_on
 from support.faults.evidence import database_damage
 from support.faults.rounds import rounds
 from support.faults.strace import injected
-from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.service.harness import NO_FORK_SERVER, SMALL_JOB, ServerProcess, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -34,7 +34,7 @@ def test_after_a_sync_that_failed_the_server_ends_and_what_it_acknowledged_is_th
     new_server: NewServer, tmp_path: Path, record_property: Report, seed: int
 ) -> None:
     require("strace")
-    server = new_server("--max-batch-images", "8")
+    server = new_server("--max-batch-images", "8", *NO_FORK_SERVER)
     server.start()
     assert server.process is not None
     write_photos(tmp_path / "photos", 96, seed=seed)
@@ -68,12 +68,12 @@ def test_after_a_sync_that_failed_the_server_ends_and_what_it_acknowledged_is_th
 def test_a_sync_of_the_database_file_that_failed_is_made_up_for_from_sqlites_log(
     new_server: NewServer, tmp_path: Path, record_property: Report, seed: int
 ) -> None:
-    """SQLite copies its log there every 1000 pages, and tries again with the next commit."""
+    """SQLite copies its log there every 1000 pages, about 530 images, and tries again with the next commit."""
     require("strace")
-    server = new_server("--max-batch-images", "1")
+    server = new_server("--max-batch-images", "1", *NO_FORK_SERVER)
     server.start()
     assert server.process is not None
-    write_photos(tmp_path / "photos", 900, seed=seed, side=8)
+    write_photos(tmp_path / "photos", 700, seed=seed, side=8)
     trace, database = tmp_path / "strace", server.data_dir / "manyview.sqlite"
     with injected(server.process.pid, "fdatasync,fsync", "error=EIO:when=1", [database], trace):
         uploading = Uploading(server, tmp_path / "photos", "photos")

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import manyview
+from manyview_server import failpoints
 from support.clients.probe import require
 from support.clients.uploading import PATIENCE_S, Uploading, new_dataset
 from support.faults.disks import MIB, fill, server_on, small_tmpfs
 from support.faults.evidence import database_damage
 from support.faults.rounds import rounds
 from support.faults.strace import injected
-from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.service.harness import NO_FORK_SERVER, SMALL_JOB, ServerProcess, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -29,7 +31,7 @@ Report = Callable[[str, object], None]
 
 IMPATIENT = manyview.Deadlines(unary_s=5, reconnect_s=2)
 """A client that does not wait for room."""
-NUM_MIB = 64
+NUM_MIB = 128
 RESERVE_BYTES = NUM_MIB * MIB // 20
 """The room that the server keeps free of uploads on a disk of this size."""
 MARATHON = SMALL_JOB | {
@@ -38,6 +40,48 @@ MARATHON = SMALL_JOB | {
     "checkpoint_every_epochs": 16,
     "evaluation": {"knn_every_epochs": 0},
 }
+
+
+NUM_DECODED_BYTES = 64 * 3 * 512**2
+"""The decoded images of one job take so much, which is more than the server believes that it has memory for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A running server whose data fill a small disk."""
+
+    disk: Path
+    server: ServerProcess
+    failpoints: Path
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator[Stage]:
+    """One server for all full disks: none of them ends it, or harms its database."""
+    require("tmpfs")
+    failpoint_dir = tmp_path_factory.mktemp("failpoints")
+    with small_tmpfs(NUM_MIB) as disk, server_on(disk, catalogue, "--max-batch-images", "8") as server:
+        server.start()
+        server.stop()
+        leave_memory_for_images(server, NUM_DECODED_BYTES // 2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(failpoints.VARIABLE, str(failpoint_dir))
+            server.start()
+        assert server.process is not None
+        pid = server.process.pid
+        yield Stage(disk=disk, server=server, failpoints=failpoint_dir)
+        assert server.process.pid == pid
+        assert server.stop() == 0
+        assert not database_damage(server.data_dir)
+
+
+def leave_memory_for_images(server: ServerProcess, num_bytes: int) -> None:
+    """Let the server believe at its next start that its device has so little memory: decoded images take a third."""
+    path = server.data_dir / "catalogue.json"
+    kept = json.loads(path.read_text())
+    for device in kept["catalogue"]["devices"]:
+        device["memory_bytes"] = 3 * num_bytes
+    path.write_text(json.dumps(kept))
 
 
 def refusal(uploading: Uploading) -> None:
@@ -50,49 +94,43 @@ def refusal(uploading: Uploading) -> None:
 
 @pytest.mark.parametrize("seed", rounds(1))
 def test_a_full_disk_refuses_images_and_nothing_else_and_takes_them_when_there_is_room(
-    catalogue: Path, tmp_path: Path, record_property: Report, seed: int
+    stage: Stage, tmp_path: Path, record_property: Report, seed: int
 ) -> None:
-    require("tmpfs")
+    disk, server = stage.disk, stage.server
     write_photos(tmp_path / "few", 64, seed=2 * seed)
     write_photos(tmp_path / "many", 400, seed=2 * seed + 1)
-    with small_tmpfs(NUM_MIB) as disk, server_on(disk, catalogue, "--max-batch-images", "8") as server:
-        server.start()
-        assert server.process is not None
-        pid = server.process.pid
-        few = Uploading(server, tmp_path / "few", "few")
-        few.finish()
-        with server.client() as client:
-            job = client.train("few", config=MARATHON)
-            wait_until(lambda: bool(job.checkpoints()), "a checkpoint", PATIENCE_S)
+    few = Uploading(server, tmp_path / "few", "few")
+    few.finish()
+    with server.client() as client:
+        job = client.train("few", config=MARATHON)
+        wait_until(lambda: bool(job.checkpoints()), "a checkpoint", PATIENCE_S)
 
-            # Room for some of the images, above what is kept for other things.
-            fill(disk, RESERVE_BYTES + random.Random(seed).randrange(300_000, 500_000))
-            many = Uploading(server, tmp_path / "many", "many", IMPATIENT)
-            refusal(many)
-            assert many.num_acknowledged > 0
-            many.judge(server, record_property)
+        # Room for some of the images, above what is kept for other things.
+        fill(disk, RESERVE_BYTES + random.Random(seed).randrange(300_000, 500_000))
+        many = Uploading(server, tmp_path / "many", "many", IMPATIENT)
+        refusal(many)
+        assert many.num_acknowledged > 0
+        many.judge(server, record_property)
 
-            # Not a byte: what uploads left is taken by others.
-            ballast = fill(disk)
-            refusal(Uploading(server, tmp_path / "many", "many", IMPATIENT))
-            few.judge(server, record_property)
-            many.judge(server, record_property)
-            assert client.health() == "SERVING"
-            assert job.refresh().state == "RUNNING"
-            job.cancel()
-            wait_until(lambda: job.refresh().state == "CANCELLED", "the job is cancelled", PATIENCE_S)
-            client.delete_dataset("few")
-            assert [dataset.id for dataset in client.datasets()] == ["many"]
-            job.delete()
-            assert not list((server.data_dir / "jobs").iterdir()), "checkpoints are gone from the disk"
+        # Not a byte: what uploads left is taken by others.
+        ballast = fill(disk)
+        refusal(Uploading(server, tmp_path / "many", "many", IMPATIENT))
+        few.judge(server, record_property)
+        many.judge(server, record_property)
+        assert client.health() == "SERVING"
+        assert job.refresh().state == "RUNNING"
+        job.cancel()
+        wait_until(lambda: job.refresh().state == "CANCELLED", "the job is cancelled", PATIENCE_S)
+        client.delete_dataset("few")
+        assert [dataset.id for dataset in client.datasets()] == ["many"]
+        job.delete()
+        assert not list((server.data_dir / "jobs").iterdir()), "checkpoints are gone from the disk"
 
-            ballast.unlink()
-            again = Uploading(server, tmp_path / "many", "many", IMPATIENT)
-            again.finish()
-            again.judge(server, record_property)
-        assert server.process.pid == pid
-        assert server.stop() == 0
-        assert not database_damage(server.data_dir)
+        ballast.unlink()
+        again = Uploading(server, tmp_path / "many", "many", IMPATIENT)
+        again.finish()
+        again.judge(server, record_property)
+        client.delete_dataset("many")
 
 
 @pytest.mark.parametrize("seed", rounds(2))
@@ -100,7 +138,7 @@ def test_a_write_that_finds_no_room_leaves_nothing_of_its_batch(
     new_server: NewServer, tmp_path: Path, record_property: Report, seed: int
 ) -> None:
     require("strace")
-    server = new_server("--max-batch-images", "8")
+    server = new_server("--max-batch-images", "8", *NO_FORK_SERVER)
     server.start()
     assert server.process is not None
     write_photos(tmp_path / "photos", 96, seed=seed)
@@ -122,12 +160,9 @@ def test_a_write_that_finds_no_room_leaves_nothing_of_its_batch(
 
 
 def test_a_job_whose_checkpoints_find_no_room_trains_on_and_pauses_and_goes_on_when_there_is_some(
-    catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, tmp_path: Path
 ) -> None:
-    require("tmpfs")
-    failpoints = tmp_path / "failpoints"
-    failpoints.mkdir()
-    monkeypatch.setenv("MANYVIEW_FAILPOINTS", str(failpoints))
+    disk, server = stage.disk, stage.server
     write_photos(tmp_path / "photos", 96, seed=31)
     # Checkpoints of 8 MiB, for the bank: more than the server gives up of its own when the disk is full.
     config = SMALL_JOB | {
@@ -136,68 +171,50 @@ def test_a_job_whose_checkpoints_find_no_room_trains_on_and_pauses_and_goes_on_w
         "memory_bank_size": 16_384,
         "evaluation": {"knn_every_epochs": 0},
     }
-    with small_tmpfs(2 * NUM_MIB) as disk, server_on(disk, catalogue) as server:
-        server.start()
-        with server.client() as client:
-            client.upload(tmp_path / "photos", dataset="photos")
-            (failpoints / "trainer.step@6").write_text("hold")
-            job = client.train("photos", "moco", config=config)
-            wait_until(lambda: bool(job.checkpoints()), "the checkpoint of step 4", PATIENCE_S)
-            ballast = fill(disk)
-            (failpoints / "trainer.step@6").unlink()
-            wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
-            events = list(job.metrics(follow=False))
-            alerts = [event for event in events if event.kind == "alert"]
-            assert [event.step for event in alerts][:3] == [8, 12, 16]
-            assert {event.values["reason"] for event in alerts} == {"CHECKPOINT_FAILED"}
-            trained = [event.step for event in events if event.kind == "scalars" and "loss" in event.values]
-            assert trained == list(range(1, max(trained) + 1)), "it trained on"
-            assert max(trained) >= 16
-            assert [event.values["reason"] for event in events if event.kind == "state"][-1] == "CHECKPOINT_FAILED"
-            assert not server.workers("trainer")
-            checkpoints = server.data_dir / "jobs" / job.info.uid / "checkpoints"
-            assert [path.name for path in checkpoints.iterdir()] == ["000000004-1"], "nothing half written is left"
-            ballast.unlink()
-            job.resume()
-            job.wait(PATIENCE_S)
-            assert [row["step"] for row in job.history(["loss"]).rows] == list(range(1, 25))
-            assert [event.values["to_step"] for event in job.metrics(kinds=["rollback"])] == [4]
+    with server.client() as client:
+        client.upload(tmp_path / "photos", dataset="photos")
+        (stage.failpoints / "trainer.step@6").write_text("hold")
+        job = client.train("photos", "moco", config=config)
+        wait_until(lambda: bool(job.checkpoints()), "the checkpoint of step 4", PATIENCE_S)
+        ballast = fill(disk)
+        (stage.failpoints / "trainer.step@6").unlink()
+        wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
+        events = list(job.metrics(follow=False))
+        alerts = [event for event in events if event.kind == "alert"]
+        assert [event.step for event in alerts][:3] == [8, 12, 16]
+        assert {event.values["reason"] for event in alerts} == {"CHECKPOINT_FAILED"}
+        trained = [event.step for event in events if event.kind == "scalars" and "loss" in event.values]
+        assert trained == list(range(1, max(trained) + 1)), "it trained on"
+        assert max(trained) >= 16
+        assert [event.values["reason"] for event in events if event.kind == "state"][-1] == "CHECKPOINT_FAILED"
+        assert not server.workers("trainer")
+        checkpoints = server.data_dir / "jobs" / job.info.uid / "checkpoints"
+        assert [path.name for path in checkpoints.iterdir()] == ["000000004-1"], "nothing half written is left"
+        ballast.unlink()
+        job.resume()
+        job.wait(PATIENCE_S)
+        assert [row["step"] for row in job.history(["loss"]).rows] == list(range(1, 25))
+        assert [event.values["to_step"] for event in job.metrics(kinds=["rollback"])] == [4]
 
 
-def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(catalogue: Path, tmp_path: Path) -> None:
-    require("tmpfs")
+def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(stage: Stage, tmp_path: Path) -> None:
+    disk, server = stage.disk, stage.server
     write_photos(tmp_path / "photos", 64, seed=41)
-    num_bytes = 64 * 3 * 512**2
     config = SMALL_JOB | {"decode_size": 512, "max_steps": 4, "evaluation": {"knn_every_epochs": 0}}
-    with small_tmpfs(2 * NUM_MIB) as disk, server_on(disk, catalogue) as server:
-        server.start()
-        server.stop()
-        leave_memory_for_images(server, num_bytes // 2)
-        server.start()
-        with server.client() as client:
-            client.upload(tmp_path / "photos", dataset="photos")
-            # Room for all of it, but for what is kept for other things.
-            ballast = fill(disk, num_bytes + RESERVE_BYTES)
-            job = client.train("photos", config=config)
-            wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
-            told = [event.values for event in job.metrics(follow=False) if event.kind == "state"][-1]
-            assert told["reason"] == "DISK_FULL"
-            assert f"a scratch file of {num_bytes:,} bytes" in told["message"]
-            assert "resume the job" in told["message"]
-            assert str(disk) not in told["message"]
-            assert job.info.attempt == 1, "there was no crash"
-            assert client.dataset("photos").num_unreadable == 0, "no image is under suspicion"
-            ballast.unlink()
-            job.resume()
-            job.wait(PATIENCE_S)
-            assert [row["step"] for row in job.history(["loss"]).rows] == [1, 2, 3, 4]
-        assert server.stop() == 0
-
-
-def leave_memory_for_images(server: ServerProcess, num_bytes: int) -> None:
-    """Let the server believe at its next start that its device has so little memory: decoded images take a third."""
-    path = server.data_dir / "catalogue.json"
-    kept = json.loads(path.read_text())
-    for device in kept["catalogue"]["devices"]:
-        device["memory_bytes"] = 3 * num_bytes
-    path.write_text(json.dumps(kept))
+    with server.client() as client:
+        client.upload(tmp_path / "photos", dataset="large")
+        # Room for all of it, but for what is kept for other things.
+        ballast = fill(disk, NUM_DECODED_BYTES + RESERVE_BYTES // 2)
+        job = client.train("large", config=config)
+        wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
+        told = [event.values for event in job.metrics(follow=False) if event.kind == "state"][-1]
+        assert told["reason"] == "DISK_FULL"
+        assert f"a scratch file of {NUM_DECODED_BYTES:,} bytes" in told["message"]
+        assert "resume the job" in told["message"]
+        assert str(disk) not in told["message"]
+        assert job.info.attempt == 1, "there was no crash"
+        assert client.dataset("large").num_unreadable == 0, "no image is under suspicion"
+        ballast.unlink()
+        job.resume()
+        job.wait(PATIENCE_S)
+        assert [row["step"] for row in job.history(["loss"]).rows] == [1, 2, 3, 4]

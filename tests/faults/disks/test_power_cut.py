@@ -25,7 +25,7 @@ from support.faults.disks import Ext4, ext4, server_on
 from support.faults.rounds import rounds
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 
-ROUNDS = rounds(2)
+ROUNDS = rounds(1)
 NUM_IMAGES = 500
 
 

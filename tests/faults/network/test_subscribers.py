@@ -38,8 +38,9 @@ JOB = SMALL_JOB | {
 }
 """A job that does not end by itself, with an event for each step."""
 STEP_S = 0.03
-NUM_OLD_EVENTS = 300_000 if soaking() else 6_000
+NUM_OLD_EVENTS = 300_000 if soaking() else 3_000
 """A few hundred bytes each, which is many times the window of a subscriber."""
+NUM_NEW_EVENTS = 100 if soaking() else 50
 NUM_SUBSCRIBERS = 500 if soaking() else 100
 PER_CONNECTION = 50
 PATIENCE_S = 60.0
@@ -114,7 +115,7 @@ def test_a_replay_of_all_goes_over_into_the_live_log_without_a_gap(
     stage: Stage, tmp_path: Path, record_property: Report
 ) -> None:
     """Several at once, begun at different moments, while the job trains."""
-    until = stage.newest() + 100
+    until = stage.newest() + NUM_NEW_EVENTS
 
     def subscribe(number: int) -> list[float]:
         time.sleep(0.3 * number)
@@ -135,7 +136,7 @@ def test_a_replay_of_all_goes_over_into_the_live_log_without_a_gap(
     evidence = Evidence(jobs={"marathon": job_evidence(stage.client, "marathon")})
     verdict = validate(histories, evidence)
     verdict.assert_clean()
-    assert verdict.events >= 2 * (NUM_OLD_EVENTS + 150)
+    assert verdict.events >= 2 * (NUM_OLD_EVENTS + NUM_NEW_EVENTS + 50)
     assert statistics.median(lateness) < 2
     record_property("events_replayed", verdict.events)
     record_property("max_median_lateness_ms", round(1000 * statistics.median(lateness)))
@@ -190,7 +191,7 @@ def test_many_subscribers_at_once_see_the_same_and_the_server_stays_prompt(
 ) -> None:
     files, cpu_s, began = num_open_files(stage.server), stage.cpu_s(), time.monotonic()
     since = stage.newest()
-    until = since + 100
+    until = since + NUM_NEW_EVENTS
     seen, health_s = asyncio.run(crowd(stage.server.address, since, until))
     share = (stage.cpu_s() - cpu_s) / (time.monotonic() - began)
     assert len(seen) == NUM_SUBSCRIBERS

@@ -11,7 +11,7 @@ from support.clients.actors import Actor
 from support.faults.evidence import Evidence, dataset_evidence
 from support.faults.rounds import rounds
 from support.faults.validator import validate
-from support.service.harness import ServerProcess, wait_until, write_photos
+from support.service.harness import NO_FORK_SERVER, ServerProcess, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -27,9 +27,8 @@ def test_an_upload_whose_client_was_stopped_goes_on_and_loses_nothing(
     new_server: Callable[..., ServerProcess], tmp_path: Path, record_property: Callable[[str, object], None], seed: int
 ) -> None:
     write_photos(tmp_path / "photos", NUM_IMAGES, seed=seed, side=32)
-    server = new_server(
-        *("--keepalive-s", "1", "--keepalive-timeout-s", str(SILENCE_S - 1)), *("--max-batch-images", "4")
-    )
+    keepalive = ("--keepalive-s", "1", "--keepalive-timeout-s", str(SILENCE_S - 1))
+    server = new_server(*keepalive, "--max-batch-images", "4", *NO_FORK_SERVER)
     server.start()
     uploader = Actor("uploader", "uploader", server.address, tmp_path, "photos", str(tmp_path / "photos"), "0.1")
     try:

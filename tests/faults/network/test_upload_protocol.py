@@ -26,7 +26,7 @@ from support.faults.evidence import Evidence, dataset_evidence
 from support.faults.proxy import Proxy
 from support.faults.rounds import rounds, soaking
 from support.faults.validator import validate
-from support.service.harness import ServerProcess, jpeg, wait_until, write_photos
+from support.service.harness import NO_FORK_SERVER, ServerProcess, jpeg, wait_until, write_photos
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -75,6 +75,16 @@ def next_of(stream: Session, kind: str) -> Any:
     return getattr(message, kind)
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator[ServerProcess]:
+    """One running server for all tests here."""
+    shared = ServerProcess(tmp_path_factory.mktemp("uploads") / "data", *NO_FORK_SERVER, catalogue=catalogue)
+    shared.start()
+    yield shared
+    shared.stop()
+    wait_until(shared.is_gone, "every process of the server is gone", 10)
+
+
 @pytest.fixture
 def dataset(client: manyview.Client, request: pytest.FixtureRequest) -> str:
     """A new data set."""
@@ -98,7 +108,7 @@ def open_stream(client: manyview.Client, dataset: str) -> Iterator[Callable[...,
         stream.close()
 
 
-@pytest.mark.parametrize("seed", rounds(2))
+@pytest.mark.parametrize("seed", rounds(1))
 def test_batches_whose_acks_were_lost_are_acknowledged_in_the_same_words_and_stored_once(
     server: ServerProcess, client: manyview.Client, dataset: str, open_stream: Callable[..., Session], seed: int
 ) -> None:
@@ -142,7 +152,7 @@ def outcomes(ack: pb.BatchAck) -> list[str]:
     return [pb.ImageResult.Outcome.Name(result.outcome).removeprefix("OUTCOME_") for result in ack.results]
 
 
-@pytest.mark.parametrize("seed", rounds(2))
+@pytest.mark.parametrize("seed", rounds(1))
 def test_whatever_comes_in_whatever_order_is_answered_as_the_protocol_says(
     server: ServerProcess,
     client: manyview.Client,
@@ -351,7 +361,7 @@ def test_the_same_command_run_twice_at_once_stores_every_image_once(
     assert found.num_images == len(photos)
 
 
-@pytest.mark.parametrize("seed", rounds(2))
+@pytest.mark.parametrize("seed", rounds(1))
 def test_an_image_that_many_clients_send_at_once_is_stored_once_and_acknowledged_to_each(
     server: ServerProcess, client: manyview.Client, dataset: str, seed: int
 ) -> None:
