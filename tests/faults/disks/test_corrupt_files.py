@@ -127,6 +127,47 @@ def all_of_another(newest: Path, older: Path, random_: random.Random) -> None:
 DAMAGES = [bits_flipped, file_cut, tail_of_zeros, file_missing, file_of_another, empty_manifest, all_of_another]
 
 
+def test_a_server_does_not_start_on_a_database_that_does_not_match_and_the_right_one_brings_all_back(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    """The database is an older copy, has lost its log, or is gone, each beside the newest images and checkpoint."""
+    server = ServerProcess(tmp_path / "data", *NO_FORK_SERVER, catalogue=catalogue)
+    server.start()
+    database = server.data_dir / "manyview.sqlite"
+    log = database.with_name("manyview.sqlite-wal")
+    with server.client() as client:
+        client.upload(write_photos(tmp_path / "first", 16, seed=1), dataset="photos")
+    server.stop()
+    older = database.read_bytes()
+    server.start()
+    with server.client() as client:
+        client.upload(write_photos(tmp_path / "second", 16, seed=2), dataset="photos")
+        client.train("photos", "simclr", config=CONFIG | {"max_steps": 2}, job_id="job").wait(PATIENCE_S)
+        images = {image.image_id for image in client.images("photos")}
+        steps = [model.step for model in client.job("job").checkpoints()]
+    kill(server)
+    right = {path: path.read_bytes() for path in (database, log)}
+    kept = {path: path.read_bytes() for path in server.data_dir.glob("[dj]*/**/*") if path.is_file()}
+    assert len(kept) > 3
+    for damaged in ({database: older}, {database: right[database]}, {}):
+        for path in (database, log):
+            path.unlink(missing_ok=True)
+        for path, data in damaged.items():
+            path.write_bytes(data)
+        with pytest.raises(AssertionError, match=r"did not start[^$]*does not match the data"):
+            server.start()
+        assert server.ended() == 1
+        assert {path: path.read_bytes() for path in kept} == kept
+    for path, data in right.items():
+        path.write_bytes(data)
+    server.start()
+    with server.client() as client:
+        assert {image.image_id for image in client.images("photos")} == images
+        assert [model.step for model in client.job("job").checkpoints()] == steps
+    assert not (server.data_dir / "set-aside").exists()
+    server.stop()
+
+
 def test_a_job_without_any_good_checkpoint_fails_and_never_begins_again(
     server: ServerProcess, failpoint_dir: Path
 ) -> None:
@@ -272,47 +313,6 @@ def test_images_that_the_disk_lost_are_listed_and_the_rest_goes_on(
         for kind, name in names.items():
             assert unreadable(client, name) == lost[kind]
     record_property("images_lost_and_listed", sum(map(len, lost.values())))
-
-
-def test_a_server_does_not_start_on_a_database_that_does_not_match_and_the_right_one_brings_all_back(
-    catalogue: Path, tmp_path: Path
-) -> None:
-    """The database is an older copy, has lost its log, or is gone, each beside the newest images and checkpoint."""
-    server = ServerProcess(tmp_path / "data", *NO_FORK_SERVER, catalogue=catalogue)
-    server.start()
-    database = server.data_dir / "manyview.sqlite"
-    log = database.with_name("manyview.sqlite-wal")
-    with server.client() as client:
-        client.upload(write_photos(tmp_path / "first", 16, seed=1), dataset="photos")
-    server.stop()
-    older = database.read_bytes()
-    server.start()
-    with server.client() as client:
-        client.upload(write_photos(tmp_path / "second", 16, seed=2), dataset="photos")
-        client.train("photos", "simclr", config=CONFIG | {"max_steps": 2}, job_id="job").wait(PATIENCE_S)
-        images = {image.image_id for image in client.images("photos")}
-        steps = [model.step for model in client.job("job").checkpoints()]
-    kill(server)
-    right = {path: path.read_bytes() for path in (database, log)}
-    kept = {path: path.read_bytes() for path in server.data_dir.glob("[dj]*/**/*") if path.is_file()}
-    assert len(kept) > 3
-    for damaged in ({database: older}, {database: right[database]}, {}):
-        for path in (database, log):
-            path.unlink(missing_ok=True)
-        for path, data in damaged.items():
-            path.write_bytes(data)
-        with pytest.raises(AssertionError, match=r"did not start[^$]*does not match the data"):
-            server.start()
-        assert server.ended() == 1
-        assert {path: path.read_bytes() for path in kept} == kept
-    for path, data in right.items():
-        path.write_bytes(data)
-    server.start()
-    with server.client() as client:
-        assert {image.image_id for image in client.images("photos")} == images
-        assert [model.step for model in client.job("job").checkpoints()] == steps
-    assert not (server.data_dir / "set-aside").exists()
-    server.stop()
 
 
 def unreadable(client: manyview.Client, dataset: str) -> set[str]:

@@ -99,6 +99,8 @@ def test_a_full_disk_refuses_images_and_nothing_else_and_takes_them_when_there_i
     disk, server = stage.disk, stage.server
     write_photos(tmp_path / "few", 64, seed=2 * seed)
     write_photos(tmp_path / "many", 400, seed=2 * seed + 1)
+    slow = stage.failpoints / "trainer.step"
+    slow.write_text("sleep 0.02 always")  # the cores are for the uploads
     few = Uploading(server, tmp_path / "few", "few")
     few.finish()
     with server.client() as client:
@@ -121,6 +123,7 @@ def test_a_full_disk_refuses_images_and_nothing_else_and_takes_them_when_there_i
         assert job.refresh().state == "RUNNING"
         job.cancel()
         wait_until(lambda: job.refresh().state == "CANCELLED", "the job is cancelled", PATIENCE_S)
+        slow.unlink()
         client.delete_dataset("few")
         assert [dataset.id for dataset in client.datasets()] == ["many"]
         job.delete()
@@ -195,6 +198,8 @@ def test_a_job_whose_checkpoints_find_no_room_trains_on_and_pauses_and_goes_on_w
         job.wait(PATIENCE_S)
         assert [row["step"] for row in job.history(["loss"]).rows] == list(range(1, 25))
         assert [event.values["to_step"] for event in job.metrics(kinds=["rollback"])] == [4]
+        job.delete()
+        client.delete_dataset("photos")
 
 
 def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(stage: Stage, tmp_path: Path) -> None:
@@ -218,3 +223,5 @@ def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(stage
         job.resume()
         job.wait(PATIENCE_S)
         assert [row["step"] for row in job.history(["loss"]).rows] == [1, 2, 3, 4]
+        job.delete()
+        client.delete_dataset("large")
