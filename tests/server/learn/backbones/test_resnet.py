@@ -7,7 +7,9 @@ import torchvision
 from manyview_server.learn import backbones
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet34", "resnet50", "resnet101", pytest.param("resnet152", marks=pytest.mark.long)]
+)
 def test_a_state_dict_loads_into_torchvision_and_gives_the_same_features(name: str) -> None:
     torch.manual_seed(0)
     ours = backbones.build(name, stem="imagenet").eval()
