@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,22 +170,20 @@ def test_a_server_does_not_start_on_a_database_that_does_not_match_and_the_right
 def test_a_job_without_any_good_checkpoint_fails_and_never_begins_again(
     server: ServerProcess, failpoint_dir: Path
 ) -> None:
-    """All checkpoints are damaged while the trainer stands still, and the trainer that follows it finds none."""
     (failpoint_dir / "trainer.step@5").write_text("stop")
     with server.client() as client:
         job = client.train("photos", "moco", config=CONFIG | {"max_steps": 9}, job_id="hopeless")
         stop_at(job, 5, failpoint_dir)
-        listed = sorted((server.data_dir / "jobs" / job.refresh().uid / "checkpoints").iterdir())
-        assert len(listed) == len(job.checkpoints())
-        for directory, damage in zip(listed, [bits_flipped, file_missing, file_cut], strict=False):
-            damage(directory, directory, random.Random(5))
-        (trainer,) = server.workers("trainer")
-        os.kill(trainer, signal.SIGKILL)
+        kill(server)
+        listed = checkpoints_of(server.data_dir, job.id)
+        for checkpoint, damage in zip(listed, [bits_flipped, file_missing, file_cut], strict=False):
+            damage(Path(checkpoint.directory), Path(checkpoint.directory), random.Random(5))
+        server.start()
         with pytest.raises(manyview.TrainJobFailed) as caught:
             job.wait(PATIENCE_S)
         assert caught.value.reason == "CHECKPOINT_CORRUPT"
         assert caught.value.hint
-        assert all(directory.is_dir() for directory in listed), "nothing is removed"
+        assert all(Path(checkpoint.directory).is_dir() for checkpoint in listed), "nothing is removed"
         steps = [event.step for event in job.metrics(kinds=["scalars"]) if "loss" in event]
         assert steps == sorted(set(steps))
 
