@@ -70,9 +70,9 @@ async def test_a_killed_fork_server_is_replaced_costs_no_start_and_leaves_its_wo
     os.kill(dead, signal.SIGKILL)
     during = await start(COMMAND, forks)
     await until(lambda: str(dead) not in children() and len(children()) == 3, "there is another fork server")
-    assert server_pid() != dead
     used = Used(forks)
     await forks.warm_up()
+    assert server_pid() != dead
     after = await start(COMMAND, used)
     assert used.pids == [after.pid]
     for process in (before, during, after):
@@ -85,9 +85,10 @@ async def test_a_killed_fork_server_is_replaced_costs_no_start_and_leaves_its_wo
 async def test_a_fork_server_that_dies_during_a_fork_costs_no_start_and_leaves_no_process(forks: ForkServer) -> None:
     for delay_s in (0.001, 0.01):
         await forks.warm_up()
+        dead = server_pid()  # a worker has the server's command line for a moment
         starting = asyncio.create_task(start(COMMAND, forks))
         await asyncio.sleep(delay_s)
-        os.kill(server_pid(), signal.SIGKILL)
+        os.kill(dead, signal.SIGKILL)
         process = await starting
         await reported(process)
         assert await process.stop(grace_s=10) == EXIT
