@@ -209,7 +209,7 @@ def test_a_server_that_is_told_to_stop_under_load_says_so_to_everybody_and_loses
         record_property(name, value)
 
 
-@pytest.mark.parametrize("seed", rounds(1))
+@pytest.mark.parametrize("seed", rounds(2))  # a kill, and a second signal
 def test_a_server_that_is_killed_while_it_drains_has_crashed_and_loses_no_more(
     load: Load, record_property: Report, seed: int
 ) -> None:
