@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("few-cores", deadline=None)
 hypothesis.settings.load_profile("few-cores")
 
-pytest_plugins = ["pytester", "support.faults.soak"]
+pytest_plugins = ["pytester", "support.soak.soak"]
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from manyview.v1 import dataset_service_pb2 as datasets
 from manyview.v1 import dataset_service_pb2_grpc as datasets_grpc
 from manyview.v1 import embed_service_pb2, embed_service_pb2_grpc, types_pb2
 from support.clients.wire import Wire, assert_speaks_of_the_request_alone, batch, finish, header, image, refused
+from support.images.pictures import cut_in_its_pixels, png, saved
 from support.service.harness import SMALL_JOB, jpeg, write_photos
-from support.service.pictures import cut_in_its_pixels, png, saved
 
 GOOD = [jpeg(seed=seed) for seed in range(4)]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import manyview
+from support.images.pictures import cut_in_its_pixels, saved
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
-from support.service.pictures import cut_in_its_pixels, saved
 
 BYOL = {"views": {"preset": "byol", "solarize": {"probability": 1}}}
 

@@ -18,9 +18,9 @@ from manyview_server.store.images.shards import ScannedImage, scan, shard_path
 from manyview_server.store.jobs.checkpoints import BACKBONE, CORRUPT_PREFIX, MANIFEST, STATE, STATE_JSON
 from manyview_server.store.records import Checkpoint
 from manyview_server.store.store import Store
-from support.faults.rounds import rounds, soaking
 from support.learning.exactness import exact, last_checkpoint
 from support.service.harness import NO_FORK_SERVER, SMALL_JOB, ServerProcess, jpeg, wait_until, write_photos
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(240)
 

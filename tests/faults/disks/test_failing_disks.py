@@ -14,9 +14,9 @@ from support.clients.probe import require
 from support.clients.uploading import PATIENCE_S, Uploading, new_dataset
 from support.faults.disks import ext4, server_on
 from support.faults.evidence import database_damage
-from support.faults.rounds import rounds
 from support.faults.strace import injected
 from support.service.harness import NO_FORK_SERVER, SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds
 
 pytestmark = pytest.mark.timeout(240)
 

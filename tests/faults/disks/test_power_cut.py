@@ -22,8 +22,8 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.store.store import Store
 from support.clients.probe import require
 from support.faults.disks import Ext4, ext4, server_on
-from support.faults.rounds import rounds
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds
 
 ROUNDS = rounds(1)
 NUM_IMAGES = 500

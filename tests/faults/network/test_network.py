@@ -24,10 +24,10 @@ from support.clients.actors import Actor
 from support.faults.evidence import Evidence, dataset_evidence, job_evidence, num_open_files
 from support.faults.history import History, read
 from support.faults.proxy import Proxy
-from support.faults.rounds import rounds, soaking
 from support.faults.validator import image_id_of, validate
 from support.service.harness import SMALL_JOB, ServerProcess, jpeg, wait_until, write_photos
 from support.service.prepared import queue_job
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -12,9 +12,9 @@ import pytest
 from support.clients.actors import Actor
 from support.faults.evidence import Evidence, dataset_evidence
 from support.faults.proxy import Proxy
-from support.faults.rounds import rounds, soaking
 from support.faults.validator import validate
 from support.service.harness import NO_FORK_SERVER, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(180)
 

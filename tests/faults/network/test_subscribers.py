@@ -22,10 +22,10 @@ from manyview.v1 import metrics_service_pb2_grpc
 from manyview_server import failpoints
 from support.faults.evidence import Evidence, job_evidence, num_open_files
 from support.faults.history import History, Record, read, record_of
-from support.faults.rounds import soaking
 from support.faults.validator import validate
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
 from support.service.prepared import queue_job
+from support.soak.rounds import soaking
 
 pytestmark = pytest.mark.timeout(240)
 

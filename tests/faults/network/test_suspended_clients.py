@@ -9,9 +9,9 @@ import pytest
 
 from support.clients.actors import Actor
 from support.faults.evidence import Evidence, dataset_evidence
-from support.faults.rounds import rounds
 from support.faults.validator import validate
 from support.service.harness import NO_FORK_SERVER, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds
 
 pytestmark = pytest.mark.timeout(180)
 

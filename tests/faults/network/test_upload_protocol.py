@@ -24,9 +24,9 @@ from support.clients import wire
 from support.clients.upload_model import UploadModel
 from support.faults.evidence import Evidence, dataset_evidence
 from support.faults.proxy import Proxy
-from support.faults.rounds import rounds, soaking
 from support.faults.validator import validate
 from support.service.harness import NO_FORK_SERVER, ServerProcess, jpeg, wait_until, write_photos
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(120)
 

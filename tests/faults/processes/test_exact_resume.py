@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import manyview
-from support.faults.rounds import soaking
 from support.learning.exactness import exact, last_checkpoint
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.soak.rounds import soaking
 
 RUNS = [
     pytest.param(method, action, 24 if soaking() else steps, id=f"{method}-{action}")

@@ -16,10 +16,10 @@ import manyview
 from manyview_server.store.jobs.checkpoints import parse_name
 from support.clients.probe import require
 from support.faults.killing_points import NEVER, Point, drawn, points
-from support.faults.rounds import rounds
 from support.faults.strace import injected
 from support.learning.exactness import exact, last_checkpoint
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -16,9 +16,9 @@ from support.clients.probe import require
 from support.clients.uploading import PATIENCE_S, Uploading, new_dataset
 from support.faults.evidence import database_damage
 from support.faults.killing_points import NEVER, Point, drawn, points
-from support.faults.rounds import rounds, soaking
 from support.faults.strace import injected
 from support.service.harness import ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(240)
 

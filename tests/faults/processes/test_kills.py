@@ -21,9 +21,9 @@ import pytest
 from support.clients.actors import Actor
 from support.faults.evidence import Evidence, database_damage, dataset_evidence, job_evidence, num_open_files, zombies
 from support.faults.history import Record
-from support.faults.rounds import rounds, soaking
 from support.faults.validator import Verdict, validate
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -17,9 +17,9 @@ import pytest
 from support.clients.actors import BATCH_IMAGES, Actor
 from support.faults.evidence import Evidence, database_damage, dataset_evidence, job_evidence, num_open_files, zombies
 from support.faults.injector import Injector, draw
-from support.faults.rounds import rounds, soaking
 from support.faults.validator import validate
 from support.service.harness import SMALL_JOB, ServerProcess, wait_until, write_photos
+from support.soak.rounds import rounds, soaking
 
 pytestmark = pytest.mark.timeout(300)
 

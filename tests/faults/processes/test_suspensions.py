@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 import manyview
-from support.faults.rounds import soaking
 from support.service.harness import SMALL_JOB, ServerProcess, jpeg, wait_until
+from support.soak.rounds import soaking
 
 pytestmark = pytest.mark.timeout(150)
 

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from manyview_server.image_header import read_header
-from support.service.image_files import (
+from support.images.image_files import (
     frame,
     jpeg,
 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
-from support.service.image_files import (
+from support.images.image_files import (
     encoded,
     png_chunk,
     read_or_reason,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from manyview_server.image_header import read_header
 from manyview_server.image_header.jpeg import MARKER_WINDOW_BYTES, MAX_JPEG_SCANS, MAX_JPEG_VISITS
-from support.service.image_files import (
+from support.images.image_files import (
     frame,
     jpeg,
     progressive,

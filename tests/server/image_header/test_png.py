@@ -8,7 +8,7 @@ import struct
 from PIL import Image
 
 from manyview_server.image_header import read_header
-from support.service.image_files import (
+from support.images.image_files import (
     encoded,
     png_chunk,
     refusal,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyview_server.image_header import ImageHeader, read_header
-from support.service.image_files import (
+from support.images.image_files import (
     refusal,
 )
 

@@ -7,7 +7,7 @@ import io
 from PIL import Image
 
 from manyview_server.image_header import read_header
-from support.service.image_files import (
+from support.images.image_files import (
     encoded,
     refusal,
     with_orientation,

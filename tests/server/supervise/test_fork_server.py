@@ -1,4 +1,4 @@
-"""Whatever becomes of the fork server costs no worker. See `test_forked_workers` for the workers."""
+"""The fork server may die at any moment, and no worker is lost. See `test_forked_workers` for the workers."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.faults.rounds import soaking
+from support.soak.rounds import soaking
 
 TRY_S = 10.0
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import manyview
-from support.faults.rounds import soaking
 from support.service.harness import free_port, wait_until
+from support.soak.rounds import soaking
 
 ROOT = Path(__file__).parents[3]
 IMAGE = "manyview:image-test"

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import support.faults.totals as totals_module
-from support.faults.totals import Totals
+import support.soak.totals as totals_module
+from support.soak.totals import Totals
 
 
 def test_totals_go_on_from_the_file_and_add_up(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_failed_round_stays_listed_and_is_run_again(tmp_path: Path) -> None:
 def test_processes_that_add_at_once_lose_no_round(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys\n"
-        "from support.faults.totals import Totals\n"
+        "from support.soak.totals import Totals\n"
         "totals = Totals(pathlib.Path(sys.argv[1]))\n"
         "for seed in range(int(sys.argv[2]), 200, 4):\n"
         "    totals.add('kills', seed, passed=True, seconds=0, figures={'kills': 1})\n"

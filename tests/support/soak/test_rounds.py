@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.faults.rounds import rounds, soaking
+from support.soak.rounds import rounds, soaking
 
 
 def test_rounds_are_the_same_few_seeds_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from support.faults.rounds import soaking
-from support.faults.totals import Totals
 from support.service.loop_times import LONGEST
+from support.soak.rounds import soaking
+from support.soak.totals import Totals
 
 FAULTS = Path(__file__).parents[2] / "faults"
 TOTALS = FAULTS / "totals.json"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import support.faults.soak as soak
+import support.soak.soak as soak
 
 INI = """
 [pytest]
@@ -14,7 +14,7 @@ addopts = -p no:cacheprovider -m "not long"
 """
 TESTS = """
 import pytest
-from support.faults.rounds import rounds
+from support.soak.rounds import rounds
 
 
 @pytest.mark.parametrize("seed", rounds(1))
@@ -50,7 +50,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 
 def run(suite: pytest.Pytester, *arguments: str) -> dict[str, int]:
-    return suite.runpytest_inprocess("-p", "support.faults.soak", *arguments).parseoutcomes()
+    return suite.runpytest_inprocess("-p", "support.soak.soak", *arguments).parseoutcomes()
 
 
 def test_a_usual_run_leaves_long_tests_out_and_counts_no_round(suite: pytest.Pytester) -> None:
