@@ -28,6 +28,18 @@ class WorkerDescriptors:
     stdout: int
     stderr: int
 
+    def duplicate(self) -> WorkerDescriptors:
+        """Return new descriptors of the same files. Raises OSError, and then leaves none open."""
+        copies: dict[str, int] = {}
+        try:
+            for name, descriptor in asdict(self).items():
+                copies[name] = os.dup(descriptor)
+        except OSError:
+            for copy in copies.values():
+                os.close(copy)
+            raise
+        return WorkerDescriptors(**copies)
+
     def close(self) -> None:
         """Close all of them."""
         for descriptor in asdict(self).values():

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from manyview_server.link.fork_requests import (
@@ -38,7 +38,7 @@ PR_SET_CHILD_SUBREAPER = 36
 IMPORT_S = 60.0
 """The longest wait for the libraries, and for an answer while it imports more of them."""
 MIN_MEMORY_BYTES = 2 << 30
-"""Below this, no fork server is kept unless it is asked for: it takes 0.4 GiB."""
+"""Below this, no fork server is kept unless it is asked for: it takes 0.5 GiB."""
 RESTART_S = 1.0
 RESTART_AT_MOST_S = 300.0
 
@@ -71,7 +71,7 @@ class ForkServer:
         self._turn = asyncio.Lock()
         self._num_deaths = 0  # since the last worker
         self._not_before = 0.0
-        self._closed = False
+        self._closed = asyncio.Event()
 
     async def warm_up(self, after_s: float = 0.0) -> None:
         """Start the process `after_s` from now, and wait until it can fork. Failures are logged."""
@@ -83,7 +83,7 @@ class ForkServer:
         """Return the process id of a new worker, a child of this process. Raises CannotFork."""
         await self._running()
         # The copies outlive a caller that gives up while its worker is being forked.
-        copies = WorkerDescriptors(**{name: os.dup(fd) for name, fd in asdict(descriptors).items()})
+        copies = descriptors.duplicate()
         exchange = self._spawn(self._exchange(request, copies))
         try:
             return await asyncio.shield(exchange)
@@ -93,7 +93,7 @@ class ForkServer:
 
     async def close(self) -> None:
         """End the process. From now on, workers are started as programs."""
-        self._closed = True
+        self._closed.set()
         if self._start_task:
             self._start_task.cancel()
             await asyncio.wait([self._start_task])
@@ -104,7 +104,7 @@ class ForkServer:
 
     async def _running(self) -> _Running:
         """Return the process; start it if necessary. The start continues if its caller gives up."""
-        if self._closed or asyncio.get_running_loop().time() < self._not_before:
+        if self._closed.is_set() or asyncio.get_running_loop().time() < self._not_before:
             raise CannotFork
         if self._start_task is None:
             self._start_task = asyncio.create_task(self._start())
@@ -112,7 +112,7 @@ class ForkServer:
         try:
             return await asyncio.shield(self._start_task)
         except asyncio.CancelledError:
-            if self._closed:
+            if self._closed.is_set():
                 raise CannotFork from None
             raise
 
@@ -159,17 +159,19 @@ class ForkServer:
         self._start_task = None
         async with self._turn:
             control.close()
-        if self._closed:
+        if self._closed.is_set():
             return
         self._died(status, process.stderr_tail)
-        await asyncio.sleep(self._not_before - asyncio.get_running_loop().time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._not_before):
+                await self._closed.wait()
         await self.warm_up()
 
     def _died(self, status: int | None, stderr: str) -> None:
         known = {"exit": "" if status is None else describe_exit(status), "stderr": stderr}
         if status == EXIT_UNFIT:
             log.error("workers cannot be forked on this machine, and start slowly", extra=known)
-            self._closed = True
+            self._closed.set()
             return
         log.warning("the fork server died; until it runs again, workers start slowly", extra=known)
         self._num_deaths += 1
@@ -180,7 +182,7 @@ class ForkServer:
         try:
             async with self._turn:
                 running = await self._running()
-                with _reaping_orphans():
+                with reaping_orphans():
                     send_request(running.control, request, descriptors)
                     answer = await _answer(running)
         except OSError as error:
@@ -212,7 +214,7 @@ async def _answer(running: _Running) -> ForkAnswer:
 
 
 @contextlib.contextmanager
-def _reaping_orphans() -> Iterator[None]:
+def reaping_orphans() -> Iterator[None]:
     """Become the parent of workers whose parent ends. At other times, orphans belong to the init process."""
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -104,8 +104,9 @@ class WorkerProcess:
             descriptors = WorkerDescriptors(
                 link=theirs.fileno(), notes=notes_fd, stdout=outputs[-1].write_fd, stderr=outputs[0].write_fd
             )
-            changed = {**environment(num_threads), **changed_environment}
-            request = ForkRequest(kind=kind, environment=changed, arguments=arguments)
+            request = ForkRequest(
+                kind=kind, environment={**environment(num_threads), **changed_environment}, arguments=arguments
+            )
             pid, wait = await _forked(forks, request, descriptors) or _started(command, request, descriptors, pass_fds)
             kept.callback(end, pid, wait)
             process = cls(kind, pid, wait, link, outputs, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -16,6 +17,25 @@ from manyview_server.link.fork_requests import (
     send_request,
     socket_pair,
 )
+
+
+def test_descriptors_that_cannot_all_be_duplicated_leave_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    descriptors = WorkerDescriptors(link=read, notes=read, stdout=write, stderr=write)
+    left = iter([os.dup(read), os.dup(read)])
+    before = len(os.listdir("/proc/self/fd"))
+
+    def dup(descriptor: int) -> int:
+        if (copy := next(left, None)) is None:
+            raise OSError(errno.EMFILE, "too many open files")
+        return copy
+
+    monkeypatch.setattr(os, "dup", dup)
+    with pytest.raises(OSError, match="too many open files"):
+        descriptors.duplicate()
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+    os.close(read)
+    os.close(write)
 
 
 def test_a_request_arrives_with_copies_of_its_descriptors() -> None:

@@ -21,10 +21,10 @@ from manyview_server.supervise.fork_server import ForkServer
 from manyview_server.supervise.process import CannotFork, WorkerProcess
 from manyview_server.system.host_memory import HostMemory
 from support.learning.forked import children
-from support.service.forks import EXIT, Used, reported, start, until
+from support.service.forks import EXIT, Used, forking, reported, start, until
 from support.workers import program
 
-COMMAND = program.command("light_worker")
+COMMAND = program.command("support.workers.light_worker")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,11 +36,8 @@ def descriptors() -> list[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def forks() -> AsyncIterator[ForkServer]:
     """A fork server of workers that start fast."""
-    server = ForkServer(2, command=COMMAND, restart_s=0.01)
-    await server.warm_up()
-    yield server
-    await server.close()
-    assert not children()
+    async with forking(COMMAND) as server:
+        yield server
 
 
 async def test_the_exit_of_a_forked_worker_is_seen_as_it_was(forks: ForkServer) -> None:
@@ -150,6 +147,18 @@ async def test_a_fork_server_that_is_unfit_says_so_once_and_is_not_started_again
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
     assert record.message == "workers cannot be forked on this machine, and start slowly"
     await unfit.close()
+
+
+async def test_a_fork_server_can_be_closed_while_it_waits_for_its_restart(caplog: pytest.LogCaptureFixture) -> None:
+    before = children()
+    server = ForkServer(1, command=COMMAND, restart_s=1000.0)
+    await server.warm_up()
+    (pid,) = set(children()) - set(before)
+    os.kill(int(pid), signal.SIGKILL)
+    await until(lambda: "the fork server died" in caplog.text, "the death is seen")
+    async with asyncio.timeout(5):
+        await server.close()
+    assert children() == before
 
 
 async def test_a_fork_server_can_be_closed_while_it_starts() -> None:

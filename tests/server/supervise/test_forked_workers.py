@@ -12,11 +12,10 @@ import pytest_asyncio
 
 from manyview_server.supervise.fork_server import ForkServer
 from manyview_server.supervise.process import Forks
-from support.learning.forked import children
-from support.service.forks import EXIT, Used, reported, start
+from support.service.forks import EXIT, Used, forking, reported, start
 from support.workers import program
 
-COMMAND = program.command("observed_worker")
+COMMAND = program.command("support.workers.observed_worker")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,11 +23,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def forks() -> AsyncIterator[ForkServer]:
     """A fork server of workers that observe themselves."""
-    server = ForkServer(2, command=COMMAND, restart_s=0.01)
-    await server.warm_up()
-    yield server
-    await server.close()
-    assert not children()
+    async with forking(COMMAND) as server:
+        yield server
 
 
 async def observed(forks: Forks | None, num_threads: int = 2) -> dict[str, Any]:

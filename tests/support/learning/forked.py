@@ -24,7 +24,7 @@ from manyview_server.link.fork_requests import (
     send_request,
     socket_pair,
 )
-from manyview_server.supervise.fork_server import _reaping_orphans
+from manyview_server.supervise.fork_server import reaping_orphans
 
 START_S = 50.0
 PROGRAM = "program"
@@ -80,7 +80,7 @@ def fork(
     """Fork a worker of this kind with one thread."""
     passive = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     request = ForkRequest(kind=kind, environment={**environment, **passive}, arguments=arguments)
-    with _reaping_orphans():
+    with reaping_orphans():
         send_request(_server(), request, descriptors)
         answer = parse_answer(_server().recv(MAX_PACKET_BYTES))
     assert answer.pid, answer.error

@@ -27,6 +27,15 @@ from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 from support.learning import forked
 
 TIMEOUT_S = 45.0
+SMALL: dict[str, Any] = {
+    "backbone": "resnet9",
+    "backbone_width": 0.125,
+    "image_size": 16,
+    "batch_size": 16,
+    "epochs": 2,
+    "log_every_steps": 1,
+}
+"""The smallest network, on 16 x 16 pixels."""
 MessageType = TypeVar("MessageType", bound=Message)
 
 
@@ -131,17 +140,10 @@ def digits(count: int, classes: int = 4) -> list[tuple[bytes, int]]:
 
 def settings(method: str = "moco", **overrides: Any) -> dict[str, Any]:
     """Return a job that takes a second: the smallest network on 16 x 16 pixels."""
-    small = {
-        "backbone": "resnet9",
-        "backbone_width": 0.125,
-        "image_size": 16,
-        "batch_size": 16,
-        "epochs": 2,
-        "log_every_steps": 1,
-        "projection_dim": 16,
-        "evaluation": {"knn_every_epochs": 1, "knn_k": 5, "knn_holdout_fraction": 0.3},
-    }
-    return methods.to_json(methods.resolve(method, small | overrides))
+    evaluation = {"knn_every_epochs": 1, "knn_k": 5, "knn_holdout_fraction": 0.3}
+    return methods.to_json(
+        methods.resolve(method, SMALL | {"projection_dim": 16, "evaluation": evaluation} | overrides)
+    )
 
 
 def start_training(

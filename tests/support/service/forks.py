@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from manyview_server.supervise.fork_server import ForkServer
 from manyview_server.supervise.process import Forks, WorkerProcess
+from support.learning.forked import children
 
 EXIT = 7
 """The exit status of a forking worker whose link has ended."""
@@ -23,6 +25,16 @@ class Used:
     async def fork(self, *arguments: Any) -> int:
         self.pids.append(await self._forks.fork(*arguments))
         return self.pids[-1]
+
+
+@asynccontextmanager
+async def forking(command: tuple[str, ...]) -> AsyncIterator[ForkServer]:
+    """A fork server of this command, which leaves no process behind."""
+    server = ForkServer(2, command=command, restart_s=0.01)
+    await server.warm_up()
+    yield server
+    await server.close()
+    assert not children()
 
 
 async def start(command: tuple[str, ...], forks: Forks | None, *arguments: str, num_threads: int = 2) -> WorkerProcess:

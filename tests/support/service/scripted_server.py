@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from support.workers import scripted_worker
-
-TESTS = str(Path(__file__).parents[2])
+from support.workers import program, scripted_worker
 
 
 def command(script: dict[str, Any]) -> list[str]:
     """Return the command of a server whose workers follow this script."""
-    program = f"import sys; sys.path.insert(0, {TESTS!r}); from support.service.scripted_server import main; main()"
-    return [sys.executable, "-c", program, json.dumps(script)]
+    return [*program.command("support.service.scripted_server", json.dumps(script))]
 
 
 def main() -> None:

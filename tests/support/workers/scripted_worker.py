@@ -27,7 +27,7 @@ from support.workers.trainer import Trainer
 
 def command(script: dict[str, Any]) -> tuple[str, ...]:
     """Return the command of a worker that follows this script."""
-    return program.command("scripted_worker", json.dumps(script))
+    return program.command("support.workers.scripted_worker", json.dumps(script))
 
 
 def main() -> None:

@@ -19,13 +19,7 @@ from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
 from support.learning.training import FIXED, Sent, losses
 
-SMALL = FIXED | {
-    "backbone": "resnet9",
-    "backbone_width": 0.125,
-    "image_size": 16,
-    "batch_size": 16,
-    "epochs": 2,
-    "log_every_steps": 1,
+NARROW: dict[str, Any] = {
     "evaluation": {"knn_every_epochs": 2},
     "projection_hidden_dim": 32,
     "projection_dim": 32,
@@ -33,7 +27,7 @@ SMALL = FIXED | {
     "num_prototypes": 24,
     "memory_bank_size": 32,
 }
-"""A tiny network with narrow heads: a method takes those of these settings that it has."""
+"""Narrow heads: a method takes those of these settings that it has."""
 MASKED = {"backbone": "vit_tiny", "backbone_width": 0.3, "decoder_heads": 2, "decoder_depth": 1}
 
 
@@ -50,7 +44,7 @@ def test_each_is_trained_by_name_and_embeds(
 ) -> None:
     directory, snapshot = photos
     known = METHODS[name].settings.__dataclass_fields__
-    wanted = SMALL | (MASKED if name in ("mae", "simmim") else {})
+    wanted = worker_harness.SMALL | FIXED | NARROW | (MASKED if name in ("mae", "simmim") else {})
     resolved = methods.resolve(name, {field: value for field, value in wanted.items() if field in known})
     settings = methods.to_json(resolved)
     sent = Sent()
