@@ -7,6 +7,8 @@ GENERATOR := .tools/proto
 REFERENCE := .tools/parity
 # Waiting threads sleep instead of spinning, because several torch processes share few cores.
 export OMP_WAIT_POLICY ?= passive
+# Tests start hundreds of processes that import PyTorch. Without bytecode files, each of them compiles it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo serve test soak parity check format proto pins bench bench-quality gpu image image-test clean
 
