@@ -89,6 +89,8 @@ if TYPE_CHECKING:
     from manyview._types import Sample as Sample
     from manyview._types import Selection as Selection
     from manyview._types import ServerInfo as ServerInfo
+    from manyview._types import SkippedFiles as SkippedFiles
+    from manyview._types import SkipReason as SkipReason
     from manyview._types import StoredImage as StoredImage
     from manyview._types import Strategy as Strategy
     from manyview._types import TrainJobInfo as TrainJobInfo
@@ -116,7 +118,7 @@ _NAMES = {
         "Backbone Balance DataType Dataset Device DuplicateGroup EmbedTiming EventKind Failure HealthStatus "
         "ImageError ImageStatus JobState LabelConflict Limits LogLevel LogLine Method Methods Metric Model "
         "Neighbor Output PluginProblem Progress QueryNeighbors RejectedImage Sample Selection ServerInfo "
-        "StoredImage Strategy TrainJobInfo UploadReport WeightsOrigin"
+        "SkippedFiles SkipReason StoredImage Strategy TrainJobInfo UploadReport WeightsOrigin"
     ),
 }
 """The public names by the module that defines them. The imports above repeat them for type checkers."""

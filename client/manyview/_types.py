@@ -25,6 +25,19 @@ TERMINAL_STATES: frozenset[JobState] = frozenset({"CANCELLED", "SUCCEEDED", "FAI
 EventKind = Literal["scalars", "state", "checkpoint", "rollback", "alert", "log", "snapshot"]
 LogLevel = Literal["INFO", "WARNING", "ERROR"]
 ImageStatus = Literal["STORED", "REJECTED", "UNREADABLE"]
+SkipReason = Literal[
+    "HIDDEN",  # the name of the file, or of a folder above it, starts with a dot
+    "NOT_AN_IMAGE",  # its first bytes belong to no image format
+    "FORMAT_NOT_READ",  # an image of a format that the server does not read, such as HEIC
+    "BROKEN_LINK",
+    "LINK_VISITED",  # a link to a folder that was listed before
+    "UNREADABLE_FILE",  # the operating system refused it
+    "NO_IMAGE",  # a sample of a shard without an image
+    "CAPTION",  # a text of a shard that is no label
+    "OTHER_MEMBER",  # a member of a sample that is neither its image nor its label
+    "LINK_IN_SHARD",  # a link to something outside of its shard
+]
+"""The reason why an upload passes over a file."""
 HealthStatus = Literal["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
 WeightsOrigin = Literal["trained", "file", "random"]
 
@@ -62,11 +75,21 @@ class LabelConflict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SkippedFiles:
+    """The files that an upload passed over for one reason: how many they are, and the names of the first ones."""
+
+    reason: SkipReason
+    num_files: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class UploadReport:
     """The result of an upload. The numbers cover all its runs, the lists only this run.
 
     `num_sent` = stored + duplicates + refused by the server. `num_rejected` also counts images that were too large to
-    send. `resumed_from` images were acknowledged in an earlier run and not sent again.
+    send. `resumed_from` images were acknowledged in an earlier run and not sent again. `skipped` counts what was found
+    beside the images and not sent.
     """
 
     upload_id: str
@@ -77,6 +100,12 @@ class UploadReport:
     rejected: tuple[RejectedImage, ...] = ()
     label_conflicts: tuple[LabelConflict, ...] = ()
     resumed_from: int = 0
+    skipped: tuple[SkippedFiles, ...] = ()
+
+    @property
+    def num_skipped(self) -> int:
+        """The number of files that were passed over."""
+        return sum(files.num_files for files in self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,7 @@ VALUES = {
     "Sample",
     "Selection",
     "ServerInfo",
+    "SkippedFiles",
     "StoredImage",
     "TrainJobInfo",
     "UploadReport",
@@ -72,6 +73,7 @@ WORDS = {
     "LogLevel",
     "Metric",
     "Output",
+    "SkipReason",
     "Strategy",
     "WeightsOrigin",
 }

@@ -18,7 +18,7 @@ from manyview._transport.backoff import Backoff
 from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
 from manyview._types import EmbedTiming, ImageError, Limits
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
 

@@ -14,7 +14,7 @@ from manyview._results.progress import OnProgress, answers
 from manyview._transport.rpcs import Rpcs
 from manyview._types import Dataset, DuplicateGroup, Limits, Metric, Neighbor, Output, QueryNeighbors
 from manyview._uploads import sources
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import dataset_service_pb2, types_pb2
 from manyview.v1 import embed_service_pb2 as pb
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from manyview._types import Limits
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 
 # Large enough to make the cost per message small, small enough for a smooth window.
 _BATCH_BYTES = 1_500_000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 
 _MAX_IMAGES = 64
 _MAX_BYTES = 1_500_000

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from manyview._uploads.skipped import SkippedCount
+
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "ppm"})
 _LABELS = frozenset({"cls", "txt", "json"})
 
@@ -23,9 +25,9 @@ class Sample:
     label: str = ""
 
 
-def samples(path: Path) -> Iterator[Sample]:
-    """Yield the images of a shard in its order. The shard is read as a stream, and samples without an image are
-    skipped.
+def samples(path: Path, skipped: SkippedCount) -> Iterator[Sample]:
+    """Yield the images of a shard in its order. The shard is read as a stream. `skipped` counts the members that
+    belong to no image.
 
     Raises ValueError if the file is not a tar file or has no images.
     """
@@ -35,6 +37,8 @@ def samples(path: Path) -> Iterator[Sample]:
             if sample.data:
                 found += 1
                 yield sample
+            elif sample.key:
+                skipped.add("NO_IMAGE", f"{path}:{sample.key}")
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not a readable tar file: {error}") from error
     if not found:

@@ -6,36 +6,19 @@ PNG if they have more than 4 MiB of pixels.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from manyview._types import ImageError
+from manyview._uploads import labels as _labels
 from manyview._uploads import pixels, shards
-
-_NUM_NAMED = 3
-"""The most keys that an error names."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".ppm"})
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """One image, ready to be sent. If `error` is set, the image is not sent, and `data` is empty."""
-
-    key: str
-    data: bytes
-    label: str = ""
-    error: ImageError | None = None
-
-    @cached_property
-    def sha256(self) -> bytes:
-        return hashlib.sha256(self.data).digest()
+from manyview._uploads.encoded_image import EncodedImage
+from manyview._uploads.folders import list_files
+from manyview._uploads.labels import Labels, label_text
+from manyview._uploads.skipped import SkippedCount
 
 
 class ImageSource:
@@ -43,20 +26,35 @@ class ImageSource:
 
     `identity` names them before they are read, if that is possible (folders, lists of paths, shards). The same names
     are the same upload. Such a source can be iterated again, other sources only once. `total` is None if it is unknown.
+    `skipped` counts the files that were found and are not images to send; it is complete when an iteration ends.
     """
 
     def __init__(
-        self, pull: Callable[[], Iterator[EncodedImage]], *, identity: Sequence[str] | None, total: int | None
+        self,
+        pull: Callable[[SkippedCount], Iterator[EncodedImage]],
+        *,
+        identity: Sequence[str] | None,
+        total: int | None,
+        skipped: SkippedCount | None = None,
     ):
         self._pull = pull
+        self._listed = skipped or SkippedCount()
         self.identity = identity
         self.total = total
+        self.skipped = self._listed.copy()
 
     def __iter__(self) -> Iterator[EncodedImage]:
-        return self._pull()
+        self.skipped = self._listed.copy()
+        return self._pull(self.skipped)
 
-
-Labels = Sequence[str | int] | Mapping[str, str | int]
+    def with_images(self, change: Callable[[Iterator[EncodedImage]], Iterator[EncodedImage]]) -> ImageSource:
+        """Return a source of the same images after `change`."""
+        return ImageSource(
+            lambda skipped: change(self._pull(skipped)),
+            identity=self.identity,
+            total=self.total,
+            skipped=self._listed,
+        )
 
 
 def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = None) -> ImageSource:
@@ -71,8 +69,8 @@ def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = No
     if labels is None:
         return source
     if isinstance(labels, Mapping) and source.identity is not None and source.total is not None:
-        _refuse_unused(labels.keys() - set(source.identity), source.identity)
-    return ImageSource(lambda: _relabelled(iter(source), labels), identity=source.identity, total=source.total)
+        _labels.refuse_unused(labels.keys() - set(source.identity), source.identity)
+    return source.with_images(lambda images: _labels.relabelled(images, labels))
 
 
 def _open(images: Any, limit: int) -> ImageSource:
@@ -89,42 +87,25 @@ def _open(images: Any, limit: int) -> ImageSource:
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images must be a path, bytes, pixels or an iterable of these, not {type(images).__name__}")
     total = len(images) if hasattr(images, "__len__") else None
-    return ImageSource(partial(_from_items, images, limit), identity=None, total=total)
+    return ImageSource(lambda skipped: _from_items(images, limit), identity=None, total=total)
 
 
 def _from_paths(paths: Sequence[Path], limit: int) -> ImageSource:
     """Return a source of files. Folders are listed now. Files are read, and shards opened, when they are needed."""
-    entries = [entry for path in paths for entry in _list(path)]
-    has_shards = any(path.suffix == ".tar" for path, _, _ in entries)
+    listed = SkippedCount()
+    files = [file for path in paths for file in list_files(path, listed)]
+    has_shards = any(file.is_shard for file in files)
 
-    def pull() -> Iterator[EncodedImage]:
-        for path, key, label in entries:
-            if path.suffix == ".tar":
-                for sample in shards.samples(path):
+    def pull(skipped: SkippedCount) -> Iterator[EncodedImage]:
+        for file in files:
+            if file.is_shard:
+                for sample in shards.samples(file.path, skipped):
                     yield _checked(sample.key, sample.data, sample.label, limit)
             else:
-                yield _read(path, key, label, limit)
+                yield _read(file.path, file.key, file.label, limit)
 
-    return ImageSource(pull, identity=[key for _, key, _ in entries], total=None if has_shards else len(entries))
-
-
-def _list(path: Path) -> list[tuple[Path, str, str]]:
-    """Return (path, key, label) of the images below a folder in sorted order, of one file, or of a shard."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if not path.is_dir():
-        return [(path, path.as_posix(), "")]
-    files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names if name[0] != ".")
-    found = [file for file in files if file.suffix.lower() in SUFFIXES]
-    if not found:
-        tar_files = [(file, file.as_posix(), "") for file in files if file.suffix == ".tar"]
-        if not tar_files:
-            wanted = ", ".join(sorted(SUFFIXES))
-            raise ValueError(f"no images below the folder {path}: {len(files)} files, none of them {wanted} or .tar")
-        return tar_files
-    relative = [file.relative_to(path) for file in found]
-    # The label is the folder that an image lies in. The first folder below `path` may be "train" or "validation".
-    return [(path / name, name.as_posix(), name.parent.name) for name in relative]
+    total = None if has_shards else len(files)
+    return ImageSource(pull, identity=[file.key for file in files], total=total, skipped=listed)
 
 
 def _read(path: Path, key: str, label: str, limit: int) -> EncodedImage:
@@ -154,13 +135,13 @@ def _from_items(items: Iterable[Any], limit: int) -> Iterator[EncodedImage]:
 def _from_mapping(item: Mapping[str, Any], key: str) -> tuple[Any, str, str]:
     if "image" not in item:
         raise TypeError(f"image {key} is a mapping that lacks the field 'image'; it has {', '.join(map(str, item))}")
-    return item["image"], _label(item.get("label", "")), str(item.get("key", key))
+    return item["image"], label_text(item.get("label", "")), str(item.get("key", key))
 
 
 def _from_pair(item: tuple[Any, ...], index: int) -> tuple[Any, str]:
     if len(item) != 2:
         raise TypeError(f"image {index} must be a pair (image, label), not a tuple of {len(item)}")
-    return item[0], _label(item[1])
+    return item[0], label_text(item[1])
 
 
 def _from_item(item: Any, key: str, label: str, limit: int, index: int) -> EncodedImage:
@@ -179,36 +160,3 @@ def _from_item(item: Any, key: str, label: str, limit: int, index: int) -> Encod
 
 def _is_tensor(item: Any) -> bool:
     return type(item).__module__.split(".")[0] == "torch"
-
-
-def _label(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _refuse_unused(unused: Collection[object], keys: Sequence[str]) -> None:
-    """Raise ValueError if there are labels for keys that no image has."""
-    if not unused:
-        return
-    named = ", ".join(map(repr, sorted(unused, key=str)[:_NUM_NAMED]))
-    most = f" and {len(unused) - _NUM_NAMED} more" if len(unused) > _NUM_NAMED else ""
-    there = f"the first keys are {', '.join(map(repr, keys[:_NUM_NAMED]))}" if keys else "there are no images"
-    raise ValueError(f"labels: no image has the key {named}{most}; {there}")
-
-
-def _relabelled(images: Iterator[EncodedImage], labels: Labels) -> Iterator[EncodedImage]:
-    if isinstance(labels, Mapping):
-        unused = set(labels)
-        some: list[str] = []
-        for image in images:
-            unused.discard(image.key)
-            if len(some) < _NUM_NAMED:
-                some.append(image.key)
-            yield EncodedImage(image.key, image.data, _label(labels.get(image.key, image.label)), image.error)
-        _refuse_unused(unused, some)
-        return
-    for index, (image, label) in enumerate(itertools.zip_longest(images, labels)):
-        if image is None or index >= len(labels):
-            raise ValueError(
-                f"{len(labels)} labels were given, but there are {'fewer' if image is None else 'more'} images"
-            )
-        yield EncodedImage(image.key, image.data, _label(label), image.error)

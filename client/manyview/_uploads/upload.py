@@ -30,8 +30,9 @@ from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
 from manyview._types import LabelConflict, Limits, RejectedImage, UploadReport
 from manyview._uploads.batcher import Batcher
+from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.handover import Handover
-from manyview._uploads.sources import EncodedImage, ImageSource
+from manyview._uploads.sources import ImageSource
 from manyview._uploads.window import Window, chain
 from manyview.v1 import dataset_service_pb2 as pb
 
@@ -322,6 +323,7 @@ class Upload:
             rejected=(*self._unsent, *self._rejected),
             label_conflicts=tuple(self._conflicts),
             resumed_from=self._resumed_from,
+            skipped=self._source.skipped.summary(),
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyview._errors import Aborted, DataLoss, Internal
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import types_pb2
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from manyview._types import Limits
 from manyview._uploads.batcher import LINGER_S, Batcher
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 
 
 def limits(max_batch_images: int = 8) -> Limits:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.handover import Handover, Stopped
-from manyview._uploads.sources import EncodedImage
 
 
 def image(key: str = "a", num_bytes: int = 1) -> EncodedImage:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manyview._uploads.sources import EncodedImage, open_source
+from manyview._uploads.encoded_image import EncodedImage
+from manyview._uploads.sources import open_source
 
 LIMIT = 12 * 1024 * 1024
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 import manyview
-from manyview._uploads.sources import EncodedImage
+from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.window import chain
 from manyview.testing import FakeServer
 from manyview.v1 import dataset_service_pb2 as pb

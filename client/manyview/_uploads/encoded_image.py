@@ -1,0 +1,23 @@
+"""One image, ready to be sent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from manyview._types import ImageError
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One image, ready to be sent. If `error` is set, the image is not sent, and `data` is empty."""
+
+    key: str
+    data: bytes
+    label: str = ""
+    error: ImageError | None = None
+
+    @cached_property
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self.data).digest()

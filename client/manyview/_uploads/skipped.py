@@ -1,0 +1,37 @@
+"""The files that an upload found and did not send, counted by reason."""
+
+from __future__ import annotations
+
+import copy
+
+from manyview._types import SkippedFiles, SkipReason
+
+_NUM_NAMED = 20
+"""The most files of one reason that are named."""
+
+
+class SkippedCount:
+    """Counts files by the reason why they are passed over, and keeps the names of the first ones of each reason."""
+
+    def __init__(self) -> None:
+        self._counts: dict[SkipReason, int] = {}
+        self._names: dict[SkipReason, list[str]] = {}
+
+    def add(self, reason: SkipReason, name: str) -> None:
+        """Count one file. `name` is its path, or a shard's path, a colon and the name of a member."""
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        names = self._names.setdefault(reason, [])
+        if len(names) < _NUM_NAMED:
+            names.append(name)
+
+    def copy(self) -> SkippedCount:
+        """Return a count that starts where this one is."""
+        return copy.deepcopy(self)
+
+    def summary(self) -> tuple[SkippedFiles, ...]:
+        """Return the counts, the largest first."""
+        found = [
+            SkippedFiles(reason=reason, num_files=count, names=tuple(self._names[reason]))
+            for reason, count in self._counts.items()
+        ]
+        return tuple(sorted(found, key=lambda files: (-files.num_files, files.reason)))
