@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from manyview._uploads.shards import is_shard
 from manyview._uploads.skipped import SkippedCount
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".ppm"})
@@ -29,11 +30,11 @@ def list_files(path: Path, skipped: SkippedCount) -> list[FoundFile]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if not path.is_dir():
-        return [FoundFile(path, path.as_posix(), is_shard=path.suffix == ".tar")]
+        return [FoundFile(path, path.as_posix(), is_shard=is_shard(path))]
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names if name[0] != ".")
     found = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not found:
-        tar_files = [FoundFile(file, file.as_posix(), is_shard=True) for file in files if file.suffix == ".tar"]
+        tar_files = [FoundFile(file, file.as_posix(), is_shard=True) for file in files if is_shard(file)]
         if not tar_files:
             wanted = ", ".join(sorted(SUFFIXES))
             raise ValueError(f"no images below the folder {path}: {len(files)} files, none of them {wanted} or .tar")

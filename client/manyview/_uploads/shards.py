@@ -13,6 +13,12 @@ from manyview._uploads.skipped import SkippedCount
 
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "ppm"})
 _LABELS = frozenset({"cls", "txt", "json"})
+_SHARD_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def is_shard(path: Path) -> bool:
+    """Is this a shard by its name? Upper and lower case are alike."""
+    return path.name.lower().endswith(_SHARD_SUFFIXES)
 
 
 @dataclass
