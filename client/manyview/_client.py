@@ -40,6 +40,7 @@ from manyview._types import (
     Strategy,
 )
 from manyview._uploads import sources
+from manyview._uploads.labels import Labels
 from manyview._uploads.upload import upload_source
 from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
 
@@ -94,7 +95,7 @@ class Client:
         images: Any,
         dataset: Dataset | str,
         *,
-        labels: sources.Labels | None = None,
+        labels: Labels | None = None,
         upload_id: str | None = None,
         progress: ProgressOption = None,
         on_rejected: Literal["report", "raise"] = "report",
