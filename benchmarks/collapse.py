@@ -46,7 +46,7 @@ from manyview_server.worker.training.reporter import StepReporter
 
 RESULTS = Results("collapse")
 K, TEMPERATURE = 20, 0.07
-"""Neighbours that vote on the class of a test image, and the temperature of their votes."""
+"""Neighbors that vote on the class of a test image, and the temperature of their votes."""
 PICTURE = Path(__file__).parent.parent / "docs" / "collapse.png"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 500, 200
 NUM_STEPS, BATCH, LOG_EVERY, SIDE = 800, 64, 10, 32

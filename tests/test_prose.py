@@ -15,6 +15,8 @@ OPENINGS = re.compile(r"(Of|That|Those|What|Whoever|Whatever)\b")
 """A sentence that begins so has no subject that a reader knows yet."""
 PROPHECY = re.compile(r"\b(is|are|was|were) to be\b")
 """Write "must be"."""
+BRITISH = re.compile("(neighb|col)" + "our", re.IGNORECASE)
+"""The API says neighbor and color, and so does everything else."""
 SHOWN = ("README.md", "Makefile", "docs", "proto", "client", "server", "examples", "benchmarks")
 
 
@@ -58,8 +60,17 @@ def test_no_text_says_is_to_be() -> None:
     assert found == []
 
 
+def test_neighbor_and_color_are_spelled_in_one_way() -> None:
+    found = [path.name for path in tracked() if BRITISH.search(path.name)]
+    for path in tracked():
+        if path.suffix in (".py", ".md", ".proto", ".toml", ".yml", "") and path.parent.name != "v1":
+            found += [f"{path.relative_to(ROOT)}: {word}" for word in BRITISH.findall(path.read_text())]
+    assert found == []
+
+
 def test_the_patterns_are_found_where_they_are() -> None:
     source = '"""Of a column."""\nX = 1\n"""That is told."""\ndef f():\n    """Return it."""\n'
     assert awkward_openings(source) == [1, 3]
     assert PROPHECY.search("the header is to be first")
     assert not PROPHECY.search("the header must be first")
+    assert BRITISH.search("Neighb" + "ourhood")

@@ -101,7 +101,7 @@ def test_the_log_of_a_job_holds_every_scalar_that_is_promised_and_no_gap(
     for name in (*EVALUATIONS, "bank_fill", "data_wait_fraction"):
         assert 0 <= found[name] <= 1
     assert found["bank_fill"] == 1, "32 keys, 16 a step"
-    assert found["knn_top1_raw_pixels"] > 0.5, "the classes differ in colour"
+    assert found["knn_top1_raw_pixels"] > 0.5, "the classes differ in color"
     saved = [event["name"] for event in events if event.kind == "checkpoint"]
     assert saved == [model.name for model in reversed(job.checkpoints())]
     assert info.latest_checkpoint == saved[-1]

@@ -22,9 +22,9 @@ def test_classes_are_ranked_alike_as_far_as_they_have_votes(
     unit_features, unit_bank = F.normalize(features, dim=1), F.normalize(bank, dim=1)
     ours = knn_rankings(features, bank, labels, classes, [(k, temperature)])[k, temperature]
     theirs = their_knn_predict(unit_features, unit_bank.T, labels, classes, k, temperature)
-    neighbours = (unit_features @ unit_bank.T).topk(k).indices
+    neighbors = (unit_features @ unit_bank.T).topk(k).indices
     for row in range(len(features)):
-        voted = len(labels[neighbours[row]].unique())  # the order of those without a vote is the reference's to choose
+        voted = len(labels[neighbors[row]].unique())  # the order of those without a vote is the reference's to choose
         assert ours[row, :voted].tolist() == theirs[row, :voted].tolist()
 
 

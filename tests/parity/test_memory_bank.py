@@ -86,7 +86,7 @@ def test_the_loss_over_a_trace_of_batches(
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize(("size", "dim", "batch"), [(1, 3, 2), (20, 4, 7), (500, 32, 64)])
-def test_nearest_neighbours(size: int, dim: int, batch: int, seed: int) -> None:
+def test_nearest_neighbors(size: int, dim: int, batch: int, seed: int) -> None:
     theirs = NNMemoryBankModule((size, dim))
     query = normal(batch, dim, seed=seed, dtype=torch.float32)
     assert torch.equal(nearest_keys(query, theirs.bank, size).keys, theirs(query))

@@ -12,9 +12,9 @@ from manyview._cli.sheet import tile
 from manyview._results.contact_sheet import GAP_PX, LINE_PX
 
 
-def picture(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
+def picture(width: int, height: int, color: tuple[int, int, int]) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    Image.new("RGB", (width, height), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 

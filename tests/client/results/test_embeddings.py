@@ -54,7 +54,7 @@ def test_a_broken_stream_is_resumed_with_the_checkpoint_that_was_named(
     assert headers == [job.name, checkpoint, checkpoint]
 
 
-def test_a_refused_image_has_a_row_of_nan_and_its_neighbours_are_fine(
+def test_a_refused_image_has_a_row_of_nan_and_its_neighbors_are_fine(
     client: manyview.Client, server: FakeServer
 ) -> None:
     server.state.max_image_bytes = 20

@@ -59,7 +59,7 @@ def test_a_changed_prefix_under_a_chosen_id_is_refused(client: manyview.Client) 
         client.upload([b"a", b"other"], "pets", upload_id="mine")
 
 
-def test_refused_images_are_reported_and_their_neighbours_stored(client: manyview.Client, server: FakeServer) -> None:
+def test_refused_images_are_reported_and_their_neighbors_stored(client: manyview.Client, server: FakeServer) -> None:
     server.state.rejects[b"bad"] = "FORMAT_NOT_ALLOWED"
     server.state.max_image_bytes = 20
     dataset = client.upload([b"good", b"bad", b"x" * 21], "pets")

@@ -1,4 +1,4 @@
-"""Images that are wrong: each is refused or listed by itself with its reason, and its neighbours do not notice."""
+"""Images that are wrong: each is refused or listed by itself with its reason, and its neighbors do not notice."""
 
 from __future__ import annotations
 

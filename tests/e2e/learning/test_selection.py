@@ -271,8 +271,8 @@ def test_the_command_line_draws_what_it_chose(
         result = CliRunner().invoke(app, [*line, "-o", f"{tmp_path}/{name}.png"])
         assert result.exit_code == 0, result.output
         with Image.open(tmp_path / f"{name}.png") as picture:
-            colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-        assert len(np.unique(colours, axis=0)) > 500, "photographs"
+            colors = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        assert len(np.unique(colors, axis=0)) > 500, "photographs"
     result = CliRunner().invoke(
         app, ["embed", "-d", "photos", "-m", "small", "--pca", "3", "-o", f"{tmp_path}/v.npy", "--json"]
     )

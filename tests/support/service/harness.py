@@ -232,8 +232,8 @@ def write_photos(folder: Path, count: int, *, seed: int, side: int = 24, classes
     for index in range(count):
         kind = index % classes
         stripes = np.sin((rows if kind % 2 else columns) / (1.5 + kind) + random.uniform(0, 6))
-        colour = np.eye(3)[kind % 3] * 0.6 + 0.4
-        pixels = (stripes[..., None] * 0.5 + 0.5) * colour + random.normal(0, 0.05, (side, side, 3))
+        color = np.eye(3)[kind % 3] * 0.6 + 0.4
+        pixels = (stripes[..., None] * 0.5 + 0.5) * color + random.normal(0, 0.05, (side, side, 3))
         path = folder / f"class{kind}" / f"{index:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8)).save(path, quality=90)

@@ -1,5 +1,5 @@
 """Measures of how good features are, with labels and without.
 
-- `knn`: weighted nearest neighbours. `linear_probe`: a linear classifier.
+- `knn`: weighted nearest neighbors. `linear_probe`: a linear classifier.
 - `collapse`: measures of how features are spread. `alarms`: rules that turn such measures into warnings.
 """

@@ -1,6 +1,6 @@
-"""Classification by nearest neighbours: a measure of how well features separate classes, without training on labels.
+"""Classification by nearest neighbors: a measure of how well features separate classes, without training on labels.
 
-Shapes: Q queries, N bank rows, D feature width, C classes, k neighbours.
+Shapes: Q queries, N bank rows, D feature width, C classes, k neighbors.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def knn_rankings(
 ) -> dict[tuple[int, float], Tensor]:
     """Rank the classes of each query by weighted votes of its nearest bank rows, once for each (k, temperature).
 
-    A neighbour at cosine s votes with e^(s / temperature) for its class (Wu et al., arXiv 1805.01978, section 3.4).
+    A neighbor at cosine s votes with e^(s / temperature) for its class (Wu et al., arXiv 1805.01978, section 3.4).
     The best class comes first. Classes without a vote follow in ascending order, as do ties. Similarities are computed
     only once for all votes.
 
@@ -123,8 +123,8 @@ def knn_rankings(
     for chunk in torch.split(
         unit_rows(features, eps=SMALLEST_LENGTH), max(1, CHUNK_LOGITS // max(len(bank), num_classes))
     ):
-        similarity, neighbours = (chunk @ unit_bank.T).topk(most, dim=1)  # (q, most), the nearest first
-        classes = bank_labels[neighbours]
+        similarity, neighbors = (chunk @ unit_bank.T).topk(most, dim=1)  # (q, most), the nearest first
+        classes = bank_labels[neighbors]
         for (k, temperature), found in rankings.items():
             # Shifted by the nearest similarity: the ranking stays the same, and small temperatures do not overflow.
             weights = ((similarity[:, :k] - similarity[:, :1]) / temperature).exp()

@@ -11,7 +11,7 @@ from torch import Tensor
 from manyview_server.learn.normalize import at_least_float32
 
 PATCH_EPS = 1e-6
-"""Added to the variance of a patch, so that a patch of one colour has a target of zeros."""
+"""Added to the variance of a patch, so that a patch of one color has a target of zeros."""
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

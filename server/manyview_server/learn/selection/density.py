@@ -1,6 +1,6 @@
 """Typicality: rows that are close to many others come first.
 
-Shapes: N rows, D features, K neighbours.
+Shapes: N rows, D features, K neighbors.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from manyview_server.learn.selection.distances import CHUNK_FLOATS, nearest, pai
 from manyview_server.learn.selection.selection import Selection
 
 NUM_NEIGHBORS = 20
-"""The number of neighbours in the paper."""
+"""The number of neighbors in the paper."""
 SMALLEST_DISTANCE = 1e-6
-"""Smaller mean distances count as this one, so that typicality is finite for rows that equal all their neighbours."""
+"""Smaller mean distances count as this one, so that typicality is finite for rows that equal all their neighbors."""
 COPY_FRACTION = 1 / 10
 """Rows are copies of one image if their distance is at most this fraction of the root mean square distance of all rows.
 
@@ -30,19 +30,19 @@ def typicality(
 ) -> Selection:
     """Select the most typical rows, spread over the dense places (TypiClust, Hacohen et al., arXiv 2202.02794, eq. 1).
 
-    Typicality is the inverse of the mean distance to the K nearest rows. The neighbourhood of a row is its K nearest
-    rows and all of its copies, however many there are. Rows in the neighbourhood of a selected one wait until all rows
-    that are left are in such a neighbourhood; then the next round starts. Copies of a selected row wait until nothing
+    Typicality is the inverse of the mean distance to the K nearest rows. The neighborhood of a row is its K nearest
+    rows and all of its copies, however many there are. Rows in the neighborhood of a selected one wait until all rows
+    that are left are in such a neighborhood; then the next round starts. Copies of a selected row wait until nothing
     else is left.
 
-    Differs from the paper: there each round takes one row of each cluster of k-means. Neighbourhoods have the same
+    Differs from the paper: there each round takes one row of each cluster of k-means. Neighborhoods have the same
     effect, without a number of clusters to choose and without randomness.
 
     Args:
         rows: (N, D). Time: N * N * D.
         count: at most the rows that are not chosen.
         num_neighbors: K, or all other rows if there are fewer.
-        chosen: (c,) int64 rows that are selected already. Their neighbours wait in the first round, and their copies
+        chosen: (c,) int64 rows that are selected already. Their neighbors wait in the first round, and their copies
             wait until nothing else is left.
 
     Returns:

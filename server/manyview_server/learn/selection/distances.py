@@ -1,6 +1,6 @@
 """Euclidean distances between rows, exact where an order depends on them, within bounded memory.
 
-Shapes: N rows, Q queries, D features, k neighbours, m candidates.
+Shapes: N rows, Q queries, D features, k neighbors, m candidates.
 
 Matrix products find candidates, several times faster than differences. Distances that are compared with each other are
 then computed from differences: these give equal rows equal distances, whatever their place, so that ties are exact.
@@ -50,7 +50,7 @@ def nearest(queries: Tensor, rows: Tensor, k: int, *, query_rows: Tensor | None 
         queries: (Q, D).
         rows: (N, D).
         k: from 1 to N, or to N - 1 if the queries are rows themselves.
-        query_rows: (Q,) int64: query i is row `query_rows[i]`, which is not its own neighbour. None if queries are no
+        query_rows: (Q,) int64: query i is row `query_rows[i]`, which is not its own neighbor. None if queries are no
             rows.
 
     Raises:

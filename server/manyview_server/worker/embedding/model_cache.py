@@ -127,7 +127,7 @@ def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
 def fold_batch_norms(network: nn.Module) -> None:
     """Fold each batch norm of our ResNets into the convolution before it. The network must be in evaluation mode.
 
-    They are found by their names, ``convN`` and ``bnN`` of one module, and as neighbours in a Sequential. Networks of
+    They are found by their names, ``convN`` and ``bnN`` of one module, and as neighbors in a Sequential. Networks of
     other libraries are left alone, because the same names may have another order there, or mean a batch norm with an
     activation inside.
     """

@@ -1,4 +1,4 @@
-"""The accuracy of nearest neighbours on labelled images that are held out of training.
+"""The accuracy of nearest neighbors on labelled images that are held out of training.
 
 Shapes: N images of the cache, B batch, D feature width.
 """
@@ -61,7 +61,7 @@ def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
 
 
 class KnnEvaluation:
-    """Measures accuracies on the held-out images, by neighbours in the bank and by the linear probe, from 0 to 1.
+    """Measures accuracies on the held-out images, by neighbors in the bank and by the linear probe, from 0 to 1.
 
     `knn_top1` uses the k and temperature of the settings. A stop during a measurement makes its result None. Every
     measurement waits for the device: make them between steps.
@@ -89,7 +89,7 @@ class KnnEvaluation:
         """Return the accuracies of the method's embedding, and of `probe` on it."""
 
         def embed(images: Tensor) -> Tensor:
-            # Cosines in bfloat16 are 1/256 apart near 1, so neighbours are compared in float32 for every network.
+            # Cosines in bfloat16 are 1/256 apart near 1, so neighbors are compared in float32 for every network.
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
                 return method.embed(images)
 

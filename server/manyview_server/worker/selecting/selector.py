@@ -3,7 +3,7 @@
 Because it has a process of its own, it does not slow down the embedder, it does not use the memory of the front, and it
 can be ended when its caller goes away.
 
-Shapes: N rows of the table, n of them finite, D features, Q queries, K neighbours.
+Shapes: N rows of the table, n of them finite, D features, Q queries, K neighbors.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_weights_of_another_image_size_and_of_a_whole_autoencoder_are_made_to_fi
     }
     ours.load_state_dict(ours.fitted(theirs))
     assert ours.pos_embed.shape == (1, 17, 128)
-    # A smooth function of the place: every second row and column, half a patch on, lies between its neighbours.
+    # A smooth function of the place: every second row and column, half a patch on, lies between its neighbors.
     grid = large.pos_embed[0, 1:].view(8, 8, 128)
     torch.testing.assert_close(ours.pos_embed[0, 6], grid[2:4, 2:4].mean((0, 1)), rtol=0, atol=0.15)
 

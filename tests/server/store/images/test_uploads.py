@@ -50,7 +50,7 @@ async def test_a_second_copy_answers_with_the_first_ones_key_and_label(store: St
     assert (dataset.num_images, dataset.num_labels, dataset.num_labelled) == (1, 1, 1)
 
 
-async def test_refused_images_leave_their_neighbours_alone(
+async def test_refused_images_leave_their_neighbors_alone(
     store: Store, image: MakeImage, refused: Callable[[int], RejectedImage]
 ) -> None:
     await store.datasets.create("a")

@@ -124,7 +124,7 @@ async def test_a_death_fails_the_requests_in_work_and_the_next_one_is_answered(m
     assert number(await embed(supervisor, b"slow")) == 4
 
 
-async def test_a_request_that_killed_it_twice_is_refused_and_its_neighbours_are_not(make: Make) -> None:
+async def test_a_request_that_killed_it_twice_is_refused_and_its_neighbors_are_not(make: Make) -> None:
     supervisor = make()
     await embed(supervisor, b"warm")
     together = await asyncio.gather(

@@ -89,7 +89,7 @@ async def test_a_request_that_kills_the_process_is_told_so_and_the_next_one_is_s
     assert (await preview(supervisor, b"x")).images[0].width == 1
 
 
-async def test_an_image_that_takes_too_long_is_refused_and_its_neighbours_are_shown(
+async def test_an_image_that_takes_too_long_is_refused_and_its_neighbors_are_shown(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     supervisor = make(decode_cpu_s=0.3)

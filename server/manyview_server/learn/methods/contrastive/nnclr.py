@@ -1,4 +1,4 @@
-"""NNCLR: a view is replaced by its nearest neighbour among earlier images, and the other view must find that neighbour.
+"""NNCLR: a view is replaced by its nearest neighbor among earlier images, and the other view must find that neighbor.
 
 Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
 arXiv 2104.14548.
@@ -47,7 +47,7 @@ class NNCLRSettings(TrainSettings):
 class NNCLR(Method):
     """Equations 2 and 3 of the paper, both ways; the support set is a memory bank.
 
-    Differs from the paper: earlier keys of the same image are skipped. A view is its own neighbour until the bank holds
+    Differs from the paper: earlier keys of the same image are skipped. A view is its own neighbor until the bank holds
     keys of other images.
     """
 

@@ -51,7 +51,7 @@ class MAE(Method):
     """Section 3 of the paper.
 
     With `normalize_targets`, a network that predicts the mean of every patch has a loss just below the share of patches
-    that are not of one colour: (E - 1) / E for each of those patches, where E = 3 p p.
+    that are not of one color: (E - 1) / E for each of those patches, where E = 3 p p.
 
     Differs from the paper: the decoder is 256 channels wide and 4 blocks deep, not 512 and 8. The backbones are smaller
     as well.

@@ -51,7 +51,7 @@ def test_the_support_set_takes_view_0_after_the_step(views: Tensor) -> None:
     torch.testing.assert_close(method.bank.keys[:8], F.normalize(z[:8].detach(), dim=1))
 
 
-def test_no_gradient_flows_through_the_neighbours(views: Tensor) -> None:
+def test_no_gradient_flows_through_the_neighbors(views: Tensor) -> None:
     method, _, _ = method_and_projections(views)
     method.forward_loss([views], torch.arange(8), START).loss.backward()
     assert all(parameter.grad is not None for parameter in method.predictor.parameters())

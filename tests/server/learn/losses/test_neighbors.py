@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from manyview_server.learn.losses import nearest_keys, neighbours, nnclr
+from manyview_server.learn.losses import nearest_keys, neighbors, nnclr
 from support.learning.golden import waves
 
 
@@ -30,7 +30,7 @@ def test_each_query_finds_the_nearest_valid_key_of_another_image_or_itself(
     ids = torch.randint(num_images, (queries,), generator=generator)
     bank_ids = torch.randint(num_images, (slots,), generator=generator)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "CHUNK_SLOTS", chunk)
+        patch.setattr(neighbors, "CHUNK_SLOTS", chunk)
         found = nearest_keys(query, bank, torch.tensor(num_valid), image_ids=ids, bank_image_ids=bank_ids)
     for i in range(queries):
         own = F.normalize(query[i], dim=0)
@@ -40,7 +40,7 @@ def test_each_query_finds_the_nearest_valid_key_of_another_image_or_itself(
         torch.testing.assert_close(found.similarity[i], own @ best)
 
 
-def test_the_neighbour_by_hand() -> None:
+def test_the_neighbor_by_hand() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     found = nearest_keys(torch.tensor([[3.0, 0.3], [0.0, 2.0], [-1.0, 0.0]]), bank, 2)
     assert torch.equal(found.keys, bank[[0, 1, 1]])
@@ -51,7 +51,7 @@ def test_the_neighbour_by_hand() -> None:
     assert torch.equal(found.keys[1:], bank[[1, 1]])
 
 
-def test_neighbours_carry_no_gradient_and_are_float32_inside_autocast() -> None:
+def test_neighbors_carry_no_gradient_and_are_float32_inside_autocast() -> None:
     query, bank = torch.randn(4, 8, requires_grad=True), F.normalize(torch.randn(9, 8), dim=1).bfloat16()
     outside = nearest_keys(query, bank, 9)
     with torch.autocast("cpu", torch.bfloat16):
@@ -62,7 +62,7 @@ def test_neighbours_carry_no_gradient_and_are_float32_inside_autocast() -> None:
     assert torch.equal(inside.similarity, outside.similarity)
 
 
-def test_rows_of_zeros_have_a_neighbour_and_are_finite() -> None:
+def test_rows_of_zeros_have_a_neighbor_and_are_finite() -> None:
     for bank in (torch.ones(3, 4) / 2, torch.zeros(3, 4), torch.ones(0, 4)):
         found = nearest_keys(torch.zeros(2, 4), bank, len(bank))
         assert found.keys.isfinite().all()

@@ -38,7 +38,7 @@ def nearest_keys(
 ) -> Nearest:
     """Find the bank's key with the highest cosine for each query (NNCLR, arXiv 2104.14548, equation 2).
 
-    If the bank holds no key of another image, as in the first step of a training, the query is its own neighbour.
+    If the bank holds no key of another image, as in the first step of a training, the query is its own neighbor.
 
     Differs from the paper: with ids, earlier keys of the query's own image are skipped. The paper's bank is small
     compared with ImageNet. In a small data set these keys would nearly always be the nearest, and teach nothing.
@@ -79,13 +79,13 @@ def nearest_keys(
         return Nearest(torch.where(found[:, None], keys, q), torch.where(found, best, own))
 
 
-def nnclr(neighbours: Tensor, predictions: Tensor, temperature: float = 0.1) -> Tensor:
-    """Each neighbour must find the prediction that belongs to its view (NNCLR, arXiv 2104.14548, equation 3).
+def nnclr(neighbors: Tensor, predictions: Tensor, temperature: float = 0.1) -> Tensor:
+    """Each neighbor must find the prediction that belongs to its view (NNCLR, arXiv 2104.14548, equation 3).
 
-    A training adds up both directions: neighbours of view 0 with predictions of view 1, and the other way round.
+    A training adds up both directions: neighbors of view 0 with predictions of view 1, and the other way round.
 
     Args:
-        neighbours: (B, P), from `nearest_keys` for the projections of one view.
+        neighbors: (B, P), from `nearest_keys` for the projections of one view.
         predictions: (B, P), from the other view's projections, of any length; gradients reach both.
         temperature: T.
 
@@ -95,7 +95,7 @@ def nnclr(neighbours: Tensor, predictions: Tensor, temperature: float = 0.1) -> 
     Raises:
         ValueError: shapes that differ or are not (B, P), or a temperature below 0.01.
     """
-    check_pair(neighbours, predictions, temperature)
+    check_pair(neighbors, predictions, temperature)
     with torch.autocast(predictions.device.type, enabled=False):
-        logits = unit_rows(neighbours) @ unit_rows(predictions).T / temperature  # (B, B)
+        logits = unit_rows(neighbors) @ unit_rows(predictions).T / temperature  # (B, B)
         return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
