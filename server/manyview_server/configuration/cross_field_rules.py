@@ -16,7 +16,8 @@ def check(schema: Schema, config: Mapping[str, Json]) -> Iterator[Violation]:
     """Yield each rule that a complete configuration breaks.
 
     The schema's ``x-takes`` says how many views of the whole image_size the method takes ("min_views" to "max_views"),
-    whether it takes smaller ones beside them ("multi_crop"), and whether it "hides_patches".
+    whether it takes smaller ones beside them ("multi_crop"), whether it "hides_patches", and which backbones divide a
+    view into patches without a rest ("patch_backbones").
     """
     if "x-takes" not in schema:
         return
@@ -27,6 +28,7 @@ def check(schema: Schema, config: Mapping[str, Json]) -> Iterator[Violation]:
             text = f"times strength, which is {jitter['strength']:g}, must be at most 0.5"
             yield Violation.of(f"views.pipelines[{index}].color_jitter.hue", jitter["hue"], text)
     yield from _check_views(config, takes)
+    yield from _check_grid(config, takes)
     if takes["hides_patches"]:
         yield from _check_patches(config)
     if (warmup := config["optimizer"]["warmup_epochs"]) > config["epochs"]:
@@ -64,6 +66,29 @@ def _check_views(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Itera
     else:
         return
     yield Violation.of("views.pipelines", sizes, text)
+
+
+def _check_grid(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Iterator[Violation]:
+    """Yield views that the backbone cannot divide into patches."""
+    if config["backbone"] not in takes.get("patch_backbones", ()):
+        return
+    image_size, patch_size = config["image_size"], config["patch_size"]
+    if patch_size is None:
+        if image_size % 2:
+            text = f"must be even, because {config['backbone']} divides it into patches; nearest: "
+            yield Violation.of("image_size", image_size, f"{text}{image_size - 1} or {image_size + 1}")
+        return
+    if image_size % patch_size:
+        below = image_size // patch_size * patch_size
+        nearest = " or ".join(str(size) for size in (below, below + patch_size) if size)
+        text = f"must be a multiple of patch_size, which is {patch_size}; nearest: {nearest}"
+        yield Violation.of("image_size", image_size, text)
+        return
+    for index, pipeline in enumerate(config["views"]["pipelines"]):
+        size = view_size(image_size, pipeline["size_fraction"])
+        if size % patch_size:
+            text = f"makes views of {size} pixels, but they must be a multiple of patch_size, which is {patch_size}"
+            yield Violation.of(f"views.pipelines[{index}].size_fraction", pipeline["size_fraction"], text)
 
 
 def _check_patches(config: Mapping[str, Json]) -> Iterator[Violation]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from manyview_server.configuration.schema import Json, Schema, types_of
-from manyview_server.configuration.violations import Violation, unknown_field, wrong
+from manyview_server.configuration.violations import KNOWN, Violation, unknown_field, wrong
 
 # An answer cannot carry more. The search for similar names takes up to half a millisecond for each.
 MAX_VIOLATIONS = 100
@@ -49,8 +49,11 @@ def _check_object(
 ) -> Iterator[Violation]:
     known = schema["properties"]
     if not (keep and "x-group" in schema):
+        listed = False
         for name in sorted(value.keys() - known.keys()):
-            yield unknown_field(path + name, name, schema, root)
+            violation = unknown_field(path, name, schema, root, list_known=not listed)
+            listed = listed or KNOWN in violation.description
+            yield violation
     for name, field in known.items():
         if name in value:
             yield from _check(field, value[name], f"{path}{name}.", root, keep)

@@ -19,14 +19,15 @@ NOUNS = {
     "object": "an object",
     "array": "a list",
 }
+KNOWN = "known: "
+# A longer name is not a typing error, and the search for a similar name would take long.
+MAX_SIMILAR_CHARS = 64
 BOUNDS = {
     "minimum": "at least",
     "exclusiveMinimum": "above",
     "maximum": "at most",
     "exclusiveMaximum": "below",
 }
-# A longer name is not a typing error, and the search for a similar name would take long.
-MAX_NEAR_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,32 +95,64 @@ def _allowed_list(schema: Schema) -> str:
 def wrong(schema: Schema, field: str, value: Any) -> Violation:
     """Describe a value that its schema does not allow."""
     choices = [name for part in schema.get("anyOf", [schema]) for name in part.get("enum", ())]
-    near = _near(value, choices) if isinstance(value, str) else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     violation = Violation.of(field, value, f"must be {allowed(schema)}")
     return Violation(field=field, description=violation.description + hint)
 
 
-def unknown(field: str, name: str, known: Collection[str], elsewhere: Iterable[str] = ()) -> Violation:
-    """Describe a name that is not `known`, with the most similar one or the path of such a field `elsewhere`."""
-    near = [path for path in elsewhere if path.rpartition(".")[2] == name] or _near(name, known)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+def similar(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to `name`, or None if none is. Upper and lower case are alike."""
+    if len(name) > MAX_SIMILAR_CHARS:
+        return None
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'NAME'?" for the end of a message, or "" if no known name is similar."""
+    near = similar(name, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def unknown(field: str, name: str, known: Collection[str]) -> Violation:
+    """Describe a name that is not `known`, with the most similar one."""
+    near = similar(name, known)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
     return Violation(field=field, description=f"{shown(name)} is not known; {hint}")
 
 
-def unknown_field(field: str, name: str, schema: Schema, root: Schema) -> Violation:
-    """Describe a field that the object `schema` does not have, perhaps because it is elsewhere in `root`."""
+def unknown_field(path: str, name: str, schema: Schema, root: Schema, *, list_known: bool = True) -> Violation:
+    """Describe a field that the object `schema` does not have, perhaps because it is elsewhere in `root`.
+
+    Args:
+        path: of the object, with a dot behind it.
+        list_known: list the known names if none is similar. One list is enough for all unknown fields of an object.
+    """
     known = schema["properties"]
-    if "x-group" not in schema:
-        return unknown(field, name, known, _paths(root))
-    near = _near(name, known)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "none is installed"
-    text = f"{shown(name)} is not an installed plugin (entry points {schema['x-group']!r}); {hint}"
-    return Violation(field=field, description=text)
+    what, near = "is not known", _field_like(path, name, schema, root)
+    if "x-group" in schema:
+        what, near = f"is not an installed plugin (entry points {schema['x-group']!r})", similar(name, known)
+    if near:
+        hint = f"; did you mean {near!r}?"
+    elif not known:
+        hint = "; none is installed"
+    else:
+        hint = f"; {KNOWN}{', '.join(known)}" if list_known else ""
+    return Violation(field=path + name, description=f"{shown(name)} {what}{hint}")
 
 
-def _near(name: str, known: Collection[str]) -> list[str]:
-    return difflib.get_close_matches(name, known, n=1) if len(name) <= MAX_NEAR_CHARS else []
+def _field_like(path: str, name: str, schema: Schema, root: Schema) -> str | None:
+    """Return the whole path of a field of the same name elsewhere, or else of the most similar one, here first."""
+    elsewhere: dict[str, str] = {}
+    for other in _paths(root):
+        elsewhere.setdefault(other.rpartition(".")[2], other)
+    if name in elsewhere:
+        return elsewhere[name]
+    if near := similar(name, schema["properties"]):
+        return path + near
+    near = similar(name, elsewhere)
+    return elsewhere[near] if near else None
 
 
 def _paths(schema: Schema, path: str = "") -> Iterator[str]:

@@ -22,6 +22,13 @@ class Trainers(Protocol):
         """Look at the store now, because a job was created or changed."""
 
 
+class LibraryBackbones(Protocol):
+    """Knows the networks of torchvision and timm."""
+
+    async def problem(self, name: str) -> str:
+        """Return what is wrong with the name of a backbone, or "" if nothing is."""
+
+
 class Embedder(Protocol):
     """Embeds images."""
 

@@ -27,7 +27,7 @@ from manyview.v1 import (
     train_job_service_pb2_grpc,
 )
 from manyview_server.config import ServeSettings, SettingsError
-from manyview_server.front.backends import Embedder, Previewer, Selector, Tables, Trainers
+from manyview_server.front.backends import Embedder, LibraryBackbones, Previewer, Selector, Tables, Trainers
 from manyview_server.front.datasets.service import DatasetService
 from manyview_server.front.embeddings.dataset_export import DatasetExporter
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
@@ -36,6 +36,7 @@ from manyview_server.front.embeddings.queries import QueryReader
 from manyview_server.front.embeddings.selection import SampleSelector
 from manyview_server.front.embeddings.service import EmbedService
 from manyview_server.front.embeddings.table_requests import TableRequests
+from manyview_server.front.jobs.job_plans import JobPlanner
 from manyview_server.front.jobs.metrics import MetricsService
 from manyview_server.front.jobs.previews import Previews
 from manyview_server.front.jobs.service import TrainJobService
@@ -70,6 +71,7 @@ class Backend:
 
     store: Store
     catalogue: Catalogue
+    library_backbones: LibraryBackbones
     trainers: Trainers
     embedder: Embedder
     tables: Tables
@@ -99,8 +101,17 @@ class Server:
         embed = self._embed_service(backend, models, limits, version)
         previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
         heartbeat_s, page_bytes = self._settings.heartbeat_s, pages.page_bytes(limits.max_message_bytes)
+        planner = JobPlanner(backend.store, backend.catalogue, backend.library_backbones)
         jobs = TrainJobService(
-            backend.store, backend.catalogue, backend.trainers, previews, draining, version, heartbeat_s, page_bytes
+            backend.store,
+            backend.catalogue,
+            planner,
+            backend.trainers,
+            previews,
+            draining,
+            version,
+            heartbeat_s,
+            page_bytes,
         )
         metrics = MetricsService(backend.store, draining, heartbeat_s, page_bytes)
         model = ModelService(models, backend.catalogue, limits, version, start_time)

@@ -155,4 +155,7 @@ class TrainSettings:
             "max_views": cls.max_views,
             "multi_crop": cls.multi_crop,
             "hides_patches": cls.hides_patches,
+            "patch_backbones": [
+                name for name in backbones.BACKBONES if "patch_size" in backbones.accepted_options(name)
+            ],
         }

@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.kind == FORK_SERVER:
         main(_fork(arguments))
     elif arguments.kind == DESCRIBE:
-        _describe(without_plugins=arguments.without_plugins)
+        _describe(arguments)
     else:
         _work(arguments)
 
@@ -60,6 +60,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--notes-fd", type=int, help="inherited memory for the notes of what is being decoded")
     parser.add_argument("--control-fd", type=int, help="inherited socket on which a fork server gets its requests")
     parser.add_argument("--without-plugins", action="store_true", help="ignore what packages have registered")
+    parser.add_argument("--backbone", help="say only whether this network of a library exists")
     arguments = parser.parse_args(words)
     if arguments.kind != DESCRIBE and arguments.link_fd is None:
         parser.error(f"{arguments.kind} needs --link-fd")
@@ -79,11 +80,11 @@ def _work(arguments: argparse.Namespace) -> None:
     RUN[arguments.kind](channel)
 
 
-def _describe(*, without_plugins: bool) -> None:
-    if without_plugins:
+def _describe(arguments: argparse.Namespace) -> None:
+    if arguments.without_plugins:
         plugins.leave_out()
     with contextlib.redirect_stdout(sys.stderr):  # plugins may print when they are imported
-        found = describe.describe()
+        found = describe.describe_backbone(arguments.backbone) if arguments.backbone else describe.describe()
     print(json.dumps(found))
 
 

@@ -29,6 +29,15 @@ def describe() -> dict[str, Any]:
     }
 
 
+def describe_backbone(name: str) -> dict[str, str]:
+    """Say whether ``torchvision/NAME`` or ``timm/NAME`` exists: the problem in words, or "" if there is none."""
+    try:
+        backbones.check_library_name(name)
+    except ValueError as error:
+        return {"problem": str(error)}
+    return {"problem": ""}
+
+
 def _devices() -> list[dict[str, Any]]:
     cuda = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     devices = [

@@ -16,7 +16,7 @@ import manyview
 from manyview.v1 import train_job_service_pb2 as jobs_pb
 from manyview.v1 import train_job_service_pb2_grpc as jobs_grpc
 from support.clients.wire import Wire, assert_speaks_of_the_request_alone, refused
-from support.service.harness import SMALL_JOB, write_photos
+from support.service.harness import SMALL_JOB, jpeg, write_photos
 
 BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 WRONG_TYPES = {
@@ -141,7 +141,11 @@ def test_all_that_is_wrong_is_told_at_once(client: manyview.Client, dataset: man
     ("config", "field", "hint"),
     [
         ({"temprature": 0.1}, "config.temprature", "did you mean 'temperature'?"),
-        ({"views": {"crop": {"scale_mim": 0.1}}}, "config.views.crop.scale_mim", "did you mean 'scale_min'?"),
+        (
+            {"views": {"crop": {"scale_mim": 0.1}}},
+            "config.views.crop.scale_mim",
+            "did you mean 'views.crop.scale_min'?",
+        ),
         ({"knn_k": 5}, "config.knn_k", "did you mean 'evaluation.knn_k'?"),
         ({"zzz": 1}, "config.zzz", "known: method, backbone"),
         ({"optimizer": "sgd"}, "config.optimizer", "must be an object (got 'sgd')"),
@@ -237,7 +241,7 @@ def test_recipes_are_resolved_in_full_and_refused_where_they_are_wrong(
     assert client.resolve_config(dataset, "simclr", config=config) == config
 
     views = {"preset": "bylo", "blurr": {}, "pipelines": {"4": {}}}
-    with refused(manyview.InvalidArgument, "FIELD_INVALID", "'byol'", "did you mean 'blur'?", "0 to 0") as caught:
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "'byol'", "did you mean 'views.blur'?", "0 to 0") as caught:
         client.train(dataset, "simclr", config={"views": views})
     fields = [violation.field for violation in caught.value.violations]
     assert fields == ["config.views.blurr", "config.views.pipelines.4", "config.views.preset"]
@@ -259,16 +263,21 @@ def test_views_that_the_method_does_not_take_are_refused(client: manyview.Client
         client.train(dataset, "simclr", epochs=3, config=config)
 
 
-def test_a_batch_larger_than_the_data_set_fails_the_job_with_the_numbers(
-    client: manyview.Client, dataset: manyview.Dataset
-) -> None:
-    config = SMALL_JOB | {"batch_size": 64, "evaluation": {"knn_every_epochs": 0}}
-    job = client.train(dataset, "simclr", epochs=1, config=config)
+def test_a_batch_larger_than_the_data_set_is_refused(client: manyview.Client, dataset: manyview.Dataset) -> None:
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "config.batch_size", "at most 24", "got 64"):
+        client.train(dataset, "simclr", epochs=1, config=SMALL_JOB | {"batch_size": 64})
+
+
+def test_a_batch_larger_than_the_readable_images_fails_the_job_with_the_numbers(client: manyview.Client) -> None:
+    """Only decoding shows that an image ends early."""
+    photo, other = jpeg(64, 1), jpeg(64, 2)
+    broken = client.upload([photo, other[: len(other) // 3]], dataset="a-third-of-it")
+    job = client.train(broken, "simclr", epochs=1, config=SMALL_JOB | {"batch_size": 2})
     with pytest.raises(manyview.TrainJobFailed) as caught:
         job.wait(timeout_s=40)
     assert caught.value.reason == "DATASET_TOO_SMALL"
-    assert "24 images to train on are fewer than a batch of 64" in str(caught.value)
-    assert caught.value.hint == "Set batch_size to at most 24, or upload more images."
+    assert "1 images to train on are fewer than a batch of 2 (2 in the data set, 1 unreadable" in str(caught.value)
+    assert caught.value.hint == "Upload more images, or hold out fewer with evaluation.knn_holdout_fraction."
     assert_speaks_of_the_request_alone(str(caught.value))
     failure = job.refresh().failure
     assert failure is not None

@@ -97,7 +97,7 @@ def test_bad_images_and_a_killed_previewer_cost_nobody_else(
     [
         ({"method": "simcrl"}, "did you mean 'simclr'"),
         ({"config": {"views": {"preset": "bylo"}}}, "views.preset: must be one of 'simclr'"),
-        ({"config": {"views": {"blurr": {"probability": 1}}}}, "did you mean 'blur'"),
+        ({"config": {"views": {"blurr": {"probability": 1}}}}, "did you mean 'views.blur'"),
         ({"config": {"views": {"custom": {"posterize": {}}}}}, "is not an installed plugin"),
         ({"config": {"views": {"pipelines": [{"count": 2}]}, "image_size": 1024}}, "at most 2 do"),
         ({"epoch": -1}, "epoch: -1 is outside of 0"),

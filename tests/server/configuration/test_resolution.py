@@ -110,9 +110,16 @@ def test_a_resolved_configuration_is_accepted_and_stays_the_same() -> None:
         ({"symmetric": 1}, "symmetric", "must be true or false (got 1)"),
         ({"views": 4}, "views", "must be an object (got 4)"),
         ({"bach_size": 4}, "bach_size", "'bach_size' is not known; did you mean 'batch_size'?"),
-        ({"views": {"blurr": {}}}, "views.blurr", "'blurr' is not known; did you mean 'blur'?"),
+        ({"views": {"blurr": {}}}, "views.blurr", "'blurr' is not known; did you mean 'views.blur'?"),
         ({"probability": 1}, "probability", "'probability' is not known; did you mean 'views.blur.probability'?"),
         ({"views": {"zzz": 1}}, "views.zzz", "'zzz' is not known; known: blur, mean"),
+        ({"views": {"temprature": 1}}, "views.temprature", "'temprature' is not known; did you mean 'temperature'?"),
+        ({"probabilty": 1}, "probabilty", "'probabilty' is not known; did you mean 'views.blur.probability'?"),
+        (
+            {"views": {"blur": {"Probability": 1}}},
+            "views.blur.Probability",
+            "'Probability' is not known; did you mean 'views.blur.probability'?",
+        ),
         (
             {"stem": "smal"},
             "stem",
@@ -161,6 +168,13 @@ def test_all_violations_are_told_at_once() -> None:
         "temperature",
         "views.blur.probability",
     ]
+
+
+def test_the_known_names_are_listed_once() -> None:
+    found = violations({"qqq": 1, "zzz": 1, "views": {"www": 1}})
+    assert found["qqq"] == "'qqq' is not known; known: " + ", ".join(SCHEMA["properties"])
+    assert found["zzz"] == "'zzz' is not known"
+    assert found["views.www"] == "'www' is not known; known: blur, mean"
 
 
 def test_a_long_value_is_shortened() -> None:

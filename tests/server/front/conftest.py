@@ -69,7 +69,7 @@ SCHEMA: Any = {
                 }
             },
         },
-        "backbone": {"enum": ["resnet18", "resnet34"], "default": "resnet18", "x-fixed": True},
+        "backbone": {"enum": ["resnet18", "resnet34", "timm/none"], "default": "resnet18", "x-fixed": True},
     },
 }
 
@@ -209,6 +209,13 @@ class FakePreviewer:
         return PreviewDone(decode_size=64, images=tuple(images), blobs=tuple(blobs))
 
 
+class FakeLibraryBackbones:
+    """Knows every network but "timm/none"."""
+
+    async def problem(self, name: str) -> str:
+        return "unknown backbone 'timm/none'" if name == "timm/none" else ""
+
+
 class FakeTrainers:
     """Counts how often it is woken."""
 
@@ -267,6 +274,7 @@ async def front(tmp_path: Path, options: dict[str, Any], offered: Catalogue) -> 
     backend = Backend(
         store=store,
         catalogue=offered,
+        library_backbones=FakeLibraryBackbones(),
         trainers=trainers,
         embedder=embedder,
         tables=EmbeddingTables(store, embedder, cache),  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_all_violations_are_told_at_once() -> None:
         "stem": "must be one of 'auto', 'imagenet', 'small' (got 'tiny')",
         "optimizer": "must be an object (got 3)",
         "views.blur.probability": "must be a number, at least 0 and at most 1 (got 1.5)",
-        "views.blur.sigmamax": "'sigmamax' is not known; did you mean 'sigma_max'?",
+        "views.blur.sigmamax": "'sigmamax' is not known; did you mean 'views.blur.sigma_max'?",
         "views.normalize.mean": "must be a list of exactly 3, each a number, at least 0 and at most 1 (got [0.5, 0.5])",
         "views.normalize.std[1]": "must be a number, at least 0.001 and at most 10 (got 0)",
     }
@@ -145,6 +145,29 @@ BANK_SIZE = "must be an integer, at least 1 and at most 1,048,576, or null"
 )
 def test_a_bank_of_another_width_than_the_projections_is_refused(given: list[Any], message: str) -> None:
     assert violations("moco", {"memory_bank_size": given}) == {"memory_bank_size": message}
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "field", "text"),
+    [
+        ("simclr", {"image_size": 33}, "image_size", "vit_tiny divides it into patches; nearest: 32 or 34 (got 33)"),
+        ("mae", {"image_size": 30, "patch_size": 16}, "image_size", "which is 16; nearest: 16 or 32 (got 30)"),
+        ("simclr", {"image_size": 8, "patch_size": 16}, "image_size", "which is 16; nearest: 16 (got 8)"),
+        ("dino", {"image_size": 224, "patch_size": 14, "views": {"preset": "dino"}}, "views.pipelines[2].size_fraction",
+         "makes views of 96 pixels, but they must be a multiple of patch_size, which is 14"),
+    ],
+)  # fmt: skip
+def test_views_that_a_transformer_cannot_divide_into_patches_are_refused(
+    method: str, config: Any, field: str, text: str
+) -> None:
+    found = violations(method, {"backbone": "vit_tiny", **config})
+    assert list(found) == [field]
+    assert text in found[field]
+
+
+def test_other_networks_take_any_size() -> None:
+    assert resolve("simclr", {"image_size": 33}).image_size == 33
+    assert resolve("simclr", {"image_size": 33, "backbone": "timm/vit_tiny_patch16_224"}).image_size == 33
 
 
 def test_switching_something_off_is_no_violation() -> None:
@@ -274,7 +297,7 @@ def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told(
         ),
         ({"pipelines": {"first": {}}}, "views.pipelines.first", "must be an index"),
         ({"pipelines": {"0": 3}}, "views.pipelines.0", "must be an object"),
-        ({"pipelines": {"0": {"blurr": {}}}}, "views.pipelines[0].blurr", "did you mean 'blur'?"),
+        ({"pipelines": {"0": {"blurr": {}}}}, "views.pipelines[0].blurr", "did you mean 'views.pipelines[0].blur'?"),
         ({"pipelines": {"0": {"blur": {"sigma_max": 1}}}}, "views.pipelines[0].blur.sigma_max", "has no effect while"),
         (
             {"pipelines": [{"count": 2, "solarize": {"threshold": 9}}]},

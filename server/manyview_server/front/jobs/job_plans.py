@@ -11,14 +11,14 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from manyview.v1 import train_job_service_pb2 as pb
+from manyview_server.front.backends import LibraryBackbones
 from manyview_server.front.convert import job_messages
+from manyview_server.front.jobs import impossible_jobs
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.store.records import Checkpoint, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.trainers import snapshot_limit
-
-MIN_IMAGES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,42 +37,65 @@ class JobPlan:
     min_images: int
 
 
-async def plan(request: pb.CreateTrainJobRequest, store: Store, catalogue: Catalogue) -> JobPlan:
-    """Check and resolve a request.
+class JobPlanner:
+    """Plans jobs, by what the store holds and the torch side offers."""
 
-    Raises:
-        InvalidArgument: with every violation.
-        NotFound: the data set or the other job does not exist.
-        FailedPrecondition: DATASET_TOO_LARGE.
-    """
-    job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
-    if request.clone_from and request.continue_from:
-        raise names.invalid("continue_from", "set at most one of clone_from and continue_from")
-    origin, source = await _origin(request, store)
+    def __init__(self, store: Store, catalogue: Catalogue, library_backbones: LibraryBackbones) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._library_backbones = library_backbones
+
+    async def plan(self, request: pb.CreateTrainJobRequest) -> JobPlan:
+        """Check and resolve a request.
+
+        Raises:
+            InvalidArgument: with every violation.
+            NotFound: the data set or the other job does not exist.
+            FailedPrecondition: DATASET_TOO_LARGE or DATASET_TOO_SMALL.
+        """
+        job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
+        if request.clone_from and request.continue_from:
+            raise names.invalid("continue_from", "set at most one of clone_from and continue_from")
+        origin, source = await _origin(request, self._store)
+        dataset_id, method = _dataset_and_method(request, origin)
+        base = origin.settings if origin else None
+        settings = await asyncio.to_thread(resolve, self._catalogue, method, request.config, base)
+        if origin is not None and source is not None:
+            await asyncio.to_thread(self._catalogue.check_continuation, method, origin.settings, settings)
+        elif file := settings.get("backbone_weights"):
+            await _refuse_missing(self._store, file)
+        await self._refuse_unknown(settings["backbone"], base or {})
+        min_images = _min_images(request, settings)
+        dataset = await self._store.datasets.get(dataset_id)
+        snapshot_limit.check(dataset.num_images)
+        if not min_images:
+            impossible_jobs.refuse_too_few(dataset, settings)
+        if origin is not None and source is not None:
+            impossible_jobs.refuse_finished(source, origin, dataset, settings, follows=bool(min_images))
+        return JobPlan(
+            train_job_id=job_id,
+            dataset_id=dataset_id,
+            method=method,
+            settings=settings,
+            source=source,
+            min_images=min_images,
+        )
+
+    async def _refuse_unknown(self, backbone: str, base: Mapping[str, Any]) -> None:
+        """Raise InvalidArgument if a library has no such network. The backbone of another job exists."""
+        if backbone != base.get("backbone") and (problem := await self._library_backbones.problem(backbone)):
+            raise names.invalid("config.backbone", problem)
+
+
+def _dataset_and_method(request: pb.CreateTrainJobRequest, origin: Job | None) -> tuple[str, str]:
+    """Return the id of the data set and the method: the request's, or those of the other job."""
     if origin is None:
-        dataset_id = names.dataset_id(request.dataset, "dataset")
-        method, base = request.method, None
-    else:
-        dataset_id = names.dataset_id(request.dataset, "dataset") if request.dataset else origin.dataset_id
-        method = request.method or origin.method
-        if method != origin.method:
-            raise names.invalid("method", f"must be {origin.method!r}, the other job's, or empty (got {method!r})")
-        base = origin.settings
-    settings = await asyncio.to_thread(resolve, catalogue, method, request.config, base)
-    if origin is not None and source is not None:
-        await asyncio.to_thread(catalogue.check_continuation, method, origin.settings, settings)
-    elif file := settings.get("backbone_weights"):
-        await _refuse_missing(store, file)
-    min_images = _min_images(request, settings)
-    snapshot_limit.check((await store.datasets.get(dataset_id)).num_images)
-    return JobPlan(
-        train_job_id=job_id,
-        dataset_id=dataset_id,
-        method=method,
-        settings=settings,
-        source=source,
-        min_images=min_images,
-    )
+        return names.dataset_id(request.dataset, "dataset"), request.method
+    dataset_id = names.dataset_id(request.dataset, "dataset") if request.dataset else origin.dataset_id
+    method = request.method or origin.method
+    if method != origin.method:
+        raise names.invalid("method", f"must be {origin.method!r}, the other job's, or empty (got {method!r})")
+    return dataset_id, method
 
 
 def resolve(catalogue: Catalogue, method: str, config: Struct, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -91,7 +114,7 @@ def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) 
     """Return 0 if the job does not follow its data set. Raises InvalidArgument."""
     if not request.HasField("follow"):
         return 0
-    field, least = "follow.min_images", settings["batch_size"] or MIN_IMAGES
+    field, least = "follow.min_images", settings["batch_size"] or impossible_jobs.MIN_IMAGES
     if settings["evaluation"]["knn_every_epochs"]:
         # Images are held out by their hashes, so the share varies in small data sets.
         least = math.ceil(1.25 * least / (1 - settings["evaluation"]["knn_holdout_fraction"]))

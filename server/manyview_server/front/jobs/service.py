@@ -16,8 +16,7 @@ from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import train_job_service_pb2_grpc
 from manyview_server.front.backends import Trainers
 from manyview_server.front.convert import job_messages
-from manyview_server.front.jobs import job_plans
-from manyview_server.front.jobs.job_plans import JobPlan
+from manyview_server.front.jobs.job_plans import JobPlan, JobPlanner
 from manyview_server.front.jobs.log_tail import LogTail
 from manyview_server.front.jobs.previews import Previews
 from manyview_server.front.rpc import page_tokens, pages
@@ -41,6 +40,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         self,
         store: Store,
         catalogue: Catalogue,
+        planner: JobPlanner,
         trainers: Trainers,
         previews: Previews,
         draining: Draining,
@@ -49,7 +49,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         page_bytes: int,
     ) -> None:
         self._store = store
-        self._catalogue = catalogue
+        self._planner = planner
         self._trainers = trainers
         self._previews = previews
         self._version = version
@@ -60,12 +60,12 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
     async def CreateTrainJob(self, request: pb.CreateTrainJobRequest, context: Context) -> pb.CreateTrainJobResponse:
         """Queue a job. With `validate_only`, check it and return it without creating it."""
         if request.validate_only:
-            return await self._validated(await job_plans.plan(request, self._store, self._catalogue))
+            return await self._validated(await self._planner.plan(request))
 
         async def create() -> pb.CreateTrainJobResponse:
             # The plan is made here, so that a repeated request gets its answer although the job that it names may have
             # changed or been deleted.
-            wanted = await job_plans.plan(request, self._store, self._catalogue)
+            wanted = await self._planner.plan(request)
             job = await self._store.jobs.create(
                 wanted.train_job_id,
                 wanted.dataset_id,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyview.v1 import model_service_pb2 as pb
+from manyview_server.configuration.violations import did_you_mean
 from manyview_server.errors import FailedPrecondition, NotFound
 from manyview_server.front.convert import embedding_messages
 from manyview_server.front.rpc.resource_names import ModelName, shown
 from manyview_server.messages.embedding import ModelKey
-from manyview_server.store.records import Checkpoint
+from manyview_server.store.records import Checkpoint, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue
 
@@ -68,7 +69,7 @@ class Models:
         """Return the model of this name. Raises NotFound TRAIN_JOB_NOT_FOUND or MODEL_NOT_FOUND."""
         if name.backbone:
             return await self._resolve_backbone(name.backbone)
-        await self._store.jobs.get(name.train_job_id)
+        await self._job(name.train_job_id)
         checkpoint = await self._store.checkpoints.get(name.train_job_id, name.step)
         return ResolvedModel(message=embedding_messages.checkpoint_model(checkpoint), checkpoint=checkpoint)
 
@@ -92,13 +93,24 @@ class Models:
         found = [_plain_backbone(backbone, self._store.weights_dir).message for backbone in backbones]
         return [*map(embedding_messages.checkpoint_model, checkpoints), *found]
 
+    async def _job(self, train_job_id: str) -> Job:
+        """Return a job. If there is none of that name, but a backbone, the error says how to name that."""
+        try:
+            return await self._store.jobs.get(train_job_id)
+        except NotFound as error:
+            if all(info.name != train_job_id for info in self._catalogue.backbones):
+                raise
+            message = f"no train job {train_job_id!r}; the plain backbone is 'backbones/{train_job_id}'"
+            raise NotFound(error.reason, message, metadata=error.metadata) from error
+
     async def _resolve_backbone(self, name: str) -> ResolvedModel:
         info = next((info for info in self._catalogue.backbones if info.name == name), None)
         if info is None and "/" in name:  # of a library: only the embedder knows which names exist
             info = Backbone(name=name, feature_dim=0, num_parameters=0)
         if info is None:
-            known = ", ".join(info.name for info in self._catalogue.backbones)
-            raise NotFound("MODEL_NOT_FOUND", f"there is no backbone {shown(name)}; known: {known}")
+            known = [info.name for info in self._catalogue.backbones]
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise NotFound("MODEL_NOT_FOUND", f"there is no backbone {shown(name)}{hint}")
         return await asyncio.to_thread(_plain_backbone, info, self._store.weights_dir)
 
 

@@ -46,7 +46,7 @@ class ModelName:
 def new_id(text: str, field: str) -> str:
     """Check an id that the caller chose for a new resource."""
     if not RESOURCE_ID.fullmatch(text):
-        raise invalid(field, f"{shown(text)} is not a valid id; {ID_RULE}")
+        raise invalid(field, f"{shown(text)} is not a valid id; {ID_RULE}{_similar_id(text)}")
     return text
 
 
@@ -99,11 +99,19 @@ def model_name(name: str, field: str) -> ModelName:
     collection, _, rest = name.partition("/")
     if collection == "backbones" and BACKBONE.fullmatch(rest):
         return ModelName(backbone=rest)
+    if not name:
+        raise invalid(field, f"names no model; {MODEL_RULE}")
     raise invalid(field, f"{shown(name)} is not a model name; {MODEL_RULE}")
+
+
+def _similar_id(text: str) -> str:
+    """Return a suggestion for an id that breaks the rule, or "" if nothing of it is left."""
+    suggested = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
+    return f"; for example {suggested!r}" if suggested else ""
 
 
 def _id(name: str, collection: str, field: str) -> str:
     prefix, _, rest = name.partition("/")
-    if prefix != collection or not RESOURCE_ID.fullmatch(rest):
+    if prefix != collection:
         raise invalid(field, f"{shown(name)} is not of the form {collection}/{{id}}; {ID_RULE}")
-    return rest
+    return new_id(rest, field)

@@ -46,6 +46,7 @@ __all__ = [
     "accepted_options",
     "build",
     "check_finite",
+    "check_library_name",
     "choose_patch_size",
     "choose_stem",
     "load_weights",
@@ -67,6 +68,10 @@ OPTIONS: Mapping[str, Any] = {
 effect."""
 
 LIBRARIES: Mapping[str, Callable[..., Backbone]] = {"torchvision": from_torchvision.build, "timm": from_timm.build}
+LIBRARY_CHECKS: Mapping[str, Callable[[str], None]] = {
+    "torchvision": from_torchvision.check_name,
+    "timm": from_timm.check_name,
+}
 LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]{{1,100}}")
 
 
@@ -155,6 +160,13 @@ def build(
         return BACKBONES[name].build(**options)
     library, _, rest = name.partition("/")
     return LIBRARIES[library](rest, **options) if rest else from_plugin.build(name, image_size, options)
+
+
+def check_library_name(name: str) -> None:
+    """Raise ValueError that suggests known names if ``torchvision/NAME`` or ``timm/NAME`` does not exist. Imports the
+    library, which takes seconds."""
+    library, _, rest = name.partition("/")
+    LIBRARY_CHECKS[library](rest)
 
 
 def accepted_options(name: str) -> tuple[str, ...]:

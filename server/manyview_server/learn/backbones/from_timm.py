@@ -22,15 +22,23 @@ def build(name: str, image_size: int) -> LibraryNetwork:
     """
     import timm
 
-    if not timm.is_model(name) or "." in name:
-        known = timm.list_models()
-        if "." in name and name.partition(".")[0] in known:
-            plain, _, tag = name.partition(".")
-            raise ValueError(f"timm/{name}: .{tag} names weights, which are not downloaded here; use 'timm/{plain}'")
-        raise ValueError(did_you_mean(f"timm/{name}", [f"timm/{each}" for each in known]))
+    check_name(name)
     network, feature_dim = _sized(name, image_size)
     classifier = timm.get_pretrained_cfg_value(name, "classifier") or ()
     return LibraryNetwork(network, feature_dim, (classifier,) if isinstance(classifier, str) else tuple(classifier))
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError if timm has no such network."""
+    import timm
+
+    if timm.is_model(name) and "." not in name:
+        return
+    known = timm.list_models()
+    if "." in name and name.partition(".")[0] in known:
+        plain, _, tag = name.partition(".")
+        raise ValueError(f"timm/{name}: .{tag} names weights, which are not downloaded here; use 'timm/{plain}'")
+    raise ValueError(did_you_mean(f"timm/{name}", [f"timm/{each}" for each in known]))
 
 
 def _sized(name: str, image_size: int) -> tuple[nn.Module, int]:

@@ -28,9 +28,7 @@ def build(name: str, image_size: int) -> LibraryNetwork:
     """
     from torchvision import models
 
-    known = [known for known in models.list_models(module=models) if not known.startswith(UNRESTORABLE)]
-    if name not in known:
-        raise ValueError(did_you_mean(f"torchvision/{name}", [f"torchvision/{each}" for each in known]))
+    check_name(name)
     try:
         network = models.get_model(name, weights=None, **_options(name, image_size))
         classifier = _remove_last_layer(network)
@@ -38,6 +36,15 @@ def build(name: str, image_size: int) -> LibraryNetwork:
     except (ValueError, AssertionError) as error:
         raise ValueError(f"torchvision/{name} does not take images of {image_size} x {image_size} pixels") from error
     return LibraryNetwork(network, feature_dim, (classifier,))
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError if torchvision has no such network for classes."""
+    from torchvision import models
+
+    known = [known for known in models.list_models(module=models) if not known.startswith(UNRESTORABLE)]
+    if name not in known:
+        raise ValueError(did_you_mean(f"torchvision/{name}", [f"torchvision/{each}" for each in known]))
 
 
 def _options(name: str, image_size: int) -> dict[str, Any]:

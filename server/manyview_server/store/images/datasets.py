@@ -16,6 +16,7 @@ import numpy.typing as npt
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.link.decode_notes import QUARANTINE
 from manyview_server.store.database.database import Database
+from manyview_server.store.database.similar_ids import hint
 from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.images.image_rows import ImagePage, find, image_at, images_page
@@ -39,7 +40,8 @@ def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
     """Return the primary key of the data set's row. Raises NotFound."""
     row = connection.execute("SELECT pk FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone()
     if row is None:
-        raise NotFound("DATASET_NOT_FOUND", f"no data set {dataset_id!r}", metadata={"dataset": dataset_id})
+        message = f"no data set {dataset_id!r}{hint(connection, 'dataset', 'dataset_id', dataset_id)}"
+        raise NotFound("DATASET_NOT_FOUND", message, metadata={"dataset": dataset_id})
     return int(row[0])
 
 

@@ -19,6 +19,7 @@ SELECT = """
 """
 # The newest attempt continued from the newest good checkpoint.
 NEWEST_FIRST = "ORDER BY checkpoint.attempt DESC, step DESC"
+MAX_SHOWN_STEPS = 5
 
 
 def checkpoint_directory(jobs_dir: Path, uid: str) -> Path:
@@ -53,11 +54,19 @@ def find(connection: sqlite3.Connection, jobs_dir: Path, pk: int, train_job_id: 
         row = connection.execute(f"{SELECT} WHERE job = ? AND step = ?", (pk, step)).fetchone()
         found = None if row is None else _checkpoint(jobs_dir, row)
     if found is None:
-        what = "no checkpoint yet" if step is None else f"no checkpoint of step {step}"
+        what = "no checkpoint yet" if step is None else f"no checkpoint of step {step}{_steps(connection, pk)}"
         raise NotFound(
             "MODEL_NOT_FOUND", f"train job {train_job_id!r} has {what}", metadata={"train_job": train_job_id}
         )
     return found
+
+
+def _steps(connection: sqlite3.Connection, pk: int) -> str:
+    """Return the newest steps that a job has checkpoints of, for the end of a message."""
+    steps = [
+        str(row[0]) for row in connection.execute("SELECT step FROM checkpoint WHERE job = ? ORDER BY step", (pk,))
+    ]
+    return f"; there are those of {', '.join(steps[-MAX_SHOWN_STEPS:])}" if steps else ""
 
 
 def list_for_job(connection: sqlite3.Connection, jobs_dir: Path, pk: int) -> list[Checkpoint]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from manyview_server.errors import NotFound
+from manyview_server.store.database.similar_ids import hint
 from manyview_server.store.event_payloads import PAYLOADS, Payload, Rollback, Scalars, from_json, to_json
 from manyview_server.store.records import Event, NewEvent
 from manyview_server.store.text_limit import shortened
@@ -31,7 +32,8 @@ def job_pk(connection: sqlite3.Connection, train_job_id: str) -> int:
     """Return the primary key of the job's row. Raises NotFound."""
     row = connection.execute("SELECT pk FROM job WHERE train_job_id = ?", (train_job_id,)).fetchone()
     if row is None:
-        raise NotFound("TRAIN_JOB_NOT_FOUND", f"no train job {train_job_id!r}", metadata={"train_job": train_job_id})
+        message = f"no train job {train_job_id!r}{hint(connection, 'job', 'train_job_id', train_job_id)}"
+        raise NotFound("TRAIN_JOB_NOT_FOUND", message, metadata={"train_job": train_job_id})
     return int(row[0])
 
 

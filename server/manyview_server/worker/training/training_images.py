@@ -16,6 +16,8 @@ from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training.feed import Feed
 from manyview_server.worker.training_failed import TrainingFailed
 
+MIN_BATCH_SIZE = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingImages:
@@ -59,7 +61,7 @@ def arrange(
             "DATASET_TOO_SMALL",
             f"{num_trained} images to train on are fewer than a batch of {batch_size} "
             f"({len(cache)} in the data set, {num_unreadable} unreadable, {num_held_out} held out for kNN)",
-            f"Set batch_size to at most {num_trained}, or upload more images.",
+            _too_few_hint(num_trained),
         )
     return TrainingImages(
         adoption=adoption,
@@ -77,3 +79,9 @@ def arrange(
         knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if num_held_out else None,
         num_classes=cache.num_classes,
     )
+
+
+def _too_few_hint(num_trained: int) -> str:
+    if num_trained < MIN_BATCH_SIZE:
+        return "Upload more images, or hold out fewer with evaluation.knn_holdout_fraction."
+    return f"Set batch_size to at most {num_trained}, or upload more images."

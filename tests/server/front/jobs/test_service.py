@@ -23,9 +23,9 @@ from manyview_server.supervise.trainers import snapshot_limit
 
 
 @pytest.fixture
-async def dataset(front: Any) -> str:
-    await front.store.datasets.create("shirts")
-    return "datasets/shirts"
+async def dataset(front: Any, store_images: Any) -> str:
+    made: str = await store_images(front, [1, 2, 3])
+    return made
 
 
 def config(**values: Any) -> Struct:
@@ -170,9 +170,11 @@ async def test_a_job_continues_from_the_newest_or_a_named_checkpoint(front: Any,
     assert older.latest_checkpoint == "trainJobs/older/checkpoints/10"
 
 
-async def test_what_cannot_be_cloned_or_continued_is_refused_by_name(front: Any, dataset: str, refused: Any) -> None:
+async def test_what_cannot_be_cloned_or_continued_is_refused_by_name(
+    front: Any, dataset: str, refused: Any, store_images: Any
+) -> None:
     await create(front)
-    await front.store.datasets.create("empty")
+    await store_images(front, [1, 2], name="few")
 
     async def refusal(**fields: Any) -> tuple[str, tuple[str, ...], str]:
         error = await refused(create(front, "new", **{"dataset": "", "method": "", "config": None, **fields}))
@@ -193,7 +195,62 @@ async def test_what_cannot_be_cloned_or_continued_is_refused_by_name(front: Any,
     changed = await refusal(continue_from="trainJobs/j", config=config(backbone="resnet34", epochs=7))
     assert changed[:2] == ("FIELD_INVALID", ("config.backbone",))
     assert "must stay 'resnet18' in a job that continues from a checkpoint (got 'resnet34')" in changed[2]
-    assert (await create(front, "new", dataset="datasets/empty", method="", clone_from="trainJobs/j")).num_images == 0
+    assert (await create(front, "new", dataset="datasets/few", method="", clone_from="trainJobs/j")).num_images == 2
+
+
+@pytest.mark.parametrize(("shades", "words"), [([], "no image"), ([1], "one image"), ([None, 4], "one image")])
+async def test_a_data_set_without_two_readable_images_is_refused(
+    front: Any, refused: Any, store_images: Any, shades: list[int | None], words: str
+) -> None:
+    await front.store.datasets.create("shirts")
+    if shades:
+        await store_images(front, shades)
+    dataset = await front.store.datasets.get("shirts")
+    for image in (await front.store.datasets.images("shirts", (), 10))[0]:
+        if image.key.startswith("bad"):
+            await front.store.datasets.mark_unreadable(dataset.uid, image.image_id, "DECODE_FAILED", "it ends early")
+    for fields in ({}, {"validate_only": True}):
+        error = await refused(create(front, **fields))
+        assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DATASET_TOO_SMALL")
+        text = f"the data set 'shirts' has {words} that can be read, and training needs at least 2: upload more, or "
+        assert error.text == text + "create a job that follows the data set and starts once it has enough"
+    assert (await create(front, follow=pb.Follow(min_images=10), config=config(max_steps=9))).num_images == 0
+
+
+async def test_a_batch_larger_than_the_data_set_is_refused(front: Any, dataset: str, refused: Any) -> None:
+    error = await refused(create(front, config=config(batch_size=4)))
+    assert (error.reason, error.fields) == ("FIELD_INVALID", ("config.batch_size",))
+    assert "must be at most 3, the images of the data set 'shirts' (got 4)" in error.text
+    assert (await create(front, config=config(batch_size=3))).config["batch_size"] == 3
+
+
+async def test_a_network_that_its_library_does_not_have_is_refused_when_the_job_is_created(
+    front: Any, dataset: str, refused: Any
+) -> None:
+    error = await refused(create(front, config=config(backbone="timm/none")))
+    assert (error.fields, error.text) == (("config.backbone",), "config.backbone: unknown backbone 'timm/none'")
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "text"),
+    [
+        ({}, "config.epochs", "must be above 1: the checkpoint to continue from has made as many already (got 1)"),
+        ({"epochs": 5, "max_steps": 10}, "config.max_steps", "must be above 10, the step of the checkpoint"),
+    ],
+)
+async def test_a_continued_job_that_has_nothing_to_do_is_refused(
+    front: Any, dataset: str, refused: Any, store_images: Any, values: dict[str, Any], field: str, text: str
+) -> None:
+    await create(front, config=config(epochs=1))
+    await add_checkpoint(front, 10)
+    again: dict[str, Any] = {"dataset": "", "method": "", "continue_from": "trainJobs/j"}
+    error = await refused(create(front, "again", config=config(**values), **again))
+    assert (error.reason, error.fields) == ("FIELD_INVALID", (field,))
+    assert text in error.text
+    assert (await create(front, "further", config=config(epochs=2), **again)).progress.step == 10
+    # Only the trainer knows how many steps an epoch has now.
+    await store_images(front, [4, 5])
+    assert (await create(front, "same-epochs", config=None, **again)).progress.step == 10
 
 
 async def test_a_failed_job_says_why_and_what_to_do(front: Any, dataset: str) -> None:
@@ -329,7 +386,7 @@ async def test_a_data_set_with_more_images_than_a_train_job_takes_is_refused(
     front: Any, dataset: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 100)
-    made = config(max_steps=10, batch_size=8, evaluation={"knn_every_epochs": 0})
+    made = config(max_steps=10, batch_size=3, evaluation={"knn_every_epochs": 0})
     await create(front, "first", config=made, **fields)
     await front.store._database.write(lambda c: c.execute("UPDATE dataset SET num_images = 101").rowcount)
     with pytest.raises(grpc.aio.AioRpcError) as refused:

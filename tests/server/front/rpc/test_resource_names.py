@@ -46,6 +46,29 @@ def test_other_names_are_refused_by_their_field(name: str) -> None:
     assert caught.value.violations[0].field == "header.model"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [
+        ("My Photos!", "; for example 'my-photos'"),
+        ("2024/05", "; for example '2024-05'"),
+        ("-a_b", "; for example 'a-b'"),
+        ("x" * 70, f"; for example '{'x' * 63}'"),
+        ("!!", ", _ and -"),
+    ],
+)
+def test_a_bad_id_is_answered_with_a_similar_good_one(wanted: str, hint: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        names.dataset_id(f"datasets/{wanted}")
+    assert caught.value.message.startswith("name: '")
+    assert "is not a valid id; an id has 1 to 63 characters" in caught.value.message
+    assert caught.value.message.endswith(hint)
+
+
+def test_an_empty_name_is_no_model() -> None:
+    with pytest.raises(InvalidArgument, match="model: names no model"):
+        names.model_name("", "model")
+
+
 @given(st.text(max_size=200))
 def test_an_error_quotes_little_of_a_hostile_name(text: str) -> None:
     try:

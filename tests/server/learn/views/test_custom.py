@@ -186,7 +186,11 @@ NOT_INSTALLED = "is not an installed plugin (entry points 'manyview.transforms')
     [
         ({"custom": {"posterize": {"probability": 2}}}, "custom.posterize.probability", "at most 1"),
         ({"custom": {"posterize": {"probability": 1, "bits": 2.5}}}, "custom.posterize.bits", "an integer"),
-        ({"custom": {"posterize": {"probability": 1, "bitz": 2}}}, "custom.posterize.bitz", "did you mean 'bits'?"),
+        (
+            {"custom": {"posterize": {"probability": 1, "bitz": 2}}},
+            "custom.posterize.bitz",
+            "custom.posterize.bits'?",
+        ),
         ({"custom": {"posterize": {"bits": 2}}}, "custom.posterize.bits", NO_EFFECT),
         ({"custom": {"posterize": 3}}, "custom.posterize", "must be an object"),
         ({"custom": 3}, "custom", "must be an object"),

@@ -259,7 +259,7 @@ def test_the_stem_is_chosen_told_and_written_down(start: StartTraining) -> None:
 @pytest.mark.parametrize(
     ("overrides", "why"),
     [
-        ({"backbone": "vit_tiny", "image_size": 33}, "image_size: 33 pixels are no multiple"),
+        ({"backbone": "vit_tiny", "image_size": 33}, "image_size: must be even, because vit_tiny divides"),
         ({"backbone": "vit_tiny", "patch_size": 5}, "nearest: 15 or 20"),
         ({"backbone": "vit_tiny", "stem": "small"}, "stem has no effect on backbone 'vit_tiny'"),
         ({"patch_size": 4}, "patch_size has no effect on backbone 'resnet9'"),

@@ -1,0 +1,42 @@
+"""Names of networks are checked by a worker, once each, and a worker that fails refuses nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from manyview_server.supervise.catalogue.library_backbones import LibraryBackbones
+
+
+def command(program: str) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-c", program)
+
+
+def answers(log: Path) -> tuple[str, ...]:
+    """A worker that knows timm/resnet18 alone, and notes each name that it is asked about."""
+    return command(
+        "import json, sys; name = sys.argv[sys.argv.index('--backbone') + 1]; "
+        f"open({str(log)!r}, 'a').write(name + '\\n'); "
+        "print(json.dumps({'problem': '' if name == 'timm/resnet18' else f'unknown backbone {name}'}))"
+    )
+
+
+async def test_a_name_that_exists_is_asked_about_once(tmp_path: Path) -> None:
+    log = tmp_path / "asked"
+    library_backbones = LibraryBackbones(command=answers(log))
+    assert await library_backbones.problem("resnet18") == "", "our own names are in the catalogue"
+    for _ in range(2):
+        assert await library_backbones.problem("timm/resnet18") == ""
+        assert await library_backbones.problem("timm/resnet18x") == "unknown backbone timm/resnet18x"
+    assert log.read_text().split() == ["timm/resnet18", "timm/resnet18x", "timm/resnet18x"]
+
+
+@pytest.mark.parametrize(
+    "program", ["import sys; sys.exit('no timm')", "print('what?')", "import time; time.sleep(60)"]
+)
+async def test_a_worker_that_fails_refuses_nothing(program: str, caplog: pytest.LogCaptureFixture) -> None:
+    library_backbones = LibraryBackbones(command=command(program), deadline_s=0.5)
+    assert await library_backbones.problem("timm/resnet18x") == ""
+    assert "cannot check the name of a backbone" in caplog.text
