@@ -1,8 +1,9 @@
-"""Checks of arguments whose 0 or empty value the server would read as the default. Each check raises a ValueError that
-names the argument, its value and what is allowed."""
+"""Checks of arguments that need no server. Each check raises a ValueError that names the argument, its value and what
+is allowed. The server would read 0 and empty values as the default, so they are refused here."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -39,3 +40,29 @@ def some(name: str, values: Iterable[T] | None) -> list[T] | None:
     if not listed:
         raise ValueError(f"{name} must have at least one item, or be None for the default")
     return listed
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if it is one of the known words."""
+    words = list(known)
+    if value in words:
+        return value
+    raise ValueError(f"{name} must be one of {', '.join(words)}, not {value!r}{did_you_mean(value, words)}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'WORD'?" for the end of a message, or "" if no known word is similar. Upper and lower case
+    are alike."""
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower()[:64], by_lower, n=1, cutoff=0.7)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def address(value: str) -> str:
+    """Return a target if it is no URL."""
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme.lower() in ("http", "https", "grpc", "grpcs"):
+        host = rest.rstrip("/") or "localhost:50051"
+        tls = " with tls=True" if scheme.lower() in ("https", "grpcs") else ""
+        raise ValueError(f"target must be host:port, not a URL: {value!r}; write {host!r}{tls}")
+    return value

@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from manyview import _convert, _names
-from manyview._arguments import positive_s, some, text
+from manyview._arguments import address, one_of, positive_s, some, text
 from manyview._errors import AlreadyExists, NotFound, UploadRejected
 from manyview._jobs import Job, list_models, train_request
 from manyview._progress_bar import ProgressOption, counting, reporting
@@ -29,6 +29,7 @@ from manyview._types import (
     DuplicateGroup,
     HealthStatus,
     ImageStatus,
+    JobState,
     Methods,
     Metric,
     Model,
@@ -66,7 +67,7 @@ class Client:
         timeout_s: float | None = None,
         deadlines: Deadlines | None = None,
     ) -> None:
-        self.target = text("target", target) or os.environ.get("MANYVIEW_TARGET") or _DEFAULT_TARGET
+        self.target = address(text("target", target) or os.environ.get("MANYVIEW_TARGET") or _DEFAULT_TARGET)
         self._channel = Channel(
             self.target,
             token=text("token", token) or os.environ.get("MANYVIEW_TOKEN"),
@@ -114,8 +115,7 @@ class Client:
         images were refused and `on_rejected` is "raise", and FileNotFoundError, ValueError or TypeError when something
         is not an image.
         """
-        if on_rejected not in ("report", "raise"):
-            raise ValueError(f"on_rejected must be 'report' or 'raise', not {on_rejected!r}")
+        one_of("on_rejected", on_rejected, ("report", "raise"))
         name = _names.dataset_name(dataset)
         text("upload_id", upload_id)
         limits = self._info.limits
@@ -161,17 +161,14 @@ class Client:
         """Remove a data set and its images. Raises FailedPrecondition DATASET_IN_USE while a job reads it."""
         self._rpcs.delete_dataset(dataset_service_pb2.DeleteDatasetRequest(name=_names.dataset_name(dataset)))
 
-    def images(self, dataset: Dataset | str, statuses: Iterable[ImageStatus] | None = None) -> Iterator[StoredImage]:
+    def images(
+        self, dataset: Dataset | str, statuses: Iterable[ImageStatus] | ImageStatus | None = None
+    ) -> Iterator[StoredImage]:
         """Return an iterator over the images of a data set, in the order of their commit. It fetches page by page.
         `statuses` defaults to STORED and UNREADABLE."""
-        known = dataset_service_pb2.StoredImage.Status.keys()[1:]
-        names = [f"STATUS_{name.upper()}" for name in some("statuses", statuses) or ()]
-        for name in names:
-            if name not in known:
-                raise ValueError(
-                    f"unknown status {name.removeprefix('STATUS_')}: it must be STORED, REJECTED or UNREADABLE"
-                )
-        return self._list_images(_names.dataset_name(dataset), names)
+        chosen = [statuses] if isinstance(statuses, str) else some("statuses", statuses) or []
+        words = [one_of("statuses", status.upper(), get_args(ImageStatus)) for status in chosen]
+        return self._list_images(_names.dataset_name(dataset), [f"STATUS_{word}" for word in words])
 
     def _list_images(self, name: str, statuses: list[str]) -> Iterator[StoredImage]:
         def fetch(token: str) -> dataset_service_pb2.ListImagesResponse:
@@ -246,14 +243,17 @@ class Client:
         request = train_job_service_pb2.GetTrainJobRequest(name=_names.job_name(name))
         return Job(self._rpcs, _convert.train_job(self._rpcs.get_train_job(request).train_job))
 
-    def jobs(self) -> list[Job]:
-        """Return all jobs, newest first."""
+    def jobs(self, states: Iterable[JobState] | JobState | None = None) -> list[Job]:
+        """Return all jobs, or those in one of these states, newest first."""
+        chosen = [states] if isinstance(states, str) else some("states", states) or []
+        words = [one_of("states", state.upper(), get_args(JobState)) for state in chosen]
 
         def fetch(token: str) -> train_job_service_pb2.ListTrainJobsResponse:
             request = train_job_service_pb2.ListTrainJobsRequest(page_size=_PAGE_SIZE, page_token=token)
             return self._rpcs.list_train_jobs(request)
 
-        return [Job(self._rpcs, _convert.train_job(job)) for page in pages(fetch) for job in page.train_jobs]
+        found = (_convert.train_job(job) for page in pages(fetch) for job in page.train_jobs)
+        return [Job(self._rpcs, info) for info in found if not words or info.state in words]
 
     def methods(self) -> Methods:
         """Return the methods and backbones that this server can train, with the default and the bounds of every

@@ -14,8 +14,12 @@ Branch on the class or on `reason` (UPPER_SNAKE). `message` is for people and ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -33,6 +37,9 @@ class Violation:
 
     field: str
     description: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.description}" if self.field else self.description
 
 
 class ManyviewError(Exception):
@@ -64,11 +71,20 @@ class ManyviewError(Exception):
         self.violations = violations
 
     def __str__(self) -> str:
-        text = f"{self.message} [{self.reason or self.code}]"
-        for violation in self.violations:
-            if violation.description not in self.message:
-                text += f"\n  {violation.field}: {violation.description}"
-        return text
+        reason = f"[{self.reason or self.code}]"
+        lines = list(map(str, self.violations))
+        if not lines or not self.message.startswith(f"{self.violations[0].field}: "):
+            return "\n  ".join([f"{self.message} {reason}", *lines])
+        # The message lists the violations, too, but it may have been cut.
+        if len(lines) == 1:
+            return f"{lines[0]} {reason}"
+        return "\n  ".join([f"{len(lines)} fields are wrong {reason}", *lines])
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the caller's own lines, without those of the SDK and of gRPC."""
+        inside = (str(Path(__file__).parent), f"{os.sep}IPython{os.sep}")
+        frames = [frame for frame in traceback.extract_tb(self.__traceback__) if not _is_in(frame.filename, inside)]
+        return [*traceback.format_list(frames), f"{type(self).__name__}: {self}"]
 
 
 class Cancelled(ManyviewError):
@@ -243,8 +259,22 @@ def from_rpc_error(error: grpc.RpcError, target: str = "") -> ManyviewError:
     if trailer is not None:
         return _from_details(code, message, trailer)
     if code == "UNAVAILABLE" and target:
-        message = f"no manyview server answered at {target}: {message}"
+        message = f"no manyview server answered at {target}: {_cause(message)}{_port_hint(target)}"
     return _BY_CODE.get(code, Unknown)(message, code=code)
+
+
+def _is_in(file: str, places: Iterable[str]) -> bool:
+    return any(place in file for place in places)
+
+
+def _cause(details: str) -> str:
+    """Return the end of a message of gRPC, which says what happened at last."""
+    last = re.sub(r" \(\d+\)$", "", details.rpartition(": ")[2])
+    return last[:1].lower() + last[1:]
+
+
+def _port_hint(target: str) -> str:
+    return "" if ":" in target else f"; the address has no port: is it {target}:50051?"
 
 
 def _from_details(code: str, message: str, trailer: bytes) -> ManyviewError:

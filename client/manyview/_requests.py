@@ -10,6 +10,7 @@ from google.protobuf import json_format, struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from manyview import _arguments
 from manyview._arguments import count
 from manyview._types import DataType, Metric, Output
 from manyview.v1 import embed_service_pb2 as embeds
@@ -32,9 +33,7 @@ _DATA_TYPES: dict[DataType, types_pb2.Tensor.DataType] = {
 
 def one_of(argument: str, word: str, known: Mapping[Any, V]) -> V:
     """Return the value of a word. Raises ValueError that lists the known words."""
-    if word not in known:
-        raise ValueError(f"{argument} must be one of {', '.join(known)}, not {word!r}")
-    return known[word]
+    return known[_arguments.one_of(argument, word, known)]
 
 
 def output(word: Output) -> embeds.EmbedOptions.Output:

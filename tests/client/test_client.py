@@ -27,8 +27,22 @@ def test_images_come_page_by_page_and_by_status(client: manyview.Client, server:
     assert len(list(listed)) == 3
     (refused,) = client.images("pets", ["REJECTED"])
     assert (refused.status, refused.error) == ("REJECTED", manyview.ImageError(reason="ANIMATED", message="scripted"))
-    with pytest.raises(ValueError, match="unknown status LOST"):
-        client.images("pets", ["lost"])  # type: ignore[list-item]
+    assert [image.key for image in client.images("pets", "REJECTED")] == [refused.key]
+    text = "statuses must be one of STORED, REJECTED, UNREADABLE, not 'UNREADABEL'; did you mean 'UNREADABLE'"
+    with pytest.raises(ValueError, match=text):
+        client.images("pets", ["unreadabel"])  # type: ignore[list-item]
+
+
+def test_jobs_are_listed_by_their_states(client: manyview.Client, server: FakeServer) -> None:
+    client.upload([b"a"], "pets")
+    for name in ("first", "second"):
+        client.train("pets", job_id=name)
+    server.finish_job("trainJobs/first")
+    assert [job.id for job in client.jobs()] == ["second", "first"]
+    assert [job.id for job in client.jobs("SUCCEEDED")] == ["first"]
+    assert [job.id for job in client.jobs(["QUEUED", "FAILED"])] == ["second"]
+    with pytest.raises(ValueError, match="did you mean 'SUCCEEDED'"):
+        client.jobs("SUCCEEDS")  # type: ignore[arg-type]
 
 
 def test_a_stored_image_is_read_by_its_key_or_as_it_was_listed(client: manyview.Client, server: FakeServer) -> None:

@@ -111,7 +111,7 @@ def test_only_the_kinds_asked_for_come(job: manyview.Job, server: FakeServer) ->
     server.add_event(job.name, kind="KIND_ALERT", alert=pb.Alert(reason="COLLAPSE", message="std 0.01"))
     server.finish_job(job.name)
     assert [(event.kind, event["reason"]) for event in job.metrics(kinds=["alert"])] == [("alert", "COLLAPSE")]
-    with pytest.raises(ValueError, match=r"kinds must be among scalars, .*, not 'loss'"):
+    with pytest.raises(ValueError, match=r"kinds must be one of scalars, .*, not 'loss'"):
         next(iter(job.metrics(kinds=["loss"])))  # type: ignore[list-item]
 
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from manyview import Client, NotFound
+    from manyview import Client, NotFound, Progress
 
 Target = Annotated[
     str | None,
@@ -37,7 +38,7 @@ def connect(target: str | None, token: str | None) -> Iterator[Client]:
         try:
             yield client
         except NotFound as error:
-            known = _known(client, error)
+            known = [] if "did you mean" in error.message else _known(client, error)
             if known:
                 error.add_note("known: " + ", ".join(known[:20]))
             raise
@@ -60,7 +61,18 @@ def _known(client: Client, error: NotFound) -> list[str]:
 
 def print_json(value: Any, *, sort_keys: bool = False) -> None:
     """Print a value of the SDK as indented JSON."""
-    typer.echo(json.dumps(plain(value), indent=2, default=str, sort_keys=sort_keys))
+    typer.echo(json_text(plain(value), indent=2, sort_keys=sort_keys))
+
+
+def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return a value as JSON. Times are in UTC, in the form 2026-11-28T09:00:00.250000Z."""
+    return json.dumps(value, indent=indent, default=_json_value, sort_keys=sort_keys)
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)
 
 
 def plain(value: Any) -> Any:
@@ -80,6 +92,23 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def megabytes(num_bytes: int) -> str:
+def steps(progress: Progress) -> str:
+    """Return how far a job is, as in "516/688". Before its first step, a job does not know how many steps it has."""
+    if progress.num_steps:
+        return f"{progress.step}/{progress.num_steps}"
+    return str(progress.step) if progress.step else "-"
+
+
+def scalar(name: str, value: float) -> str:
+    """Return the value of a job's scalar as text, with the unit that its name says."""
+    if name.endswith("_bytes"):
+        return megabytes(value)
+    for suffix, unit in (("_per_second", "/s"), ("_seconds", " s"), ("_ms", " ms")):
+        if name.endswith(suffix):
+            return f"{value:.4g}{unit}"
+    return f"{value:.6g}"
+
+
+def megabytes(num_bytes: float) -> str:
     """Return a size as text in MB."""
     return f"{num_bytes / 1e6:.1f} MB"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -13,6 +12,7 @@ import typer
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._results.contact_sheet import Tile
+from manyview._results.selection import PARAMETERS
 from manyview._types import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SheetOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="SHEET.png", help="Also write a contact sheet (.png or .jpg; needs Pillow)."),
 ]
-_READERS = 8
+NEED_MODEL = frozenset(PARAMETERS) - {"random"}
 
 
 def select(
@@ -86,6 +86,8 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Choose images of a data set: diverse, typical, similar to others, or random ones."""
+    if model is None and strategy in NEED_MODEL:
+        _require_model("", f"the strategy {strategy} needs a model: ")
     for path in out or ():
         sheet.check(path, ".txt", ".tsv")
     before = stored.read(chosen) if chosen else []
@@ -220,9 +222,9 @@ def duplicates(
     _report_files([out] if out and found else ())
 
 
-def _require_model(model: str) -> None:
+def _require_model(model: str, why: str = "") -> None:
     if not model:
-        raise typer.BadParameter("name a job, a checkpoint or backbones/NAME", param_hint="--model")
+        raise typer.BadParameter(f"{why}name a job, a checkpoint or backbones/NAME", param_hint="--model")
 
 
 def _balance(words: Sequence[str] | None) -> Balance | dict[str, int] | None:
@@ -246,7 +248,7 @@ def _write_selection(client: Client, found: Selection, path: Path) -> None:
         stored.write(found, path)
         return
     shown = found[: sheet.MAX_TILES]
-    files = _read(client, found.dataset, shown)
+    files = sheet.read(client, found.dataset, shown)
     tiles = [
         sheet.tile(data, _caption(number, sample), sample.key)
         for number, (data, sample) in enumerate(zip(files, shown, strict=True), start=1)
@@ -259,25 +261,11 @@ def _caption(number: int, sample: Sample) -> str:
 
 
 def _tiles(client: Client, dataset: str, near: Sequence[Neighbor]) -> list[Tile]:
-    files = _read(client, dataset, near)
+    files = sheet.read(client, dataset, near)
     return [
         sheet.tile(data, f"{one.distance:.4f}  {one.image.label}".rstrip(), one.key)
         for data, one in zip(files, near, strict=True)
     ]
-
-
-def _read(client: Client, dataset: str, images: Sequence[Any]) -> list[bytes]:
-    """Return the files of images of a data set. A file that the server has lost is empty."""
-    from manyview import DataLoss
-
-    def read(image: Any) -> bytes:
-        try:
-            return client.read_image(dataset, image)
-        except DataLoss:
-            return b""
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, images))
 
 
 def _source(paths: Sequence[str] | None) -> Any:
@@ -290,7 +278,7 @@ def _files(client: Client, dataset: str, source: Any, keys: Sequence[Any]) -> It
     from manyview._uploads.sources import open_source
 
     if keys:
-        return _read(client, dataset, keys)
+        return sheet.read(client, dataset, keys)
     limit = client.server_info().limits.max_image_bytes
     return (image.data for image in open_source(source, max_image_bytes=limit))
 

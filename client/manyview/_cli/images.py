@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
-from manyview._types import ImageStatus
+from manyview._types import ImageStatus, Sample, StoredImage
+
+if TYPE_CHECKING:
+    from manyview import Client
 
 
 def upload(
@@ -61,13 +66,28 @@ def images(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Show at most this many images; 0 shows all.", min=0)] = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write the list to a file instead: a contact sheet (.png or .jpg; needs Pillow), the keys (.txt), or "
+            "a table (.tsv).",
+        ),
+    ] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
     """List the images of a data set."""
+    if out:
+        sheet.check(out, ".txt", ".tsv")
     with connect(target, token) as client:
         found = list(islice(client.images(dataset, cast(list[ImageStatus] | None, status)), limit or None))
+        if out:
+            _write(client, dataset, found, out)
+            typer.echo(f"{out}: {len(found)} images")
+            return
     if as_json:
         print_json(found)
         return
@@ -77,6 +97,16 @@ def images(
         for image in found
     ]
     print_table(("IMAGE", "STATUS", "SIZE", "LABEL", "KEY", "ERROR"), rows)
+
+
+def _write(client: Client, dataset: str, found: list[StoredImage], path: Path) -> None:
+    if path.suffix not in sheet.PICTURES:
+        stored.write([Sample(image=image, score=None) for image in found], path)
+        return
+    shown = [image for image in found if image.status != "REJECTED"][: sheet.MAX_TILES]
+    files = sheet.read(client, dataset, shown)
+    tiles = [sheet.tile(data, image.key, image.label) for data, image in zip(files, shown, strict=True)]
+    sheet.save(sheet.grid(tiles), path)
 
 
 def datasets(target: Target = None, token: Token = None, as_json: Json = False) -> None:

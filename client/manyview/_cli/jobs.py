@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
+from manyview._cli.connection import Json, Target, Token, connect, json_text, print_json, print_table, steps
 from manyview._cli.watch import show
+from manyview._types import JobState
 
 if TYPE_CHECKING:
     from manyview import TrainJobInfo
@@ -89,6 +90,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return a configuration file as a dict. Raises ValueError for any other suffix or content."""
     if path.suffix not in (".json", ".toml"):
         raise ValueError(f"{path}: a configuration must be a .json or .toml file")
+    if not path.is_file():
+        raise ValueError(f"--config {path}: there is no such file")
     try:
         config = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
     except ValueError as error:
@@ -115,10 +118,18 @@ def assign(config: dict[str, Any], setting: str) -> None:
     config[name] = value
 
 
-def jobs(target: Target = None, token: Token = None, as_json: Json = False) -> None:
+def jobs(
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", help="Show only jobs in this state, such as RUNNING or FAILED; repeatable."),
+    ] = None,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
     """List the train jobs, newest first."""
     with connect(target, token) as client:
-        found = [job.info for job in client.jobs()]
+        found = [job.info for job in client.jobs(cast(list[JobState] | None, state))]
     if as_json:
         print_json(found)
         return
@@ -128,7 +139,7 @@ def jobs(target: Target = None, token: Token = None, as_json: Json = False) -> N
             info.state,
             str(info.config.get("method", "")) or "-",
             info.dataset.removeprefix("datasets/"),
-            f"{info.progress.step}/{info.progress.num_steps}",
+            steps(info.progress),
             info.failure.reason if info.failure else "",
         )
         for info in found
@@ -149,7 +160,7 @@ def logs(
         for line in client.job(job).logs(lines, follow=follow):
             if as_json:
                 fields = {"sequence": line.sequence, "time": line.time, "level": line.level, "text": line.text}
-                typer.echo(json.dumps(fields, default=str))
+                typer.echo(json_text(fields))
             else:
                 clock = f"{line.time:%H:%M:%S} " if line.time else ""
                 typer.echo(f"{clock}{line.level:<7} {line.text}")

@@ -4,12 +4,13 @@ usage."""
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from manyview._cli import curation, images, jobs, models, preview, server, watch
+from manyview import __version__
+from manyview._cli import curation, images, jobs, models, preview, resources, server, watch
 
 _HINTS = {
     "UNAVAILABLE": "Is a server running there? Set --target or $MANYVIEW_TARGET.",
@@ -59,13 +60,12 @@ def report(error: BaseException) -> None:
 
 app = typer.Typer(
     name="manyview",
-    help="Upload unlabelled images, train a model on them, watch it learn, and get embeddings.",
     cls=ErrorsInOneLine,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (
+    resources.create,
     images.upload,
     images.images,
     images.datasets,
@@ -81,13 +81,30 @@ for command in (
     curation.neighbors,
     curation.duplicates,
     models.export,
+    models.checkpoints,
     preview.preview,
     models.models,
     models.methods,
+    resources.delete,
     server.info,
     server.health,
 ):
     app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"manyview {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the client's version.")
+    ] = False,
+) -> None:
+    """Upload unlabelled images, train a model on them, watch it learn, and get embeddings."""
 
 
 def main() -> None:

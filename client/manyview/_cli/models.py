@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
+from manyview._arguments import did_you_mean
+from manyview._cli.connection import Json, Target, Token, connect, megabytes, print_json, print_table
 
 if TYPE_CHECKING:
     from manyview import Embeddings, Methods
@@ -119,19 +120,41 @@ def write_csv(found: Embeddings, path: Path) -> None:
 
 def export(
     model: Annotated[str, typer.Argument(help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")],
-    path: Annotated[Path, typer.Argument(help="File to write, in safetensors format.")],
+    path: Annotated[Path | None, typer.Argument(help="File to write, in safetensors format.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The same file, as an option.")] = None,
     target: Target = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
     """Write the backbone of a model as a safetensors file."""
+    if (path is None) == (out is None):
+        raise typer.BadParameter("name one file to write, such as backbone.safetensors", param_hint="PATH")
     with connect(target, token) as client:
-        written = client.export(model, path)
+        written = client.export(model, path or out or "")
     num_bytes = written.stat().st_size
     if as_json:
         print_json({"path": str(written), "num_bytes": num_bytes})
     else:
-        typer.echo(f"{written}: {num_bytes} bytes")
+        typer.echo(f"{written}: {megabytes(num_bytes)}")
+
+
+def checkpoints(
+    job: Annotated[str, typer.Argument(help="Train job.")],
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """List the checkpoints that the server keeps of a job, newest first."""
+    with connect(target, token) as client:
+        found = client.job(job).checkpoints()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (m.name, m.step, m.epoch, megabytes(m.num_bytes), f"{m.create_time:%Y-%m-%d %H:%M:%S}" if m.create_time else "")
+        for m in found
+    ]
+    print_table(("CHECKPOINT", "STEP", "EPOCH", "SIZE", "TIME (UTC)"), rows)
 
 
 def models(
@@ -175,7 +198,7 @@ def methods(
 def _print_parameters(found: Methods, name: str, *, as_json: bool) -> None:
     schemas = {item.name: item.config_schema for item in found.methods}
     if name not in schemas:
-        raise ValueError(f"there is no method {name!r}; known: {', '.join(schemas)}")
+        raise ValueError(f"there is no method {name!r}; known: {', '.join(schemas)}{did_you_mean(name, schemas)}")
     if as_json:
         print_json(schemas[name])
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manyview._results import contact_sheet
 from manyview._results.contact_sheet import Tile, require_pillow, without_start
@@ -13,9 +14,12 @@ from manyview._results.contact_sheet import Tile, require_pillow, without_start
 if TYPE_CHECKING:
     from PIL import Image
 
+    from manyview import Client
+
 SIDE = 128
 """The longest side of a picture, in pixels."""
 MAX_TILES = 400
+_READERS = 8
 PICTURES = (".png", ".jpg")
 
 
@@ -32,6 +36,20 @@ def check(path: Path, *others: str) -> None:
 def tile(data: bytes, *lines: str, framed: bool = False) -> Tile:
     """Return a tile of an image's file. Its picture is missing if `data` is empty or cannot be read."""
     return Tile(picture=_thumbnail(data), lines=[without_start(line, SIDE) for line in lines], framed=framed)
+
+
+def read(client: Client, dataset: str, images: Sequence[Any]) -> list[bytes]:
+    """Return the files of images of a data set. A file that the server has lost is empty."""
+    from manyview import DataLoss
+
+    def read_one(image: Any) -> bytes:
+        try:
+            return client.read_image(dataset, image)
+        except DataLoss:
+            return b""
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read_one, images))
 
 
 def save(rows: Sequence[Sequence[Tile]], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import deque
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manyview._cli.connection import Json, Target, Token, connect
+from manyview._cli.connection import Json, Target, Token, connect, json_text, megabytes, scalar, steps
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,7 +39,7 @@ def show(job: Job, *, after: int = 0, as_json: bool = False) -> None:
     """Show the job's events until it ends. Raises TrainJobFailed or TrainJobCancelled unless it succeeds."""
     if as_json or not sys.stdout.isatty():
         for event in job.metrics(after):
-            typer.echo(json.dumps(_fields(event), default=str) if as_json else line(event))
+            typer.echo(json_text(_fields(event)) if as_json else line(event))
     else:
         _show_live(job, after)
     job.wait(timeout_s=_ENDED_S)
@@ -56,11 +55,13 @@ def line(event: Event) -> str:
     values = event.values
     match event.kind:
         case "scalars":
-            text = "  ".join(f"{name} {value:.6g}" for name, value in sorted(values.items()))
+            text = "  ".join(f"{name} {scalar(name, value)}" for name, value in sorted(values.items()))
         case "state":
             text = " ".join(filter(None, (values["to"], values["reason"], values["message"])))
         case "snapshot":
             text = f"now trains on {values['num_images']} images, {values['num_added']} of them new"
+        case "checkpoint":
+            text = f"{values['name']}, {megabytes(values['num_bytes'])}"
         case "rollback":
             text = f"continues from step {values['to_step']}"
         case _:
@@ -110,12 +111,12 @@ class Board:
         done = info.progress
         eta = f"  ETA {_duration(done.eta_s)}" if done.eta_s and not info.is_terminal else ""
         queue = f"  {info.queue_position} ahead" if info.state == "QUEUED" else ""
-        head = f"{info.name}  {info.state}{queue}  step {done.step}/{done.num_steps}  epoch {done.epoch}{eta}"
+        head = f"{info.name}  {info.state}{queue}  step {steps(done)}  epoch {done.epoch}{eta}"
         table = Table(box=None, pad_edge=False)
         for column in ("scalar", "newest", "so far"):
             table.add_column(column)
         for name, values in sorted(self._scalars.items()):
-            table.add_row(name, f"{values[-1]:.6g}", sparkline(values))
+            table.add_row(name, scalar(name, values[-1]), sparkline(values))
         # A bar alone does not end its line.
         bar = Padding(ProgressBar(total=max(1, done.num_steps), completed=done.step), 0)
         parts: list[Any] = [Text(head, style="bold"), bar]

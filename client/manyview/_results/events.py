@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, cast, get_args
 
 from manyview import _convert
-from manyview._arguments import some
+from manyview._arguments import one_of, some
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
@@ -176,8 +176,7 @@ def kind_names(kinds: Iterable[EventKind] | EventKind | None) -> list[str]:
     """Return the contract's names of these kinds. Raises ValueError for an unknown kind."""
     chosen = [kinds] if isinstance(kinds, str) else some("kinds", kinds) or []
     for kind in chosen:
-        if kind not in KINDS:
-            raise ValueError(f"kinds must be among {', '.join(KINDS)}, not {kind!r}")
+        one_of("kinds", kind, KINDS)
     return [f"KIND_{kind.upper()}" for kind in chosen]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
+from manyview._arguments import did_you_mean
 from manyview._transport.paging import pages
 from manyview._transport.rpcs import Rpcs
 from manyview.v1 import metrics_service_pb2 as pb
@@ -37,7 +38,8 @@ class History:
         import numpy as np
 
         if name not in (*self.names, "sequence", "step", "epoch", "attempt"):
-            raise KeyError(f"there is no scalar named {name!r}; known: {', '.join(self.names)}")
+            hint = did_you_mean(name, self.names) or f"; known: {', '.join(self.names)}"
+            raise KeyError(f"there is no scalar named {name!r}{hint}")
         return np.array([row.get(name, np.nan) for row in self.rows], dtype=np.float64)
 
 

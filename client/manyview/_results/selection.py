@@ -67,8 +67,7 @@ def set_strategy(
 ) -> None:
     """Set the strategy and those of `parameters` that are not None. Raises ValueError for an unknown strategy and for a
     parameter that it does not take."""
-    if strategy not in PARAMETERS:
-        raise ValueError(f"strategy must be one of {', '.join(PARAMETERS)}, not {strategy!r}")
+    one_of("strategy", strategy, PARAMETERS)
     given = {name: value for name, value in parameters.items() if value is not None}
     for name in given:
         if name not in PARAMETERS[strategy]:

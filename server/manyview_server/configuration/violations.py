@@ -22,6 +22,7 @@ NOUNS = {
 KNOWN = "known: "
 # A longer name is not a typing error, and the search for a similar name would take long.
 MAX_SIMILAR_CHARS = 64
+MIN_SIMILARITY = 0.7
 BOUNDS = {
     "minimum": "at least",
     "exclusiveMinimum": "above",
@@ -105,7 +106,7 @@ def similar(name: str, known: Iterable[str]) -> str | None:
     if len(name) > MAX_SIMILAR_CHARS:
         return None
     by_lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=MIN_SIMILARITY)
     return by_lower[near[0]] if near else None
 
 

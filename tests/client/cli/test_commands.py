@@ -19,8 +19,9 @@ from manyview.testing import FakeServer
 from manyview.v1 import metrics_service_pb2, types_pb2
 
 COMMANDS = [
-    "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed", "select",
-    "neighbors", "duplicates", "export", "preview", "models", "methods", "info", "health",
+    "create", "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed",
+    "select", "neighbors", "duplicates", "export", "checkpoints", "preview", "models", "methods", "delete", "info",
+    "health",
 ]  # fmt: skip
 Run = Callable[..., Any]
 
@@ -88,6 +89,7 @@ def test_an_error_is_one_line_with_what_may_help(run: Run, folder: Path) -> None
     result = run("train", "pest")
     assert result.exit_code == 1
     assert result.stderr == "error: no data set datasets/pest [DATASET_NOT_FOUND]\n  known: pets\n"
+    assert run("train", "pets", "--config", "no.json").stderr == "error: --config no.json: there is no such file\n"
     missing = run("upload", "/no/such/folder", "--dataset", "pets")
     assert (missing.exit_code, missing.stderr) == (1, "error: /no/such/folder does not exist\n")
     wrong = run("train", "pets", "--set", "epochs")
@@ -108,7 +110,7 @@ def test_wrong_usage_has_a_status_of_its_own(run: Run) -> None:
 
 
 def test_a_fault_of_ours_shows_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manyview.Client, "jobs", lambda _: json.loads("{"))
+    monkeypatch.setattr(manyview.Client, "jobs", lambda *_: json.loads("{"))
     assert isinstance(run("jobs").exception, ValueError)
 
 

@@ -83,5 +83,5 @@ def test_an_event_of_no_known_kind_has_no_payload() -> None:
 
 def test_an_unknown_kind_is_refused_by_name() -> None:
     assert kind_names(["alert"]) == ["KIND_ALERT"]
-    with pytest.raises(ValueError, match="kinds must be among scalars, state"):
+    with pytest.raises(ValueError, match="kinds must be one of scalars, state"):
         kind_names(["alarm"])  # type: ignore[list-item]

@@ -1,0 +1,81 @@
+"""Commands that create and delete: create, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from manyview._arguments import did_you_mean
+from manyview._cli.connection import Json, Target, Token, connect, print_json
+
+if TYPE_CHECKING:
+    from manyview import Client, Dataset, Job
+
+
+def create(
+    dataset: Annotated[str, typer.Argument(help="Id of the new data set: a-z, 0-9, _ and -.")],
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Create an empty data set, for example one that a job will follow. `upload` creates its own."""
+    with connect(target, token) as client:
+        made = client.create_dataset(dataset)
+    if as_json:
+        print_json(made)
+    else:
+        typer.echo(f"{made.name} created; add images with: manyview upload DIR --dataset {made.id}")
+
+
+def delete(
+    name: Annotated[str, typer.Argument(help="Data set or train job: its id, datasets/ID or trainJobs/ID.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    target: Target = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a data set with its images, or a train job with its events and checkpoints. It cannot be undone."""
+    with connect(target, token) as client:
+        dataset, job = _find(client, name)
+        if dataset is not None:
+            if not yes:
+                _confirm(f"Delete {dataset.name} with its {dataset.num_images:,} images?{_jobs_on(client, dataset)}")
+            client.delete_dataset(dataset)
+        elif job is not None:
+            if not yes:
+                _confirm(f"Delete {job.name} ({job.state}) with its events and {len(job.checkpoints())} checkpoints?")
+            job.delete()
+    found = dataset or job
+    assert found is not None
+    if as_json:
+        print_json({"deleted": found.name})
+    else:
+        typer.echo(f"{found.name} deleted")
+
+
+def _confirm(question: str) -> None:
+    typer.confirm(question, abort=True, err=True)
+
+
+def _find(client: Client, name: str) -> tuple[Dataset | None, Job | None]:
+    """Return the data set or the job of this name. Raises ValueError if there are both or none of that id."""
+    if name.startswith("datasets/"):
+        return client.dataset(name), None
+    if name.startswith("trainJobs/"):
+        return None, client.job(name)
+    datasets = {dataset.id: dataset for dataset in client.datasets()}
+    jobs = {job.id: job for job in client.jobs()}
+    if name in datasets and name in jobs:
+        raise ValueError(f"{name} is a data set and a train job; write datasets/{name} or trainJobs/{name}")
+    if name not in datasets and name not in jobs:
+        raise ValueError(f"there is no data set and no train job {name!r}{did_you_mean(name, [*datasets, *jobs])}")
+    return datasets.get(name), jobs.get(name)
+
+
+def _jobs_on(client: Client, dataset: Dataset) -> str:
+    count = sum(job.info.dataset == dataset.name for job in client.jobs())
+    if not count:
+        return ""
+    jobs = "One job names it and keeps its" if count == 1 else f"{count} jobs name it and keep their"
+    return f" {jobs} checkpoints, but cannot be cloned or continued on it afterwards."
