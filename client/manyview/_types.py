@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from typing import Any, Literal, overload
 
 # The words that arguments and fields may be.
@@ -121,7 +122,7 @@ class Dataset:
     num_labelled: int
     num_rejected: int
     num_unreadable: int
-    upload: UploadReport | None = None
+    upload: UploadReport | None = field(default=None, repr=False)
 
     @property
     def id(self) -> str:
@@ -180,6 +181,17 @@ class Selection(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        source = f", {self.checkpoint}" if self.checkpoint else ""
+        return f"<manyview.Selection {len(self):,} images of {self.dataset} by {self.strategy}{source}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (rank, "" if sample.score is None else f"{sample.score:.4f}", sample.image.label, sample.key)
+            for rank, sample in enumerate(self, start=1)
+        ]
+        return html_table(("rank", "score", "label", "key"), rows)
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of the images."""
@@ -222,6 +234,15 @@ class QueryNeighbors(Sequence[Neighbor]):
     def __len__(self) -> int:
         return len(self.neighbors)
 
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<manyview.QueryNeighbors of {self.query!r}: {self.error.reason}>"
+        span = f", {self[0].distance:.4f} to {self[-1].distance:.4f} away" if self.neighbors else ""
+        return f"<manyview.QueryNeighbors of {self.query!r}: {len(self)} images{span}>"
+
+    def _repr_html_(self) -> str:
+        return _neighbors_html(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateGroup(Sequence[Neighbor]):
@@ -240,6 +261,12 @@ class DuplicateGroup(Sequence[Neighbor]):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"<manyview.DuplicateGroup of {self[0].key!r}: {len(self)} images>"
+
+    def _repr_html_(self) -> str:
+        return _neighbors_html(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +287,10 @@ class Progress:
     epoch: int
     num_epochs: int
     eta_s: float
+
+    def __str__(self) -> str:
+        steps = f"{self.step}/{self.num_steps}" if self.num_steps else str(self.step)
+        return f"step {steps}, epoch {self.epoch}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +325,12 @@ class TrainJobInfo:
     @property
     def is_terminal(self) -> bool:
         return self.state in TERMINAL_STATES
+
+    def __repr__(self) -> str:
+        what = f"{self.config.get('method', '')} {self.config.get('backbone', '')}".strip()
+        images = f"{self.dataset} ({self.num_images:,} images)"
+        reason = f" {self.failure.reason}" if self.failure else ""
+        return f"<manyview.TrainJobInfo {self.name} {self.state}{reason}: {what} on {images}, {self.progress}>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,3 +439,20 @@ class EmbedTiming:
     queue_ms: float = 0.0
     decode_ms: float = 0.0
     forward_ms: float = 0.0
+
+
+_MAX_SHOWN_ROWS = 20
+
+
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return the first rows as a table for a notebook."""
+    lines = ["".join(f"<th>{escape(column)}</th>" for column in columns)]
+    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows[:_MAX_SHOWN_ROWS]]
+    if len(rows) > _MAX_SHOWN_ROWS:
+        lines.append(f'<td colspan="{len(columns)}">and {len(rows) - _MAX_SHOWN_ROWS:,} more</td>')
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _neighbors_html(found: Sequence[Neighbor]) -> str:
+    rows = [(f"{one.distance:.4f}", one.image.label, one.key) for one in found]
+    return html_table(("distance", "label", "key"), rows)

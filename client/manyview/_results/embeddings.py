@@ -47,6 +47,10 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __repr__(self) -> str:
+        errors = f", {len(self.errors)} errors" if self.errors else ""
+        return f"<manyview.Embeddings {self.array.shape} {self.array.dtype}, {self.checkpoint}{errors}>"
+
     def std(self) -> float:
         """Return the spread of the embeddings: the (unbiased) standard deviation of each feature of the rows scaled to
         length 1, averaged over the features. It is about 1/sqrt(D) for a healthy model and near 0 for a collapsed one

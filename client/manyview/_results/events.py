@@ -78,6 +78,8 @@ class SnapshotAdopted:
 Payload = Scalars | StateChange | CheckpointSaved | Rollback | Alert | Log | SnapshotAdopted
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
+# The scalars that the text of an event shows, by the start of their names.
+_SHOWN = ("loss", "knn_top1", "linear_top1", "representation_std")
 # The keys of `Event.values` that differ from the names of a payload's fields.
 _KEYS = {"from_state": "from", "to_state": "to"}
 
@@ -129,6 +131,28 @@ class Event:
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.values.get(name, default)
+
+    def __str__(self) -> str:
+        """Return the event as one line for people. Of the scalars, it has the loss, accuracies and spread."""
+        match self.payload:
+            case Scalars(values=values):
+                shown = [f"{name} {value:.4g}" for name, value in values.items() if name.startswith(_SHOWN)]
+                text = ", ".join(shown) or f"{len(values)} scalars"
+            case StateChange(to_state=state, message=message):
+                text = f"{state}: {message}" if message else state
+            case CheckpointSaved(name=name, num_bytes=num_bytes):
+                text = f"saved {name}, {num_bytes / 1e6:.1f} MB"
+            case Rollback(to_step=to_step):
+                text = f"continues from step {to_step}"
+            case Alert(reason=reason, message=message):
+                text = f"{reason}: {message}"
+            case Log(text=text):
+                pass
+            case SnapshotAdopted(num_images=num_images, num_added=num_added):
+                text = f"now trains on {num_images:,} images, {num_added:,} of them new"
+            case _:
+                text = self.kind
+        return f"step {self.step:>5}, epoch {self.epoch:>3}  {text}"
 
 
 def event_from(message: pb.MetricsEvent) -> Event:

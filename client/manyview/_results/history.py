@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
@@ -14,10 +18,14 @@ from manyview.v1 import metrics_service_pb2 as pb
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-_PLACE = frozenset({"sequence", "time", "attempt", "step", "epoch"})
+_PLACE = ("sequence", "time", "attempt", "step", "epoch")
 """The fields of a row that are not scalars."""
+_PLOTTED = ("loss", "knn_top1", "representation_std")
+_CURVE_WIDTH, _CURVE_HEIGHT = 160, 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +33,10 @@ class History:
     """A job's scalars, one row for each time that some were logged, without rows that a rollback superseded.
 
     `rows` are dicts with sequence, time, attempt, step, epoch and the scalars. `history["loss"]` is a column, shape
-    (rows,). It is NaN in rows that have no such scalar.
+    (rows,). It is NaN in rows that have no such scalar. `newest("loss")` is its last number.
     """
 
-    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+    rows: Sequence[Mapping[str, Any]]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -41,6 +49,90 @@ class History:
             hint = did_you_mean(name, self.names) or f"; known: {', '.join(self.names)}"
             raise KeyError(f"there is no scalar named {name!r}{hint}")
         return np.array([row.get(name, np.nan) for row in self.rows], dtype=np.float64)
+
+    def __repr__(self) -> str:
+        steps = f", steps {self.rows[0]['step']} to {self.rows[-1]['step']}" if self.rows else ""
+        return f"<manyview.History {len(self):,} rows{steps}: {', '.join(self.names)}>"
+
+    def __str__(self) -> str:
+        """Return a line for each scalar: its name, its first and its newest value."""
+        width = max(map(len, self.names), default=0)
+        lines = (f"{name:<{width}}  {values[0]:<12.6g} {values[-1]:.6g}" for name, values in self._columns())
+        return "\n".join([f"{'scalar':<{width}}  {'first':<12} newest", *lines])
+
+    def newest(self, name: str) -> float:
+        """Return the last number of a scalar. Raises KeyError if there is none of that name."""
+        return float(self._points(name)[1][-1])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a DataFrame. Raises ValueError if pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ValueError("to_pandas needs pandas: pip install pandas") from None
+        return pd.DataFrame(list(self.rows), columns=[*_PLACE, *self.names])
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the rows as a .csv file. A scalar that a row does not have is empty."""
+        target = Path(path)
+        if target.suffix != ".csv":
+            raise ValueError(f"{target}: a history is saved as a .csv file")
+        with target.open("w", newline="") as file:
+            table = csv.DictWriter(file, [*_PLACE, *self.names])
+            table.writeheader()
+            table.writerows({**row, "time": row["time"] and row["time"].isoformat()} for row in self.rows)
+        return target
+
+    def plot(self, *names: str) -> Figure:
+        """Return a figure with a curve of each of these scalars over the steps, by default of the loss, the accuracy of
+        kNN and the spread. Raises ValueError if matplotlib is not installed."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ValueError("plot needs matplotlib: pip install matplotlib") from None
+        chosen = names or [name for name in _PLOTTED if name in self.names] or self.names[:1]
+        figure = Figure(figsize=(4 * max(1, len(chosen)), 3), layout="constrained")
+        for place, name in enumerate(chosen, start=1):
+            axes = figure.add_subplot(1, len(chosen), place)
+            axes.plot(*self._points(name))
+            axes.set(title=name, xlabel="step")
+        return figure
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{values[0]:.6g}</td><td>{values[-1]:.6g}</td><td>{_curve(values)}</td></tr>"
+            for name, values in self._columns()
+        )
+        head = "".join(f"<th>{title}</th>" for title in ("scalar", "first", "newest", "so far"))
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+    def _points(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the steps at which a scalar has a number, and the numbers."""
+        import numpy as np
+
+        values = self[name]
+        is_number = ~np.isnan(values)
+        return self["step"][is_number], values[is_number]
+
+    def _columns(self) -> list[tuple[str, list[float]]]:
+        """Return each scalar with the values that it has, in the order of the steps."""
+        columns = ((name, [row[name] for row in self.rows if name in row]) for name in self.names)
+        return [(name, values) for name, values in columns if values]
+
+
+def _curve(values: Sequence[float]) -> str:
+    """Return a small SVG picture of the finite values."""
+    finite = [(place, value) for place, value in enumerate(values) if abs(value) < float("inf")]
+    if len(finite) < 2:
+        return ""
+    low = min(value for _, value in finite)
+    span = max(value for _, value in finite) - low or 1.0
+    scale = _CURVE_WIDTH / (len(values) - 1)
+    points = " ".join(
+        f"{place * scale:.1f},{1 + (_CURVE_HEIGHT - 2) * (1 - (value - low) / span):.1f}" for place, value in finite
+    )
+    line = f'<polyline points="{points}" fill="none" stroke="#1769aa" stroke-width="1.5"/>'
+    return f'<svg width="{_CURVE_WIDTH}" height="{_CURVE_HEIGHT}">{line}</svg>'
 
 
 def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows: int | None = None) -> History:

@@ -5,6 +5,7 @@ Shapes: S pixels on a side of a decoded image, o of a view; arrays are RGB, uint
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
@@ -49,6 +50,20 @@ class Preview:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __repr__(self) -> str:
+        errors = f", {len(self.errors)} errors" if self.errors else ""
+        return f"<manyview.Preview {len(self)} images, {sum(map(len, self.views))} views{errors}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the sheet for a notebook, or None if Pillow is not installed."""
+        try:
+            sheet = self.sheet()
+        except ValueError:
+            return None
+        file = io.BytesIO()
+        sheet.save(file, "PNG")
+        return file.getvalue()
 
     def sheet(self) -> Image.Image:
         """Return a contact sheet: a row for each image, first the original, then its views with the steps that made

@@ -260,3 +260,16 @@ def test_an_image_that_cannot_be_read_makes_the_command_fail_in_the_end(server: 
     assert done.exit_code == 1
     assert json.loads(done.stdout)["images"][0]["error"]["reason"] == "IMAGE_EMPTY"
     assert "IMAGE_EMPTY" in done.stderr
+
+
+def test_a_notebook_shows_the_sheet(
+    client: manyview.Client, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = client.preview(files)
+    assert repr(found) == "<manyview.Preview 3 images, 6 views>"
+    shown = found._repr_png_()
+    assert shown is not None
+    with Image.open(io.BytesIO(shown)) as picture:
+        assert picture.size == found.sheet().size
+    monkeypatch.setattr(contact_sheet.importlib.util, "find_spec", lambda _: None)
+    assert found._repr_png_() is None
