@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from manyview import _convert, _names
 from manyview._arguments import address, one_of, positive_s, some, text
@@ -16,7 +16,8 @@ from manyview._errors import AlreadyExists, NotFound, UploadRejected
 from manyview._jobs import Job, list_models, train_request
 from manyview._progress_bar import ProgressOption, counting, reporting
 from manyview._requests import embed_options
-from manyview._results import dataset_embeddings, embeddings, export, neighbors, preview_request, selection
+from manyview._results import dataset_embeddings, embeddings, export, neighbors, preview_request, selection, sheets
+from manyview._results.contact_sheet import draw, require_pillow
 from manyview._results.embeddings import Embeddings, EmbedRun
 from manyview._results.preview import Preview
 from manyview._transport.channel import Channel, Deadlines, TLSOptions
@@ -44,6 +45,9 @@ from manyview._uploads import sources
 from manyview._uploads.labels import Labels
 from manyview._uploads.upload import upload_source
 from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _DEFAULT_TARGET = "localhost:50051"
 _PAGE_SIZE = 1000
@@ -473,6 +477,21 @@ class Client:
         request = neighbors.duplicates_request(dataset, model, output, metric, version, max_distance)
         with reporting(progress, f"duplicates in {request.dataset}") as report:
             return neighbors.find_duplicates(self._rpcs, request, report, timeout_s)
+
+    def sheet(
+        self,
+        found: Selection | QueryNeighbors | DuplicateGroup | Sequence[QueryNeighbors] | Sequence[DuplicateGroup],
+        queries: Any = None,
+    ) -> Image.Image:
+        """Return a picture of what `select`, `neighbors` or `duplicates` found. Notebooks show it; `.save` writes it.
+
+        `queries` are the images that were given to `neighbors`. They are not needed if they are keys of the data set.
+
+        Raises ValueError if nothing was found or Pillow is not installed.
+        """
+        require_pillow()
+        rows = sheets.of_found(found, queries, self.read_image, self._info.limits)
+        return draw(rows, width=sheets.SIDE, height=sheets.SIDE)
 
     # --- models
 

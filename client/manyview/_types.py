@@ -223,6 +223,7 @@ class QueryNeighbors(Sequence[Neighbor]):
     neighbors: tuple[Neighbor, ...] = field(repr=False)
     error: ImageError | None
     checkpoint: str
+    dataset: str = ""
 
     @overload
     def __getitem__(self, index: int) -> Neighbor: ...
@@ -251,6 +252,7 @@ class DuplicateGroup(Sequence[Neighbor]):
 
     members: tuple[Neighbor, ...] = field(repr=False)
     checkpoint: str
+    dataset: str = ""
 
     @overload
     def __getitem__(self, index: int) -> Neighbor: ...

@@ -3,5 +3,5 @@
 - `main`: the program, and how it reports errors. `connection`: the options that all commands share, and output.
 - `images`, `jobs`, `watch`, `models`, `curation`, `preview`, `server`: one family of commands each.
 - `resources`: commands that create and delete.
-- `sheet`: contact sheets of images. `stored`: the words and files that name images of a data set.
+- `sheet`: contact sheets as files. `stored`: the words and files that name images of a data set.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,12 +11,12 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
-from manyview._results.contact_sheet import Tile
+from manyview._results import sheets
 from manyview._results.selection import PARAMETERS
 from manyview._types import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
-    from manyview import Client, Neighbor, Sample, Selection
+    from manyview import Client, Neighbor, Selection
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
@@ -114,7 +114,7 @@ def select(
         print_json(_selection_json(found))
         return
     rows = [
-        (number, _shown(sample.score), sample.image_id, sample.image.label or "-", sample.key)
+        (number, sheets.score(sample.score), sample.image_id, sample.image.label or "-", sample.key)
         for number, sample in enumerate(found, start=1)
     ]
     print_table(("RANK", "SCORE", "IMAGE", "LABEL", "KEY"), rows)
@@ -157,13 +157,10 @@ def neighbors(
             version=version,
         )
         if out:
-            shown = found[: max(1, sheet.MAX_TILES // (1 + max(map(len, found), default=0)))]
-            queries = _files(client, dataset, _source(sources), stored.named(key or ())[: len(shown)])
-            rows = [
-                [sheet.tile(data, answer.query, framed=True), *_tiles(client, dataset, answer)]
-                for answer, data in zip(shown, queries, strict=False)
-            ]
-            sheet.save(rows, out)
+            shown = sheets.most_queries(found)
+            read = partial(client.read_image, dataset)
+            queries = _files(client, read, _source(sources), stored.named(key or ())[: len(shown)])
+            sheet.save(sheets.of_neighbors(read, shown, queries), out)
             if len(shown) < len(found):
                 typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
     if as_json:
@@ -208,8 +205,7 @@ def duplicates(
             version=version,
         )
         if out and found:
-            shown = list(islice(found, sheet.MAX_TILES // 8))
-            sheet.save([_tiles(client, dataset, group[:12]) for group in shown], out)
+            sheet.save(sheets.of_groups(partial(client.read_image, dataset), found), out)
     if as_json:
         print_json([_near(group) for group in found])
         return
@@ -247,25 +243,7 @@ def _write_selection(client: Client, found: Selection, path: Path) -> None:
     if path.suffix not in sheet.PICTURES:
         stored.write(found, path)
         return
-    shown = found[: sheet.MAX_TILES]
-    files = sheet.read(client, found.dataset, shown)
-    tiles = [
-        sheet.tile(data, _caption(number, sample), sample.key)
-        for number, (data, sample) in enumerate(zip(files, shown, strict=True), start=1)
-    ]
-    sheet.save(sheet.grid(tiles), path)
-
-
-def _caption(number: int, sample: Sample) -> str:
-    return "  ".join(filter(None, (f"{number}.", _shown(sample.score), sample.image.label)))
-
-
-def _tiles(client: Client, dataset: str, near: Sequence[Neighbor]) -> list[Tile]:
-    files = sheet.read(client, dataset, near)
-    return [
-        sheet.tile(data, f"{one.distance:.4f}  {one.image.label}".rstrip(), one.key)
-        for data, one in zip(files, near, strict=True)
-    ]
+    sheet.save(sheets.of_selection(partial(client.read_image, found.dataset), found), path)
 
 
 def _source(paths: Sequence[str] | None) -> Any:
@@ -273,18 +251,14 @@ def _source(paths: Sequence[str] | None) -> Any:
     return None if not paths else paths[0] if len(paths) == 1 else list(paths)
 
 
-def _files(client: Client, dataset: str, source: Any, keys: Sequence[Any]) -> Iterable[bytes]:
+def _files(client: Client, read: sheets.Read, source: Any, keys: Sequence[Any]) -> Iterable[bytes]:
     """Return the files of the queries, in their order. Files of a source are read when they are needed."""
     from manyview._uploads.sources import open_source
 
     if keys:
-        return sheet.read(client, dataset, keys)
+        return sheets.files(read, keys)
     limit = client.server_info().limits.max_image_bytes
     return (image.data for image in open_source(source, max_image_bytes=limit))
-
-
-def _shown(score: float | None) -> str:
-    return "-" if score is None else f"{score:.4f}"
 
 
 def _selection_json(found: Selection) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -10,6 +11,7 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
+from manyview._results import sheets
 from manyview._types import ImageStatus, Sample, StoredImage
 
 if TYPE_CHECKING:
@@ -103,10 +105,8 @@ def _write(client: Client, dataset: str, found: list[StoredImage], path: Path) -
     if path.suffix not in sheet.PICTURES:
         stored.write([Sample(image=image, score=None) for image in found], path)
         return
-    shown = [image for image in found if image.status != "REJECTED"][: sheet.MAX_TILES]
-    files = sheet.read(client, dataset, shown)
-    tiles = [sheet.tile(data, image.key, image.label) for data, image in zip(files, shown, strict=True)]
-    sheet.save(sheet.grid(tiles), path)
+    stored_ones = [image for image in found if image.status != "REJECTED"]
+    sheet.save(sheets.of_images(partial(client.read_image, dataset), stored_ones), path)
 
 
 def datasets(target: Target = None, token: Token = None, as_json: Json = False) -> None:

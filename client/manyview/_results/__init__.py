@@ -8,5 +8,6 @@ errors, names and parts of requests.
 - `progress`: streams that report progress until the answer is ready.
 - `events`: the event log of a job. `history`: its scalars as a table.
 - `preview`: views as training makes them. `preview_request`: how they are asked for. `view_captions`: what made them.
-- `contact_sheet`: pictures with captions on one sheet. `export`: weights in a file.
+- `contact_sheet`: pictures with captions on one sheet. `sheets`: those of images that were found.
+- `export`: weights in a file.
 """

@@ -140,6 +140,7 @@ def _neighbors_of_call(
                     neighbors=_neighbors(answer.neighbors),
                     error=_convert.image_error(answer.error) if answer.HasField("error") else None,
                     checkpoint=checkpoint,
+                    dataset=request.dataset,
                 )
             )
     return found
@@ -156,7 +157,10 @@ def find_duplicates(
             groups.clear()
         if message.HasField("members"):
             groups.setdefault(message.members.group, []).extend(_neighbors(message.members.members))
-    return [DuplicateGroup(members=tuple(members), checkpoint=checkpoint) for members in groups.values()]
+    return [
+        DuplicateGroup(members=tuple(members), checkpoint=checkpoint, dataset=request.dataset)
+        for members in groups.values()
+    ]
 
 
 def _neighbors(found: Iterable[pb.Neighbor]) -> tuple[Neighbor, ...]:

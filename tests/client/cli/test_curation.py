@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import manyview
-from manyview._cli import sheet
 from manyview._cli.main import app
+from manyview._results import sheets
 from manyview._results.contact_sheet import GAP_PX, LINE_PX
 from manyview.testing import FakeServer
 from manyview.v1 import embed_service_pb2 as pb
@@ -136,7 +136,7 @@ def test_neighbors_of_files_and_of_stored_images(run: Run, folder: Path, tmp_pat
     result = run("neighbors", "pets", folder / "red/40.png", "-m", MODEL, "-k", 2, "-o", picture)
     assert result.exit_code == 0, result.output
     assert "0.0000" in result.stdout.splitlines()[1]
-    assert width(picture) == 3 * (sheet.SIDE + GAP_PX) + GAP_PX
+    assert width(picture) == 3 * (sheets.SIDE + GAP_PX) + GAP_PX
     stored = run("neighbors", "pets", "--key", "red/40.png", "--key", "red/00.png", "-m", MODEL, "-k", 2, "--json")
     first, second = json.loads(stored.stdout)
     assert (first["query"], second["query"], len(first["neighbors"])) == ("red/40.png", "red/00.png", 2)
@@ -158,7 +158,7 @@ def test_duplicates_are_groups_and_how_many_could_go(run: Run, tmp_path: Path) -
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == "group 1, 5 images"
     assert result.stdout.splitlines()[-1] == "1 groups; 4 images are duplicates of others"
-    assert width(picture) == 5 * (sheet.SIDE + GAP_PX) + GAP_PX
+    assert width(picture) == 5 * (sheets.SIDE + GAP_PX) + GAP_PX
     none = run("duplicates", "pets", "-d", 0, "-m", MODEL, "-o", picture, "--json")
     assert json.loads(none.stdout) == []
 
@@ -232,10 +232,10 @@ def test_images_whose_keys_are_not_unique_are_named_by_their_ids(run: Run, serve
 def test_how_many_neighbors_is_left_to_the_server_and_a_sheet_holds_only_so_many(
     run: Run, server: FakeServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sheet, "MAX_TILES", 12)
+    monkeypatch.setattr(sheets, "MAX_TILES", 12)
     result = run("neighbors", "pets", folder, "-m", MODEL, "-o", tmp_path / "near.png")
     assert result.exit_code == 0, result.output
     assert server.requests("FindNeighbors")[0].num_neighbors == 0
     assert "near.png shows the first 2 of 5 queries" in result.stderr
     with Image.open(tmp_path / "near.png") as picture:
-        assert picture.height == 2 * (sheet.SIDE + 2 * LINE_PX + GAP_PX) + GAP_PX
+        assert picture.height == 2 * (sheets.SIDE + 2 * LINE_PX + GAP_PX) + GAP_PX

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from manyview._cli import sheet
-from manyview._cli.sheet import tile
+from manyview._results import sheets
 from manyview._results.contact_sheet import GAP_PX, LINE_PX
+from manyview._results.sheets import tile
 
 
 def picture(width: int, height: int, color: tuple[int, int, int]) -> bytes:
@@ -27,9 +28,9 @@ def test_pictures_lie_in_their_rows_whole_and_in_proportion(tmp_path: Path) -> N
     red, blue = picture(400, 200, (255, 0, 0)), picture(10, 10, (0, 0, 255))
     sheet.save([[tile(red, "a"), tile(blue, "b", "c")], [tile(red)]], tmp_path / "sheet.png")
     drawn = opened(tmp_path)
-    second = GAP_PX + sheet.SIDE + GAP_PX
+    second = GAP_PX + sheets.SIDE + GAP_PX
     below = second + 2 * LINE_PX
-    assert drawn.size == (second + sheet.SIDE + GAP_PX, below + sheet.SIDE + GAP_PX)
+    assert drawn.size == (second + sheets.SIDE + GAP_PX, below + sheets.SIDE + GAP_PX)
     assert drawn.getpixel((GAP_PX + 64, GAP_PX + 64)) == (255, 0, 0)
     assert drawn.getpixel((GAP_PX + 64, GAP_PX + 10)) == (255, 255, 255), "twice as wide as high"
     assert drawn.getpixel((second + 2, GAP_PX + 2)) == (0, 0, 255), "small ones fill their place"
@@ -59,6 +60,6 @@ def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "columns"), [(0, 1), (1, 1), (10, 4), (100, 13), (400, 16)])
 def test_a_grid_is_a_little_wider_than_high(count: int, columns: int) -> None:
     tiles = [tile(b"")] * count
-    rows = sheet.grid(tiles)
+    rows = sheets.grid(tiles)
     assert sum(map(len, rows)) == count
     assert max(map(len, rows), default=1) == columns
