@@ -55,7 +55,7 @@ def refuse_finished(
 
 def _same_epochs(origin: Job, dataset: Dataset, settings: Mapping[str, Any]) -> bool:
     same_images = (origin.dataset_uid, origin.num_images) == (dataset.uid, dataset.num_images)
-    return same_images and all(origin.settings[name] == settings[name] for name in ("batch_size", "evaluation"))
+    return same_images and all(origin.settings.get(name) == settings[name] for name in ("batch_size", "evaluation"))
 
 
 def _images(count: int) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from manyview.v1 import train_job_service_pb2 as pb
+from manyview_server.errors import NotFound
 from manyview_server.front.backends import LibraryBackbones
 from manyview_server.front.convert import job_messages
 from manyview_server.front.jobs import impossible_jobs
 from manyview_server.front.rpc import resource_names as names
-from manyview_server.store.records import Checkpoint, Job
+from manyview_server.store.records import Checkpoint, Dataset, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.trainers import snapshot_limit
@@ -66,7 +67,7 @@ class JobPlanner:
             await _refuse_missing(self._store, file)
         await self._refuse_unknown(settings["backbone"], base or {})
         min_images = _min_images(request, settings)
-        dataset = await self._store.datasets.get(dataset_id)
+        dataset = await self._dataset(dataset_id, None if request.dataset else origin)
         snapshot_limit.check(dataset.num_images)
         if not min_images:
             impossible_jobs.refuse_too_few(dataset, settings)
@@ -80,6 +81,16 @@ class JobPlanner:
             source=source,
             min_images=min_images,
         )
+
+    async def _dataset(self, dataset_id: str, origin: Job | None) -> Dataset:
+        """Return the data set, which the request names, or `origin`, the other job."""
+        try:
+            return await self._store.datasets.get(dataset_id)
+        except NotFound as error:
+            if origin is None:
+                raise
+            message = f"the data set {dataset_id!r} of train job {origin.train_job_id!r} was deleted; name another one"
+            raise NotFound(error.reason, message, metadata=error.metadata) from error
 
     async def _refuse_unknown(self, backbone: str, base: Mapping[str, Any]) -> None:
         """Raise InvalidArgument if a library has no such network. The backbone of another job exists."""

@@ -198,6 +198,21 @@ async def test_what_cannot_be_cloned_or_continued_is_refused_by_name(
     assert (await create(front, "new", dataset="datasets/few", method="", clone_from="trainJobs/j")).num_images == 2
 
 
+async def test_a_job_whose_data_set_was_deleted_is_cloned_onto_another_one(
+    front: Any, dataset: str, refused: Any, store_images: Any
+) -> None:
+    await create(front)
+    await front.store.jobs.request("j", CANCEL)
+    await front.store.datasets.delete("shirts")
+    clone: dict[str, Any] = {"dataset": "", "method": "", "clone_from": "trainJobs/j"}
+    error = await refused(create(front, "clone", **clone))
+    text = "the data set 'shirts' of train job 'j' was deleted; name another one"
+    assert (error.reason, error.text) == ("DATASET_NOT_FOUND", text)
+    await store_images(front, [1, 2], name="trousers")
+    again = await create(front, "clone", **{**clone, "dataset": "datasets/trousers"})
+    assert again.dataset == "datasets/trousers"
+
+
 @pytest.mark.parametrize(("shades", "words"), [([], "no image"), ([1], "one image"), ([None, 4], "one image")])
 async def test_a_data_set_without_two_readable_images_is_refused(
     front: Any, refused: Any, store_images: Any, shades: list[int | None], words: str
