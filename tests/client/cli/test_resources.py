@@ -122,7 +122,7 @@ def test_images_are_listed_into_files(run: Run, pets: Path, tmp_path: Path) -> N
     assert table.read_text().splitlines()[0].split("\t") == ["IMAGE", "LABEL", "SCORE", "KEY"]
     assert keys.read_text().splitlines() == ["cat/a.png", "dog/b.png"]
     with Image.open(sheet) as picture:
-        assert {(255, 0, 0), (0, 0, 255)} <= {color for _, color in picture.getcolors(100_000)}  # type: ignore[union-attr, misc]
+        assert {(255, 0, 0), (0, 0, 255)} <= {color for _, color in picture.getcolors(100_000)}  # type: ignore[union-attr]
     assert "expected a .png, .jpg, .txt or .tsv file" in run("images", "pets", "--out", "x.csv").stderr
 
 

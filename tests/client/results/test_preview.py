@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import subprocess
@@ -271,5 +272,5 @@ def test_a_notebook_shows_the_sheet(
     assert shown is not None
     with Image.open(io.BytesIO(shown)) as picture:
         assert picture.size == found.sheet().size
-    monkeypatch.setattr(contact_sheet.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert found._repr_png_() is None

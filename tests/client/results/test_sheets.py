@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from PIL import Image
 
 import manyview
-from manyview._results import contact_sheet
 from manyview._results.contact_sheet import FRAME, GAP_PX
 from manyview._results.sheets import SIDE
 
@@ -71,6 +71,6 @@ def test_there_must_be_something_to_show_and_pillow_to_show_it(
     shown = io.BytesIO()
     client.sheet(client.select("squares", 1, strategy="random")).save(shown, "PNG")
     assert shown.tell() > 100
-    monkeypatch.setattr(contact_sheet.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match="pip install pillow"):
         client.sheet([])

@@ -224,8 +224,8 @@ async def test_a_data_set_without_two_readable_images_is_refused(
     for image in (await front.store.datasets.images("shirts", (), 10))[0]:
         if image.key.startswith("bad"):
             await front.store.datasets.mark_unreadable(dataset.uid, image.image_id, "DECODE_FAILED", "it ends early")
-    for fields in ({}, {"validate_only": True}):
-        error = await refused(create(front, **fields))
+    for validate_only in (False, True):
+        error = await refused(create(front, validate_only=validate_only))
         assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DATASET_TOO_SMALL")
         text = f"the data set 'shirts' has {words} that can be read, and training needs at least 2: upload more, or "
         assert error.text == text + "create a job that follows the data set and starts once it has enough"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ async def test_data_sets_jobs_and_checkpoints_are_suggested(store: Store) -> Non
     await store.datasets.create("clothing")
     await store.jobs.create("first-try", "clothing", "moco", {}, "1")
     for step in (10, 20):
-        fields = {"epoch": 1, "attempt": 1, "directory": f"{step}", "num_bytes": 1, "model": {}}
+        fields: dict[str, Any] = {"epoch": 1, "attempt": 1, "directory": f"{step}", "num_bytes": 1, "model": {}}
         await store.checkpoints.add("first-try", step=step, **fields)
     with pytest.raises(NotFound, match=r"no data set 'clohting'; did you mean 'clothing'\?$"):
         await store.datasets.get("clohting")
