@@ -107,10 +107,11 @@ class Client:
     ) -> Dataset:
         """Send images into a data set and return it; its `.upload` is the report. A missing data set is created.
 
-        `images`: a folder, WebDataset shards, paths, bytes, PIL images, uint8 arrays (H, W, 3), or any iterable of
-        those or of (image, label) pairs. In a folder, the label of an image is the name of the subfolder that it lies
-        in. `labels` gives labels in the order of the images, or by key. The calling thread pulls an iterable as fast as
-        the server takes the images; while the iterable pauses, its images are sent.
+        `images`: a folder, WebDataset shards, paths, bytes, binary files, PIL images, arrays, or any iterable of
+        those or of (image, label) pairs. Arrays are (H, W), (H, W, 3), or with an alpha channel (H, W, 2) or (H, W, 4),
+        of uint8, uint16, bool, or floats in [0, 1]. In a folder, the label of an image is the name of the subfolder
+        that it lies in. `labels` gives labels in the order of the images, or by key. The calling thread pulls an
+        iterable as fast as the server takes the images; while the iterable pauses, its images are sent.
 
         A dropped connection is bridged. After a crash the same call continues where it stopped: folders and lists of
         paths always, other iterables if `upload_id` is given.

@@ -90,7 +90,9 @@ class UploadReport:
 
     `num_sent` = stored + duplicates + refused by the server. `num_rejected` also counts images that were too large to
     send. `resumed_from` images were acknowledged in an earlier run and not sent again. `skipped` counts what was found
-    beside the images and not sent.
+    beside the images and not sent. `num_recompressed` arrays and PIL images were too large as PNG and were sent as JPEG
+    or WebP of high quality, so that their pixels are nearly, not exactly, those that were given; `recompressed` names
+    the first of them.
     """
 
     upload_id: str
@@ -102,6 +104,8 @@ class UploadReport:
     label_conflicts: tuple[LabelConflict, ...] = ()
     resumed_from: int = 0
     skipped: tuple[SkippedFiles, ...] = ()
+    num_recompressed: int = 0
+    recompressed: tuple[str, ...] = ()
 
     @property
     def num_skipped(self) -> int:

@@ -13,7 +13,8 @@ from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results.preview import Preview
 from manyview._transport.rpcs import Rpcs
 from manyview._types import ImageError, Limits
-from manyview._uploads import pixels, sources
+from manyview._uploads import sources
+from manyview._uploads.pixels import png
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import types_pb2
 
@@ -81,8 +82,8 @@ def _preview(keys: Sequence[str], unsent: Mapping[int, ImageError], reply: pb.Pr
         keys=tuple(keys),
         image_ids=tuple(image.image_id for image in reply.images),
         shapes=tuple((image.height, image.width) for image in reply.images),
-        originals=tuple(pixels.decode_png(image.original) if image.original else None for image in reply.images),
-        views=tuple(tuple(pixels.decode_png(view.png) for view in image.views) for image in reply.images),
+        originals=tuple(png.decode(image.original) if image.original else None for image in reply.images),
+        views=tuple(tuple(png.decode(view.png) for view in image.views) for image in reply.images),
         pipelines=tuple(tuple(view.pipeline for view in image.views) for image in reply.images),
         parameters=tuple(tuple(json.loads(view.parameters_json) for view in image.views) for image in reply.images),
         decode_size=reply.decode_size,

@@ -13,6 +13,7 @@ from manyview import _names
 from manyview._errors import DataLoss
 from manyview._results.contact_sheet import Tile, without_start
 from manyview._types import DuplicateGroup, Limits, Neighbor, QueryNeighbors, Sample, Selection, StoredImage
+from manyview._uploads.pixels import pil_images
 from manyview._uploads.sources import open_source
 
 if TYPE_CHECKING:
@@ -126,16 +127,29 @@ def _near(read: Read, near: Sequence[Neighbor]) -> list[Tile]:
 
 
 def _thumbnail(data: bytes) -> Image.Image | None:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if not data:
         return None
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture = _rgb(image)
     except Exception:  # Pillow's readers raise nearly anything for damaged files
         return None
     scale = SIDE / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image as a network sees it by default: upright, transparency on white, the upper 8 bits of 16."""
+    from PIL import Image
+
+    samples, _ = pil_images.samples(image)
+    if samples.dtype.itemsize == 2:
+        samples = (samples >> 8).astype("uint8")
+    picture = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+    background = Image.new("RGB", picture.size, "white")
+    background.paste(picture, mask=picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None)
+    return background

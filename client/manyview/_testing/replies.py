@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from manyview._testing.embeddings import FEATURE_DIM, FakeEmbeddings
 from manyview._testing.errors import Refused
 from manyview._types import TERMINAL_STATES
-from manyview._uploads import pixels
+from manyview._uploads.pixels import png as png_files
 from manyview.v1 import dataset_service_pb2 as datasets
 from manyview.v1 import metrics_service_pb2 as metrics
 from manyview.v1 import model_service_pb2 as models
@@ -248,7 +250,7 @@ class FakeState(FakeEmbeddings):
             if image.WhichOneof("source") == "stored":
                 data = self.files[dataset, self.find_image(dataset, image.stored).image_id]
             digest = hashlib.sha256(data).digest()
-            png = pixels.encode_png(8, 8, digest[:3] * 64)
+            png = png_files.encode(np.frombuffer(digest[:3] * 64, np.uint8).reshape(8, 8, 3))
             parameters = json.dumps({"crop": {"top": 0, "left": 0, "height": 8, "width": 8}})
             view = jobs.PreviewedView(size=8, png=png, parameters_json=parameters)
             made = jobs.PreviewedImage(image_id=digest.hex()[:16], width=8, height=8, original=png, views=[view] * 2)

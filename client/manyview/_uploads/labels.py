@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from manyview._uploads.encoded_image import EncodedImage
@@ -35,7 +36,7 @@ def relabelled(images: Iterator[EncodedImage], labels: Labels) -> Iterator[Encod
             unused.discard(image.key)
             if len(some) < _NUM_NAMED:
                 some.append(image.key)
-            yield EncodedImage(image.key, image.data, label_text(labels.get(image.key, image.label)), image.error)
+            yield replace(image, label=label_text(labels.get(image.key, image.label)))
         refuse_unused(unused, some)
         return
     for index, (image, label) in enumerate(itertools.zip_longest(images, labels)):
@@ -43,4 +44,4 @@ def relabelled(images: Iterator[EncodedImage], labels: Labels) -> Iterator[Encod
             raise ValueError(
                 f"{len(labels)} labels were given, but there are {'fewer' if image is None else 'more'} images"
             )
-        yield EncodedImage(image.key, image.data, label_text(label), image.error)
+        yield replace(image, label=label_text(label))

@@ -1,7 +1,6 @@
 """The caller's images, of any kind, as encoded images: one at a time, read when they are needed.
 
-Files are sent unchanged. Arrays and PIL images are sent as binary PPM, which is raw pixels after a short header, or as
-PNG if they have more than 4 MiB of pixels.
+Files are sent unchanged. `pixels.encoding` says how arrays and PIL images travel.
 """
 
 from __future__ import annotations
@@ -9,15 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from manyview._types import ImageError
 from manyview._uploads import labels as _labels
-from manyview._uploads import pixels, shards
+from manyview._uploads import shards
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.folders import list_files
 from manyview._uploads.labels import Labels, label_text
+from manyview._uploads.pixels import arrays, encoding, pil_images
 from manyview._uploads.skipped import SkippedCount
 
 
@@ -60,8 +61,9 @@ class ImageSource:
 def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = None) -> ImageSource:
     """Return the caller's images as a source. Only folders are read yet.
 
-    `images`: a folder, a WebDataset `.tar`, a path, bytes, a PIL image, a uint8 array (H, W, 3), (H, W) or (N, H, W,
-    3), or an iterable of these, of (image, label) pairs or of mappings with "image" and perhaps "label" and "key".
+    `images`: a folder, a WebDataset `.tar`, a path, bytes, a binary file, a PIL image, an array (H, W, 3), (H, W), with
+    an alpha channel (H, W, 4) or (H, W, 2), or (N, H, W, C), or an iterable of these, of (image, label) pairs or of
+    mappings with "image" and perhaps "label" and "key".
     `labels` gives labels in the order of the images, or by key. Raises FileNotFoundError, ValueError (a folder without
     images, wrong shapes, labels for keys that no image has) or TypeError. Each names the item that is wrong.
     """
@@ -80,10 +82,10 @@ def _open(images: Any, limit: int) -> ImageSource:
         return _from_paths([Path(item) for item in images], limit)
     if isinstance(images, Mapping):
         raise TypeError("images must not be a mapping: pass its values, or its items as (image, label) pairs")
-    if isinstance(images, bytes | bytearray | memoryview) or pixels.is_pil(images):
+    if isinstance(images, bytes | bytearray | memoryview) or pil_images.is_pil(images) or _is_open_file(images):
         images = [images]
-    elif pixels.is_array(images):
-        images = pixels.split(images)
+    elif arrays.is_array(images):
+        images = arrays.split(images)
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images must be a path, bytes, pixels or an iterable of these, not {type(images).__name__}")
     total = len(images) if hasattr(images, "__len__") else None
@@ -152,10 +154,36 @@ def _from_item(item: Any, key: str, label: str, limit: int, index: int) -> Encod
         return _read(path, path.as_posix(), label, limit)
     if isinstance(item, bytes | bytearray | memoryview):
         return _checked(key, bytes(item), label, limit)
-    if pixels.is_pil(item) or pixels.is_array(item):
-        return _checked(key, pixels.encode(item), label, limit)
-    hint = "; pass tensor.permute(1, 2, 0).numpy() as uint8" if "torch" in sys.modules and _is_tensor(item) else ""
-    raise TypeError(f"image {index}: {type(item).__name__} is not a path, bytes, a PIL image or a uint8 array{hint}")
+    if pil_images.is_pil(item) or arrays.is_array(item):
+        return _from_pixels(item, key, label, limit, index)
+    if _is_open_file(item):
+        return _checked(key, _read_open(item, index), label, limit)
+    hint = "; pass tensor.permute(1, 2, 0).numpy()" if "torch" in sys.modules and _is_tensor(item) else ""
+    found = f"{type(item).__name__} is not a path, bytes, a binary file, a PIL image or an array"
+    raise TypeError(f"image {index}: {found}{hint}")
+
+
+def _from_pixels(item: Any, key: str, label: str, limit: int, index: int) -> EncodedImage:
+    try:
+        encoded = encoding.encode(item, limit)
+    except ValueError as error:
+        raise ValueError(f"image {index}: {error}") from error
+    image = _checked(key, encoded.data, label, limit)
+    return replace(image, is_recompressed=encoded.is_recompressed)
+
+
+def _is_open_file(item: Any) -> bool:
+    return callable(getattr(item, "read", None))
+
+
+def _read_open(file: Any, index: int) -> bytes:
+    """Return the contents of a file that the caller opened, from its start if it can go back there, as PIL does."""
+    if callable(getattr(file, "seekable", None)) and file.seekable():
+        file.seek(0)
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise TypeError(f"image {index}: the file was opened as text: open it with mode 'rb'")
+    return data
 
 
 def _is_tensor(item: Any) -> bool:

@@ -38,6 +38,8 @@ from manyview.v1 import dataset_service_pb2 as pb
 
 # The time that the sending thread has to end after the caller's thread has failed.
 _JOIN_S = 5.0
+# The most recompressed images that a report names.
+_NUM_NAMED = 20
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
 
@@ -90,6 +92,8 @@ class Upload:
         self._unsent: list[RejectedImage] = []
         self._rejected: list[RejectedImage] = []
         self._conflicts: list[LabelConflict] = []
+        self._num_recompressed = 0
+        self._recompressed: list[str] = []
         self._batcher = Batcher(limits)
         self._handover = Handover()
         self._silence = Deadline(None)
@@ -205,7 +209,13 @@ class Upload:
                 self._unsent.append(RejectedImage(key=image.key, error=image.error))
                 self._on_progress(1)
             else:
+                self._note_recompressed(image)
                 yield image
+
+    def _note_recompressed(self, image: EncodedImage) -> None:
+        self._num_recompressed += image.is_recompressed
+        if image.is_recompressed and len(self._recompressed) < _NUM_NAMED:
+            self._recompressed.append(image.key)
 
     def _status(self) -> pb.Upload | None:
         try:
@@ -324,6 +334,8 @@ class Upload:
             label_conflicts=tuple(self._conflicts),
             resumed_from=self._resumed_from,
             skipped=self._source.skipped.summary(),
+            num_recompressed=self._num_recompressed,
+            recompressed=tuple(self._recompressed),
         )
 
 

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,6 +44,16 @@ def test_a_picture_that_cannot_be_read_is_a_frame(tmp_path: Path, data: bytes) -
     sheet.save([[tile(data, "x")]], tmp_path / "sheet.png")
     drawn = opened(tmp_path)
     assert drawn.getpixel((GAP_PX, 20)) == (107, 118, 131)
+
+
+def test_a_picture_is_what_a_network_sees(tmp_path: Path) -> None:
+    buffer, grey = io.BytesIO(), io.BytesIO()
+    Image.new("RGBA", (9, 9), (200, 0, 0, 0)).save(buffer, "PNG")
+    Image.fromarray(np.full((9, 9), 100 << 8, np.uint16)).save(grey, "PNG")
+    sheet.save([[tile(buffer.getvalue(), ""), tile(grey.getvalue(), "")]], tmp_path / "sheet.png")
+    drawn = opened(tmp_path)
+    assert drawn.getpixel((GAP_PX + 64, GAP_PX + 64)) == (255, 255, 255), "transparent"
+    assert drawn.getpixel((2 * GAP_PX + sheets.SIDE + 64, GAP_PX + 64)) == (100, 100, 100), "16 bits"
 
 
 def test_a_query_is_framed(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 import manyview
 from manyview._cli.main import app
 from manyview._results import contact_sheet
-from manyview._uploads import pixels
 from manyview.testing import FakeServer
 from manyview.v1 import train_job_service_pb2 as pb
 
@@ -111,41 +110,6 @@ def test_a_long_list_is_not_read_to_its_end(client: manyview.Client, server: Fak
     with pytest.raises(manyview.InvalidArgument, match="1 to 16"):
         client.preview(b"%d" % number for number in iter(int, 1))
     assert len(wanted(server).images) == 17
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (5, 9), (64, 48)])
-@pytest.mark.parametrize("filter_type", [0, 1, 2])
-def test_a_png_is_read_as_pillow_reads_it(shape: tuple[int, int], filter_type: int) -> None:
-    image_pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    png = filtered(image_pixels, filter_type)
-    with Image.open(io.BytesIO(png)) as image:
-        assert np.array_equal(np.asarray(image), image_pixels)
-    assert np.array_equal(pixels.decode_png(png), image_pixels)
-    assert np.array_equal(
-        pixels.decode_png(pixels.encode_png(shape[1], shape[0], image_pixels.tobytes())), image_pixels
-    )
-
-
-def filtered(image_pixels: np.ndarray[Any, Any], filter_type: int) -> bytes:
-    import zlib
-
-    rows, before = image_pixels.astype(np.int16), np.zeros_like(image_pixels, dtype=np.int16)
-    if filter_type == 1:
-        before[:, 1:] = rows[:, :-1]
-    if filter_type == 2:
-        before[1:] = rows[:-1]
-    lines = ((rows - before) % 256).astype(np.uint8).reshape(len(rows), -1)
-    body = np.concatenate([np.full((len(rows), 1), filter_type, np.uint8), lines], axis=1)
-    whole = pixels.encode_png(image_pixels.shape[1], image_pixels.shape[0], image_pixels.tobytes())
-    at = whole.index(b"IDAT") - 4
-    return whole[:at] + pixels._chunk(b"IDAT", zlib.compress(body.tobytes())) + pixels._chunk(b"IEND", b"")
-
-
-def test_a_png_of_another_kind_is_refused() -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (4, 4)).save(buffer, "PNG")
-    with pytest.raises(ValueError, match="open it with Pillow"):
-        pixels.decode_png(buffer.getvalue())
 
 
 def made(**changes: Any) -> manyview.Preview:

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,12 @@ def test_pil_images_are_turned_upright_and_made_rgb() -> None:
         (iter(["/no/such/file.jpg"]), FileNotFoundError, "image 0: /no/such/file.jpg is not a file"),
         (42, TypeError, "images must be a path, bytes, pixels or an iterable of these, not int"),
         ({"a": b""}, TypeError, "images must not be a mapping"),
-        ([b"", 42], TypeError, "image 1: int is not a path, bytes, a PIL image or a uint8 array"),
+        ([b"", 42], TypeError, "image 1: int is not a path, bytes, a binary file, a PIL image or an array"),
         ([("a", "b", "c")], TypeError, "must be a pair .image, label., not a tuple of 3"),
         ([{"pixels": 1}], TypeError, "lacks the field 'image'; it has pixels"),
-        (noise(3, 8, 8), ValueError, "channels come last"),
-        (noise(8, 8, 4), ValueError, r"must be \(H, W, 3\) or \(H, W\), not \(8, 8, 4\)"),
-        (np.zeros((8, 8, 3)), ValueError, "must be uint8 in .0, 255., not float64"),
+        (noise(3, 8, 8), ValueError, "image 0: an image array must be .* channels come last"),
+        ([b"", noise(4, 4) * 1.0], ValueError, r"image 1: an image of floats must lie in \[0, 1\], not in"),
+        (io.StringIO("text"), TypeError, "image 0: the file was opened as text: open it with mode 'rb'"),
     ],
 )
 def test_what_is_no_image_is_named(images: Any, error: type[Exception], says: str) -> None:
@@ -99,6 +100,29 @@ def test_a_folder_without_images_says_what_it_looked_for(tmp_path: Path) -> None
     (tmp_path / "notes.md").write_text("-")
     with pytest.raises(ValueError, match=r"no images below the folder .*: 1 files, none of them .*\.jpg"):
         pull(tmp_path)
+
+
+def test_open_files_are_read_from_their_start(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    buffer.write(b"an image\nof two lines")
+    (tmp_path / "a.jpg").write_bytes(b"a file")
+    with (tmp_path / "a.jpg").open("rb") as file, zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("b.jpg", b"a member")
+        with archive.open("b.jpg") as member:
+            assert [image.data for image in pull([buffer, file, member])] == [buffer.getvalue(), b"a file", b"a member"]
+    assert [image.data for image in pull(buffer)] == [buffer.getvalue()]
+
+
+def test_pixels_beyond_the_limit_are_compressed_and_marked_also_with_a_label() -> None:
+    small, large = noise(4, 4, 3), noise(60, 60, 3)
+    images = list(open_source([small, large], max_image_bytes=9_000, labels=["a", "b"]))
+    assert [(image.is_recompressed, image.label) for image in images] == [(False, "a"), (True, "b")]
+
+
+def test_pixels_that_fit_in_no_form_are_refused_as_a_file_is() -> None:
+    (image,) = open_source(noise(60, 60, 3), max_image_bytes=100)
+    assert image.error is not None
+    assert image.error.reason == "IMAGE_TOO_LARGE"
 
 
 def test_pairs_mappings_and_labels_label() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+from PIL import Image
 
 import manyview
 from manyview._uploads.encoded_image import EncodedImage
@@ -51,6 +53,17 @@ def test_a_finished_folder_that_changed_is_a_new_upload(client: manyview.Client,
     client.upload(tmp_path, "pets")
     (tmp_path / "a.jpg").write_bytes(b"changed")
     assert client.upload(tmp_path, "pets").num_images == 2
+
+
+def test_pixels_that_were_compressed_with_loss_are_counted_and_named(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 60, 60, 3), dtype=np.uint8)
+    server.state.max_image_bytes = 9_000
+    Image.new("L", (1, 1))  # the caller has imported PIL
+    report = client.upload([noise[0, :20, :20], *noise], "pets").upload
+    assert report is not None
+    assert (report.num_stored, report.num_recompressed, report.recompressed) == (3, 2, ("00000001", "00000002"))
 
 
 def test_a_changed_prefix_under_a_chosen_id_is_refused(client: manyview.Client) -> None:
