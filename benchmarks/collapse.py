@@ -6,7 +6,7 @@ of the predictions shows it.
 Protocol: 5,000 training images (the first 500 of each class), ResNet-9 at quarter width with the small-image stem, 32
 px, batches of 64, 800 steps, and otherwise each method's defaults. The reporter of a job logs every 10 steps. kNN uses
 2,000 test images, k = 20 and temperature 0.07. One call measures one cell, in 3 to 10 minutes on 2 cores. A call
-without a method draws docs/collapse.png.
+without a method draws docs/pictures/collapse.png.
 
     python -m benchmarks.collapse --images cifar10 --method simsiam --seed 0
     python -m benchmarks.collapse --images cifar10 --method simsiam --without-stop-gradient --seed 0
@@ -47,7 +47,7 @@ from manyview_server.worker.training.reporter import StepReporter
 RESULTS = Results("collapse")
 K, TEMPERATURE = 20, 0.07
 """Neighbors that vote on the class of a test image, and the temperature of their votes."""
-PICTURE = Path(__file__).parent.parent / "docs" / "collapse.png"
+PICTURE = Path(__file__).parent.parent / "docs" / "pictures" / "collapse.png"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 500, 200
 NUM_STEPS, BATCH, LOG_EVERY, SIDE = 800, 64, 10, 32
 CONFIG = {

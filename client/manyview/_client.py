@@ -42,7 +42,7 @@ from manyview._types import (
     Strategy,
 )
 from manyview._uploads import sources
-from manyview._uploads.labels import Labels
+from manyview._uploads.labels.label_rule import Labels
 from manyview._uploads.upload import upload_source
 from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
 
@@ -109,9 +109,13 @@ class Client:
 
         `images`: a folder, WebDataset shards, paths, bytes, binary files, PIL images, arrays, or any iterable of
         those or of (image, label) pairs. Arrays are (H, W), (H, W, 3), or with an alpha channel (H, W, 2) or (H, W, 4),
-        of uint8, uint16, bool, or floats in [0, 1]. In a folder, the label of an image is the name of the subfolder
-        that it lies in. `labels` gives labels in the order of the images, or by key. The calling thread pulls an
-        iterable as fast as the server takes the images; while the iterable pauses, its images are sent.
+        of uint8, uint16, bool, or floats in [0, 1]. The calling thread pulls an iterable as fast as the server takes
+        the images; while the iterable pauses, its images are sent.
+
+        An image that has no label of its own, in a pair or a shard, is labelled with the folder that it lies in.
+        `labels` changes that: "folder" for the last folder (2024/05/a.jpg is "05"; also inside of shards), "path" for
+        the whole path ("2024/05"), "none" for no labels at all, a file (.csv, .tsv, .json, .jsonl), a mapping from keys
+        to labels, or a sequence in the order of the images. docs/uploads.md describes the files, and which label wins.
 
         A dropped connection is bridged. After a crash the same call continues where it stopped: folders and lists of
         paths always, other iterables if `upload_id` is given.

@@ -23,6 +23,13 @@ def upload(
     dataset: Annotated[
         str, typer.Option("--dataset", "-d", help="Data set to add the images to. A missing one is created.")
     ],
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels of the images: folder (the last folder of an image; the default), path (all its folders), "
+            "none, or a file with keys and labels (.csv, .tsv, .json, .jsonl)."
+        ),
+    ] = None,
     upload_id: Annotated[
         str | None, typer.Option(help="Name of this upload. The same name resumes it after a crash.")
     ] = None,
@@ -32,13 +39,15 @@ def upload(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Upload images into a data set. In a folder, the label of an image is the name of its subfolder.
+    """Upload images into a data set. In a folder, the label of an image is the name of the last folder that it lies in;
+    --labels changes that.
 
     After a crash, run the same command again: it continues where it stopped."""
     with connect(target, token) as client:
         found = client.upload(
             sources if len(sources) > 1 else sources[0],
             dataset,
+            labels=labels,
             upload_id=upload_id,
             progress=False if quiet else None,
         )

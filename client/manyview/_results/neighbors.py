@@ -41,7 +41,8 @@ def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> Queries:
         raise TypeError(f"keys must be a list of keys, not the string {keys!r}")
     are_stored, images = (True, keys) if keys is not None else _names.are_stored(images)
     if not are_stored:
-        return Queries(images=iter(sources.open_source(images, max_image_bytes=limits.max_image_bytes)))
+        source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels="none")
+        return Queries(images=iter(source))
     stored = list(images)
     if not stored:
         raise ValueError("keys must name at least one image")

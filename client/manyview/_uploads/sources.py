@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from manyview._types import ImageError
-from manyview._uploads import labels as _labels
 from manyview._uploads import shards
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.folders import list_files
-from manyview._uploads.labels import Labels, label_text
+from manyview._uploads.labels.label_rule import LabelRule, Labels, rule_for
 from manyview._uploads.pixels import arrays, encoding, pil_images
 from manyview._uploads.skipped import SkippedCount
 
@@ -48,38 +47,37 @@ class ImageSource:
         self.skipped = self._listed.copy()
         return self._pull(self.skipped)
 
-    def with_images(self, change: Callable[[Iterator[EncodedImage]], Iterator[EncodedImage]]) -> ImageSource:
-        """Return a source of the same images after `change`."""
+    def labelled(self, rule: LabelRule) -> ImageSource:
+        """Return a source of the same images with the labels that `rule` gives them."""
+        identity = self.identity if rule.identity is None or self.identity is None else [*self.identity, rule.identity]
         return ImageSource(
-            lambda skipped: change(self._pull(skipped)),
-            identity=self.identity,
+            lambda skipped: rule.apply(self._pull(skipped)),
+            identity=identity,
             total=self.total,
             skipped=self._listed,
         )
 
 
 def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = None) -> ImageSource:
-    """Return the caller's images as a source. Only folders are read yet.
+    """Return the caller's images as a source. Only folders and `labels` are read yet.
 
     `images`: a folder, a WebDataset `.tar`, a path, bytes, a binary file, a PIL image, an array (H, W, 3), (H, W), with
     an alpha channel (H, W, 4) or (H, W, 2), or (N, H, W, C), or an iterable of these, of (image, label) pairs or of
     mappings with "image" and perhaps "label" and "key".
-    `labels` gives labels in the order of the images, or by key. Raises FileNotFoundError, ValueError (a folder without
-    images, wrong shapes, labels for keys that no image has) or TypeError. Each names the item that is wrong.
+    `labels`: see `Labels`. Raises FileNotFoundError, ValueError (a folder without images, wrong shapes, labels for keys
+    that no image has) or TypeError. Each names the item that is wrong.
     """
-    source = _open(images, max_image_bytes)
-    if labels is None:
-        return source
-    if isinstance(labels, Mapping) and source.identity is not None and source.total is not None:
-        _labels.refuse_unused(labels.keys() - set(source.identity), source.identity)
-    return source.with_images(lambda images: _labels.relabelled(images, labels))
+    rule = rule_for(labels)
+    source = _open(images, max_image_bytes, rule)
+    rule.check(source.identity, source.total)
+    return source.labelled(rule)
 
 
-def _open(images: Any, limit: int) -> ImageSource:
+def _open(images: Any, limit: int, rule: LabelRule) -> ImageSource:
     if isinstance(images, str | os.PathLike):
-        return _from_paths([Path(images)], limit)
+        return _from_paths([Path(images)], limit, rule)
     if isinstance(images, list | tuple) and images and all(isinstance(item, str | os.PathLike) for item in images):
-        return _from_paths([Path(item) for item in images], limit)
+        return _from_paths([Path(item) for item in images], limit, rule)
     if isinstance(images, Mapping):
         raise TypeError("images must not be a mapping: pass its values, or its items as (image, label) pairs")
     if isinstance(images, bytes | bytearray | memoryview) or pil_images.is_pil(images) or _is_open_file(images):
@@ -89,10 +87,10 @@ def _open(images: Any, limit: int) -> ImageSource:
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images must be a path, bytes, pixels or an iterable of these, not {type(images).__name__}")
     total = len(images) if hasattr(images, "__len__") else None
-    return ImageSource(lambda skipped: _from_items(images, limit), identity=None, total=total)
+    return ImageSource(lambda skipped: _from_items(images, limit, rule), identity=None, total=total)
 
 
-def _from_paths(paths: Sequence[Path], limit: int) -> ImageSource:
+def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule) -> ImageSource:
     """Return a source of files. Folders are listed now. Files are read, and shards opened, when they are needed."""
     listed = SkippedCount()
     files = [file for path in paths for file in list_files(path, listed)]
@@ -104,7 +102,7 @@ def _from_paths(paths: Sequence[Path], limit: int) -> ImageSource:
                 for sample in shards.samples(file.path, skipped):
                     yield _checked(sample.key, sample.data, sample.label, limit)
             else:
-                yield _read(file.path, file.key, file.label, limit)
+                yield _read(file.path, file.key, rule.of_file(file.key, file.label), limit)
 
     total = None if has_shards else len(files)
     return ImageSource(pull, identity=[file.key for file in files], total=total, skipped=listed)
@@ -124,26 +122,31 @@ def _too_large(key: str, label: str, num_bytes: int, limit: int) -> EncodedImage
     return EncodedImage(key, b"", label, ImageError(reason="IMAGE_TOO_LARGE", message=message))
 
 
-def _from_items(items: Iterable[Any], limit: int) -> Iterator[EncodedImage]:
+def _from_items(items: Iterable[Any], limit: int, rule: LabelRule) -> Iterator[EncodedImage]:
     for index, item in enumerate(items):
-        key, label = f"{index:08d}", ""
+        key, label = f"{index:08d}", None
         if isinstance(item, Mapping):
             item, label, key = _from_mapping(item, key)
         elif isinstance(item, tuple):
             item, label = _from_pair(item, index)
-        yield _from_item(item, key, label, limit, index)
+        try:
+            text = rule.of_item(label, f"image {key}")
+        except ValueError as error:
+            yield EncodedImage(key, b"", "", ImageError(reason="LABEL_INVALID", message=str(error)))
+        else:
+            yield _from_item(item, key, text, limit, index)
 
 
-def _from_mapping(item: Mapping[str, Any], key: str) -> tuple[Any, str, str]:
+def _from_mapping(item: Mapping[str, Any], key: str) -> tuple[Any, Any, str]:
     if "image" not in item:
         raise TypeError(f"image {key} is a mapping that lacks the field 'image'; it has {', '.join(map(str, item))}")
-    return item["image"], label_text(item.get("label", "")), str(item.get("key", key))
+    return item["image"], item.get("label"), str(item.get("key", key))
 
 
-def _from_pair(item: tuple[Any, ...], index: int) -> tuple[Any, str]:
+def _from_pair(item: tuple[Any, ...], index: int) -> tuple[Any, Any]:
     if len(item) != 2:
         raise TypeError(f"image {index} must be a pair (image, label), not a tuple of {len(item)}")
-    return item[0], label_text(item[1])
+    return item[0], item[1]
 
 
 def _from_item(item: Any, key: str, label: str, limit: int, index: int) -> EncodedImage:

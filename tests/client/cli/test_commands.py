@@ -134,6 +134,22 @@ def test_refused_images_are_named_and_strict_fails(run: Run, server: FakeServer,
     assert "refused cat/a.jpg: ANIMATED" in result.stderr
 
 
+def test_labels_are_folders_or_none_or_come_from_a_file(
+    run: Run, server: FakeServer, folder: Path, tmp_path: Path
+) -> None:
+    table, wrong = tmp_path / "labels.csv", tmp_path / "wrong.jsonl"
+    table.write_text("key,label\ncat/a.jpg,tabby\n")
+    wrong.write_text('{"key": "cat/a.jpg", "label": [0, 1]}\n')
+    for labels, expected in (("path", ["cat", "dog"]), ("none", ["", ""]), (table, ["tabby", "dog"])):
+        name = Path(labels).stem
+        assert run("upload", folder, "--dataset", name, "--labels", labels).exit_code == 0
+        assert [image.label for image in server.state.images[f"datasets/{name}"]] == expected
+    result = run("upload", folder, "--dataset", "pets", "--labels", wrong)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {wrong}, line 1, field label: an image has one label, not a list of 2")
+    assert "error: labels: there is no file last" in run("upload", folder, "-d", "pets", "--labels", "last").stderr
+
+
 def test_the_whole_configuration_is_shown_and_nothing_created(run: Run, folder: Path, tmp_path: Path) -> None:
     run("upload", folder, "--dataset", "pets")
     (tmp_path / "job.toml").write_text("epochs = 7\n[views.blur]\nprobability = 1.0\n")
