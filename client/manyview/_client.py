@@ -167,7 +167,8 @@ class Client:
         return [_convert.dataset(dataset) for page in pages(fetch) for dataset in page.datasets]
 
     def delete_dataset(self, dataset: Dataset | str) -> None:
-        """Remove a data set and its images. Raises FailedPrecondition DATASET_IN_USE while a job reads it."""
+        """Remove a data set and its images. Jobs that have ended keep their checkpoints and history; to clone or
+        continue one, name another data set. Raises FailedPrecondition DATASET_IN_USE while a job reads it."""
         self._rpcs.delete_dataset(dataset_service_pb2.DeleteDatasetRequest(name=_names.dataset_name(dataset)))
 
     def images(

@@ -23,6 +23,8 @@ EVALUATION_BATCH = 256
 MIN_CLASSES_FOR_TOP5 = 6
 MAX_QUERIES = 10_000
 """The accuracy of this many images is known to half a point, and their raw pixels take 120 MB."""
+MIN_QUERIES = 5
+"""Fewer images are not classified: one of them would move the accuracy by more than 20 points."""
 
 Features = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, o, o) to features (B, D)."""
@@ -60,6 +62,32 @@ def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
     )
 
 
+def why_not_measured(cache: ImageCache, parts: Split, settings: EvaluationSettings) -> str | None:
+    """Return why an accuracy on these images would say nothing about the features, and what to do; None if it would.
+
+    It says nothing where any features would have the same accuracy, or where single images decide it.
+    """
+    labels = cache.labels[cache.readable & (cache.labels >= 0)]
+    num_labelled, num_labels = len(labels), len(labels.unique())
+    bank, queries = cache.labels[parts.bank].unique(), cache.labels[parts.queries]
+    if num_labelled == 0:
+        return "no image has a label. Upload the images with labels to measure it"
+    if num_labels == 1 and num_labelled > 1:
+        return "every labelled image has the same label. Use at least two labels"
+    if num_labels == num_labelled > 1:
+        return "each label occurs once. Use labels that several images share"
+    if len(queries) < MIN_QUERIES:
+        return (
+            f"only {len(queries)} labelled images are held out; at least {MIN_QUERIES} are needed. "
+            f"Label more images, or raise evaluation.knn_holdout_fraction ({settings.knn_holdout_fraction:g})"
+        )
+    if len(bank) == 1:
+        return "all labelled images that are trained on have the same label. Label more images of the other labels"
+    if not torch.isin(queries, bank).any():
+        return "no held-out image shares its label with an image that is trained on. Use labels with more images each"
+    return None
+
+
 class KnnEvaluation:
     """Measures accuracies on the held-out images, by neighbors in the bank and by the linear probe, from 0 to 1.
 
@@ -82,6 +110,7 @@ class KnnEvaluation:
         self._numerics = numerics
         self._device = device
         self._stopped = stopped
+        self._of_raw_pixels: dict[str, float] | None = None
         normalize = settings.views.normalize
         self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
 
@@ -96,8 +125,10 @@ class KnnEvaluation:
         return self._accuracies(embed, probe)
 
     def of_raw_pixels(self) -> dict[str, float] | None:
-        """Return the accuracies of the pixels themselves, which learning must beat."""
-        return self._accuracies(raw_pixel_features)
+        """Return the accuracies of the pixels themselves, which learning must beat. They are measured once."""
+        if self._of_raw_pixels is None:
+            self._of_raw_pixels = self._accuracies(raw_pixel_features)
+        return self._of_raw_pixels
 
     def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
         bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.queries)

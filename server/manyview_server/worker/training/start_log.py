@@ -10,6 +10,7 @@ from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.evaluation import linear_probe
 from manyview_server.messages.training import AlertRaised, ImageUnreadable, Level, LogWritten, TrainingStarted
 from manyview_server.worker.channel import Sender
+from manyview_server.worker.evaluation import knn_log
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.training.prepared_job import PreparedJob
 
@@ -44,8 +45,9 @@ def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
     if job.cache.unreadable:
         yield "warning", f"{len(job.cache.unreadable)} images cannot be read and are left out"
     evaluation, images = job.settings.evaluation, job.images
-    if evaluation.knn_every_epochs and not images.num_held_out:
-        yield "info", "no kNN evaluation: it needs labelled images, in training and held out"
+    yield from knn_log.start_lines(
+        images.knn, images.why_no_knn, has_labels=images.num_classes > 0, num_held_out=images.num_held_out
+    )
     if images.num_held_out and evaluation.linear_probe and images.num_classes > linear_probe.MAX_CLASSES:
         most = f"{linear_probe.MAX_CLASSES:,} labels"
         yield "warning", f"no linear probe: it takes at most {most}, and these are {images.num_classes:,}"

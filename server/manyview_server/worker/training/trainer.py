@@ -17,6 +17,7 @@ from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import (
     ImagesAdded,
+    LogWritten,
     ScalarsLogged,
     SnapshotAdopted,
     StartTraining,
@@ -24,6 +25,8 @@ from manyview_server.messages.training import (
     TrainingEnded,
 )
 from manyview_server.worker.channel import Channel, Sender
+from manyview_server.worker.evaluation import knn_log
+from manyview_server.worker.evaluation.knn import KnnEvaluation
 from manyview_server.worker.images.scratch import ScratchDiskFull
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
@@ -185,7 +188,10 @@ class Trainer:
             return
         with reporter.excluded():
             self.progress.stage = "evaluating"
-            self._log_scalars(knn.of_method(job.method, job.probe))
+            accuracies = knn.of_method(job.method, job.probe)
+            self._log_scalars(accuracies)
+            if self.progress.step >= job.num_steps:
+                self._compare_with_raw_pixels(knn, accuracies)
             self.progress.stage = "training"
 
     def _measure_baselines(self, job: PreparedJob) -> None:
@@ -197,6 +203,16 @@ class Trainer:
         for name, values in (("raw_pixels", knn.of_raw_pixels()), ("untrained", knn.of_method(job.method))):
             if values is not None:
                 self._log_scalars({f"knn_top1_{name}": values["knn_top1"]})
+
+    def _compare_with_raw_pixels(self, knn: KnnEvaluation, accuracies: dict[str, float] | None) -> None:
+        """At the end of a job, warn if its features are worse than no learning at all."""
+        raw_pixels = knn.of_raw_pixels()
+        if accuracies is None or raw_pixels is None:
+            return
+        if text := knn_log.end_line(accuracies, raw_pixels):
+            self._channel.send(
+                LogWritten(step=self.progress.step, epoch=self.progress.epoch, level="warning", text=text)
+            )
 
     def _log_scalars(self, values: dict[str, float] | None) -> None:
         if values is not None:

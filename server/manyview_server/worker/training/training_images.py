@@ -29,7 +29,9 @@ class TrainingImages:
     num_held_out: int
     feed: Feed
     knn: KnnEvaluation | None
-    """None if there are no labels to evaluate with."""
+    """None if nothing is measured: the evaluation is off, or its result would say nothing."""
+    why_no_knn: str | None
+    """The reason why a result would say nothing, and what to do."""
     num_classes: int
     """The number of labels so far. Images that come later may bring more."""
 
@@ -48,7 +50,8 @@ def arrange(
     Raises:
         TrainingFailed: DATASET_UNREADABLE, or DATASET_TOO_SMALL for one batch.
     """
-    parts = knn.split(cache, settings.evaluation)
+    evaluation = settings.evaluation
+    parts = knn.split(cache, evaluation)
     num_trained, num_held_out = len(parts.train), len(parts.held_out)
     batch_size = settings.batch_size_for(num_trained)
     num_unreadable = len(cache.unreadable)
@@ -63,6 +66,8 @@ def arrange(
             f"({len(cache)} in the data set, {num_unreadable} unreadable, {num_held_out} held out for kNN)",
             _too_few_hint(num_trained),
         )
+    why_no_knn = knn.why_not_measured(cache, parts, evaluation) if evaluation.knn_every_epochs else None
+    is_measured = evaluation.knn_every_epochs > 0 and why_no_knn is None
     return TrainingImages(
         adoption=adoption,
         num_trained=num_trained,
@@ -76,7 +81,8 @@ def arrange(
             first_step=adoption.step,
             first_epoch=adoption.epoch,
         ),
-        knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if num_held_out else None,
+        knn=KnnEvaluation(cache, parts, settings, numerics, device, stopped) if is_measured else None,
+        why_no_knn=why_no_knn,
         num_classes=cache.num_classes,
     )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.worker.evaluation import knn
-from manyview_server.worker.evaluation.knn import KnnEvaluation, Split, split
+from manyview_server.worker.evaluation.knn import KnnEvaluation, Split, split, why_not_measured
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.preprocess import Preprocess
@@ -171,3 +172,54 @@ def test_more_may_be_held_out_than_are_classified(images: ImageCache, monkeypatc
     assert set(parts.queries.tolist()) < set(whole.queries.tolist())
     assert torch.equal(parts.train, whole.train)
     assert torch.equal(parts.held_out, whole.held_out)
+
+
+def why(images: ImageCache, labels: list[int], **settings: Any) -> str | None:
+    """Return why kNN is not measured on the first images with these labels. The images of odd index are held out."""
+    count = len(labels)
+    ids = torch.where(torch.arange(count) % 2 == 1, torch.arange(count), 2**62 + torch.arange(count))
+    labelled = dataclasses.replace(images.first(count), labels=torch.tensor(labels), image_ids=ids)
+    chosen = EvaluationSettings(**{"knn_holdout_fraction": 0.25, **settings})
+    return why_not_measured(labelled, split(labelled, chosen), chosen)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([-1] * 40, "no image has a label. Upload"),
+        ([0] * 40, "every labelled image has the same label. Use at least two"),
+        ([-1, 0] * 20, "every labelled image has the same label"),
+        (list(range(40)), "each label occurs once. Use labels that several images share"),
+        ([0, 1] * 4, "only 4 labelled images are held out; at least 5 are needed. Label more images, or raise .*0.25"),
+        ([0, 1, -1, -1] * 4, "only 4 labelled images are held out"),
+        ([0, 1] * 20, "all labelled images that are trained on have the same label. Label more images of the other"),
+        ([0, 2, 1, 2] * 10, "no held-out image shares its label with an image that is trained on"),
+        ([0, 0, 1, 1] * 10, None),
+        ([0, 0, 1, 1] * 2 + [0, 1], None),
+    ],
+)  # fmt: skip
+def test_an_accuracy_that_any_features_would_have_is_not_measured(
+    images: ImageCache, labels: list[int], reason: str | None
+) -> None:
+    found = why(images, labels)
+    if reason is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert re.match(reason, found), found
+
+
+def test_an_unreadable_image_does_not_count_as_labelled(images: ImageCache) -> None:
+    settings = EvaluationSettings(knn_holdout_fraction=0.25)
+    labels = torch.arange(200) % 2
+    lost = dataclasses.replace(images, labels=labels, readable=labels == 0)
+    reason = why_not_measured(lost, split(lost, settings), settings)
+    assert reason is not None
+    assert reason.startswith("every labelled image has the same label")
+
+
+def test_raw_pixels_are_measured_once(images: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = evaluation(images, split(images, EvaluationSettings(knn_holdout_fraction=0.25)))
+    first = judge.of_raw_pixels()
+    monkeypatch.setattr(knn, "raw_pixel_features", lambda _: pytest.fail("measured again"))
+    assert judge.of_raw_pixels() == first

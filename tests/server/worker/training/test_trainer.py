@@ -16,6 +16,7 @@ from manyview_server.messages.training import (
     CheckpointWritten,
     Heartbeat,
     ImageUnreadable,
+    LogWritten,
     ScalarsLogged,
     StartTraining,
     StopTraining,
@@ -25,6 +26,7 @@ from manyview_server.messages.training import (
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.channel import EXIT_ORPHANED
+from manyview_server.worker.evaluation.knn import KnnEvaluation
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
@@ -137,6 +139,50 @@ def test_without_labels_there_is_no_probe_and_no_evaluation(tmp_path: Path) -> N
     assert Trainer(sent, job).train() == "succeeded"
     assert not [name for m in sent.of(ScalarsLogged) for name in m.values if name.startswith(("knn", "linear"))]
     assert not any(name.startswith("probe.") for name in load_file(last_directory(sent) / checkpoints.STATE))
+
+
+def log_lines(job: Any) -> list[tuple[str, str]]:
+    return [(message.level, message.text) for message in job.of(LogWritten)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([0] * 60, "every labelled image has the same label"),
+        (list(range(60)), "each label occurs once"),
+        ([0, 1] * 4 + [-1] * 52, "labelled images are held out; at least 5 are needed"),
+    ],
+    ids=["one label", "a label each", "few labels"],
+)
+def test_a_job_whose_knn_would_say_nothing_says_why_and_reports_none(
+    tmp_path: Path, labels: list[int], says: str
+) -> None:
+    images = [(data, label) for (data, _), label in zip(worker_harness.digits(60), labels, strict=True)]
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", images)
+    sent = Sent()
+    job = worker_harness.start_training(tmp_path, snapshot, worker_harness.settings("simclr", epochs=1, **FIXED))
+    assert Trainer(sent, job).train() == "succeeded"
+    assert not [name for m in sent.of(ScalarsLogged) for name in m.values if name.startswith(("knn", "linear"))]
+    (line,) = [(level, text) for level, text in log_lines(sent) if "kNN" in text]
+    assert line[0] == "warning"
+    assert line[1].startswith("kNN is not measured: ")
+    assert says in line[1]
+
+
+@pytest.mark.parametrize(("knn_top1", "warns"), [(0.25, True), (1.0, False)])
+def test_a_job_that_ends_below_raw_pixels_says_so_also_after_a_restart(
+    tmp_path: Path, start: StartTraining, whole: Sent, monkeypatch: pytest.MonkeyPatch, knn_top1: float, warns: bool
+) -> None:
+    monkeypatch.setattr(KnnEvaluation, "of_method", lambda *_: {"knn_top1": knn_top1})
+    first = whole.of(CheckpointWritten)[0]
+    for fields in ({}, {"attempt": 2, "resume_from": first.directory}):
+        sent = Sent()
+        assert Trainer(sent, changed(start, {}, tmp_path, **fields)).train() == "succeeded"
+        found = [message for message in sent.of(LogWritten) if "raw pixels" in message.text]
+        assert [(line.level, line.step) for line in found] == ([("warning", first.step * 3)] if warns else [])
+        for line in found:
+            assert line.text.startswith("kNN 25.0 % is below that of raw pixels, ")
+            assert line.text.endswith("train longer (epochs), or start from pretrained weights (backbone_weights)")
 
 
 def last_directory(job: Any) -> Path:
