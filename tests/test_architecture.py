@@ -39,6 +39,22 @@ def test_learning_needs_neither_grpc_nor_anything_else_of_ours() -> None:
     assert run(code) == "['configuration', 'learn']"
 
 
+def test_nothing_is_fetched_and_nothing_phones_home() -> None:
+    """No module of ours imports anything that makes requests, and networks of libraries come without weights."""
+    requesting = {"urllib.request", "http.client", "requests", "httpx", "aiohttp", "ftplib", "huggingface_hub"}
+    for path in sources("client/manyview", "server/manyview_server"):
+        if path.suffix != ".py":
+            continue
+        tree = ast.parse(path.read_text())
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {f"{node.module}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert imported & requesting == set(), path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg in ("pretrained", "weights"):
+                where = f"{path}:{node.value.lineno}"
+                assert not (isinstance(node.value, ast.Constant) and node.value.value is True), where
+
+
 def test_the_roots_are_no_packages() -> None:
     roots = "{name.split('.')[0] for name in sys.modules} & {'client', 'server'}"
     assert run(f"import manyview, manyview_server, sys; print({roots})") == "set()"

@@ -17,7 +17,7 @@ PROPHECY = re.compile(r"\b(is|are|was|were) to be\b")
 """Write "must be"."""
 BRITISH = re.compile("(neighb|col)" + "our", re.IGNORECASE)
 """The API says neighbor and color, and so does everything else."""
-SHOWN = ("README.md", "Makefile", "docs", "proto", "client", "server", "examples", "benchmarks")
+SHOWN = ("README.md", "CONTRIBUTING.md", "Makefile", "docs", "proto", "client", "server", "examples", "benchmarks")
 
 
 def tracked(*folders: str) -> list[Path]:

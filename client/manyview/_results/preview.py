@@ -96,12 +96,14 @@ class Preview:
         size = max(1, round(image_width * scale)), max(1, round(image_height * scale))
         caption = f"{name}\n{image_width} x {image_height}, decoded to {self.decode_size}"
         picture = Image.fromarray(original).resize(size, Image.Resampling.BICUBIC)
+        several = len({pipeline for pipelines in self.pipelines for pipeline in pipelines}) > 1
         yield Tile(picture=picture, lines=wrapped(caption, width))
         for view, pipeline, parameters in zip(self.views[row], self.pipelines[row], self.parameters[row], strict=True):
             side = _shown_side(view.shape[0])
             filter = Image.Resampling.NEAREST if side >= view.shape[0] else Image.Resampling.LANCZOS
             words = ", ".join(step.replace(" ", NO_BREAK) for step in steps(parameters))
-            caption = f"pipeline {pipeline}, {view.shape[0]} px\n{words}"
+            which = f"pipeline {pipeline}, " if several else ""
+            caption = f"{which}{view.shape[0]} px\n{words}"
             yield Tile(picture=Image.fromarray(view).resize((side, side), filter), lines=wrapped(caption, width))
 
 

@@ -69,7 +69,7 @@ def _backbone_plugins(errors: list[PluginError]) -> list[dict[str, Any]]:
     for name in plugins.load(backbones.PLUGINS, errors):
         try:
             if name in backbones.BACKBONES:
-                raise PluginBroken(backbones.PLUGINS, name, "a backbone of that name exists already")
+                raise PluginBroken(backbones.PLUGINS, name, "a backbone of that name already exists")
             network = backbones.build(name)
             num_parameters = sum(parameter.numel() for parameter in network.parameters())
             found.append({"name": name, "feature_dim": network.feature_dim, "num_parameters": num_parameters})

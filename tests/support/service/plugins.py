@@ -21,7 +21,7 @@ from manyview_server.learn.views import Transform
 class Settings:
     """Fewer levels of color."""
 
-    probability: float = setting(0.0, "Share of views with fewer levels.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view has fewer levels.", minimum=0, maximum=1)
     bits: int = setting(4, "Bits of each color that are kept.", minimum=1, maximum=8, needs=("probability",))
     spread: float = setting(0.0, "Amount of noise before.", minimum=0, maximum=1, needs=("probability",))
 

@@ -49,7 +49,7 @@ def refuse_finished(
     if follows or origin.min_images or not _same_epochs(origin, dataset, settings):
         return
     if settings["epochs"] <= source.epoch:
-        text = f"must be above {source.epoch}: the checkpoint to continue from has made as many already"
+        text = f"must be above {source.epoch}, the epochs that the checkpoint to continue from has already made"
         raise names.invalid("config.epochs", f"{text} (got {settings['epochs']})")
 
 

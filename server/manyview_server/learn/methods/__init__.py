@@ -112,7 +112,7 @@ def plugin_errors() -> list[PluginError]:
     for name in plugins.names(from_plugin.GROUP):
         try:
             if name in METHODS:
-                raise PluginBroken(from_plugin.GROUP, name, "a method of that name exists already")
+                raise PluginBroken(from_plugin.GROUP, name, "a method of that name already exists")
             entry(name)
         except PluginBroken as broken:
             found.append(broken.error)

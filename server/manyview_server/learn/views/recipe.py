@@ -37,28 +37,28 @@ class CropSettings:
 class HorizontalFlipSettings:
     """Mirror image, left to right."""
 
-    probability: float = setting(0.0, "Share of views that are mirrored.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is mirrored left to right.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerticalFlipSettings:
     """Mirror image, top to bottom."""
 
-    probability: float = setting(0.0, "Share of views that are mirrored top to bottom.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is mirrored top to bottom.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuarterTurnSettings:
     """Rotation by 90, 180 or 270 degrees, each as likely as the others."""
 
-    probability: float = setting(0.0, "Share of views that are turned.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is turned.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotationSettings:
     """Rotation by any angle around the center; pixels from outside the image are black."""
 
-    probability: float = setting(0.0, "Share of views that are rotated.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is rotated.", minimum=0, maximum=1)
     degrees_min: float = setting(
         -30.0,
         "Smallest angle, counter-clockwise.",
@@ -76,7 +76,7 @@ class RotationSettings:
 class ColorJitterSettings:
     """Brightness, contrast, saturation and hue by random amounts, in an order drawn for each view."""
 
-    probability: float = setting(0.0, "Share of views whose colors are changed.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that the colors of a view are changed.", minimum=0, maximum=1)
     brightness: float = setting(
         0.8,
         "Brightness is multiplied by a factor from 1 - x to 1 + x, but at least 0.",
@@ -112,14 +112,14 @@ class ColorJitterSettings:
 class GrayscaleSettings:
     """Conversion to gray: luma in all three channels."""
 
-    probability: float = setting(0.0, "Share of views that lose their colors.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is converted to grayscale.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlurSettings:
     """Gaussian blur of a random width."""
 
-    probability: float = setting(0.0, "Share of views that are blurred.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is blurred.", minimum=0, maximum=1)
     sigma_min: float = setting(
         0.1,
         "Smallest standard deviation of the blur, in pixels of the view.",
@@ -141,7 +141,7 @@ class BlurSettings:
 class SolarizeSettings:
     """Inversion of the bright pixels."""
 
-    probability: float = setting(0.0, "Share of views that are solarized.", minimum=0, maximum=1)
+    probability: float = setting(0.0, "Probability that a view is solarized.", minimum=0, maximum=1)
     threshold: float = setting(
         128.0,
         "Values from this one on are inverted; values are from 0 to 255.",
@@ -184,7 +184,7 @@ class PipelineSettings:
     quarter_turn: QuarterTurnSettings = setting(QuarterTurnSettings(), "Rotation by 90, 180 or 270 degrees.")
     rotation: RotationSettings = setting(RotationSettings(), "Rotation by any angle.")
     color_jitter: ColorJitterSettings = setting(ColorJitterSettings(), "Random changes of color.")
-    grayscale: GrayscaleSettings = setting(GrayscaleSettings(), "Loss of color.")
+    grayscale: GrayscaleSettings = setting(GrayscaleSettings(), "Conversion to grayscale.")
     blur: BlurSettings = setting(BlurSettings(), "Gaussian blur.")
     solarize: SolarizeSettings = setting(SolarizeSettings(), "Inversion of the bright pixels.")
     custom: Mapping[str, Any] = settings_by_name(

@@ -86,7 +86,7 @@ class DatasetStore:
 
         def run(connection: sqlite3.Connection) -> Dataset:
             if connection.execute("SELECT 1 FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone():
-                raise AlreadyExists("DATASET_EXISTS", f"the data set {dataset_id!r} exists already")
+                raise AlreadyExists("DATASET_EXISTS", f"the data set {dataset_id!r} already exists")
             # Make the directory first: after a crash, an empty directory without a row is harmless, the reverse is not.
             self.directory(uid).mkdir(mode=0o700)
             sync_directory(self._datasets_dir)

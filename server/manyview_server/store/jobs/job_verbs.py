@@ -23,7 +23,7 @@ class Verb:
     def next_state(self, job: Job) -> JobState:
         """Return the state that follows. Raises FailedPrecondition STATE_CONFLICT if the request comes too late."""
         if job.state not in self.next_states:
-            message = f"train job {job.train_job_id!r} is {job.state} already"
+            message = f"train job {job.train_job_id!r} is already {job.state}"
             raise FailedPrecondition("STATE_CONFLICT", message, metadata={"state": job.state})
         return self.next_states[job.state]
 

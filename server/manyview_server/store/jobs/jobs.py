@@ -114,7 +114,7 @@ class JobStore:
         dataset = read_dataset(connection, dataset_pk(connection, row["dataset_id"]))
         name = row["train_job_id"]
         if connection.execute("SELECT 1 FROM job WHERE train_job_id = ?", (name,)).fetchone():
-            raise AlreadyExists("TRAIN_JOB_EXISTS", f"the train job {name!r} exists already")
+            raise AlreadyExists("TRAIN_JOB_EXISTS", f"the train job {name!r} already exists")
         if first is None:
             self._checkpoints.make_directory(row["uid"])
         now = self._clock()

@@ -149,7 +149,7 @@ class EmbedderSupervisor:
         num_images, num_bytes = len(request.blobs), sum(map(len, request.blobs))
         limits = self._limits
         if self._queued_images + num_images > limits.max_images or self._queued_bytes + num_bytes > limits.max_bytes:
-            message = f"{self._queued_images} images wait to be embedded already"
+            message = f"{self._queued_images} images are already waiting to be embedded"
             raise ResourceExhausted("EMBED_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._queued_images += num_images
         self._queued_bytes += num_bytes

@@ -80,7 +80,7 @@ class PreviewerSupervisor:
         """
         self._worker.check_open()
         if self._num_requests >= self._limits.max_requests:
-            message = f"{self._num_requests} previews wait already"
+            message = f"{self._num_requests} previews are already waiting"
             raise ResourceExhausted("PREVIEW_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._num_requests += 1
         limit_s = min(time_left_s or self._limits.most_s, self._limits.most_s)

@@ -102,7 +102,7 @@ class SelectorPool:
                 SELECTION_OUT_OF_MEMORY or INTERNAL if it died; UNAVAILABLE SELECTOR_START or DRAINING.
         """
         if self._num_requests >= self._limits.max_requests:
-            message = f"{self._num_requests} selections wait already"
+            message = f"{self._num_requests} selections are already waiting"
             raise ResourceExhausted("SELECTOR_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._num_requests += 1
         try:

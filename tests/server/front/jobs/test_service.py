@@ -131,7 +131,7 @@ async def test_pause_and_resume_follow_the_state(front: Any, dataset: str, refus
         error = await refused(call)
         assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "STATE_CONFLICT")
         assert error.metadata == {"state": "CANCELLED"}
-        assert error.text == "train job 'j' is CANCELLED already"
+        assert error.text == "train job 'j' is already CANCELLED"
     missing = pb.PauseTrainJobRequest(name="trainJobs/none")
     assert (await refused(front.jobs.PauseTrainJob(missing))).reason == "TRAIN_JOB_NOT_FOUND"
 
@@ -249,7 +249,11 @@ async def test_a_network_that_its_library_does_not_have_is_refused_when_the_job_
 @pytest.mark.parametrize(
     ("values", "field", "text"),
     [
-        ({}, "config.epochs", "must be above 1: the checkpoint to continue from has made as many already (got 1)"),
+        (
+            {},
+            "config.epochs",
+            "must be above 1, the epochs that the checkpoint to continue from has already made (got 1)",
+        ),
         ({"epochs": 5, "max_steps": 10}, "config.max_steps", "must be above 10, the step of the checkpoint"),
     ],
 )

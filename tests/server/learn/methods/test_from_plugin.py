@@ -74,7 +74,7 @@ BROKEN = {
     "exits": ("raise SystemExit", "it cannot be loaded (SystemExit)"),
     "no_entry": ("METHOD = 3", "it must be a MethodEntry, but is a int"),
     "other_name": (EXAMPLE, "the method of its settings must be 'other_name', but is 'rotation_prediction'"),
-    "simclr": (EXAMPLE, "a method of that name exists already"),
+    "simclr": (EXAMPLE, "a method of that name already exists"),
     "no_settings": (named("no_settings", "settings=RotationSettings", "settings=int"), "of TrainSettings, but are int"),
     "bad_default": (
         named("bad_default", "setting(0.0,", "setting(7.0,"),

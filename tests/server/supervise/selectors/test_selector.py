@@ -83,7 +83,7 @@ async def test_too_many_that_wait_are_told_to_come_back(make: Make) -> None:
     pool = make(max_processes=1, max_requests=2)
     waiting = [asyncio.create_task(ask(pool, seconds=0.2)) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(ResourceExhausted, match="2 selections wait already") as caught:
+    with pytest.raises(ResourceExhausted, match="2 selections are already waiting") as caught:
         await ask(pool)
     assert caught.value.retry_after_s > 0
     await asyncio.gather(*waiting)
