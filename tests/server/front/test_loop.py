@@ -93,6 +93,7 @@ SCHEMA: Any = {
             "properties": {"knn_every_epochs": {"type": "integer", "default": 0}},
         },
         "max_steps": {"type": ["integer", "null"], "default": None},
+        "backbone": {"type": "string", "default": "thin"},
     },
 }
 """A schema as large as that of a real method, with larger pipelines."""
