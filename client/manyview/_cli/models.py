@@ -213,6 +213,8 @@ def parameters(schema: Any, root: Any, prefix: str = "") -> list[tuple[str, str,
         reference = str(field.get("$ref", "")).removeprefix("#/$defs/")
         inner = root.get("$defs", {}).get(reference, field)
         if "properties" in inner:
+            if preset := inner.get("x-default-preset"):
+                rows.append((f"{prefix}{name}", *_preset_row(preset)))
             rows += parameters(inner, root, f"{prefix}{name}.")
         else:
             default = _default(field)
@@ -220,11 +222,18 @@ def parameters(schema: Any, root: Any, prefix: str = "") -> list[tuple[str, str,
     return rows
 
 
+def _preset_row(preset: Any) -> tuple[str, str, str]:
+    """Return default, allowed values and meaning of an object whose default is one of two presets, by its size."""
+    large, small, where = preset["large"], preset["small"], f"{preset['sibling']} {preset['below']}"
+    return large, "", f"The default is the preset {large} from {where} on, and {small} below: the values marked small."
+
+
 def _default(field: Any) -> str:
     """Return a default as text. A list of objects is too long for a table, and only its length is shown."""
     if "properties" in field.get("items", {}):
         return f"[{len(field['default'])} objects]"
-    return json.dumps(field["default"]) if "default" in field else "-"
+    default = json.dumps(field["default"]) if "default" in field else "-"
+    return f"{default}, small {json.dumps(field['x-small-default'])}" if "x-small-default" in field else default
 
 
 def _bound(field: Any, inclusive: str, exclusive: str, sign: str) -> str:

@@ -16,11 +16,12 @@ This package uses no torch and imports nothing else of ours.
 
 from manyview_server.configuration.json_schema import json_schema
 from manyview_server.configuration.reading import check, read, resolve
-from manyview_server.configuration.setting import Pattern, changed, setting, settings_by_name
+from manyview_server.configuration.setting import DefaultPreset, Pattern, changed, setting, settings_by_name
 from manyview_server.configuration.settings_class import to_json
 from manyview_server.configuration.violations import InvalidConfiguration, Violation
 
 __all__ = [
+    "DefaultPreset",
     "InvalidConfiguration",
     "Pattern",
     "Violation",

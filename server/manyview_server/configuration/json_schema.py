@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from manyview_server.configuration.schema import Json, Schema
-from manyview_server.configuration.setting import Names, Pattern
+from manyview_server.configuration.setting import DefaultPreset, Names, Pattern
 from manyview_server.configuration.settings_class import fields_of, item_class_of, kind_of, to_json, value_to_json
 
 MAX_ITEMS = 64
@@ -58,7 +58,7 @@ def _field_schema(default: Any, hint: Any, metadata: Mapping[str, Any]) -> dict[
         return _plugins_schema(metadata)
     if dataclasses.is_dataclass(hint):
         nested = _object_schema(type(default), default)
-        return _with_short_forms(nested, default, metadata["presets"]) if metadata["presets"] else nested
+        return _with_short_forms(nested, default, metadata) if metadata["presets"] else nested
     schema = {"default": value_to_json(default)}
     for argument, keyword in RULES.items():
         if rule := metadata[argument]:
@@ -102,8 +102,9 @@ def _plugins_schema(metadata: Mapping[str, Any]) -> dict[str, Json]:
     return {"type": "object", "properties": properties, "additionalProperties": False, "x-group": metadata["group"]}
 
 
-def _with_short_forms(schema: dict[str, Json], default: Any, presets: Mapping[str, Any]) -> dict[str, Json]:
+def _with_short_forms(schema: dict[str, Json], default: Any, metadata: Mapping[str, Any]) -> dict[str, Json]:
     """Return an object's schema with a preset's name and the fields of its list's items as further properties."""
+    presets, chosen = metadata["presets"], metadata["default_preset"]
     ((name, item_class),) = (
         (name, item) for name, (_, hint) in fields_of(type(default)).items() if (item := item_class_of(hint))
     )
@@ -111,23 +112,49 @@ def _with_short_forms(schema: dict[str, Json], default: Any, presets: Mapping[st
     items = {key: [_sparse(to_json(item), plain) for item in getattr(preset, name)] for key, preset in presets.items()}
     preset = {"description": f"Start from these {name}.", "type": "string", "enum": list(presets), "x-short": True}
     own = [to_json(item) for item in getattr(default, name)]
+    small = [to_json(item) for item in getattr(chosen.small_value, name)] if chosen else own
     for_all = {
-        key: {**(field if "x-group" in field else _shared(field, [item[key] for item in own])), "x-short": True}
+        key: {
+            **(field if "x-group" in field else _shared(field, _all_of(own, key), _all_of(small, key))),
+            "x-short": True,
+        }
         for key, field in schema["properties"][name]["items"]["properties"].items()
         if "properties" in field
     }
     properties = {"preset": preset, **schema["properties"], **for_all}
-    return {**schema, "properties": properties, "x-list": name, "x-presets": items}
+    described = {**schema, "properties": properties, "x-list": name, "x-presets": items}
+    return {**described, "x-default-preset": _default_preset(chosen)} if chosen else described
 
 
-def _shared(schema: Mapping[str, Json], items: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
-    """Return an object's schema whose defaults are what all `items` have, and missing where they differ."""
+def _default_preset(chosen: DefaultPreset) -> dict[str, Json]:
+    return {"sibling": chosen.sibling, "below": chosen.below, "small": chosen.small, "large": chosen.large}
+
+
+def _all_of(items: Sequence[Mapping[str, Json]], key: str) -> list[Mapping[str, Json]]:
+    return [item[key] for item in items]
+
+
+def _shared(
+    schema: Mapping[str, Json], items: Sequence[Mapping[str, Json]], small: Sequence[Mapping[str, Json]]
+) -> dict[str, Json]:
+    """Return an object's schema whose defaults are what all `items` have, and missing where they differ.
+
+    Args:
+        small: the items of the preset that is the default while a sibling is small.
+    """
     properties: dict[str, Json] = {}
     for name, field in schema["properties"].items():
-        values = [item[name] for item in items]
         rest = {key: value for key, value in field.items() if key != "default"}
-        properties[name] = {"default": values[0], **rest} if values.count(values[0]) == len(values) else rest
+        default, small_default = _shared_default(items, name), _shared_default(small, name)
+        if small_default and small_default != default:
+            rest["x-small-default"] = small_default["default"]
+        properties[name] = {**default, **rest}
     return {**schema, "properties": properties}
+
+
+def _shared_default(items: Sequence[Mapping[str, Json]], name: str) -> dict[str, Json]:
+    values = [item[name] for item in items]
+    return {"default": values[0]} if values.count(values[0]) == len(values) else {}
 
 
 def _sparse(value: Mapping[str, Json], plain: Mapping[str, Json]) -> dict[str, Json]:

@@ -31,13 +31,14 @@ def resolve(
 
     Args:
         given: what differs from `base`; nested, with or without short forms.
-        base: the configuration of another job, which this release or an older one stored. By default, the defaults.
+        base: the configuration of another job, which this release or an older one stored. By default, the defaults;
+            they follow sizes that are given.
         keep_missing_plugins: keep settings of plugins that are not installed instead of refusing them.
 
     Raises:
         InvalidConfiguration: with all violations of single fields, or else with all broken rules between fields.
     """
-    complete: dict[str, Json] = complete_with_defaults(schema, {})
+    complete: dict[str, Json] = _defaults(schema, base or {}, given)
     for changes in (base or {}, given):
         complete = _resolve_over(schema, complete, changes, keep_missing_plugins=keep_missing_plugins)
     if found := check_rules(schema, given, complete):
@@ -78,6 +79,22 @@ def complete_with_defaults(schema: Schema, value: Json) -> Json:
     types = types_of(schema)
     is_whole = isinstance(value, float) and value.is_integer()
     return int(value) if is_whole and "integer" in types and "number" not in types else value
+
+
+def _defaults(schema: Schema, *given: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the complete configuration over which all of `given` goes; a later one counts more.
+
+    Some defaults are one of two presets, by a number that may be given (``x-default-preset``).
+    """
+    complete: dict[str, Json] = complete_with_defaults(schema, {})
+    for name, field in schema["properties"].items():
+        if chosen := field.get("x-default-preset"):
+            sibling = chosen["sibling"]
+            value = next((values[sibling] for values in reversed(given) if sibling in values), complete[sibling])
+            if isinstance(value, int | float) and value < chosen["below"]:  # anything else is refused later
+                items = field["x-presets"][chosen["small"]]
+                complete[name] = complete_with_defaults(field, {**complete[name], field["x-list"]: items})
+    return complete
 
 
 def _resolve_over(

@@ -51,6 +51,11 @@ Schema = TypedDict(
         "x-list": str,
         # and these are lists to start from, by name. Items lack what is as by default.
         "x-presets": "dict[str, list[Json]]",
+        # and one of two of them is the default: "small" while the number "sibling" beside the object is smaller than
+        # "below", otherwise "large".
+        "x-default-preset": "dict[str, Json]",
+        # The default while "small" is the preset, where it differs.
+        "x-small-default": Json,
         # The field is a short form, which a complete configuration does not have.
         "x-short": bool,
         # The whole configuration: which views and images its method takes (see `cross_field_rules`).

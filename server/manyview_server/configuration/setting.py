@@ -29,6 +29,18 @@ class Pattern:
     """The same for people: "timm/NAME"."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DefaultPreset:
+    """Which of two presets is the default of a field: `small` while a sibling is below a bound, otherwise `large`."""
+
+    sibling: str
+    below: int
+    small: str
+    large: str
+    small_value: Any
+    """The preset `small` as the field's value. The field's own default is the preset `large`."""
+
+
 def setting(
     default: Any,
     description: str,
@@ -45,6 +57,7 @@ def setting(
     at_least: str | None = None,
     width: str | None = None,
     presets: Mapping[str, Any] | None = None,
+    default_preset: DefaultPreset | None = None,
     fixed: bool = False,
 ) -> Any:
     """Make a dataclass field.
@@ -60,6 +73,7 @@ def setting(
         at_least: a sibling that is the smallest value allowed.
         width: for a number of rows, the sibling that says how wide they are. [rows, width] is allowed then, too.
         presets: for settings that hold a list of settings, values to start from, by name (see `shorthand`).
+        default_preset: a sibling decides which of two presets is the default.
         fixed: a checkpoint's tensors or numbers depend on it, so a run that continues from one cannot change it.
     """
     arguments = {name: value for name, value in locals().items() if name != "default"}
@@ -78,6 +92,9 @@ def settings_by_name(classes: Callable[[], Mapping[str, type]], description: str
 
 
 def changed(settings_class: type, name: str, default: Any, **changes: Any) -> Any:
-    """Make the field `name` of a parent class again, with another default and perhaps other arguments of `setting`."""
+    """Make the field `name` of a parent class again, with another default and perhaps other arguments of `setting`.
+
+    The other default holds at all sizes, unless `default_preset` is given, too.
+    """
     parent = settings_class.__dataclass_fields__[name]  # type: ignore[attr-defined]
-    return setting(default, **{**parent.metadata, **changes})
+    return setting(default, **{**parent.metadata, "default_preset": None, **changes})

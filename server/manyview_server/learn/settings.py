@@ -128,8 +128,17 @@ class TrainSettings:
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "How progress is measured on labelled images.")
 
     def __post_init__(self) -> None:
+        self._choose_default_views()
         if violations := configuration.check(self):
             raise InvalidConfiguration(violations)
+
+    def _choose_default_views(self) -> None:
+        """Let the default recipe follow `image_size`, as it does in `configuration.resolve`."""
+        field = type(self).__dataclass_fields__["views"]
+        chosen = field.metadata["default_preset"]
+        if chosen is not None and any(self.views is default for default in (field.default, chosen.small_value)):
+            is_small = isinstance(self.image_size, int | float) and self.image_size < chosen.below
+            object.__setattr__(self, "views", chosen.small_value if is_small else field.default)
 
     def batch_size_for(self, num_images: int) -> int:
         """Return `batch_size`, or the default for this many training images: 32 to 256, in powers of two.

@@ -182,6 +182,17 @@ def test_parameters_are_found_behind_references() -> None:
     assert parameters(schema, schema) == [("views.kind", '"a"', "a|b", ""), ("seed", "0", "0..", "Seed.")]
 
 
+def test_parameters_say_which_recipe_holds_at_which_size() -> None:
+    blur = {"properties": {"probability": {"default": 0.5, "x-small-default": 0.0}}}
+    chosen = {"sibling": "image_size", "below": 96, "small": "simclr_small", "large": "simclr"}
+    schema = {"properties": {"views": {"properties": {"blur": blur}, "x-default-preset": chosen}}}
+    meaning = "The default is the preset simclr from image_size 96 on, and simclr_small below: the values marked small."
+    assert parameters(schema, schema) == [
+        ("views", "simclr", "", meaning),
+        ("views.blur.probability", "0.5, small 0.0", "", ""),
+    ]
+
+
 def test_a_sparkline_spans_least_to_greatest_and_leaves_out_what_is_not_finite() -> None:
     assert sparkline(deque([0.0, float("nan"), 7.0])) == "▁ █"
     assert sparkline(deque([float("inf")])) == ""

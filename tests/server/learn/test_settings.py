@@ -36,7 +36,7 @@ def test_presets_are_those_of_the_papers() -> None:
     assert (simclr_views.crop.scale_min, moco_views.crop.scale_min) == (0.08, 0.2)
     jitter = [simclr_views.color_jitter, moco_views.color_jitter]
     assert [(j.brightness, j.contrast, j.saturation, j.hue, j.strength) for j in jitter] == [
-        (0.8, 0.8, 0.8, 0.2, 0.5),  # of the paper for small images
+        (0.8, 0.8, 0.8, 0.2, 1.0),
         (0.4, 0.4, 0.4, 0.1, 1.0),
     ]
     assert (simclr.memory_bank_size, moco.memory_bank_size) == (0, None)
@@ -298,7 +298,7 @@ def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told(
         ({"pipelines": {"first": {}}}, "views.pipelines.first", "must be an index"),
         ({"pipelines": {"0": 3}}, "views.pipelines.0", "must be an object"),
         ({"pipelines": {"0": {"blurr": {}}}}, "views.pipelines[0].blurr", "did you mean 'views.pipelines[0].blur'?"),
-        ({"pipelines": {"0": {"blur": {"sigma_max": 1}}}}, "views.pipelines[0].blur.sigma_max", "has no effect while"),
+        ({"pipelines": {"0": {"rotation": {"degrees_max": 1}}}}, "views.pipelines[0].rotation.degrees_max", "has no"),
         (
             {"pipelines": [{"count": 2, "solarize": {"threshold": 9}}]},
             "views.pipelines[0].solarize.threshold",

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from manyview_server.configuration import setting
+from manyview_server.configuration import DefaultPreset, changed, setting
+from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views.presets import PRESETS, SMALL_BELOW
+
+
+def views(paper: str) -> Any:
+    """Make the recipe of views: by default the preset `paper`, or its `_small` one below `SMALL_BELOW` pixels."""
+    small = f"{paper}_small"
+    # Copies, so that settings made by hand show whether somebody chose the recipe: see `TrainSettings`.
+    chosen = DefaultPreset(
+        sibling="image_size", below=SMALL_BELOW, small=small, large=paper, small_value=copy.copy(PRESETS[small])
+    )
+    return changed(TrainSettings, "views", copy.copy(PRESETS[paper]), default_preset=chosen)
 
 
 def temperature(default: float) -> Any:

@@ -1,7 +1,8 @@
 """The papers' recipes of views, as in lightly 1.5.26. SimMIM's, which lightly does not have, follows its paper.
 
 Sizes are for 224 pixels. Smaller views are a share of `image_size` (96 of 224 is 3/7). For images of 32 pixels, lightly
-leaves out the blur and halves SimCLR's jitter: these are the presets named `_small`.
+leaves out the blur and the smaller views and halves SimCLR's jitter: these are the presets named `_small`. A method
+takes them by default below `SMALL_BELOW` pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from manyview_server.learn.views.recipe import (
     SolarizeSettings,
     ViewSettings,
 )
+
+SMALL_BELOW = 96
+"""Pixels of `image_size` from which the papers' recipes are the default."""
 
 LOCAL_SIZE = 3 / 7
 """96 of 224 pixels."""
@@ -64,7 +68,7 @@ def _solarize(probability: float, *, before_blur: bool = False) -> SolarizeSetti
 _SIMCLR = _jitter((0.8, 0.8, 0.8, 0.2))
 _MOCO = _jitter((0.4, 0.4, 0.4, 0.1))
 _BYOL = _jitter((0.4, 0.4, 0.2, 0.1))
-_DINO = _jitter((0.8, 0.8, 0.4, 0.2), strength=0.5)
+_VICREG = _DINO = _jitter((0.8, 0.8, 0.4, 0.2), strength=0.5)
 
 PRESETS: dict[str, ViewSettings] = {
     # arXiv 2002.05709, appendix A.
@@ -77,21 +81,27 @@ PRESETS: dict[str, ViewSettings] = {
     "moco_small": _recipe(_pipeline(2, (0.2, 1), _MOCO, blur=0)),
     # arXiv 2011.10566, appendix A.
     "simsiam": _recipe(_pipeline(2, (0.2, 1), _MOCO, blur=0.5)),
+    "simsiam_small": _recipe(_pipeline(2, (0.2, 1), _MOCO, blur=0)),
     # arXiv 2006.07733, appendix B; Barlow Twins (2103.03230) uses the same.
     "byol": _recipe(
         _pipeline(1, (0.08, 1), _BYOL, blur=1.0),
         _pipeline(1, (0.08, 1), _BYOL, blur=0.1, solarize=_solarize(0.2)),
+    ),
+    "byol_small": _recipe(
+        _pipeline(1, (0.08, 1), _BYOL, blur=0),
+        _pipeline(1, (0.08, 1), _BYOL, blur=0, solarize=_solarize(0.2)),
     ),
     # arXiv 2105.04906, appendix C.1.
     "vicreg": _recipe(
         _pipeline(
             2,
             (0.08, 1),
-            _jitter((0.8, 0.8, 0.4, 0.2), strength=0.5),
+            _VICREG,
             blur=0.5,
             solarize=_solarize(0.1, before_blur=True),
         )
     ),
+    "vicreg_small": _recipe(_pipeline(2, (0.08, 1), _VICREG, blur=0, solarize=_solarize(0.1))),
     # arXiv 2006.09882, section 4 and appendix A.
     "swav": _recipe(
         _pipeline(2, (0.14, 1), _SIMCLR, blur=0.5),

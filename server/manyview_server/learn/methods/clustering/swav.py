@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn import losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
@@ -25,7 +25,6 @@ from manyview_server.learn.modules.memory_bank import MemoryBank, default_size
 from manyview_server.learn.modules.prototypes import UnitPrototypes, usage
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -60,7 +59,7 @@ class SwAVSettings(TrainSettings):
     queue_start_epoch: float = setting(
         1.0, "Epochs after which the queue takes part.", minimum=0, maximum=100_000, needs=("queue_size",)
     )
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["swav_small"])
+    views: ViewSettings = fields.views("swav")
 
     def for_num_images(self, num_images: int) -> Self:
         settings = super().for_num_images(num_images)

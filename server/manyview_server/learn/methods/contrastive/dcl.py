@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn import losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
@@ -20,7 +20,6 @@ from manyview_server.learn.methods.method import Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -32,7 +31,7 @@ class DCLSettings(TrainSettings):
     temperature: float = fields.temperature(0.1)
     projection_hidden_dim: int | None = fields.projection_hidden_dim()
     projection_dim: int = fields.projection_dim(128)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # the same as for SimCLR
+    views: ViewSettings = fields.views("simclr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class DCLWSettings(TrainSettings):
     )
     projection_hidden_dim: int | None = fields.projection_hidden_dim()
     projection_dim: int = fields.projection_dim(128)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])
+    views: ViewSettings = fields.views("simclr")
 
 
 class DCL(Method):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import info_nce
 from manyview_server.learn.methods import fields
@@ -25,7 +25,6 @@ from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.modules.memory_bank import MemoryBank, choose_bank_size
 from manyview_server.learn.schedules import Moment, cosine_at
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -38,7 +37,7 @@ class MoCoSettings(TrainSettings):
     projection_hidden_dim: int | None = fields.projection_hidden_dim()
     projection_dim: int = fields.projection_dim(128)
     memory_bank_size: int | None = fields.memory_bank_size(None)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["moco_small"])  # for the same reason as in SimCLR
+    views: ViewSettings = fields.views("moco")
     ema_momentum: float = fields.ema_momentum(0.99)
     ema_momentum_end: float | None = fields.ema_momentum_end(None)
     # CIFAR-10 at 16 px, resnet9 x 0.25, 600 steps of 64, kNN: 35.2 % with batch norms, 33.8 % without. With a faster

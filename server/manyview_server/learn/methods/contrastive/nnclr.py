@@ -14,7 +14,7 @@ from typing import Literal, Self
 from torch import Tensor
 from torch.nn import functional as F
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import nearest_keys, nnclr
 from manyview_server.learn.methods import fields
@@ -23,7 +23,6 @@ from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.memory_bank import MemoryBank, choose_bank_size
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -38,7 +37,7 @@ class NNCLRSettings(TrainSettings):
     projection_dim: int = fields.projection_dim(128)
     prediction_hidden_dim: int = fields.prediction_hidden_dim(512)
     memory_bank_size: int | None = fields.memory_bank_size(None)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simclr_small"])  # the same as for SimCLR
+    views: ViewSettings = fields.views("simclr")
 
     def for_num_images(self, num_images: int) -> Self:
         return choose_bank_size(super().for_num_images(num_images), num_images)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import fields
@@ -22,7 +22,6 @@ from manyview_server.learn.modules import heads
 from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.schedules import Moment, cosine_at
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -36,7 +35,7 @@ class BYOLSettings(TrainSettings):
     prediction_hidden_dim: int = fields.prediction_hidden_dim(1024)
     ema_momentum: float = fields.ema_momentum(0.99)
     ema_momentum_end: float | None = fields.ema_momentum_end(1.0)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["byol"])
+    views: ViewSettings = fields.views("byol")
 
 
 class BYOL(Method):

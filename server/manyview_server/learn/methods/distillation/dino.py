@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn import losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
@@ -24,7 +24,6 @@ from manyview_server.learn.modules.ema import make_teacher, update_teacher
 from manyview_server.learn.modules.prototypes import WeightNormalised, usage
 from manyview_server.learn.schedules import Moment, cosine_at, linear
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -61,7 +60,7 @@ class DINOSettings(TrainSettings):
     )
     ema_momentum: float = fields.ema_momentum(0.99)
     ema_momentum_end: float | None = fields.ema_momentum_end(1.0)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["dino_small"])
+    views: ViewSettings = fields.views("dino")
 
 
 class DINO(Method):

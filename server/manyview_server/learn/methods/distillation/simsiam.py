@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.losses import negative_cosine
 from manyview_server.learn.methods import fields
@@ -20,7 +20,6 @@ from manyview_server.learn.methods.method import Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -33,7 +32,7 @@ class SimSiamSettings(TrainSettings):
     projection_layers: int = fields.projection_layers(3)
     projection_dim: int = fields.projection_dim(128)
     prediction_hidden_dim: int = fields.prediction_hidden_dim(64)
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["simsiam"])
+    views: ViewSettings = fields.views("simsiam")
 
 
 class SimSiam(Method):

@@ -21,7 +21,6 @@ from manyview_server.learn.modules import heads
 from manyview_server.learn.optimizers import OptimizerSettings
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -36,7 +35,7 @@ class BarlowTwinsSettings(TrainSettings):
     off_diagonal_weight: float = setting(
         5e-3, "Weight of the correlations between different axes, lambda.", minimum=0, maximum=1
     )
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["byol"])  # as in the paper
+    views: ViewSettings = fields.views("byol")  # as in the paper
     # Without clipping, the first gradients have norms of several thousand, and the first steps ruin the network.
     # CIFAR-10 at 16 px, resnet9 x 0.25, steps of 64, kNN: 32.4 % after 300 steps with clipping, 23.2 % after 400
     # without, 25.8 % untrained.

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from manyview_server.configuration import changed, setting
+from manyview_server.configuration import setting
 from manyview_server.learn import losses
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.methods import fields
@@ -20,7 +20,6 @@ from manyview_server.learn.methods.method import Method, StepOutput, Views
 from manyview_server.learn.modules import heads
 from manyview_server.learn.schedules import Moment
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.views.presets import PRESETS
 from manyview_server.learn.views.recipe import ViewSettings
 
 
@@ -39,7 +38,7 @@ class VICRegSettings(TrainSettings):
     covariance_weight: float = setting(
         1.0, "Weight of the covariances between different axes, nu.", minimum=0, maximum=10_000
     )
-    views: ViewSettings = changed(TrainSettings, "views", PRESETS["vicreg"])
+    views: ViewSettings = fields.views("vicreg")
 
 
 class VICReg(Method):
