@@ -1,7 +1,7 @@
 """manyview's server.
 
 - `__main__`: the command. `config`: the settings and their one reader. `errors`: the errors of calls.
-- `early_lock`: the data directory's lock, taken before anything slow is imported.
+- `early/`: the checks that come before anything slow is imported.
 - `image_header/`: an image's format, size and orientation, and limits on what decoding it may cost.
 - `embedding_rows`: rows as callers ask for them. `failpoints`: where tests let a worker fail.
 - `front/`: the gRPC server. `store/`: what must survive. `supervise/`: processes.

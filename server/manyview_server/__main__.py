@@ -1,7 +1,7 @@
 """The command `manyview-server`: `serve`, and `--version`.
 
-Imports at the top need the standard library alone. A second server on the same data directory must report that within
-a second, and importing gRPC, pydantic and numpy takes longer than that on a busy machine.
+Imports at the top need the standard library alone. A missing package, a data directory or a port in use, and a missing
+file must be reported within a second, and importing gRPC, pydantic and numpy takes longer than that on a busy machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from manyview_server import early_lock
+from manyview_server.early import lock, packages, paths, port
+from manyview_server.early.settings import EarlySettings
+from manyview_server.early.start_line import StartLine
 from manyview_server.front import json_logs
 from manyview_server.store.lock import DataLock
 from manyview_server.store.unusable import StoreLocked
@@ -22,6 +24,9 @@ USAGE = """usage: manyview-server serve --data DIR [--listen HOST:PORT] [...]
        manyview-server --version
 
 `manyview-server serve --help` lists every setting."""
+
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,26 +46,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        lock = early_lock.take(rest, os.environ)
-    except StoreLocked as error:
-        json_logs.configure("info")
-        logging.getLogger(__name__).error("cannot start: %s", error)
+        packages.check()
+    except packages.PackagesMissing as error:
+        print(f"manyview-server: error: {error}", file=sys.stderr)
         return 1
-    return _serve(rest, lock)
+    line = StartLine(sys.stderr)
+    try:
+        return _serve(rest, line)
+    finally:
+        line.end()
 
 
-def _serve(arguments: Sequence[str], lock: DataLock | None) -> int:
+def _serve(arguments: Sequence[str], line: StartLine) -> int:
+    """Check what can be checked at once, import the rest, and serve."""
+    held: DataLock | None = None
+    if not any(word in ("-h", "--help") for word in arguments):
+        json_logs.configure("info", line)
+        settings = EarlySettings.read(arguments, os.environ)
+        try:
+            held = _check_early(settings)
+        except (StoreLocked, paths.PathUnusable, port.AddressUnusable) as error:
+            log.error("cannot start: %s", error)
+            return 1
+        json_logs.configure(settings.log_level, line)
+        line.show("loading the server")
+    return _run(arguments, line, held)
+
+
+def _check_early(settings: EarlySettings) -> DataLock | None:
+    """Return the lock of the data directory, if there is a store. Raises the error of the first check that fails."""
+    held = lock.take(settings.data)
+    paths.check(settings)
+    port.check(settings.listen)
+    return held
+
+
+def _run(arguments: Sequence[str], line: StartLine, held: DataLock | None) -> int:
     from manyview_server.config import ServeSettings, SettingsError
 
     try:
         settings = ServeSettings.load(arguments)
     except SettingsError as error:
+        line.end()
         print(f"manyview-server serve: error: {error}", file=sys.stderr)
         return 2
-    json_logs.configure(settings.log_level)
+    json_logs.configure(settings.log_level, line)
     from manyview_server.front.app import App
 
-    return asyncio.run(App(settings, version("manyview"), lock=lock).run())
+    return asyncio.run(App(settings, version("manyview"), lock=held, on_start=line).run())
 
 
 if __name__ == "__main__":

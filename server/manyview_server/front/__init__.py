@@ -2,7 +2,8 @@
 
 It may import `store`, `supervise`, `configuration`, `messages` and the generated stubs. Nothing imports it.
 
-- `app`: start up, serve and drain, in this order. `start_warnings`: problems that the log reports at the start.
+- `app`: start up, serve and drain, in this order. `start_progress`: where the start shows what it is doing.
+  `start_warnings`: problems that the log reports at the start.
 - `server`: the gRPC server and its options.
 - `limits`: how much a caller may send. `backends`: what the services ask of the worker processes.
 - `loop_watchdog`: report callbacks that block the event loop. `json_logs`: the format of the server's log.

@@ -15,6 +15,7 @@ from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.errors import ServiceError
 from manyview_server.front.loop_watchdog import LoopWatchdog
 from manyview_server.front.server import Backend, Server
+from manyview_server.front.start_progress import StartProgress, Unseen
 from manyview_server.front.start_warnings import log_plugin_errors, warn_if_unprotected
 from manyview_server.store.embeddings.cache import EmbeddingCache
 from manyview_server.store.images.uploads import group_limit
@@ -53,9 +54,18 @@ log = logging.getLogger(__name__)
 class App:
     """One server from start to end. `run` returns the exit status."""
 
-    def __init__(self, settings: ServeSettings, version: str, *, lock: DataLock | None = None) -> None:
-        """`lock` is the lock of the data directory, if the caller already holds it."""
+    def __init__(
+        self,
+        settings: ServeSettings,
+        version: str,
+        *,
+        lock: DataLock | None = None,
+        on_start: StartProgress | None = None,
+    ) -> None:
+        """`lock` is the lock of the data directory, if the caller already holds it. `on_start` is shown the steps of
+        the start."""
         self._settings = settings
+        self._on_start = on_start or Unseen()
         self._lock = lock
         self._version = version
         self._stop = asyncio.Event()
@@ -96,9 +106,11 @@ class App:
         accepted last: no call is answered, and health does not say SERVING, before the jobs are up. If a step fails,
         the earlier steps are undone.
         """
+        self._on_start.show("opening the data directory")
         self._store = self._open_store()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
+            self._on_start.show("listing methods and devices; a first start imports PyTorch for that")
             catalogue = await read_or_describe(self._settings.data / CATALOGUE)
             log_plugin_errors(catalogue)
             devices = catalogue.choose_devices(self._settings.device)
@@ -108,10 +120,12 @@ class App:
             self._server = Server(self._settings, backend, self._version, self._start_time)
             self._server.bind()
             undo.push_async_callback(self._server.stop, 0.0)
+            self._on_start.show("resuming unfinished jobs")
             await self._jobs.start()
             undo.push_async_callback(self._jobs.drain)
             address = await self._server.start()
             undo.pop_all()
+        self._on_start.end()
         warn_if_unprotected(self._settings)
         print(json.dumps({"event": "serving", "address": address, "pid": os.getpid()}), flush=True)
         log.info("serving on %s, devices %s, data in %s", address, ", ".join(devices), self._settings.data)

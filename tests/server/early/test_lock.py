@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from manyview_server import early_lock
+from manyview_server.early import lock as early_lock
+from manyview_server.early.settings import EarlySettings
 from manyview_server.store.lock import DataLock
 from manyview_server.store.store import Store
 from manyview_server.store.unusable import StoreLocked
@@ -80,15 +81,15 @@ def test_a_second_server_is_refused_before_anything_slow_is_imported(data_dir: P
 def test_settings_that_name_no_store_are_left_to_their_reader(
     arguments: list[str], environment: Mapping[str, str]
 ) -> None:
-    assert early_lock.take(arguments, environment) is None
+    assert early_lock.take(EarlySettings.read(arguments, environment).data) is None
 
 
 async def test_the_store_goes_on_with_the_lock_that_was_taken_and_lets_it_go(tmp_path: Path) -> None:
     await Store.open(tmp_path).close()
-    lock = early_lock.take(["--data", str(tmp_path)], {})
+    lock = early_lock.take(str(tmp_path))
     assert lock is not None
     with pytest.raises(StoreLocked, match="in use"):
-        early_lock.take(["--data", str(tmp_path)], {})
+        early_lock.take(str(tmp_path))
     store = Store.open(tmp_path, lock=lock)
     with pytest.raises(StoreLocked):
         Store.open(tmp_path)
@@ -99,7 +100,7 @@ async def test_the_store_goes_on_with_the_lock_that_was_taken_and_lets_it_go(tmp
 async def test_the_lock_of_another_directory_is_let_go(tmp_path: Path) -> None:
     for name in ("a", "b"):
         await Store.open(tmp_path / name).close()
-    lock = early_lock.take([f"--data={tmp_path / 'a'}"], {})
+    lock = early_lock.take(str(tmp_path / "a"))
     store = Store.open(tmp_path / "b", lock=lock)
     await Store.open(tmp_path / "a").close()
     with pytest.raises(StoreLocked):

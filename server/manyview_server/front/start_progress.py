@@ -1,0 +1,25 @@
+"""Where a starting server shows what it is doing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class StartProgress(Protocol):
+    """Shows people what the start is doing."""
+
+    def show(self, text: str, /) -> None:
+        """Show a step."""
+
+    def end(self) -> None:
+        """Show nothing any more: the server serves."""
+
+
+class Unseen:
+    """Shows nothing."""
+
+    def show(self, text: str, /) -> None:
+        """Ignore a step."""
+
+    def end(self) -> None:
+        """Do nothing."""
