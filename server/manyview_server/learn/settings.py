@@ -110,7 +110,9 @@ class TrainSettings:
     memory_format: Literal["auto", "channels_last", "contiguous"] = setting(
         "auto", "Layout of feature maps in memory; auto takes the faster one of the device.", fixed=True
     )
-    log_every_steps: int = setting(10, "Steps between metrics.", minimum=1, maximum=1_000_000)
+    log_every_steps: int = setting(
+        10, "Steps between metrics. The first and the last step have metrics, too.", minimum=1, maximum=1_000_000
+    )
     on_collapse: Literal["warn", "stop", "ignore"] = setting(
         "warn",
         "What happens when features or projections collapse, or the loss stays at its known value of chance: an alert; "

@@ -59,7 +59,7 @@ class PendingStep:
     epoch: int
     reading: Reading
     logged: bool
-    """Is it one of every n-th step, whose scalars are sent?"""
+    """Are its scalars sent?"""
     watched: bool
     """Is the spread of its features among the values, for the alarms?"""
     host_values: dict[str, float]
@@ -67,7 +67,11 @@ class PendingStep:
 
 
 class StepReporter:
-    """Sends the scalars of every n-th step, with rates over the steps since the last one, and raises alarms."""
+    """Sends the scalars of every n-th step, with rates over the steps since the last one, and raises alarms.
+
+    A job's first step and its last one are sent, too: people see at once that it learns, and a job of two steps has
+    scalars. The alarms do not count the last step, unless it is an n-th one.
+    """
 
     def __init__(
         self,
@@ -76,11 +80,13 @@ class StepReporter:
         every_steps: int,
         batch_size: int,
         alarms: Alarms,
+        last_step: int = 0,
         on_collapse: str = "warn",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
         Args:
+            last_step: the last step of the job, or 0 if it is not known.
             on_collapse: an alarm is reported ("warn"), or reported and kept as `alarm` ("stop"), or neither ("ignore").
             clock: the time in seconds.
         """
@@ -88,6 +94,8 @@ class StepReporter:
         self._every_steps = every_steps
         self._batch_size = batch_size
         self._alarms = alarms
+        self._first_step = alarms.first_step + 1
+        self._last_step = last_step
         self._on_collapse = on_collapse
         self._clock = clock
         self.alarm: Alarm | None = None
@@ -121,15 +129,13 @@ class StepReporter:
             TrainingFailed: the step before was the third in a row that was not finite.
         """
         self._num_steps += 1
-        logged = step % self._every_steps == 0
-        watched = logged or step == self._alarms.first_step + 1  # the alarms compare with how the run started
+        watched = step % self._every_steps == 0 or step == self._first_step  # alarms compare with how the run started
+        logged = watched or step == self._last_step
         tensors = {"loss": result.loss, "accepted": result.accepted, "gradient_norm": result.gradient_norm}
         gram: Tensor | None = None
         host_values: dict[str, float] = {}
-        if watched:
-            tensors |= diagnostics.spread(result)
         if logged:
-            tensors |= diagnostics.geometry(result, self._batch_size) | result.scalars
+            tensors |= diagnostics.spread(result) | diagnostics.geometry(result, self._batch_size) | result.scalars
             gram = diagnostics.gram(result, self._batch_size)
             host_values = self._rates() | {
                 "learning_rate": result.learning_rate,
@@ -140,6 +146,8 @@ class StepReporter:
         self._pending = PendingStep(
             step=step, epoch=epoch, reading=reading, logged=logged, watched=watched, host_values=host_values
         )
+        if step == self._first_step:  # a step may take long, and somebody is watching
+            self.flush()
 
     def flush(self) -> None:
         """Report the last step now. Raises TrainingFailed like `step_done`."""

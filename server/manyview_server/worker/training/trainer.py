@@ -137,6 +137,7 @@ class Trainer:
             every_steps=job.settings.log_every_steps,
             batch_size=job.batch_size,
             alarms=job.alarms,
+            last_step=job.num_steps,
             on_collapse=job.settings.on_collapse,
         )
 

@@ -33,36 +33,89 @@ def result(
     )
 
 
-def reporter_for(sent: Sent, every_steps: int = 1, batch_size: int = 32, on_collapse: str = "warn") -> StepReporter:
-    return StepReporter(sent, every_steps=every_steps, batch_size=batch_size, alarms=Alarms(), on_collapse=on_collapse)
+def reporter_for(
+    sent: Sent, every_steps: int = 1, batch_size: int = 32, on_collapse: str = "warn", last_step: int = 0
+) -> StepReporter:
+    return StepReporter(
+        sent,
+        every_steps=every_steps,
+        batch_size=batch_size,
+        alarms=Alarms(),
+        last_step=last_step,
+        on_collapse=on_collapse,
+    )
 
 
 def test_a_step_is_reported_when_the_next_one_is_done() -> None:
     sent = Sent()
     reporter = reporter_for(sent)
-    reporter.step_done(1, 0, result(loss=3.0))
+    reporter.step_done(2, 0, result(loss=3.0))
     assert sent.received == []
-    reporter.step_done(2, 0, result())
+    reporter.step_done(3, 0, result())
     (first,) = sent.of(ScalarsLogged)
     assert sent.received == [first]
-    assert (first.step, first.values["loss"], first.values["bank_fill"]) == (1, 3.0, 0.25)
+    assert (first.step, first.values["loss"], first.values["bank_fill"]) == (2, 3.0, 0.25)
     assert first.values["learning_rate"] == 0.5
     assert 0.9 < first.values["representation_std_ratio"] < 1.1
     assert first.values["memory_bytes"] > 1e6
     reporter.flush()
     reporter.flush()
-    assert [message.step for message in sent.of(ScalarsLogged)] == [1, 2]
+    assert [message.step for message in sent.of(ScalarsLogged)] == [2, 3]
 
 
-def test_only_every_nth_step_is_reported_and_its_rate_is_that_of_all_steps_between() -> None:
+@pytest.mark.parametrize("first_step", [0, 40])
+def test_the_first_step_of_a_job_is_reported_at_once(first_step: int) -> None:
     sent = Sent()
-    reporter = reporter_for(sent, every_steps=4)
-    for step in range(1, 9):
+    alarms = Alarms(first_step=first_step)
+    reporter = StepReporter(sent, every_steps=100, batch_size=32, alarms=alarms)
+    reporter.step_done(first_step + 1, 0, result(loss=3.0))
+    ((step, values),) = scalars(sent).items()
+    assert (step, values["loss"], values["bank_fill"]) == (first_step + 1, 3.0, 0.25)
+
+
+def test_a_job_of_two_steps_has_the_scalars_of_both() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=10, last_step=2)
+    reporter.step_done(1, 0, result(loss=3.0))
+    reporter.step_done(2, 0, result(loss=2.0))
+    reporter.flush()
+    assert {step: values["loss"] for step, values in scalars(sent).items()} == {1: 3.0, 2: 2.0}
+    assert scalars(sent)[1].keys() == scalars(sent)[2].keys()
+
+
+def test_only_every_nth_step_is_reported_between_the_first_and_the_last() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=4, last_step=10)
+    for step in range(1, 11):
         reporter.step_done(step, 0, result())
     reporter.flush()
-    assert [message.step for message in sent.of(ScalarsLogged)] == [4, 8]
-    values = sent.of(ScalarsLogged)[0].values
-    assert values["images_per_second"] == pytest.approx(32 * 1000 / values["step_ms"])
+    assert list(scalars(sent)) == [1, 4, 8, 10]
+
+
+def test_the_rate_is_that_of_all_steps_since_the_last_reported_one() -> None:
+    sent = Sent()
+    now_s = [0.0]
+    reporter = StepReporter(sent, every_steps=4, batch_size=8, alarms=Alarms(), clock=lambda: now_s[0])
+    for step in range(1, 5):
+        now_s[0] += step
+        reporter.step_done(step, 0, result())
+    reporter.flush()
+    assert {step: values["step_ms"] for step, values in scalars(sent).items()} == {1: 1000.0, 4: 3000.0}
+    assert scalars(sent)[4]["images_per_second"] == pytest.approx(8 / 3)
+
+
+def test_the_alarms_do_not_count_a_last_step_that_is_not_an_nth_one() -> None:
+    """The same job with more steps raises the same alarms at the same steps."""
+    sent = Sent()
+    seen: list[int] = []
+    alarms = Alarms()
+    alarms.see = lambda step, _: seen.append(step) or []  # type: ignore[func-returns-value, method-assign]
+    reporter = StepReporter(sent, every_steps=4, batch_size=8, alarms=alarms, last_step=6)
+    for step in range(1, 7):
+        reporter.step_done(step, 0, result())
+    reporter.flush()
+    assert seen == [1, 4]
+    assert list(scalars(sent)) == [1, 4, 6]
 
 
 def test_time_spent_elsewhere_is_not_counted() -> None:
