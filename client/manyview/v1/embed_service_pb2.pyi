@@ -138,9 +138,15 @@ class EmbeddingsProgress(_message.Message):
         STAGE_UNSPECIFIED: _ClassVar[EmbeddingsProgress.Stage]
         STAGE_EMBEDDING: _ClassVar[EmbeddingsProgress.Stage]
         STAGE_COMPUTING: _ClassVar[EmbeddingsProgress.Stage]
+        STAGE_STARTING_WORKER: _ClassVar[EmbeddingsProgress.Stage]
+        STAGE_QUEUED: _ClassVar[EmbeddingsProgress.Stage]
+        STAGE_EMBEDDING_QUERIES: _ClassVar[EmbeddingsProgress.Stage]
     STAGE_UNSPECIFIED: EmbeddingsProgress.Stage
     STAGE_EMBEDDING: EmbeddingsProgress.Stage
     STAGE_COMPUTING: EmbeddingsProgress.Stage
+    STAGE_STARTING_WORKER: EmbeddingsProgress.Stage
+    STAGE_QUEUED: EmbeddingsProgress.Stage
+    STAGE_EMBEDDING_QUERIES: EmbeddingsProgress.Stage
     STAGE_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]

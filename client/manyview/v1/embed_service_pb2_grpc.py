@@ -68,7 +68,7 @@ class EmbedServiceServicer(object):
     def EmbedDataset(self, request, context):
         """The calls below work on images that the server holds. The server embeds these images once for each model, and keeps the
         rows on its disk, up to `embedding_cache_bytes`. A later call computes only the missing rows. Callers of the two calls
-        above have priority. Each stream starts with `opened`, sends `progress` at least every few seconds while the caller
+        above have priority. Each stream starts with `opened`, sends `progress` every second while the caller
         waits, and ends with `end`. A stream without `end` was cut off. The work ends when the call is cancelled or its deadline
         passes.
 

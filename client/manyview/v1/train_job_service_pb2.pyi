@@ -3,6 +3,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from manyview.v1 import dataset_service_pb2 as _dataset_service_pb2
 from manyview.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
@@ -66,18 +67,52 @@ class Failure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("step", "num_steps", "epoch", "num_epochs", "eta_s")
+    __slots__ = ("step", "num_steps", "epoch", "num_epochs", "eta_s", "activity")
     STEP_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NUM_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     ETA_S_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
     step: int
     num_steps: int
     epoch: int
     num_epochs: int
     eta_s: float
-    def __init__(self, step: _Optional[int] = ..., num_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., num_epochs: _Optional[int] = ..., eta_s: _Optional[float] = ...) -> None: ...
+    activity: Activity
+    def __init__(self, step: _Optional[int] = ..., num_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., num_epochs: _Optional[int] = ..., eta_s: _Optional[float] = ..., activity: _Optional[_Union[Activity, _Mapping]] = ...) -> None: ...
+
+class Activity(_message.Message):
+    __slots__ = ("kind", "done", "total")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Activity.Kind]
+        KIND_WAITING_FOR_DEVICE: _ClassVar[Activity.Kind]
+        KIND_WAITING_FOR_IMAGES: _ClassVar[Activity.Kind]
+        KIND_STARTING_WORKER: _ClassVar[Activity.Kind]
+        KIND_DECODING: _ClassVar[Activity.Kind]
+        KIND_BUILDING_MODEL: _ClassVar[Activity.Kind]
+        KIND_MEASURING_BASELINE: _ClassVar[Activity.Kind]
+        KIND_TRAINING: _ClassVar[Activity.Kind]
+        KIND_EVALUATING: _ClassVar[Activity.Kind]
+        KIND_STOPPING: _ClassVar[Activity.Kind]
+    KIND_UNSPECIFIED: Activity.Kind
+    KIND_WAITING_FOR_DEVICE: Activity.Kind
+    KIND_WAITING_FOR_IMAGES: Activity.Kind
+    KIND_STARTING_WORKER: Activity.Kind
+    KIND_DECODING: Activity.Kind
+    KIND_BUILDING_MODEL: Activity.Kind
+    KIND_MEASURING_BASELINE: Activity.Kind
+    KIND_TRAINING: Activity.Kind
+    KIND_EVALUATING: Activity.Kind
+    KIND_STOPPING: Activity.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    kind: Activity.Kind
+    done: int
+    total: int
+    def __init__(self, kind: _Optional[_Union[Activity.Kind, str]] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class CreateTrainJobRequest(_message.Message):
     __slots__ = ("train_job_id", "dataset", "method", "config", "request_id", "validate_only", "clone_from", "continue_from", "follow")

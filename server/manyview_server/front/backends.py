@@ -13,6 +13,7 @@ from manyview_server.messages.selection import RowSource
 from manyview_server.store.records import Snapshot
 from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
+from manyview_server.supervise.selectors.selector import OnStage
 
 
 class Trainers(Protocol):
@@ -31,6 +32,10 @@ class LibraryBackbones(Protocol):
 
 class Embedder(Protocol):
     """Embeds images."""
+
+    @property
+    def is_starting(self) -> bool:
+        """Does the process that embeds start just now?"""
 
     async def embed(self, recipe: EmbedRecipe, images: Sequence[bytes], *, time_left_s: float) -> EmbedDone:
         """Embed encoded images; `time_left_s` 0 means no limit. Cancelling it drops what is queued. Raises
@@ -55,7 +60,7 @@ class Selector(Protocol):
         Raises ServiceError.
         """
 
-    async def ask(self, request: Message) -> Message:
+    async def ask(self, request: Message, on_stage: OnStage = ...) -> Message:
         """Return the answer to a request of `messages.selection`. Cancelling it ends the work. Raises ServiceError."""
 
 

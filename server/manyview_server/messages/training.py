@@ -77,7 +77,7 @@ class TrainingStarted(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(Message):
-    """A sign of life and the progress, sent every 2 seconds in every `stage` ("decoding", "training", …)."""
+    """A sign of life and the progress, sent every second in every `stage` ("decoding", "training", …)."""
 
     stage: str
     step: int
@@ -87,7 +87,10 @@ class Heartbeat(Message):
     eta_s: float
     rss_bytes: int
     done: int = 0
-    """The work that the stage has done, such as the images that it has decoded. It rises while there is progress."""
+    """A count that rises while the stage makes progress."""
+    images_done: int = 0
+    images_total: int = 0
+    """The images that the stage has done, and those that it must do. Both are 0 for a stage that counts none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,14 +162,26 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """The work of a job's trainer at the moment: `kind` is the contract's name, or "" if it is not known. `done` of
+    `total` images are done; both are 0 for work that has no such count."""
+
+    kind: str = ""
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The progress of a job. `eta_s` is 0 while it is unknown."""
+    """The progress of a job. `eta_s` is 0 while it is unknown. `activity` is not saved: another attempt does something
+    else."""
 
     step: int = 0
     num_steps: int = 0
     epoch: int = 0
     num_epochs: int = 0
     eta_s: float = 0.0
+    activity: Activity = Activity()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +191,8 @@ class Job:
     `uid` names its directory. `settings` is the resolved configuration. `restarts` counts restarts of the trainer since
     the newest checkpoint. `latest_checkpoint` is the step of that checkpoint, or -1 for none. `continued_from` names
     the checkpoint that the job started from, or is empty. `min_images` is above 0 for a job that follows its data set.
-    Then `num_images` is the number of images that it has adopted, 0 before its first start.
+    Then `num_images` is the number of images that it has adopted, 0 before its first start, and `num_available` is the
+    number of images that its data set holds while the job is QUEUED.
     """
 
     train_job_id: str
@@ -201,6 +214,7 @@ class Job:
     last_sequence: int
     latest_checkpoint: int
     queue_position: int
+    num_available: int
     server_version: str
     continued_from: str
     min_images: int

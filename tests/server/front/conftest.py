@@ -37,6 +37,7 @@ from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue, Device, Method
 from manyview_server.supervise.embedders.tables import EmbeddingTables
+from manyview_server.supervise.selectors.selector import OnStage, SelectorStage
 from manyview_server.worker.selecting import selector
 
 SCHEMA: Any = {
@@ -88,6 +89,7 @@ class FakeEmbedder:
     """Row i is the last byte of image i, three times; of stored images those that begin with "bad" do not decode."""
 
     def __init__(self) -> None:
+        self.is_starting = False
         self.calls: list[dict[str, object]] = []
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
@@ -144,6 +146,8 @@ class LocalSelector:
         self.asked: list[Message] = []
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
+        self.stages: list[SelectorStage] = []
+        """What the selector says that it does, before any work is done."""
         self.answers: list[Message] = []
         """Answers that are returned first, before any work is done."""
 
@@ -161,8 +165,10 @@ class LocalSelector:
             num_threads=1,
         )
 
-    async def ask(self, request: Message) -> Message:
+    async def ask(self, request: Message, on_stage: OnStage = lambda _: None) -> Message:
         self.asked.append(request)
+        for stage in self.stages:
+            on_stage(stage)
         try:
             if self.gate is not None:
                 await self.gate.wait()

@@ -50,6 +50,7 @@ def train_job(record: Job) -> train_job_service_pb2.TrainJob:
             epoch=progress.epoch,
             num_epochs=progress.num_epochs,
             eta_s=progress.eta_s,
+            activity=activity(record),
         ),
         create_time=timestamp(record.create_time),
         start_time=timestamp(record.start_time),
@@ -68,6 +69,27 @@ def train_job(record: Job) -> train_job_service_pb2.TrainJob:
     if record.latest_checkpoint >= 0:
         message.latest_checkpoint = checkpoint_name(record.train_job_id, record.latest_checkpoint)
     return message
+
+
+def activity(record: Job) -> train_job_service_pb2.Activity | None:
+    """Return the work that the job does now, or None while it is paused and once it is terminal."""
+    message = train_job_service_pb2.Activity
+    now = record.progress.activity
+    match record.state:
+        case "QUEUED" if record.num_available < record.min_images and not record.num_images:
+            kind = message.KIND_WAITING_FOR_IMAGES
+            return message(kind=kind, done=record.num_available, total=record.min_images)
+        case "QUEUED":
+            return message(kind=message.KIND_WAITING_FOR_DEVICE)
+        case "STARTING" | "RUNNING" if now.kind:
+            return message(kind=f"KIND_{now.kind}", done=now.done, total=now.total)
+        case "STARTING" | "RECOVERING":
+            return message(kind=message.KIND_STARTING_WORKER)
+        case "RUNNING":
+            return message(kind=message.KIND_TRAINING)
+        case "PAUSING" | "CANCELLING":
+            return message(kind=message.KIND_STOPPING)
+    return None
 
 
 def follow(min_images: int) -> train_job_service_pb2.Follow | None:

@@ -35,6 +35,11 @@ class ImageEmbedder:
         self._limits = limits
         self._num_features: dict[ModelKey, int] = {}
 
+    @property
+    def is_starting(self) -> bool:
+        """Does the process that embeds start just now?"""
+        return self._embedder.is_starting
+
     async def embed(
         self, recipe: EmbedRecipe, images: Sequence[types_pb2.Image], time_left_s: float = 0.0
     ) -> EmbeddedBatch:

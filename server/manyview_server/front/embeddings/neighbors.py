@@ -18,7 +18,6 @@ from manyview_server.front.embeddings.queries import Queries, QueryReader
 from manyview_server.front.embeddings.table_requests import (
     TableRequests,
     TableSource,
-    computing_progress,
     embedding_progress,
     read_names,
     read_unit,
@@ -78,9 +77,10 @@ class NeighborFinder:
         rows = self._stored.row_source(source, unit=unit)
         own = await self._queries.positions(source.snapshot, refs, "stored") if refs else None
         await stream.send(pb.FindNeighborsResponse(opened=source.opened))
-        queries = (
-            None if refs else await stream.wait(self._queries.from_images(source, request.images), computing_progress)
-        )
+        queries = None
+        if not refs:
+            embedding = self._queries.from_images(source, request.images)
+            queries = await stream.wait(embedding, partial(self._queries.progress, request.images))
         async with self._stored.tables.open(source.spec, source.snapshot) as table:
             await stream.wait(table.complete(), partial(embedding_progress, table))
             unreadable = await table.unreadable()
@@ -91,7 +91,7 @@ class NeighborFinder:
             ask = FindNearest(
                 source=replace(rows, directory=str(table.directory)), num_neighbors=k, blobs=queries.blobs
             )
-            found = await stream.wait(self._stored.ask(ask, table), computing_progress) if queries.answered else None
+            found = await self._stored.compute(ask, stream, table) if queries.answered else None
         await self._send_neighbors(source, queries, found, stream)
         await stream.send(pb.FindNeighborsResponse(end=pb.FindNeighborsEnd(num_queries=queries.num_queries)))
 
@@ -124,7 +124,7 @@ class NeighborFinder:
             await stream.wait(table.complete(), partial(embedding_progress, table))
             rows = replace(rows, directory=str(table.directory))
             ask = GroupDuplicates(source=rows, max_distance=request.max_distance)
-            found = await stream.wait(self._stored.ask(ask, table), computing_progress)
+            found = await self._stored.compute(ask, stream, table)
             assert isinstance(found, DuplicatesGrouped)
         members, distances, starts = await asyncio.to_thread(_groups, found)
         for group, (start, stop) in enumerate(itertools.pairwise([*starts, len(members)])):

@@ -19,7 +19,6 @@ from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.front.embeddings.table_requests import (
     TableRequests,
     TableSource,
-    computing_progress,
     embedding_progress,
 )
 from manyview_server.front.rpc.resource_names import invalid
@@ -102,7 +101,7 @@ async def fit(
         variance_fraction=pca.variance_fraction,
         whiten=pca.whiten,
     )
-    answer = await stream.wait(stored.ask(request, table), computing_progress)
+    answer = await stored.compute(request, stream, table)
     assert isinstance(answer, PcaFitted)
     return await asyncio.to_thread(_keep, path, answer)
 

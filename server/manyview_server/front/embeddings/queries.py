@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview.v1 import dataset_service_pb2, types_pb2
+from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
 from manyview_server.front.embeddings.table_requests import TableSource
 from manyview_server.front.limits import Limits
@@ -111,6 +112,12 @@ class QueryReader:
         }
         vectors = np.empty((0, source.spec.num_features), np.float32)
         return Queries(num_queries=len(rows), rows=np.delete(rows, missing), vectors=vectors, errors=errors)
+
+    def progress(self, images: Sequence[types_pb2.Image]) -> pb.EmbeddingsProgress:
+        """Return the progress while `from_images` embeds these images."""
+        if self._embedder.is_starting:
+            return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_STARTING_WORKER)
+        return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_EMBEDDING_QUERIES, total=len(images))
 
     async def from_images(self, source: TableSource, images: Sequence[types_pb2.Image]) -> Queries:
         """Embed the images that a request sends with the model of the source, and return them as queries."""

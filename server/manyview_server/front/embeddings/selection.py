@@ -18,7 +18,6 @@ from manyview_server.front.embeddings.selection_request import SelectionRequest,
 from manyview_server.front.embeddings.table_requests import (
     TableRequests,
     TableSource,
-    computing_progress,
     embedding_progress,
 )
 from manyview_server.front.rpc.draining import Draining
@@ -60,7 +59,7 @@ class SampleSelector:
             rows = self._stored.row_count_source(snapshot.version)
             message = await asyncio.to_thread(_message, asked, snapshot, rows, chosen, unreadable)
             await stream.send(pb.SelectSamplesResponse(opened=opened))
-            found = await stream.wait(self._stored.ask(message), computing_progress)
+            found = await self._stored.compute(message, stream)
         else:
             found = await self._by_embeddings(request, asked, source, chosen, stream)
         assert isinstance(found, RowsSelected)
@@ -84,8 +83,9 @@ class SampleSelector:
             own = await self._queries.positions(snapshot, asked.strategy.queries, "similarity.stored")
         await stream.send(pb.SelectSamplesResponse(opened=source.opened))
         if asked.strategy.name == "similarity" and not len(own):
-            embedding = self._queries.from_images(source, request.similarity.images)
-            queries = await stream.wait(embedding, computing_progress)
+            images = request.similarity.images
+            embedding = self._queries.from_images(source, images)
+            queries = await stream.wait(embedding, partial(self._queries.progress, images))
         async with self._stored.tables.open(source.spec, snapshot) as table:
             await stream.wait(table.complete(), partial(embedding_progress, table))
             unreadable = await table.unreadable()
@@ -102,7 +102,7 @@ class SampleSelector:
                 unreadable,
                 queries.blobs if queries else (b"", b""),
             )
-            return await stream.wait(self._stored.ask(message, table), computing_progress)
+            return await self._stored.compute(message, stream, table)
 
     async def _send_samples(self, snapshot: Snapshot, found: RowsSelected, stream: SelectionStream) -> None:
         rows = np.frombuffer(found.blobs[0], "<i8")

@@ -17,6 +17,7 @@ from manyview_server.front.embeddings.image_embedder import ImageEmbedder
 from manyview_server.front.models.resolution import Models
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import ModelName
+from manyview_server.front.rpc.response_stream import ResponseStream
 from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.messages.message import Message
@@ -26,9 +27,15 @@ from manyview_server.store.records import Snapshot
 from manyview_server.store.store import Store
 from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
+from manyview_server.supervise.selectors.selector import SelectorStage
 
 METRICS = {pb.METRIC_UNSPECIFIED: True, pb.METRIC_COSINE: True, pb.METRIC_EUCLIDEAN: False}
 """True for the metrics for which rows are scaled to length 1."""
+SELECTOR_STAGES: Mapping[SelectorStage, pb.EmbeddingsProgress.Stage] = {
+    "queued": pb.EmbeddingsProgress.STAGE_QUEUED,
+    "starting": pb.EmbeddingsProgress.STAGE_STARTING_WORKER,
+    "computing": pb.EmbeddingsProgress.STAGE_COMPUTING,
+}
 
 
 class TableFields(Protocol):
@@ -149,24 +156,31 @@ class TableRequests:
         """Return a number of rows without embeddings, in the form in which the selector gets them."""
         return self._selector.source("", num_rows, 0, unit=False)
 
-    async def ask(self, request: Message, table: OpenTable | None = None) -> Message:
-        """Return the answer of a selector. Segments that it finds damaged are made again."""
-        while True:
-            answer = await self._selector.ask(request)
-            if not isinstance(answer, TableDamaged) or table is None:
-                return answer
-            await table.repair(SegmentDamaged(answer.segment, "a selector could not read it"))
+    async def compute(self, request: Message, stream: ResponseStream[Any], table: OpenTable | None = None) -> Message:
+        """Return the answer of a selector, and report to the caller what it does. Segments that it finds damaged are
+        made again."""
+        progress = pb.EmbeddingsProgress()
+
+        def on_stage(stage: SelectorStage) -> None:
+            progress.stage = SELECTOR_STAGES[stage]
+
+        async def ask() -> Message:
+            while True:
+                answer = await self._selector.ask(request, on_stage)
+                if not isinstance(answer, TableDamaged) or table is None:
+                    return answer
+                await table.repair(SegmentDamaged(answer.segment, "a selector could not read it"))
+
+        on_stage("computing")
+        return await stream.wait(ask(), lambda: progress)
 
 
 def embedding_progress(table: OpenTable) -> pb.EmbeddingsProgress:
     """Return the progress while a table is made."""
+    if table.is_starting:
+        return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_STARTING_WORKER)
     stage = pb.EmbeddingsProgress.STAGE_EMBEDDING
     return pb.EmbeddingsProgress(stage=stage, done=table.num_done, total=table.num_rows)
-
-
-def computing_progress() -> pb.EmbeddingsProgress:
-    """Return the progress while a selector works on a table."""
-    return pb.EmbeddingsProgress(stage=pb.EmbeddingsProgress.STAGE_COMPUTING)
 
 
 def _spec(model: ModelKey, num_features: int, identity: tuple[str, ...]) -> TableSpec:

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.front.rpc.draining import Draining
 
-FIRST_PROGRESS_S = 0.5
-PROGRESS_S = 2.0
+FIRST_PROGRESS_S = 0.3
+PROGRESS_S = 1.0
 
 Response = TypeVar("Response")
 Result = TypeVar("Result")

@@ -24,6 +24,8 @@ SELECT = f"""
     SELECT settings, failure, progress,
         CASE WHEN state = 'QUEUED'
             THEN (SELECT count(*) FROM job AS other WHERE other.state = 'QUEUED' AND other.pk < job.pk) ELSE 0 END,
+        CASE WHEN state = 'QUEUED' AND min_images > 0
+            THEN (SELECT dataset.num_images FROM dataset WHERE dataset.uid = job.dataset_uid) ELSE 0 END,
         {", ".join(PLAIN_COLUMNS)}
     FROM job
 """
@@ -31,13 +33,14 @@ SELECT = f"""
 
 def job_from_row(row: tuple[Any, ...], progress: Mapping[str, Progress]) -> Job:
     """Return the record of a row of `SELECT`. `progress` holds progress that is newer than the row's."""
-    settings, failure, saved, queue_position, *plain = row
+    settings, failure, saved, queue_position, num_available, *plain = row
     columns = dict(zip(PLAIN_COLUMNS, plain, strict=True))
     return Job(
         settings=json.loads(settings),
         failure=Failure(**json.loads(failure)) if failure else None,
         progress=progress.get(columns["train_job_id"]) or Progress(**json.loads(saved)),
         queue_position=queue_position,
+        num_available=num_available or 0,  # the data set may be gone
         **columns,
     )
 
@@ -50,7 +53,9 @@ def read_job(connection: sqlite3.Connection, pk: int, progress: Mapping[str, Pro
 def save_progress(connection: sqlite3.Connection, pk: int, progress: Progress | None) -> None:
     """Write the progress that was reported, if any."""
     if progress is not None:
-        connection.execute("UPDATE job SET progress = ? WHERE pk = ?", (json.dumps(asdict(progress)), pk))
+        columns = asdict(progress)
+        del columns["activity"]
+        connection.execute("UPDATE job SET progress = ? WHERE pk = ?", (json.dumps(columns), pk))
 
 
 def check_expected(job: Job, expected: Collection[JobState], to: JobState) -> None:

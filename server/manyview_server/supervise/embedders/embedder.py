@@ -88,6 +88,11 @@ class EmbedderSupervisor:
         self._queued_bytes = 0
         budget.on_change(self._share_cores)
 
+    @property
+    def is_starting(self) -> bool:
+        """Does the process start just now?"""
+        return self._starting is not None
+
     async def embed(
         self,
         recipe: EmbedRecipe,

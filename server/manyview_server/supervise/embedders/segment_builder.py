@@ -75,6 +75,11 @@ class SegmentBuilder:
         self._spec = spec
         self._dataset_uid = dataset_uid
 
+    @property
+    def is_starting(self) -> bool:
+        """Does the process that embeds start just now?"""
+        return self._embedder.is_starting
+
     async def build(self, images: Images, on_rows: Callable[[int], None]) -> EmbeddedImages:
         """Embed images. `on_rows` gets the number of rows that have come. Images that cannot be decoded are listed as
         unreadable.

@@ -128,6 +128,11 @@ class OpenTable:
         """The rows that exist by now."""
         return min(self.num_rows, sum(self._num_made) + self._num_in_work)
 
+    @property
+    def is_starting(self) -> bool:
+        """Does the process that makes the missing rows start just now?"""
+        return self._builder.is_starting
+
     async def count_missing(self, first_row: int) -> int:
         """Look which rows exist, and return how many are missing from `first_row` on."""
         self._num_made = await asyncio.to_thread(lambda: self._table.count_held(self._image_ids))

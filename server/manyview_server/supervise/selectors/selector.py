@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from manyview_server.errors import ResourceExhausted, ServiceError, error_class
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
@@ -26,6 +27,9 @@ BYTES_PER_FEATURE = 4
 BYTES_PER_NEIGHBOR = 12
 """A distance and the number of a row."""
 RETRY_AFTER_S = 2.0
+
+SelectorStage = Literal["queued", "starting", "computing"]
+OnStage = Callable[[SelectorStage], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +98,11 @@ class SelectorPool:
             num_threads=self._budget.embedder_threads,
         )
 
-    async def ask(self, request: Message) -> Message:
+    async def ask(self, request: Message, on_stage: OnStage = lambda _: None) -> Message:
         """Return the answer to a request. Cancelling it kills the process that works on it.
+
+        `on_stage` is called when the request starts to wait for a process, when a process starts for it, and when one
+        works on it.
 
         Raises:
             ServiceError: the error that the selector answers; RESOURCE_EXHAUSTED SELECTOR_QUEUE_FULL;
@@ -106,7 +113,7 @@ class SelectorPool:
             raise ResourceExhausted("SELECTOR_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._num_requests += 1
         try:
-            answer = await self._ask(request)
+            answer = await self._ask(request, on_stage)
         finally:
             self._num_requests -= 1
         if isinstance(answer, SelectionFailed):
@@ -126,14 +133,19 @@ class SelectorPool:
             await asyncio.sleep(0.01)
         await self._worker.finish()
 
-    async def _ask(self, request: Message) -> Message:
+    async def _ask(self, request: Message, on_stage: OnStage) -> Message:
+        if self._slots.locked():
+            on_stage("queued")
         async with self._slots:
+            on_stage("computing")
             if (process := self._take_idle()) is not None:
                 # It may have been killed while it was idle, which is noticed only now. A busy machine takes its time to
                 # end a process, so how soon it died proves nothing: a fresh process gets the request once more.
                 with suppress(_IdleProcessDied):
                     return await self._answer(process, request, was_idle=True)
+            on_stage("starting")
             process = await self._worker.start(self._budget.embedder_threads)
+            on_stage("computing")
             return await self._answer(process, request)
 
     async def _answer(self, process: WorkerProcess, request: Message, *, was_idle: bool = False) -> Message:

@@ -39,7 +39,7 @@ class Patience:
     hello_s: float = 300.0
     """The limit from the start of the process to its first message. Importing torch from a cold disk takes long."""
     silence_s: float = 30.0
-    """The limit between two messages. The trainer sends a heartbeat every 2 seconds."""
+    """The limit between two messages. The trainer sends a heartbeat every second."""
     step_s: float = 600.0
     """The limit for one step, or 20 times the longest step so far if that is more, because the first one may compile.
     In other stages, such as decoding, the limit without any progress."""

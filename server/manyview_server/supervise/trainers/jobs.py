@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from manyview_server.errors import Aborted, FailedPrecondition
 from manyview_server.store.job_states import JobState
 from manyview_server.store.jobs.job_verbs import PAUSE
-from manyview_server.store.records import Failure, Job
+from manyview_server.store.records import Activity, Failure, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.process import WORKER_COMMAND, Forks
@@ -25,7 +25,7 @@ from manyview_server.supervise.restart_delay import restart_delay_s
 from manyview_server.supervise.trainers import dataset_following, snapshot_limit
 from manyview_server.supervise.trainers.attempt import Ending, Patience, TrainerAttempt
 from manyview_server.supervise.trainers.crashing_images import CrashingImages
-from manyview_server.supervise.trainers.reports import StepWatch, TrainerReports
+from manyview_server.supervise.trainers.reports import ACTIVITIES, StepWatch, TrainerReports
 from manyview_server.supervise.trainers.start_message import checkpoint_to_resume, start_message
 from manyview_server.system import open_files
 
@@ -175,6 +175,8 @@ class JobSupervisor:
         job = await self._move(job, WAITING_STATES, "STARTING", attempt=job.attempt + 1, restarts=restarts)
         if job.state != "STARTING":
             return job
+        starting = replace(job.progress, activity=Activity(kind=ACTIVITIES["starting"]), eta_s=0.0)
+        self._store.jobs.report_progress(job.train_job_id, starting)
         try:
             ending = await self._train(device, run, job)
         except Exception as error:

@@ -25,13 +25,23 @@ from manyview_server.messages.training import (
     TrainingStarted,
 )
 from manyview_server.store.event_payloads import Alert, Log, Payload, Scalars
-from manyview_server.store.records import Job, NewEvent, Progress
+from manyview_server.store.records import Activity, Job, NewEvent, Progress
 from manyview_server.store.store import Store
 from manyview_server.supervise.trainers.retention import superfluous
 from manyview_server.system import awake_time
 
 MOST_SLOWDOWN = 20
 """A step may take so many times as long as the longest step before it."""
+
+ACTIVITIES = {
+    "starting": "STARTING_WORKER",
+    "decoding": "DECODING",
+    "building": "BUILDING_MODEL",
+    "measuring the baseline": "MEASURING_BASELINE",
+    "training": "TRAINING",
+    "evaluating": "EVALUATING",
+}
+"""The contract's name for each stage of a trainer."""
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +137,12 @@ class TrainerReports:
             case CheckpointWritten():
                 await self._checkpoint(message)
             case TrainingStarted():
-                progress = Progress(step=message.step, num_steps=message.num_steps, num_epochs=message.num_epochs)
+                progress = Progress(
+                    step=message.step,
+                    num_steps=message.num_steps,
+                    num_epochs=message.num_epochs,
+                    activity=Activity(kind=ACTIVITIES["training"]),
+                )
                 self._report(progress)
                 await self._store.jobs.set_resolved(job_id, merged(self._job.settings, message.resolved))
                 await self._running()
@@ -140,7 +155,11 @@ class TrainerReports:
 
     def _progress(self, heartbeat: Heartbeat) -> None:
         self._steps.heartbeat(heartbeat.stage, heartbeat.step, heartbeat.done)
+        activity = Activity(
+            kind=ACTIVITIES.get(heartbeat.stage, ""), done=heartbeat.images_done, total=heartbeat.images_total
+        )
         if heartbeat.num_steps == 0:  # before the first step, the progress of an earlier attempt is still shown
+            self._store.jobs.report_progress(self._job.train_job_id, replace(self._job.progress, activity=activity))
             return
         progress = Progress(
             step=heartbeat.step,
@@ -148,6 +167,7 @@ class TrainerReports:
             epoch=heartbeat.epoch,
             num_epochs=heartbeat.num_epochs,
             eta_s=heartbeat.eta_s,
+            activity=activity,
         )
         self._report(progress)
 

@@ -104,6 +104,8 @@ class KnnEvaluation:
         device: torch.device,
         stopped: Callable[[], bool],
     ) -> None:
+        self.on_images: Callable[[int], None] = lambda _: None
+        """Called with the number of images whose features are known."""
         self._cache = cache
         self._parts = parts
         self._settings = settings.evaluation
@@ -113,6 +115,11 @@ class KnnEvaluation:
         self._of_raw_pixels: dict[str, float] | None = None
         normalize = settings.views.normalize
         self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
+
+    @property
+    def num_images(self) -> int:
+        """The images of one measurement."""
+        return len(self._parts.bank) + len(self._parts.queries)
 
     def of_method(self, method: Method, probe: LinearProbe | None = None) -> dict[str, float] | None:
         """Return the accuracies of the method's embedding, and of `probe` on it."""
@@ -164,6 +171,7 @@ class KnnEvaluation:
                 return None
             images = pixels.index_select(0, chunk.to(pixels.device)).to(self._device)
             chunks.append(features(self._preprocess(images)).float())
+            self.on_images(len(chunk))
         return torch.cat(chunks)  # (N', D)
 
 

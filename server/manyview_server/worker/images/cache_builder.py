@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +80,7 @@ class CacheBuilder:
         *,
         beside_training: bool = False,
         held_bytes: int = 0,
+        on_images: Callable[[int], None] = lambda _: None,
     ) -> ImageCache:
         """Return every image of `snapshot`, decoded.
 
@@ -88,6 +88,7 @@ class CacheBuilder:
             stopped: called between chunks; once it returns True, the rest stays unread.
             beside_training: leave half of the threads to training, and torch's number of threads as it is.
             held_bytes: how much of `cache_bytes` other images take.
+            on_images: called with the number of images of each chunk, once it is decoded, by one thread.
 
         Raises:
             ScratchDiskFull: the images fit neither into memory nor on the disk.
@@ -97,6 +98,7 @@ class CacheBuilder:
         sizes = np.stack([snapshot["height"], snapshot["width"]], axis=1).astype(np.int64)
         readable = np.ones(len(snapshot), dtype=bool)
         reader = ShardReader(self.dataset_dir)
+        unreadable: list[Unreadable] = []
 
         def decode_chunk(start: int) -> list[Unreadable]:
             chunk = slice(start, start + CHUNK_IMAGES)
@@ -107,7 +109,10 @@ class CacheBuilder:
         num_threads = self.num_threads // 2 if beside_training else self.num_threads
         kernels = nullcontext() if beside_training else _single_threaded_kernels()
         with kernels, ThreadPoolExecutor(max(1, num_threads), "decode") as pool:
-            unreadable = tuple(chain.from_iterable(pool.map(decode_chunk, range(0, len(snapshot), CHUNK_IMAGES))))
+            starts = range(0, len(snapshot), CHUNK_IMAGES)
+            for start, failed in zip(starts, pool.map(decode_chunk, starts), strict=True):
+                unreadable += failed
+                on_images(min(CHUNK_IMAGES, len(snapshot) - start))
         reader.close()
         return ImageCache(
             storage=storage,
@@ -116,7 +121,7 @@ class CacheBuilder:
             labels=torch.from_numpy(snapshot["label"].astype(np.int64)),
             readable=torch.from_numpy(readable),
             location=location,
-            unreadable=unreadable,
+            unreadable=tuple(unreadable),
         )
 
     def _decode_chunk(

@@ -66,12 +66,11 @@ def prepare(
     initial = None if resume else _read_initial_weights(start, settings)
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
 
-    progress.stage = "decoding"
     stopped = _counting(stopped, progress)
-    builder, cache = _decode(start, settings, notes, stopped)
+    builder, cache = _decode(start, settings, notes, stopped, progress)
     start_log.report_unreadable(channel, cache)
 
-    progress.stage = "building"
+    progress.start("building")
     return _build_job(start, settings, resume, initial, builder, cache, stopped)
 
 
@@ -114,10 +113,15 @@ def _counting(stopped: Callable[[], bool], progress: Progress) -> Callable[[], b
 
 
 def _decode(
-    start: StartTraining, settings: TrainSettings, notes: DecodeNotes | None, stopped: Callable[[], bool]
+    start: StartTraining,
+    settings: TrainSettings,
+    notes: DecodeNotes | None,
+    stopped: Callable[[], bool],
+    progress: Progress,
 ) -> tuple[CacheBuilder, ImageCache]:
     """Return the decoded images of the snapshot, and what decodes more of them."""
     snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)
+    progress.start("decoding", len(snapshot))
     builder = CacheBuilder(
         dataset_dir=Path(start.dataset_dir),
         size=choose_size(snapshot, settings.image_size, settings.decode_size),
@@ -129,7 +133,7 @@ def _decode(
         suspects=frozenset(start.suspects),
         quarantined=dict.fromkeys(start.quarantined, CRASHED) | dict.fromkeys(start.too_slow, TOO_SLOW),
     )
-    cache = builder.decode(snapshot, stopped)
+    cache = builder.decode(snapshot, stopped, on_images=progress.images)
     if stopped():
         raise Stopped
     return builder, cache

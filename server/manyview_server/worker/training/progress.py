@@ -11,9 +11,9 @@ from typing import Literal
 from manyview_server.messages.training import Heartbeat
 from manyview_server.worker.channel import Channel
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 1.0
 
-Stage = Literal["starting", "decoding", "building", "training", "evaluating"]
+Stage = Literal["starting", "decoding", "building", "measuring the baseline", "training", "evaluating"]
 
 
 @dataclass
@@ -29,12 +29,23 @@ class Progress:
     """The seconds until the job ends, at the rate of this attempt so far."""
     done: int = 0
     """A count that rises while the stage makes progress."""
+    images_done: int = 0
+    """The images that the stage has done. Only stages that know `images_total` count them."""
+    images_total: int = 0
     _started_s: float = field(default=0.0, init=False, repr=False)
     _started_at_step: int = field(default=0, init=False, repr=False)
 
+    def start(self, stage: Stage, images_total: int = 0) -> None:
+        """Enter a stage, which handles so many images, or 0 if it counts none."""
+        self.images_done, self.images_total, self.stage = 0, images_total, stage
+
+    def images(self, count: int) -> None:
+        """Count images that the stage has done."""
+        self.images_done += count
+
     def start_steps(self) -> None:
         """Enter the stage "training", and measure the rate from here on."""
-        self.stage = "training"
+        self.start("training")
         self._started_s, self._started_at_step = time.perf_counter(), self.step
 
     def step_done(self, epoch: int) -> None:
@@ -54,12 +65,14 @@ class Progress:
             num_epochs=self.num_epochs,
             eta_s=self.eta_s,
             done=self.done,
+            images_done=self.images_done,
+            images_total=self.images_total,
             rss_bytes=rss_bytes(),
         )
 
 
 def start_heartbeat(channel: Channel, progress: Progress) -> None:
-    """Report every 2 seconds, from a thread, that the process lives and how far it is."""
+    """Report every second, from a thread, that the process lives and how far it is."""
 
     def beat() -> None:
         while True:

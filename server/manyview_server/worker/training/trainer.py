@@ -188,19 +188,22 @@ class Trainer:
         if knn is None or not job.is_due(job.settings.evaluation.knn_every_epochs, self.progress.step):
             return
         with reporter.excluded():
-            self.progress.stage = "evaluating"
+            is_last = self.progress.step >= job.num_steps
+            self.progress.start("evaluating", (1 + is_last) * knn.num_images)
+            knn.on_images = self.progress.images
             accuracies = knn.of_method(job.method, job.probe)
             self._log_scalars(accuracies)
-            if self.progress.step >= job.num_steps:
+            if is_last:
                 self._compare_with_raw_pixels(knn, accuracies)
-            self.progress.stage = "training"
+            self.progress.start("training")
 
     def _measure_baselines(self, job: PreparedJob) -> None:
         """Before the first step of a job, measure raw pixels and the untrained network as the features are later."""
         knn = job.images.knn
         if knn is None or self.progress.step > 0:
             return
-        self.progress.stage = "evaluating"
+        self.progress.start("measuring the baseline", 2 * knn.num_images)
+        knn.on_images = self.progress.images
         for name, values in (("raw_pixels", knn.of_raw_pixels()), ("untrained", knn.of_method(job.method))):
             if values is not None:
                 self._log_scalars({f"knn_top1_{name}": values["knn_top1"]})

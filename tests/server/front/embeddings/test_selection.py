@@ -261,14 +261,51 @@ async def test_a_caller_that_goes_away_ends_the_selection(front: Any, store_imag
             await asyncio.sleep(0.01)
 
 
+async def stages_of(front: Any, call: Any) -> list[str]:
+    """The stages that a caller hears of. Each gate opens once its stage was heard of."""
+    stages: list[str] = []
+    async with asyncio.timeout(20):
+        async for response in call:
+            if not response.HasField("progress"):
+                continue
+            stages.append(pb.EmbeddingsProgress.Stage.Name(response.progress.stage).removeprefix("STAGE_"))
+            if front.embedder.is_starting:
+                front.embedder.is_starting = False
+            elif stages[-1].startswith("EMBEDDING"):
+                front.embedder.gate.set()
+            else:
+                front.selector.gate.set()
+    return list(dict.fromkeys(stages))
+
+
+@pytest.fixture
+def gates(front: Any) -> None:
+    """The embedder and the selector wait until a caller has heard of their work."""
+    front.embedder.gate, front.selector.gate = asyncio.Event(), asyncio.Event()
+
+
+@pytest.mark.usefixtures("gates")
 async def test_a_caller_who_waits_hears_what_is_done(front: Any, store_images: Any) -> None:
     await store_images(front, [1, 2, 3])
-    front.embedder.gate, front.selector.gate = asyncio.Event(), asyncio.Event()
-    stages = []
-    async with asyncio.timeout(20):
-        async for response in front.embed.SelectSamples(ask()):
-            if response.HasField("progress"):
-                stages.append(response.progress.stage)
-                gate = front.embedder.gate if len(set(stages)) == 1 else front.selector.gate
-                gate.set()
-    assert list(dict.fromkeys(stages)) == [pb.EmbeddingsProgress.STAGE_EMBEDDING, pb.EmbeddingsProgress.STAGE_COMPUTING]
+    front.embedder.is_starting = True
+    assert await stages_of(front, front.embed.SelectSamples(ask())) == ["STARTING_WORKER", "EMBEDDING", "COMPUTING"]
+
+
+@pytest.mark.usefixtures("gates")
+@pytest.mark.parametrize(
+    ("stages", "heard"), [(["queued"], "QUEUED"), (["queued", "starting"], "STARTING_WORKER"), ([], "COMPUTING")]
+)
+async def test_a_caller_hears_why_nothing_is_computed_yet(
+    front: Any, store_images: Any, stages: list[str], heard: str
+) -> None:
+    await store_images(front, [1, 2, 3])
+    front.selector.stages = stages
+    assert await stages_of(front, front.embed.SelectSamples(ask())) == ["EMBEDDING", heard]
+
+
+@pytest.mark.usefixtures("gates")
+async def test_a_caller_hears_that_the_queries_are_embedded(front: Any, store_images: Any) -> None:
+    await store_images(front, [1, 2, 3])
+    request = ask("similarity", given={"images": [types_pb2.Image(data=png(33))]})
+    heard = await stages_of(front, front.embed.SelectSamples(request))
+    assert heard[0] == "EMBEDDING_QUERIES"

@@ -17,8 +17,8 @@ from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.front.convert import job_messages
 from manyview_server.store.event_payloads import Alert, Log, Scalars, SnapshotAdopted
 from manyview_server.store.jobs import checkpoints
-from manyview_server.store.jobs.job_verbs import CANCEL
-from manyview_server.store.records import NewEvent, Progress
+from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE
+from manyview_server.store.records import Activity, NewEvent, Progress
 from manyview_server.supervise.trainers import snapshot_limit
 
 
@@ -281,6 +281,40 @@ async def test_a_failed_job_says_why_and_what_to_do(front: Any, dataset: str) ->
     assert (job.failure.reason, job.failure.message, job.failure.hint) == ("DATASET_TOO_SMALL", "3", "add")
     assert (job.progress.step, job.progress.num_epochs, job.progress.eta_s) == (5, 2, 1.5)
     assert job.end_time.seconds >= job.create_time.seconds > 0
+
+
+async def activity(front: Any, job: str = "j") -> tuple[str, int, int] | None:
+    """What the contract says that the job does: its kind, and how much is done of how much."""
+    found = (await front.jobs.GetTrainJob(pb.GetTrainJobRequest(name=f"trainJobs/{job}"))).train_job.progress
+    if not found.HasField("activity"):
+        return None
+    return pb.Activity.Kind.Name(found.activity.kind), found.activity.done, found.activity.total
+
+
+async def test_a_job_says_what_it_is_doing_and_how_far_it_is(front: Any, dataset: str) -> None:
+    jobs = front.store.jobs
+    await create(front)
+    assert await activity(front) == ("KIND_WAITING_FOR_DEVICE", 0, 0)
+    await jobs.transition("j", {"QUEUED"}, "STARTING")
+    assert await activity(front) == ("KIND_STARTING_WORKER", 0, 0)
+    jobs.report_progress("j", Progress(activity=Activity(kind="DECODING", done=1200, total=3068)))
+    assert await activity(front) == ("KIND_DECODING", 1200, 3068)
+    await jobs.transition("j", {"STARTING"}, "RUNNING")
+    jobs.report_progress("j", Progress(activity=Activity(kind="TRAINING")))
+    assert await activity(front) == ("KIND_TRAINING", 0, 0)
+    await jobs.request("j", PAUSE)
+    assert await activity(front) == ("KIND_STOPPING", 0, 0)
+    await jobs.transition("j", {"PAUSING"}, "PAUSED")
+    assert await activity(front) is None
+    await jobs.request("j", CANCEL)
+    assert await activity(front) is None
+
+
+async def test_a_job_that_follows_says_how_many_images_it_still_waits_for(front: Any, store_images: Any) -> None:
+    await store_images(front, [1, 2, 3])
+    follow = pb.Follow(min_images=40)
+    await create(front, follow=follow, config=config(max_steps=10, batch_size=2))
+    assert await activity(front) == ("KIND_WAITING_FOR_IMAGES", 3, 40)
 
 
 async def test_methods_come_with_their_schema(front: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import shutil
 import sqlite3
+from dataclasses import replace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from manyview_server.store.event_payloads import Log, SnapshotAdopted, StateChan
 from manyview_server.store.job_states import NEXT_STATES, JobState
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME, Verb
-from manyview_server.store.records import CheckedImage, Checkpoint, Failure, Job, Progress
+from manyview_server.store.records import Activity, CheckedImage, Checkpoint, Failure, Job, Progress
 from manyview_server.store.store import Store
 
 
@@ -255,8 +256,9 @@ async def test_progress_is_seen_at_once_and_kept_by_the_next_transition(tmp_path
     await store.datasets.create("a")
     await create(store)
     progress = Progress(step=5, num_steps=10, epoch=1, num_epochs=2, eta_s=3.5)
-    store.jobs.report_progress("j", progress)
-    assert (await store.jobs.get("j")).progress == progress
+    decoding = replace(progress, activity=Activity(kind="DECODING", done=1, total=2))
+    store.jobs.report_progress("j", decoding)
+    assert (await store.jobs.get("j")).progress == decoding
     await store.jobs.transition("j", {"QUEUED"}, "STARTING")
     await store.jobs.set_resolved("j", {"image_size": 64})
     await store.close()

@@ -18,7 +18,7 @@ from manyview_server.messages.selection import RowsSelected, SelectRows
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.process import WorkerProcess
 from manyview_server.supervise.selectors import selector as selector_module
-from manyview_server.supervise.selectors.selector import SelectorLimits, SelectorPool
+from manyview_server.supervise.selectors.selector import OnStage, SelectorLimits, SelectorPool
 from support.learning.forked import children
 
 Make = Callable[..., SelectorPool]
@@ -48,7 +48,9 @@ async def make(scripted: Any) -> AsyncIterator[Make]:
     assert children() == []
 
 
-async def ask(pool: SelectorPool, strategy: str = "", seconds: float = 0.0) -> list[int]:
+async def ask(
+    pool: SelectorPool, strategy: str = "", seconds: float = 0.0, on_stage: OnStage = lambda _: None
+) -> list[int]:
     """The process id and the number of threads."""
     request = SelectRows(
         source=pool.source("", 1, 1, unit=False),
@@ -59,7 +61,7 @@ async def ask(pool: SelectorPool, strategy: str = "", seconds: float = 0.0) -> l
         num_neighbors=0,
         balance="",
     )
-    answer = await pool.ask(request)
+    answer = await pool.ask(request, on_stage)
     assert isinstance(answer, RowsSelected)
     found: list[int] = np.frombuffer(answer.blobs[0], "<i8").tolist()
     return found
@@ -71,6 +73,17 @@ async def test_a_process_starts_with_the_first_request_and_is_kept_for_the_next(
     first, again = await ask(pool), await ask(pool)
     assert first == again
     assert len(children()) == 1
+
+
+async def test_a_request_says_whether_it_waits_starts_a_process_or_is_in_work(make: Make) -> None:
+    pool = make(max_processes=1)
+    stages: dict[int, list[str]] = {number: [] for number in range(3)}
+    first, second = (asyncio.create_task(ask(pool, seconds=0.1, on_stage=stages[number].append)) for number in range(2))
+    await asyncio.gather(first, second)
+    await ask(pool, on_stage=stages[2].append)
+    assert stages[0] == ["computing", "starting", "computing"]
+    assert stages[1] == ["queued", "computing"]
+    assert stages[2] == ["computing"]
 
 
 async def test_requests_work_side_by_side_in_so_many_processes_and_the_rest_waits(make: Make) -> None:

@@ -53,6 +53,15 @@ def test_every_image_lies_in_its_row_whatever_the_number_of_threads(tmp_path: Pa
     assert one.location == "device"
 
 
+def test_each_image_is_counted_once_as_it_is_decoded(tmp_path: Path) -> None:
+    pictures = [(worker_harness.encoded(worker_harness.picture(0, i)), 0) for i in range(70)]
+    snapshot = worker_harness.write_dataset(tmp_path, [*pictures, (b"no image", 0)])
+    counted: list[int] = []
+    builder(tmp_path).decode(snapshot, go_on, on_images=counted.append)
+    assert len(counted) > 1
+    assert sum(counted) == 71
+
+
 def test_any_shape_becomes_a_square_with_its_true_size_beside_it(tmp_path: Path) -> None:
     wide = np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8)
     found = decode(tmp_path, worker_harness.write_dataset(tmp_path, [(worker_harness.encoded(wide), 0)]), size=24)

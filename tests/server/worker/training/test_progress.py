@@ -20,10 +20,26 @@ def test_the_time_left_is_that_of_the_steps_left_at_the_rate_of_this_attempt(mon
 
 
 def test_a_heartbeat_reports_all_of_the_progress() -> None:
-    beat = Progress(stage="decoding", step=1, num_steps=2, epoch=3, num_epochs=4, eta_s=5.0, done=6).heartbeat()
+    progress = Progress(step=1, num_steps=2, epoch=3, num_epochs=4, eta_s=5.0, done=6)
+    progress.start("decoding", 3068)
+    progress.images(1168)
+    progress.images(32)
+    beat = progress.heartbeat()
     assert (beat.stage, beat.step, beat.num_steps, beat.epoch, beat.num_epochs) == ("decoding", 1, 2, 3, 4)
     assert (beat.eta_s, beat.done) == (5.0, 6)
+    assert (beat.images_done, beat.images_total) == (1200, 3068)
     assert beat.rss_bytes > 1e6
+
+
+def test_each_stage_counts_its_own_images() -> None:
+    progress = Progress()
+    progress.start("decoding", 10)
+    progress.images(10)
+    progress.start("measuring the baseline", 4)
+    progress.images(1)
+    assert (progress.images_done, progress.images_total) == (1, 4)
+    progress.start_steps()
+    assert (progress.stage, progress.images_done, progress.images_total) == ("training", 0, 0)
 
 
 def test_resident_memory_is_that_of_this_process() -> None:
