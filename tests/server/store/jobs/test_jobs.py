@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import shutil
 import sqlite3
-from dataclasses import replace
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
