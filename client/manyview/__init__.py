@@ -13,7 +13,7 @@ needed, and torch never is.
 - `_types`, `_errors`: the values and the errors that the SDK returns and raises. `testing`: a fake server for tests.
 - `_local`, `_log_tail`: a private server as a child process, and the end of its log.
 - `_arguments`: checks of arguments. `_names`: names of resources. `_requests`: arguments as fields of messages.
-- `_convert`: messages as values. `_progress_bar`: the progress bar.
+- `_convert`: messages as values. `_progress/`: what a call is doing while its caller waits.
 - `_transport/`: calls. `_uploads/`: images on their way to the server. `_results/`: answers. `_cli/`: the command line.
 """
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from manyview._errors import Violation as Violation
     from manyview._jobs import Job as Job
     from manyview._local import local as local
+    from manyview._progress.activity import Activity as Activity
+    from manyview._progress.activity import ActivityKind as ActivityKind
     from manyview._results.embeddings import Embeddings as Embeddings
     from manyview._results.events import Alert as Alert
     from manyview._results.events import CheckpointSaved as CheckpointSaved
@@ -103,6 +105,7 @@ _NAMES = {
     "_client": "Client",
     "_local": "local",
     "_jobs": "Job",
+    "_progress.activity": "Activity ActivityKind",
     "_results.events": "Event Alert CheckpointSaved Log Rollback Scalars SnapshotAdopted StateChange",
     "_results.history": "History",
     "_results.embeddings": "Embeddings",

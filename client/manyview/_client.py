@@ -14,7 +14,7 @@ from manyview import _convert, _names
 from manyview._arguments import address, one_of, positive_s, some, text
 from manyview._errors import AlreadyExists, NotFound, UploadRejected
 from manyview._jobs import Job, list_models, train_request
-from manyview._progress_bar import ProgressOption, counting, reporting
+from manyview._progress.report import SILENT, ProgressOption, reporting
 from manyview._requests import embed_options
 from manyview._results import dataset_embeddings, embeddings, export, neighbors, preview_request, selection, sheets
 from manyview._results.contact_sheet import draw, require_pillow
@@ -128,9 +128,10 @@ class Client:
         name = _names.dataset_name(dataset)
         text("upload_id", upload_id)
         limits = self._info.limits
-        source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
-        self._create_dataset_if_missing(name)
-        report = upload_source(self._rpcs, source, name, upload_id, limits, progress)
+        with reporting(progress, f"upload to {_names.short(name)}", "listing files") as shown:
+            source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
+            self._create_dataset_if_missing(name)
+            report = upload_source(self._rpcs, source, name, upload_id, limits, shown)
         if report.num_rejected and on_rejected == "raise":
             raise UploadRejected(report)
         return replace(self.dataset(name), upload=report)
@@ -280,6 +281,7 @@ class Client:
         seed: int | None = None,
         epoch: int = 0,
         dataset: Dataset | str | None = None,
+        progress: ProgressOption = None,
     ) -> Preview:
         """Return the views of up to 16 images as training makes them, with the parameters of each view.
 
@@ -292,10 +294,11 @@ class Client:
         """
         request = preview_request.request(job=job, method=method, config=config, seed=seed, epoch=epoch)
         are_stored, images = _names.are_stored(images)
-        if dataset is not None or are_stored:
-            request.dataset = "" if dataset is None else _names.dataset_name(dataset)
-            return preview_request.preview_stored(self._rpcs, request, images)
-        return preview_request.preview_files(self._rpcs, request, images, self._info.limits)
+        with reporting(progress, "preview", "making views, for which the first call starts a worker"):
+            if dataset is not None or are_stored:
+                request.dataset = "" if dataset is None else _names.dataset_name(dataset)
+                return preview_request.preview_stored(self._rpcs, request, images)
+            return preview_request.preview_files(self._rpcs, request, images, self._info.limits)
 
     # --- embeddings
 
@@ -316,12 +319,15 @@ class Client:
         the images. If an image cannot be decoded, its row is NaN and `.errors` says why.
         """
         options = embed_options(output, l2_normalize, dtype)
-        source = sources.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
-        chunks = []
-        with counting(progress, "embed", source.total) as advance:
+        chunks: list[Embeddings] = []
+        with reporting(progress, "embed", "listing files") as report:
+            source = sources.open_source(images, max_image_bytes=self._info.limits.max_image_bytes)
+            report.say("waiting for the model, for which the first call starts a worker")
             for chunk in self._embed(source, model, options, batch_size):
+                if not chunks:
+                    report.begin("embedding", source.total)
                 chunks.append(chunk)
-                advance(len(chunk))
+                report.advance(len(chunk))
         return embeddings.joined(chunks)
 
     def embed_iter(
@@ -367,7 +373,7 @@ class Client:
         variance to keep (`.variance_kept` is the exact share). `whiten` scales each dimension to variance 1.
         """
         request = dataset_embeddings.request(dataset, model, output, l2_normalize, dtype, version, pca, whiten)
-        with reporting(progress, f"embed {request.dataset}") as report:
+        with reporting(progress, f"embed {_names.short(request.dataset)}", "finding the model") as report:
             return embeddings.joined(list(dataset_embeddings.chunks(self._rpcs, request, report)))
 
     def embed_dataset_iter(
@@ -385,7 +391,7 @@ class Client:
         """Embed a data set like `embed_dataset`, but yield chunks as they arrive, with bounded memory. A chunk's
         `.start` is the number of its first row."""
         request = dataset_embeddings.request(dataset, model, output, l2_normalize, dtype, version, pca, whiten)
-        return dataset_embeddings.chunks(self._rpcs, request, lambda _done, _total: None)
+        return dataset_embeddings.chunks(self._rpcs, request, SILENT)
 
     # --- selection
 
@@ -435,7 +441,7 @@ class Client:
             "like_keys": like_keys,
         }
         selection.set_strategy(request, strategy, parameters, self._info.limits)
-        with reporting(progress, f"select from {request.dataset}") as report:
+        with reporting(progress, f"select from {_names.short(request.dataset)}", "finding the model") as report:
             return selection.select(self._rpcs, request, report, timeout_s)
 
     def neighbors(
@@ -462,7 +468,7 @@ class Client:
         request = neighbors.neighbors_request(dataset, model, output, metric, version, num_neighbors)
         limits = self._info.limits
         queries = neighbors.queries(images, keys, limits)
-        with reporting(progress, f"neighbors in {request.dataset}") as report:
+        with reporting(progress, f"neighbors in {_names.short(request.dataset)}", "finding the model") as report:
             return neighbors.find_neighbors(self._rpcs, request, queries, limits, report, timeout_s)
 
     def duplicates(
@@ -481,7 +487,7 @@ class Client:
         most `max_distance` apart connect them; 0 finds images with equal embeddings."""
         positive_s("timeout_s", timeout_s)
         request = neighbors.duplicates_request(dataset, model, output, metric, version, max_distance)
-        with reporting(progress, f"duplicates in {request.dataset}") as report:
+        with reporting(progress, f"duplicates in {_names.short(request.dataset)}", "finding the model") as report:
             return neighbors.find_duplicates(self._rpcs, request, report, timeout_s)
 
     def sheet(

@@ -10,6 +10,7 @@ from google.protobuf import json_format, struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from manyview import _types as types
+from manyview._progress.activity import Activity, ActivityKind
 from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
             epoch=progress.epoch,
             num_epochs=progress.num_epochs,
             eta_s=progress.eta_s,
+            activity=activity(progress.activity) if progress.HasField("activity") else None,
         ),
         create_time=time(value.create_time),
         start_time=time(value.start_time),
@@ -89,6 +91,13 @@ def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
         continued_from=value.continued_from,
         min_images=value.follow.min_images,
     )
+
+
+def activity(value: train_job_service_pb2.Activity) -> Activity:
+    known = train_job_service_pb2.Activity.Kind.values()
+    number = value.kind if value.kind in known else train_job_service_pb2.Activity.KIND_UNSPECIFIED
+    kind = train_job_service_pb2.Activity.Kind.Name(number).removeprefix("KIND_")
+    return Activity(kind=cast(ActivityKind, kind), done=value.done, total=value.total)
 
 
 def config(value: struct_pb2.Struct) -> dict[str, Any]:

@@ -23,6 +23,11 @@ def dataset_name(dataset: Dataset | str) -> str:
     return name if name.startswith("datasets/") else f"datasets/{name}"
 
 
+def short(name: str) -> str:
+    """Return the id in the name of a resource, which is the part that people gave."""
+    return name.partition("/")[2] or name
+
+
 def image_ref(image: Any) -> dataset_service_pb2.ImageRef:
     """Return the reference to an image of a data set, which is a key, or a listed image, selected image or neighbor.
     Raises TypeError for anything else."""

@@ -8,6 +8,8 @@ from datetime import datetime
 from html import escape
 from typing import Any, Literal, overload
 
+from manyview._progress.activity import Activity
+
 # The words that arguments and fields may be.
 JobState = Literal[
     "QUEUED",
@@ -286,13 +288,15 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The progress of a job. `eta_s` is 0 while it is unknown."""
+    """The progress of a job. `eta_s` is 0 while it is unknown. `activity` is None while a job is paused, and once it
+    has ended."""
 
     step: int
     num_steps: int
     epoch: int
     num_epochs: int
     eta_s: float
+    activity: Activity | None = None
 
     def __str__(self) -> str:
         steps = f"{self.step}/{self.num_steps}" if self.num_steps else str(self.step)
@@ -331,6 +335,17 @@ class TrainJobInfo:
     @property
     def is_terminal(self) -> bool:
         return self.state in TERMINAL_STATES
+
+    @property
+    def doing(self) -> str:
+        """What the job does now, in words, such as "waiting in the queue behind 2" or "decoding 1,200 of 3,068 images".
+        Empty while it is paused, and once it has ended."""
+        activity = self.progress.activity
+        if activity is None:
+            return ""
+        if activity.kind == "WAITING_FOR_DEVICE" and self.queue_position:
+            return f"waiting in the queue behind {self.queue_position}"
+        return str(activity)
 
     def __repr__(self) -> str:
         what = f"{self.config.get('method', '')} {self.config.get('backbone', '')}".strip()

@@ -35,6 +35,7 @@ ERRORS = {
     "Violation",
 }
 VALUES = {
+    "Activity",
     "Backbone",
     "Dataset",
     "Device",
@@ -64,6 +65,7 @@ VALUES = {
 PAYLOADS = {"Alert", "CheckpointSaved", "Log", "Rollback", "Scalars", "SnapshotAdopted", "StateChange"}
 ENTRIES = {"Client", "local", "Job", "Event", "History", "Embeddings", "Preview", "Deadlines", "TLSOptions"}
 WORDS = {
+    "ActivityKind",
     "Balance",
     "DataType",
     "EventKind",

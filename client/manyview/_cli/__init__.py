@@ -1,7 +1,7 @@
 """The command line: each command is a thin layer over one method of `manyview.Client`.
 
 - `main`: the program, and how it reports errors. `connection`: the options that all commands share, and output.
-- `images`, `jobs`, `watch`, `models`, `curation`, `preview`, `server`: one family of commands each.
+- `images`, `jobs`, `models`, `curation`, `preview`, `server`, and `watching/`: one family of commands each.
 - `resources`: commands that create and delete.
 - `sheet`: contact sheets as files. `stored`: the words and files that name images of a data set.
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from manyview._cli.connection import Json, Target, Token, connect, json_text, print_json, print_table, steps
-from manyview._cli.watch import show
+from manyview._cli.watching.command import show
 from manyview._types import JobState
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from manyview import __version__
-from manyview._cli import curation, images, jobs, models, preview, resources, server, watch
+from manyview._cli import curation, images, jobs, models, preview, resources, server
+from manyview._cli.watching.command import watch
 
 _HINTS = {
     "UNAVAILABLE": "Is a server running there? Set --target or $MANYVIEW_TARGET.",
@@ -71,7 +72,7 @@ for command in (
     images.datasets,
     jobs.train,
     jobs.jobs,
-    watch.watch,
+    watch,
     jobs.logs,
     jobs.pause,
     jobs.resume,

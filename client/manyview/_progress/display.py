@@ -11,7 +11,7 @@ WIDTH = 80
 
 
 def stream_for(progress: bool | None) -> TextIO | None:
-    """Return the stream to show progress on, or None. `progress` is True, False, or None for a terminal or a notebook."""
+    """Return the stream to show progress on, or None. `progress` None stands for a terminal or a notebook."""
     if progress is False:
         return None
     if is_notebook():

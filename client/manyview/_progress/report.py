@@ -1,4 +1,4 @@
-"""The progress of a call, for whoever asked for it: a line on a terminal or in a notebook, or the caller's function.
+"""The progress of a call, as its caller wants it: a line on a terminal or in a notebook, or calls of a function.
 
 `progress` is None (a line on a terminal or in a notebook), True (a line), False (nothing), or a function that gets
 (done, total), where a total that is not known is None.
@@ -16,7 +16,7 @@ ProgressOption = bool | Callable[[int, int | None], None] | None
 
 
 class Report:
-    """What the parts of a call report to. Threads can share it."""
+    """Takes the progress of the parts of a call. Threads can share it."""
 
     def __init__(
         self, line: StatusLine | None = None, callback: Callable[[int, int | None], None] | None = None
@@ -38,6 +38,12 @@ class Report:
         self._text, self._done, self._total = text, 0, total
         if self._line is not None:
             self._line.show(text, 0, total or 0)
+
+    def proceed(self, text: str) -> None:
+        """Say that something else is done, and continue to count."""
+        self._text = text
+        if self._line is not None:
+            self._line.show(text, self._done, self._total or 0)
 
     def advance(self, count: int) -> None:
         """Add to the work that is done since `begin`."""

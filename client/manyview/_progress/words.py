@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def remaining(done: int, total: int, elapsed_s: float) -> str:
-    """Return "about 12 s left" at the rate so far, or "" while there is none."""
+    """Return "about 12 s left" at the rate so far, or "" while the rate is not known."""
     if not 0 < done < total or elapsed_s <= 0:
         return ""
     return f"about {duration(max(1.0, elapsed_s / done * (total - done)))} left"

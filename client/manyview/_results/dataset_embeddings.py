@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from manyview import _convert, _names
 from manyview._errors import Internal
+from manyview._progress.report import Report
 from manyview._requests import embed_options, set_count
 from manyview._results.embeddings import Embeddings
-from manyview._results.progress import IsProgress, OnProgress
+from manyview._results.progress import IsProgress, show
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._types import Dataset, DataType, Output
@@ -48,7 +49,7 @@ def _pca(target: int | float | None, whiten: bool) -> pb.Pca | None:
     return pb.Pca(variance_fraction=target, whiten=whiten)
 
 
-def chunks(rpcs: Rpcs, request: pb.EmbedDatasetRequest, on_progress: OnProgress) -> Iterator[Embeddings]:
+def chunks(rpcs: Rpcs, request: pb.EmbedDatasetRequest, report: Report) -> Iterator[Embeddings]:
     """Yield a chunk for each page. A stream that breaks continues after the last page, with the same checkpoint and
     version."""
     request.page_token = ""
@@ -64,7 +65,7 @@ def chunks(rpcs: Rpcs, request: pb.EmbedDatasetRequest, on_progress: OnProgress)
                 checkpoint, version = message.opened.checkpoint, message.opened.version
                 request.page_token = message.opened.page_token
             case "progress":
-                on_progress(message.progress.done, version)
+                show(message.progress, report, version)
             case "pca":
                 variance_kept = message.pca.variance_kept
             case "page":
@@ -73,7 +74,7 @@ def chunks(rpcs: Rpcs, request: pb.EmbedDatasetRequest, on_progress: OnProgress)
                     raise Internal(f"row {chunk.start} came, but row {next_row} was expected", reason="PROTOCOL")
                 next_row += len(chunk)
                 request.page_token = message.page.page_token
-                on_progress(next_row, version)
+                report.count(next_row, version, "receiving")
                 yield chunk
 
 

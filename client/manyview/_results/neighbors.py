@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from manyview import _convert, _names
+from manyview._progress.report import Report
 from manyview._requests import metric, output, set_count
 from manyview._results.embeddings import batches
-from manyview._results.progress import OnProgress, answers
+from manyview._results.progress import answers
 from manyview._transport.rpcs import Rpcs
 from manyview._types import Dataset, DuplicateGroup, Limits, Metric, Neighbor, Output, QueryNeighbors
 from manyview._uploads import sources
@@ -95,7 +96,7 @@ def find_neighbors(
     request: pb.FindNeighborsRequest,
     queries: Queries,
     limits: Limits,
-    on_progress: OnProgress,
+    report: Report,
     timeout_s: float | None,
 ) -> list[QueryNeighbors]:
     """Return the neighbors of each query, in their order. The queries are spread over as many calls as their number and
@@ -106,13 +107,13 @@ def find_neighbors(
     for start in range(0, len(queries.stored), at_once):
         del request.stored[:]
         request.stored.extend(queries.stored[start : start + at_once])
-        found += _neighbors_of_call(rpcs, request, queries.names[start:], on_progress, timeout_s, began)
+        found += _neighbors_of_call(rpcs, request, queries.names[start:], report, timeout_s, began)
     for batch in batches(queries.images, limits.max_batch_images, limits):
         del request.images[:]
         request.images.extend(types_pb2.Image(data=image.data) for image in batch)
         names = [image.key for image in batch]
         for image, answer in zip(
-            batch, _neighbors_of_call(rpcs, request, names, on_progress, timeout_s, began), strict=True
+            batch, _neighbors_of_call(rpcs, request, names, report, timeout_s, began), strict=True
         ):
             found.append(replace(answer, error=image.error) if image.error else answer)
     return found
@@ -122,12 +123,12 @@ def _neighbors_of_call(
     rpcs: Rpcs,
     request: pb.FindNeighborsRequest,
     names: Sequence[str],
-    on_progress: OnProgress,
+    report: Report,
     timeout_s: float | None,
     began: float,
 ) -> list[QueryNeighbors]:
     checkpoint, found = "", list[QueryNeighbors]()
-    for message in answers(rpcs, rpcs.find_neighbors, request, on_progress, timeout_s, began=began):
+    for message in answers(rpcs, rpcs.find_neighbors, request, report, timeout_s, began=began):
         if message.HasField("opened"):
             # Later calls must ask the same checkpoint about the same images.
             checkpoint = request.model = message.opened.checkpoint
@@ -148,11 +149,11 @@ def _neighbors_of_call(
 
 
 def find_duplicates(
-    rpcs: Rpcs, request: pb.FindDuplicatesRequest, on_progress: OnProgress, timeout_s: float | None
+    rpcs: Rpcs, request: pb.FindDuplicatesRequest, report: Report, timeout_s: float | None
 ) -> list[DuplicateGroup]:
     """Return the groups, in the order of their first images."""
     checkpoint, groups = "", dict[int, list[Neighbor]]()
-    for message in answers(rpcs, rpcs.find_duplicates, request, on_progress, timeout_s):
+    for message in answers(rpcs, rpcs.find_duplicates, request, report, timeout_s):
         if message.HasField("opened"):
             checkpoint = message.opened.checkpoint
             groups.clear()

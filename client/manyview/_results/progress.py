@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from manyview._progress.report import Report
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
+from manyview.v1 import embed_service_pb2 as pb
 
-OnProgress = Callable[[int, int], None]
-"""A function that is called with how much is done and how much there is."""
+_WORDS = {
+    pb.EmbeddingsProgress.STAGE_COMPUTING: "computing",
+    pb.EmbeddingsProgress.STAGE_STARTING_WORKER: "starting a worker",
+    pb.EmbeddingsProgress.STAGE_QUEUED: "waiting for other calls",
+}
+"""Stages that have nothing to count."""
 
 
 class IsProgress:
@@ -31,7 +37,7 @@ def answers(
     rpcs: Rpcs,
     call: Callable[[Any], Stream[Any, Any]],
     request: Any,
-    on_progress: OnProgress,
+    report: Report,
     timeout_s: float | None,
     *,
     began: float | None = None,
@@ -47,6 +53,16 @@ def answers(
         began=began,
     ):
         if message.HasField("progress"):
-            on_progress(message.progress.done, message.progress.total)
+            show(message.progress, report)
         else:
             yield message
+
+
+def show(progress: pb.EmbeddingsProgress, report: Report, total: int | None = None) -> None:
+    """Report the progress that the server sent. `total` replaces the server's, if the caller counts something else."""
+    if progress.stage in _WORDS:
+        report.say(_WORDS[progress.stage])
+    elif progress.stage == pb.EmbeddingsProgress.STAGE_EMBEDDING_QUERIES:
+        report.say(f"embedding {progress.total:,} queries")
+    else:
+        report.count(progress.done, progress.total if total is None else total, "embedding")

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any
 
 from manyview import _convert, _names
+from manyview._progress.report import Report
 from manyview._requests import metric, one_of, output, set_count, set_number
 from manyview._results.neighbors import queries
-from manyview._results.progress import OnProgress, answers
+from manyview._results.progress import answers
 from manyview._transport.rpcs import Rpcs
 from manyview._types import Balance, Dataset, Limits, Metric, Output, Sample, Selection, Strategy
 from manyview.v1 import embed_service_pb2 as pb
@@ -97,10 +98,10 @@ def _set_like(request: pb.SelectSamplesRequest, message: Any, given: Mapping[str
         raise ValueError(f"like: {size} do not fit into a message of {limits.max_message_bytes:,}: use fewer")
 
 
-def select(rpcs: Rpcs, request: pb.SelectSamplesRequest, on_progress: OnProgress, timeout_s: float | None) -> Selection:
+def select(rpcs: Rpcs, request: pb.SelectSamplesRequest, report: Report, timeout_s: float | None) -> Selection:
     """Return the selected images."""
     opened, samples = pb.EmbeddingsOpened(), list[Sample]()
-    for message in answers(rpcs, rpcs.select_samples, request, on_progress, timeout_s):
+    for message in answers(rpcs, rpcs.select_samples, request, report, timeout_s):
         if message.HasField("opened"):
             opened = message.opened
             samples.clear()

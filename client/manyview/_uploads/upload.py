@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 
@@ -23,7 +23,7 @@ from manyview._errors import (
     is_transient,
     may_reopen,
 )
-from manyview._progress_bar import ProgressOption, counting
+from manyview._progress.report import Report
 from manyview._transport.backoff import Backoff
 from manyview._transport.deadline import Deadline
 from manyview._transport.rpcs import Rpcs
@@ -45,19 +45,19 @@ UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
 
 
 def upload_source(
-    rpcs: Rpcs, source: ImageSource, dataset: str, upload_id: str | None, limits: Limits, progress: ProgressOption
+    rpcs: Rpcs, source: ImageSource, dataset: str, upload_id: str | None, limits: Limits, report: Report
 ) -> UploadReport:
     """Upload all images of a source. Without an `upload_id`, files have one that is made from their names, so that a
     second run finds what the first one sent; other sources have a random one."""
-    with counting(progress, f"upload to {dataset}", source.total) as advance:
-        upload = Upload(rpcs, source, dataset, upload_id or _own_id(dataset, source), limits, advance)
-        try:
-            return upload.run()
-        except UploadChanged:
-            # Files that were uploaded completely and have changed since are a new upload.
-            if upload_id is not None or source.identity is None or not upload.was_finished:
-                raise
-    return upload_source(rpcs, source, dataset, uuid.uuid4().hex, limits, progress)
+    report.begin("sending", source.total)
+    upload = Upload(rpcs, source, dataset, upload_id or _own_id(dataset, source), limits, report)
+    try:
+        return upload.run()
+    except UploadChanged:
+        # Files that were uploaded completely and have changed since are a new upload.
+        if upload_id is not None or source.identity is None or not upload.was_finished:
+            raise
+    return upload_source(rpcs, source, dataset, uuid.uuid4().hex, limits, report)
 
 
 def _own_id(dataset: str, source: ImageSource) -> str:
@@ -78,13 +78,13 @@ class Upload:
         dataset: str,
         upload_id: str,
         limits: Limits,
-        on_progress: Callable[[int], None],
+        report: Report,
     ) -> None:
         self._rpcs = rpcs
         self._source = source
         self._dataset = dataset
         self._upload_id = upload_id
-        self._on_progress = on_progress
+        self._progress = report
         self.was_finished = False
         self._window = Window()
         self._num_images = 0
@@ -133,7 +133,7 @@ class Upload:
 
     def _report_progress(self) -> None:
         if done := self._handover.collect_done():
-            self._on_progress(done)
+            self._progress.advance(done)
 
     def _stop(self) -> None:
         """End the sending thread, also while it waits. The caller's thread calls this."""
@@ -207,7 +207,7 @@ class Upload:
         for image in images:
             if image.error is not None:
                 self._unsent.append(RejectedImage(key=image.key, error=image.error))
-                self._on_progress(1)
+                self._progress.advance(1)
             else:
                 self._note_recompressed(image)
                 yield image
@@ -227,6 +227,8 @@ class Upload:
     def _skip(self, status: pb.Upload) -> None:
         """Skip the images that the server acknowledged to an earlier run. Their digest proves that they are the
         same."""
+        if status.num_images > self._num_images:
+            self._progress.proceed("comparing with an earlier run")
         digest = self._window.last_digest
         for image in islice(self._images(), status.num_images - self._num_images):
             digest = chain(digest, [image])
@@ -234,6 +236,7 @@ class Upload:
             self._handover.add_done(1)
         if self._num_images < status.num_images or digest != status.digest:
             raise self._changed(f"the first {status.num_images} images differ")
+        self._progress.proceed("sending")
         self._resumed_from = self._num_images
         self._window = Window(committed=status.committed_number, digest=digest)
 

@@ -42,7 +42,7 @@ def _check_tcp(host: str, port: int, listen: str) -> None:
 def _bind(family: int, address: tuple[object, ...]) -> OSError | None:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As gRPC does: connections of an earlier server that are still closing do not hold the port.
+            # gRPC sets this, too: connections of an earlier server that are still closing do not hold the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:

@@ -1,7 +1,6 @@
 """The command line through its runner: what it prints, what it writes, and how it fails."""
 
 import json
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import manyview
 from manyview._cli.jobs import assign
 from manyview._cli.main import app
 from manyview._cli.models import parameters
-from manyview._cli.watch import Board, line, sparkline
 from manyview.testing import FakeServer
-from manyview.v1 import metrics_service_pb2, types_pb2
 
 COMMANDS = [
     "create", "upload", "images", "datasets", "train", "jobs", "watch", "logs", "pause", "resume", "cancel", "embed",
@@ -191,68 +188,3 @@ def test_parameters_say_which_recipe_holds_at_which_size() -> None:
         ("views", "simclr", "", meaning),
         ("views.blur.probability", "0.5, small 0.0", "", ""),
     ]
-
-
-def test_a_sparkline_spans_least_to_greatest_and_leaves_out_what_is_not_finite() -> None:
-    assert sparkline(deque([0.0, float("nan"), 7.0])) == "▁ █"
-    assert sparkline(deque([float("inf")])) == ""
-
-
-def test_the_board_shows_state_progress_scalars_and_notes(client: manyview.Client, server: FakeServer) -> None:
-    from rich.console import Console
-
-    client.upload([b"a"], "pets")
-    job = client.train("pets", job_id="mine")
-    server.add_scalars(job.name, 1, loss=2.0)
-    server.add_scalars(job.name, 2, loss=1.0)
-    server.finish_job(job.name)
-    board = Board(job)
-    for event in job.metrics():
-        board.add(event)
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(board)
-        shown = console.export_text()
-    assert "trainJobs/mine  SUCCEEDED" in shown
-    assert "█▁" in shown
-    assert any(line.split() == ["scalar", "newest", "so", "far"] for line in shown.splitlines())
-    assert "state: SUCCEEDED" in shown
-
-
-def test_an_alert_stays_on_the_board_whatever_comes_after(client: manyview.Client, server: FakeServer) -> None:
-    from rich.console import Console
-
-    client.upload([b"a"], "pets")
-    job = client.train("pets", job_id="collapsing")
-    alert = metrics_service_pb2.Alert(reason="COLLAPSE", message="std 0.01")
-    server.add_event(job.name, kind="KIND_ALERT", alert=alert)
-    for number in range(20):
-        server.add_event(job.name, kind="KIND_LOG", log=types_pb2.Log(text=f"line {number}"))
-    server.finish_job(job.name)
-    board = Board(job)
-    for event in job.metrics():
-        board.add(event)
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(board)
-        shown = console.export_text()
-    assert "alert: COLLAPSE  std 0.01" in shown
-    assert "line 19" in shown
-    assert "line 1\n" not in shown
-
-
-@pytest.mark.parametrize(
-    ("kind", "payload", "text"),
-    [
-        (
-            "snapshot",
-            manyview.SnapshotAdopted(num_images=70, num_added=30),
-            "now trains on 70 images, 30 of them new",
-        ),
-        ("rollback", manyview.Rollback(to_step=4, superseded_after_sequence=9), "continues from step 4"),
-        ("alert", manyview.Alert(reason="IMAGE_QUARANTINED", message="it kills"), "IMAGE_QUARANTINED  it kills"),
-    ],
-)
-def test_an_event_is_a_line_that_says_what_it_means(kind: Any, payload: Any, text: str) -> None:
-    event = manyview.Event(sequence=12, kind=kind, time=None, attempt=2, step=7, epoch=1, payload=payload)
-    assert line(event) == f"#12 step 7 epoch 1 {kind}: {text}"

@@ -304,7 +304,7 @@ async def test_a_caller_hears_why_nothing_is_computed_yet(
 
 
 @pytest.mark.usefixtures("gates")
-async def test_a_caller_hears_that_the_queries_are_embedded(front: Any, store_images: Any) -> None:
+async def test_a_caller_hears_that_the_queries_are_embedded(front: Any, store_images: Any, png: Any) -> None:
     await store_images(front, [1, 2, 3])
     request = ask("similarity", given={"images": [types_pb2.Image(data=png(33))]})
     heard = await stages_of(front, front.embed.SelectSamples(request))

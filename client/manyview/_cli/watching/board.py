@@ -1,0 +1,130 @@
+"""The screen of a watched job, which fits into the terminal.
+
+From the top: state and activity, bars of the job and of its activity, the main scalars, alerts, and the log, which
+takes the rows that are left. `shows_all` adds the other scalars, and leaves fewer rows to the log.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from manyview._cli.watching import lines, scalars
+from manyview._cli.watching.series import Series
+from manyview._progress import words
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+    from manyview import Event, Job, TrainJobInfo
+
+LABEL_COLUMNS, VALUE_COLUMNS = 22, 18
+COSTS = ("images_per_second", "step_ms", "memory_bytes")
+"""The scalars that share one row below the main ones."""
+LOG_LINES = 100
+SMALLEST_LOG = 3
+ALERTS = 3
+MOST_ALERT_ROWS = 4
+HELP = "a: all values   q: stop watching, the job goes on"
+HELP_ALL = "a: main values   q: stop watching, the job goes on"
+
+
+class Board:
+    """The screen of a watched job. rich renders it several times a second."""
+
+    def __init__(self, job: Job, *, shows_all: bool = False) -> None:
+        self._job = job
+        self.shows_all = shows_all
+        self.problem = ""
+        """Why the newest state is not known, or ""."""
+        self.has_keys = False
+        """Are keys read?"""
+        self._series: dict[str, Series] = {}
+        self._alerts: deque[str] = deque(maxlen=ALERTS)
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+
+    def add(self, event: Event) -> None:
+        """Show an event."""
+        if event.kind == "scalars":
+            for name, value in event.values.items():
+                self._series.setdefault(name, Series()).add(value)
+        else:
+            (self._alerts if event.kind == "alert" else self._log).append(lines.short(event))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        height = (options.height or console.size.height) - 1  # the cursor stands below the last line
+        for text, style in self.rows(options.max_width, height):
+            yield Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+    def rows(self, width: int, height: int) -> list[tuple[str, str]]:
+        """Return each line of the screen, with its style."""
+        info = self._job.info
+        top = [*self._head(info, width), ("", ""), *self._scalars(scalars.MAIN, width), self._costs()]
+        alerts = self._alert_rows(width) or [("no alerts", "dim")]
+        bottom = [(HELP_ALL if self.shows_all else HELP, "dim")] if self.has_keys and not info.is_terminal else []
+        left = height - len(top) - len(alerts) - len(bottom) - 2
+        others = self._others(width, max(0, left - SMALLEST_LOG)) if self.shows_all else []
+        log = list(self._log)[-max(1, left - len(others)) :]
+        return [*top, *others, ("", ""), *alerts, *((note, "dim") for note in log), *bottom]
+
+    def _head(self, info: TrainJobInfo, width: int) -> list[tuple[str, str]]:
+        done, activity = info.progress, info.progress.activity
+        head = f"{info.name}  {info.state}"
+        step = f"step {done.step:,} of {done.num_steps:,}" if done.num_steps else f"step {done.step:,}"
+        epoch = f"epoch {min(done.epoch + 1, done.num_epochs):,} of {done.num_epochs:,}" if done.num_epochs else ""
+        share = f"{100 * done.step // done.num_steps} %" if done.num_steps else ""
+        eta = f"ETA {words.duration(done.eta_s)}" if done.eta_s and not info.is_terminal else ""
+        room = width - len("  ".join(filter(None, (epoch, share, step, eta)))) - 2
+        bar = words.bar(done.step, done.num_steps, min(room, width // 4)) if done.num_steps else ""
+        doing = info.doing
+        if activity is not None and activity.total:
+            doing = f"{doing} {words.bar(activity.done, activity.total)}"
+        failure = f"{info.failure.reason}: {info.failure.message}" if info.failure else ""
+        return [
+            (head, "bold"),
+            ("  ".join(filter(None, (epoch, bar, share, step, eta))), "cyan"),
+            (self.problem or failure or doing, "bold red" if self.problem or failure else ""),
+        ]
+
+    def _alert_rows(self, width: int) -> list[tuple[str, str]]:
+        """Return the alerts. The newest one is shown whole, in several rows if it is long."""
+        *older, newest = self._alerts or [""]
+        rows = [*older, *textwrap.wrap(newest, width, subsequent_indent="  ", max_lines=MOST_ALERT_ROWS)]
+        return [(row, "bold yellow") for row in rows]
+
+    def _scalars(self, names: Sequence[str], width: int) -> list[tuple[str, str]]:
+        return [(self._scalar(name, width), "") for name in names]
+
+    def _scalar(self, name: str, width: int) -> str:
+        """Return one scalar: its label, its newest value, and all values as a sparkline, or the baselines of kNN."""
+        series = self._series.get(name)
+        newest = "not measured yet" if series is None else scalars.value(name, series.newest)
+        beside = ""
+        if name == "knn_top1":
+            measured = ((text, self._series.get(other)) for other, text in scalars.BASELINES.items())
+            beside = ", ".join(
+                f"{text} {scalars.value(name, found.newest)}" for text, found in measured if found is not None
+            )
+        room = width - LABEL_COLUMNS - VALUE_COLUMNS - (len(beside) + 2 if beside else 0) - 1
+        spark = series.sparkline(max(8, room)) if series is not None else ""
+        found = "  ".join(filter(None, (spark, beside)))
+        return f"{scalars.label(name):<{LABEL_COLUMNS}}{newest:<{VALUE_COLUMNS}}{found}".rstrip()
+
+    def _costs(self) -> tuple[str, str]:
+        """Return the row of speed and memory."""
+        known = {name: self._series[name].newest for name in COSTS if name in self._series}
+        return "   ".join(f"{scalars.label(name)} {scalars.value(name, value)}" for name, value in known.items()), "dim"
+
+    def _others(self, width: int, room: int) -> list[tuple[str, str]]:
+        """Return the scalars that are not always shown, in as many rows as there are. The last row counts the rest."""
+        names = sorted(self._series.keys() - {*scalars.MAIN, *scalars.BASELINES, *COSTS}, key=scalars.order)
+        if len(names) <= room:
+            return self._scalars(names, width)
+        if room <= 0:
+            return []
+        hidden = len(names) - room + 1
+        return [*self._scalars(names[: room - 1], width), (f"{hidden} more values need a taller terminal", "dim")]

@@ -1,0 +1,39 @@
+"""An event of a job as one line of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manyview._cli.watching import scalars
+
+if TYPE_CHECKING:
+    from manyview import Event
+
+
+def line(event: Event) -> str:
+    """Return an event as one line of text. Scalars begin with the loss."""
+    return f"#{event.sequence} step {event.step} epoch {event.epoch} {event.kind}: {content(event)}"
+
+
+def short(event: Event) -> str:
+    """Return an event as a line without its sequence number and its epoch."""
+    return f"step {event.step} {event.kind}: {content(event)}"
+
+
+def content(event: Event) -> str:
+    """Return what an event says."""
+    values = event.values
+    match event.kind:
+        case "scalars":
+            named = sorted(values.items(), key=lambda item: scalars.order(item[0]))
+            return "  ".join(f"{scalars.label(name)} {scalars.value(name, value)}" for name, value in named)
+        case "state":
+            return " ".join(filter(None, (values["to"], values["reason"], values["message"])))
+        case "snapshot":
+            return f"now trains on {values['num_images']} images, {values['num_added']} of them new"
+        case "rollback":
+            return f"continues from step {values['to_step']}"
+        case "checkpoint":
+            return f"{values['name']}  {values['num_bytes'] / 1e6:,.1f} MB"
+        case _:
+            return "  ".join(str(value) for value in values.values() if value != "")
