@@ -4,4 +4,5 @@
 - `images`, `jobs`, `models`, `curation`, `preview`, `server`, and `watching/`: one family of commands each.
 - `resources`: commands that create and delete.
 - `sheet`: contact sheets as files. `stored`: the words and files that name images of a data set.
+- `paths`: files and folders that a command names. `interrupted`: what a command says after Ctrl-C.
 """

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from manyview._progress.display import stream_for
+from manyview._progress.status_line import StatusLine
 
 if TYPE_CHECKING:
     from manyview import Client, NotFound, Progress
@@ -30,8 +33,32 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
-def connect(target: str | None, token: str | None) -> Iterator[Client]:
-    """Yield a client for one command. If a name does not exist, the error lists the names that do."""
+def connect(target: str | None, token: str | None, *, is_shown: bool = True, asks: bool = True) -> Iterator[Client]:
+    """Yield a client for one command. If a name does not exist, the error lists the names that do.
+
+    On a terminal, a line says that the command waits for the server. With `is_shown` it stays until the block ends, so
+    the block must print nothing. With `asks` False, nothing is asked of the server before the block begins.
+    """
+    stream = stream_for(None)
+    if stream is None:
+        with _client(target, token) as client:
+            yield client
+        return
+    with ExitStack() as stack:
+        waiting = stack.enter_context(ExitStack())
+        line = waiting.enter_context(StatusLine(stream, "manyview"))
+        line.show("connecting")
+        client = stack.enter_context(_client(target, token))
+        if asks:
+            line.show(f"waiting for {client.target}")
+            _ = client._info  # every command needs the server, and many need its limits
+        if not is_shown:
+            waiting.close()
+        yield client
+
+
+@contextmanager
+def _client(target: str | None, token: str | None) -> Iterator[Client]:
     from manyview import Client, NotFound
 
     with Client(target, token=token) as client:

@@ -11,6 +11,8 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
+from manyview._cli.paths import require_sources
+from manyview._progress.report import reporting
 from manyview._results import sheets
 from manyview._results.selection import PARAMETERS
 from manyview._types import Balance, Metric, Output, Strategy
@@ -90,6 +92,7 @@ def select(
         _require_model("", f"the strategy {strategy} needs a model: ")
     for path in out or ():
         sheet.check(path, ".txt", ".tsv")
+    require_sources(like)
     before = stored.read(chosen) if chosen else []
     with connect(target, token) as client:
         found = client.select(
@@ -143,6 +146,7 @@ def neighbors(
     """Find the images of a data set that are nearest to each query. The exit status is 1 if a query could not be
     embedded."""
     _require_model(model)
+    require_sources(sources)
     if out:
         sheet.check(out)
     with connect(target, token) as client:
@@ -158,11 +162,12 @@ def neighbors(
         )
         if out:
             shown = sheets.most_queries(found)
-            read = partial(client.read_image, dataset)
-            queries = _files(client, read, _source(sources), stored.named(key or ())[: len(shown)])
-            sheet.save(sheets.of_neighbors(read, shown, queries), out)
-            if len(shown) < len(found):
-                typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
+            with reporting(None, str(out), "reading images"):
+                read = partial(client.read_image, dataset)
+                queries = _files(client, read, _source(sources), stored.named(key or ())[: len(shown)])
+                sheet.save(sheets.of_neighbors(read, shown, queries), out)
+    if out and len(shown) < len(found):
+        typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
     if as_json:
         print_json([{"query": answer.query, "error": answer.error, "neighbors": _near(answer)} for answer in found])
     else:
@@ -205,7 +210,8 @@ def duplicates(
             version=version,
         )
         if out and found:
-            sheet.save(sheets.of_groups(partial(client.read_image, dataset), found), out)
+            with reporting(None, str(out), "reading images"):
+                sheet.save(sheets.of_groups(partial(client.read_image, dataset), found), out)
     if as_json:
         print_json([_near(group) for group in found])
         return
@@ -243,7 +249,8 @@ def _write_selection(client: Client, found: Selection, path: Path) -> None:
     if path.suffix not in sheet.PICTURES:
         stored.write(found, path)
         return
-    sheet.save(sheets.of_selection(partial(client.read_image, found.dataset), found), path)
+    with reporting(None, str(path), "reading images"):
+        sheet.save(sheets.of_selection(partial(client.read_image, found.dataset), found), path)
 
 
 def _source(paths: Sequence[str] | None) -> Any:

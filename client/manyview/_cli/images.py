@@ -11,6 +11,7 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
+from manyview._cli.paths import require_sources
 from manyview._results import sheets
 from manyview._types import ImageStatus, Sample, StoredImage
 
@@ -43,6 +44,7 @@ def upload(
     --labels changes that.
 
     After a crash, run the same command again: it continues where it stopped."""
+    require_sources(sources)
     with connect(target, token) as client:
         found = client.upload(
             sources if len(sources) > 1 else sources[0],

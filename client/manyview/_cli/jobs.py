@@ -11,10 +11,11 @@ import typer
 
 from manyview._cli.connection import Json, Target, Token, connect, json_text, print_json, print_table, steps
 from manyview._cli.watching.command import show
+from manyview._progress.report import reporting
 from manyview._types import JobState
 
 if TYPE_CHECKING:
-    from manyview import TrainJobInfo
+    from manyview import LogLine, TrainJobInfo
 
 
 def train(
@@ -73,7 +74,7 @@ def train(
         "continue_from": continue_from,
         "follow": follow,
     }
-    with connect(target, token) as client:
+    with connect(target, token, is_shown=False) as client:
         if print_config:
             print_json(client.resolve_config(**wanted), sort_keys=True)  # a Struct has no order
             return
@@ -156,14 +157,21 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Print a job's log."""
-    with connect(target, token) as client:
-        for line in client.job(job).logs(lines, follow=follow):
-            if as_json:
-                fields = {"sequence": line.sequence, "time": line.time, "level": line.level, "text": line.text}
-                typer.echo(json_text(fields))
-            else:
-                clock = f"{line.time:%H:%M:%S} " if line.time else ""
-                typer.echo(f"{clock}{line.level:<7} {line.text}")
+    with connect(target, token, is_shown=False) as client:
+        watched = client.job(job)
+        with reporting(None, watched.id, "reading the log") as report:
+            for line in watched.logs(lines, follow=follow):
+                with report.hidden():
+                    typer.echo(_log_line(line, as_json=as_json))
+                report.say("waiting for new lines")
+
+
+def _log_line(line: LogLine, *, as_json: bool) -> str:
+    if as_json:
+        fields = {"sequence": line.sequence, "time": line.time, "level": line.level, "text": line.text}
+        return json_text(fields)
+    clock = f"{line.time:%H:%M:%S} " if line.time else ""
+    return f"{clock}{line.level:<7} {line.text}"
 
 
 def pause(

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from manyview import __version__
 from manyview._cli import curation, images, jobs, models, preview, resources, server
+from manyview._cli.interrupted import Interruptible
 from manyview._cli.watching.command import watch
 
 _HINTS = {
@@ -90,7 +91,7 @@ for command in (
     server.info,
     server.health,
 ):
-    app.command()(command)
+    app.command(cls=Interruptible)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from manyview._arguments import did_you_mean
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, print_json, print_table
+from manyview._cli.paths import require_folder_of, require_sources
 
 if TYPE_CHECKING:
     from manyview import Embeddings, Methods
@@ -45,6 +46,8 @@ def embed(
     embedded."""
     if out.suffix not in (".npy", ".csv"):
         raise ValueError(f"--out {out}: expected a .npy or .csv file")
+    require_folder_of(out)
+    require_sources(sources)
     how: dict[str, Any] = {"output": output, "l2_normalize": l2_normalize, "dtype": dtype}
     with connect(target, token) as client:
         if dataset is not None:
@@ -129,8 +132,10 @@ def export(
     """Write the backbone of a model as a safetensors file."""
     if (path is None) == (out is None):
         raise typer.BadParameter("name one file to write, such as backbone.safetensors", param_hint="PATH")
+    written_to = path or out or Path()
+    require_folder_of(written_to, "PATH")
     with connect(target, token) as client:
-        written = client.export(model, path or out or "")
+        written = client.export(model, written_to)
     num_bytes = written.stat().st_size
     if as_json:
         print_json({"path": str(written), "num_bytes": num_bytes})

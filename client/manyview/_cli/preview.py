@@ -11,6 +11,7 @@ import typer
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.jobs import assign, read_config
+from manyview._cli.paths import require_sources
 
 if TYPE_CHECKING:
     from manyview import Preview
@@ -39,6 +40,8 @@ def preview(
     """Show the views that training makes of images. The exit status is 1 if an image could not be read."""
     if out is not None:
         sheet.check(out)
+    if not dataset:
+        require_sources(sources)
     chosen = read_config(config) if config else {}
     for setting in settings or ():
         assign(chosen, setting)

@@ -26,7 +26,7 @@ def info(target: Target = None, token: Token = None, as_json: Json = False) -> N
 
 def health(target: Target = None, token: Token = None, as_json: Json = False) -> None:
     """Print the health of the server. The exit status is 1 unless it is SERVING. Suits health checks."""
-    with connect(target, token) as client:
+    with connect(target, token, asks=False) as client:
         status = client.health()
     if as_json:
         print_json({"status": status})

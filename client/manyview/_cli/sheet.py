@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyview._cli.paths import require_folder_of
 from manyview._results import contact_sheet, sheets
 from manyview._results.contact_sheet import Tile, require_pillow
 
@@ -13,10 +14,11 @@ PICTURES = (".png", ".jpg")
 
 def check(path: Path, *others: str) -> None:
     """Raise ValueError if `path` has a suffix of neither a picture nor `others`, or if it is a picture and Pillow is
-    missing. Commands call this before they do the work."""
+    missing, and FileNotFoundError if its folder is missing. Commands call this before they do the work."""
     suffixes = (*PICTURES, *others)
     if path.suffix not in suffixes:
         raise ValueError(f"--out {path}: expected a {', '.join(suffixes[:-1])} or {suffixes[-1]} file")
+    require_folder_of(path)
     if path.suffix in PICTURES:
         require_pillow()
 

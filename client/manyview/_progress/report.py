@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from manyview._progress.display import stream_for
 from manyview._progress.status_line import StatusLine
@@ -38,6 +38,12 @@ class Report:
         self._text, self._done, self._total = text, 0, total
         if self._line is not None:
             self._line.show(text, 0, total or 0)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Remove the line while the block prints something."""
+        with self._line.hidden() if self._line is not None else nullcontext():
+            yield
 
     def proceed(self, text: str) -> None:
         """Say that something else is done, and continue to count."""

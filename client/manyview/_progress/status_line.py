@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from manyview._progress import words
 from manyview._progress.display import width_of
@@ -18,8 +18,12 @@ class StatusLine:
     """A line on `stream` while its `with` block runs: "TITLE: sending 640 of 3,068 ━━━━──── about 12 s left".
 
     The line is drawn with carriage returns alone, which terminals and notebooks both understand. After a block without
-    an error, the last count stays on the screen with the seconds that it took.
+    an error, the last count stays on the screen with the seconds that it took. A line inside of another one hides that
+    until it ends.
     """
+
+    _shown: ClassVar[list[StatusLine]] = []
+    """The lines whose blocks run. The last one is drawn."""
 
     def __init__(self, stream: TextIO, title: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -34,6 +38,9 @@ class StatusLine:
         self._thread = threading.Thread(target=self._redraw, name="manyview-progress", daemon=True)
 
     def __enter__(self) -> StatusLine:
+        for outer in self._shown[-1:]:
+            outer._write("")
+        self._shown.append(self)
         self._draw()
         self._thread.start()
         return self
@@ -42,6 +49,7 @@ class StatusLine:
         self._closed.set()
         self._thread.join()
         self._write(self._summary() if kind is None and self._done else "")
+        self._shown.remove(self)
 
     def show(self, text: str, done: int = 0, total: int = 0) -> None:
         """Say what is being done. A new `text` starts a new count, and new seconds."""
@@ -81,7 +89,8 @@ class StatusLine:
 
     def _draw(self) -> None:
         with self._lock:
-            self._write(self._line())
+            if self._shown[-1:] == [self]:
+                self._write(self._line())
 
     def _write(self, text: str) -> None:
         """Replace the line. A stream that was closed, or whose reader has gone, is no reason to fail."""

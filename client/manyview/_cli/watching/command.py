@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manyview._cli import interrupted
 from manyview._cli.connection import Json, Target, Token, connect
 from manyview._cli.watching.lines import line
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 # The time limit for the last look at a job that has ended.
 _ENDED_S = 30.0
-INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended."""
 
 
 def watch(
@@ -33,7 +32,7 @@ def watch(
     """Watch a job until it ends: its state, progress, scalars and log. The exit status is 1 unless it succeeds.
 
     Ctrl-C stops watching, and the job goes on."""
-    with connect(target, token) as client:
+    with connect(target, token, is_shown=False) as client:
         show(client.job(job), after=after, shows_all=shows_all, as_json=as_json)
 
 
@@ -43,7 +42,7 @@ def show(job: Job, *, after: int = 0, shows_all: bool = False, as_json: bool = F
         _follow(job, after, shows_all, as_json)
     except KeyboardInterrupt:
         typer.echo(goes_on(job), err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(interrupted.STATUS) from None
     job.wait(timeout_s=_ENDED_S)
 
 
