@@ -1,12 +1,14 @@
 """A private server as a child process, here a stand-in package that speaks the same few lines."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import manyview
+from support.clients.terminal import Terminal
 
 SERVES = """
 import json, os, signal, sys, threading
@@ -19,6 +21,26 @@ open(os.path.join(data, "pid"), "w").write(str(os.getpid()))
 with FakeServer() as server:
     print(json.dumps({"event": "serving", "address": server.target, "pid": os.getpid()}), flush=True)
     stopped.wait()
+"""
+SAYS = """
+import json, sys, time
+def say(text):
+    print(json.dumps({"level": "info", "message": text}), file=sys.stderr, flush=True)
+say("starting: opening the data directory")
+time.sleep(0.5)
+say("something else")
+say("starting: listing methods and devices")
+time.sleep(0.5)
+"""
+REFUSES = """
+import json, sys
+print(json.dumps({"message": "cannot start: cannot listen on 127.0.0.1:0: another process"}), file=sys.stderr)
+sys.exit(1)
+"""
+IS_MISSING = """
+import sys
+print('manyview-server: error: the server is not installed: torch is missing. Install it', file=sys.stderr)
+sys.exit(1)
 """
 DIES = "raise ModuleNotFoundError(\"No module named 'torch'\")"
 SLEEPS = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -68,6 +90,41 @@ def test_a_server_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> N
     assert "No module named 'torch'" in str(raised.value)
     assert 'pip install "manyview[server]"' in str(raised.value)
     assert raised.value.reason == "LOCAL_SERVER_FAILED"
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (REFUSES, "the local server cannot start: cannot listen on 127.0.0.1:0: another process"),
+        (IS_MISSING, "the local server cannot start: the server is not installed: torch is missing. Install it"),
+    ],
+)
+def test_a_server_that_refuses_to_start_is_quoted(tmp_path: Path, program: str, why: str) -> None:
+    with pytest.raises(manyview.Unavailable) as raised:
+        manyview.local(tmp_path, env=stand_in(tmp_path, program))
+    assert str(raised.value).startswith(why)
+    assert "log" not in str(raised.value)
+    assert raised.value.reason == "LOCAL_SERVER_FAILED"
+
+
+def test_the_steps_of_the_start_are_shown_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal.stream)
+    with manyview.local(tmp_path, env=stand_in(tmp_path, SAYS + SERVES)):
+        terminal.wait_for(
+            "private server: starting, 0 s",
+            "private server: opening the data directory, 0 s",
+            "private server: listing methods and devices, 0 s",
+        )
+    terminal.close()
+
+
+def test_no_step_is_shown_to_somebody_who_wants_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal.stream)
+    with manyview.local(tmp_path, env=stand_in(tmp_path, SERVES), progress=False):
+        assert terminal.shown == ""
+    terminal.close()
 
 
 def test_a_server_that_never_serves_is_given_up_and_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

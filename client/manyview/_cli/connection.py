@@ -46,8 +46,7 @@ def connect(target: str | None, token: str | None, *, is_shown: bool = True, ask
         return
     with ExitStack() as stack:
         waiting = stack.enter_context(ExitStack())
-        line = waiting.enter_context(StatusLine(stream, "manyview"))
-        line.show("connecting")
+        line = waiting.enter_context(StatusLine(stream, "manyview", "connecting"))
         client = stack.enter_context(_client(target, token))
         if asks:
             line.show(f"waiting for {client.target}")

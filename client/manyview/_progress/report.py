@@ -74,11 +74,8 @@ def reporting(progress: ProgressOption, title: str, text: str = "") -> Iterator[
     elif stream is None:
         yield Report()
     else:
-        with StatusLine(stream, title) as line:
-            report = Report(line)
-            if text:
-                report.say(text)
-            yield report
+        with StatusLine(stream, title, text) as line:
+            yield Report(line)
 
 
 SILENT = Report()

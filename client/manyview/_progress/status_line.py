@@ -25,11 +25,13 @@ class StatusLine:
     _shown: ClassVar[list[StatusLine]] = []
     """The lines whose blocks run. The last one is drawn."""
 
-    def __init__(self, stream: TextIO, title: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, title: str, text: str = "", *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream
         self._title = title
         self._clock = clock
-        self._text = ""
+        self._text = text
         self._done = self._total = self._done_before = 0
         self._began = self._text_began = clock()
         self._num_drawn = 0
