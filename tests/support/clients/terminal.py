@@ -15,7 +15,7 @@ PATIENCE_S = 20.0
 
 
 class Terminal:
-    """A pseudo-terminal. A program writes to `stream` and reads from `keyboard`; `shown` is all that it wrote so far."""
+    """A pseudo-terminal. A program writes to `stream` and reads from `keyboard`. `shown` is all it wrote so far."""
 
     def __init__(self, columns: int = 80, rows: int = 24) -> None:
         self._master, slave = pty.openpty()
