@@ -65,6 +65,9 @@ class Trainer:
             self.link.send(LogWritten(step=self.step, epoch=0, level="info", text=text))
         self.decode()
         threading.Thread(target=self.listen, daemon=True).start()
+        if decoding := self.plan.get("decoding"):
+            done, total = decoding
+            self.heartbeat("decoding", num_steps=0, images_done=done, images_total=total)
         if "before_start_s" in self.plan:
             time.sleep(self.plan["before_start_s"])
         resolved = self.plan.get("resolved", {})
@@ -158,9 +161,9 @@ class Trainer:
             self.heartbeat()
             time.sleep(0.05)
 
-    def heartbeat(self) -> None:
+    def heartbeat(self, stage: str = "training", **changes: int) -> None:
         place: dict[str, Any] = {"step": self.step, "num_steps": self.num_steps, "epoch": 0, "num_epochs": 1}
-        self.link.send(Heartbeat(stage="training", eta_s=1.0, rss_bytes=1, **place))
+        self.link.send(Heartbeat(stage=stage, eta_s=1.0, rss_bytes=1, **{**place, **changes}))
 
     def checkpoint(self) -> None:
         directory = Path(self.start.checkpoint_dir) / checkpoints.name(self.step, self.start.attempt)

@@ -9,10 +9,6 @@ MAIN = ("loss", "knn_top1", "representation_std_ratio")
 BASELINES = {"knn_top1_raw_pixels": "raw pixels", "knn_top1_untrained": "untrained"}
 """Scalars that are measured once, before the first step. They stand beside kNN."""
 LABELS = {
-    "knn_top1": "kNN top-1",
-    "knn_top5": "kNN top-5",
-    "linear_top1": "linear top-1",
-    "linear_top5": "linear top-5",
     "knn_top1_raw_pixels": "kNN raw pixels",
     "knn_top1_untrained": "kNN untrained",
     "representation_std_ratio": "standard deviation",
@@ -27,7 +23,9 @@ _LOSSES = ("loss",)
 
 def label(name: str) -> str:
     """Return the label of a scalar. Further votes of kNN have their k and temperature in it."""
-    return LABELS.get(name, name.replace("_", " "))
+    if name in LABELS:
+        return LABELS[name]
+    return name.replace("knn_top", "kNN top-").replace("linear_top", "linear top-").replace("_", " ")
 
 
 def order(name: str) -> tuple[int, str]:

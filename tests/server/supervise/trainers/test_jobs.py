@@ -11,6 +11,7 @@ import pytest
 from manyview_server.link.decode_notes import OUT_OF_MEMORY
 from manyview_server.store.event_payloads import StateChange
 from manyview_server.store.jobs.job_verbs import CANCEL, PAUSE, RESUME
+from manyview_server.store.records import Activity
 from manyview_server.supervise.trainers.attempt import Patience
 from support.service.supervised import create, history, losses, reach, until
 
@@ -187,6 +188,23 @@ async def test_a_running_job_pauses_with_a_checkpoint_and_goes_on_from_it(store:
     await reach(store, "job", "SUCCEEDED")
     assert ("rollback", str(paused.latest_checkpoint)) in await history(store, "job")
     assert await losses(store, "job") == list(range(1, 1003))
+
+
+async def test_a_starting_job_says_how_many_images_are_decoded_and_keeps_no_count_of_it(
+    store: Any, supervise: Any
+) -> None:
+    patience = Patience(step_s=60, stop_s=0.3, exit_s=0.3, restart_s=0.01)
+    supervisor = await supervise({"decoding": [1200, 3068], "before_start_s": 1.0}, patience=patience)
+    await create(store)
+    supervisor.wake()
+    seen = set()
+    async with asyncio.timeout(20):
+        while not (job := await store.jobs.get("job")).terminal:
+            seen.add((job.state, job.progress.activity))
+            await asyncio.sleep(0.005)
+    assert ("STARTING", Activity(kind="STARTING_WORKER")) in seen
+    assert ("STARTING", Activity(kind="DECODING", done=1200, total=3068)) in seen
+    assert (job.state, job.progress.activity) == ("SUCCEEDED", Activity())
 
 
 @pytest.mark.parametrize("hurry", [False, True])

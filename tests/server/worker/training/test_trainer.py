@@ -27,6 +27,7 @@ from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.channel import EXIT_ORPHANED
 from manyview_server.worker.evaluation.knn import KnnEvaluation
+from manyview_server.worker.training.progress import Progress, Stage
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
@@ -69,6 +70,29 @@ def test_a_job_says_what_it_does_from_its_start_to_its_last_checkpoint(whole: Se
     assert values["linear_top1"] > 0.5
     assert {"effective_rank", "alignment", "uniformity", "projection_std_ratio", "chance_loss"} <= set(values)
     assert {"step_ms", "images_per_second", "data_wait_fraction", "bank_fill", "memory_bytes"} <= set(values)
+
+
+def test_each_stage_of_a_trainer_counts_the_images_that_it_announced(
+    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[tuple[str, int, int]] = []
+    enter = Progress.start
+
+    def recorded(self: Progress, stage: Stage, images_total: int = 0) -> None:
+        stages.append((self.stage, self.images_done, self.images_total))
+        enter(self, stage, images_total)
+
+    monkeypatch.setattr(Progress, "start", recorded)
+    assert Trainer(Sent(), changed(start, {"epochs": 1}, tmp_path)).train() == "succeeded"
+    num_images = len(np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE))
+    assert [stage for stage, _, _ in stages] == [
+        *("starting", "decoding", "building", "measuring the baseline", "training", "evaluating")
+    ]
+    assert all(done == total for _, done, total in stages)
+    totals = {stage: total for stage, _, total in stages}
+    assert totals["decoding"] == num_images
+    assert 0 < totals["evaluating"] < num_images
+    assert totals["measuring the baseline"] == 2 * totals["evaluating"]
 
 
 def test_each_epochs_checkpoint_is_whole_when_it_is_announced(whole: Sent) -> None:
