@@ -34,9 +34,10 @@ def _check_tcp(host: str, port: int, listen: str) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError) as error:
         raise AddressUnusable(f"cannot listen on {listen}: the host is not known ({error})") from error
-    refusals = [error for family, *_, address in found if (error := _bind(family, address)) is not None]
+    attempts = (_bind(family, address) for family, *_, address in found)
+    refusals = [error for error in attempts if error is not None]
     if len(refusals) == len(found):
-        raise AddressUnusable(f"cannot listen on {listen}: {_reason(refusals[0])}") from refusals[0]
+        raise AddressUnusable(f"cannot listen on {listen}: {_reason(refusals[0])}")
 
 
 def _bind(family: int, address: tuple[object, ...]) -> OSError | None:

@@ -62,11 +62,12 @@ def test_a_terminal_shows_what_is_done_from_the_start(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("progress", [None, False])
 def test_a_stream_that_is_no_terminal_stays_empty(monkeypatch: pytest.MonkeyPatch, progress: bool | None) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
     with reporting(progress, "upload") as report:
         report.begin("sending", 2)
         report.advance(2)
-    assert sys.stderr.getvalue() == ""
+    assert stderr.getvalue() == ""
 
 
 def test_a_notebook_has_a_line_in_its_output_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:

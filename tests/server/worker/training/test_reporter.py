@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
 from torch import Tensor
 
 from manyview_server.learn.evaluation import collapse
-from manyview_server.learn.evaluation.alarms import Alarms
+from manyview_server.learn.evaluation.alarms import Alarm, Alarms
 from manyview_server.learn.step import StepResult
 from manyview_server.messages.training import AlertRaised, ScalarsLogged
 from manyview_server.worker.training.reporter import StepReporter
@@ -108,9 +109,13 @@ def test_the_alarms_do_not_count_a_last_step_that_is_not_an_nth_one() -> None:
     """The same job with more steps raises the same alarms at the same steps."""
     sent = Sent()
     seen: list[int] = []
-    alarms = Alarms()
-    alarms.see = lambda step, _: seen.append(step) or []  # type: ignore[func-returns-value, method-assign]
-    reporter = StepReporter(sent, every_steps=4, batch_size=8, alarms=alarms, last_step=6)
+
+    class Watched(Alarms):
+        def see(self, step: int, scalars: Mapping[str, float]) -> list[Alarm]:
+            seen.append(step)
+            return super().see(step, scalars)
+
+    reporter = StepReporter(sent, every_steps=4, batch_size=8, alarms=Watched(), last_step=6)
     for step in range(1, 7):
         reporter.step_done(step, 0, result())
     reporter.flush()
