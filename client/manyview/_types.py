@@ -338,7 +338,7 @@ class TrainJobInfo:
 
     @property
     def doing(self) -> str:
-        """What the job does now, in words, such as "waiting in the queue behind 2" or "decoding 1,200 of 3,068 images".
+        """The work of the job in words, such as "waiting in the queue behind 2" or "decoding 1,200 of 3,068 images".
         Empty while it is paused, and once it has ended."""
         activity = self.progress.activity
         if activity is None:

@@ -1,4 +1,4 @@
-"""What a command says when Ctrl-C ends it: what goes on, what is kept, and how to continue."""
+"""The words of a command that Ctrl-C ends: what goes on, what is kept, and how to continue."""
 
 from __future__ import annotations
 

@@ -46,17 +46,20 @@ def embed(
     embedded."""
     if out.suffix not in (".npy", ".csv"):
         raise ValueError(f"--out {out}: expected a .npy or .csv file")
+    if dataset is not None:
+        _refuse({"SOURCES": sources, "--batch-size": batch_size}, "has no effect with --dataset")
+    else:
+        _refuse({"--version": version, "--pca": pca, "--whiten": whiten}, "needs --dataset")
+        if not sources:
+            raise ValueError("name files to embed, or set --dataset")
     require_folder_of(out)
     require_sources(sources)
     how: dict[str, Any] = {"output": output, "l2_normalize": l2_normalize, "dtype": dtype}
     with connect(target, token) as client:
         if dataset is not None:
-            _refuse({"SOURCES": sources, "--batch-size": batch_size}, "has no effect with --dataset")
             found = client.embed_dataset(dataset, model, version=version, pca=_pca(pca), whiten=whiten, **how)
         else:
-            _refuse({"--version": version, "--pca": pca, "--whiten": whiten}, "needs --dataset")
-            if not sources:
-                raise ValueError("name files to embed, or set --dataset")
+            assert sources
             images = sources if len(sources) > 1 else sources[0]
             found = client.embed(images, model, batch_size=64 if batch_size is None else batch_size, **how)
     summary = _summary(found)

@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
     @property
     def shown(self) -> list[str]:
-        """What each redrawing showed."""
+        """The line after each redrawing."""
         return self.getvalue().split(ERASE)
 
 

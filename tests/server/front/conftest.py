@@ -147,7 +147,7 @@ class LocalSelector:
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
         self.stages: list[SelectorStage] = []
-        """What the selector says that it does, before any work is done."""
+        """The stages that the selector reports before it works."""
         self.answers: list[Message] = []
         """Answers that are returned first, before any work is done."""
 

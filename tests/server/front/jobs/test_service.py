@@ -284,7 +284,7 @@ async def test_a_failed_job_says_why_and_what_to_do(front: Any, dataset: str) ->
 
 
 async def activity(front: Any, job: str = "j") -> tuple[str, int, int] | None:
-    """What the contract says that the job does: its kind, and how much is done of how much."""
+    """Return the activity of a job: its kind, and how much is done of how much."""
     found = (await front.jobs.GetTrainJob(pb.GetTrainJobRequest(name=f"trainJobs/{job}"))).train_job.progress
     if not found.HasField("activity"):
         return None
