@@ -125,16 +125,6 @@ def steps(progress: Progress) -> str:
     return str(progress.step) if progress.step else "-"
 
 
-def scalar(name: str, value: float) -> str:
-    """Return the value of a job's scalar as text, with the unit that its name says."""
-    if name.endswith("_bytes"):
-        return megabytes(value)
-    for suffix, unit in (("_per_second", "/s"), ("_seconds", " s"), ("_ms", " ms")):
-        if name.endswith(suffix):
-            return f"{value:.4g}{unit}"
-    return f"{value:.6g}"
-
-
 def megabytes(num_bytes: float) -> str:
     """Return a size as text in MB."""
     return f"{num_bytes / 1e6:.1f} MB"

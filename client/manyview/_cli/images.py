@@ -12,6 +12,7 @@ import typer
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
 from manyview._cli.paths import require_sources
+from manyview._progress.report import reporting
 from manyview._results import sheets
 from manyview._types import ImageStatus, Sample, StoredImage
 
@@ -98,9 +99,11 @@ def images(
     with connect(target, token) as client:
         found = list(islice(client.images(dataset, cast(list[ImageStatus] | None, status)), limit or None))
         if out:
-            _write(client, dataset, found, out)
-            typer.echo(f"{out}: {len(found)} images")
-            return
+            with reporting(None, str(out), "reading images"):
+                _write(client, dataset, found, out)
+    if out:
+        typer.echo(f"{out}: {len(found)} images")
+        return
     if as_json:
         print_json(found)
         return

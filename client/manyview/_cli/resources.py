@@ -36,7 +36,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a data set with its images, or a train job with its events and checkpoints. It cannot be undone."""
-    with connect(target, token) as client:
+    with connect(target, token, is_shown=False) as client:
         dataset, job = _find(client, name)
         if dataset is not None:
             if not yes:

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import manyview
-from manyview._cli.connection import json_text, scalar, steps
+from manyview._cli.connection import json_text, steps
 from manyview._cli.main import app
 from manyview.testing import FakeServer
 from manyview.v1 import metrics_service_pb2
@@ -154,7 +154,7 @@ def test_values_have_units_and_times_are_iso(run: Run, client: manyview.Client, 
     server.add_event("trainJobs/first", kind="KIND_CHECKPOINT", checkpoint=saved)
     server.finish_job("trainJobs/first")
     lines = run("watch", "first").stdout.splitlines()
-    assert lines[0].endswith("images_per_second 6.944/s  loss 3.45409  memory_bytes 929.6 MB")
+    assert lines[0].endswith("loss 3.454  memory 930 MB  speed 6.9 img/s")
     assert lines[1].endswith("checkpoint: trainJobs/first/checkpoints/1, 2.8 MB")
     moment = datetime(2026, 11, 28, 10, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=1)))
     assert json_text({"time": moment}) == '{"time": "2026-11-28T09:00:00.250000Z"}'
@@ -166,9 +166,3 @@ def test_values_have_units_and_times_are_iso(run: Run, client: manyview.Client, 
 def test_a_job_without_a_known_end_shows_none(step: int, num_steps: int, text: str) -> None:
     progress = manyview.Progress(step=step, num_steps=num_steps, epoch=0, num_epochs=0, eta_s=0)
     assert steps(progress) == text
-
-
-def test_a_scalar_has_the_unit_of_its_name() -> None:
-    assert scalar("step_ms", 12.34567) == "12.35 ms"
-    assert scalar("wait_seconds", 0.5) == "0.5 s"
-    assert scalar("loss", 1 / 3) == "0.333333"

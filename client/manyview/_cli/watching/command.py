@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from manyview._cli import interrupted
-from manyview._cli.connection import Json, Target, Token, connect
+from manyview._cli.connection import Json, Target, Token, connect, json_text
 from manyview._cli.watching.lines import line
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def _follow(job: Job, after: int, shows_all: bool, as_json: bool) -> None:
         watch_on_terminal(job, after, shows_all=shows_all)
         return
     for event in job.metrics(after):
-        typer.echo(json.dumps(_fields(event), default=str) if as_json else line(event))
+        typer.echo(json_text(_fields(event)) if as_json else line(event))
 
 
 def goes_on(job: Job) -> str:

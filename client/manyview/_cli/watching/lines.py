@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from manyview._cli.connection import megabytes
 from manyview._cli.watching import scalars
 
 if TYPE_CHECKING:
@@ -34,6 +35,6 @@ def content(event: Event) -> str:
         case "rollback":
             return f"continues from step {values['to_step']}"
         case "checkpoint":
-            return f"{values['name']}  {values['num_bytes'] / 1e6:,.1f} MB"
+            return f"{values['name']}, {megabytes(values['num_bytes'])}"
         case _:
             return "  ".join(str(value) for value in values.values() if value != "")

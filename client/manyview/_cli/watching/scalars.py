@@ -42,9 +42,13 @@ def value(name: str, number: float) -> str:
     if name.endswith("_bytes"):
         return f"{number / 1e6:,.0f} MB"
     if name.endswith("_ms"):
-        return f"{number:,.0f} ms"
+        return f"{number:,.4g} ms" if number < 1000 else f"{number:,.0f} ms"
     if name == "images_per_second":
         return f"{number:,.1f} img/s"
+    if name.endswith("_per_second"):
+        return f"{number:,.4g}/s"
+    if name.endswith("_seconds"):
+        return f"{number:.4g} s"
     if name.endswith("_std_ratio"):
         return f"{number:.2f} of even"
     if number == int(number) and abs(number) < 1e6:

@@ -49,4 +49,4 @@ def test_scalars_begin_with_the_loss_and_have_units() -> None:
 def test_a_checkpoint_has_its_size_in_megabytes() -> None:
     payload = manyview.CheckpointSaved(name="trainJobs/j/checkpoints/86", num_bytes=2_760_726)
     event = manyview.Event(sequence=4, kind="checkpoint", time=None, attempt=1, step=86, epoch=1, payload=payload)
-    assert line(event).endswith("checkpoint: trainJobs/j/checkpoints/86  2.8 MB")
+    assert line(event).endswith("checkpoint: trainJobs/j/checkpoints/86, 2.8 MB")
