@@ -104,6 +104,7 @@ CLIENT = {
     "resolve_config",
     "select",
     "server_info",
+    "sheet",
     "train",
     "upload",
 }
