@@ -72,7 +72,7 @@ def test_the_steps_are_in_the_order_of_the_recipe() -> None:
 def test_every_command_is_one_and_its_settings_are_accepted() -> None:
     commands = typer.main.get_command(app)
     lines = re.findall(r"^manyview (.+)$", PAGE, flags=re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for name, *arguments in map(shlex.split, lines):
         commands.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
     methods.resolve("simclr", {"views": {"blur": {"probability": 0}}})

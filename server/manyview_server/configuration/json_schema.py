@@ -22,7 +22,14 @@ BOUNDS = {
     "maximum": "maximum",
     "exclusive_maximum": "exclusiveMaximum",
 }
-RULES = {"needs": "x-needs", "at_most": "x-at-most", "at_least": "x-at-least", "width": "x-width", "fixed": "x-fixed"}
+RULES = {
+    "needs": "x-needs",
+    "at_most": "x-at-most",
+    "at_least": "x-at-least",
+    "width": "x-width",
+    "fixed": "x-fixed",
+    "older": "x-older",
+}
 """Arguments of `setting` and the keywords that say the same."""
 
 

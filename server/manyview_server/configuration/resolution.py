@@ -38,8 +38,9 @@ def resolve(
     Raises:
         InvalidConfiguration: with all violations of single fields, or else with all broken rules between fields.
     """
-    complete: dict[str, Json] = _defaults(schema, base or {}, given)
-    for changes in (base or {}, given):
+    stored = _with_older_values(schema, base) if base else {}
+    complete: dict[str, Json] = _defaults(schema, stored, given)
+    for changes in (stored, given):
         complete = _resolve_over(schema, complete, changes, keep_missing_plugins=keep_missing_plugins)
     if found := check_rules(schema, given, complete):
         raise InvalidConfiguration(found)
@@ -64,10 +65,10 @@ def check_continuation(schema: Schema, before: Mapping[str, Json], after: Mappin
     """Return the fields of `after` that must stay as they were in `before`, the configuration of an earlier run.
 
     A run that continues from a checkpoint cannot change what shapes the checkpoint. A field that an older release did
-    not have counts as having had its default.
+    not have counts as having had its default, or the value that its schema names for older configurations.
     """
-    defaults = complete_with_defaults(schema, {})
-    return list(_changes(schema, _resolve_over(schema, defaults, before, keep_missing_plugins=True), after))
+    defaults, stored = complete_with_defaults(schema, {}), _with_older_values(schema, before)
+    return list(_changes(schema, _resolve_over(schema, defaults, stored, keep_missing_plugins=True), after))
 
 
 def complete_with_defaults(schema: Schema, value: Json) -> Json:
@@ -95,6 +96,12 @@ def _defaults(schema: Schema, *given: Mapping[str, Json]) -> dict[str, Json]:
                 items = field["x-presets"][chosen["small"]]
                 complete[name] = complete_with_defaults(field, {**complete[name], field["x-list"]: items})
     return complete
+
+
+def _with_older_values(schema: Schema, stored: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a stored configuration with the fields that came after it and change what it means."""
+    older = {name: field["x-older"] for name, field in schema["properties"].items() if "x-older" in field}
+    return {**older, **stored}
 
 
 def _resolve_over(

@@ -45,6 +45,8 @@ Schema = TypedDict(
         "x-width": str,
         # A run that continues from a checkpoint cannot change the field.
         "x-fixed": bool,
+        # A stored configuration that lacks the field, because it is older, stands for this value.
+        "x-older": Json,
         # The object holds settings of plugins of this group of entry points, by the plugin's name.
         "x-group": str,
         # The object has short forms: this is the name of its list,

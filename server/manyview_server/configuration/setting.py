@@ -59,6 +59,7 @@ def setting(
     presets: Mapping[str, Any] | None = None,
     default_preset: DefaultPreset | None = None,
     fixed: bool = False,
+    older: Any = None,
 ) -> Any:
     """Make a dataclass field.
 
@@ -74,6 +75,8 @@ def setting(
         width: for a number of rows, the sibling that says how wide they are. [rows, width] is allowed then, too.
         presets: for settings that hold a list of settings, values to start from, by name (see `shorthand`).
         default_preset: a sibling decides which of two presets is the default.
+        older: the value that a stored configuration stands for if it lacks the field, because it was stored before
+            there was one. By default, the default.
         fixed: a checkpoint's tensors or numbers depend on it, so a run that continues from one cannot change it.
     """
     arguments = {name: value for name, value in locals().items() if name != "default"}

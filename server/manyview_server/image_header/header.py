@@ -25,6 +25,8 @@ class ImageHeader:
     height: int
     orientation: int = 1
     """The EXIF orientation, 1 to 8, by which the stored pixels must be turned."""
+    has_profile: bool = False
+    """Has a JPEG an ICC profile? The readers of other formats leave the question open."""
     pixels_start: int = 0
     """The position of the first pixel of a PPM, in bytes."""
 

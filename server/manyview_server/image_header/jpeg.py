@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,15 @@ JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 # Lossless, differential and hierarchical frames.
 JPEG_FOREIGN_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 JPEG_ARITHMETIC_FRAMES = frozenset({0xC9, 0xCA})
-JPEG_START, JPEG_END, JPEG_SCAN, JPEG_APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+JPEG_START, JPEG_END, JPEG_SCAN, JPEG_APP1, JPEG_APP2 = 0xD8, 0xD9, 0xDA, 0xE1, 0xE2
 # TEM and RST0 to RST7 have no length and no payload.
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 JPEG_FIRST_KNOWN = 0xC0
 """Markers below this one have no meaning. A decoder that looks for a restart skips them; they have no length."""
+
+JPEG_PROFILE = b"ICC_PROFILE\x00"
+JPEG_PROFILE_START = len(JPEG_PROFILE) + 2
+"""The number of a part, the number of all parts, and the bytes of the profile follow the name of the segment."""
 
 MAX_JPEG_PARTS = 20_000
 """The most segments and fill bytes of a JPEG. Pillow reads each in Python."""
@@ -45,7 +50,7 @@ def read_jpeg(data: bytes) -> ImageHeader:
     """Read the header of a JPEG. Raises HeaderRefused."""
     orientation: int | None = None
     header: ImageHeader | None = None
-    frame = 0
+    frame, has_profile = 0, False
     for marker, at, segment in _jpeg_segments(data):
         if marker in JPEG_FRAMES and header is None:
             header, frame = _jpeg_frame(segment, orientation or 1), marker
@@ -59,9 +64,22 @@ def read_jpeg(data: bytes) -> ImageHeader:
             break
         elif marker == JPEG_APP1 and segment[:6] == b"Exif\x00\x00" and orientation is None:
             orientation = exif_orientation(segment[6:])
+        elif marker == JPEG_APP2 and segment.startswith(JPEG_PROFILE):
+            has_profile = True
     if header is None:
         raise corrupt("JPEG ends before its frame header")
-    return header
+    return replace(header, has_profile=True) if has_profile else header
+
+
+def jpeg_color_profile(data: bytes) -> bytes:
+    """Return the ICC profile of a JPEG whose header was read before, or b"". A large one lies in several segments."""
+    parts: dict[int, bytes] = {}
+    for marker, _, segment in _jpeg_segments(data):
+        if marker in (JPEG_SCAN, JPEG_END):
+            break
+        if marker == JPEG_APP2 and segment.startswith(JPEG_PROFILE) and len(segment) > JPEG_PROFILE_START:
+            parts[segment[len(JPEG_PROFILE)]] = segment[JPEG_PROFILE_START:]
+    return b"".join(parts[number] for number in sorted(parts))
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -96,6 +96,14 @@ class TrainSettings:
         minimum=8,
         maximum=2048,
     )
+    transparency: Literal["white", "black", "drop"] = setting(
+        "white",
+        "Background on which transparent images are laid; drop uses the colors that are hidden under transparency.",
+        older="drop",
+    )
+    color_profile: Literal["srgb", "ignore"] = setting(
+        "srgb", "Whether colors are converted to sRGB from the ICC profile of an image, or kept.", older="ignore"
+    )
     batch_size: int | None = setting(
         None, "Images in a step; null chooses it from the data set.", minimum=2, maximum=65_536
     )

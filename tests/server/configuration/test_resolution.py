@@ -8,7 +8,7 @@ import pytest
 
 from manyview_server.configuration import InvalidConfiguration
 from manyview_server.configuration.field_check import MAX_VIOLATIONS
-from manyview_server.configuration.resolution import resolve
+from manyview_server.configuration.resolution import check_continuation, resolve
 
 SCHEMA: Any = {
     "type": "object",
@@ -293,3 +293,30 @@ def test_what_is_given_for_all_items_needs_an_effect_in_one_of_them_and_a_bound_
         assert violations({"room": given}, schema=HOUSE) == found
     else:
         resolve(HOUSE, {"room": given})
+
+
+NEWER: Any = {
+    "type": "object",
+    "properties": {
+        "background": {"type": "string", "default": "white", "enum": ["white", "none"], "x-older": "none"},
+        "epochs": {"type": "integer", "default": 1},
+    },
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(("stored", "background"), [({"epochs": 5}, "none"), ({"background": "white"}, "white")])
+def test_a_field_that_an_older_configuration_lacks_has_the_value_that_it_had_then(
+    stored: dict[str, Any], background: str
+) -> None:
+    assert resolve(NEWER, {}, stored)["background"] == background
+    assert resolve(NEWER, {"background": "white"}, stored)["background"] == "white"
+    assert resolve(NEWER, {"epochs": 2})["background"] == "white"
+
+
+def test_a_continued_run_keeps_what_its_older_configuration_stands_for() -> None:
+    fixed = {**NEWER["properties"]["background"], "x-fixed": True}
+    schema: Any = {**NEWER, "properties": {**NEWER["properties"], "background": fixed}}
+    assert check_continuation(schema, {"epochs": 1}, {"background": "none", "epochs": 2}) == []
+    (violation,) = check_continuation(schema, {"epochs": 1}, {"background": "white", "epochs": 2})
+    assert violation.field == "background"

@@ -206,6 +206,8 @@ def card(step: int) -> ModelCard:
         embedding_dim=0,
         feature_dim=1,
         projection_dim=0,
+        transparency="white",
+        color_profile="srgb",
         image_size=16,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),

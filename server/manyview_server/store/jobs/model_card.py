@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-OLDER_CARDS: dict[str, Any] = {"embedding_dim": 0, "stem_relu": True, "patch_size": None}
+OLDER_CARDS: dict[str, Any] = {
+    "embedding_dim": 0,
+    "stem_relu": True,
+    "patch_size": None,
+    "transparency": "drop",
+    "color_profile": "ignore",
+}
 """The fields that model cards of older releases lack, with the values that hold for their models."""
 
 
@@ -36,6 +42,9 @@ class ModelCard:
     feature_dim: int
     # Width of the projection head, 0 if there is no head.
     projection_dim: int
+    # How an image becomes RGB: what is done with transparent pixels, and with an ICC profile.
+    transparency: str
+    color_profile: str
     # Side in pixels that an image is resized to, and the channels' normalisation after scaling to 0..1.
     image_size: int
     mean: tuple[float, float, float]

@@ -123,7 +123,7 @@ class Embedder:
             return
         try:
             data, number = request.image(task.row), request.message.request_id
-            image = self._decoder.decode(data, model.image_size, request=number, item=task.row)
+            image = self._decoder.decode(data, model.image_size, model.rule, request=number, item=task.row)
         except DecodeError as error:
             request.last_decode = time.monotonic()
             request.errors.append(RowFailed(row=task.row, reason=error.reason, message=str(error)))

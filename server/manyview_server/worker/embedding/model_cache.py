@@ -28,11 +28,25 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
+from manyview_server.worker.images.rgb import DEFAULT_RULE, PixelRule
 from manyview_server.worker.precision import DTYPES
 from manyview_server.worker.preprocess import Preprocess
 
 MAX_MODELS = 4
 PLAIN_IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInput:
+    """How an image is prepared for a network."""
+
+    image_size: int
+    rule: PixelRule = DEFAULT_RULE
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+PLAIN_INPUT = ModelInput(image_size=PLAIN_IMAGE_SIZE, mean=NormalizeSettings().mean, std=NormalizeSettings().std)
 
 
 class ModelUnavailable(Exception):
@@ -52,6 +66,8 @@ class EmbeddingModel:
     """o, the size of the images that it takes."""
     feature_dim: int
     """D, the output width."""
+    rule: PixelRule
+    """How the pixels of its images become RGB."""
     preprocess: Preprocess
     network: Callable[[Tensor], Tensor]
     device: torch.device
@@ -89,10 +105,8 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         ModelUnavailable: its files are gone, damaged or of another network, or there is no such network any more.
     """
     if not key.checkpoint_dir:
-        normalize = NormalizeSettings()
         plain = _plain_backbone(key)
-        size = PLAIN_IMAGE_SIZE
-        return _ready(plain, plain.feature_dim, size, normalize.mean, normalize.std, torch.float32, device)
+        return _ready(plain, plain.feature_dim, PLAIN_INPUT, torch.float32, device)
     directory = Path(key.checkpoint_dir)
     try:
         checkpoints.verify(directory)
@@ -107,7 +121,9 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         raise _unavailable(directory, error) from error
     feature_dim = card.projection_dim if projects else card.feature_dim
-    return _ready(network, feature_dim, card.image_size, card.mean, card.std, dtype, device)
+    rule = PixelRule(transparency=card.transparency, color_profile=card.color_profile)
+    taken = ModelInput(image_size=card.image_size, rule=rule, mean=card.mean, std=card.std)
+    return _ready(network, feature_dim, taken, dtype, device)
 
 
 def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
@@ -191,21 +207,16 @@ def _network(directory: Path, run: dict[str, Any], card: ModelCard, *, projects:
 
 
 def _ready(
-    network: nn.Module,
-    feature_dim: int,
-    image_size: int,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    dtype: torch.dtype,
-    device: torch.device,
+    network: nn.Module, feature_dim: int, taken: ModelInput, dtype: torch.dtype, device: torch.device
 ) -> EmbeddingModel:
     network.eval().requires_grad_(False)
     fold_batch_norms(network)
     network.to(device, dtype).to(memory_format=torch.channels_last)
     return EmbeddingModel(
-        image_size=image_size,
+        image_size=taken.image_size,
         feature_dim=feature_dim,
-        preprocess=Preprocess(image_size, mean, std, device, dtype),
+        rule=taken.rule,
+        preprocess=Preprocess(taken.image_size, taken.mean, taken.std, device, dtype),
         network=network,
         device=device,
     )

@@ -23,6 +23,14 @@ class Unreadable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DarkImage:
+    """An image of 16 bits per channel whose values are all small, such as 12 bits of a camera: it is nearly black."""
+
+    image_id: int
+    used_bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageCache:
     """The decoded images of a snapshot, row by row. The rows of unreadable images are zero."""
 
@@ -39,6 +47,7 @@ class ImageCache:
     location: str
     """"device", "memory" or "file"."""
     unreadable: tuple[Unreadable, ...] = field(repr=False)
+    dark: tuple[DarkImage, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -69,4 +78,5 @@ class ImageCache:
             labels=self.labels[:num_images],
             readable=self.readable[:num_images],
             unreadable=tuple(image for image in self.unreadable if image.image_id in known),
+            dark=tuple(image for image in self.dark if image.image_id in known),
         )

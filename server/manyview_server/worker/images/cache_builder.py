@@ -21,10 +21,11 @@ from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.store.images.shards import ShardReader
 from manyview_server.system.host_memory import host_memory
 from manyview_server.worker.images import image_reader, scratch
-from manyview_server.worker.images.cache import ImageCache, Unreadable
+from manyview_server.worker.images.cache import DarkImage, ImageCache, Unreadable
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder, Resampled
+from manyview_server.worker.images.rgb import DEFAULT_RULE, PixelRule
 from manyview_server.worker.images.scratch import ScratchDiskFull
 
 Snapshot = npt.NDArray[Any]
@@ -32,6 +33,8 @@ Snapshot = npt.NDArray[Any]
 
 CHUNK_IMAGES = 64
 """The images that a thread decodes per task and moves to the device together."""
+DARK_BITS = 14
+"""An image of 16 bits that uses at most so many has a quarter of the brightness that it could have, or less."""
 HOST_MEMORY_FRACTION = 0.5
 """The largest share of the available memory that images take; further images go to a scratch file."""
 FULL_DISK_MEMORY_FRACTION = 0.8
@@ -52,6 +55,19 @@ def choose_size(snapshot: Snapshot, image_size: int, decode_size: int | None) ->
     return side if common else 2 * image_size
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of a cache, which threads write in place."""
+
+    storage: Tensor
+    """(n, 3, S, S) uint8."""
+    sizes: npt.NDArray[np.int64]
+    """(n, 2), height and width."""
+    readable: npt.NDArray[np.bool_]
+    used_bits: npt.NDArray[np.uint8]
+    """The bits that an image of 16 bits per channel uses; 0 for others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CacheBuilder:
     """Reads, checks and decodes images of a data set."""
@@ -64,6 +80,8 @@ class CacheBuilder:
     """The largest cache that may lie on the device."""
     scratch_dir: Path
     num_threads: int
+    rule: PixelRule = DEFAULT_RULE
+    """The rule by which pixels become RGB."""
     notes: DecodeNotes | None = None
     """The threads note here what they decode, in case it kills them or takes too long."""
     memory: DecodeMemory = field(default_factory=DecodeMemory)
@@ -97,6 +115,7 @@ class CacheBuilder:
         storage, location = self._allocate(len(snapshot), self.cache_bytes - held_bytes)
         sizes = np.stack([snapshot["height"], snapshot["width"]], axis=1).astype(np.int64)
         readable = np.ones(len(snapshot), dtype=bool)
+        used_bits = np.zeros(len(snapshot), dtype=np.uint8)
         reader = ShardReader(self.dataset_dir)
         unreadable: list[Unreadable] = []
 
@@ -104,7 +123,8 @@ class CacheBuilder:
             chunk = slice(start, start + CHUNK_IMAGES)
             if stopped():
                 return []
-            return self._decode_chunk(reader, snapshot[chunk], storage[chunk], sizes[chunk], readable[chunk])
+            rows = Rows(storage[chunk], sizes[chunk], readable[chunk], used_bits[chunk])
+            return self._decode_chunk(reader, snapshot[chunk], rows)
 
         num_threads = self.num_threads // 2 if beside_training else self.num_threads
         kernels = nullcontext() if beside_training else _single_threaded_kernels()
@@ -122,28 +142,24 @@ class CacheBuilder:
             readable=torch.from_numpy(readable),
             location=location,
             unreadable=tuple(unreadable),
+            dark=_dark_images(snapshot, used_bits),
         )
 
-    def _decode_chunk(
-        self,
-        reader: ShardReader,
-        snapshot: Snapshot,
-        storage: Tensor,
-        sizes: npt.NDArray[np.int64],
-        readable: npt.NDArray[np.bool_],
-    ) -> list[Unreadable]:
-        """Decode some rows into the same rows of `storage`, `sizes` and `readable`. Return the unreadable ones."""
+    def _decode_chunk(self, reader: ShardReader, snapshot: Snapshot, rows: Rows) -> list[Unreadable]:
+        """Decode the images of some rows. Return the unreadable ones."""
         unreadable: list[Unreadable] = []
+        storage = rows.storage
         # Rows on the host are written in place. Those of another device are collected and then moved together.
         on_host = storage.device.type == "cpu"
         pixels = storage if on_host else torch.zeros(storage.shape, dtype=torch.uint8)
         for index, row in enumerate(snapshot):
             try:
                 image = self._decode(reader, row)
-                sizes[index] = (image.height, image.width)
+                rows.sizes[index] = (image.height, image.width)
+                rows.used_bits[index] = image.used_bits or 0
                 pixels[index] = image.pixels
             except DecodeError as error:
-                readable[index] = False
+                rows.readable[index] = False
                 unreadable.append(Unreadable(image_id=int(row["image_id"]), reason=error.reason, message=str(error)))
         if not on_host:
             storage.copy_(pixels)
@@ -184,12 +200,13 @@ class CacheBuilder:
             readable=torch.cat([cache.readable, more.readable]),
             location=location,
             unreadable=cache.unreadable + more.unreadable,
+            dark=cache.dark + more.dark,
         )
 
     def _decode(self, reader: ShardReader, row: Any, *, alone: bool = False) -> Resampled:
         data = image_reader.read(reader, row, self.quarantined)
         guarded = GuardedDecoder("cache.decode", self.notes, self.memory)
-        return guarded.decode(data, self.size, item=int(row["image_id"]), alone=alone)
+        return guarded.decode(data, self.size, self.rule, item=int(row["image_id"]), alone=alone)
 
     def _num_bytes(self, num_images: int) -> int:
         return num_images * 3 * self.size * self.size
@@ -210,6 +227,13 @@ class CacheBuilder:
             if not on_cpu or num_bytes > min(device_bytes, FULL_DISK_MEMORY_FRACTION * available_bytes):
                 raise
         return torch.zeros(shape, dtype=torch.uint8), "device"
+
+
+def _dark_images(snapshot: Snapshot, used_bits: npt.NDArray[np.uint8]) -> tuple[DarkImage, ...]:
+    return tuple(
+        DarkImage(image_id=int(snapshot["image_id"][row]), used_bits=int(used_bits[row]))
+        for row in np.flatnonzero((used_bits > 0) & (used_bits <= DARK_BITS))
+    )
 
 
 @contextmanager

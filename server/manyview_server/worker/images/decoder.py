@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from torch.nn.functional import interpolate
 
 from manyview_server import image_header
 from manyview_server.image_header import HeaderRefused, ImageHeader
+from manyview_server.worker.images.rgb import DEFAULT_RULE, PixelRule, PixelsOutOfRange, raw_mode, to_rgb
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -48,11 +50,29 @@ def read_header(data: bytes) -> ImageHeader:
     return header
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A decoded image."""
+
+    pixels: Pixels
+    """RGB, (H, W, 3), upright as EXIF says."""
+    profile: bytes = b""
+    """The ICC profile that the colors have; empty for sRGB, or if it is ignored."""
+    used_bits: int | None = None
+    """The bits that the largest value needs, if the file has 16 bits per channel; otherwise None."""
+
+
 def decode(data: bytes, header: ImageHeader | None = None) -> Pixels:
-    """Return RGB pixels (H, W, 3), upright as EXIF says; alpha is dropped, gray, palette and CMYK are converted.
+    """Return the pixels of `read_picture`."""
+    return read_picture(data, header).pixels
+
+
+def read_picture(data: bytes, header: ImageHeader | None = None, rule: PixelRule = DEFAULT_RULE) -> Picture:
+    """Decode an image. `rgb` says how gray, palettes, CMYK, 16 bits and transparency become RGB.
 
     Args:
         header: the result of `read_header`, if it was called before.
+        rule: what is done with transparency and color profiles.
 
     Raises:
         DecodeError: the image is damaged, truncated, of another format or too large, or `read_header` refuses it.
@@ -60,9 +80,10 @@ def decode(data: bytes, header: ImageHeader | None = None) -> Pixels:
     """
     header = header or read_header(data)
     if header.extension == "ppm":
-        return _decode_ppm(data, header)
-    pixels = _decode_jpeg(data) if header.extension == "jpg" else None
-    return upright(_decode_pillow(data) if pixels is None else pixels, header.orientation)
+        return Picture(pixels=_decode_ppm(data, header))
+    picture = (_decode_jpeg(data, header) if header.extension == "jpg" else None) or _decode_pillow(data, rule)
+    profile = picture.profile if rule.color_profile == "srgb" else b""
+    return replace(picture, pixels=upright(picture.pixels, header.orientation), profile=profile)
 
 
 def resize(pixels: Pixels, size: int) -> Tensor:
@@ -84,8 +105,8 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _decode_jpeg(data: bytes) -> Pixels | None:
-    """Return the pixels, or None if libjpeg-turbo warns about the file or cannot convert it, such as CMYK."""
+def _decode_jpeg(data: bytes, header: ImageHeader) -> Picture | None:
+    """Return the picture, or None if libjpeg-turbo warns about the file or cannot convert it, such as CMYK."""
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
@@ -96,18 +117,22 @@ def _decode_jpeg(data: bytes) -> Pixels | None:
         raise
     except ValueError:
         return None
-    return pixels
+    return Picture(pixels=pixels, profile=image_header.jpeg_color_profile(data) if header.has_profile else b"")
 
 
-def _decode_pillow(data: bytes) -> Pixels:
+def _decode_pillow(data: bytes, rule: PixelRule) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
-                return np.array(_to_rgb(image))
+                stored_mode = raw_mode(image)
+                found = to_rgb(image, rule, stored_mode)
+                return Picture(pixels=np.array(found.image), profile=found.profile, used_bits=found.used_bits)
     except (DecodeError, MemoryError):
         raise
+    except PixelsOutOfRange as error:
+        raise DecodeError("PIXELS_OUT_OF_RANGE", str(error)) from error
     except Image.DecompressionBombError as error:
         raise DecodeError("TOO_MANY_PIXELS", f"more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
@@ -115,15 +140,6 @@ def _decode_pillow(data: bytes) -> Pixels:
     # Pillow's readers raise nearly anything for damaged files, in words that are not meant for callers.
     except Exception as error:
         raise DecodeError("DECODE_FAILED", "the header is fine, but the pixels are damaged or cut off") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 255
-        values = np.asarray(image, dtype=np.uint32)
-        return Image.fromarray((values >> 8).clip(max=255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # through RGBA, because a palette's transparency may be one of its colors
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _decode_ppm(data: bytes, header: ImageHeader) -> Pixels:

@@ -14,9 +14,10 @@ from torch import Tensor
 from manyview_server import failpoints
 from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.link.decode_notes import ALONE, DECODE, DecodeNotes
-from manyview_server.worker.images import decoder
+from manyview_server.worker.images import color_profile, decoder
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.decoder import DecodeError
+from manyview_server.worker.images.rgb import PixelRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class Resampled:
     """(3, S, S) uint8."""
     height: int
     width: int
+    used_bits: int | None = None
+    """The bits that the largest value needs, if the file has 16 bits per channel; otherwise None."""
 
 
 class GuardedDecoder:
@@ -38,10 +41,13 @@ class GuardedDecoder:
         self._notes = notes
         self._memory = memory
 
-    def decode(self, data: bytes, size: int, *, request: int = 0, item: int, alone: bool = False) -> Resampled:
-        """Decode an image and resample it to (3, size, size).
+    def decode(
+        self, data: bytes, size: int, rule: PixelRule, *, request: int = 0, item: int, alone: bool = False
+    ) -> Resampled:
+        """Decode an image and resample it to (3, size, size), in sRGB if `rule` says so.
 
         Args:
+            rule: how its pixels become RGB.
             request: names the image in the notes, together with `item`.
             alone: no other image is decoded at the same time.
 
@@ -54,9 +60,12 @@ class GuardedDecoder:
         with self._memory.room(header), noted:
             try:
                 failpoints.reach(self._failpoint, item)
-                pixels = decoder.decode(data, header)
-                height, width, _ = pixels.shape
-                return Resampled(pixels=decoder.resize(pixels, size), height=height, width=width)
+                picture = decoder.read_picture(data, header, rule)
+                height, width, _ = picture.pixels.shape
+                pixels = decoder.resize(picture.pixels, size)
+                if picture.profile:
+                    pixels = color_profile.to_srgb(pixels, picture.profile)
+                return Resampled(pixels=pixels, height=height, width=width, used_bits=picture.used_bits)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -32,6 +32,7 @@ from manyview_server.worker.images.cache_builder import choose_size
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
+from manyview_server.worker.images.rgb import PixelRule
 from manyview_server.worker.previewing import png
 
 
@@ -75,7 +76,8 @@ def _preview(settings: TrainSettings, request: PreviewImages, guarded: GuardedDe
     size = settings.decode_size or _chosen_size(settings, request)
     if too_large := _too_large(settings, request, size):
         return too_large
-    images = [_read(guarded, request, row, size) for row in range(len(request.blobs))]
+    rule = PixelRule(transparency=settings.transparency, color_profile=settings.color_profile)
+    images = [_read(guarded, request, row, size, rule) for row in range(len(request.blobs))]
     readable = [image for image in images if isinstance(image, Decoded)]
     views = _views(settings, request.epoch, readable)
     blobs = [
@@ -125,15 +127,17 @@ def _views(settings: TrainSettings, epoch: int, images: list[Decoded]) -> list[l
     )
 
 
-def _read(guarded: GuardedDecoder, request: PreviewImages, row: int, size: int) -> Decoded | DecodeError:
+def _read(
+    guarded: GuardedDecoder, request: PreviewImages, row: int, size: int, rule: PixelRule
+) -> Decoded | DecodeError:
     if row in request.too_slow:
         return DecodeError(TOO_SLOW, QUARANTINE[TOO_SLOW])
-    return _decoded(request.blobs[row], size, guarded, row)
+    return _decoded(request.blobs[row], size, rule, guarded, row)
 
 
-def _decoded(data: bytes, size: int, guarded: GuardedDecoder, row: int = 0) -> Decoded | DecodeError:
+def _decoded(data: bytes, size: int, rule: PixelRule, guarded: GuardedDecoder, row: int = 0) -> Decoded | DecodeError:
     try:
-        image = guarded.decode(data, size, item=row)
+        image = guarded.decode(data, size, rule, item=row)
     except DecodeError as error:
         return error
     image_id = image_id_of(hashlib.sha256(data).digest())

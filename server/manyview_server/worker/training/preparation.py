@@ -27,6 +27,7 @@ from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation.probe import probe_for
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.images.cache_builder import CacheBuilder, choose_size
+from manyview_server.worker.images.rgb import PixelRule
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.initial_weights import InitialWeights, check_backbone
@@ -129,6 +130,7 @@ def _decode(
         cache_bytes=start.cache_bytes,
         scratch_dir=Path(start.checkpoint_dir),
         num_threads=start.num_threads,
+        rule=PixelRule(transparency=settings.transparency, color_profile=settings.color_profile),
         notes=notes,
         suspects=frozenset(start.suspects),
         quarantined=dict.fromkeys(start.quarantined, CRASHED) | dict.fromkeys(start.too_slow, TOO_SLOW),

@@ -150,6 +150,8 @@ class PreparedJob:
             embedding_dim=settings.embedding_dim or 0,
             feature_dim=self.method.encoder.feature_dim,
             projection_dim=self.method.projection_dim,
+            transparency=settings.transparency,
+            color_profile=settings.color_profile,
             image_size=settings.image_size,
             mean=settings.views.normalize.mean,
             std=settings.views.normalize.std,

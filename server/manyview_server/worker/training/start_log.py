@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -11,8 +11,9 @@ from manyview_server.learn.evaluation import linear_probe
 from manyview_server.messages.training import AlertRaised, ImageUnreadable, Level, LogWritten, TrainingStarted
 from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation import knn_log
-from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.cache import DarkImage, ImageCache
 from manyview_server.worker.training.prepared_job import PreparedJob
+from manyview_server.worker.training.progress import Progress
 
 MAX_UNREADABLE_REPORTED = 1000
 """The most unreadable images that are reported one by one. The start log counts all of them."""
@@ -22,6 +23,14 @@ def report_unreadable(channel: Sender, cache: ImageCache) -> None:
     """Report to the front which images of `cache` have no pixels."""
     for image in cache.unreadable[:MAX_UNREADABLE_REPORTED]:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
+
+
+def report_added(channel: Sender, progress: Progress, cache: ImageCache) -> None:
+    """Report to the front, and to the log, about images that arrived while a job trains."""
+    report_unreadable(channel, cache)
+    if cache.dark:
+        text = dark_line(cache.dark)
+        channel.send(LogWritten(step=progress.step, epoch=progress.epoch, level="warning", text=text))
 
 
 def report_start(channel: Sender, job: PreparedJob) -> None:
@@ -44,6 +53,8 @@ def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
     yield "info", _images_line(job)
     if job.cache.unreadable:
         yield "warning", f"{len(job.cache.unreadable)} images cannot be read and are left out"
+    if job.cache.dark:
+        yield "warning", dark_line(job.cache.dark)
     evaluation, images = job.settings.evaluation, job.images
     yield from knn_log.start_lines(
         images.knn, images.why_no_knn, has_labels=images.num_classes > 0, num_held_out=images.num_held_out
@@ -51,6 +62,16 @@ def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
     if images.num_held_out and evaluation.linear_probe and images.num_classes > linear_probe.MAX_CLASSES:
         most = f"{linear_probe.MAX_CLASSES:,} labels"
         yield "warning", f"no linear probe: it takes at most {most}, and these are {images.num_classes:,}"
+
+
+def dark_line(images: Sequence[DarkImage]) -> str:
+    """Return one line about images of 16 bits whose values are small."""
+    most, first = max(image.used_bits for image in images), f"id:{images[0].image_id:016x}"
+    count = f"{len(images)} images have" if len(images) > 1 else "1 image has"
+    return (
+        f"{count} 16 bits per channel and no value above {2**most - 1:,} of 65,535, which is nearly black to the "
+        f"network: multiply the values by {2 ** (16 - most)} and upload them again; the first such image is {first}"
+    )
 
 
 def inexact_resume_lines(job: PreparedJob) -> Iterator[str]:

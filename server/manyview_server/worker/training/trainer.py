@@ -150,7 +150,7 @@ class Trainer:
             job.cache,
             job.to_repeat,
             self._added,
-            report=partial(start_log.report_unreadable, self._channel),
+            report=partial(start_log.report_added, self._channel, self.progress),
             stopped=self._stop.is_set,
         )
         following.start()

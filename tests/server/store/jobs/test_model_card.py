@@ -19,6 +19,8 @@ CARD = ModelCard(
     embedding_dim=0,
     feature_dim=256,
     projection_dim=64,
+    transparency="black",
+    color_profile="srgb",
     image_size=32,
     mean=(0.5, 0.4, 0.3),
     std=(0.2, 0.2, 0.1),
@@ -32,9 +34,11 @@ def test_a_model_card_survives_json() -> None:
 
 
 def test_a_model_card_of_an_older_release_is_completed() -> None:
-    values = {k: v for k, v in CARD.to_json().items() if k not in ("embedding_dim", "stem_relu", "patch_size")}
-    whole = ModelCard.from_json(values)
-    assert whole == dataclasses.replace(CARD, embedding_dim=0, stem_relu=True, patch_size=None)
+    later = ("embedding_dim", "stem_relu", "patch_size", "transparency", "color_profile")
+    whole = ModelCard.from_json({k: v for k, v in CARD.to_json().items() if k not in later})
+    assert (whole.embedding_dim, whole.stem_relu, whole.patch_size) == (0, True, None)
+    assert (whole.transparency, whole.color_profile) == ("drop", "ignore")
+    assert whole.train_job == CARD.train_job
 
 
 def test_a_model_card_that_cannot_be_read_is_of_an_incompatible_checkpoint() -> None:

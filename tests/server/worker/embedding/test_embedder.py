@@ -56,6 +56,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, method: Method) -> str:
         stem_relu=True,
         patch_size=None,
         embedding_dim=0,
+        transparency="white",
+        color_profile="srgb",
         feature_dim=method.encoder.backbone.feature_dim,
         projection_dim=method.projection_dim,
         image_size=16,
@@ -135,6 +137,16 @@ def test_rows_are_the_networks_features_in_the_order_of_the_images(
     np.testing.assert_allclose(rows(done), expected(method, pixels), rtol=1e-4, atol=1e-5)
     assert 1 <= done.batch_images <= 16
     assert min(done.queue_ms, done.decode_ms, done.forward_ms) >= 0
+
+
+def test_transparent_images_are_embedded_on_the_background_of_the_model(
+    embed: Any, method: Method, pixels: list[np.ndarray]
+) -> None:
+    alpha = np.zeros((16, 16, 1), np.uint8)
+    alpha[4:12] = 255
+    done = embed(21, [worker_harness.encoded(np.dstack([pixels[0], alpha]))])
+    seen = np.where(alpha == 255, pixels[0], 255).astype(np.uint8)
+    np.testing.assert_allclose(rows(done), expected(method, [seen]), rtol=1e-4, atol=1e-5)
 
 
 def test_the_projection_is_what_the_head_makes_of_the_features(

@@ -24,9 +24,14 @@ from manyview_server.worker.embedding.model_cache import (
     fold_batch_norms,
     load,
 )
+from manyview_server.worker.images.rgb import PixelRule
 from support.learning import worker_harness
 
 CPU = torch.device("cpu")
+
+
+CARRIED = ("method", "backbone", "backbone_width", "stem_relu", "transparency", "color_profile")
+"""The fields that a model card takes from the settings as they are."""
 
 
 def key(backbone: str = "resnet9", weights_file: str = "", checkpoint_dir: str = "") -> ModelKey:
@@ -80,7 +85,7 @@ def checkpoint(tmp_path: Path) -> Callable[..., tuple[Path, Method]]:
         with_statistics(method)
         chosen = {"stem": "auto", "patch_size": None, **method.encoder.backbone.chosen}
         described = {
-            **{name: getattr(settings, name) for name in ("method", "backbone", "backbone_width", "stem_relu")},
+            **{name: getattr(settings, name) for name in CARRIED},
             **{"train_job": "job", "step": 1, "epoch": 1, "embedding_dim": 0, "image_size": settings.image_size},
             **{"feature_dim": method.encoder.feature_dim, "projection_dim": method.projection_dim, **chosen},
             **{"mean": settings.views.normalize.mean, "std": settings.views.normalize.std, **(card or {})},
@@ -98,6 +103,13 @@ def checkpoint(tmp_path: Path) -> Callable[..., tuple[Path, Method]]:
         return directory, method
 
     return write
+
+
+def test_a_model_prepares_images_by_the_rule_of_its_training(checkpoint: Callable[..., tuple[Path, Method]]) -> None:
+    directory, _ = checkpoint(transparency="black", color_profile="ignore")
+    model = load(key(checkpoint_dir=str(directory)), CPU)
+    assert model.rule == PixelRule(transparency="black", color_profile="ignore")
+    assert load(key(), CPU).rule == PixelRule(transparency="white", color_profile="srgb")
 
 
 @pytest.mark.parametrize(

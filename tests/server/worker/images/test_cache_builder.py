@@ -14,8 +14,10 @@ from manyview_server.link.decode_notes import ALONE, DecodeNotes
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.system.host_memory import HostMemory
 from manyview_server.worker.images import cache_builder, decoder, scratch
-from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.cache import DarkImage, ImageCache
 from manyview_server.worker.images.cache_builder import CacheBuilder, choose_size
+from manyview_server.worker.images.decoder import Picture
+from manyview_server.worker.images.rgb import PixelRule
 from manyview_server.worker.images.scratch import ScratchDiskFull
 from support.learning import worker_harness
 
@@ -82,6 +84,18 @@ def test_unreadable_images_are_named_and_the_others_are_kept(tmp_path: Path) -> 
     assert by_id == {ids[2]: "FORMAT_NOT_ALLOWED", ids[4]: "CHECKSUM_MISMATCH", ids[5]: "IMAGE_LOST"}
 
 
+def test_images_of_sixteen_bits_that_are_dark_are_named_also_when_more_come(tmp_path: Path) -> None:
+    levels = [np.full((16, 16), level, np.uint16) for level in (4095, 65_535, 0, 16_383)]
+    images = [(worker_harness.encoded(image), 0) for image in levels]
+    snapshot = worker_harness.write_dataset(tmp_path, [*images, *worker_harness.digits(1)])
+    ids, growing = snapshot["image_id"].tolist(), builder(tmp_path)
+    first = growing.decode(snapshot[:2], go_on)
+    assert first.dark == (DarkImage(image_id=ids[0], used_bits=12),)
+    whole = growing.extend(first, growing.decode(snapshot[2:], go_on))
+    assert [(image.image_id, image.used_bits) for image in whole.dark] == [(ids[0], 12), (ids[3], 14)]
+    assert whole.first(3).dark == first.dark
+
+
 def test_a_cache_that_does_not_fit_lies_in_a_file_without_a_name(tmp_path: Path) -> None:
     snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     filed, held = decode(tmp_path, snapshot, cache_bytes=100), decode(tmp_path, snapshot)
@@ -105,7 +119,7 @@ def test_images_that_find_no_room_are_refused_before_any_is_decoded(
     snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(20))
     monkeypatch.setattr(scratch, "free_bytes", lambda directory: 20 * 768)
     monkeypatch.setattr(scratch, "reserve_bytes", lambda directory: 1)
-    monkeypatch.setattr(decoder, "decode", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(decoder, "read_picture", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ScratchDiskFull, match="scratch file of 15,360 bytes"):
         decode(tmp_path, snapshot, cache_bytes=100)
 
@@ -179,15 +193,15 @@ def test_each_thread_notes_what_it_decodes_and_a_suspect_is_alone(
     images = worker_harness.digits(150)
     snapshot = worker_harness.write_dataset(tmp_path, images)
     notes, seen = DecodeNotes.private(), []
-    decode_really = decoder.decode
+    decode_really = decoder.read_picture
 
-    def decode_and_look(data: bytes, header: ImageHeader) -> Any:
+    def decode_and_look(data: bytes, header: ImageHeader, rule: PixelRule) -> Picture:
         noted = notes.read()
         alone = [note.kind for note in noted] == [ALONE]
         seen.append((image_id_of(hashlib.sha256(data).digest()), (alone, tuple(note.item for note in noted))))
-        return decode_really(data, header)
+        return decode_really(data, header, rule)
 
-    monkeypatch.setattr(decoder, "decode", decode_and_look)
+    monkeypatch.setattr(decoder, "read_picture", decode_and_look)
     suspects = snapshot["image_id"][[7, 140]].tolist()
     builder(tmp_path, notes=notes, suspects={*suspects, 12345}).decode(snapshot, go_on)
     assert seen[:2] == [(suspect, (True, (suspect,))) for suspect in suspects]

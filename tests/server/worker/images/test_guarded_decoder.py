@@ -14,8 +14,9 @@ from manyview_server.image_header import ImageHeader
 from manyview_server.link.decode_notes import ALONE, DECODE, DecodeNotes
 from manyview_server.worker.images import decoder
 from manyview_server.worker.images.decode_memory import DecodeMemory, decode_bytes
-from manyview_server.worker.images.decoder import DecodeError
+from manyview_server.worker.images.decoder import DecodeError, Picture
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
+from manyview_server.worker.images.rgb import DEFAULT_RULE, PixelRule
 from support.learning import worker_harness
 
 PPM = b"P6 30 20 255\n" + bytes(1800)
@@ -42,7 +43,7 @@ class Memory(DecodeMemory):
 
 
 def test_an_image_is_resampled_and_keeps_the_size_that_it_had() -> None:
-    image = GuardedDecoder("x", None, DecodeMemory()).decode(PPM, 16, item=0)
+    image = GuardedDecoder("x", None, DecodeMemory()).decode(PPM, 16, DEFAULT_RULE, item=0)
     assert (tuple(image.pixels.shape), image.height, image.width) == ((3, 16, 16), 20, 30)
 
 
@@ -53,25 +54,25 @@ def test_the_note_and_the_room_are_there_during_the_decode_and_gone_after_it(
     notes, memory = DecodeNotes.private(), Memory()
     seen: list[tuple[int, int, int, int]] = []
 
-    def look(data: bytes, header: ImageHeader) -> np.ndarray:
+    def look(data: bytes, header: ImageHeader, rule: PixelRule) -> Picture:
         seen.extend((note.kind, note.request, note.item, memory.inside) for note in notes.read())
         raise DecodeError("DECODE_FAILED", "broken")
 
-    monkeypatch.setattr(decoder, "decode", look)
+    monkeypatch.setattr(decoder, "read_picture", look)
     with pytest.raises(DecodeError, match="broken"):
-        GuardedDecoder("x", notes, memory).decode(PPM, 16, request=7, item=3, alone=alone)
+        GuardedDecoder("x", notes, memory).decode(PPM, 16, DEFAULT_RULE, request=7, item=3, alone=alone)
     assert seen == [(kind, 7, 3, 1)]
     assert (notes.read(), memory.inside) == ((), 0)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_lack_of_memory_fails_only_the_image(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail(data: bytes, header: ImageHeader) -> np.ndarray:
+    def fail(data: bytes, header: ImageHeader, rule: PixelRule) -> Picture:
         raise error
 
-    monkeypatch.setattr(decoder, "decode", fail)
+    monkeypatch.setattr(decoder, "read_picture", fail)
     with pytest.raises(DecodeError, match="30 x 20") as caught:
-        GuardedDecoder("x", None, DecodeMemory()).decode(PPM, 16, item=0)
+        GuardedDecoder("x", None, DecodeMemory()).decode(PPM, 16, DEFAULT_RULE, item=0)
     assert caught.value.reason == "DECODE_OUT_OF_MEMORY"
 
 

@@ -26,6 +26,7 @@ from manyview_server.worker.images.cache_builder import CacheBuilder
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
+from manyview_server.worker.images.rgb import DEFAULT_RULE
 from manyview_server.worker.previewing import previewer
 from manyview_server.worker.training import training_step
 from manyview_server.worker.training.feed import Feed
@@ -147,7 +148,7 @@ def test_one_image_alone_is_as_in_its_batch_to_the_last_bit_of_a_float(
     settings = methods.from_json(worker_harness.settings("simclr", **FIXED, views=EVERYTHING, decode_size=32))
     step = seen[-1]
     for row, image_id in enumerate(step.image_ids):
-        image = previewer._decoded(files[image_id], 32, GUARDED)
+        image = previewer._decoded(files[image_id], 32, DEFAULT_RULE, GUARDED)
         assert not isinstance(image, DecodeError)
         ((one, other),) = previewer._views(settings, step.epoch, [image])
         assert torch.equal(one.pixels, step.views[0][0, row])
@@ -172,7 +173,7 @@ def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, preset: st
     assert batch.epoch == 1
     views = PRESETS[preset]
     by_size = make_views(batch.images, batch.sizes, batch.image_ids, views, image_size=20, seed=3, epoch=1)
-    decoded = [previewer._decoded(files[image_id], 40, GUARDED) for image_id in batch.image_ids.tolist()]
+    decoded = [previewer._decoded(files[image_id], 40, DEFAULT_RULE, GUARDED) for image_id in batch.image_ids.tolist()]
     images = [image for image in decoded if not isinstance(image, DecodeError)]
     found = replay.replay(
         torch.stack([image.pixels for image in images]),
@@ -251,6 +252,14 @@ def test_the_size_is_that_of_a_data_set_of_these_images() -> None:
         previewer.answer(request(worker_harness.settings("simclr"), images)) for images in (squares, [*squares, other])
     ]
     assert [done.decode_size for done in sizes if isinstance(done, PreviewDone)] == [20, 32]
+
+
+@pytest.mark.parametrize(("transparency", "level"), [("white", 255), ("black", 0), ("drop", 70)])
+def test_a_preview_shows_what_a_job_makes_of_transparency(transparency: str, level: int) -> None:
+    clear = worker_harness.encoded(np.full((16, 16, 4), (70, 70, 70, 0), np.uint8))
+    done = previewer.answer(request(worker_harness.settings("simclr", transparency=transparency), [clear]))
+    assert isinstance(done, PreviewDone)
+    assert np.unique(pixels(done.blobs[0])).tolist() == [level]
 
 
 def test_an_image_that_took_too_long_is_not_decoded_again() -> None:

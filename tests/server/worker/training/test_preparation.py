@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -237,6 +238,36 @@ def test_the_card_describes_the_model(start: StartTraining) -> None:
     assert (card.image_size, card.stem, card.feature_dim) == (16, "small", ready.method.encoder.backbone.feature_dim)
     assert (card.stem_relu, card.patch_size) == (True, None)
     assert card.mean == settings.views.normalize.mean
+    assert (card.transparency, card.color_profile) == ("white", "srgb")
+
+
+@pytest.mark.parametrize(("changes", "level"), [({}, 255), ({"transparency": "black"}, 0), (None, 70)])
+def test_a_job_trains_and_embeds_by_its_own_rule_for_transparency(
+    tmp_path: Path, changes: dict[str, str] | None, level: int
+) -> None:
+    clear = worker_harness.encoded(np.full((16, 16, 4), (70, 70, 70, 0), np.uint8))
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", [(clear, 0), *worker_harness.digits(60)])
+    settings = {**worker_harness.settings("moco", precision="float32"), **(changes or {})}
+    if changes is None:  # a job of a release that had no choice
+        del settings["transparency"], settings["color_profile"]
+    ready = prepare(worker_harness.start_training(tmp_path, snapshot, settings))
+    assert ready.cache.pixels[0].unique().tolist() == [level]
+    card = ready.model_card("job", 4, 2)
+    assert card.transparency == {255: "white", 0: "black", 70: "drop"}[level]
+    assert card.color_profile == ("ignore" if changes is None else "srgb")
+
+
+def test_dark_images_of_sixteen_bits_are_counted_in_the_log(tmp_path: Path) -> None:
+    dark = [(worker_harness.encoded(np.full((16, 16), 4000 + n, np.uint16)), 0) for n in range(2)]
+    snapshot = worker_harness.write_dataset(tmp_path / "dataset", [*dark, *worker_harness.digits(60)])
+    ready = prepare(worker_harness.start_training(tmp_path, snapshot, worker_harness.settings("moco")))
+    (text,) = [text for level, text in start_lines(ready) if level == "warning"]
+    assert text.startswith("2 images have 16 bits per channel and no value above 4,095 of 65,535")
+    assert f"multiply the values by 16 and upload them again; the first such image is id:{dark_id(snapshot)}" in text
+
+
+def dark_id(snapshot: np.ndarray) -> str:
+    return f"{int(snapshot['image_id'][0]):016x}"
 
 
 def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: StartTraining) -> None:
