@@ -37,9 +37,9 @@ class LibraryBackbones:
 
         Names of our own are not looked at. If the worker fails, nothing is wrong: the trainer checks the name, too.
         """
+        if "/" not in name or name in self._existing:
+            return ""
         async with self._turn:
-            if "/" not in name or name in self._existing:
-                return ""
             try:
                 problem = await self._ask(name)
             except (OSError, TimeoutError, ValueError, KeyError) as error:
