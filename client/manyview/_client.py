@@ -60,6 +60,9 @@ class Client:
     (default: $MANYVIEW_TOKEN). `tls` is True, the path of a CA file or `TLSOptions` (default: $MANYVIEW_TLS_CA and
     $MANYVIEW_TLS_SERVER_NAME, else no encryption). `timeout_s` limits a call with one answer, over all its attempts
     (default 30). `deadlines` sets the limit of every kind of wait and excludes `timeout_s`. The first call connects.
+
+    Methods that may take long have `progress`: None shows on a terminal or in a notebook what is being done and how far
+    it is, True and False force that or prevent it, and a function gets (done, total).
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import ClassVar, TextIO
 
 from manyview._progress import words
-from manyview._progress.display import width_of
+from manyview._progress.display import is_terminal, width_of
 
 REDRAW_S = 0.2
 
@@ -34,7 +34,8 @@ class StatusLine:
         self._text = text
         self._done = self._total = self._done_before = 0
         self._began = self._text_began = clock()
-        self._num_drawn = 0
+        self._drawn = ""
+        self._is_terminal = is_terminal(stream)
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._redraw, name="manyview-progress", daemon=True)
@@ -96,10 +97,12 @@ class StatusLine:
 
     def _write(self, text: str) -> None:
         """Replace the line. A stream that was closed, or whose reader has gone, is no reason to fail."""
+        if text == self._drawn and not self._is_terminal:  # a notebook keeps all that was ever written
+            return
         with self._lock, suppress(OSError, ValueError):
-            self._stream.write("\r" + " " * self._num_drawn + "\r" + text if not text else _over(text, self._num_drawn))
+            self._stream.write(_over(text, len(self._drawn)))
             self._stream.flush()
-            self._num_drawn = 0 if text.endswith("\n") else len(text)
+            self._drawn = "" if text.endswith("\n") else text
 
     def _redraw(self) -> None:
         while not self._closed.wait(REDRAW_S):
@@ -108,5 +111,5 @@ class StatusLine:
 
 def _over(text: str, num_drawn: int) -> str:
     """Return what replaces a line of `num_drawn` characters by `text`."""
-    body, newline = (text[:-1], "\n") if text.endswith("\n") else (text, "")
+    body, newline = (text[:-1], "\n") if text.endswith("\n") else (text, "" if text else "\r")
     return "\r" + body.ljust(num_drawn) + newline

@@ -127,6 +127,16 @@ def test_the_line_moves_while_its_caller_waits() -> None:
     assert "manyview-progress" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_a_notebook_is_written_to_only_when_the_line_changes(clock: Clock) -> None:
+    notebook = Terminal()
+    with StatusLine(notebook, "x", "computing", clock=clock) as line:
+        for _ in range(5):
+            line._draw()
+        clock.now = 1.0
+        line._draw()
+    assert notebook.screens == ["x: computing, 0 s", "x: computing, 1 s", ""]
+
+
 def test_a_terminal_that_is_gone_is_no_error(clock: Clock) -> None:
     terminal = Terminal()
     with StatusLine(terminal, "x", clock=clock) as line:
