@@ -40,8 +40,8 @@ class Progress:
         self.images_done, self.images_total, self.stage = 0, images_total, stage
 
     def images(self, count: int) -> None:
-        """Count images that the stage has done."""
-        self.images_done += count
+        """Count images that the stage has done. A resumed job measures raw pixels once more, which is not announced."""
+        self.images_done = min(self.images_total, self.images_done + count)
 
     def start_steps(self) -> None:
         """Enter the stage "training", and measure the rate from here on."""

@@ -188,12 +188,11 @@ class Trainer:
         if knn is None or not job.is_due(job.settings.evaluation.knn_every_epochs, self.progress.step):
             return
         with reporter.excluded():
-            is_last = self.progress.step >= job.num_steps
-            self.progress.start("evaluating", (1 + is_last) * knn.num_images)
+            self.progress.start("evaluating", knn.num_images)
             knn.on_images = self.progress.images
             accuracies = knn.of_method(job.method, job.probe)
             self._log_scalars(accuracies)
-            if is_last:
+            if self.progress.step >= job.num_steps:
                 self._compare_with_raw_pixels(knn, accuracies)
             self.progress.start("training")
 
