@@ -76,9 +76,12 @@ def train(
     }
     with connect(target, token, is_shown=False) as client:
         if print_config:
-            print_json(client.resolve_config(**wanted), sort_keys=True)  # a Struct has no order
+            with reporting(None, "train", "resolving the configuration"):
+                resolved = client.resolve_config(**wanted)
+            print_json(resolved, sort_keys=True)  # a Struct has no order
             return
-        job = client.train(**wanted, job_id=job_id)
+        with reporting(None, "train", "creating the job"):
+            job = client.train(**wanted, job_id=job_id)
         if watch:
             show(job, as_json=as_json)
         elif as_json:

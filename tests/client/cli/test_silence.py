@@ -112,6 +112,15 @@ def test_previews_say_that_they_are_made(run: Run, pets: Path, slowly: Callable[
     assert run("preview", "cat/a.jpg", "-d", "pets") == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "says"), [([], "creating the job"), (["--print-config"], "resolving the configuration")]
+)
+@pytest.mark.usefixtures("pets")
+def test_creating_a_job_may_take_its_time(run: Run, slowly: Callable[..., None], options: list[str], says: str) -> None:
+    slowly("CreateTrainJob", f"train: {says}, 1 s")
+    assert run("train", "pets", *options) == 0
+
+
 def stages(terminal: Terminal, title: str, response: type[Any], rest: Callable[..., Any]) -> Callable[..., Any]:
     """A call that goes through the stages of a server whose worker has to start, each until it was shown."""
     reports = (
