@@ -12,6 +12,5 @@ parts.
 
 from manyview_server.image_header.formats import read_header
 from manyview_server.image_header.header import HeaderRefused, ImageHeader
-from manyview_server.image_header.jpeg import jpeg_color_profile
 
-__all__ = ["HeaderRefused", "ImageHeader", "jpeg_color_profile", "read_header"]
+__all__ = ["HeaderRefused", "ImageHeader", "read_header"]

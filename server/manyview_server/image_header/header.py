@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class HeaderRefused(ValueError):
@@ -25,8 +25,8 @@ class ImageHeader:
     height: int
     orientation: int = 1
     """The EXIF orientation, 1 to 8, by which the stored pixels must be turned."""
-    has_profile: bool = False
-    """Has a JPEG an ICC profile? The readers of other formats leave the question open."""
+    profile: bytes = field(default=b"", repr=False)
+    """The ICC profile of a JPEG. The readers of other formats do not look for it."""
     pixels_start: int = 0
     """The position of the first pixel of a PPM, in bytes."""
 

@@ -50,7 +50,8 @@ def read_jpeg(data: bytes) -> ImageHeader:
     """Read the header of a JPEG. Raises HeaderRefused."""
     orientation: int | None = None
     header: ImageHeader | None = None
-    frame, has_profile = 0, False
+    frame = 0
+    profile: dict[int, bytes] = {}  # its parts, by their numbers
     for marker, at, segment in _jpeg_segments(data):
         if marker in JPEG_FRAMES and header is None:
             header, frame = _jpeg_frame(segment, orientation or 1), marker
@@ -64,22 +65,11 @@ def read_jpeg(data: bytes) -> ImageHeader:
             break
         elif marker == JPEG_APP1 and segment[:6] == b"Exif\x00\x00" and orientation is None:
             orientation = exif_orientation(segment[6:])
-        elif marker == JPEG_APP2 and segment.startswith(JPEG_PROFILE):
-            has_profile = True
+        elif marker == JPEG_APP2 and segment.startswith(JPEG_PROFILE) and len(segment) > JPEG_PROFILE_START:
+            profile[segment[len(JPEG_PROFILE)]] = segment[JPEG_PROFILE_START:]
     if header is None:
         raise corrupt("JPEG ends before its frame header")
-    return replace(header, has_profile=True) if has_profile else header
-
-
-def jpeg_color_profile(data: bytes) -> bytes:
-    """Return the ICC profile of a JPEG whose header was read before, or b"". A large one lies in several segments."""
-    parts: dict[int, bytes] = {}
-    for marker, _, segment in _jpeg_segments(data):
-        if marker in (JPEG_SCAN, JPEG_END):
-            break
-        if marker == JPEG_APP2 and segment.startswith(JPEG_PROFILE) and len(segment) > JPEG_PROFILE_START:
-            parts[segment[len(JPEG_PROFILE)]] = segment[JPEG_PROFILE_START:]
-    return b"".join(parts[number] for number in sorted(parts))
+    return replace(header, profile=b"".join(profile[number] for number in sorted(profile))) if profile else header
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -30,6 +30,13 @@ def test_jpeg_markers_are_walked_past_fill_bytes_and_tables() -> None:
     assert (read_header(padded).width, read_header(padded).height) == (5, 7)
 
 
+def test_the_parts_of_a_color_profile_are_joined_in_their_order() -> None:
+    name, image = b"ICC_PROFILE\x00", (0xC0, frame())
+    data = jpeg((0xE2, name + b"\x02\x02second"), (0xE2, b"MPF\x00"), (0xE2, name + b"\x01\x02first "), image)
+    assert read_header(data).profile == b"first second"
+    assert read_header(jpeg((0xE2, name), image)).profile == b""
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,8 @@ def read_picture(data: bytes, header: ImageHeader | None = None, rule: PixelRule
         return Picture(pixels=_decode_ppm(data, header))
     picture = (_decode_jpeg(data, header) if header.extension == "jpg" else None) or _decode_pillow(data, rule)
     profile = picture.profile if rule.color_profile == "srgb" else b""
-    return replace(picture, pixels=upright(picture.pixels, header.orientation), profile=profile)
+    pixels = upright(picture.pixels, header.orientation)
+    return Picture(pixels=pixels, profile=profile, used_bits=picture.used_bits)
 
 
 def resize(pixels: Pixels, size: int) -> Tensor:
@@ -117,7 +118,7 @@ def _decode_jpeg(data: bytes, header: ImageHeader) -> Picture | None:
         raise
     except ValueError:
         return None
-    return Picture(pixels=pixels, profile=image_header.jpeg_color_profile(data) if header.has_profile else b"")
+    return Picture(pixels=pixels, profile=header.profile)
 
 
 def _decode_pillow(data: bytes, rule: PixelRule) -> Picture:

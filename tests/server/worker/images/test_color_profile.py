@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from manyview_server import image_header
-from manyview_server.worker.images import color_profile, decoder
+from manyview_server.worker.images import color_profile
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
 from manyview_server.worker.images.rgb import PixelRule
@@ -114,8 +113,3 @@ def test_threads_may_share_a_profile() -> None:
     expected = converted(profiles.display_p3())
     with ThreadPoolExecutor(4) as pool:
         assert all(np.array_equal(pixels, expected) for pixels in pool.map(read, [data] * 200))
-
-
-def test_a_jpeg_without_a_profile_is_not_searched_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_header, "jpeg_color_profile", lambda _: pytest.fail("it was searched"))
-    assert decoder.read_picture(saved(Image.fromarray(COLORS), "JPEG")).profile == b""
