@@ -25,6 +25,8 @@ USAGE = """usage: manyview-server serve --data DIR [--listen HOST:PORT] [...]
 
 `manyview-server serve --help` lists every setting."""
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C during the start, as shells expect it."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = StartLine(sys.stderr)
     try:
         return _serve(rest, line)
+    except KeyboardInterrupt:  # while it started; a server that serves drains
+        line.end()
+        print("manyview-server: stopped before it served", file=sys.stderr)
+        return INTERRUPTED
     finally:
         line.end()
 

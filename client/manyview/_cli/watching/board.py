@@ -7,6 +7,7 @@ takes the rows that are left. `shows_all` adds the other scalars, and leaves few
 from __future__ import annotations
 
 import textwrap
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -44,14 +45,17 @@ class Board:
         self._series: dict[str, Series] = {}
         self._alerts: deque[str] = deque(maxlen=ALERTS)
         self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._lock = threading.Lock()
+        """rich renders in a thread of its own."""
 
     def add(self, event: Event) -> None:
         """Show an event."""
-        if event.kind == "scalars":
-            for name, value in event.values.items():
-                self._series.setdefault(name, Series()).add(value)
-        else:
-            (self._alerts if event.kind == "alert" else self._log).append(lines.short(event))
+        with self._lock:
+            if event.kind == "scalars":
+                for name, value in event.values.items():
+                    self._series.setdefault(name, Series()).add(value)
+            else:
+                (self._alerts if event.kind == "alert" else self._log).append(lines.short(event))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
@@ -62,8 +66,13 @@ class Board:
 
     def rows(self, width: int, height: int) -> list[tuple[str, str]]:
         """Return each line of the screen, with its style."""
-        info = self._job.info
-        top = [*self._head(info, width), ("", ""), *self._scalars(scalars.MAIN, width), self._costs()]
+        with self._lock:
+            return self._rows(self._job.info, width, height)
+
+    def _rows(self, info: TrainJobInfo, width: int, height: int) -> list[tuple[str, str]]:
+        loss, knn, *rest = self._scalars(scalars.MAIN, width)
+        main = [loss, knn, *self._baselines(), *rest, *self._costs()]
+        top = [*self._head(info, width), ("", ""), *main]
         alerts = self._alert_rows(width) or [("no alerts", "dim")]
         bottom = [(HELP_ALL if self.shows_all else HELP, "dim")] if self.has_keys and not info.is_terminal else []
         left = height - len(top) - len(alerts) - len(bottom) - 2
@@ -100,24 +109,24 @@ class Board:
         return [(self._scalar(name, width), "") for name in names]
 
     def _scalar(self, name: str, width: int) -> str:
-        """Return one scalar: its label, its newest value, and all values as a sparkline, or the baselines of kNN."""
+        """Return one scalar: its label, its newest value, and all values as a sparkline."""
         series = self._series.get(name)
-        newest = "not measured yet" if series is None else scalars.value(name, series.newest)
-        beside = ""
-        if name == "knn_top1":
-            measured = ((text, self._series.get(other)) for other, text in scalars.BASELINES.items())
-            beside = ", ".join(
-                f"{text} {scalars.value(name, found.newest)}" for text, found in measured if found is not None
-            )
-        room = width - LABEL_COLUMNS - VALUE_COLUMNS - (len(beside) + 2 if beside else 0) - 1
-        spark = series.sparkline(max(8, room)) if series is not None else ""
-        found = "  ".join(filter(None, (spark, beside)))
-        return f"{scalars.label(name):<{LABEL_COLUMNS}}{newest:<{VALUE_COLUMNS}}{found}".rstrip()
+        if series is None:
+            return f"{scalars.label(name):<{LABEL_COLUMNS}}not measured yet"
+        newest, spark = scalars.value(name, series.newest), series.sparkline(width - LABEL_COLUMNS - VALUE_COLUMNS - 1)
+        return f"{scalars.label(name):<{LABEL_COLUMNS}}{newest:<{VALUE_COLUMNS}}{spark}"
 
-    def _costs(self) -> tuple[str, str]:
-        """Return the row of speed and memory."""
+    def _baselines(self) -> list[tuple[str, str]]:
+        """Return the row of what the job's kNN must beat, if that is measured."""
+        known = {text: self._series[name] for name, text in scalars.BASELINES.items() if name in self._series}
+        texts = (f"{text} {scalars.value('knn_top1', series.newest)}" for text, series in known.items())
+        return [(f"{'':<{LABEL_COLUMNS}}to beat: {', '.join(texts)}", "dim")] if known else []
+
+    def _costs(self) -> list[tuple[str, str]]:
+        """Return the row of speed and memory, if they are measured."""
         known = {name: self._series[name].newest for name in COSTS if name in self._series}
-        return "   ".join(f"{scalars.label(name)} {scalars.value(name, value)}" for name, value in known.items()), "dim"
+        texts = (f"{scalars.label(name)} {scalars.value(name, value)}" for name, value in known.items())
+        return [("   ".join(texts), "dim")] if known else []
 
     def _others(self, width: int, room: int) -> list[tuple[str, str]]:
         """Return the scalars that are not always shown, in as many rows as there are. The last row counts the rest."""

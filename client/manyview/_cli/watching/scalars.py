@@ -7,7 +7,7 @@ import math
 MAIN = ("loss", "knn_top1", "representation_std_ratio")
 """The scalars that are always on the screen, in their order."""
 BASELINES = {"knn_top1_raw_pixels": "raw pixels", "knn_top1_untrained": "untrained"}
-"""Scalars that are measured once, before the first step. They stand beside kNN."""
+"""Scalars that are measured once, before the first step. They stand below kNN."""
 LABELS = {
     "knn_top1_raw_pixels": "kNN raw pixels",
     "knn_top1_untrained": "kNN untrained",

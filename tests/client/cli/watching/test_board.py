@@ -58,9 +58,12 @@ def test_what_matters_is_always_on_a_screen_that_is_never_too_small(
 
 def test_the_loss_comes_first_and_values_have_units(board: Board) -> None:
     board.shows_all = True
-    labels = [line.partition("  ")[0] for line in screen(board, 120, 40)[4:]]
-    assert labels[:3] == ["loss", "kNN top-1", "standard deviation"]
-    assert labels[3].startswith("speed 38.4 img/s")
+    lines = screen(board, 120, 40)[4:]
+    labels = [line.partition("  ")[0] for line in lines]
+    assert labels[:2] == ["loss", "kNN top-1"]
+    assert lines[2].strip() == "to beat: raw pixels 52.9 %, untrained 38.0 %"
+    assert labels[3] == "standard deviation"
+    assert lines[4].startswith("speed 38.4 img/s")
     assert "effective rank" in labels
     assert not any("memory_bytes" in line for line in screen(board, 120, 40))
 
