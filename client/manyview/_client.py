@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from manyview import _convert, _names
 from manyview._arguments import address, one_of, positive_s, some, text
-from manyview._errors import AlreadyExists, NotFound, UploadRejected
+from manyview._errors import NotFound, UploadRejected
 from manyview._jobs import Job, list_models, train_request
 from manyview._progress.report import SILENT, ProgressOption, reporting
 from manyview._requests import embed_options
@@ -123,9 +123,12 @@ class Client:
         A dropped connection is bridged. After a crash the same call continues where it stopped: folders and lists of
         paths always, other iterables if `upload_id` is given.
 
+        A file that cannot be read, or is no image, costs only itself: the report names it. docs/uploads.md says which
+        files of a folder are taken.
+
         Raises UploadChanged when the images differ from those that were sent before under this id, UploadRejected when
-        images were refused and `on_rejected` is "raise", and FileNotFoundError, ValueError or TypeError when something
-        is not an image.
+        images were refused and `on_rejected` is "raise", or when all were refused and so there is no data set, OSError
+        when no path can be read, and ValueError or TypeError when something is not an image.
         """
         one_of("on_rejected", on_rejected, ("report", "raise"))
         name = _names.dataset_name(dataset)
@@ -133,20 +136,15 @@ class Client:
         limits = self._info.limits
         with reporting(progress, f"upload to {_names.short(name)}", "listing files") as shown:
             source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
-            self._create_dataset_if_missing(name)
             report = upload_source(self._rpcs, source, name, upload_id, limits, shown)
         if report.num_rejected and on_rejected == "raise":
             raise UploadRejected(report)
-        return replace(self.dataset(name), upload=report)
-
-    def _create_dataset_if_missing(self, name: str) -> None:
         try:
-            self.dataset(name)
+            return replace(self.dataset(name), upload=report)
         except NotFound:
-            try:
-                self.create_dataset(name)
-            except AlreadyExists:
-                return
+            if not report.num_rejected:
+                raise
+            raise UploadRejected(report) from None
 
     def create_dataset(self, name: str) -> Dataset:
         """Create an empty data set, for example one that a job will follow. `upload` creates its own.
@@ -319,7 +317,8 @@ class Client:
         """Embed images, which are anything that `upload` takes.
 
         `model` is a job (its newest checkpoint is used), a checkpoint or "backbones/NAME". The rows are in the order of
-        the images. If an image cannot be decoded, its row is NaN and `.errors` says why.
+        the images. If an image cannot be read or decoded, its row is NaN and `.errors` says why. `.skipped` counts the
+        files of a folder that were passed over.
         """
         options = embed_options(output, l2_normalize, dtype)
         chunks: list[Embeddings] = []
@@ -331,7 +330,7 @@ class Client:
                     report.begin("embedding", source.total)
                 chunks.append(chunk)
                 report.advance(len(chunk))
-        return embeddings.joined(chunks)
+        return replace(embeddings.joined(chunks), skipped=source.skipped.summary())
 
     def embed_iter(
         self,

@@ -213,12 +213,13 @@ class TrainJobCancelled(ManyviewError):
 
 
 class UploadRejected(ManyviewError):
-    """Images of an upload were refused. `report` names each of them. The other images are stored."""
+    """Images of an upload were refused. `report` names each of them. The other images are stored; if there are none, a
+    missing data set was not created."""
 
     code = "INVALID_ARGUMENT"
 
     def __init__(self, report: UploadReport) -> None:
-        first = "; ".join(f"{image.key}: {image.error.reason}" for image in report.rejected[:3])
+        first = "; ".join(f"{image.key}: {image.error.reason} {image.error.message}" for image in report.rejected[:3])
         super().__init__(f"{report.num_rejected} images were refused ({first})", reason="IMAGES_REJECTED")
         self.report = report
 

@@ -32,8 +32,9 @@ SkipReason = Literal[
     "HIDDEN",  # the name of the file, or of a folder above it, starts with a dot
     "NOT_AN_IMAGE",  # its first bytes belong to no image format
     "FORMAT_NOT_READ",  # an image of a format that the server does not read, such as HEIC
+    "NOT_A_FILE",  # a socket, a pipe or a device
     "BROKEN_LINK",
-    "LINK_VISITED",  # a link to a folder that was listed before
+    "LINK_VISITED",  # a link to a file or folder that has been found under another name
     "UNREADABLE_FILE",  # the operating system refused it
     "NO_IMAGE",  # a sample of a shard without an image
     "CAPTION",  # a text of a shard that is no label
@@ -79,20 +80,24 @@ class LabelConflict:
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedFiles:
-    """The files that an upload passed over for one reason: how many they are, and the names of the first ones."""
+    """The files that an upload passed over for one reason: how many they are, the names of the first ones, and perhaps
+    a hint that says what to do."""
 
     reason: SkipReason
     num_files: int
     names: tuple[str, ...]
+    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UploadReport:
-    """The result of an upload. The numbers cover all its runs, the lists only this run.
+    """The result of an upload: what became of everything that it found.
 
-    `num_sent` = stored + duplicates + refused by the server. `num_rejected` also counts images that were too large to
-    send. `resumed_from` images were acknowledged in an earlier run and not sent again. `skipped` counts what was found
-    beside the images and not sent. `num_recompressed` arrays and PIL images were too large as PNG and were sent as JPEG
+    `num_found` = `num_stored` + `num_duplicates` + `num_rejected` + `resumed_from` + `num_skipped`. An earlier run sent
+    `resumed_from` images, of which `num_rejected_before` were refused. The other numbers and the lists are of this run.
+    `num_rejected` counts images that the server refused and images that could not be sent. `num_sent` images were
+    acknowledged by the server, in all runs. `skipped` counts the files that were found beside the images.
+    `num_recompressed` arrays and PIL images were too large as PNG and were sent as JPEG
     or WebP of high quality, so that their pixels are nearly, not exactly, those that were given; `recompressed` names
     the first of them.
     """
@@ -105,9 +110,15 @@ class UploadReport:
     rejected: tuple[RejectedImage, ...] = ()
     label_conflicts: tuple[LabelConflict, ...] = ()
     resumed_from: int = 0
+    num_rejected_before: int = 0
     skipped: tuple[SkippedFiles, ...] = ()
     num_recompressed: int = 0
     recompressed: tuple[str, ...] = ()
+
+    @property
+    def num_found(self) -> int:
+        """The number of images and files that the upload found."""
+        return self.num_stored + self.num_duplicates + self.num_rejected + self.resumed_from + self.num_skipped
 
     @property
     def num_skipped(self) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
-from manyview._cli.paths import require_sources
+from manyview._cli.paths import print_skipped, require_sources
 from manyview._progress.report import reporting
 from manyview._results import sheets
 from manyview._results.selection import PARAMETERS
@@ -19,6 +19,7 @@ from manyview._types import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
     from manyview import Client, Neighbor, Selection
+    from manyview._uploads.sources import ImageSource
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
@@ -103,7 +104,7 @@ def select(
             seed=seed,
             distance=distance,
             num_neighbors=num_neighbors,
-            like=_source(like),
+            like=_opened(client, like),
             like_keys=stored.named(like_key) if like_key else None,
             chosen=before,
             balance=_balance(balance),
@@ -150,9 +151,10 @@ def neighbors(
     if out:
         sheet.check(out)
     with connect(target, token) as client:
+        source = _opened(client, sources)
         found = client.neighbors(
             dataset,
-            _source(sources),
+            source,
             keys=stored.named(key) if key else None,
             model=model,
             num_neighbors=num_neighbors,
@@ -164,7 +166,7 @@ def neighbors(
             shown = sheets.most_queries(found)
             with reporting(None, str(out), "reading images"):
                 read = partial(client.read_image, dataset)
-                queries = _files(client, read, _source(sources), stored.named(key or ())[: len(shown)])
+                queries = _files(read, source, stored.named(key or ())[: len(shown)])
                 sheet.save(sheets.of_neighbors(read, shown, queries), out)
     if out and len(shown) < len(found):
         typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
@@ -178,6 +180,8 @@ def neighbors(
             for one in answer:
                 typer.echo(f"  {one.distance:.4f}  {one.image_id}  {one.image.label or '-'}  {one.key}")
         _report_files([out] if out else ())
+    if source is not None:
+        print_skipped(source.skipped.summary())
     if any(answer.error for answer in found):
         raise typer.Exit(1)
 
@@ -253,19 +257,19 @@ def _write_selection(client: Client, found: Selection, path: Path) -> None:
         sheet.save(sheets.of_selection(partial(client.read_image, found.dataset), found), path)
 
 
-def _source(paths: Sequence[str] | None) -> Any:
-    """Return the paths as the SDK takes them: one folder or file, or several files."""
-    return None if not paths else paths[0] if len(paths) == 1 else list(paths)
-
-
-def _files(client: Client, read: sheets.Read, source: Any, keys: Sequence[Any]) -> Iterable[bytes]:
-    """Return the files of the queries, in their order. Files of a source are read when they are needed."""
+def _opened(client: Client, paths: Sequence[str] | None) -> ImageSource | None:
+    """Return the images in folders and files, which can be read more than once."""
     from manyview._uploads.sources import open_source
 
-    if keys:
-        return sheets.files(read, keys)
+    if not paths:
+        return None
     limit = client.server_info().limits.max_image_bytes
-    return (image.data for image in open_source(source, max_image_bytes=limit))
+    return open_source(paths[0] if len(paths) == 1 else list(paths), max_image_bytes=limit)
+
+
+def _files(read: sheets.Read, source: ImageSource | None, keys: Sequence[Any]) -> Iterable[bytes]:
+    """Return the files of the queries, in their order. Files of a source are read when they are needed."""
+    return sheets.files(read, keys) if source is None else (image.data for image in source)
 
 
 def _selection_json(found: Selection) -> dict[str, Any]:

@@ -14,10 +14,16 @@ from manyview._cli.connection import Json, Target, Token, connect, megabytes, pl
 from manyview._cli.paths import require_sources
 from manyview._progress.report import reporting
 from manyview._results import sheets
-from manyview._types import ImageStatus, Sample, StoredImage
+from manyview._types import Dataset, ImageStatus, Sample, SkipReason, StoredImage
+from manyview._uploads import report_text
 
 if TYPE_CHECKING:
     from manyview import Client
+
+_IMAGES_REFUSED = 3
+"""The exit status of an upload that is complete, but refused images."""
+_MAYBE_IMAGES: frozenset[SkipReason] = frozenset({"FORMAT_NOT_READ", "BROKEN_LINK", "UNREADABLE_FILE", "LINK_IN_SHARD"})
+"""The reasons for which --strict counts a file that was passed over as refused."""
 
 
 def upload(
@@ -35,7 +41,14 @@ def upload(
     upload_id: Annotated[
         str | None, typer.Option(help="Name of this upload. The same name resumes it after a crash.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if an image was refused.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit with status 3 also if files were passed over that may be images: broken links, files that "
+            "cannot be read, and formats that the server does not read.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
     target: Target = None,
     token: Token = None,
@@ -44,31 +57,56 @@ def upload(
     """Upload images into a data set. In a folder, the label of an image is the name of the last folder that it lies in;
     --labels changes that.
 
-    After a crash, run the same command again: it continues where it stopped."""
+    In a folder, every file is taken that is an image or a shard, whatever its name. Links are followed once, and hidden
+    files are left out. The report counts everything that was found.
+
+    After a crash, run the same command again: it continues where it stopped.
+
+    The exit status is 0 if all images are in the data set now, 3 if images were refused, 1 after any other error, and 2
+    for wrong usage. If all images are refused, a missing data set is not created."""
+    from manyview import UploadRejected
+    from manyview._names import dataset_name
+
     require_sources(sources)
     with connect(target, token) as client:
-        found = client.upload(
-            sources if len(sources) > 1 else sources[0],
-            dataset,
-            labels=labels,
-            upload_id=upload_id,
-            progress=False if quiet else None,
-        )
-    report = found.upload
+        try:
+            found = client.upload(
+                sources if len(sources) > 1 else sources[0],
+                dataset,
+                labels=labels,
+                upload_id=upload_id,
+                progress=False if quiet else None,
+            )
+            report = found.upload
+        except UploadRejected as error:
+            found, report = _missing(dataset_name(dataset)), error.report
     assert report is not None
     if as_json:
-        print_json(found)
+        sums = {"num_found": report.num_found, "num_skipped": report.num_skipped}
+        print_json({**plain(found), "upload": {**sums, **plain(report)}})
     else:
-        before = f", {report.resumed_from} were sent by an earlier run" if report.resumed_from else ""
-        counts = f"{report.num_stored} stored, {report.num_duplicates} duplicates, {report.num_rejected} refused"
-        typer.echo(f"{found.name}: {counts}{before}; the data set has {found.num_images} images")
-        for image in report.rejected[:20]:
-            typer.echo(f"  refused {image.key}: {image.error.reason} {image.error.message}", err=True)
-        for conflict in report.label_conflicts[:20]:
-            kept = f"{conflict.first_key}, the same image, was labelled {conflict.first_label!r} first, which stays"
-            typer.echo(f"  {conflict.key} is labelled {conflict.label!r}, but {kept}", err=True)
-    if strict and report.num_rejected:
-        raise typer.Exit(1)
+        kept = f"the data set has {found.num_images} images" if found.uid else "the data set was not created"
+        typer.echo(f"{found.name}: {report_text.counts(report)}; {kept}")
+        for line in report_text.details(report, found.id):
+            typer.echo(line, err=True)
+    is_lost = strict and any(files.reason in _MAYBE_IMAGES for files in report.skipped)
+    if report.num_rejected or report.num_rejected_before or is_lost:
+        raise typer.Exit(_IMAGES_REFUSED)
+
+
+def _missing(name: str) -> Dataset:
+    """Return a data set that was not created because all images were refused."""
+    return Dataset(
+        name=name,
+        uid="",
+        create_time=None,
+        num_images=0,
+        num_bytes=0,
+        num_labels=0,
+        num_labelled=0,
+        num_rejected=0,
+        num_unreadable=0,
+    )
 
 
 def images(
@@ -93,11 +131,12 @@ def images(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List the images of a data set."""
+    """List the images of a data set. Refused images are shown only with --status REJECTED."""
     if out:
         sheet.check(out, ".txt", ".tsv")
     with connect(target, token) as client:
         found = list(islice(client.images(dataset, cast(list[ImageStatus] | None, status)), limit or None))
+        num_rejected = 0 if status else client.dataset(dataset).num_rejected
         if out:
             with reporting(None, str(out), "reading images"):
                 _write(client, dataset, found, out)
@@ -109,10 +148,12 @@ def images(
         return
     rows = [
         (image.image_id or "-", image.status, f"{image.width}x{image.height}", image.label or "-", image.key)
-        + ((image.error.reason,) if image.error else ("",))
+        + ((f"{image.error.reason} {image.error.message}",) if image.error else ("",))
         for image in found
     ]
     print_table(("IMAGE", "STATUS", "SIZE", "LABEL", "KEY", "ERROR"), rows)
+    if num_rejected:
+        typer.echo(f"{num_rejected} refused images are not shown; --status REJECTED lists them", err=True)
 
 
 def _write(client: Client, dataset: str, found: list[StoredImage], path: Path) -> None:

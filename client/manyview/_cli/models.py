@@ -11,7 +11,7 @@ import typer
 
 from manyview._arguments import did_you_mean
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, print_json, print_table
-from manyview._cli.paths import require_folder_of, require_sources
+from manyview._cli.paths import print_skipped, require_folder_of, require_sources
 
 if TYPE_CHECKING:
     from manyview import Embeddings, Methods
@@ -72,6 +72,7 @@ def embed(
         typer.echo(f"{out}: {rows} rows of {features} features from {found.checkpoint}, std {found.std():.4f}{kept}")
         for row, error in found.errors.items():
             typer.echo(f"  {found.keys[row]}: {error.reason} {error.message}", err=True)
+    print_skipped(found.skipped)
     if found.errors:
         raise typer.Exit(1)
 

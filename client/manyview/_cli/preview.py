@@ -11,7 +11,7 @@ import typer
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.jobs import assign, read_config
-from manyview._cli.paths import require_sources
+from manyview._cli.paths import print_skipped, require_sources
 
 if TYPE_CHECKING:
     from manyview import Preview
@@ -66,6 +66,7 @@ def preview(
         print_table(("IMAGE", "VIEW", "PIPELINE", "SIZE", "STEPS"), list(rows(found)))
     for at, error in found.errors.items():
         typer.echo(f"  {found.keys[at]}: {error.reason} {error.message}", err=True)
+    print_skipped(found.skipped)
     if found.errors:
         raise typer.Exit(1)
 

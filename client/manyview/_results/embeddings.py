@@ -17,7 +17,7 @@ from manyview._errors import Internal
 from manyview._transport.backoff import Backoff
 from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
-from manyview._types import EmbedTiming, ImageError, Limits
+from manyview._types import EmbedTiming, ImageError, Limits, SkippedFiles
 from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
@@ -33,7 +33,8 @@ _BATCH_BYTES = 4_000_000
 class Embeddings:
     """Embeddings, one row for each image in `array` (N, D), which is read-only. The row of a refused image is NaN, and
     `errors` says why, by row. `checkpoint` names the exact weights. `start` is the number of the first row among all
-    images. `variance_kept` is the share of the variance that principal components kept, if there are any."""
+    images. `variance_kept` is the share of the variance that principal components kept, if there are any. `skipped`
+    counts the files of a folder that were passed over."""
 
     array: NDArray[np.float32 | np.float16] = field(repr=False)
     checkpoint: str
@@ -43,6 +44,7 @@ class Embeddings:
     timing: EmbedTiming = field(default_factory=EmbedTiming)
     start: int = 0
     variance_kept: float | None = None
+    skipped: tuple[SkippedFiles, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyview._results.contact_sheet import NO_BREAK, Tile, draw, require_pillow, wrapped
 from manyview._results.view_captions import steps
-from manyview._types import ImageError
+from manyview._types import ImageError, SkippedFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class Preview:
     `decode_size`. `views`: its views, each (o, o, 3), in the order of the recipe. `pipelines`: the index of the
     pipeline that made each view. `parameters`: for each view a dict of the steps that were applied, in their order;
     crops are in pixels of the original. `errors` says by place why an image could not be read; it has no views.
+    `skipped` counts the files of a folder that were passed over.
     """
 
     keys: tuple[str, ...]
@@ -47,6 +48,7 @@ class Preview:
     parameters: tuple[tuple[dict[str, Any], ...], ...] = field(repr=False)
     decode_size: int
     errors: dict[int, ImageError] = field(default_factory=dict)
+    skipped: tuple[SkippedFiles, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -70,7 +71,8 @@ def preview_files(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any, limi
         )
     request.images.extend(pb.PreviewImage(image=types_pb2.Image(data=image.data)) for image in found)
     errors = {row: image.error for row, image in enumerate(found) if image.error is not None}
-    return _preview([image.key for image in found], errors, rpcs.preview_views(request))
+    answer = _preview([image.key for image in found], errors, rpcs.preview_views(request))
+    return replace(answer, skipped=source.skipped.summary())
 
 
 def _preview(keys: Sequence[str], unsent: Mapping[int, ImageError], reply: pb.PreviewViewsResponse) -> Preview:

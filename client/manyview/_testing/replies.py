@@ -50,6 +50,7 @@ class FakeState(FakeEmbeddings):
         self.jobs: dict[str, jobs.TrainJob] = {}
         self.events: dict[str, list[metrics.MetricsEvent]] = {}
         self.logs: dict[str, list[str]] = {}
+        self._created: set[str] = set()  # data sets that an upload created
         self._acks: dict[tuple[str, str], dict[int, datasets.BatchAck]] = {}
         self._changed = threading.Condition()
         self._closed = False
@@ -110,6 +111,11 @@ class FakeState(FakeEmbeddings):
 
     def upload_images(self, requests: Iterator[Any], _: Any) -> Iterator[datasets.UploadImagesResponse]:
         header = next(requests).header
+        if header.create_dataset and header.dataset not in self.datasets:
+            self.create_dataset(
+                datasets.CreateDatasetRequest(dataset_id=header.dataset.removeprefix("datasets/")), None
+            )
+            self._created.add(header.dataset)
         self._dataset(header.dataset)
         name = (header.dataset, header.upload_id)
         upload = self.uploads.setdefault(name, datasets.Upload(dataset=header.dataset, upload_id=header.upload_id))
@@ -124,10 +130,19 @@ class FakeState(FakeEmbeddings):
                 if request.finish.num_images != upload.num_images:
                     raise Refused("FAILED_PRECONDITION", "FINISH_MISMATCH", f"{upload.num_images} images came")
                 upload.finished = True
-                finished = datasets.UploadFinished(upload=upload, dataset=self.datasets[header.dataset])
-                yield datasets.UploadImagesResponse(finished=finished)
+                yield datasets.UploadImagesResponse(finished=self._finished(upload))
                 return
             yield datasets.UploadImagesResponse(ack=self._commit(upload, request.batch))
+
+    def _finished(self, upload: datasets.Upload) -> datasets.UploadFinished:
+        """Return the end of an upload. A data set that it created and that is still empty is deleted."""
+        dataset = self.datasets[upload.dataset]
+        if dataset.num_images or upload.dataset not in self._created:
+            return datasets.UploadFinished(upload=upload, dataset=dataset)
+        del self.datasets[upload.dataset], self.images[upload.dataset], self.uploads[upload.dataset, upload.upload_id]
+        self._created.remove(upload.dataset)
+        self._acks.pop((upload.dataset, upload.upload_id), None)
+        return datasets.UploadFinished(upload=upload)
 
     def _commit(self, upload: datasets.Upload, batch: types_pb2.ImageBatch) -> datasets.BatchAck:
         acks = self._acks.setdefault((upload.dataset, upload.upload_id), {})

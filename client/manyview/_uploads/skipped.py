@@ -5,9 +5,16 @@ from __future__ import annotations
 import copy
 
 from manyview._types import SkippedFiles, SkipReason
+from manyview._uploads.encoded_image import readable_text
+from manyview._uploads.signatures import READ_FORMATS
 
 _NUM_NAMED = 20
 """The most files of one reason that are named."""
+_HINTS: dict[SkipReason, str] = {
+    "FORMAT_NOT_READ": f"A server reads {', '.join(READ_FORMATS)}. Convert other images, for example with ImageMagick: "
+    "magick mogrify -format jpg FILES. HEIC: apt install libheif-examples, then heif-convert IN.heic OUT.jpg; or in "
+    "Python, pip install pillow-heif, call pillow_heif.register_heif_opener(), and upload what PIL.Image.open returns.",
+}
 
 
 class SkippedCount:
@@ -22,7 +29,7 @@ class SkippedCount:
         self._counts[reason] = self._counts.get(reason, 0) + 1
         names = self._names.setdefault(reason, [])
         if len(names) < _NUM_NAMED:
-            names.append(name)
+            names.append(readable_text(name))
 
     def copy(self) -> SkippedCount:
         """Return a count that starts where this one is."""
@@ -31,7 +38,7 @@ class SkippedCount:
     def summary(self) -> tuple[SkippedFiles, ...]:
         """Return the counts, the largest first."""
         found = [
-            SkippedFiles(reason=reason, num_files=count, names=tuple(self._names[reason]))
+            SkippedFiles(reason=reason, num_files=count, names=tuple(self._names[reason]), hint=_HINTS.get(reason, ""))
             for reason, count in self._counts.items()
         ]
         return tuple(sorted(found, key=lambda files: (-files.num_files, files.reason)))

@@ -14,8 +14,8 @@ from typing import Any
 
 from manyview._types import ImageError
 from manyview._uploads import shards
-from manyview._uploads.encoded_image import EncodedImage
-from manyview._uploads.folders import list_files
+from manyview._uploads.encoded_image import EncodedImage, read_file, readable_text, too_large
+from manyview._uploads.folders import FoundFile, list_paths
 from manyview._uploads.labels.label_rule import LabelRule, Labels, rule_for
 from manyview._uploads.pixels import arrays, encoding, pil_images
 from manyview._uploads.skipped import SkippedCount
@@ -67,6 +67,8 @@ def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = No
     `labels`: see `Labels`. Raises FileNotFoundError, ValueError (a folder without images, wrong shapes, labels for keys
     that no image has) or TypeError. Each names the item that is wrong.
     """
+    if isinstance(images, ImageSource):
+        return images
     rule = rule_for(labels)
     source = _open(images, max_image_bytes, rule)
     rule.check(source.identity, source.total)
@@ -93,33 +95,35 @@ def _open(images: Any, limit: int, rule: LabelRule) -> ImageSource:
 def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule) -> ImageSource:
     """Return a source of files. Folders are listed now. Files are read, and shards opened, when they are needed."""
     listed = SkippedCount()
-    files = [file for path in paths for file in list_files(path, listed)]
+    files = list_paths(paths, listed)
     has_shards = any(file.is_shard for file in files)
 
     def pull(skipped: SkippedCount) -> Iterator[EncodedImage]:
         for file in files:
-            if file.is_shard:
-                for sample in shards.samples(file.path, skipped):
-                    yield _checked(sample.key, sample.data, sample.label, limit)
+            if file.error is not None:
+                yield EncodedImage(file.key, b"", file.label, file.error)
+            elif file.is_shard:
+                yield from _from_shard(file, len(files) == 1, skipped, limit)
             else:
-                yield _read(file.path, file.key, rule.of_file(file.key, file.label), limit)
+                yield read_file(file.path, file.key, rule.of_file(file.key, file.label), limit)
 
     total = None if has_shards else len(files)
     return ImageSource(pull, identity=[file.key for file in files], total=total, skipped=listed)
 
 
-def _read(path: Path, key: str, label: str, limit: int) -> EncodedImage:
-    size = path.stat().st_size
-    return _too_large(key, label, size, limit) if size > limit else EncodedImage(key, path.read_bytes(), label)
+def _from_shard(file: FoundFile, is_alone: bool, skipped: SkippedCount, limit: int) -> Iterator[EncodedImage]:
+    """Yield the images of a shard. A shard that cannot be read costs only the rest of itself, unless it is alone."""
+    try:
+        for sample in shards.samples(file.path, skipped):
+            yield _checked(sample.key, sample.data, sample.label, limit)
+    except (ValueError, OSError) as error:
+        if is_alone:
+            raise
+        yield EncodedImage(file.key, b"", error=ImageError(reason="SHARD_UNREADABLE", message=str(error)))
 
 
 def _checked(key: str, data: bytes, label: str, limit: int) -> EncodedImage:
-    return _too_large(key, label, len(data), limit) if len(data) > limit else EncodedImage(key, data, label)
-
-
-def _too_large(key: str, label: str, num_bytes: int, limit: int) -> EncodedImage:
-    message = f"it has {num_bytes} bytes, at most {limit} are allowed"
-    return EncodedImage(key, b"", label, ImageError(reason="IMAGE_TOO_LARGE", message=message))
+    return too_large(key, label, len(data), limit) if len(data) > limit else EncodedImage(key, data, label)
 
 
 def _from_items(items: Iterable[Any], limit: int, rule: LabelRule) -> Iterator[EncodedImage]:
@@ -151,10 +155,7 @@ def _from_pair(item: tuple[Any, ...], index: int) -> tuple[Any, Any]:
 
 def _from_item(item: Any, key: str, label: str, limit: int, index: int) -> EncodedImage:
     if isinstance(item, str | os.PathLike):
-        path = Path(item)
-        if not path.is_file():
-            raise FileNotFoundError(f"image {index}: {path} is not a file")
-        return _read(path, path.as_posix(), label, limit)
+        return read_file(Path(item), readable_text(Path(item).as_posix()), label, limit)
     if isinstance(item, bytes | bytearray | memoryview):
         return _checked(key, bytes(item), label, limit)
     if pil_images.is_pil(item) or arrays.is_array(item):

@@ -11,11 +11,12 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 
 from manyview import _convert
 from manyview._errors import (
+    AlreadyExists,
     DeadlineExceeded,
     ManyviewError,
     NotFound,
@@ -86,9 +87,11 @@ class Upload:
         self._upload_id = upload_id
         self._progress = report
         self.was_finished = False
+        self._has_opened = False
+        self._has_sent_finish = False
         self._window = Window()
         self._num_images = 0
-        self._resumed_from = 0
+        self._before = pb.Upload()  # what earlier runs sent
         self._unsent: list[RejectedImage] = []
         self._rejected: list[RejectedImage] = []
         self._conflicts: list[LabelConflict] = []
@@ -164,11 +167,32 @@ class Upload:
             try:
                 return self._report(self._session(status))
             except ManyviewError as error:
+                if self._create_missing_dataset(error):
+                    continue
                 before, status = status, self._recheck(error)
                 if isinstance(error, UploadChanged) and _number(before) == _number(status):
                     raise
+                if status is None and self._is_removed:
+                    return self._report(pb.Upload(num_images=self._num_images, num_rejected=self._num_images))
                 if status is not None and self._window.is_fresh:
                     self._skip(status)
+
+    def _create_missing_dataset(self, error: ManyviewError) -> bool:
+        """Create the data set on a server that is too old to do so when a stream opens. Return False if the error is
+        another one."""
+        if error.reason != "DATASET_NOT_FOUND" or self._has_opened or self._num_images:
+            return False
+        with suppress(AlreadyExists):
+            name = self._dataset.removeprefix("datasets/")
+            self._rpcs.create_dataset(pb.CreateDatasetRequest(dataset_id=name))
+        self._has_opened = True
+        return True
+
+    @property
+    def _is_removed(self) -> bool:
+        """Did the server finish the upload and remove its data set, because it had refused all images?"""
+        num_rejected = len(self._rejected) + self._before.num_rejected
+        return self._has_sent_finish and self._window.is_empty and num_rejected == self._num_images
 
     def _images(self) -> Iterator[EncodedImage]:
         """Yield the images that have no number yet. A caller that stops early leaves the others where they are."""
@@ -237,7 +261,7 @@ class Upload:
         if self._num_images < status.num_images or digest != status.digest:
             raise self._changed(f"the first {status.num_images} images differ")
         self._progress.proceed("sending")
-        self._resumed_from = self._num_images
+        self._before = status
         self._window = Window(committed=status.committed_number, digest=digest)
 
     def _changed(self, how: str) -> UploadChanged:
@@ -250,22 +274,38 @@ class Upload:
         """Use one stream, from its header to `finished`."""
         if status is not None and status.finished:
             return status
+        if status is None and self._window.is_fresh and self._batcher.is_empty:
+            # A stream creates the data set, so there must be an image first.
+            self._handover.wait()
+            if self._is_exhausted:
+                return self._nothing_sent()
         committed = status.committed_number if status is not None else 0
         with self._rpcs.upload_images(on_message=self._handover.wake) as stream:
             self._stream = stream
             self._handover.check()
             digest = self._window.digest_at(committed)
-            header = pb.UploadHeader(dataset=self._dataset, upload_id=self._upload_id, resume_digest=digest)
+            header = pb.UploadHeader(
+                dataset=self._dataset, upload_id=self._upload_id, resume_digest=digest, create_dataset=not digest
+            )
             stream.send(pb.UploadImagesRequest(header=header))
             opened = stream.expect("opened").opened
+            self._has_opened = True
             self._window.limit(opened.max_unacked_batches, opened.max_unacked_bytes)
             self._expect_ack()
             self._send_all(stream)
-            if self._num_images == 0 and not self._unsent:
-                raise ValueError("there are no images to upload")
+            if self._num_images == 0:
+                self._nothing_sent()
             stream.send(pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=self._num_images)))
+            self._has_sent_finish = True
             stream.finish_sending()
             return stream.expect("finished").finished.upload
+
+    def _nothing_sent(self) -> pb.Upload:
+        """Return an upload without images, if there are images that could not be sent. Raises ValueError if there are
+        none."""
+        if not self._unsent:
+            raise ValueError("there are no images to upload")
+        return pb.Upload()
 
     def _send_all(self, stream: UploadStream) -> None:
         """Send while the window has room, and wait for acks, until all images are acknowledged."""
@@ -327,15 +367,17 @@ class Upload:
         self._handover.add_done(len(batch.keys))
 
     def _report(self, upload: pb.Upload) -> UploadReport:
+        before = self._before
         return UploadReport(
             upload_id=self._upload_id,
             num_sent=upload.num_images,
-            num_stored=upload.num_stored,
-            num_duplicates=upload.num_duplicates,
-            num_rejected=upload.num_rejected + len(self._unsent),
+            num_stored=upload.num_stored - before.num_stored,
+            num_duplicates=upload.num_duplicates - before.num_duplicates,
+            num_rejected=upload.num_rejected - before.num_rejected + len(self._unsent),
             rejected=(*self._unsent, *self._rejected),
             label_conflicts=tuple(self._conflicts),
-            resumed_from=self._resumed_from,
+            resumed_from=before.num_images,
+            num_rejected_before=before.num_rejected,
             skipped=self._source.skipped.summary(),
             num_recompressed=self._num_recompressed,
             recompressed=tuple(self._recompressed),

@@ -16,7 +16,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from manyview.v1 import types_pb2 as manyview_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!manyview/v1/dataset_service.proto\x12\x0bmanyview.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\xd4\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\x11\n\tnum_bytes\x18\x05 \x01(\x03\x12\x12\n\nnum_labels\x18\x06 \x01(\x05\x12\x14\n\x0cnum_labelled\x18\x07 \x01(\x03\x12\x14\n\x0cnum_rejected\x18\x08 \x01(\x03\x12\x16\n\x0enum_unreadable\x18\t \x01(\x03\">\n\x14\x43reateDatasetRequest\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x15\x43reateDatasetResponse\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.manyview.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12GetDatasetResponse\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.manyview.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.manyview.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse\"\xa4\x01\n\x13UploadImagesRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.manyview.v1.UploadHeaderH\x00\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.manyview.v1.ImageBatchH\x00\x12+\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x19.manyview.v1.UploadFinishH\x00\x42\t\n\x07payload\"I\n\x0cUploadHeader\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x15\n\rresume_digest\x18\x03 \x01(\x0c\"\"\n\x0cUploadFinish\x12\x12\n\nnum_images\x18\x01 \x01(\x03\"\xd0\x01\n\x14UploadImagesResponse\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.manyview.v1.UploadOpenedH\x00\x12$\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x15.manyview.v1.BatchAckH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.manyview.v1.UploadFinishedH\x00\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x18.manyview.v1.StreamErrorH\x00\x42\t\n\x07payload\"k\n\x0cUploadOpened\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.manyview.v1.Upload\x12\x1b\n\x13max_unacked_batches\x18\x02 \x01(\x05\x12\x19\n\x11max_unacked_bytes\x18\x03 \x01(\x03\"E\n\x08\x42\x61tchAck\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.manyview.v1.ImageResult\"\x9e\x02\n\x0bImageResult\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .manyview.v1.ImageResult.Outcome\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x11\n\tfirst_key\x18\x03 \x01(\t\x12\x13\n\x0b\x66irst_label\x18\x04 \x01(\t\x12\x15\n\rlabel_differs\x18\x05 \x01(\x08\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.manyview.v1.ImageError\"c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_STORED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\"\\\n\x0eUploadFinished\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.manyview.v1.Upload\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.manyview.v1.Dataset\"\xbe\x01\n\x06Upload\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x18\n\x10\x63ommitted_number\x18\x03 \x01(\x03\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\x12\n\nnum_stored\x18\x05 \x01(\x03\x12\x16\n\x0enum_duplicates\x18\x06 \x01(\x03\x12\x14\n\x0cnum_rejected\x18\x07 \x01(\x03\x12\x10\n\x08\x66inished\x18\x08 \x01(\x08\x12\x0e\n\x06\x64igest\x18\t \x01(\x0c\"6\n\x10GetUploadRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"8\n\x11GetUploadResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.manyview.v1.Upload\"\xa7\x02\n\x0bStoredImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x1f.manyview.v1.StoredImage.Status\x12&\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.manyview.v1.ImageError\x12\x11\n\tnum_bytes\x18\x06 \x01(\x03\x12\r\n\x05width\x18\x07 \x01(\x05\x12\x0e\n\x06height\x18\x08 \x01(\x05\"_\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_STORED\x10\x01\x12\x13\n\x0fSTATUS_REJECTED\x10\x02\x12\x15\n\x11STATUS_UNREADABLE\x10\x03\"~\n\x11ListImagesRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x31\n\x08statuses\x18\x04 \x03(\x0e\x32\x1f.manyview.v1.StoredImage.Status\"W\n\x12ListImagesResponse\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.manyview.v1.StoredImage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x08ImageRef\x12\x12\n\x08image_id\x18\x01 \x01(\tH\x00\x12\r\n\x03key\x18\x02 \x01(\tH\x00\x42\x07\n\x05image\"H\n\x0fGetImageRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12$\n\x05image\x18\x02 \x01(\x0b\x32\x15.manyview.v1.ImageRef\"I\n\x10GetImageResponse\x12\'\n\x05image\x18\x01 \x01(\x0b\x32\x18.manyview.v1.StoredImage\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xa1\x05\n\x0e\x44\x61tasetService\x12V\n\rCreateDataset\x12!.manyview.v1.CreateDatasetRequest\x1a\".manyview.v1.CreateDatasetResponse\x12M\n\nGetDataset\x12\x1e.manyview.v1.GetDatasetRequest\x1a\x1f.manyview.v1.GetDatasetResponse\x12S\n\x0cListDatasets\x12 .manyview.v1.ListDatasetsRequest\x1a!.manyview.v1.ListDatasetsResponse\x12V\n\rDeleteDataset\x12!.manyview.v1.DeleteDatasetRequest\x1a\".manyview.v1.DeleteDatasetResponse\x12W\n\x0cUploadImages\x12 .manyview.v1.UploadImagesRequest\x1a!.manyview.v1.UploadImagesResponse(\x01\x30\x01\x12J\n\tGetUpload\x12\x1d.manyview.v1.GetUploadRequest\x1a\x1e.manyview.v1.GetUploadResponse\x12M\n\nListImages\x12\x1e.manyview.v1.ListImagesRequest\x1a\x1f.manyview.v1.ListImagesResponse\x12G\n\x08GetImage\x12\x1c.manyview.v1.GetImageRequest\x1a\x1d.manyview.v1.GetImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!manyview/v1/dataset_service.proto\x12\x0bmanyview.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17manyview/v1/types.proto\"\xd4\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\x11\n\tnum_bytes\x18\x05 \x01(\x03\x12\x12\n\nnum_labels\x18\x06 \x01(\x05\x12\x14\n\x0cnum_labelled\x18\x07 \x01(\x03\x12\x14\n\x0cnum_rejected\x18\x08 \x01(\x03\x12\x16\n\x0enum_unreadable\x18\t \x01(\x03\">\n\x14\x43reateDatasetRequest\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x15\x43reateDatasetResponse\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.manyview.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12GetDatasetResponse\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.manyview.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.manyview.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse\"\xa4\x01\n\x13UploadImagesRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.manyview.v1.UploadHeaderH\x00\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.manyview.v1.ImageBatchH\x00\x12+\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x19.manyview.v1.UploadFinishH\x00\x42\t\n\x07payload\"a\n\x0cUploadHeader\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x15\n\rresume_digest\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63reate_dataset\x18\x04 \x01(\x08\"\"\n\x0cUploadFinish\x12\x12\n\nnum_images\x18\x01 \x01(\x03\"\xd0\x01\n\x14UploadImagesResponse\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.manyview.v1.UploadOpenedH\x00\x12$\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x15.manyview.v1.BatchAckH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.manyview.v1.UploadFinishedH\x00\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x18.manyview.v1.StreamErrorH\x00\x42\t\n\x07payload\"k\n\x0cUploadOpened\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.manyview.v1.Upload\x12\x1b\n\x13max_unacked_batches\x18\x02 \x01(\x05\x12\x19\n\x11max_unacked_bytes\x18\x03 \x01(\x03\"E\n\x08\x42\x61tchAck\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.manyview.v1.ImageResult\"\x9e\x02\n\x0bImageResult\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .manyview.v1.ImageResult.Outcome\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x11\n\tfirst_key\x18\x03 \x01(\t\x12\x13\n\x0b\x66irst_label\x18\x04 \x01(\t\x12\x15\n\rlabel_differs\x18\x05 \x01(\x08\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.manyview.v1.ImageError\"c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_STORED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\"\\\n\x0eUploadFinished\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.manyview.v1.Upload\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.manyview.v1.Dataset\"\xbe\x01\n\x06Upload\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x18\n\x10\x63ommitted_number\x18\x03 \x01(\x03\x12\x12\n\nnum_images\x18\x04 \x01(\x03\x12\x12\n\nnum_stored\x18\x05 \x01(\x03\x12\x16\n\x0enum_duplicates\x18\x06 \x01(\x03\x12\x14\n\x0cnum_rejected\x18\x07 \x01(\x03\x12\x10\n\x08\x66inished\x18\x08 \x01(\x08\x12\x0e\n\x06\x64igest\x18\t \x01(\x0c\"6\n\x10GetUploadRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"8\n\x11GetUploadResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.manyview.v1.Upload\"\xa7\x02\n\x0bStoredImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x1f.manyview.v1.StoredImage.Status\x12&\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.manyview.v1.ImageError\x12\x11\n\tnum_bytes\x18\x06 \x01(\x03\x12\r\n\x05width\x18\x07 \x01(\x05\x12\x0e\n\x06height\x18\x08 \x01(\x05\"_\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_STORED\x10\x01\x12\x13\n\x0fSTATUS_REJECTED\x10\x02\x12\x15\n\x11STATUS_UNREADABLE\x10\x03\"~\n\x11ListImagesRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x31\n\x08statuses\x18\x04 \x03(\x0e\x32\x1f.manyview.v1.StoredImage.Status\"W\n\x12ListImagesResponse\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.manyview.v1.StoredImage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x08ImageRef\x12\x12\n\x08image_id\x18\x01 \x01(\tH\x00\x12\r\n\x03key\x18\x02 \x01(\tH\x00\x42\x07\n\x05image\"H\n\x0fGetImageRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12$\n\x05image\x18\x02 \x01(\x0b\x32\x15.manyview.v1.ImageRef\"I\n\x10GetImageResponse\x12\'\n\x05image\x18\x01 \x01(\x0b\x32\x18.manyview.v1.StoredImage\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xa1\x05\n\x0e\x44\x61tasetService\x12V\n\rCreateDataset\x12!.manyview.v1.CreateDatasetRequest\x1a\".manyview.v1.CreateDatasetResponse\x12M\n\nGetDataset\x12\x1e.manyview.v1.GetDatasetRequest\x1a\x1f.manyview.v1.GetDatasetResponse\x12S\n\x0cListDatasets\x12 .manyview.v1.ListDatasetsRequest\x1a!.manyview.v1.ListDatasetsResponse\x12V\n\rDeleteDataset\x12!.manyview.v1.DeleteDatasetRequest\x1a\".manyview.v1.DeleteDatasetResponse\x12W\n\x0cUploadImages\x12 .manyview.v1.UploadImagesRequest\x1a!.manyview.v1.UploadImagesResponse(\x01\x30\x01\x12J\n\tGetUpload\x12\x1d.manyview.v1.GetUploadRequest\x1a\x1e.manyview.v1.GetUploadResponse\x12M\n\nListImages\x12\x1e.manyview.v1.ListImagesRequest\x1a\x1f.manyview.v1.ListImagesResponse\x12G\n\x08GetImage\x12\x1c.manyview.v1.GetImageRequest\x1a\x1d.manyview.v1.GetImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,41 +44,41 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_UPLOADIMAGESREQUEST']._serialized_start=782
   _globals['_UPLOADIMAGESREQUEST']._serialized_end=946
   _globals['_UPLOADHEADER']._serialized_start=948
-  _globals['_UPLOADHEADER']._serialized_end=1021
-  _globals['_UPLOADFINISH']._serialized_start=1023
-  _globals['_UPLOADFINISH']._serialized_end=1057
-  _globals['_UPLOADIMAGESRESPONSE']._serialized_start=1060
-  _globals['_UPLOADIMAGESRESPONSE']._serialized_end=1268
-  _globals['_UPLOADOPENED']._serialized_start=1270
-  _globals['_UPLOADOPENED']._serialized_end=1377
-  _globals['_BATCHACK']._serialized_start=1379
-  _globals['_BATCHACK']._serialized_end=1448
-  _globals['_IMAGERESULT']._serialized_start=1451
-  _globals['_IMAGERESULT']._serialized_end=1737
-  _globals['_IMAGERESULT_OUTCOME']._serialized_start=1638
-  _globals['_IMAGERESULT_OUTCOME']._serialized_end=1737
-  _globals['_UPLOADFINISHED']._serialized_start=1739
-  _globals['_UPLOADFINISHED']._serialized_end=1831
-  _globals['_UPLOAD']._serialized_start=1834
-  _globals['_UPLOAD']._serialized_end=2024
-  _globals['_GETUPLOADREQUEST']._serialized_start=2026
-  _globals['_GETUPLOADREQUEST']._serialized_end=2080
-  _globals['_GETUPLOADRESPONSE']._serialized_start=2082
-  _globals['_GETUPLOADRESPONSE']._serialized_end=2138
-  _globals['_STOREDIMAGE']._serialized_start=2141
-  _globals['_STOREDIMAGE']._serialized_end=2436
-  _globals['_STOREDIMAGE_STATUS']._serialized_start=2341
-  _globals['_STOREDIMAGE_STATUS']._serialized_end=2436
-  _globals['_LISTIMAGESREQUEST']._serialized_start=2438
-  _globals['_LISTIMAGESREQUEST']._serialized_end=2564
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=2566
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=2653
-  _globals['_IMAGEREF']._serialized_start=2655
-  _globals['_IMAGEREF']._serialized_end=2709
-  _globals['_GETIMAGEREQUEST']._serialized_start=2711
-  _globals['_GETIMAGEREQUEST']._serialized_end=2783
-  _globals['_GETIMAGERESPONSE']._serialized_start=2785
-  _globals['_GETIMAGERESPONSE']._serialized_end=2858
-  _globals['_DATASETSERVICE']._serialized_start=2861
-  _globals['_DATASETSERVICE']._serialized_end=3534
+  _globals['_UPLOADHEADER']._serialized_end=1045
+  _globals['_UPLOADFINISH']._serialized_start=1047
+  _globals['_UPLOADFINISH']._serialized_end=1081
+  _globals['_UPLOADIMAGESRESPONSE']._serialized_start=1084
+  _globals['_UPLOADIMAGESRESPONSE']._serialized_end=1292
+  _globals['_UPLOADOPENED']._serialized_start=1294
+  _globals['_UPLOADOPENED']._serialized_end=1401
+  _globals['_BATCHACK']._serialized_start=1403
+  _globals['_BATCHACK']._serialized_end=1472
+  _globals['_IMAGERESULT']._serialized_start=1475
+  _globals['_IMAGERESULT']._serialized_end=1761
+  _globals['_IMAGERESULT_OUTCOME']._serialized_start=1662
+  _globals['_IMAGERESULT_OUTCOME']._serialized_end=1761
+  _globals['_UPLOADFINISHED']._serialized_start=1763
+  _globals['_UPLOADFINISHED']._serialized_end=1855
+  _globals['_UPLOAD']._serialized_start=1858
+  _globals['_UPLOAD']._serialized_end=2048
+  _globals['_GETUPLOADREQUEST']._serialized_start=2050
+  _globals['_GETUPLOADREQUEST']._serialized_end=2104
+  _globals['_GETUPLOADRESPONSE']._serialized_start=2106
+  _globals['_GETUPLOADRESPONSE']._serialized_end=2162
+  _globals['_STOREDIMAGE']._serialized_start=2165
+  _globals['_STOREDIMAGE']._serialized_end=2460
+  _globals['_STOREDIMAGE_STATUS']._serialized_start=2365
+  _globals['_STOREDIMAGE_STATUS']._serialized_end=2460
+  _globals['_LISTIMAGESREQUEST']._serialized_start=2462
+  _globals['_LISTIMAGESREQUEST']._serialized_end=2588
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=2590
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=2677
+  _globals['_IMAGEREF']._serialized_start=2679
+  _globals['_IMAGEREF']._serialized_end=2733
+  _globals['_GETIMAGEREQUEST']._serialized_start=2735
+  _globals['_GETIMAGEREQUEST']._serialized_end=2807
+  _globals['_GETIMAGERESPONSE']._serialized_start=2809
+  _globals['_GETIMAGERESPONSE']._serialized_end=2882
+  _globals['_DATASETSERVICE']._serialized_start=2885
+  _globals['_DATASETSERVICE']._serialized_end=3558
 # @@protoc_insertion_point(module_scope)

@@ -95,14 +95,16 @@ class UploadImagesRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.ImageBatch, _Mapping]] = ..., finish: _Optional[_Union[UploadFinish, _Mapping]] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("dataset", "upload_id", "resume_digest")
+    __slots__ = ("dataset", "upload_id", "resume_digest", "create_dataset")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CREATE_DATASET_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     upload_id: str
     resume_digest: bytes
-    def __init__(self, dataset: _Optional[str] = ..., upload_id: _Optional[str] = ..., resume_digest: _Optional[bytes] = ...) -> None: ...
+    create_dataset: bool
+    def __init__(self, dataset: _Optional[str] = ..., upload_id: _Optional[str] = ..., resume_digest: _Optional[bytes] = ..., create_dataset: bool = ...) -> None: ...
 
 class UploadFinish(_message.Message):
     __slots__ = ("num_images",)

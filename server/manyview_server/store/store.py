@@ -54,7 +54,8 @@ class Store:
         self.datasets = DatasetStore(
             self._database, self.datasets_dir, self._writers, self._deletions, clock, embeddings_dir=self.embeddings_dir
         )
-        self.uploads = UploadStore(self._database, Ingest(self._database, self._writers, data_dir, reserve_bytes))
+        ingest = Ingest(self._database, self._writers, data_dir, reserve_bytes)
+        self.uploads = UploadStore(self._database, ingest, self.datasets)
         progress: dict[str, Progress] = {}
         self.checkpoints = CheckpointStore(self._database, self.events, self.jobs_dir, self._deletions, progress, clock)
         self.jobs = JobStore(

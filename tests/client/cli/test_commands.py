@@ -51,7 +51,7 @@ def test_the_commands_are_these(run: Run) -> None:
 
 def test_the_whole_way_from_images_to_weights(run: Run, server: FakeServer, folder: Path, tmp_path: Path) -> None:
     uploaded = run("upload", folder, "--dataset", "pets")
-    assert uploaded.stdout == "datasets/pets: 2 stored, 0 duplicates, 0 refused; the data set has 2 images\n"
+    assert uploaded.stdout == "datasets/pets: 2 found: 2 stored; the data set has 2 images\n"
     assert "pets" in run("datasets").stdout
     assert "cat/a.jpg" in run("images", "pets").stdout
     trained = run("train", "pets", "--job-id", "mine", "--set", "views.blur.probability=0", "--json")
@@ -122,13 +122,6 @@ def test_a_job_that_failed_fails_the_watch(run: Run, server: FakeServer, folder:
     assert list(shown) == ["sequence", "kind", "time", "attempt", "step", "epoch", "values"]
     assert shown["values"]["to"] == "FAILED"
     assert "died 3 times [CRASH_LOOP]\n  see the log" in result.stderr
-
-
-def test_refused_images_are_named_and_strict_fails(run: Run, server: FakeServer, folder: Path) -> None:
-    server.state.rejects[b"cat/a.jpg"] = "ANIMATED"
-    result = run("upload", folder, "--dataset", "pets", "--strict")
-    assert result.exit_code == 1
-    assert "refused cat/a.jpg: ANIMATED" in result.stderr
 
 
 def test_labels_are_folders_or_none_or_come_from_a_file(

@@ -80,7 +80,6 @@ def test_pil_images_are_turned_upright_and_made_rgb() -> None:
     [
         ("/no/such/folder", FileNotFoundError, "/no/such/folder does not exist"),
         (["/no/such/file.jpg"], FileNotFoundError, "/no/such/file.jpg does not exist"),
-        (iter(["/no/such/file.jpg"]), FileNotFoundError, "image 0: /no/such/file.jpg is not a file"),
         (42, TypeError, "images must be a path, bytes, pixels or an iterable of these, not int"),
         ({"a": b""}, TypeError, "images must not be a mapping"),
         ([b"", 42], TypeError, "image 1: int is not a path, bytes, a binary file, a PIL image or an array"),
@@ -98,7 +97,7 @@ def test_what_is_no_image_is_named(images: Any, error: type[Exception], says: st
 
 def test_a_folder_without_images_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("-")
-    with pytest.raises(ValueError, match=r"no images below the folder .*: 1 files, none of them .*\.jpg"):
+    with pytest.raises(ValueError, match=r"no images below .*: 1 files, 1 NOT_AN_IMAGE \(.*notes.md\)"):
         pull(tmp_path)
 
 
@@ -123,6 +122,29 @@ def test_pixels_that_fit_in_no_form_are_refused_as_a_file_is() -> None:
     (image,) = open_source(noise(60, 60, 3), max_image_bytes=100)
     assert image.error is not None
     assert image.error.reason == "IMAGE_TOO_LARGE"
+
+
+def test_a_file_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It vanishes or becomes unreadable after it was listed, or an iterable names it."""
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    source = open_source(tmp_path, max_image_bytes=LIMIT)
+    (tmp_path / "b.jpg").unlink()
+    real = Path.read_bytes
+    refused = PermissionError(13, "Permission denied", "c.jpg")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: raises(refused) if path.name == "c.jpg" else real(path))
+    assert [(image.key, image.error and image.error.reason) for image in source] == [
+        ("a.jpg", None), ("b.jpg", "UNREADABLE_FILE"), ("c.jpg", "UNREADABLE_FILE"),
+    ]  # fmt: skip
+    good = tmp_path / "a.jpg"
+    found = pull(iter([(good, "x"), (tmp_path / "no.jpg", "y"), (tmp_path, "z")]))
+    assert [image.error and image.error.message for image in found] == [
+        None, "No such file or directory", "it is not a file",
+    ]  # fmt: skip
+
+
+def raises(error: Exception) -> bytes:
+    raise error
 
 
 def test_pairs_mappings_and_labels_label() -> None:
@@ -191,6 +213,16 @@ def test_shards_give_images_with_labels_from_cls_txt_or_json(tmp_path: Path) -> 
         ("000", "7", b"0"), ("x/001", "cat", b"1"), ("dogs/3.jpg", "dog", b"3"), ("004", "", b"4"), ("0", "0", b"5"),
     ]  # fmt: skip
     assert len(pull(tmp_path)) == 5
+
+
+def test_a_shard_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"1")
+    (tmp_path / "a.tar").write_bytes(b"x" * 2000)
+    shard(tmp_path / "b.tar", {"t.jpg": b"2"})
+    found = pull(tmp_path)
+    assert [(image.key, image.error and image.error.reason) for image in found] == [
+        ("1.jpg", None), ("a.tar", "SHARD_UNREADABLE"), ("t", None),
+    ]  # fmt: skip
 
 
 def test_a_shard_that_is_none_is_named(tmp_path: Path) -> None:

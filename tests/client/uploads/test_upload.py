@@ -44,7 +44,7 @@ def test_the_same_folder_again_sends_nothing(client: manyview.Client, server: Fa
     sent = len(server.requests("UploadImages"))
     again = client.upload(tmp_path, "pets").upload
     assert again is not None
-    assert (again.num_sent, again.resumed_from) == (1, 1)
+    assert (again.num_sent, again.resumed_from, again.num_stored, again.num_found) == (1, 1, 0, 1)
     assert len(server.requests("UploadImages")) == sent
 
 
@@ -84,6 +84,56 @@ def test_refused_images_are_reported_and_their_neighbors_stored(client: manyview
     assert reasons == {"00000001": "FORMAT_NOT_ALLOWED", "00000002": "IMAGE_TOO_LARGE"}
     sent = [image for request in server.requests("UploadImages") for image in request.batch.images]
     assert [image.data for image in sent] == [b"good", b"bad"]
+
+
+def test_if_all_images_are_refused_a_missing_data_set_is_not_created(
+    client: manyview.Client, server: FakeServer, tmp_path: Path
+) -> None:
+    server.state.rejects[b"bad"] = "ANIMATED"
+    server.state.max_image_bytes = 20
+    for images in ([b"bad"], [b"x" * 21], [b"bad", b"x" * 21], [tmp_path, tmp_path / "no.jpg"]):
+        (tmp_path / "bad.jpg").write_bytes(b"bad")
+        with pytest.raises(manyview.UploadRejected, match="images were refused") as raised:
+            client.upload(images, "pets")
+        assert (raised.value.report.num_stored, raised.value.report.num_rejected) == (0, len(images))
+        assert client.datasets() == []
+    for wrong in (iter([]), iter([42])):
+        with pytest.raises((ValueError, TypeError)):
+            client.upload(wrong, "pets")
+        assert client.datasets() == []
+
+
+def test_a_data_set_that_exists_stays_if_all_images_are_refused(client: manyview.Client, server: FakeServer) -> None:
+    server.state.rejects[b"bad"] = "ANIMATED"
+    client.create_dataset("pets")
+    report = client.upload([b"bad"], "pets").upload
+    assert report is not None
+    assert (report.num_rejected, report.num_found) == (1, 1)
+
+
+def test_the_report_is_whole_although_the_answer_to_the_finish_was_lost(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    """The server refused all images and removed the data set that the upload had created."""
+    server.state.rejects[b"bad"] = "ANIMATED"
+
+    def loses_the_finish(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for answer in server.state.upload_images(requests, context):
+            if answer.HasField("finished"):
+                context.abort_with_status(_unavailable())
+            yield answer
+
+    server.reply("UploadImages", loses_the_finish)
+    with pytest.raises(manyview.UploadRejected) as raised:
+        client.upload([b"bad"], "pets")
+    assert (raised.value.report.num_rejected, raised.value.report.num_found) == (1, 1)
+    assert client.datasets() == []
+
+
+def test_an_older_server_that_creates_no_data_set_is_asked_to(client: manyview.Client, server: FakeServer) -> None:
+    server.fail("UploadImages", "NOT_FOUND", reason="DATASET_NOT_FOUND")
+    assert client.upload([b"a"], "pets").num_images == 1
+    assert len(server.requests("CreateDataset")) == 1
 
 
 def test_refused_images_raise_when_asked_to(client: manyview.Client, server: FakeServer) -> None:
@@ -171,7 +221,7 @@ def test_after_a_crash_of_the_client_the_same_call_goes_on_where_it_stopped(
     sent = len(server.requests("UploadImages"))
     report = client.upload(images, "big", upload_id="mine").upload
     assert report is not None
-    assert (report.resumed_from, report.num_sent, report.num_stored) == (4, 6, 6)
+    assert (report.resumed_from, report.num_sent, report.num_stored) == (4, 6, 2)
     batches = [request.batch for request in server.requests("UploadImages")[sent:] if request.HasField("batch")]
     assert [(batch.number, len(batch.images)) for batch in batches] == [(3, 2)]
 

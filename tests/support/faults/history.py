@@ -3,7 +3,7 @@
 Operations, by the field `op`:
 
     acked     dataset, key, sha256                  the server acknowledged this image
-    finished  dataset, num_sent, num_stored         an upload was finished
+    finished  dataset, num_sent, num_stored         an upload was finished; num_stored are those of this run
     event     job, sequence, attempt, step, epoch, kind, time, payload (JSON text)
     ended     job                                   the server said that the job's log is at its end
     embedded  rows, refused, checkpoint             an answer to a batch of images

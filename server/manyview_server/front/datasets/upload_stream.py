@@ -69,7 +69,8 @@ class UploadStream:
         if self._finish is not None:
             upload, dataset = await session.finish(self._finish.num_images)
             finished = pb.UploadFinished(
-                upload=dataset_messages.upload(upload), dataset=dataset_messages.dataset(dataset)
+                upload=dataset_messages.upload(upload),
+                dataset=None if dataset is None else dataset_messages.dataset(dataset),
             )
             yield pb.UploadImagesResponse(finished=finished)
 
@@ -84,7 +85,9 @@ class UploadStream:
             raise names.invalid(
                 "header.resume_digest", f"{len(header.resume_digest)} bytes; it must have 32, or be empty"
             )
-        return await self._uploads.open(dataset_id, upload_id, header.resume_digest)
+        return await self._uploads.open(
+            dataset_id, upload_id, header.resume_digest, create_dataset=header.create_dataset
+        )
 
     async def _take(self) -> CheckedBatch | None:
         """Return the next batch, or None at the finish, which is kept, and at the half-close."""

@@ -45,6 +45,11 @@ def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
     return int(row[0])
 
 
+def has_dataset(connection: sqlite3.Connection, dataset_id: str) -> bool:
+    """Return whether there is a data set of this id."""
+    return connection.execute("SELECT 1 FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone() is not None
+
+
 def read_dataset(connection: sqlite3.Connection, pk: int) -> Dataset:
     """Return the data set in row `pk`."""
     row = connection.execute(f"SELECT {COLUMNS} FROM dataset WHERE pk = ?", (pk,)).fetchone()
@@ -82,20 +87,24 @@ class DatasetStore:
 
     async def create(self, dataset_id: str) -> Dataset:
         """Create an empty data set. Raises AlreadyExists DATASET_EXISTS."""
-        uid = uuid.uuid4().hex
 
         def run(connection: sqlite3.Connection) -> Dataset:
-            if connection.execute("SELECT 1 FROM dataset WHERE dataset_id = ?", (dataset_id,)).fetchone():
+            if has_dataset(connection, dataset_id):
                 raise AlreadyExists("DATASET_EXISTS", f"the data set {dataset_id!r} already exists")
-            # Make the directory first: after a crash, an empty directory without a row is harmless, the reverse is not.
-            self.directory(uid).mkdir(mode=0o700)
-            sync_directory(self._datasets_dir)
-            insert = "INSERT INTO dataset (dataset_id, uid, create_time) VALUES (?, ?, ?)"
-            cursor = connection.execute(insert, (dataset_id, uid, self._clock()))
-            assert cursor.lastrowid is not None
-            return read_dataset(connection, cursor.lastrowid)
+            return read_dataset(connection, self.insert(connection, dataset_id))
 
         return await self._database.write(run)
+
+    def insert(self, connection: sqlite3.Connection, dataset_id: str) -> int:
+        """Create an empty data set within a transaction. Return the primary key of its row."""
+        uid = uuid.uuid4().hex
+        # Make the directory first: after a crash, an empty directory without a row is harmless, the reverse is not.
+        self.directory(uid).mkdir(mode=0o700)
+        sync_directory(self._datasets_dir)
+        insert = "INSERT INTO dataset (dataset_id, uid, create_time) VALUES (?, ?, ?)"
+        cursor = connection.execute(insert, (dataset_id, uid, self._clock()))
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
 
     async def get(self, dataset_id: str) -> Dataset:
         """Return the data set. Raises NotFound DATASET_NOT_FOUND."""
@@ -118,16 +127,26 @@ class DatasetStore:
         """
 
         def run(connection: sqlite3.Connection) -> None:
-            pk = dataset_pk(connection, dataset_id)
-            uid = read_dataset(connection, pk).uid
-            _refuse_in_use(connection, dataset_id, uid)
-            connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
-            connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
-            self._deletions.add(connection, self.directory(uid), dataset=pk)
-            self._deletions.add(connection, self._embeddings_dir / uid)
-            self._writers.forget(pk)
+            self.remove(connection, dataset_pk(connection, dataset_id))
 
         await self._database.write(run, vital=True)
+        await self.sweep()
+
+    def remove(self, connection: sqlite3.Connection, pk: int) -> None:
+        """Remove the data set in row `pk` within a transaction. Call `sweep` after it.
+
+        Raises FailedPrecondition DATASET_IN_USE while a job that is not terminal trains on it.
+        """
+        dataset = read_dataset(connection, pk)
+        _refuse_in_use(connection, dataset.dataset_id, dataset.uid)
+        connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
+        connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
+        self._deletions.add(connection, self.directory(dataset.uid), dataset=pk)
+        self._deletions.add(connection, self._embeddings_dir / dataset.uid)
+        self._writers.forget(pk)
+
+    async def sweep(self) -> None:
+        """Remove the images of deleted data sets from the disk."""
         await self._deletions.sweep()
 
     async def images(

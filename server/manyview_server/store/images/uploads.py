@@ -2,6 +2,8 @@
 
 Batches that arrive while others are being written wait, and then form one group: one sync and one commit serve all
 sessions.
+
+An upload can create its data set. If none of its images is stored, the finish removes the data set again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from functools import partial
 from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database.database import Database
 from manyview_server.store.images.batch import Batch, Checked
-from manyview_server.store.images.datasets import dataset_pk, read_dataset
+from manyview_server.store.images.datasets import DatasetStore, dataset_pk, has_dataset, read_dataset
 from manyview_server.store.images.group_limit import GroupLimit
 from manyview_server.store.images.ingest import Ingest, upload_fenced
 from manyview_server.store.records import Dataset, ImageOutcome, Upload
@@ -29,6 +31,15 @@ MAX_GROUP_BYTES = 32 << 20
 
 COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, num_rejected, finished, digest"
 
+# The data set, if it is empty, all uploads to it are finished, and no job that is not terminal trains on it.
+UNUSED = """
+    SELECT 1 FROM dataset WHERE pk = :pk AND num_images = 0
+    AND NOT EXISTS (SELECT 1 FROM upload WHERE dataset = :pk AND NOT finished)
+    AND NOT EXISTS (
+        SELECT 1 FROM job WHERE dataset_uid = dataset.uid AND state NOT IN ('CANCELLED', 'SUCCEEDED', 'FAILED')
+    )
+"""
+
 Answer = asyncio.Future[list[ImageOutcome]]
 
 
@@ -40,9 +51,13 @@ def group_limit(*, max_batch_images: int, max_batch_bytes: int) -> GroupLimit:
 class UploadStore:
     """The uploads of all data sets."""
 
-    def __init__(self, database: Database, ingest: Ingest) -> None:
+    def __init__(self, database: Database, ingest: Ingest, datasets: DatasetStore) -> None:
         self._database = database
         self._ingest = ingest
+        self._datasets = datasets
+        # The data sets that an upload created, until an upload with images finishes. A restart forgets them, and then
+        # an empty one stays.
+        self._created: set[int] = set()
         self._queue: deque[tuple[Batch, Answer]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
@@ -58,15 +73,20 @@ class UploadStore:
 
         return await self._database.read(run)
 
-    async def open(self, dataset_id: str, upload_id: str, resume_digest: bytes = b"") -> UploadSession:
+    async def open(
+        self, dataset_id: str, upload_id: str, resume_digest: bytes = b"", *, create_dataset: bool = False
+    ) -> UploadSession:
         """Start or resume an upload. Appends of an earlier session on it then raise Aborted UPLOAD_FENCED.
 
-        Raises NotFound DATASET_NOT_FOUND, and FailedPrecondition UPLOAD_CHANGED if `resume_digest` is not empty and not
-        the digest of the committed images.
+        Raises NotFound DATASET_NOT_FOUND unless `create_dataset` is set, and FailedPrecondition UPLOAD_CHANGED if
+        `resume_digest` is not empty and not the digest of the committed images.
         """
         fence = asyncio.Event()
 
-        def run(connection: sqlite3.Connection) -> tuple[int, Upload]:
+        def run(connection: sqlite3.Connection) -> tuple[int, int | None, Upload]:
+            created = None
+            if create_dataset and not has_dataset(connection, dataset_id):
+                created = self._datasets.insert(connection, dataset_id)
             dataset = dataset_pk(connection, dataset_id)
             pk = _upload_pk(connection, dataset, upload_id)
             if pk is None:
@@ -77,12 +97,14 @@ class UploadStore:
             if resume_digest and resume_digest != upload.digest:
                 message = f"these are not the {upload.num_images} images that were acknowledged to {upload_id!r}"
                 raise FailedPrecondition("UPLOAD_CHANGED", message)
-            return pk, upload
+            return pk, created, upload
 
         def take_over() -> tuple[int, Upload, asyncio.Event | None]:
             """Take over on the database thread, after the batches of the earlier session that are queued there."""
-            pk, upload = self._database.transact(run)
+            pk, created, upload = self._database.transact(run)
             # Do this only after the commit. If the commit fails, the earlier session can continue.
+            if created is not None:
+                self._created.add(created)
             earlier = self._ingest.owners.get(pk)
             self._ingest.owners[pk] = fence
             return pk, upload, earlier
@@ -102,10 +124,12 @@ class UploadStore:
             self._writing = asyncio.create_task(self._write_groups())
         return await answer
 
-    async def finish(self, pk: int, fence: asyncio.Event, dataset_id: str, num_images: int) -> tuple[Upload, Dataset]:
+    async def finish(
+        self, pk: int, fence: asyncio.Event, dataset_id: str, num_images: int
+    ) -> tuple[Upload, Dataset | None]:
         """Mark an upload as complete. See `UploadSession.finish`."""
 
-        def run(connection: sqlite3.Connection) -> tuple[Upload, Dataset]:
+        def run(connection: sqlite3.Connection) -> tuple[Upload, Dataset | None]:
             if connection.execute("SELECT 1 FROM upload WHERE pk = ?", (pk,)).fetchone() is None:
                 raise NotFound("DATASET_NOT_FOUND", "the data set was deleted while images were uploaded to it")
             if self._ingest.owners.get(pk) is not fence:
@@ -116,10 +140,24 @@ class UploadStore:
                 metadata = {"have": str(have), "want": str(num_images)}
                 raise FailedPrecondition("FINISH_MISMATCH", message, metadata=metadata)
             connection.execute("UPDATE upload SET finished = 1 WHERE pk = ?", (pk,))
-            dataset = read_dataset(connection, dataset_pk(connection, dataset_id))
-            return _read_upload(connection, dataset_id, pk), dataset
+            upload = _read_upload(connection, dataset_id, pk)
+            dataset = dataset_pk(connection, dataset_id)
+            if self._is_left_empty(connection, dataset):
+                self._datasets.remove(connection, dataset)
+                return upload, None
+            found = read_dataset(connection, dataset)
+            if found.num_images:
+                self._created.discard(dataset)
+            return upload, found
 
-        return await self._database.write(run)
+        upload, dataset = await self._database.write(run)
+        if dataset is None:
+            await self._datasets.sweep()
+        return upload, dataset
+
+    def _is_left_empty(self, connection: sqlite3.Connection, dataset: int) -> bool:
+        """Return whether an upload created the data set, no image came, and nobody else uses it."""
+        return dataset in self._created and connection.execute(UNUSED, {"pk": dataset}).fetchone() is not None
 
     async def close(self) -> None:
         """Refuse new batches, and wait for the queued ones."""
@@ -187,8 +225,11 @@ class UploadSession:
         await self._fence.wait()
         return upload_fenced()
 
-    async def finish(self, num_images: int) -> tuple[Upload, Dataset]:
+    async def finish(self, num_images: int) -> tuple[Upload, Dataset | None]:
         """Wait for the batches that are being committed, and mark the upload as complete. It may be repeated.
+
+        The data set is None if an upload created it and no image was stored: then it is removed, unless another upload
+        to it is open or a job uses it.
 
         Raises FailedPrecondition FINISH_MISMATCH (metadata `have` and `want`) if the upload has another number of
         images.

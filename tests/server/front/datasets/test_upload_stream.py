@@ -119,6 +119,18 @@ async def test_a_half_close_completes_nothing_and_the_upload_resumes(
     assert resumed[-1].finished.dataset.num_images == 2
 
 
+async def test_an_upload_creates_its_data_set_and_leaves_no_empty_one(front: Any, png: Any, image: Any) -> None:
+    opening = pb.UploadHeader(dataset="datasets/fresh", upload_id="u1", create_dataset=True)
+    request = pb.UploadImagesRequest(header=opening)
+    _, ack, finished = await talk(front, request, batch(1, [image(b"no image", "a")]), finish(1))
+    assert ack.ack.results[0].outcome == R.OUTCOME_REJECTED
+    assert finished.finished.upload.num_rejected == 1
+    assert not finished.finished.HasField("dataset")
+    assert not (await front.datasets.ListDatasets(pb.ListDatasetsRequest())).datasets
+    *_, finished = await talk(front, request, batch(1, [image(png(1), "b")]), finish(1))
+    assert finished.finished.dataset.num_images == 1
+
+
 async def error_of(front: Any, *requests: pb.UploadImagesRequest) -> types_pb2.StreamError:
     return (await talk(front, *requests))[-1].error
 

@@ -154,6 +154,7 @@ async def test_finishing_needs_the_servers_count_and_may_be_repeated(store: Stor
     for _ in range(2):
         upload, dataset = await session.finish(2)
         assert upload.finished
+        assert dataset is not None
         assert dataset.num_images == 1
     with pytest.raises(FailedPrecondition, match="finished"):
         await session.append(2, [image(2)])
@@ -235,6 +236,54 @@ async def test_deleting_the_data_set_ends_its_uploads(store: Store, image: MakeI
         await session.append(2, [image(2)])
     with pytest.raises(NotFound, match="deleted"):
         await session.finish(1)
+
+
+async def test_a_data_set_that_an_upload_created_is_removed_again_if_all_images_were_refused(
+    store: Store, image: MakeImage, refused: Callable[[int], RejectedImage]
+) -> None:
+    for number in range(2):  # also when the name is used again
+        session = await store.uploads.open("a", "u", create_dataset=True)
+        directory = store.datasets.directory((await store.datasets.get("a")).uid)
+        await session.append(1, [refused(number)])
+        upload, dataset = await session.finish(1)
+        assert (upload.finished, upload.num_rejected, dataset) == (True, 1, None)
+        assert not directory.exists()
+        with pytest.raises(NotFound, match="no data set"):
+            await store.datasets.get("a")
+    session = await store.uploads.open("a", "u", create_dataset=True)
+    await session.append(1, [refused(1), image(1)])
+    _, dataset = await session.finish(2)
+    assert dataset is not None
+    assert (dataset.num_images, dataset.num_rejected) == (1, 1)
+
+
+async def test_an_empty_data_set_stays_if_an_upload_did_not_create_it(
+    store: Store, refused: Callable[[int], RejectedImage]
+) -> None:
+    await store.datasets.create("a")
+    session = await store.uploads.open("a", "u", create_dataset=True)
+    await session.append(1, [refused(1)])
+    _, dataset = await session.finish(1)
+    assert dataset is not None
+
+
+async def test_an_empty_data_set_stays_while_another_upload_to_it_is_open(
+    store: Store, image: MakeImage, refused: Callable[[int], RejectedImage]
+) -> None:
+    first = await store.uploads.open("a", "first", create_dataset=True)
+    second = await store.uploads.open("a", "second", create_dataset=True)
+    await first.append(1, [refused(1)])
+    _, dataset = await first.finish(1)
+    assert dataset is not None
+    await second.append(1, [refused(2)])
+    _, dataset = await second.finish(1)
+    assert dataset is None
+
+
+async def test_a_stream_that_is_refused_creates_no_data_set(store: Store) -> None:
+    with pytest.raises(FailedPrecondition, match="these are not the 0 images"):
+        await store.uploads.open("a", "u", b"x" * 32, create_dataset=True)
+    assert await store.datasets.list(10) == ([], "")
 
 
 BATCH = st.lists(st.integers(-2, 12), max_size=4)
