@@ -22,7 +22,8 @@ MAX_PROFILE_BYTES = 4 << 20
 SAME_LEVELS = 2
 """A profile counts as sRGB if it changes no color of the test by more levels: the tables of many sRGB profiles are
 rounded."""
-CACHED_PROFILES = 64
+CACHED_PROFILES = 16
+"""The profiles that are kept with their transforms, so 64 MiB at most."""
 MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """The color spaces of profiles, and the modes of the images that they describe."""
 

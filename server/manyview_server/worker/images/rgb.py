@@ -90,14 +90,14 @@ def _opaque(image: Image.Image, transparency: str) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
     if transparency == "drop":  # a palette's transparent color may be one that other pixels have too
         return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-    image = image.convert("RGBA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # converting would copy it
     background = Image.new("RGB", image.size, transparency)
-    background.paste(image, mask=image)
+    background.paste(rgba, mask=rgba)
     return background
 
 
 def _from_numbers(image: Image.Image) -> tuple[Image.Image, int | None]:
-    """Return a grey image of numbers in 8 bits, with an alpha channel if one number means transparent."""
+    """Return a grey image of numbers in 8 bits, or RGBA if one number means transparent."""
     numbers = np.asarray(image)
     if image.mode == "F":
         return Image.fromarray(_from_floats(numbers)), None
@@ -106,7 +106,8 @@ def _from_numbers(image: Image.Image) -> tuple[Image.Image, int | None]:
         raise PixelsOutOfRange(f"whole numbers from {low:,} to {high:,}; an image must lie in [0, 65535]")
     grey = Image.fromarray((numbers >> 8).astype(np.uint8))
     if (key := image.info.get("transparency")) is not None:
-        grey.putalpha(Image.fromarray((numbers != key) * np.uint8(255)))
+        alpha = Image.fromarray((numbers != key) * np.uint8(255))
+        grey = Image.merge("RGBA", (grey, grey, grey, alpha))
     return grey, high.bit_length()
 
 
