@@ -43,6 +43,7 @@ from manyview._types import (
 )
 from manyview._uploads import sources
 from manyview._uploads.labels.label_rule import Labels
+from manyview._uploads.shards.member_choice import MemberChoice
 from manyview._uploads.upload import upload_source
 from manyview.v1 import dataset_service_pb2, model_service_pb2, train_job_service_pb2
 
@@ -104,6 +105,8 @@ class Client:
         dataset: Dataset | str,
         *,
         labels: Labels | None = None,
+        image: str | None = None,
+        label: str | None = None,
         upload_id: str | None = None,
         progress: ProgressOption = None,
         on_rejected: Literal["report", "raise"] = "report",
@@ -120,6 +123,10 @@ class Client:
         the whole path ("2024/05"), "none" for no labels at all, a file (.csv, .tsv, .json, .jsonl), a mapping from keys
         to labels, or a sequence in the order of the images. docs/uploads.md describes the files, and which label wins.
 
+        In WebDataset shards, `image` and `label` choose the members, by their names after the first dot: "jpg",
+        "input.png", "jpg;png" for the first that a sample has. By default all images are taken, and the label is found
+        in `.cls`, in `.json`, or in `.txt` if the texts look like names of classes.
+
         A dropped connection is bridged. After a crash the same call continues where it stopped: folders and lists of
         paths always, other iterables if `upload_id` is given.
 
@@ -134,8 +141,9 @@ class Client:
         name = _names.dataset_name(dataset)
         text("upload_id", upload_id)
         limits = self._info.limits
+        members = MemberChoice(image, label)
         with reporting(progress, f"upload to {_names.short(name)}", "listing files") as shown:
-            source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels)
+            source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels=labels, members=members)
             report = upload_source(self._rpcs, source, name, upload_id, limits, shown)
         if report.num_rejected and on_rejected == "raise":
             raise UploadRejected(report)

@@ -36,7 +36,7 @@ SkipReason = Literal[
     "BROKEN_LINK",
     "LINK_VISITED",  # a link to a file or folder that has been found under another name
     "UNREADABLE_FILE",  # the operating system refused it
-    "NO_IMAGE",  # a sample of a shard without an image
+    "NO_IMAGE",  # a member of a sample that has no image
     "CAPTION",  # a text of a shard that is no label
     "OTHER_MEMBER",  # a member of a sample that is neither its image nor its label
     "LINK_IN_SHARD",  # a link to something outside of its shard

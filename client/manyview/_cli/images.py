@@ -27,7 +27,12 @@ _MAYBE_IMAGES: frozenset[SkipReason] = frozenset({"FORMAT_NOT_READ", "BROKEN_LIN
 
 
 def upload(
-    sources: Annotated[list[str], typer.Argument(help="Folders, image files or WebDataset .tar shards.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, image files, WebDataset shards (.tar, .tar.gz), or patterns such as 'shard-{000..010}.tar'."
+        ),
+    ],
     dataset: Annotated[
         str, typer.Option("--dataset", "-d", help="Data set to add the images to. A missing one is created.")
     ],
@@ -37,6 +42,14 @@ def upload(
             help="Labels of the images: folder (the last folder of an image; the default), path (all its folders), "
             "none, or a file with keys and labels (.csv, .tsv, .json, .jsonl)."
         ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="In shards, the member that is the image: jpg, input.png, jpg;png. Default: every image."),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="In shards, the member that is the label: cls, json, txt. Default: cls, json, short txt."),
     ] = None,
     upload_id: Annotated[
         str | None, typer.Option(help="Name of this upload. The same name resumes it after a crash.")
@@ -74,6 +87,8 @@ def upload(
                 sources if len(sources) > 1 else sources[0],
                 dataset,
                 labels=labels,
+                image=image,
+                label=label,
                 upload_id=upload_id,
                 progress=False if quiet else None,
             )

@@ -85,12 +85,7 @@ def _mode(path: Path) -> int:
 
 def _nothing_found(paths: Sequence[Path], skipped: SkippedCount) -> str:
     named = ", ".join(map(str, paths[:_NUM_NAMED])) + (" and others" if len(paths) > _NUM_NAMED else "")
-    found = skipped.summary()
-    if not found:
-        return f"no images below {named}: it has no files"
-    counts = "; ".join(f"{files.num_files} {files.reason} ({', '.join(files.names[:_NUM_NAMED])})" for files in found)
-    hints = "".join(f"\n  {files.hint}" for files in found if files.hint)
-    return f"no images below {named}: {sum(files.num_files for files in found)} files, {counts}{hints}"
+    return f"no images below {named}: {skipped.described() or 'it has no files'}"
 
 
 class FolderListing:

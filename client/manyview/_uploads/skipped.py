@@ -10,10 +10,15 @@ from manyview._uploads.signatures import READ_FORMATS
 
 _NUM_NAMED = 20
 """The most files of one reason that are named."""
+_NUM_SHOWN = 3
+"""The most files of one reason that an error names."""
 _HINTS: dict[SkipReason, str] = {
     "FORMAT_NOT_READ": f"A server reads {', '.join(READ_FORMATS)}. Convert other images, for example with ImageMagick: "
     "magick mogrify -format jpg FILES. HEIC: apt install libheif-examples, then heif-convert IN.heic OUT.jpg; or in "
     "Python, pip install pillow-heif, call pillow_heif.register_heif_opener(), and upload what PIL.Image.open returns.",
+    "CAPTION": 'Not all texts of the shard look like names of classes, or the sample has another label; label="txt" or '
+    "--label txt, makes the texts labels.",
+    "LINK_IN_SHARD": "Make the shard with the files instead of links, for example with tar --dereference.",
 }
 
 
@@ -42,3 +47,13 @@ class SkippedCount:
             for reason, count in self._counts.items()
         ]
         return tuple(sorted(found, key=lambda files: (-files.num_files, files.reason)))
+
+    def described(self) -> str:
+        """Return the counts with a few names, and the hints, as the end of an error. It is "" if nothing was passed
+        over."""
+        found = self.summary()
+        counts = "; ".join(
+            f"{files.num_files} {files.reason} ({', '.join(files.names[:_NUM_SHOWN])})" for files in found
+        )
+        hints = "".join(f"\n  {files.hint}" for files in found if files.hint)
+        return f"{sum(files.num_files for files in found)} files, {counts}{hints}" if found else ""

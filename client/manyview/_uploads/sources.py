@@ -15,9 +15,11 @@ from typing import Any
 from manyview._types import ImageError
 from manyview._uploads import shards
 from manyview._uploads.encoded_image import EncodedImage, read_file, readable_text, too_large
-from manyview._uploads.folders import FoundFile, list_paths
+from manyview._uploads.folders import list_paths
 from manyview._uploads.labels.label_rule import LabelRule, Labels, rule_for
 from manyview._uploads.pixels import arrays, encoding, pil_images
+from manyview._uploads.shards.member_choice import MemberChoice
+from manyview._uploads.shards.shard_paths import expand
 from manyview._uploads.skipped import SkippedCount
 
 
@@ -58,28 +60,30 @@ class ImageSource:
         )
 
 
-def open_source(images: Any, *, max_image_bytes: int, labels: Labels | None = None) -> ImageSource:
+def open_source(
+    images: Any, *, max_image_bytes: int, labels: Labels | None = None, members: MemberChoice | None = None
+) -> ImageSource:
     """Return the caller's images as a source. Only folders and `labels` are read yet.
 
-    `images`: a folder, a WebDataset `.tar`, a path, bytes, a binary file, a PIL image, an array (H, W, 3), (H, W), with
-    an alpha channel (H, W, 4) or (H, W, 2), or (N, H, W, C), or an iterable of these, of (image, label) pairs or of
-    mappings with "image" and perhaps "label" and "key".
-    `labels`: see `Labels`. Raises FileNotFoundError, ValueError (a folder without images, wrong shapes, labels for keys
-    that no image has) or TypeError. Each names the item that is wrong.
+    `images`: a folder, a WebDataset shard, a path, a pattern of paths, bytes, a binary file, a PIL image, an array
+    (H, W, 3), (H, W), with an alpha channel (H, W, 4) or (H, W, 2), or (N, H, W, C), or an iterable of these, of
+    (image, label) pairs or of mappings with "image" and perhaps "label" and "key". `labels`: see `Labels`. `members`
+    chooses the members of shards. Raises FileNotFoundError, ValueError (a folder without images, wrong shapes, labels
+    for keys that no image has) or TypeError. Each names the item that is wrong.
     """
     if isinstance(images, ImageSource):
         return images
     rule = rule_for(labels)
-    source = _open(images, max_image_bytes, rule)
+    source = _open(images, max_image_bytes, rule, members or MemberChoice())
     rule.check(source.identity, source.total)
     return source.labelled(rule)
 
 
-def _open(images: Any, limit: int, rule: LabelRule) -> ImageSource:
+def _open(images: Any, limit: int, rule: LabelRule, members: MemberChoice) -> ImageSource:
     if isinstance(images, str | os.PathLike):
-        return _from_paths([Path(images)], limit, rule)
+        return _from_paths(expand(images), limit, rule, members)
     if isinstance(images, list | tuple) and images and all(isinstance(item, str | os.PathLike) for item in images):
-        return _from_paths([Path(item) for item in images], limit, rule)
+        return _from_paths([path for item in images for path in expand(item)], limit, rule, members)
     if isinstance(images, Mapping):
         raise TypeError("images must not be a mapping: pass its values, or its items as (image, label) pairs")
     if isinstance(images, bytes | bytearray | memoryview) or pil_images.is_pil(images) or _is_open_file(images):
@@ -89,45 +93,43 @@ def _open(images: Any, limit: int, rule: LabelRule) -> ImageSource:
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images must be a path, bytes, pixels or an iterable of these, not {type(images).__name__}")
     total = len(images) if hasattr(images, "__len__") else None
-    return ImageSource(lambda skipped: _from_items(images, limit, rule), identity=None, total=total)
+    return ImageSource(lambda skipped: _from_items(images, limit, rule, members, skipped), identity=None, total=total)
 
 
-def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule) -> ImageSource:
+def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule, members: MemberChoice) -> ImageSource:
     """Return a source of files. Folders are listed now. Files are read, and shards opened, when they are needed."""
     listed = SkippedCount()
     files = list_paths(paths, listed)
     has_shards = any(file.is_shard for file in files)
+    if members.identity and not has_shards:
+        raise ValueError(f"{' and '.join(members.identity)} chooses members of shards, but there are no shards")
 
     def pull(skipped: SkippedCount) -> Iterator[EncodedImage]:
         for file in files:
             if file.error is not None:
                 yield EncodedImage(file.key, b"", file.label, file.error)
             elif file.is_shard:
-                yield from _from_shard(file, len(files) == 1, skipped, limit)
+                yield from shards.samples(file.path, file.key, skipped, max_image_bytes=limit, choice=members)
             else:
                 yield read_file(file.path, file.key, rule.of_file(file.key, file.label), limit)
 
     total = None if has_shards else len(files)
-    return ImageSource(pull, identity=[file.key for file in files], total=total, skipped=listed)
-
-
-def _from_shard(file: FoundFile, is_alone: bool, skipped: SkippedCount, limit: int) -> Iterator[EncodedImage]:
-    """Yield the images of a shard. A shard that cannot be read costs only the rest of itself, unless it is alone."""
-    try:
-        for sample in shards.samples(file.path, skipped):
-            yield _checked(sample.key, sample.data, sample.label, limit)
-    except (ValueError, OSError) as error:
-        if is_alone:
-            raise
-        yield EncodedImage(file.key, b"", error=ImageError(reason="SHARD_UNREADABLE", message=str(error)))
+    identity = [*(file.key for file in files), *members.identity]
+    return ImageSource(pull, identity=identity, total=total, skipped=listed)
 
 
 def _checked(key: str, data: bytes, label: str, limit: int) -> EncodedImage:
     return too_large(key, label, len(data), limit) if len(data) > limit else EncodedImage(key, data, label)
 
 
-def _from_items(items: Iterable[Any], limit: int, rule: LabelRule) -> Iterator[EncodedImage]:
+def _from_items(
+    items: Iterable[Any], limit: int, rule: LabelRule, members: MemberChoice, skipped: SkippedCount
+) -> Iterator[EncodedImage]:
     for index, item in enumerate(items):
+        if isinstance(item, str | os.PathLike) and shards.is_shard(path := Path(item)):
+            key = readable_text(path.as_posix())
+            yield from shards.samples(path, key, skipped, max_image_bytes=limit, choice=members)
+            continue
         key, label = f"{index:08d}", None
         if isinstance(item, Mapping):
             item, label, key = _from_mapping(item, key)

@@ -304,7 +304,9 @@ class Upload:
         """Return an upload without images, if there are images that could not be sent. Raises ValueError if there are
         none."""
         if not self._unsent:
-            raise ValueError("there are no images to upload")
+            raise ValueError(
+                ": ".join(filter(None, ("there are no images to upload", self._source.skipped.described())))
+            )
         return pb.Upload()
 
     def _send_all(self, stream: UploadStream) -> None:

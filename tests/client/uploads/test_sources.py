@@ -223,11 +223,3 @@ def test_a_shard_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
     assert [(image.key, image.error and image.error.reason) for image in found] == [
         ("1.jpg", None), ("a.tar", "SHARD_UNREADABLE"), ("t", None),
     ]  # fmt: skip
-
-
-def test_a_shard_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(ValueError, match="not a readable tar"):
-        pull(tmp_path / "a.tar")
-    with pytest.raises(ValueError, match="no images in the shard"):
-        pull(shard(tmp_path / "b.tar", {"a.txt": b"-"}))
