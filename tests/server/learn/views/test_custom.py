@@ -276,7 +276,7 @@ BROKEN = {
         POSTERIZE.replace("setting(4", "setting(9"),
         "at least 1 and at most 8 (got 9)",
     ),
-    "always_on": (POSTERIZE.replace('setting(0.0, "Share', 'setting(0.5, "Share'), "whose default is 0"),
+    "always_on": (POSTERIZE.replace('setting(0.0, "Probability', 'setting(0.5, "Probability'), "whose default is 0"),
     "no_probability": (POSTERIZE.replace("probability", "share"), "its settings must have a probability"),
     "no_function": (POSTERIZE.replace("change=change", "change=None"), "its change must be callable"),
     "too_many_draws": (POSTERIZE.replace("num_draws=2", "num_draws=10_000"), "num_draws from 0 to 256"),
