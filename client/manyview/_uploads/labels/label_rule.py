@@ -135,7 +135,7 @@ class LabelsByKey(LabelRule):
 
 
 class LabelsInOrder(LabelRule):
-    """Labels in the order of the images, one for each."""
+    """Labels in the order of the images, one for each. Nobody knows how many images a broken shard had."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
@@ -150,6 +150,9 @@ class LabelsInOrder(LabelRule):
             if image is None or label is None:
                 there = "fewer" if image is None else "more"
                 raise ValueError(f"{len(self._labels)} labels were given, but there are {there} images")
+            if image.error is not None and image.error.reason == "SHARD_UNREADABLE":
+                lost = "so the labels that follow have no place; give labels by key"
+                raise ValueError(f"{image.key}: {image.error.message}, {lost}")
             yield replace(image, label=label)
 
 

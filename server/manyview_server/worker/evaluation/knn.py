@@ -77,8 +77,9 @@ def why_not_measured(cache: ImageCache, parts: Split, settings: EvaluationSettin
     if num_labels == num_labelled > 1:
         return "each label occurs once. Use labels that several images share"
     if len(queries) < MIN_QUERIES:
+        found = "image is" if len(queries) == 1 else "images are"
         return (
-            f"only {len(queries)} labelled images are held out; at least {MIN_QUERIES} are needed. "
+            f"only {len(queries)} labelled {found} held out; at least {MIN_QUERIES} are needed. "
             f"Label more images, or raise evaluation.knn_holdout_fraction ({settings.knn_holdout_fraction:g})"
         )
     if len(bank) == 1:

@@ -16,7 +16,7 @@ def start_lines(
 ) -> Iterator[tuple[Level, str]]:
     """Yield (level, text): why kNN is not measured, or that its numbers will be coarse."""
     if why_no_knn:
-        on_all = f", or set evaluation.knn_every_epochs to 0 to train on the {num_held_out} held-out images as well"
+        on_all = f", or set evaluation.knn_every_epochs to 0 to train on what is held out ({num_held_out}) as well"
         yield "warning" if has_labels else "info", f"kNN is not measured: {why_no_knn}{on_all if num_held_out else ''}"
     elif knn is not None and num_held_out < COARSE_QUERIES:
         points = 100 / num_held_out

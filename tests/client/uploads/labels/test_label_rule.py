@@ -88,6 +88,13 @@ def test_a_label_of_another_kind_in_a_pair_ends_the_upload_and_a_bad_text_costs_
     assert (second.label, second.error) == ("dog", None)
 
 
+def test_labels_in_order_end_at_a_shard_that_cannot_be_read(shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(shard.read_bytes()[:600])
+    with pytest.raises(ValueError, match=r"0\.tar: .*, so the labels that follow have no place; give labels by key"):
+        pull([tmp_path / "0.tar", shard], ["a", "b", "c", "d"])
+    assert "dog" in labels_of([tmp_path / "0.tar", shard], {"x/dog/2": "dog"})
+
+
 class Column:
     """A column of a table: it is sized, it iterates over its values, and it has an index that is of no interest."""
 

@@ -192,6 +192,7 @@ def why(images: ImageCache, labels: list[int], **settings: Any) -> str | None:
         (list(range(40)), "each label occurs once. Use labels that several images share"),
         ([0, 1] * 4, "only 4 labelled images are held out; at least 5 are needed. Label more images, or raise .*0.25"),
         ([0, 1, -1, -1] * 4, "only 4 labelled images are held out"),
+        ([0, 1, 0, -1, 0, -1], "only 1 labelled image is held out"),
         ([0, 1] * 20, "all labelled images that are trained on have the same label. Label more images of the other"),
         ([0, 2, 1, 2] * 10, "no held-out image shares its label with an image that is trained on"),
         ([0, 0, 1, 1] * 10, None),

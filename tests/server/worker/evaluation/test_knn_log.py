@@ -18,7 +18,7 @@ def test_one_line_says_why_knn_is_not_measured_and_what_to_do() -> None:
         (
             "warning",
             "kNN is not measured: every labelled image has the same label. Use at least two labels, "
-            "or set evaluation.knn_every_epochs to 0 to train on the 12 held-out images as well",
+            "or set evaluation.knn_every_epochs to 0 to train on what is held out (12) as well",
         )
     ]
 
