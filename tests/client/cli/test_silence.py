@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from manyview._cli.main import app
+from manyview._uploads import folders
 from manyview.testing import FakeServer
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import train_job_service_pb2, types_pb2
@@ -92,8 +93,15 @@ def test_a_command_says_that_it_waits_for_the_server(
     assert run(*command) == 0
 
 
-def test_an_upload_says_how_far_it_is(run: Run, folder: Path, terminal: Terminal, slowly: Callable[..., None]) -> None:
-    slowly("GetDataset", "upload to pets: listing files, 1 s")
+def test_an_upload_says_how_far_it_is(
+    run: Run, folder: Path, terminal: Terminal, slowly: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_paths(*arguments: Any) -> Any:
+        terminal.wait_for("upload to pets: listing files, 1 s")
+        return listed(*arguments)
+
+    listed = folders.list_paths
+    monkeypatch.setattr("manyview._uploads.sources.list_paths", list_paths)
     slowly("UploadImages", "upload to pets: sending 0 of 2 ────────────────────")
     assert run("upload", folder, "-d", "pets") == 0
     terminal.wait_for("upload to pets: 2 in ")
