@@ -86,7 +86,8 @@ class FakeServer:
 
     @cached_property
     def _server(self) -> grpc.Server:
-        server = grpc.server(self._pool, options=(("grpc.so_reuseport", 0),))
+        options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", self.state.max_message_bytes))
+        server = grpc.server(self._pool, options=options)
         server.add_generic_rpc_handlers((*map(self._service, _FILES), self._health()))
         return server
 

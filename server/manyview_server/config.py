@@ -23,6 +23,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from manyview_server.image_header import MAX_PIXELS, MAX_SIDE
+
 ENV_PREFIX = "MANYVIEW_SERVER_"
 MIB = 1 << 20
 GIB = 1 << 30
@@ -90,12 +92,14 @@ class ServeSettings(BaseSettings):
     keepalive_timeout_s: float = Field(
         10.0, ge=1, le=600, description="seconds to wait for the answer to a ping before the connection is closed"
     )
-    max_message_bytes: int = Field(16 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
+    max_message_bytes: int = Field(36 * MIB, ge=MIB, le=512 * MIB, description="largest message of a call")
     max_image_bytes: int = Field(
-        12 * MIB, ge=1024, description="largest image file; must be less than --max-message-bytes"
+        32 * MIB, ge=1024, description="largest image file; must be less than --max-message-bytes"
     )
-    max_image_pixels: int = Field(50_000_000, ge=1, description="most pixels of an image, as its header states")
-    max_image_side: int = Field(16_384, ge=1, le=65_535, description="longest side of an image in pixels")
+    max_image_pixels: int = Field(
+        64_000_000, ge=1, le=MAX_PIXELS, description="most pixels of an image, as its header states"
+    )
+    max_image_side: int = Field(16_384, ge=1, le=MAX_SIDE, description="longest side of an image in pixels")
     max_batch_images: int = Field(256, ge=1, le=4096, description="most images of a batch")
     embedding_cache_bytes: int = Field(
         16 * GIB, ge=MIB, description="most bytes on disk for embeddings of data sets, which can be computed again"

@@ -75,6 +75,8 @@ def test_help_describes_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
         (["--data", "x", "--device", "tpu"], "device"),
         (["--data", "x", "--tls-cert", "c.pem"], "tls_key"),
         (["--data", "x", "--max-image-bytes", "99000000"], "max_image_bytes"),
+        (["--data", "x", "--max-image-pixels", "200000000"], "max_image_pixels"),
+        (["--data", "x", "--max-image-side", "65536"], "max_image_side"),
         (["--data", "x", "--upload-window-batches", "many"], "upload_window_batches"),
         (["--data", "x", "--config", "/missing.toml"], "missing.toml"),
         (["--data", "x", "--config"], "--config"),

@@ -40,7 +40,8 @@ class FakeState(FakeEmbeddings):
         self.is_serving = True
         self.max_unacked_batches = 4
         self.max_unacked_bytes = 16 * 1024 * 1024
-        self.max_image_bytes = 12 * 1024 * 1024
+        self.max_message_bytes = 36 * 1024 * 1024
+        self.max_image_bytes = 32 * 1024 * 1024
         self.rejects: dict[bytes, str] = {}
         self.heartbeat_s = 0.2
         self.datasets: dict[str, datasets.Dataset] = {}
@@ -364,9 +365,9 @@ class FakeState(FakeEmbeddings):
 
     def get_server_info(self, _request: Any, _: Any) -> models.GetServerInfoResponse:
         limits = models.Limits(
-            max_message_bytes=16 * 1024 * 1024,
+            max_message_bytes=self.max_message_bytes,
             max_image_bytes=self.max_image_bytes,
-            max_image_pixels=50_000_000,
+            max_image_pixels=64_000_000,
             max_image_side=16_384,
             max_batch_images=256,
         )

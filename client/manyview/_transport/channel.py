@@ -31,7 +31,8 @@ R = TypeVar("R", bound=Message)
 
 _LOG = logging.getLogger("manyview")
 _HEALTH: tuple[HealthStatus, ...] = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# The largest limit that a server may have. The server states its own limit, which is lower by default.
+_MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 # A server that has never answered is asked this often, because its address may be wrong. A server that has answered is
 # asked until the deadline.
 _MAX_ATTEMPTS = 5

@@ -69,20 +69,21 @@ class Stream(Generic[Q, R]):
         """Would `receive` return at once?"""
         return not self._inbox.empty()
 
-    def receive(self, timeout_s: float | None = None) -> R | None:
-        """Return the next message, or None at the regular end of the stream.
+    def receive(self, timeout_s: float | None = None, *, idle_s: float | None = None) -> R | None:
+        """Return the next message, or None at the regular end of the stream. `idle_s` replaces the stream's idle time.
 
         Raises TimeoutError if `timeout_s` passes first, Unavailable STREAM_IDLE if the stream was silent for its whole
         idle time, Cancelled if it was closed, and the call's error if it broke.
         """
         if self._closed.is_set() and self._inbox.empty():
             raise Cancelled("the stream was closed")
-        idle_first = timeout_s is None or timeout_s >= self._idle_s
+        idle_s = self._idle_s if idle_s is None else idle_s
+        idle_first = timeout_s is None or timeout_s >= idle_s
         try:
-            item = take(self._inbox, self._idle_s if idle_first else timeout_s)
+            item = take(self._inbox, idle_s if idle_first else timeout_s)
         except queue.Empty:
             if idle_first:
-                message = f"{self._target} sent nothing for {self._idle_s:g} s"
+                message = f"{self._target} sent nothing for {idle_s:g} s"
                 raise Unavailable(message, reason="STREAM_IDLE") from None
             raise TimeoutError(f"no message within {timeout_s:g} s") from None
         if item is None or isinstance(item, ManyviewError):
@@ -92,13 +93,13 @@ class Stream(Generic[Q, R]):
             return None
         return item
 
-    def expect(self, kind: str) -> R:
-        """Return the next message, whose `payload` must be `kind`.
+    def expect(self, kind: str, *, idle_s: float | None = None) -> R:
+        """Return the next message, whose `payload` must be `kind`. `idle_s` replaces the stream's idle time.
 
         Raises the error that the server sent instead, Unavailable STREAM_ENDED if the server ended the stream, and
         Internal PROTOCOL for any other message.
         """
-        message: Any = self.receive()
+        message: Any = self.receive(idle_s=idle_s)
         if message is None:
             raise Unavailable("the server ended the stream too early", reason="STREAM_ENDED")
         received = message.WhichOneof("payload")

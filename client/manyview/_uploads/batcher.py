@@ -10,7 +10,7 @@ from manyview._types import Limits
 from manyview._uploads.encoded_image import EncodedImage
 
 # Large enough to make the cost per message small, small enough for a smooth window.
-_BATCH_BYTES = 1_500_000
+BATCH_BYTES = 1_500_000
 _BATCH_IMAGES = 256
 LINGER_S = 0.5
 """The longest time that an image waits for others to share its batch."""
@@ -34,7 +34,7 @@ class Batcher:
 
     def add(self, image: EncodedImage) -> None:
         """Add an image after the others."""
-        if self._open and self._num_bytes + len(image.data) > _BATCH_BYTES:
+        if self._open and self._num_bytes + len(image.data) > BATCH_BYTES:
             self.close()
         if not self._open:
             self._since = self._clock()

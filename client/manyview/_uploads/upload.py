@@ -30,7 +30,7 @@ from manyview._transport.deadline import Deadline
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
 from manyview._types import LabelConflict, Limits, RejectedImage, UploadReport
-from manyview._uploads.batcher import Batcher
+from manyview._uploads.batcher import BATCH_BYTES, Batcher
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.handover import Handover
 from manyview._uploads.sources import ImageSource
@@ -315,10 +315,11 @@ class Upload:
             self._send_waiting(stream)
             batch = self._next_batch(stream) if self._window.wants_more else None
             if batch is not None:
-                if self._window.is_empty:
-                    self._expect_ack()
+                was_empty = self._window.is_empty
                 self._num_images += len(batch)
                 self._window.add(batch)
+                if was_empty:
+                    self._expect_ack()
             elif self._window.is_empty and self._is_exhausted:
                 return
             else:
@@ -348,14 +349,19 @@ class Upload:
 
     def _expect_ack(self) -> None:
         """Start the time in which the server must send an ack."""
-        self._silence = Deadline(self._rpcs.channel.deadlines.idle_s)
+        self._silence = Deadline(self._ack_s)
+
+    @property
+    def _ack_s(self) -> float:
+        """The time that the next ack may take. A batch of one large image has more, in proportion to its size."""
+        return self._rpcs.channel.deadlines.idle_s * max(1.0, self._window.owed_bytes / BATCH_BYTES)
 
     def _send_waiting(self, stream: UploadStream) -> None:
         while (batch := self._window.take()) is not None:
             stream.send(batch.message)
 
     def _receive_ack(self, stream: UploadStream) -> None:
-        ack = stream.expect("ack").ack
+        ack = stream.expect("ack", idle_s=self._ack_s).ack
         batch = self._window.ack(ack.number)
         self._expect_ack()
         self._backoff.succeeded()

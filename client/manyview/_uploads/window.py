@@ -74,6 +74,11 @@ class Window:
     def is_empty(self) -> bool:
         return not self._unacked and not self._waiting
 
+    @property
+    def owed_bytes(self) -> int:
+        """The size of the batch whose ack comes next, or 0 if there is none."""
+        return next((batch.num_bytes for batch in (*self._unacked, *self._waiting)), 0)
+
     def add(self, images: Sequence[EncodedImage]) -> None:
         """Number a batch. It waits until it is taken."""
         self._last_number += 1

@@ -7,10 +7,11 @@ Every reader gets the whole file, never allocates by a size that the file claims
 parts.
 
 - `formats`: recognize the format, and read the header. `header`: the header, and the error that refuses an image.
-- `jpeg`, `png`, `webp`, `ppm`: one file per format. `exif`: the orientation in EXIF metadata.
+- `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, `avif`, `ppm`: one file per format.
+- `exif`: the orientation in EXIF metadata. `boxes`, `av1`: the container of an AVIF, and the bitstreams inside.
 """
 
-from manyview_server.image_header.formats import read_header
-from manyview_server.image_header.header import HeaderRefused, ImageHeader
+from manyview_server.image_header.formats import read_header, recognize
+from manyview_server.image_header.header import MAX_PIXELS, MAX_SIDE, HeaderRefused, ImageHeader
 
-__all__ = ["HeaderRefused", "ImageHeader", "read_header"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "HeaderRefused", "ImageHeader", "read_header", "recognize"]

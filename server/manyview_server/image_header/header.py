@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MAX_PIXELS = 1 << 27
+"""The most pixels that a worker decodes. The settings may allow fewer."""
+MAX_SIDE = 65_535
+"""The longest side that a worker decodes, which is the longest of a JPEG."""
+
 
 class HeaderRefused(ValueError):
     """The header shows that the image must be refused. `reason` is one of the reasons of `ImageError`, and `str()` is a
@@ -19,12 +24,12 @@ class ImageHeader:
     """The format and size of an image."""
 
     extension: str
-    """The format: "jpg", "png", "webp" or "ppm"."""
+    """The format: "jpg", "png", "webp", "gif", "bmp", "tif", "avif" or "ppm"."""
     width: int
     """Pixels, after the turn that `orientation` asks for. So is `height`."""
     height: int
     orientation: int = 1
-    """The EXIF orientation, 1 to 8, by which the stored pixels must be turned."""
+    """The EXIF number, 1 to 8, of the turn that the stored pixels need."""
     profile: bytes = field(default=b"", repr=False)
     """The ICC profile of a JPEG. The readers of other formats do not look for it."""
     pixels_start: int = 0

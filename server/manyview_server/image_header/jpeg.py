@@ -28,6 +28,8 @@ JPEG_ARITHMETIC_FRAMES = frozenset({0xC9, 0xCA})
 JPEG_START, JPEG_END, JPEG_SCAN, JPEG_APP1, JPEG_APP2 = 0xD8, 0xD9, 0xDA, 0xE1, 0xE2
 # TEM and RST0 to RST7 have no length and no payload.
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+JPEG_STUFFED = 0x00
+"""This is no marker: 0xFF is data, here data that does not belong there."""
 JPEG_FIRST_KNOWN = 0xC0
 """Markers below this one have no meaning. A decoder that looks for a restart skips them; they have no length."""
 
@@ -36,7 +38,7 @@ JPEG_PROFILE_START = len(JPEG_PROFILE) + 2
 """The number of a part, the number of all parts, and the bytes of the profile follow the name of the segment."""
 
 MAX_JPEG_PARTS = 20_000
-"""The most segments and fill bytes of a JPEG. Pillow reads each in Python."""
+"""The most segments, fill bytes and bytes that belong to no segment of a JPEG. Pillow reads each in Python."""
 MAX_JPEG_SCANS = 200
 """The most scans of a JPEG: usual ones have 1 to 14, and exotic scan scripts about 100."""
 MAX_JPEG_VISITS = 1_500_000_000
@@ -78,13 +80,11 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     for _ in range(MAX_JPEG_PARTS):
         if at + 4 > len(data):
             return
-        if data[at] != 0xFF:
-            raise corrupt(f"JPEG has no marker at byte {at}")
         marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
+        if data[at] != 0xFF or marker == 0xFF:  # a byte that does not belong there, which decoders skip, or a fill byte
             at += 1
             continue
-        if marker in JPEG_BARE:
+        if marker == JPEG_STUFFED or marker in JPEG_BARE:
             at += 2
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -97,7 +97,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _too_many_segments() -> HeaderRefused:
-    return corrupt(f"JPEG has more than {MAX_JPEG_PARTS:,} segments and fill bytes")
+    return corrupt(f"JPEG has more than {MAX_JPEG_PARTS:,} segments and bytes between them")
 
 
 def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:

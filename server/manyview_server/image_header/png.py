@@ -1,4 +1,7 @@
-"""The header of a PNG (W3C, third edition), with its chunks acTL and eXIf."""
+"""The header of a PNG (W3C, third edition), with its chunk eXIf.
+
+An animated PNG counts as its first image, which other readers of PNG see, too.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import zlib
 from collections.abc import Iterator
 
 from manyview_server.image_header.exif import exif_orientation
-from manyview_server.image_header.header import HeaderRefused, ImageHeader, corrupt, sized
+from manyview_server.image_header.header import ImageHeader, corrupt, sized
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 
 MAX_PNG_CHUNKS = 20_000
-"""The most chunks of a PNG: 12 MiB in the 4 KiB chunks of some encoders are 3,072."""
+"""The most chunks of a PNG: 32 MiB in the 4 KiB chunks of some encoders are 8,192."""
 MAX_PNG_SIDE_CHUNKS = 1_000
 """The most chunks of a PNG that hold no pixels, such as texts and profiles."""
+PNG_PIXEL_CHUNKS = frozenset({b"IDAT", b"fcTL", b"fdAT"})
+"""The chunks with pixels of the image and of the frames of an animation."""
 
 
 def read_png(data: bytes) -> ImageHeader:
@@ -29,11 +34,9 @@ def read_png(data: bytes) -> ImageHeader:
         raise corrupt(f"PNG header states color type {color} with {depth} bits, interlace {interlace}")
     orientation: int | None = None
     has_pixels, num_side_chunks = False, 0
-    for name, start, length in _png_chunks(data):
-        if name == b"acTL" and not has_pixels:
-            _refuse_animated_png(data[start : start + length])
+    for name, start, length in png_chunks(data):
         has_pixels = has_pixels or name == b"IDAT"
-        num_side_chunks += name != b"IDAT"
+        num_side_chunks += name not in PNG_PIXEL_CHUNKS
         if num_side_chunks > MAX_PNG_SIDE_CHUNKS:
             raise corrupt(f"PNG has more than {MAX_PNG_SIDE_CHUNKS:,} chunks that hold no pixels")
         if name == b"eXIf" and orientation is None:
@@ -43,7 +46,7 @@ def read_png(data: bytes) -> ImageHeader:
     return sized("png", width, height, orientation or 1)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, start, length) of each chunk after IHDR. The last chunk may be cut off."""
     at = 33
     for _ in range(MAX_PNG_CHUNKS):
@@ -55,13 +58,3 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         at += 12 + length
     raise corrupt(f"PNG has more than {MAX_PNG_CHUNKS:,} chunks")
-
-
-def _refuse_animated_png(chunk: bytes) -> None:
-    if len(chunk) != 8:
-        raise corrupt("PNG has a damaged acTL chunk")
-    num_frames = int.from_bytes(chunk[:4], "big")
-    if num_frames > 1:
-        raise HeaderRefused(
-            "ANIMATED", f"animated PNG with {num_frames} frames; send each frame as an image of its own"
-        )

@@ -1,4 +1,7 @@
-"""The header of a WebP (RFC 9649 and RFC 6386 section 9.1)."""
+"""The header of a WebP (RFC 9649 and RFC 6386 section 9.1).
+
+An animated WebP counts as its first frame, which has the size of the canvas.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import struct
 from collections.abc import Iterator
 
 from manyview_server.image_header.exif import exif_orientation
-from manyview_server.image_header.header import HeaderRefused, ImageHeader, corrupt, sized
+from manyview_server.image_header.header import ImageHeader, corrupt, sized
 
-MAX_WEBP_CHUNKS = 1_000
+MAX_WEBP_CHUNKS = 20_000
+"""The most chunks of a WebP. Each frame of an animation is one."""
 
 
 def read_webp(data: bytes) -> ImageHeader:
@@ -20,8 +24,8 @@ def read_webp(data: bytes) -> ImageHeader:
         payload = data[start : start + min(length, 1 << 16)]
         if name == b"VP8X":
             canvas = _webp_canvas(payload)
-        elif name in (b"ANIM", b"ANMF"):
-            raise HeaderRefused("ANIMATED", "animated WebP; send each frame as an image of its own")
+        elif name == b"ANMF" and size is None:
+            size = canvas
         elif name == b"VP8 " and size is None:
             size = _webp_lossy(payload)
         elif name == b"VP8L" and size is None:
@@ -51,8 +55,6 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _webp_canvas(payload: bytes) -> tuple[int, int]:
     if len(payload) < 10:
         raise corrupt("WebP canvas header is cut off")
-    if payload[0] & 0x02:
-        raise HeaderRefused("ANIMATED", "animated WebP; send each frame as an image of its own")
     return 1 + int.from_bytes(payload[4:7], "little"), 1 + int.from_bytes(payload[7:10], "little")
 
 

@@ -57,7 +57,7 @@ class Upload:
 class CheckedImage:
     """An image that passed every check that needs no decoding. `sha256` is the digest of `data`.
 
-    `extension` names its format ("jpg", "png", "webp", "ppm"). Width and height are in pixels, after orientation.
+    `extension` names its format (see `image_header.ImageHeader`). Width and height are in pixels, after orientation.
     """
 
     data: bytes = field(repr=False)

@@ -316,6 +316,24 @@ def test_no_more_than_the_window_is_unacknowledged_and_images_are_pulled_no_furt
     assert pulled <= 2 * 2 + 1 + 2 + 1
 
 
+def test_an_image_larger_than_a_batch_has_more_time_for_its_ack(server: FakeServer) -> None:
+    def acks_late(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        answers = server.state.upload_images(requests, context)
+        for answer in answers:
+            if answer.HasField("ack"):
+                threading.Event().wait(0.6)
+            yield answer
+
+    server.reply("UploadImages", acks_late, acks_late, acks_late)
+    with manyview.Client(server.target, deadlines=manyview.Deadlines(idle_s=0.4, reconnect_s=5)) as client:
+        photo = b"photo" * 2_000_000
+        report = client.upload([photo, photo + b"2"], "photos").upload
+    assert report is not None
+    assert (report.num_sent, report.num_stored) == (2, 2)
+    headers = [request for request in server.requests("UploadImages") if request.HasField("header")]
+    assert len(headers) == 1, "no stream was taken for a broken one"
+
+
 def test_an_error_within_the_stream_keeps_its_reason(client: manyview.Client, server: FakeServer) -> None:
     def refuses(requests: Iterator[Any], _: Any) -> Iterator[Any]:
         next(requests)

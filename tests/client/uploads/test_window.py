@@ -69,6 +69,19 @@ def test_the_digest_of_a_batch_whose_ack_was_lost_is_known() -> None:
         window.digest_at(0)
 
 
+def test_the_batch_whose_ack_comes_next_is_the_oldest_one() -> None:
+    window = Window()
+    window.limit(8, 10_000)
+    assert window.owed_bytes == 0
+    window.add([encoded(1, 3_000)])
+    window.add([encoded(2, 10)])
+    assert 3_000 < window.owed_bytes < 3_200
+    window.take()
+    assert window.owed_bytes > 3_000
+    window.ack(1)
+    assert 0 < window.owed_bytes < 200
+
+
 def test_an_ack_out_of_order_is_an_error() -> None:
     window = Window()
     window.limit(8, 10_000)

@@ -117,7 +117,7 @@ async def test_an_unexpected_error_shows_an_id_and_nothing_else(
 async def test_a_message_over_the_limit_is_refused_by_the_transport(front: Any) -> None:
     call = front.channel.unary_unary(INFO)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(bytes(17 << 20))
+        await call(bytes(37 << 20))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

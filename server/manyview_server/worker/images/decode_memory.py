@@ -17,9 +17,11 @@ from manyview_server.worker.images.decoder import DecodeError
 
 MEMORY_FRACTION = 0.25
 """All decodes together may take this share of the memory that the machine or its control group allows."""
-BYTES_PER_PIXEL = {"jpg": 15, "png": 15, "webp": 23, "ppm": 6}
+BYTES_PER_PIXEL = {"jpg": 15, "png": 15, "webp": 23, "gif": 15, "bmp": 15, "tif": 18, "avif": 30, "ppm": 6}
 """The most bytes for each pixel that decoding, converting, turning and resampling hold at one time. Measured peaks were
-14 for CMYK and damaged JPEGs, which Pillow decodes, and for PNGs of 16 bits, 9 for a progressive JPEG, 22 for WebP."""
+14 for CMYK and damaged JPEGs, which Pillow decodes, and for PNGs of 16 bits, 9 for a progressive JPEG, 22 for WebP,
+12 for GIF, 14 for BMP, 15 for TIFF and 18 for AVIF. A TIFF of six samples in one strip, and an AVIF of 12 bits with
+alpha, take more."""
 
 
 def decode_bytes(header: ImageHeader) -> int:

@@ -58,7 +58,7 @@ async def test_sent_images_are_previewed_with_a_method_and_its_configuration(fro
     ((request, time_left_s),) = front.previewer.calls
     assert (request.settings["temperature"], request.settings["epochs"], request.epoch) == (0.1, 50, 4)
     assert request.blobs == (png(1), png(2))
-    assert request.max_pixel_bytes == int(0.9 * (16 << 20))
+    assert request.max_pixel_bytes == int(0.9 * (36 << 20))
     assert 25 < time_left_s < 31, "gRPC rounds a deadline up"
     assert reply.decode_size == 64
     for shade, image in enumerate(reply.images, start=1):

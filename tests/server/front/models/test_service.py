@@ -125,5 +125,5 @@ async def test_the_server_tells_its_limits_and_devices(front: Any) -> None:
     info = await front.models.GetServerInfo(pb.GetServerInfoRequest())
     assert (info.version, info.start_time.seconds) == ("1.2.3", 1000)
     assert (info.limits.max_image_side, info.limits.max_batch_images) == (1234, 17)
-    assert info.limits.max_message_bytes == 16 << 20
+    assert info.limits.max_message_bytes == 36 << 20
     assert [device.name for device in info.devices] == ["cpu"]

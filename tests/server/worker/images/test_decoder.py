@@ -13,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from manyview_server.image_header import read_header
 from manyview_server.worker.images import decoder
 from manyview_server.worker.images.decoder import DecodeError
+from support.images.image_files import frame, jpeg
+from support.images.pictures import png
 
 SMOOTH = np.stack(np.meshgrid(np.arange(40) * 5, np.arange(24) * 9, [90]), axis=-1)[:, :, 0].astype(
     np.uint8
@@ -40,7 +42,15 @@ def ppm(pixels: np.ndarray) -> bytes:
     return b"P6 # a comment\n%d %d\n255\n" % (width, height) + pixels.tobytes()
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+LOSSLESS: list[tuple[str, dict[str, Any]]] = [
+    ("PNG", {}),
+    ("WEBP", {"lossless": True}),
+    ("BMP", {}),
+    *[("TIFF", {"compression": kind}) for kind in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd")],
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), LOSSLESS)
 def test_lossless_formats_give_their_pixels(kind: str, options: dict[str, Any]) -> None:
     pixels = decoder.decode(saved(Image.fromarray(SMOOTH), kind, **options))
     assert pixels.dtype == np.uint8
@@ -58,12 +68,23 @@ def test_a_jpeg_is_what_pillow_makes_of_it(options: dict[str, Any]) -> None:
     assert np.abs(decoder.decode(data) - expected).max() <= 2
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_avif_a_gif_and_a_jpeg_in_a_tiff_give_nearly_their_pixels() -> None:
+    near = {"AVIF": {"quality": 95, "subsampling": "4:4:4"}, "GIF": {}, "TIFF": {"compression": "jpeg", "quality": 95}}
+    for kind, options in near.items():
+        pixels = decoder.decode(saved(Image.fromarray(SMOOTH), kind, **options)).astype(int)
+        assert np.abs(pixels - SMOOTH).mean() < (12 if kind == "GIF" else 3), kind
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_stand_upright_as_exif_says(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
     pixels = decoder.decode(saved(Image.fromarray(SMOOTH), kind, exif=exif, **options.get(kind, {})))
     expected = ORIENTED[orientation](SMOOTH)
     assert pixels.shape == expected.shape
@@ -97,18 +118,22 @@ def test_a_palette_with_transparency_gives_its_colors() -> None:
     [
         (b"", "IMAGE_EMPTY"),
         (b"no image at all", "FORMAT_NOT_ALLOWED"),
-        (saved(Image.fromarray(SMOOTH), "GIF"), "FORMAT_NOT_ALLOWED"),
-        (saved(Image.fromarray(SMOOTH), "BMP"), "FORMAT_NOT_ALLOWED"),
+        (saved(Image.fromarray(SMOOTH), "ICO"), "FORMAT_NOT_ALLOWED"),
         (saved(Image.fromarray(SMOOTH), "JPEG")[:-60], "DECODE_FAILED"),
         (saved(Image.fromarray(SMOOTH), "PNG")[:-30], "DECODE_FAILED"),
         (saved(Image.fromarray(SMOOTH), "WEBP")[:-30], "DECODE_FAILED"),
+        (saved(Image.fromarray(SMOOTH), "GIF")[:-60], "DECODE_FAILED"),
+        (saved(Image.fromarray(SMOOTH), "BMP")[:-30], "HEADER_CORRUPT"),
+        (saved(Image.fromarray(SMOOTH), "TIFF")[:500], "DECODE_FAILED"),
+        (saved(Image.fromarray(SMOOTH), "AVIF")[:-30], "HEADER_CORRUPT"),
         (b"\xff\xd8\xff\xe0 and then nothing", "HEADER_CORRUPT"),
         (ppm(SMOOTH)[:-1], "HEADER_CORRUPT"),
         (b"P6 4 4 65535\n" + bytes(96), "FORMAT_NOT_ALLOWED"),
         (b"P6 0 4 255\n", "HEADER_CORRUPT"),
-        (b"P6 16385 1 255\n" + bytes(3 * 16_385), "SIDE_TOO_LONG"),
-        (saved(Image.new("1", (10_000, 9_000)), "PNG"), "TOO_MANY_PIXELS"),
-        (saved(Image.new("L", (10_000, 6_000)), "JPEG"), "TOO_MANY_PIXELS"),
+        (b"P6 65536 1 255\n" + bytes(3 * 65_536), "SIDE_TOO_LONG"),
+        (png(20_000, 10_000), "TOO_MANY_PIXELS"),
+        (jpeg((0xC0, frame(20_000, 10_000))), "TOO_MANY_PIXELS"),
+        (saved(Image.new("L", (0x7F, 0x7F)), "GIF").replace(b"\x7f\0\x7f\0", b"\xff\x7f\xff\x7f"), "TOO_MANY_PIXELS"),
     ],
 )
 def test_what_cannot_be_read_says_why(data: bytes, reason: str) -> None:
@@ -149,6 +174,15 @@ def test_a_turn_that_only_xmp_asks_for_is_followed_by_neither_side() -> None:
     data = saved(Image.fromarray(SMOOTH), "PNG", pnginfo=texts)
     header = read_header(data)
     assert decoder.decode(data).shape == (header.height, header.width, 3) == SMOOTH.shape
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF", "MPO"])
+def test_several_frames_or_pages_count_as_the_first(kind: str) -> None:
+    first, second = Image.fromarray(SMOOTH), Image.fromarray(255 - SMOOTH)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    still = decoder.decode(saved(first, "JPEG" if kind == "MPO" else kind, **options)).astype(int)
+    moving = decoder.decode(saved(first, kind, save_all=True, append_images=[second, second], **options))
+    assert np.abs(still - moving).max() <= (12 if kind == "AVIF" else 0)
 
 
 def test_a_jpeg_that_needs_pillow_is_turned_as_others_are() -> None:
