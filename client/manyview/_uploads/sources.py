@@ -92,8 +92,9 @@ def _open(images: Any, limit: int, rule: LabelRule, members: MemberChoice) -> Im
         images = arrays.split(images)
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images must be a path, bytes, pixels or an iterable of these, not {type(images).__name__}")
+    members.refuse()
     total = len(images) if hasattr(images, "__len__") else None
-    return ImageSource(lambda skipped: _from_items(images, limit, rule, members, skipped), identity=None, total=total)
+    return ImageSource(lambda skipped: _from_items(images, limit, rule, skipped), identity=None, total=total)
 
 
 def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule, members: MemberChoice) -> ImageSource:
@@ -101,8 +102,8 @@ def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule, members: Mem
     listed = SkippedCount()
     files = list_paths(paths, listed)
     has_shards = any(file.is_shard for file in files)
-    if members.identity and not has_shards:
-        raise ValueError(f"{' and '.join(members.identity)} chooses members of shards, but there are no shards")
+    if not has_shards:
+        members.refuse()
 
     def pull(skipped: SkippedCount) -> Iterator[EncodedImage]:
         for file in files:
@@ -122,13 +123,11 @@ def _checked(key: str, data: bytes, label: str, limit: int) -> EncodedImage:
     return too_large(key, label, len(data), limit) if len(data) > limit else EncodedImage(key, data, label)
 
 
-def _from_items(
-    items: Iterable[Any], limit: int, rule: LabelRule, members: MemberChoice, skipped: SkippedCount
-) -> Iterator[EncodedImage]:
+def _from_items(items: Iterable[Any], limit: int, rule: LabelRule, skipped: SkippedCount) -> Iterator[EncodedImage]:
     for index, item in enumerate(items):
         if isinstance(item, str | os.PathLike) and shards.is_shard(path := Path(item)):
             key = readable_text(path.as_posix())
-            yield from shards.samples(path, key, skipped, max_image_bytes=limit, choice=members)
+            yield from shards.samples(path, key, skipped, max_image_bytes=limit, choice=MemberChoice())
             continue
         key, label = f"{index:08d}", None
         if isinstance(item, Mapping):

@@ -33,6 +33,14 @@ class MemberChoice:
         named = (("image", self.image), ("label", self.label))
         return tuple(f"{field}={value}" for field, value in named if value is not None)
 
+    def refuse(self) -> None:
+        """Raise ValueError if there is a choice. Call it if there are no paths of shards."""
+        if self.identity:
+            hint = "; `labels` gives labels to images" if self.label is not None else ""
+            raise ValueError(
+                f"{' and '.join(self.identity)} chooses members of shards, but no path of a shard was given{hint}"
+            )
+
     def image_rank(self, name: MemberName) -> int | None:
         """Return None for a member that is no image. A sample has only images of its lowest rank."""
         if self.image is not None:

@@ -57,9 +57,14 @@ def test_another_choice_is_another_upload(client: manyview.Client, shard: Shard)
     path = shard([("a.jpg", b"photo"), ("a.png", b"mask")])
     client.upload(path, "pets", image="jpg")
     assert client.upload(path, "pets", image="png").num_images == 2
-    path.rename(path.with_suffix(".jpg"))
-    with pytest.raises(ValueError, match="image=jpg chooses members of shards, but there are no shards"):
-        client.upload(path.parent, "pets", image="jpg")
+
+
+def test_a_choice_of_members_without_shards_is_refused(client: manyview.Client, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match=r"image=jpg chooses members of shards, but no path of a shard was given$"):
+        client.upload(tmp_path, "pets", image="jpg")
+    with pytest.raises(ValueError, match=r"label=cat chooses members of shards, .*; `labels` gives labels to images"):
+        client.upload([b"a"], "pets", label="cat")
 
 
 def test_a_second_upload_of_a_shard_sends_nothing_again(client: manyview.Client, shard: Shard) -> None:
