@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-FORMATS = {"JPEG", "MPO", "PNG", "WEBP"}
+FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"}
 """Pillow's names of the formats that the server reads."""
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
@@ -32,16 +32,14 @@ def untouched_file(image: Any) -> bytes | None:
 
     Most operations return another image, which has no file. Others change the image itself, which leaves no trace:
     so the pixels are compared with those of the file if they have been loaded. None also means that the server does not
-    read the format, that the file has several frames, or that it is gone.
+    read the format, that the image is not the first frame of its file, or that the file is gone.
     """
     from PIL import Image
 
-    # Photographs of phones in MPO have a second image that is made from the first one.
-    if image.format not in FORMATS or (image.format != "MPO" and getattr(image, "n_frames", 1) > 1):
+    if image.format not in FORMATS:
         return None
     try:
-        data = _file_of(image)
-        if data is None:
+        if image.tell() != 0 or (data := _file_of(image)) is None:
             return None
         with Image.open(io.BytesIO(data)) as fresh:
             if image.tile:  # its pixels have not been loaded yet
@@ -49,13 +47,13 @@ def untouched_file(image: Any) -> bytes | None:
             image.load()  # a reader of WebP has no tiles, and notes times when it loads
             fresh.load()
             return data if fresh == image else None
-    except (OSError, ValueError, SyntaxError):
+    # An image that came from another process has no frames, and Pillow no error of its own for that.
+    except (AttributeError, OSError, ValueError, SyntaxError):
         return None
 
 
 def _file_of(image: Any) -> bytes | None:
     """Return the contents of an image's file, from the open file if there is one."""
-    # An image that came from another process has neither.
     file, name = getattr(image, "fp", None), getattr(image, "filename", "")
     if file is None:
         return Path(name).read_bytes() if name else None

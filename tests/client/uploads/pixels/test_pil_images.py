@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageOps
 from manyview._uploads.pixels import pil_images
 
 SMOOTH = np.stack(np.meshgrid(np.arange(40) * 5, np.arange(24) * 9, [90]), axis=-1)[:, :, 0].astype(np.uint8)
-FORMATS: dict[str, dict[str, Any]] = {"JPEG": {}, "PNG": {}, "WEBP": {"lossless": True}}
+FORMATS: dict[str, dict[str, Any]] = {"JPEG": {}, "PNG": {}, "WEBP": {"lossless": True}, "AVIF": {}}
 
 
 @pytest.fixture(params=FORMATS)
@@ -90,11 +90,14 @@ def test_an_image_of_another_process_is_not_its_file_if_it_was_in_memory(file: P
     assert np.array_equal(pil_images.samples(other)[0], pil_images.samples(image)[0])
 
 
-def test_frames_and_formats_that_the_server_does_not_read_are_not_taken() -> None:
+def test_later_frames_and_formats_that_the_server_does_not_read_are_not_taken() -> None:
     file = io.BytesIO()
     frames = [Image.fromarray(SMOOTH), Image.fromarray(SMOOTH[::-1])]
     frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    assert pil_images.untouched_file(Image.open(file)) is None
+    image = Image.open(file)
+    assert pil_images.untouched_file(image) == file.getvalue()
+    image.seek(1)
+    assert pil_images.untouched_file(image) is None
     file = io.BytesIO()
     frames[0].save(file, "PCX")
     assert pil_images.untouched_file(Image.open(file)) is None

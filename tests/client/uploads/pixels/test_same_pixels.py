@@ -76,6 +76,23 @@ def test_a_png_is_the_same_as_a_pil_image_and_as_an_array(kind: str, tmp_path: P
         assert_same({"path": path, "opened": opened, "changed": other.copy(), **made, **as_array})
 
 
+@pytest.mark.parametrize("kind", [kind for kind, (_, options, _) in KINDS.items() if not options])
+def test_a_tiff_is_the_same_as_a_pil_image(kind: str, tmp_path: Path) -> None:
+    image, _, _ = KINDS[kind]
+    path = tmp_path / "image.tif"
+    image.save(path)
+    with Image.open(path) as opened, Image.open(path) as other:
+        assert_same({"path": path, "opened": opened, "changed": other.copy(), "made": image})
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP"])
+def test_other_formats_are_the_same_as_a_pil_image(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"image.{kind.lower()}"
+    palette().save(path)
+    with Image.open(path) as opened, Image.open(path) as other:
+        assert_same({"path": path, "opened": opened, "changed": other.copy(), "made": palette()})
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_an_opened_jpeg_is_its_file(mode: str, orientation: int, tmp_path: Path) -> None:
@@ -104,6 +121,9 @@ def test_floats_and_sixteen_bits_are_the_same_as_eight(channels: np.ndarray[Any,
     assert_same({"uint8": channels, "float32": channels.astype(np.float32) / 255, "uint16": sixteen})
 
 
-def test_wide_numbers_of_pil_are_the_same_as_an_array() -> None:
+def test_wide_numbers_of_pil_are_the_same_as_an_array(tmp_path: Path) -> None:
     floats, integers = Image.fromarray(GREY.astype(np.float32) / 255), Image.fromarray(SIXTEEN.astype(np.int32))
-    assert_same({"uint8": GREY, "F": floats, "I": integers})
+    floats.save(tmp_path / "floats.tif")
+    integers.save(tmp_path / "integers.tif")
+    files = {name: tmp_path / f"{name}.tif" for name in ("floats", "integers")}
+    assert_same({"uint8": GREY, "F": floats, "I": integers, **files})
