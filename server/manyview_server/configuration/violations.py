@@ -23,6 +23,7 @@ KNOWN = "known: "
 # A longer name is not a typing error, and the search for a similar name would take long.
 MAX_SIMILAR_CHARS = 64
 MIN_SIMILARITY = 0.7
+MIN_PREFIX_CHARS = 4
 BOUNDS = {
     "minimum": "at least",
     "exclusiveMinimum": "above",
@@ -102,12 +103,21 @@ def wrong(schema: Schema, field: str, value: Any) -> Violation:
 
 
 def similar(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to `name`, or None if none is. Upper and lower case are alike."""
-    if len(name) > MAX_SIMILAR_CHARS:
+    """Return a known name that `name` abbreviates, as lr and warmup do, or else the most similar one, or None.
+
+    Upper and lower case are alike.
+    """
+    if not name or len(name) > MAX_SIMILAR_CHARS:
         return None
     by_lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=MIN_SIMILARITY)
+    near = [each for each in by_lower if _abbreviates(name.lower(), each)]
+    near += difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=MIN_SIMILARITY)
     return by_lower[near[0]] if near else None
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    initials = "".join(word[:1] for word in name.split("_"))
+    return short == initials if len(short) < MIN_PREFIX_CHARS else name.startswith(short)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -170,6 +170,14 @@ def test_all_violations_are_told_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("short", "meant"),
+    [("bs", "batch_size"), ("ds", "decode_size"), ("temp", "temperature"), ("prob", "views.blur.probability")],
+)
+def test_an_abbreviation_is_understood(short: str, meant: str) -> None:
+    assert violations({short: 1}) == {short: f"'{short}' is not known; did you mean {meant!r}?"}
+
+
 def test_the_known_names_are_listed_once() -> None:
     found = violations({"qqq": 1, "zzz": 1, "views": {"www": 1}})
     assert found["qqq"] == "'qqq' is not known; known: " + ", ".join(SCHEMA["properties"])
