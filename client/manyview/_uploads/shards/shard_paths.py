@@ -6,12 +6,12 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 _SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _MOST_PATHS = 1_000_000
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
 
 
 def is_shard(path: Path) -> bool:
@@ -33,32 +33,57 @@ def expand(path: str | os.PathLike[str]) -> list[Path]:
         raise ValueError(f"{text} is not a local path: download the files first, then upload them from a folder")
     if os.path.lexists(local):
         return [Path(local)]
-    found = [file for part in _alternatives(local) for file in _matches(part)]
-    if len(found) > _MOST_PATHS:
-        raise ValueError(f"{text} stands for {len(found):,} paths; at most {_MOST_PATHS:,} are allowed")
-    return found
+    names = list(islice(_alternatives(local), _MOST_PATHS + 1))
+    if len(names) > _MOST_PATHS:
+        raise ValueError(f"{text} stands for more than {_MOST_PATHS:,} names")
+    return [file for name in names for file in _matches(name)]
 
 
 def _alternatives(text: str) -> Iterator[str]:
     """Yield `text` once for each value of its braces, as a shell does."""
-    for braces in _BRACES.finditer(text):
-        values = _values(braces[1])
-        if values is not None:
-            for value in values:
-                yield from _alternatives(text[: braces.start()] + value + text[braces.end() :])
-            return
-    yield text
+    start = text.find("{")
+    end = _closing(text, start)
+    if start < 0 or end < 0:
+        yield text
+        return
+    values = _values(text[start + 1 : end])
+    if values is None:  # these braces are a part of the name
+        yield from (text[: start + 1] + rest for rest in _alternatives(text[start + 1 :]))
+        return
+    for value in values:
+        for middle in _alternatives(value):
+            for rest in _alternatives(text[end + 1 :]):
+                yield text[:start] + middle + rest
+
+
+def _closing(text: str, start: int) -> int:
+    """Return the place of the brace that closes the one at `start`, or -1."""
+    depth = 0
+    for at in range(max(0, start), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return at
+    return -1
 
 
 def _values(inside: str) -> list[str] | None:
+    """Return what stands between the commas of a pair of braces, or the numbers of a range, or None for neither."""
     if bounds := _RANGE.fullmatch(inside):
-        first, last = int(bounds[1]), int(bounds[2])
+        first, last, step = int(bounds[1]), int(bounds[2]), max(1, int(bounds[3] or 1))
         if abs(last - first) >= _MOST_PATHS:
             raise ValueError(f"{{{inside}}} stands for more than {_MOST_PATHS:,} names")
-        width = len(bounds[1]) if bounds[1][0] == "0" or bounds[2][0] == "0" else 0
-        step = 1 if first <= last else -1
-        return [f"{number:0{width}d}" for number in range(first, last + step, step)]
-    return inside.split(",") if "," in inside else None
+        is_padded = any(len(bound) > 1 and bound[0] == "0" for bound in (bounds[1], bounds[2]))
+        width = max(len(bounds[1]), len(bounds[2])) if is_padded else 0
+        numbers = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+        return [f"{number:0{width}d}" for number in numbers]
+    depth, parts = 0, [""]
+    for character in inside:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts if len(parts) > 1 else None
 
 
 def _matches(part: str) -> list[Path]:

@@ -25,10 +25,14 @@ def test_other_files_are_no_shards(name: str) -> None:
         ("s-{000..002}.tar", ["s-000.tar", "s-001.tar", "s-002.tar"]),
         ("s-{9..11}.tar", ["s-9.tar", "s-10.tar", "s-11.tar"]),
         ("s-{08..10}.tar", ["s-08.tar", "s-09.tar", "s-10.tar"]),
+        ("s-{001..2}.tar", ["s-001.tar", "s-002.tar"]),
         ("s-{2..0}.tar", ["s-2.tar", "s-1.tar", "s-0.tar"]),
         ("{train,val}-{0..1}.tar", ["train-0.tar", "train-1.tar", "val-0.tar", "val-1.tar"]),
-        ("{a,b{1,2}}.tar", ["a.tar", "b1.tar", "a.tar", "b2.tar"]),
+        ("s-{0..10..5}.tar", ["s-0.tar", "s-5.tar", "s-10.tar"]),
+        ("{a,b{1,2}}.tar", ["a.tar", "b1.tar", "b2.tar"]),
         ("{one}.tar", ["{one}.tar"]),
+        ("{one{1,2}}.tar", ["{one1}.tar", "{one2}.tar"]),
+        ("{1,2}{.tar", ["1{.tar", "2{.tar"]),
         ("plain.tar", ["plain.tar"]),
     ],
 )
@@ -65,5 +69,7 @@ def test_an_address_on_a_network_is_refused_with_a_hint(address: str) -> None:
 
 
 def test_a_range_that_would_never_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"s\{0..999\}.* stands for more than 1,000,000 names"):
+        expand("s{0..999}{0..999}{0..999}.tar")
     with pytest.raises(ValueError, match=r"\{0..99999999\} stands for more than 1,000,000 names"):
         expand("s-{0..99999999}.tar")
