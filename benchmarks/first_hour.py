@@ -97,7 +97,8 @@ class Walk:
         self._client("neighbors, with a picture", "neighbors", "photographs", some[0], "-m", "first", "-o", near)
 
     def _serve(self, data: str) -> TerminalRecording:
-        return self._start("manyview-server", "serve", "--listen", self._address, "--data", self._folder / data)
+        command = ("serve", "--exit-with-parent", "--listen", self._address, "--data", self._folder / data)
+        return self._start("manyview-server", *command)
 
     def _expect_port_in_use(self) -> None:
         second = self._serve("other")
