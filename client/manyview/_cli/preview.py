@@ -12,6 +12,7 @@ from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.jobs import assign, read_config
 from manyview._cli.paths import print_skipped, require_sources
+from manyview._progress.report import reporting
 
 if TYPE_CHECKING:
     from manyview import Preview
@@ -57,7 +58,8 @@ def preview(
             dataset=dataset,
         )
     if out is not None:
-        found.save(out)
+        with reporting(None, str(out), "drawing"):
+            found.save(out)
     if as_json:
         print_json(summary(found))
     elif out is not None:
