@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from manyview._types import Device as Device
     from manyview._types import DuplicateGroup as DuplicateGroup
     from manyview._types import EmbedTiming as EmbedTiming
+    from manyview._types import Estimate as Estimate
     from manyview._types import EventKind as EventKind
     from manyview._types import Failure as Failure
     from manyview._types import HealthStatus as HealthStatus
@@ -118,7 +119,7 @@ _NAMES = {
         "UploadRejected Violation"
     ),
     "_types": (
-        "Backbone Balance DataType Dataset Device DuplicateGroup EmbedTiming EventKind Failure HealthStatus "
+        "Backbone Balance DataType Dataset Device DuplicateGroup EmbedTiming Estimate EventKind Failure HealthStatus "
         "ImageError ImageStatus JobState LabelConflict Limits LogLevel LogLine Method Methods Metric Model "
         "Neighbor Output PluginProblem Progress QueryNeighbors RejectedImage Sample Selection ServerInfo "
         "SkippedFiles SkipReason StoredImage Strategy TrainJobInfo UploadReport WeightsOrigin"

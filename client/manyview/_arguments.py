@@ -17,6 +17,25 @@ def positive_s(name: str, value: float | None) -> float | None:
     return value
 
 
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def duration_s(name: str, value: float | str | None) -> float:
+    """Return a duration in seconds: of a number of seconds, or of a text such as "90s", "10m", "1.5h" or "2d".
+
+    None gives 0, which the server reads as the default.
+    """
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value[:-1]) * _UNITS_S[value[-1]] if isinstance(value, str) else float(value)
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise ValueError(f"{name} must be seconds, or a text such as 90s, 10m, 1.5h or 2d, not {value!r}") from None
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} must be above 0, or None for the default, not {value!r}")
+    return seconds
+
+
 def count(name: str, value: int | None, *, at_least: int = 1, at_most: int | None = None) -> int | None:
     """Return `value` if it is a number from `at_least` to `at_most`, or None."""
     if value is None or (at_least <= value and (at_most is None or value <= at_most)):

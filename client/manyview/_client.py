@@ -40,6 +40,7 @@ from manyview._types import (
     ServerInfo,
     StoredImage,
     Strategy,
+    TrainJobInfo,
 )
 from manyview._uploads import sources
 from manyview._uploads.labels.label_rule import Labels
@@ -221,11 +222,14 @@ class Client:
         clone_from: Job | str | None = None,
         continue_from: Job | Model | str | None = None,
         follow: int | None = None,
+        time_budget: float | str | None = None,
     ) -> Job:
         """Queue a train job over the images that the data set holds now, and return it.
 
         `method` is "simclr" unless another is named (see `methods`). `config` needs only the parameters that differ
-        from the method's defaults.
+        from the method's defaults. If backbone, image_size or epochs are left open, the server chooses them, so that
+        the job takes about `time_budget` on its device: seconds, or a text such as "10m" or "2h", by default an hour.
+        `job.info.choice` says what was chosen and why, and `job.info.estimate` how long the job takes.
 
         With `clone_from`, a job, training starts again from step 0 with that job's data set and configuration, except
         for what other arguments change. With `continue_from`, a job or a checkpoint, training continues there, and so
@@ -236,7 +240,9 @@ class Client:
 
         Raises InvalidArgument that names every violation, and AlreadyExists when `job_id` is taken.
         """
-        request = train_request(dataset, method, backbone, epochs, config, clone_from, continue_from, follow)
+        request = train_request(
+            dataset, method, backbone, epochs, config, clone_from, continue_from, follow, time_budget
+        )
         request.train_job_id = text("job_id", job_id) or ""
         return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
 
@@ -251,12 +257,46 @@ class Client:
         clone_from: Job | str | None = None,
         continue_from: Job | Model | str | None = None,
         follow: int | None = None,
+        time_budget: float | str | None = None,
     ) -> dict[str, Any]:
-        """Return the complete configuration that `train` would run with. It is checked in the same way, but no job is
-        created."""
-        request = train_request(dataset, method, backbone, epochs, config, clone_from, continue_from, follow)
+        """Return the complete configuration that `train` would run with, `plan(…).config`."""
+        return dict(
+            self.plan(
+                dataset,
+                method,
+                backbone=backbone,
+                epochs=epochs,
+                config=config,
+                clone_from=clone_from,
+                continue_from=continue_from,
+                follow=follow,
+                time_budget=time_budget,
+            ).config
+        )
+
+    def plan(
+        self,
+        dataset: Dataset | str | None = None,
+        method: str | None = None,
+        *,
+        backbone: str | None = None,
+        epochs: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        clone_from: Job | str | None = None,
+        continue_from: Job | Model | str | None = None,
+        follow: int | None = None,
+        time_budget: float | str | None = None,
+    ) -> TrainJobInfo:
+        """Return the job that `train` would create, with its complete configuration and an estimate of its duration.
+
+        The request is checked as by `train`, but no job is created. The first estimate of a configuration is measured,
+        which takes a few seconds.
+        """
+        request = train_request(
+            dataset, method, backbone, epochs, config, clone_from, continue_from, follow, time_budget
+        )
         request.validate_only = True
-        return _convert.config(self._rpcs.create_train_job(request).train_job.config)
+        return _convert.train_job(self._rpcs.create_train_job(request).train_job)
 
     def job(self, name: str) -> Job:
         """Return a job by name or id."""

@@ -90,6 +90,8 @@ def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
         server_version=value.server_version,
         continued_from=value.continued_from,
         min_images=value.follow.min_images,
+        estimate=estimate(value.estimate) if value.HasField("estimate") else None,
+        choice=value.choice,
     )
 
 
@@ -98,6 +100,10 @@ def activity(value: train_job_service_pb2.Activity) -> Activity:
     number = value.kind if value.kind in known else train_job_service_pb2.Activity.KIND_UNSPECIFIED
     kind = train_job_service_pb2.Activity.Kind.Name(number).removeprefix("KIND_")
     return Activity(kind=cast(ActivityKind, kind), done=value.done, total=value.total)
+
+
+def estimate(value: train_job_service_pb2.Estimate) -> types.Estimate:
+    return types.Estimate(total_s=value.total_s, step_s=value.step_s, text=value.text)
 
 
 def config(value: struct_pb2.Struct) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from manyview import _convert, _names
-from manyview._arguments import count, positive_s, some, text
+from manyview._arguments import count, duration_s, positive_s, some, text
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
 from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results import events, export, history
@@ -203,6 +203,7 @@ def train_request(
     clone_from: Job | str | None,
     continue_from: Job | Model | str | None,
     follow: int | None,
+    time_budget: float | str | None = None,
 ) -> pb.CreateTrainJobRequest:
     """Return a request that creates a job. Raises ValueError for a wrong argument."""
     has_origin = clone_from is not None or continue_from is not None
@@ -218,6 +219,7 @@ def train_request(
         config=config_struct({**(config or {}), **given}),
         clone_from="" if clone_from is None else _names.job_name(clone_from),
         continue_from="" if continue_from is None else _names.model_name(continue_from),
+        time_budget_s=duration_s("time_budget", time_budget),
     )
 
 

@@ -315,10 +315,21 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long a job takes on the server's device, without its time in the queue. Seconds are 0 if they are not known,
+    and `text` then says why."""
+
+    total_s: float
+    step_s: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainJobInfo:
     """A train job at the time of the call. `config` is complete: it has every parameter, also the defaults.
     `continued_from` names the checkpoint that it started from, if any. `min_images` is above 0 if it follows its data
-    set."""
+    set. `estimate` is how long it takes, and `choice` says which settings were chosen because they were left open, and
+    why; only `Client.train` and `Client.plan` set these two."""
 
     name: str
     uid: str
@@ -338,6 +349,8 @@ class TrainJobInfo:
     server_version: str
     continued_from: str
     min_images: int
+    estimate: Estimate | None = None
+    choice: str = ""
 
     @property
     def id(self) -> str:

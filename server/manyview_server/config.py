@@ -60,6 +60,10 @@ class ServeSettings(BaseSettings):
         pattern=r"^(auto|on|off)$",
         description="start workers as forks of one process that keeps torch in memory; auto: with 2 GiB of memory",
     )
+    measure_steps: bool = Field(
+        True,
+        description="measure a step before a job is created, to estimate its time and to choose what it leaves open",
+    )
     exit_with_parent: bool = Field(
         False, description="drain and exit when the process that started the server has ended"
     )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import manyview
+from manyview._arguments import duration_s
 from manyview.testing import FakeServer
 
 MODEL = "backbones/resnet18"
@@ -102,3 +103,16 @@ def test_a_clients_timeout_is_that_of_its_calls(server: FakeServer) -> None:
 def test_a_local_server_refuses_an_empty_folder_and_no_time(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         manyview.local(**options)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, 0), (90, 90), (0.5, 0.5), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2d", 172_800)]
+)
+def test_a_duration_is_a_number_of_seconds_or_has_a_unit(value: float | str | None, seconds: float) -> None:
+    assert duration_s("time_budget", value) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "10", "m", "10 minutes", "nans", "infh", "-1m", 0, -1, float("nan"), [3]])
+def test_anything_else_is_no_duration(value: Any) -> None:
+    with pytest.raises(ValueError, match="time_budget must be"):
+        duration_s("time_budget", value)

@@ -50,8 +50,19 @@ def train(
             help="Start once the data set has this many images, and adopt later ones. Needs --set max_steps=…",
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Choose backbone, image size and epochs, as far as they are left open, for a job of 90s, 10m, 1.5h or "
+            "2d. Default: 1h.",
+        ),
+    ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the complete configuration and create no job.")
+        bool,
+        typer.Option(
+            "--print-config", help="Print the complete configuration, and on stderr the time it takes. Create no job."
+        ),
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job until it ends.")] = False,
     target: Target = None,
@@ -73,12 +84,14 @@ def train(
         "clone_from": clone_from,
         "continue_from": continue_from,
         "follow": follow,
+        "time_budget": time,
     }
     with connect(target, token, is_shown=False) as client:
         if print_config:
-            with reporting(None, "train", "resolving the configuration"):
-                resolved = client.resolve_config(**wanted)
-            print_json(resolved, sort_keys=True)  # a Struct has no order
+            with reporting(None, "train", "planning the job"):
+                planned = client.plan(**wanted)
+            print_json(planned.config, sort_keys=True)  # a Struct has no order
+            _print_estimate(planned)
             return
         with reporting(None, "train", "creating the job"):
             job = client.train(**wanted, job_id=job_id)
@@ -87,7 +100,16 @@ def train(
         elif as_json:
             print_json(job.info)
         else:
+            _print_estimate(job.info)
             typer.echo(f"{job.name} {job.state}; watch it with: manyview watch {job.id}")
+
+
+def _print_estimate(info: TrainJobInfo) -> None:
+    """Say on stderr what was chosen and how long a new job takes, so that stdout holds nothing but the answer."""
+    if info.choice:
+        typer.echo(info.choice, err=True)
+    if info.estimate:
+        typer.echo(f"time: {info.estimate.text}", err=True)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -214,7 +214,11 @@ class FakeState(FakeEmbeddings):
             job.num_images = 0  # until it starts
         if not request.validate_only:
             self.jobs[name], self.events[name], self.logs[name] = job, [], []
-        return jobs.CreateTrainJobResponse(train_job=job)
+        answer = jobs.CreateTrainJobResponse(train_job=job)
+        answer.train_job.estimate.text = "less than a minute on this CPU"
+        if request.time_budget_s:
+            answer.train_job.choice = f"chosen: epochs=1 for {request.time_budget_s:g} s on this CPU"
+        return answer
 
     def _origin(self, name: str) -> jobs.TrainJob:
         return self._job("/".join(name.split("/")[:2])) if name else jobs.TrainJob()

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainJob(_message.Message):
-    __slots__ = ("name", "uid", "dataset", "num_images", "config", "state", "failure", "progress", "create_time", "start_time", "end_time", "attempt", "last_sequence", "latest_checkpoint", "queue_position", "server_version", "follow", "continued_from")
+    __slots__ = ("name", "uid", "dataset", "num_images", "config", "state", "failure", "progress", "create_time", "start_time", "end_time", "attempt", "last_sequence", "latest_checkpoint", "queue_position", "server_version", "follow", "continued_from", "estimate", "choice")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class TrainJob(_message.Message):
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     CONTINUED_FROM_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    CHOICE_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     dataset: str
@@ -48,7 +50,19 @@ class TrainJob(_message.Message):
     server_version: str
     follow: Follow
     continued_from: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset: _Optional[str] = ..., num_images: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.TrainJobState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., latest_checkpoint: _Optional[str] = ..., queue_position: _Optional[int] = ..., server_version: _Optional[str] = ..., follow: _Optional[_Union[Follow, _Mapping]] = ..., continued_from: _Optional[str] = ...) -> None: ...
+    estimate: Estimate
+    choice: str
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset: _Optional[str] = ..., num_images: _Optional[int] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.TrainJobState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., latest_checkpoint: _Optional[str] = ..., queue_position: _Optional[int] = ..., server_version: _Optional[str] = ..., follow: _Optional[_Union[Follow, _Mapping]] = ..., continued_from: _Optional[str] = ..., estimate: _Optional[_Union[Estimate, _Mapping]] = ..., choice: _Optional[str] = ...) -> None: ...
+
+class Estimate(_message.Message):
+    __slots__ = ("total_s", "step_s", "text")
+    TOTAL_S_FIELD_NUMBER: _ClassVar[int]
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    total_s: float
+    step_s: float
+    text: str
+    def __init__(self, total_s: _Optional[float] = ..., step_s: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Follow(_message.Message):
     __slots__ = ("min_images",)
@@ -115,7 +129,7 @@ class Activity(_message.Message):
     def __init__(self, kind: _Optional[_Union[Activity.Kind, str]] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class CreateTrainJobRequest(_message.Message):
-    __slots__ = ("train_job_id", "dataset", "method", "config", "request_id", "validate_only", "clone_from", "continue_from", "follow")
+    __slots__ = ("train_job_id", "dataset", "method", "config", "request_id", "validate_only", "clone_from", "continue_from", "follow", "time_budget_s")
     TRAIN_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +139,7 @@ class CreateTrainJobRequest(_message.Message):
     CLONE_FROM_FIELD_NUMBER: _ClassVar[int]
     CONTINUE_FROM_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    TIME_BUDGET_S_FIELD_NUMBER: _ClassVar[int]
     train_job_id: str
     dataset: str
     method: str
@@ -134,7 +149,8 @@ class CreateTrainJobRequest(_message.Message):
     clone_from: str
     continue_from: str
     follow: Follow
-    def __init__(self, train_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., method: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: bool = ..., clone_from: _Optional[str] = ..., continue_from: _Optional[str] = ..., follow: _Optional[_Union[Follow, _Mapping]] = ...) -> None: ...
+    time_budget_s: float
+    def __init__(self, train_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., method: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: bool = ..., clone_from: _Optional[str] = ..., continue_from: _Optional[str] = ..., follow: _Optional[_Union[Follow, _Mapping]] = ..., time_budget_s: _Optional[float] = ...) -> None: ...
 
 class CreateTrainJobResponse(_message.Message):
     __slots__ = ("train_job",)

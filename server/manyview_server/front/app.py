@@ -32,11 +32,14 @@ from manyview_server.supervise.fork_server import ForkServer, is_wanted
 from manyview_server.supervise.previewers.previewer import PreviewerLimits, PreviewerSupervisor
 from manyview_server.supervise.selectors.selector import SelectorPool
 from manyview_server.supervise.slow_images import SlowImages
+from manyview_server.supervise.timers.step_timer import StepTimer
+from manyview_server.supervise.timers.step_times import StepTimes
 from manyview_server.supervise.trainers.attempt import Patience
 from manyview_server.supervise.trainers.jobs import JobSupervisor
 from manyview_server.system import awake_time
 
 CATALOGUE = "catalogue.json"
+STEP_TIMES = "step-times.json"
 PARENT_POLL_S = 0.5
 STOP_FRACTION = 0.8
 """The share of a drain that a trainer has for its last step and its checkpoint. After that it is killed, while there is
@@ -44,7 +47,7 @@ still time to record its death."""
 LAST_ANSWERS_S = 0.5
 """At the end of a drain, the time for answers that are still being sent."""
 CLOSE_S = 10.0
-"""After the drain, the time for the embedder, the selectors, the previewer and the fork server together to end."""
+"""After the drain, the time for the processes that answer calls and the fork server together to end."""
 WARM_UP_S = 2.0
 """A server that has started no worker yet starts its fork server after so long."""
 
@@ -159,6 +162,7 @@ class App:
             slow_images=self._slow_images,
         )
         cache = EmbeddingCache(self._store.embeddings_dir, settings.embedding_cache_bytes)
+        self._step_timer = self._make_step_timer(catalogue, devices[0], budget)
         return Backend(
             store=self._store,
             catalogue=catalogue,
@@ -168,7 +172,14 @@ class App:
             tables=EmbeddingTables(self._store, self._embedder, cache),
             selector=self._selector,
             previewer=self._previewer,
+            step_timer=self._step_timer,
         )
+
+    def _make_step_timer(self, catalogue: Catalogue, device: str, budget: CoreBudget) -> StepTimer | None:
+        if not self._settings.measure_steps:
+            return None
+        known = {**catalogue.versions, "manyview": self._version, "device": catalogue.device(device).description}
+        return StepTimer(StepTimes(self._settings.data / STEP_TIMES, known), budget, device, forks=self._forks)
 
     def _job_supervisor(self, catalogue: Catalogue, devices: tuple[str, ...], budget: CoreBudget) -> JobSupervisor:
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
@@ -250,6 +261,8 @@ class App:
             asyncio.create_task(self._embedder.close(), name="embedder"),
             asyncio.create_task(self._previewer.close(), name="previewer"),
         }
+        if self._step_timer:
+            closing.add(asyncio.create_task(self._step_timer.close(), name="step timer"))
         if self._forks:
             closing.add(asyncio.create_task(self._forks.close(), name="fork server"))
         with suppress(TimeoutError):

@@ -7,9 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from manyview_server.messages.embedding import EmbedDone, EmbedRecipe
-from manyview_server.messages.message import Message
+from manyview_server.messages.message import Json, Message
 from manyview_server.messages.preview import PreviewDone, PreviewImages
 from manyview_server.messages.selection import RowSource
+from manyview_server.messages.timing import StepTimed
 from manyview_server.store.records import Snapshot
 from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
@@ -69,3 +70,22 @@ class Previewer(Protocol):
 
     async def preview(self, make: Callable[[], Awaitable[PreviewImages]], time_left_s: float) -> PreviewDone:
         """Return the views of the images of a request, which is made when its turn has come. Raises ServiceError."""
+
+
+class StepTimer(Protocol):
+    """Measures how long a job's parts take on the device."""
+
+    @property
+    def device(self) -> str:
+        """The name of the device."""
+
+    @property
+    def num_threads(self) -> int:
+        """The threads of a trainer on it."""
+
+    @property
+    def starts_at_once(self) -> bool:
+        """Is a process ready in a moment?"""
+
+    async def time(self, settings: dict[str, Json], *, num_images: int, decode_size: int, wait_s: float) -> StepTimed:
+        """Return the times, measured now or earlier. Raises ServiceError."""

@@ -27,7 +27,7 @@ from manyview.v1 import (
     train_job_service_pb2_grpc,
 )
 from manyview_server.config import ServeSettings, SettingsError
-from manyview_server.front.backends import Embedder, LibraryBackbones, Previewer, Selector, Tables, Trainers
+from manyview_server.front.backends import Embedder, LibraryBackbones, Previewer, Selector, StepTimer, Tables, Trainers
 from manyview_server.front.datasets.service import DatasetService
 from manyview_server.front.embeddings.dataset_export import DatasetExporter
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
@@ -40,6 +40,7 @@ from manyview_server.front.jobs.job_plans import JobPlanner
 from manyview_server.front.jobs.metrics import MetricsService
 from manyview_server.front.jobs.previews import Previews
 from manyview_server.front.jobs.service import TrainJobService
+from manyview_server.front.jobs.timed_planner import TimedPlanner
 from manyview_server.front.limits import Limits
 from manyview_server.front.models.resolution import Models
 from manyview_server.front.models.service import ModelService
@@ -77,6 +78,8 @@ class Backend:
     tables: Tables
     selector: Selector
     previewer: Previewer
+    step_timer: StepTimer | None = None
+    """None if the durations of jobs are not estimated."""
 
 
 class Server:
@@ -102,10 +105,11 @@ class Server:
         previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
         heartbeat_s, page_bytes = self._settings.heartbeat_s, pages.page_bytes(limits.max_message_bytes)
         planner = JobPlanner(backend.store, backend.catalogue, backend.library_backbones)
+        timed_planner = TimedPlanner(planner, backend.store, backend.catalogue, backend.step_timer)
         jobs = TrainJobService(
             backend.store,
             backend.catalogue,
-            planner,
+            timed_planner,
             backend.trainers,
             previews,
             draining,

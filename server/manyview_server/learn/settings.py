@@ -40,7 +40,7 @@ class TrainSettings:
     method: str = setting("", "Self-supervised method.")
     backbone: str = setting(
         "resnet18",
-        "Network whose features are the embedding.",
+        "Network whose features are the embedding; if a job leaves it open, the server chooses it.",
         choices=backbones.names,
         pattern=Pattern(regex=backbones.LIBRARY_NAMES.pattern, words="torchvision/NAME or timm/NAME"),
         fixed=True,
@@ -89,7 +89,12 @@ class TrainSettings:
         maximum=65_536,
         fixed=True,
     )
-    image_size: int = setting(224, "Width and height of a view, in pixels.", minimum=8, maximum=1024)
+    image_size: int = setting(
+        224,
+        "Width and height of a view, in pixels; if a job leaves it open, the server chooses it.",
+        minimum=8,
+        maximum=1024,
+    )
     decode_size: int | None = setting(
         None,
         "Width and height at which decoded images are kept, in pixels; null chooses it from image_size.",
@@ -107,7 +112,12 @@ class TrainSettings:
     batch_size: int | None = setting(
         None, "Images in a step; null chooses it from the data set.", minimum=2, maximum=65_536
     )
-    epochs: int = setting(100, "Passes over the data set.", minimum=1, maximum=100_000)
+    epochs: int = setting(
+        100,
+        "Passes over the data set; if a job leaves it open, the server chooses it by the time that the job may take.",
+        minimum=1,
+        maximum=100_000,
+    )
     max_steps: int | None = setting(
         None, "Steps after which training ends, unless the epochs end it earlier.", minimum=1, maximum=10**9
     )

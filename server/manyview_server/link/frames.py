@@ -15,7 +15,7 @@ import typing
 from typing import Any
 
 from manyview_server.errors import ResourceExhausted
-from manyview_server.messages import embedding, preview, selection, training
+from manyview_server.messages import embedding, preview, selection, timing, training
 from manyview_server.messages.message import Hello, Message
 
 PREFIX = struct.Struct("<IQ")
@@ -50,7 +50,7 @@ class MessageTooLarge(ResourceExhausted):
 
 def _message_types() -> dict[str, type[Message]]:
     found: dict[str, type[Message]] = {Hello.__name__: Hello}
-    for module in (training, embedding, selection, preview):
+    for module in (training, embedding, selection, preview, timing):
         for name, value in vars(module).items():
             if isinstance(value, type) and issubclass(value, Message) and value is not Message:
                 found[name] = value

@@ -4,5 +4,6 @@ Fields hold JSON values, and `blobs` holds bytes that travel unchanged beside th
 says otherwise. `link` carries the messages. This package imports nothing else of ours.
 
 - `message`: the base class of all messages, and the first message of every worker.
-- `training`, `embedding`, `selection`, `preview`: the messages of one kind of worker each, in both directions.
+- `training`, `embedding`, `selection`, `preview`, `timing`: the messages of one kind of worker each, in both
+  directions.
 """

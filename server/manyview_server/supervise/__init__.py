@@ -9,5 +9,5 @@ It may import `store`, `configuration`, `link`, `messages`, `system` and `errors
 - `cores`: how many cores each process may use.
 - `decode_watch`, `slow_images`: find decodes that take too long, and remember their images.
 - `catalogue/`: what can be trained.
-- `trainers/`, `embedders/`, `selectors/`, `previewers/`: one package per kind of worker.
+- `trainers/`, `embedders/`, `selectors/`, `previewers/`, `timers/`: one package per kind of worker.
 """

@@ -1,4 +1,4 @@
-"""The torch side: one process per job, embedder, selector or previewer. It uses no gRPC and no asyncio.
+"""The torch side: one process per job, embedder, selector, previewer or step timer. It uses no gRPC and no asyncio.
 
 It may import `learn`, `configuration`, `link`, `messages`, `system`, `store.images.shards`, `store.jobs.checkpoints`,
 `store.jobs.model_card` and `store.embeddings`. It never imports the database, `front` or `supervise`.
@@ -9,6 +9,6 @@ It may import `learn`, `configuration`, `link`, `messages`, `system`, `store.ima
 - `exact_float32`: the precision of float32 products. `precision`: which number format is the fastest.
 - `preprocess`: from pixels to the input of a network. `checkpoint_state`: what is in a checkpoint.
 - `training_failed`: why a training run cannot continue.
-- `training/`, `evaluation/`, `embedding/`, `selecting/`, `previewing/`: one package per kind of work.
+- `training/`, `evaluation/`, `embedding/`, `selecting/`, `previewing/`, `timing/`: one package per kind of work.
 - `images/`: from untrusted bytes to pixels.
 """

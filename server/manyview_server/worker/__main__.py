@@ -29,6 +29,7 @@ from manyview_server.worker.embedding import embedder
 from manyview_server.worker.exact_float32 import compute_float32_exactly
 from manyview_server.worker.previewing import previewer
 from manyview_server.worker.selecting import selector
+from manyview_server.worker.timing import step_timer
 from manyview_server.worker.training import trainer
 from manyview_server.worker.versions import versions
 
@@ -37,7 +38,13 @@ PR_SET_PDEATHSIG = 1
 OOM_SCORE_ADJUSTMENT = "500"
 DESCRIBE = "describe"
 FORK_SERVER = "fork-server"
-RUN = {"trainer": trainer.run, "embedder": embedder.run, "selector": selector.run, "previewer": previewer.run}
+RUN = {
+    "trainer": trainer.run,
+    "embedder": embedder.run,
+    "selector": selector.run,
+    "previewer": previewer.run,
+    "timer": step_timer.run,
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:

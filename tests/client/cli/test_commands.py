@@ -152,6 +152,15 @@ def test_the_whole_configuration_is_shown_and_nothing_created(run: Run, folder: 
     assert "must be a .json or .toml file" in run("train", "pets", "--config", tmp_path / "job.yaml").stderr
 
 
+def test_train_says_on_stderr_what_was_chosen_and_how_long_it_takes(run: Run, folder: Path) -> None:
+    run("upload", folder, "--dataset", "pets")
+    for words in (("--print-config",), ()):
+        result = run("train", "pets", "--time", "1.5m", *words)
+        expected = ["chosen: epochs=1 for 90 s on this CPU", "time: less than a minute on this CPU"]
+        assert result.stderr.splitlines() == expected
+    assert "time_budget must be seconds, or a text" in run("train", "pets", "--time", "soon").stderr
+
+
 def test_settings_reach_every_depth() -> None:
     config: dict[str, object] = {}
     for setting in ("a.b=1", "a.c=text", "d=[1, 2]", "e=null"):

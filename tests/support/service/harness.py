@@ -44,6 +44,7 @@ class ServerProcess:
         catalogue: Path | None = None,
         workers: dict[str, Any] | None = None,
         one_core: bool = False,
+        measure_steps: bool = False,
     ) -> None:
         """Prepare a server; `start` starts it.
 
@@ -52,8 +53,11 @@ class ServerProcess:
             workers: the script of scripted workers, which need no torch; None for the real workers.
             one_core: let the server take this machine for one with a single core. Its workers then have one thread
                 for torch each: for tiny networks, threads that wait for one another double the CPU time.
+            measure_steps: let the server measure a step of each new configuration, as it does by default. Without that,
+                settings that are left open are as by default.
         """
         self.one_core = one_core
+        self.measure_steps = measure_steps
         self.data_dir = data_dir
         self.program = (
             [sys.executable, "-m", "manyview_server"] if workers is None else scripted_server.command(workers)
@@ -77,7 +81,11 @@ class ServerProcess:
                 _sync(path)
         began = time.monotonic()
         command = [*self.program, "serve", "--listen", self.address]
-        environment = os.environ | {"MANYVIEW_TEST_MARK": self.mark, "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "MANYVIEW_TEST_MARK": self.mark,
+            "OMP_NUM_THREADS": "1",
+            "MANYVIEW_SERVER_MEASURE_STEPS": str(self.measure_steps).lower(),
+        }
         cores = sorted(os.sched_getaffinity(0))
         first = [cores[os.getpid() % len(cores)]] if self.one_core else cores
         with self.log.open("ab") as log, _affinity(first):

@@ -1,6 +1,6 @@
 """A worker of a few lines for the tests of supervise. `command(SCRIPT)` starts it; the arguments of a worker follow.
 
-SCRIPT is an object: {"trainer": BEHAVIOUR, "embedder": …, "previewer": …, "selector": …, "describe": TEXT,
+SCRIPT is an object: {"trainer": BEHAVIOUR, "embedder": …, "previewer": …, "selector": …, "timer": …, "describe": TEXT,
 "once_file": PATH}. With `once_file` a behaviour is a list: each start takes the next one, and later starts the last.
 A script without "describe" has the real description.
 """
@@ -22,6 +22,7 @@ from support.workers import program
 from support.workers.embedder import Embedder
 from support.workers.previewer import preview
 from support.workers.selector import Selector
+from support.workers.step_timer import time_steps
 from support.workers.trainer import Trainer
 
 
@@ -53,6 +54,8 @@ def main() -> None:
             Selector(link, behaviour).run()
         elif parsed.kind == "previewer":
             preview(link, behaviour, notes)
+        elif parsed.kind == "timer":
+            time_steps(link, behaviour)
         else:
             Embedder(link, behaviour, notes).run()
     except LinkClosed:

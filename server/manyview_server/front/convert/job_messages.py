@@ -22,6 +22,7 @@ from manyview_server.store.event_payloads import (
     StateChange,
 )
 from manyview_server.store.records import Event, Job
+from manyview_server.supervise.timers.estimate import Estimate
 
 
 def state(name: str) -> str:
@@ -95,6 +96,11 @@ def activity(record: Job) -> train_job_service_pb2.Activity | None:
 def follow(min_images: int) -> train_job_service_pb2.Follow | None:
     """Return the `follow` of a job, or None if the job does not follow its data set."""
     return train_job_service_pb2.Follow(min_images=min_images) if min_images else None
+
+
+def estimate(found: Estimate) -> train_job_service_pb2.Estimate:
+    """Convert the estimate of how long a job takes."""
+    return train_job_service_pb2.Estimate(total_s=found.total_s, step_s=found.step_s, text=found.text)
 
 
 def struct(values: Mapping[str, Any]) -> Struct:

@@ -3,5 +3,7 @@
 - `service`: the calls on jobs. `log_tail`: the log of a job. `metrics`: replay and follow the event log of a job.
 - `job_plans`: the configuration of a new job, which may come from another job.
 - `impossible_jobs`: jobs that could only fail.
+- `timed_planner`: the whole plan of a new job: `open_settings` chooses what a request leaves open among
+  `combinations`, and `estimates` says how long the job takes on this device.
 - `previews`: which images are previewed, and with which configuration.
 """

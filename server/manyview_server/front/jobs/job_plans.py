@@ -19,6 +19,7 @@ from manyview_server.front.rpc import resource_names as names
 from manyview_server.store.records import Checkpoint, Dataset, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.supervise.timers.estimate import Estimate
 from manyview_server.supervise.trainers import snapshot_limit
 
 
@@ -26,16 +27,28 @@ from manyview_server.supervise.trainers import snapshot_limit
 class JobPlan:
     """A job that can be created.
 
-    `settings` is the complete configuration. `source` is the checkpoint from which the job continues. `min_images` is
-    above 0 if the job follows its data set.
+    `settings` is the complete configuration: `given` over `base`, another job's, or over the defaults. `source` is the
+    checkpoint from which the job continues. `min_images` is above 0 if the job follows its data set. `choice` says what
+    was chosen because the request left it open, and why.
     """
 
     train_job_id: str
     dataset_id: str
     method: str
     settings: dict[str, Any]
+    given: dict[str, Any]
+    base: Mapping[str, Any] | None
     source: Checkpoint | None
     min_images: int
+    choice: str = ""
+    estimate: Estimate | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The first lines of the job's log."""
+        known = self.estimate and self.estimate.total_s
+        lines = (self.choice, f"estimated time: {self.estimate.text}" if self.estimate and known else "")
+        return tuple(line for line in lines if line)
 
 
 class JobPlanner:
@@ -60,7 +73,8 @@ class JobPlanner:
         origin, source = await _origin(request, self._store)
         dataset_id, method = _dataset_and_method(request, origin)
         base = origin.settings if origin else None
-        settings = await asyncio.to_thread(resolve, self._catalogue, method, request.config, base)
+        given = await asyncio.to_thread(job_messages.plain, request.config)
+        settings = await asyncio.to_thread(self._catalogue.resolve, method, given, base)
         if origin is not None and source is not None:
             await asyncio.to_thread(self._catalogue.check_continuation, method, origin.settings, settings)
         elif file := settings.get("backbone_weights"):
@@ -78,6 +92,8 @@ class JobPlanner:
             dataset_id=dataset_id,
             method=method,
             settings=settings,
+            given=given,
+            base=base,
             source=source,
             min_images=min_images,
         )

@@ -16,9 +16,10 @@ from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import train_job_service_pb2_grpc
 from manyview_server.front.backends import Trainers
 from manyview_server.front.convert import job_messages
-from manyview_server.front.jobs.job_plans import JobPlan, JobPlanner
+from manyview_server.front.jobs.job_plans import JobPlan
 from manyview_server.front.jobs.log_tail import LogTail
 from manyview_server.front.jobs.previews import Previews
+from manyview_server.front.jobs.timed_planner import TimedPlanner
 from manyview_server.front.rpc import page_tokens, pages
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.draining import Draining
@@ -40,7 +41,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         self,
         store: Store,
         catalogue: Catalogue,
-        planner: JobPlanner,
+        planner: TimedPlanner,
         trainers: Trainers,
         previews: Previews,
         draining: Draining,
@@ -58,14 +59,15 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         self._methods = _methods(catalogue)
 
     async def CreateTrainJob(self, request: pb.CreateTrainJobRequest, context: Context) -> pb.CreateTrainJobResponse:
-        """Queue a job. With `validate_only`, check it and return it without creating it."""
+        """Queue a job, with an estimate of its duration. With `validate_only`, check it and return it without creating
+        it."""
         if request.validate_only:
-            return await self._validated(await self._planner.plan(request))
+            return await self._validated(await self._planner.plan(request, context.time_remaining()))
 
         async def create() -> pb.CreateTrainJobResponse:
             # The plan is made here, so that a repeated request gets its answer although the job that it names may have
             # changed or been deleted.
-            wanted = await self._planner.plan(request)
+            wanted = await self._planner.plan(request, context.time_remaining())
             job = await self._store.jobs.create(
                 wanted.train_job_id,
                 wanted.dataset_id,
@@ -74,9 +76,10 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
                 self._version,
                 source=wanted.source,
                 min_images=wanted.min_images,
+                notes=wanted.notes,
             )
             self._trainers.wake()
-            return pb.CreateTrainJobResponse(train_job=await _train_job(job))
+            return pb.CreateTrainJobResponse(train_job=_with_answers(await _train_job(job), wanted))
 
         return await once(self._store.idempotency_log, request, request.request_id, create, pb.CreateTrainJobResponse)
 
@@ -92,7 +95,7 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
             continued_from=wanted.source.name if wanted.source else "",
             follow=job_messages.follow(wanted.min_images),
         )
-        return pb.CreateTrainJobResponse(train_job=job)
+        return pb.CreateTrainJobResponse(train_job=_with_answers(job, wanted))
 
     async def GetTrainJob(self, request: pb.GetTrainJobRequest, context: Context) -> pb.GetTrainJobResponse:
         """Return one job."""
@@ -153,6 +156,14 @@ class TrainJobService(train_job_service_pb2_grpc.TrainJobServiceServicer):
         async with aclosing(self._log_tail.messages(request)) as messages:
             async for message in messages:
                 yield message
+
+
+def _with_answers(message: pb.TrainJob, plan: JobPlan) -> pb.TrainJob:
+    """Return the message with the answers that only the caller who plans a job gets."""
+    message.choice = plan.choice
+    if plan.estimate:
+        message.estimate.CopyFrom(job_messages.estimate(plan.estimate))
+    return message
 
 
 async def _train_job(job: Job) -> pb.TrainJob:

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument
@@ -79,11 +79,12 @@ class JobStore:
         *,
         source: Checkpoint | None = None,
         min_images: int = 0,
+        notes: Sequence[str] = (),
     ) -> Job:
         """Queue a job over the images that the data set holds now. For an empty id the store chooses one.
 
         With `min_images` above 0 the job follows the data set: see `adopt`. With a `source` the job starts from a copy
-        of that checkpoint, which belongs to the new job alone.
+        of that checkpoint, which belongs to the new job alone. The `notes` are the first lines of the job's log.
 
         Raises AlreadyExists TRAIN_JOB_EXISTS, NotFound DATASET_NOT_FOUND or MODEL_NOT_FOUND, and DataLoss
         CHECKPOINT_CORRUPT.
@@ -102,7 +103,7 @@ class JobStore:
             "min_images": min_images,
         }
         try:
-            job = await self._database.write(lambda connection: self._insert(connection, row, first))
+            job = await self._database.write(lambda connection: self._insert(connection, row, first, notes))
         except Exception:
             await asyncio.to_thread(shutil.rmtree, self._jobs_dir / uid, ignore_errors=True)
             raise
@@ -110,7 +111,9 @@ class JobStore:
         self._forget(name)
         return job
 
-    def _insert(self, connection: sqlite3.Connection, row: dict[str, Json], first: Checkpoint | None) -> Job:
+    def _insert(
+        self, connection: sqlite3.Connection, row: dict[str, Json], first: Checkpoint | None, notes: Sequence[str]
+    ) -> Job:
         dataset = read_dataset(connection, dataset_pk(connection, row["dataset_id"]))
         name = row["train_job_id"]
         if connection.execute("SELECT 1 FROM job WHERE train_job_id = ?", (name,)).fetchone():
@@ -128,6 +131,8 @@ class JobStore:
         pk = connection.execute(sql, tuple(row.values())).lastrowid
         assert pk is not None
         events = [NewEvent(payload=StateChange(from_state="", to_state="QUEUED"))]
+        first_step = first.step if first else 0
+        events += [NewEvent(payload=Log(level="info", text=note), step=first_step) for note in notes]
         if first:
             checkpoint_rows.add(connection, pk, first)
             save_progress(connection, pk, Progress(step=first.step, epoch=first.epoch))

@@ -101,6 +101,10 @@ class Catalogue:
                 return method
         raise InvalidArgument.of(unknown("method", name, [method.name for method in self.methods]))
 
+    def device(self, name: str) -> Device:
+        """Return the device of a name that `choose_devices` returned."""
+        return next(device for device in self.devices if device.name == name)
+
     def choose_devices(self, wanted: str) -> tuple[str, ...]:
         """Return the devices to train on: "auto" is every GPU, or the CPU if there is no GPU; "cuda" is every GPU.
 

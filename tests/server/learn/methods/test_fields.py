@@ -64,7 +64,7 @@ def described(settings: TrainSettings) -> tuple[str, str, str]:
     return views, ",".join(blur), ",".join(strength)
 
 
-@pytest.mark.parametrize(("method", "image_size", "expected"), rows())
+@pytest.mark.parametrize(("method", "image_size", "expected"), [*rows()])
 def test_each_method_has_the_paper_s_views_from_96_pixels_and_small_ones_below(
     method: str, image_size: int, expected: tuple[str, str, str]
 ) -> None:

@@ -1,0 +1,110 @@
+"""How long a new job takes on this device, from a step that was measured there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from manyview_server.errors import InvalidArgument, ServiceError
+from manyview_server.front.backends import StepTimer
+from manyview_server.front.jobs.job_plans import JobPlan
+from manyview_server.messages.timing import StepTimed
+from manyview_server.store.store import Store
+from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.supervise.timers.estimate import HOUR_S, Estimate, about, device_words
+from manyview_server.supervise.timers.job_seconds import Workload, is_short, job_seconds, num_steps
+
+PROGRAM_START_S = 9.0
+"""A measurement takes at least so long where its process must import PyTorch first."""
+SAMPLE_IMAGES = 1_000
+"""The images of a data set whose sizes stand for all."""
+SMALLER_SIZE = 64
+"""The image size that is suggested for a job that takes more than an hour."""
+CLEARLY_LESS = 0.7
+
+
+class Estimator:
+    """Estimates the duration of jobs."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, timer: StepTimer | None) -> None:
+        """`timer` None: nothing is estimated."""
+        self._store = store
+        self._catalogue = catalogue
+        self._timer = timer
+
+    @property
+    def device(self) -> str | None:
+        """The name of the device on which steps are measured, or None if nothing is measured."""
+        return self._timer.device if self._timer else None
+
+    async def estimate(self, plan: JobPlan, wait_s: float) -> Estimate | None:
+        """Return how long the job takes, or why that is not known. Wait for a measurement for at most `wait_s`."""
+        if self._timer is None:
+            return None
+        workload = await self.workload(plan)
+        if is_short(workload, plan.settings):
+            return Estimate(text=f"less than a minute on {device_words(self._timer.device)}")
+        started_s = asyncio.get_running_loop().time()
+        try:
+            timed = await self.time(workload, plan.settings, wait_s)
+        except ServiceError as error:
+            return Estimate(text=f"how long the job takes is not known: {error.message}")
+        wait_s -= asyncio.get_running_loop().time() - started_s
+        first_step = plan.source.step if plan.source else 0
+        total_s = self.seconds(workload, plan.settings, timed, first_step)
+        if num_steps(workload, plan.settings, timed.batch_size) <= first_step:
+            return None  # there are too few images for a batch, or nothing is left to do
+        text = f"{about(total_s)} on {device_words(self._timer.device)}"
+        if total_s > HOUR_S:
+            text += await self._shorter(workload, plan, total_s, wait_s)
+        return Estimate(total_s=total_s, step_s=timed.step_s, text=text)
+
+    async def time(self, workload: Workload, settings: dict[str, Any], wait_s: float) -> StepTimed:
+        """Return the times of a job's parts. Wait at most `wait_s`. Raises ServiceError that says why not."""
+        assert self._timer is not None
+        if wait_s < PROGRAM_START_S and not self._timer.starts_at_once:
+            wait_s = 0.0  # only what was measured earlier
+        return await self._timer.time(
+            settings,
+            num_images=workload.num_trained(settings),
+            decode_size=workload.decode_size(settings),
+            wait_s=wait_s,
+        )
+
+    def seconds(self, workload: Workload, settings: dict[str, Any], timed: StepTimed, first_step: int = 0) -> float:
+        """Return how long a job takes, by measured times."""
+        assert self._timer is not None
+        return job_seconds(workload, settings, timed, self._timer.num_threads, first_step)
+
+    async def workload(self, plan: JobPlan) -> Workload:
+        """Return what the images of a job's data set mean for its duration."""
+        dataset = await self._store.datasets.get(plan.dataset_id)
+        sample = (await self._store.datasets.snapshot(plan.dataset_id, min(SAMPLE_IMAGES, dataset.num_images))).array
+        widths, heights = sample["width"].astype(np.int64), sample["height"].astype(np.int64)
+        is_common = len(sample) > 0 and bool(np.all(widths == widths[0]) and np.all(heights == widths[0]))
+        return Workload(
+            num_images=max(dataset.num_images, plan.min_images),
+            num_labelled=dataset.num_labelled,
+            pixels=float(np.mean(widths * heights)) if len(sample) else 0.0,
+            short_side=int(np.median(np.minimum(widths, heights))) if len(sample) else 0,
+            common_side=int(widths[0]) if is_common else 0,
+            follows=plan.min_images > 0,
+        )
+
+    async def _shorter(self, workload: Workload, plan: JobPlan, total_s: float, wait_s: float) -> str:
+        """Return a hint how to train in less time, with the time that it takes."""
+        if plan.settings["image_size"] > SMALLER_SIZE and plan.source is None:
+            try:
+                given = {**plan.given, "image_size": SMALLER_SIZE}
+                settings = await asyncio.to_thread(self._catalogue.resolve, plan.method, given, plan.base)
+                faster = await self.time(workload, settings, wait_s)
+                if (seconds := self.seconds(workload, settings, faster)) < CLEARLY_LESS * total_s:
+                    return f"; --set image_size={SMALLER_SIZE} takes {about(seconds)}"
+            except (InvalidArgument, ServiceError):
+                pass  # other settings want the size that they have, or there is no time left to measure it
+        epochs = int(plan.settings["epochs"] * HOUR_S / total_s)
+        if epochs < 1 or plan.settings["max_steps"] is not None:
+            return ""
+        return f"; --epochs {epochs} takes about an hour"

@@ -1,0 +1,218 @@
+"""Choose the network, the image size and the epochs that a request leaves open, by device, data set and time.
+
+The largest of a few combinations that makes enough passes over the images in the time is taken, and as many epochs as
+fit. The choice becomes part of the job's configuration, so nothing is chosen again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from manyview_server.errors import InvalidArgument, ServiceError
+from manyview_server.front.jobs.combinations import (
+    COMBINATIONS,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
+    UNMEASURED,
+    Combination,
+    fitting_size,
+    kind_of,
+    relative_cost,
+)
+from manyview_server.front.jobs.estimates import Estimator
+from manyview_server.front.jobs.job_plans import JobPlan
+from manyview_server.front.rpc.resource_names import invalid
+from manyview_server.messages.timing import StepTimed
+from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.supervise.timers.estimate import HOUR_S, about, device_words
+from manyview_server.supervise.timers.job_seconds import Workload
+
+OPEN = ("backbone", "image_size", "epochs")
+DEFAULT_TIME_S = HOUR_S
+MIN_TIME_S, MAX_TIME_S = 10.0, 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A combination as the configuration of a job. `cost` is relative to the other candidates."""
+
+    settings: dict[str, Any]
+    given: dict[str, Any]
+    cost: float
+
+
+class OpenSettings:
+    """Fills in what plans leave open."""
+
+    def __init__(self, catalogue: Catalogue, estimator: Estimator) -> None:
+        self._catalogue = catalogue
+        self._estimator = estimator
+
+    async def choose(self, plan: JobPlan, time_s: float, wait_s: float) -> JobPlan:
+        """Return the plan with everything chosen, and with a sentence that says what and why.
+
+        Args:
+            time_s: how long the job may take; 0 means an hour.
+            wait_s: how long measurements may take.
+
+        Raises:
+            InvalidArgument: the time has no effect, or is out of range.
+        """
+        names = open_settings(plan)
+        _check_time(time_s, names)
+        if not names or self._estimator.device is None:
+            return plan
+        workload = await self._estimator.workload(plan)
+        candidates = await asyncio.to_thread(self._candidates, plan, names, workload)
+        if not candidates:
+            return plan
+        search = _Search(self._estimator, workload, time_s or DEFAULT_TIME_S, "epochs" in names, wait_s)
+        try:
+            chosen, timed = await search.find(candidates)
+        except ServiceError as error:
+            kind = kind_of(self._estimator.device)
+            chosen = candidates[min(UNMEASURED[kind], len(candidates) - 1)]
+            why = f"on {device_words(self._estimator.device)}, without a measurement: {error.message}"
+        else:
+            chosen = search.with_epochs(chosen, timed)
+            why = search.reason(timed)
+        settings = await asyncio.to_thread(self._catalogue.resolve, plan.method, chosen.given, plan.base)
+        values = {name: settings[name] for name in ("backbone", "backbone_width", "image_size", "epochs", "max_steps")}
+        words = [f"{name}={value}" for name, value in values.items() if name not in plan.given and name in chosen.given]
+        if "epochs" in names and "epochs" not in chosen.given:
+            words.append(f"epochs={settings['epochs']}")
+        return replace(plan, settings=settings, given=chosen.given, choice=f"chosen: {', '.join(words)} {why}")
+
+    def _candidates(self, plan: JobPlan, names: Sequence[str], workload: Workload) -> list[Candidate]:
+        """Return the combinations that the rest of the configuration allows, the largest first."""
+        assert self._estimator.device is not None
+        found: list[Candidate] = []
+        for combination in COMBINATIONS[kind_of(self._estimator.device)]:
+            candidate = self._candidate(plan, names, workload, combination)
+            if candidate and candidate.settings not in [other.settings for other in found]:
+                found.append(candidate)
+        return found
+
+    def _candidate(
+        self, plan: JobPlan, names: Sequence[str], workload: Workload, combination: Combination
+    ) -> Candidate | None:
+        size = (
+            {"image_size": fitting_size(combination.image_size, workload.short_side)} if "image_size" in names else {}
+        )
+        network: dict[str, Any] = {}
+        if "backbone" in names:
+            network = {"backbone": combination.backbone}
+            if combination.width != 1 and "backbone_width" not in plan.given:
+                network["backbone_width"] = combination.width
+        for chosen in ({**network, **size}, size):  # some methods take other networks only: theirs stays
+            given = {**plan.given, **chosen}
+            try:
+                settings = self._catalogue.resolve(plan.method, given, plan.base)
+            except InvalidArgument:
+                continue
+            return Candidate(settings=settings, given=given, cost=relative_cost(settings))
+        return None
+
+
+def open_settings(plan: JobPlan) -> tuple[str, ...]:
+    """Return the names of the settings that a plan leaves open. Those of another job are not open."""
+    if plan.base is not None:
+        return ()
+    ends_by_steps = plan.settings["max_steps"] is not None
+    return tuple(name for name in OPEN if name not in plan.given and not (name == "epochs" and ends_by_steps))
+
+
+class _Search:
+    """The search for the largest candidate with which a job fits into its time."""
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        workload: Workload,
+        time_s: float,
+        chooses_epochs: bool,
+        wait_s: float,
+    ) -> None:
+        self._estimator = estimator
+        self._workload = workload
+        self._time_s = time_s
+        self._chooses_epochs = chooses_epochs
+        self._ends_s = asyncio.get_running_loop().time() + wait_s
+
+    async def find(self, candidates: Sequence[Candidate]) -> tuple[Candidate, StepTimed]:
+        """Return the largest candidate that fits, or the smallest, with its measured times.
+
+        The smallest is measured first. The costs say which others may fit, and the largest of these is measured then.
+
+        Raises:
+            ServiceError: nothing could be measured.
+        """
+        last = candidates[-1]
+        timed = await self._measure(last)
+        for candidate in candidates[:-1]:
+            scaled = replace(timed, step_s=timed.step_s * candidate.cost / last.cost)
+            if not self._fits(candidate, scaled):
+                continue
+            try:
+                measured = await self._measure(candidate)
+            except ServiceError:
+                break  # there is no time left, or it needs too much memory
+            if self._fits(candidate, measured):
+                return candidate, measured
+            last, timed = candidate, measured
+        if last is not candidates[-1]:
+            last, timed = candidates[-1], await self._measure(candidates[-1])
+        return last, timed
+
+    def with_epochs(self, candidate: Candidate, timed: StepTimed) -> Candidate:
+        """Return the candidate with as many epochs as fit into the time. Below one epoch, `max_steps` ends the job."""
+        if not self._chooses_epochs:
+            return candidate
+        one_s, more_s = self._seconds(candidate, timed, epochs=1), self._seconds(candidate, timed, epochs=11)
+        least = max(1, math.ceil(candidate.settings["optimizer"]["warmup_epochs"]))
+        epochs = 1 + int(max(0.0, self._time_s - one_s) * 10 / max(1e-9, more_s - one_s))
+        given = {**candidate.given, "epochs": max(least, min(MAX_EPOCHS, _rounded(epochs)))}
+        if one_s > self._time_s and given["epochs"] == 1:
+            num_steps = max(1, self._workload.num_trained(candidate.settings) // timed.batch_size)
+            spare_s = self._time_s - (one_s - num_steps * timed.step_s)
+            given["max_steps"] = max(1, min(num_steps, int(spare_s / timed.step_s)))
+        return replace(candidate, given=given)
+
+    def reason(self, timed: StepTimed) -> str:
+        """Return why a candidate was chosen, with the time that was measured for it."""
+        images, device = f"{self._workload.num_images:,} images", device_words(self._estimator.device or "")
+        step = f"a step of {timed.batch_size} images takes {timed.step_s:.2g} s"
+        return f"for {images} and {about(self._time_s)} on {device}, where {step}"
+
+    async def _measure(self, candidate: Candidate) -> StepTimed:
+        left_s = self._ends_s - asyncio.get_running_loop().time()
+        return await self._estimator.time(self._workload, candidate.settings, left_s)
+
+    def _fits(self, candidate: Candidate, timed: StepTimed) -> bool:
+        epochs = MIN_EPOCHS if self._chooses_epochs else None
+        return self._seconds(candidate, timed, epochs) <= self._time_s
+
+    def _seconds(self, candidate: Candidate, timed: StepTimed, epochs: int | None) -> float:
+        settings = candidate.settings if epochs is None else {**candidate.settings, "epochs": epochs}
+        return self._estimator.seconds(self._workload, settings, timed)
+
+
+def _check_time(time_s: float, names: Sequence[str]) -> None:
+    if not time_s:
+        return
+    if not MIN_TIME_S <= time_s <= MAX_TIME_S:
+        allowed = f"must be at least {MIN_TIME_S:g} seconds and at most {MAX_TIME_S:,.0f}"
+        raise invalid("time_budget_s", f"{allowed} (got {time_s:g})")
+    if not names:
+        text = "has no effect, because backbone, image_size and the job's length are set; leave one of them open"
+        raise invalid("time_budget_s", text)
+
+
+def _rounded(epochs: int) -> int:
+    """Return a number with two digits that count."""
+    unit = int(10 ** max(0, len(str(epochs)) - 2))
+    return epochs // unit * unit

@@ -1,0 +1,100 @@
+"""How long a job takes: the sum of its parts, each as a step timer has measured it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from manyview_server.configuration.cross_field_rules import view_size
+from manyview_server.messages.timing import StepTimed
+
+START_S = 1.0
+"""From the queue to the first work of a trainer."""
+TRIAL_IMAGES = 100
+"""The images of the steps in which a trainer chooses its number format, all together."""
+MAX_QUERIES = 10_000
+"""The most held-out images that an evaluation classifies; see `worker.evaluation.knn`."""
+SHORT_PIXELS = 2_000_000
+"""Pixels of all views of a job that even a slow core with a large network trains on in a minute."""
+SHORT_DECODED_PIXELS = 500_000_000
+"""Pixels of all images of a data set that even a slow core decodes in half a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The images of a data set, as far as they decide how long a job takes."""
+
+    num_images: int
+    num_labelled: int
+    pixels: float
+    """The mean pixels of an image."""
+    short_side: int
+    """The median of the shorter sides, in pixels."""
+    common_side: int
+    """The side in pixels, if all images are squares of one size. Otherwise 0."""
+    follows: bool = False
+    """True if the job follows its data set. Then `max_steps` alone ends it."""
+
+    def num_held_out(self, settings: Mapping[str, Any]) -> int:
+        """Return the number of images that are held out of training."""
+        evaluation = settings["evaluation"]
+        return round(evaluation["knn_holdout_fraction"] * self.num_labelled) if evaluation["knn_every_epochs"] else 0
+
+    def num_trained(self, settings: Mapping[str, Any]) -> int:
+        """Return the number of images that are trained on."""
+        return self.num_images - self.num_held_out(settings)
+
+    def decode_size(self, settings: Mapping[str, Any]) -> int:
+        """Return the side of the decoded images, as `worker.images.cache_builder.choose_size` does."""
+        twice = 2 * int(settings["image_size"])
+        own = self.common_side if 0 < self.common_side <= twice else twice
+        return int(settings["decode_size"] or own)
+
+
+def num_steps(workload: Workload, settings: Mapping[str, Any], batch_size: int) -> int:
+    """Return the steps of a job from its very start."""
+    most = settings["max_steps"]
+    if workload.follows:
+        return int(most)
+    num_steps = int(settings["epochs"]) * (workload.num_trained(settings) // batch_size)
+    return num_steps if most is None else min(num_steps, int(most))
+
+
+def job_seconds(
+    workload: Workload, settings: Mapping[str, Any], timed: StepTimed, num_threads: int, first_step: int = 0
+) -> float:
+    """Return how long a job takes from its start to its end. `first_step`: where it continues another job."""
+    steps = max(0, num_steps(workload, settings, timed.batch_size) - first_step)
+    trial_s = timed.step_s * TRIAL_IMAGES / timed.batch_size if settings["precision"] == "auto" else 0.0
+    decode_s = workload.num_images * workload.pixels / 1e6 * timed.decode_s / num_threads
+    evaluate_s = _num_evaluations(workload, settings, timed.batch_size, steps) * _num_embedded(workload, settings)
+    return START_S + trial_s + decode_s + steps * timed.step_s + evaluate_s * timed.embed_s
+
+
+def is_short(workload: Workload, settings: Mapping[str, Any]) -> bool:
+    """Does a job take less than a minute, whatever the network and the device are? Then nothing need be measured."""
+    pixels = sum(
+        pipeline["count"] * view_size(settings["image_size"], pipeline["size_fraction"]) ** 2
+        for pipeline in settings["views"]["pipelines"]
+    )
+    passes = int(settings["epochs"]) * workload.num_images
+    if settings["max_steps"] is not None:
+        passes = min(passes, int(settings["max_steps"]) * int(settings["batch_size"] or workload.num_images))
+    return passes * pixels <= SHORT_PIXELS and workload.num_images * workload.pixels <= SHORT_DECODED_PIXELS
+
+
+def _num_evaluations(workload: Workload, settings: Mapping[str, Any], batch_size: int, steps: int) -> int:
+    """Return how often features are evaluated: before the first step, at the end of every n-th epoch, at the end."""
+    every = int(settings["evaluation"]["knn_every_epochs"])
+    if not every or not workload.num_held_out(settings):
+        return 0
+    steps_per_epoch = max(1, workload.num_trained(settings) // batch_size)
+    return 1 + math.ceil(steps / steps_per_epoch / every)
+
+
+def _num_embedded(workload: Workload, settings: Mapping[str, Any]) -> int:
+    held_out = workload.num_held_out(settings)
+    bank = min(int(settings["evaluation"]["knn_max_bank"]), workload.num_labelled - held_out)
+    return bank + min(MAX_QUERIES, held_out)
