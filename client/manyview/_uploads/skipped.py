@@ -16,8 +16,8 @@ _HINTS: dict[SkipReason, str] = {
     "FORMAT_NOT_READ": f"A server reads {', '.join(READ_FORMATS)}. Convert other images, for example with ImageMagick: "
     "magick mogrify -format jpg FILES. HEIC: apt install libheif-examples, then heif-convert IN.heic OUT.jpg; or in "
     "Python, pip install pillow-heif, call pillow_heif.register_heif_opener(), and upload what PIL.Image.open returns.",
-    "CAPTION": 'Not all texts of the shard look like names of classes, or the sample has another label; label="txt" or '
-    "--label txt, makes the texts labels.",
+    "CAPTION": "These texts are no labels: not all texts of the shard look like names of classes, or the samples have "
+    'another label. To make labels of them, pass label="txt" or --label txt.',
     "LINK_IN_SHARD": "Make the shard with the files instead of links, for example with tar --dereference.",
 }
 
