@@ -80,7 +80,7 @@ class Place:
 
 @dataclass(slots=True)
 class Items:
-    """What the box `meta` says."""
+    """The items of an image file, as the box `meta` lists them."""
 
     primary: int | None = None
     kinds: dict[int, bytes] = field(default_factory=dict)
