@@ -101,6 +101,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.selection
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.starts measure
+	$(BIN)/python -m benchmarks.estimates measure --images "$(IMAGES)"
 	$(BIN)/python -m benchmarks.service training --images "$(IMAGES)"
 	$(BIN)/python -m benchmarks.service embedding --images "$(IMAGES)"
 
