@@ -14,7 +14,6 @@ from manyview._cli.connection import Json, Target, Token, connect, print_json, p
 from manyview._cli.paths import print_skipped, require_sources
 from manyview._progress.report import reporting
 from manyview._results import sheets
-from manyview._results.selection import PARAMETERS
 from manyview._types import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ SheetOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="SHEET.png", help="Also write a contact sheet (.png or .jpg; needs Pillow)."),
 ]
-NEED_MODEL = frozenset(PARAMETERS) - {"random"}
 
 
 def select(
@@ -89,7 +87,7 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Choose images of a data set: diverse, typical, similar to others, or random ones."""
-    if model is None and strategy in NEED_MODEL:
+    if model is None and _uses_model(strategy):
         _require_model("", f"the strategy {strategy} needs a model: ")
     for path in out or ():
         sheet.check(path, ".txt", ".tsv")
@@ -226,6 +224,12 @@ def duplicates(
     spare = sum(map(len, found)) - len(found)
     typer.echo(f"{len(found)} groups; {spare} images are duplicates of others")
     _report_files([out] if out and found else ())
+
+
+def _uses_model(strategy: str) -> bool:
+    from manyview._results.selection import PARAMETERS
+
+    return strategy in PARAMETERS.keys() - {"random"}
 
 
 def _require_model(model: str, why: str = "") -> None:

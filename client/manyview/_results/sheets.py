@@ -1,5 +1,6 @@
 """Contact sheets of images of a data set: selections, neighbors of queries, and groups of near-duplicates. They need
-Pillow, which the client does not require."""
+Pillow, which the client does not require. The command line imports this module before it shows anything, so what takes
+long to import is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -9,12 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from manyview import _names
-from manyview._errors import DataLoss
 from manyview._results.contact_sheet import Tile, without_start
 from manyview._types import DuplicateGroup, Limits, Neighbor, QueryNeighbors, Sample, Selection, StoredImage
-from manyview._uploads.pixels import pil_images
-from manyview._uploads.sources import open_source
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +38,9 @@ def of_found(
     if isinstance(found, Selection):
         return of_selection(partial(read_image, found.dataset), found)
     answers: Any = [found] if isinstance(found, QueryNeighbors | DuplicateGroup) else found
+    from manyview import _names
+    from manyview._uploads.sources import open_source
+
     if not answers:
         raise ValueError("there is no image to show")
     read = partial(read_image, answers[0].dataset)
@@ -108,6 +108,7 @@ def grid(tiles: Sequence[Tile]) -> Rows:
 
 def files(read: Read, images: Sequence[Any]) -> list[bytes]:
     """Return the files of images of a data set. A file that the server has lost is empty."""
+    from manyview._errors import DataLoss
 
     def read_one(image: Any) -> bytes:
         try:
@@ -145,6 +146,8 @@ def _thumbnail(data: bytes) -> Image.Image | None:
 def _rgb(image: Image.Image) -> Image.Image:
     """Return an image as a network sees it by default: upright, transparency on white, the upper 8 bits of 16."""
     from PIL import Image
+
+    from manyview._uploads.pixels import pil_images
 
     samples, _ = pil_images.samples(image)
     if samples.dtype.itemsize == 2:

@@ -6,6 +6,7 @@ that this has taken a second. A command that stays silent never gets its answer.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -93,6 +94,12 @@ def test_a_command_says_that_it_waits_for_the_server(
     assert run(*command) == 0
 
 
+def test_a_command_can_say_something_before_anything_slow_is_imported() -> None:
+    code = "import sys, manyview._cli.main; print({'grpc', 'google', 'numpy', 'PIL', 'asyncio'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_an_upload_says_how_far_it_is(
     run: Run, folder: Path, terminal: Terminal, slowly: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +128,7 @@ def test_previews_say_that_they_are_made(run: Run, pets: Path, slowly: Callable[
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [([], "creating the job"), (["--print-config"], "resolving the configuration")]
+    ("options", "says"), [([], "creating the job"), (["--print-config"], "planning the job")]
 )
 @pytest.mark.usefixtures("pets")
 def test_creating_a_job_may_take_its_time(run: Run, slowly: Callable[..., None], options: list[str], says: str) -> None:
