@@ -127,9 +127,7 @@ def test_previews_say_that_they_are_made(run: Run, pets: Path, slowly: Callable[
     assert run("preview", "cat/a.jpg", "-d", "pets") == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "says"), [([], "creating the job"), (["--print-config"], "planning the job")]
-)
+@pytest.mark.parametrize(("options", "says"), [([], "creating the job"), (["--print-config"], "planning the job")])
 @pytest.mark.usefixtures("pets")
 def test_creating_a_job_may_take_its_time(run: Run, slowly: Callable[..., None], options: list[str], says: str) -> None:
     slowly("CreateTrainJob", f"train: {says}, 1 s")
