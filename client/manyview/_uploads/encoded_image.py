@@ -43,7 +43,7 @@ def read_file(path: Path, key: str, label: str, limit: int) -> EncodedImage:
 
 def too_large(key: str, label: str, num_bytes: int, limit: int) -> EncodedImage:
     """Return an image that is not sent because it is too large."""
-    message = f"it has {num_bytes} bytes, at most {limit} are allowed"
+    message = f"it has {num_bytes:,} bytes, at most {limit:,} are allowed"
     return EncodedImage(key, b"", label, ImageError(reason="IMAGE_TOO_LARGE", message=message))
 
 

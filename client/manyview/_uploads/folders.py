@@ -12,7 +12,7 @@ import stat
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from manyview._types import ImageError
@@ -71,7 +71,9 @@ def _among_others(path: Path, skipped: SkippedCount) -> list[FoundFile]:
     try:
         return list_path(path, skipped)
     except OSError as error:
-        return [FoundFile(path, readable_text(path.as_posix()), error=unreadable(error))]
+        reason = unreadable(error)
+        message = reason.message.removeprefix(f"{readable_text(str(path))} ")
+        return [FoundFile(path, readable_text(path.as_posix()), error=replace(reason, message=message))]
 
 
 def _mode(path: Path) -> int:

@@ -189,7 +189,9 @@ def test_one_path_that_cannot_be_read_is_an_error_and_among_others_it_costs_only
         listed(tmp_path / "pipe")
     found, _ = listed(good, tmp_path / "broken", tmp_path / "pipe")
     assert [file.error is None for file in found] == [True, False, False]
-    with pytest.raises(FileNotFoundError, match=r"none of the 2 paths can be read: .*missing does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none of the 2 paths can be read: .*missing: does not exist; .*broken: is a link to "
+    ):
         listed(tmp_path / "missing", tmp_path / "broken")
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from manyview._uploads.signatures import HEAD_BYTES, READ_FORMATS, SUFFIXES, image_format, suffix_of
+from manyview_server.image_header.formats import FOREIGN, READERS, SIGNATURES, recognize
 
 
 def saved(file_format: str) -> bytes:
@@ -14,9 +15,10 @@ def saved(file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "PPM", "BMP", "TIFF", "GIF", "AVIF"])
-def test_an_image_is_recognized_by_its_first_bytes_and_its_usual_suffixes(name: str) -> None:
+@pytest.mark.parametrize("name", READ_FORMATS)
+def test_a_format_that_the_client_takes_is_read_by_the_server_and_known_by_its_usual_suffixes(name: str) -> None:
     assert image_format(saved(name)[:HEAD_BYTES]) == name
+    assert recognize(saved(name)) is not None
     assert {suffix for suffix, kind in Image.registered_extensions().items() if kind == name.upper()} & {
         f".{suffix}" for suffix in SUFFIXES
     }
@@ -42,6 +44,16 @@ def test_an_image_is_recognized_by_its_first_bytes_and_its_usual_suffixes(name: 
 )
 def test_other_images_are_named_and_everything_else_is_none(head: bytes, name: str | None) -> None:
     assert image_format(head) == name
+
+
+def test_each_format_that_the_server_reads_is_taken() -> None:
+    assert len(READERS) == len(READ_FORMATS)
+    bmp = saved("BMP")[2:HEAD_BYTES]
+    for signature in SIGNATURES:
+        head = signature + (bmp if signature == b"BM" else b" 8 8 255 ")
+        assert image_format(head) in READ_FORMATS, signature
+    for signature in FOREIGN:
+        assert image_format(signature + bytes(HEAD_BYTES)) not in READ_FORMATS, signature
 
 
 def test_a_raw_photograph_is_no_tiff_although_it_begins_like_one() -> None:

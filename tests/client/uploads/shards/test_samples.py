@@ -234,7 +234,7 @@ def test_an_empty_image_and_a_large_one_cost_only_themselves(take: Take) -> None
     assert taken.stored == [("b", "", b"b")]
     assert taken.refused["a"].startswith("IMAGE_EMPTY ")
     assert taken.refused["a"].endswith("a.tar:a.jpg has no bytes")
-    assert taken.refused["c"] == "IMAGE_TOO_LARGE it has 1001 bytes, at most 1000 are allowed"
+    assert taken.refused["c"] == "IMAGE_TOO_LARGE it has 1,001 bytes, at most 1,000 are allowed"
 
 
 @pytest.mark.parametrize(
