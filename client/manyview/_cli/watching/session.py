@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,11 +24,35 @@ def watch_on_terminal(job: Job, after: int, *, shows_all: bool) -> None:
     """Show the board until the job has ended. Raises KeyboardInterrupt for Ctrl-C and for the key q."""
     from rich.live import Live
 
-    board = Board(job, shows_all=shows_all)
-    with Live(board, refresh_per_second=4), _refreshing(job, board), _keys(board, sys.stdin):
-        for event in job.metrics(after):
-            board.add(event)
+    board, stopped = Board(job, shows_all=shows_all), threading.Event()
+    with Live(board, refresh_per_second=4), _refreshing(job, board), _keys(board, sys.stdin, stopped):
+        _follow(job, board, after, stopped)
         job.refresh()
+
+
+def _follow(job: Job, board: Board, after: int, stopped: threading.Event) -> None:
+    """Show the events until the job has ended. Raises KeyboardInterrupt when `stopped` is set.
+
+    Another thread waits for the events. Ctrl-C in the middle of such a wait can leave its lock in a state that raises
+    RuntimeError instead of KeyboardInterrupt.
+    """
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for event in job.metrics(after):
+                board.add(event)
+        except BaseException as error:  # raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=read, name="manyview-events", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_S)
+        if stopped.is_set():
+            raise KeyboardInterrupt
+    if errors:
+        raise errors[0]
 
 
 @contextmanager
@@ -57,8 +80,8 @@ def _refreshing(job: Job, board: Board) -> Iterator[None]:
 
 
 @contextmanager
-def _keys(board: Board, stdin: TextIO | None) -> Iterator[None]:
-    """Read single keys from a terminal while the block runs."""
+def _keys(board: Board, stdin: TextIO | None, stopped: threading.Event) -> Iterator[None]:
+    """Read single keys from a terminal while the block runs. The key q sets `stopped`."""
     try:
         import termios
         import tty
@@ -71,7 +94,7 @@ def _keys(board: Board, stdin: TextIO | None) -> Iterator[None]:
     before = termios.tcgetattr(stdin)
     tty.setcbreak(stdin)
     ended = threading.Event()
-    thread = threading.Thread(target=_read_keys, args=(board, stdin, ended), name="manyview-keys", daemon=True)
+    thread = threading.Thread(target=_read_keys, args=(board, stdin, stopped, ended), name="manyview-keys", daemon=True)
     board.has_keys = True
     thread.start()
     try:
@@ -83,7 +106,7 @@ def _keys(board: Board, stdin: TextIO | None) -> Iterator[None]:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
-def _read_keys(board: Board, stdin: TextIO, ended: threading.Event) -> None:
+def _read_keys(board: Board, stdin: TextIO, stopped: threading.Event, ended: threading.Event) -> None:
     while not ended.is_set():
         if not select.select([stdin], [], [], POLL_S)[0]:
             continue
@@ -91,5 +114,5 @@ def _read_keys(board: Board, stdin: TextIO, ended: threading.Event) -> None:
         if keys.count("a") % 2:
             board.shows_all = not board.shows_all
         if not keys or "q" in keys:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it from its wait for events
+            stopped.set()
             return
