@@ -22,7 +22,7 @@ NOUNS = {
 KNOWN = "known: "
 # A longer name is not a typing error, and the search for a similar name would take long.
 MAX_SIMILAR_CHARS = 64
-MIN_SIMILARITY = 0.7
+MIN_SIMILARITY = 0.65
 MIN_PREFIX_CHARS = 4
 BOUNDS = {
     "minimum": "at least",
