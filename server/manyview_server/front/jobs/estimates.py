@@ -23,6 +23,8 @@ SAMPLE_IMAGES = 1_000
 SMALLER_SIZE = 64
 """The image size that is suggested for a job that takes more than an hour."""
 CLEARLY_LESS = 0.7
+SHORTER_WAIT_S = 3.0
+"""The longest that its measurement may delay an answer, beside that of the job itself."""
 
 
 class Estimator:
@@ -40,25 +42,26 @@ class Estimator:
         return self._timer.device if self._timer else None
 
     async def estimate(self, plan: JobPlan, wait_s: float) -> Estimate | None:
-        """Return how long the job takes, or why that is not known. Wait for a measurement for at most `wait_s`."""
+        """Return how long the job takes, or why that is not known. Wait for a measurement for at most `wait_s`.
+
+        For a job of more than an hour, a second one may take as long, but at most `SHORTER_WAIT_S`.
+        """
         if self._timer is None:
             return None
         workload = await self.workload(plan)
         if is_short(workload, plan.settings):
             return Estimate(text=f"less than a minute on {device_words(self._timer.device)}")
-        started_s = asyncio.get_running_loop().time()
         try:
             timed = await self.time(workload, plan.settings, wait_s)
         except ServiceError as error:
             return Estimate(text=f"how long the job takes is not known: {error.message}")
-        wait_s -= asyncio.get_running_loop().time() - started_s
         first_step = plan.source.step if plan.source else 0
         total_s = self.seconds(workload, plan.settings, timed, first_step)
         if num_steps(workload, plan.settings, timed.batch_size) <= first_step:
             return None  # there are too few images for a batch, or nothing is left to do
         text = f"{about(total_s)} on {device_words(self._timer.device)}"
         if total_s > HOUR_S:
-            text += await self._shorter(workload, plan, total_s, wait_s)
+            text += await self._shorter(workload, plan, total_s, min(wait_s, SHORTER_WAIT_S))
         return Estimate(total_s=total_s, step_s=timed.step_s, text=text)
 
     async def time(self, workload: Workload, settings: dict[str, Any], wait_s: float) -> StepTimed:

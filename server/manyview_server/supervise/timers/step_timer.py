@@ -20,7 +20,7 @@ from manyview_server.supervise.timers.step_times import StepTimes
 from manyview_server.supervise.worker_call import WorkerCall
 
 RETRY_AFTER_S = 1.0
-MEASURED_FRACTION = 0.6
+MEASURED_FRACTION = 0.5
 """The share of the time for an answer in which larger batches are tried. The last step may take as long again."""
 
 

@@ -31,7 +31,7 @@ from manyview_server.worker.timing.step_trial import StepTrial
 WARM_UP_IMAGES = 2
 FIRST_IMAGES = 8
 """Two number formats are compared in steps of so many images, as a trainer does, or of fewer if these take too long."""
-EMBED_IMAGES = 32
+EMBED_IMAGES = 8
 JPEG_SIDE = 1_000
 
 
