@@ -78,8 +78,8 @@ class SnapshotAdopted:
 Payload = Scalars | StateChange | CheckpointSaved | Rollback | Alert | Log | SnapshotAdopted
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
-# The scalars that the text of an event shows, by the start of their names.
-_SHOWN = ("loss", "knn_top1", "linear_top1", "representation_std")
+# The scalars that the text of an event shows.
+_SHOWN = ("loss", "representation_std", "knn_top1", "knn_top1_raw_pixels", "knn_top1_untrained", "linear_top1")
 # The keys of `Event.values` that differ from the names of a payload's fields.
 _KEYS = {"from_state": "from", "to_state": "to"}
 
@@ -136,7 +136,7 @@ class Event:
         """Return the event as one line for people. Of the scalars, it has the loss, accuracies and spread."""
         match self.payload:
             case Scalars(values=values):
-                shown = [f"{name} {value:.4g}" for name, value in values.items() if name.startswith(_SHOWN)]
+                shown = [f"{name} {value:.4g}" for name, value in values.items() if name in _SHOWN]
                 text = ", ".join(shown) or f"{len(values)} scalars"
             case StateChange(to_state=state, message=message):
                 text = f"{state}: {message}" if message else state
