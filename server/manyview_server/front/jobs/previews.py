@@ -30,6 +30,8 @@ MAX_EPOCH = 10**9
 PIXELS_FRACTION = 0.9
 """The share of a message that the pixels of a preview may fill. The rest is for the parameters of each view, and for
 pictures that PNG makes larger."""
+MAX_PREVIEW_BYTES = 16 << 20
+"""The largest reply, even if messages may be larger: while the event loop copies it, the server answers nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class Previews:
             return PreviewImages(
                 settings=settings,
                 epoch=request.epoch,
-                max_pixel_bytes=int(PIXELS_FRACTION * self._limits.max_message_bytes),
+                max_pixel_bytes=int(PIXELS_FRACTION * min(MAX_PREVIEW_BYTES, self._limits.max_message_bytes)),
                 blobs=tuple(image.data for image in inputs),
             )
 

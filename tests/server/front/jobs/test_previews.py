@@ -58,7 +58,7 @@ async def test_sent_images_are_previewed_with_a_method_and_its_configuration(fro
     ((request, time_left_s),) = front.previewer.calls
     assert (request.settings["temperature"], request.settings["epochs"], request.epoch) == (0.1, 50, 4)
     assert request.blobs == (png(1), png(2))
-    assert request.max_pixel_bytes == int(0.9 * (36 << 20))
+    assert request.max_pixel_bytes == int(0.9 * (16 << 20))
     assert 25 < time_left_s < 31, "gRPC rounds a deadline up"
     assert reply.decode_size == 64
     for shade, image in enumerate(reply.images, start=1):
@@ -94,7 +94,7 @@ async def test_images_that_cannot_be_read_have_an_error_and_cost_no_other_one(
         train_job="trainJobs/job",
         images=[
             stored(key="0"),
-            pb.PreviewImage(image=image(b"GIF89a")),
+            pb.PreviewImage(image=image(b"8BPS")),
             pb.PreviewImage(image=image(png(5) + b"!")),
             stored(key="1"),
         ],
