@@ -78,7 +78,7 @@ def test_views_of_several_sizes_come_in_the_order_of_the_recipe(client: manyview
 def test_bad_images_and_a_killed_previewer_cost_nobody_else(
     client: manyview.Client, server: ServerProcess, files: list[Path]
 ) -> None:
-    bad = [b"", b"GIF89a", cut_in_its_pixels(files[0].read_bytes()), b"\xff\xd8\xff\xe0 junk", saved("BMP")]
+    bad = [b"", b"8BPS", cut_in_its_pixels(files[0].read_bytes()), b"\xff\xd8\xff\xe0 junk", saved("ICO")]
     found = client.preview([*bad, files[1].read_bytes()])
     assert sorted(found.errors) == [0, 1, 2, 3, 4]
     assert {error.reason for error in found.errors.values()} <= {

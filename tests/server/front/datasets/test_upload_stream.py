@@ -74,7 +74,7 @@ async def test_an_image_is_refused_alone_and_listed_with_its_reason(
     damaged = types_pb2.Image(data=png(2), key="damaged.png", sha256=bytes(32))
     images = [
         good,
-        image(b"GIF89a...", "a.gif"),
+        image(b"8BPS....", "a.psd"),
         image(b"", "empty"),
         damaged,
         types_pb2.Image(data=png(3), key="unsummed.png"),

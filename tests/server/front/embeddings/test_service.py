@@ -70,7 +70,7 @@ async def test_options_reach_the_worker(front: Any, png: Any, image: Any, job: s
 
 async def test_an_image_that_its_header_rules_out_is_a_row_of_its_own(front: Any, png: Any, image: Any) -> None:
     damaged = types_pb2.Image(data=png(1), sha256=bytes(32))
-    images = [image(png(1)), image(b"GIF89a..."), types_pb2.Image(data=png(2)), damaged, image(b"")]
+    images = [image(png(1)), image(b"8BPS...."), types_pb2.Image(data=png(2)), damaged, image(b"")]
     response = await front.embed.Embed(pb.EmbedRequest(model=BACKBONE, images=images))
     reasons = {error.row: error.error.reason for error in response.errors}
     assert reasons == {1: "FORMAT_NOT_ALLOWED", 3: "CHECKSUM_MISMATCH", 4: "IMAGE_EMPTY"}

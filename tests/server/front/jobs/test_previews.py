@@ -94,7 +94,7 @@ async def test_images_that_cannot_be_read_have_an_error_and_cost_no_other_one(
         train_job="trainJobs/job",
         images=[
             stored(key="0"),
-            pb.PreviewImage(image=image(b"8BPS")),
+            pb.PreviewImage(image=image(b"<svg")),
             pb.PreviewImage(image=image(png(5) + b"!")),
             stored(key="1"),
         ],
