@@ -100,8 +100,8 @@ def test_images_that_cannot_be_read_have_an_error_and_keep_their_place(
 def test_what_does_not_fit_into_a_message_is_refused_before_it_is_sent(
     client: manyview.Client, server: FakeServer
 ) -> None:
-    with pytest.raises(ValueError, match="2 images of 20000000 bytes together do not fit into a message"):
-        client.preview([bytes(10_000_000)] * 2)
+    with pytest.raises(ValueError, match="2 images of 40000000 bytes together do not fit into a message"):
+        client.preview([bytes(20_000_000)] * 2)
     assert server.requests("PreviewViews") == []
 
 

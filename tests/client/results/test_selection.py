@@ -114,8 +114,8 @@ def test_what_makes_no_sense_is_refused_before_it_is_sent(
 def test_queries_that_do_not_fit_into_a_message_are_refused(
     client: manyview.Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="do not fit into a message of 16,777,216: use fewer"):
-        client.select("pets", 1, model=MODEL, strategy="similarity", like=[bytes([n]) * 9_000_000 for n in range(2)])
+    with pytest.raises(ValueError, match="do not fit into a message of 37,748,736: use fewer"):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=[bytes([n]) * 20_000_000 for n in range(2)])
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
