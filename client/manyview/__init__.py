@@ -10,7 +10,7 @@ Names load on first use, so `import manyview` costs next to nothing: gRPC, proto
 needed, and torch never is.
 
 - `_client`: one method for each thing that a user can ask for. `_jobs`: a train job as a handle.
-- `_types`, `_errors`: the values and the errors that the SDK returns and raises. `testing`: a fake server for tests.
+- `_types/`, `_errors`: the values and the errors that the SDK returns and raises. `testing`: a fake server for tests.
 - `_local`, `_log_tail`: a private server as a child process, and the end of its log.
 - `_arguments`: checks of arguments. `_names`: names of resources. `_requests`: arguments as fields of messages.
 - `_convert`: messages as values. `_progress/`: what a call is doing while its caller waits.
@@ -61,44 +61,44 @@ if TYPE_CHECKING:
     from manyview._results.preview import Preview as Preview
     from manyview._transport.channel import Deadlines as Deadlines
     from manyview._transport.channel import TLSOptions as TLSOptions
-    from manyview._types import Backbone as Backbone
-    from manyview._types import Balance as Balance
-    from manyview._types import Dataset as Dataset
-    from manyview._types import DataType as DataType
-    from manyview._types import Device as Device
-    from manyview._types import DuplicateGroup as DuplicateGroup
-    from manyview._types import EmbedTiming as EmbedTiming
-    from manyview._types import Estimate as Estimate
-    from manyview._types import EventKind as EventKind
-    from manyview._types import Failure as Failure
-    from manyview._types import HealthStatus as HealthStatus
-    from manyview._types import ImageError as ImageError
-    from manyview._types import ImageStatus as ImageStatus
-    from manyview._types import JobState as JobState
-    from manyview._types import LabelConflict as LabelConflict
-    from manyview._types import Limits as Limits
-    from manyview._types import LogLevel as LogLevel
-    from manyview._types import LogLine as LogLine
-    from manyview._types import Method as Method
-    from manyview._types import Methods as Methods
-    from manyview._types import Metric as Metric
-    from manyview._types import Model as Model
-    from manyview._types import Neighbor as Neighbor
-    from manyview._types import Output as Output
-    from manyview._types import PluginProblem as PluginProblem
-    from manyview._types import Progress as Progress
-    from manyview._types import QueryNeighbors as QueryNeighbors
-    from manyview._types import RejectedImage as RejectedImage
-    from manyview._types import Sample as Sample
-    from manyview._types import Selection as Selection
-    from manyview._types import ServerInfo as ServerInfo
-    from manyview._types import SkippedFiles as SkippedFiles
-    from manyview._types import SkipReason as SkipReason
-    from manyview._types import StoredImage as StoredImage
-    from manyview._types import Strategy as Strategy
-    from manyview._types import TrainJobInfo as TrainJobInfo
-    from manyview._types import UploadReport as UploadReport
-    from manyview._types import WeightsOrigin as WeightsOrigin
+    from manyview._types.datasets import Dataset as Dataset
+    from manyview._types.images import ImageError as ImageError
+    from manyview._types.images import StoredImage as StoredImage
+    from manyview._types.jobs import Estimate as Estimate
+    from manyview._types.jobs import Failure as Failure
+    from manyview._types.jobs import LogLine as LogLine
+    from manyview._types.jobs import Progress as Progress
+    from manyview._types.jobs import TrainJobInfo as TrainJobInfo
+    from manyview._types.models import Backbone as Backbone
+    from manyview._types.models import Method as Method
+    from manyview._types.models import Methods as Methods
+    from manyview._types.models import Model as Model
+    from manyview._types.models import PluginProblem as PluginProblem
+    from manyview._types.neighbors import DuplicateGroup as DuplicateGroup
+    from manyview._types.neighbors import Neighbor as Neighbor
+    from manyview._types.neighbors import QueryNeighbors as QueryNeighbors
+    from manyview._types.selections import Sample as Sample
+    from manyview._types.selections import Selection as Selection
+    from manyview._types.server import Device as Device
+    from manyview._types.server import EmbedTiming as EmbedTiming
+    from manyview._types.server import Limits as Limits
+    from manyview._types.server import ServerInfo as ServerInfo
+    from manyview._types.uploads import LabelConflict as LabelConflict
+    from manyview._types.uploads import RejectedImage as RejectedImage
+    from manyview._types.uploads import SkippedFiles as SkippedFiles
+    from manyview._types.uploads import UploadReport as UploadReport
+    from manyview._types.words import Balance as Balance
+    from manyview._types.words import DataType as DataType
+    from manyview._types.words import EventKind as EventKind
+    from manyview._types.words import HealthStatus as HealthStatus
+    from manyview._types.words import ImageStatus as ImageStatus
+    from manyview._types.words import JobState as JobState
+    from manyview._types.words import LogLevel as LogLevel
+    from manyview._types.words import Metric as Metric
+    from manyview._types.words import Output as Output
+    from manyview._types.words import SkipReason as SkipReason
+    from manyview._types.words import Strategy as Strategy
+    from manyview._types.words import WeightsOrigin as WeightsOrigin
 
 __version__ = "0.1.0"
 
@@ -118,11 +118,17 @@ _NAMES = {
         "TrainJobCancelled TrainJobFailed Unauthenticated Unavailable Unimplemented Unknown UploadChanged "
         "UploadRejected Violation"
     ),
-    "_types": (
-        "Backbone Balance DataType Dataset Device DuplicateGroup EmbedTiming Estimate EventKind Failure HealthStatus "
-        "ImageError ImageStatus JobState LabelConflict Limits LogLevel LogLine Method Methods Metric Model "
-        "Neighbor Output PluginProblem Progress QueryNeighbors RejectedImage Sample Selection ServerInfo "
-        "SkippedFiles SkipReason StoredImage Strategy TrainJobInfo UploadReport WeightsOrigin"
+    "_types.datasets": "Dataset",
+    "_types.images": "ImageError StoredImage",
+    "_types.jobs": "Estimate Failure LogLine Progress TrainJobInfo",
+    "_types.models": "Backbone Method Methods Model PluginProblem",
+    "_types.neighbors": "DuplicateGroup Neighbor QueryNeighbors",
+    "_types.selections": "Sample Selection",
+    "_types.server": "Device EmbedTiming Limits ServerInfo",
+    "_types.uploads": "LabelConflict RejectedImage SkippedFiles UploadReport",
+    "_types.words": (
+        "Balance DataType EventKind HealthStatus ImageStatus JobState LogLevel Metric Output SkipReason Strategy "
+        "WeightsOrigin"
     ),
 }
 """The public names by the module that defines them. The imports above repeat them for type checkers."""

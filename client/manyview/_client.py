@@ -23,25 +23,14 @@ from manyview._results.preview import Preview
 from manyview._transport.channel import Channel, Deadlines, TLSOptions
 from manyview._transport.paging import pages
 from manyview._transport.rpcs import Rpcs
-from manyview._types import (
-    Balance,
-    Dataset,
-    DataType,
-    DuplicateGroup,
-    HealthStatus,
-    ImageStatus,
-    JobState,
-    Methods,
-    Metric,
-    Model,
-    Output,
-    QueryNeighbors,
-    Selection,
-    ServerInfo,
-    StoredImage,
-    Strategy,
-    TrainJobInfo,
-)
+from manyview._types.datasets import Dataset
+from manyview._types.images import StoredImage
+from manyview._types.jobs import TrainJobInfo
+from manyview._types.models import Methods, Model
+from manyview._types.neighbors import DuplicateGroup, QueryNeighbors
+from manyview._types.selections import Selection
+from manyview._types.server import ServerInfo
+from manyview._types.words import Balance, DataType, HealthStatus, ImageStatus, JobState, Metric, Output, Strategy
 from manyview._uploads import sources
 from manyview._uploads.labels.label_rule import Labels
 from manyview._uploads.shards.member_choice import MemberChoice

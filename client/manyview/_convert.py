@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 from google.protobuf import json_format, struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from manyview import _types as types
 from manyview._progress.activity import Activity, ActivityKind
+from manyview._types.datasets import Dataset
+from manyview._types.images import ImageError, StoredImage
+from manyview._types.jobs import Estimate, Failure, LogLine, Progress, TrainJobInfo
+from manyview._types.models import Backbone, Method, Methods, Model, PluginProblem
+from manyview._types.server import Device, EmbedTiming, Limits, ServerInfo
+from manyview._types.uploads import UploadReport
+from manyview._types.words import ImageStatus, JobState, LogLevel, WeightsOrigin
 from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -23,16 +29,16 @@ def time(value: Timestamp) -> datetime | None:
     return value.ToDatetime(tzinfo=UTC) if value.seconds or value.nanos else None
 
 
-def state(value: types_pb2.TrainJobState) -> types.JobState:
-    return cast(types.JobState, types_pb2.TrainJobState.Name(value).removeprefix("TRAIN_JOB_STATE_"))
+def state(value: types_pb2.TrainJobState) -> JobState:
+    return cast(JobState, types_pb2.TrainJobState.Name(value).removeprefix("TRAIN_JOB_STATE_"))
 
 
-def image_error(value: types_pb2.ImageError) -> types.ImageError:
-    return types.ImageError(reason=value.reason, message=value.message)
+def image_error(value: types_pb2.ImageError) -> ImageError:
+    return ImageError(reason=value.reason, message=value.message)
 
 
-def dataset(value: dataset_service_pb2.Dataset, upload: types.UploadReport | None = None) -> types.Dataset:
-    return types.Dataset(
+def dataset(value: dataset_service_pb2.Dataset, upload: UploadReport | None = None) -> Dataset:
+    return Dataset(
         name=value.name,
         uid=value.uid,
         create_time=time(value.create_time),
@@ -46,13 +52,13 @@ def dataset(value: dataset_service_pb2.Dataset, upload: types.UploadReport | Non
     )
 
 
-def stored_image(value: dataset_service_pb2.StoredImage) -> types.StoredImage:
+def stored_image(value: dataset_service_pb2.StoredImage) -> StoredImage:
     status = dataset_service_pb2.StoredImage.Status.Name(value.status).removeprefix("STATUS_")
-    return types.StoredImage(
+    return StoredImage(
         image_id=value.image_id,
         key=value.key,
         label=value.label,
-        status=cast(types.ImageStatus, status),
+        status=cast(ImageStatus, status),
         error=image_error(value.error) if value.HasField("error") else None,
         num_bytes=value.num_bytes,
         width=value.width,
@@ -60,19 +66,19 @@ def stored_image(value: dataset_service_pb2.StoredImage) -> types.StoredImage:
     )
 
 
-def train_job(value: train_job_service_pb2.TrainJob) -> types.TrainJobInfo:
+def train_job(value: train_job_service_pb2.TrainJob) -> TrainJobInfo:
     failure, progress = value.failure, value.progress
-    return types.TrainJobInfo(
+    return TrainJobInfo(
         name=value.name,
         uid=value.uid,
         dataset=value.dataset,
         num_images=value.num_images,
         config=config(value.config),
         state=state(value.state),
-        failure=types.Failure(reason=failure.reason, message=failure.message, hint=failure.hint)
+        failure=Failure(reason=failure.reason, message=failure.message, hint=failure.hint)
         if value.HasField("failure")
         else None,
-        progress=types.Progress(
+        progress=Progress(
             step=progress.step,
             num_steps=progress.num_steps,
             epoch=progress.epoch,
@@ -102,8 +108,8 @@ def activity(value: train_job_service_pb2.Activity) -> Activity:
     return Activity(kind=cast(ActivityKind, kind), done=value.done, total=value.total)
 
 
-def estimate(value: train_job_service_pb2.Estimate) -> types.Estimate:
-    return types.Estimate(total_s=value.total_s, step_s=value.step_s, text=value.text)
+def estimate(value: train_job_service_pb2.Estimate) -> Estimate:
+    return Estimate(total_s=value.total_s, step_s=value.step_s, text=value.text)
 
 
 def config(value: struct_pb2.Struct) -> dict[str, Any]:
@@ -120,18 +126,18 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def log_line(value: train_job_service_pb2.LogLine) -> types.LogLine:
-    return types.LogLine(sequence=value.sequence, time=time(value.time), level=level(value.log), text=value.log.text)
+def log_line(value: train_job_service_pb2.LogLine) -> LogLine:
+    return LogLine(sequence=value.sequence, time=time(value.time), level=level(value.log), text=value.log.text)
 
 
-def level(value: types_pb2.Log) -> types.LogLevel:
-    return cast(types.LogLevel, types_pb2.Log.Level.Name(value.level).removeprefix("LEVEL_"))
+def level(value: types_pb2.Log) -> LogLevel:
+    return cast(LogLevel, types_pb2.Log.Level.Name(value.level).removeprefix("LEVEL_"))
 
 
-def methods(value: train_job_service_pb2.ListMethodsResponse) -> types.Methods:
-    return types.Methods(
+def methods(value: train_job_service_pb2.ListMethodsResponse) -> Methods:
+    return Methods(
         methods=tuple(
-            types.Method(
+            Method(
                 name=method.name,
                 title=method.title,
                 paper=method.paper,
@@ -140,18 +146,18 @@ def methods(value: train_job_service_pb2.ListMethodsResponse) -> types.Methods:
             for method in value.methods
         ),
         backbones=tuple(
-            types.Backbone(name=item.name, feature_dim=item.feature_dim, num_parameters=item.num_parameters)
+            Backbone(name=item.name, feature_dim=item.feature_dim, num_parameters=item.num_parameters)
             for item in value.backbones
         ),
         plugin_problems=tuple(
-            types.PluginProblem(group=item.group, name=item.name, package=item.package, problem=item.problem)
+            PluginProblem(group=item.group, name=item.name, package=item.package, problem=item.problem)
             for item in value.plugin_problems
         ),
     )
 
 
-def model(value: model_service_pb2.Model) -> types.Model:
-    return types.Model(
+def model(value: model_service_pb2.Model) -> Model:
+    return Model(
         name=value.name,
         train_job=value.train_job,
         step=value.step,
@@ -163,15 +169,15 @@ def model(value: model_service_pb2.Model) -> types.Model:
         image_size=value.image_size,
         create_time=time(value.create_time),
         num_bytes=value.num_bytes,
-        weights=cast(types.WeightsOrigin, value.weights),
+        weights=cast(WeightsOrigin, value.weights),
     )
 
 
-def server_info(value: model_service_pb2.GetServerInfoResponse) -> types.ServerInfo:
+def server_info(value: model_service_pb2.GetServerInfoResponse) -> ServerInfo:
     limits = value.limits
-    return types.ServerInfo(
+    return ServerInfo(
         version=value.version,
-        limits=types.Limits(
+        limits=Limits(
             max_message_bytes=limits.max_message_bytes,
             max_image_bytes=limits.max_image_bytes,
             max_image_pixels=limits.max_image_pixels,
@@ -179,15 +185,15 @@ def server_info(value: model_service_pb2.GetServerInfoResponse) -> types.ServerI
             max_batch_images=limits.max_batch_images,
         ),
         devices=tuple(
-            types.Device(name=device.name, description=device.description, memory_bytes=device.memory_bytes)
+            Device(name=device.name, description=device.description, memory_bytes=device.memory_bytes)
             for device in value.devices
         ),
         start_time=time(value.start_time),
     )
 
 
-def timing(value: embed_service_pb2.EmbedTiming) -> types.EmbedTiming:
-    return types.EmbedTiming(queue_ms=value.queue_ms, decode_ms=value.decode_ms, forward_ms=value.forward_ms)
+def timing(value: embed_service_pb2.EmbedTiming) -> EmbedTiming:
+    return EmbedTiming(queue_ms=value.queue_ms, decode_ms=value.decode_ms, forward_ms=value.forward_ms)
 
 
 def tensor(value: types_pb2.Tensor) -> NDArray[np.float32 | np.float16]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 if TYPE_CHECKING:
-    from manyview._types import UploadReport
+    from manyview._types.uploads import UploadReport
     from manyview.v1 import types_pb2
 
 _DETAILS_TRAILER = "grpc-status-details-bin"

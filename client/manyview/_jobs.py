@@ -20,7 +20,10 @@ from manyview._transport.paging import pages
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
-from manyview._types import Dataset, EventKind, JobState, LogLine, Model, TrainJobInfo
+from manyview._types.datasets import Dataset
+from manyview._types.jobs import LogLine, TrainJobInfo
+from manyview._types.models import Model
+from manyview._types.words import EventKind, JobState
 from manyview.v1 import model_service_pb2
 from manyview.v1 import train_job_service_pb2 as pb
 

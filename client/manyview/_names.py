@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
 
-from manyview._types import Dataset
+from manyview._types.datasets import Dataset
 from manyview.v1 import dataset_service_pb2
 
 

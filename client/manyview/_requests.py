@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from manyview import _arguments
 from manyview._arguments import count
-from manyview._types import DataType, Metric, Output
+from manyview._types.words import DataType, Metric, Output
 from manyview.v1 import embed_service_pb2 as embeds
 from manyview.v1 import types_pb2
 

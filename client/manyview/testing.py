@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 
 from manyview._testing import replies as fake
 from manyview._testing.errors import Refused, status_details
-from manyview._types import JobState
+from manyview._types.words import JobState
 from manyview.v1 import (
     dataset_service_pb2,
     embed_service_pb2,

@@ -289,7 +289,7 @@ def test_methods_come_with_their_schema(client: manyview.Client) -> None:
 def test_states_are_those_of_the_contract() -> None:
     state: Any = train_job_service_pb2.TrainJob.DESCRIPTOR.fields_by_name["state"].enum_type
     names = state.values_by_name
-    from manyview._types import TERMINAL_STATES
+    from manyview._types.words import TERMINAL_STATES
 
     assert {f"TRAIN_JOB_STATE_{state}" for state in TERMINAL_STATES} <= set(names)
 

@@ -14,7 +14,7 @@ from manyview._cli.connection import Json, Target, Token, connect, print_json, p
 from manyview._cli.paths import print_skipped, require_sources
 from manyview._progress.report import reporting
 from manyview._results import sheets
-from manyview._types import Balance, Metric, Output, Strategy
+from manyview._types.words import Balance, Metric, Output, Strategy
 
 if TYPE_CHECKING:
     from manyview import Client, Neighbor, Selection

@@ -14,7 +14,10 @@ from manyview._cli.connection import Json, Target, Token, connect, megabytes, pl
 from manyview._cli.paths import require_sources
 from manyview._progress.report import reporting
 from manyview._results import sheets
-from manyview._types import Dataset, ImageStatus, Sample, SkipReason, StoredImage
+from manyview._types.datasets import Dataset
+from manyview._types.images import StoredImage
+from manyview._types.selections import Sample
+from manyview._types.words import ImageStatus, SkipReason
 from manyview._uploads import report_text
 
 if TYPE_CHECKING:

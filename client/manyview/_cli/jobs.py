@@ -12,7 +12,7 @@ import typer
 from manyview._cli.connection import Json, Target, Token, connect, json_text, print_json, print_table, steps
 from manyview._cli.watching.command import show
 from manyview._progress.report import reporting
-from manyview._types import JobState
+from manyview._types.words import JobState
 
 if TYPE_CHECKING:
     from manyview import LogLine, TrainJobInfo

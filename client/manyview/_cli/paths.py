@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from manyview._types import SkippedFiles
+from manyview._types.uploads import SkippedFiles
 from manyview._uploads.report_text import skipped_lines
 
 _PATTERN = frozenset("*?[{")

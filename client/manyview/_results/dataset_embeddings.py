@@ -12,7 +12,8 @@ from manyview._results.embeddings import Embeddings
 from manyview._results.progress import IsProgress, show
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
-from manyview._types import Dataset, DataType, Output
+from manyview._types.datasets import Dataset
+from manyview._types.words import DataType, Output
 from manyview.v1 import embed_service_pb2 as pb
 
 

@@ -17,7 +17,9 @@ from manyview._errors import Internal
 from manyview._transport.backoff import Backoff
 from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
-from manyview._types import EmbedTiming, ImageError, Limits, SkippedFiles
+from manyview._types.images import ImageError
+from manyview._types.server import EmbedTiming, Limits
+from manyview._types.uploads import SkippedFiles
 from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2

@@ -12,7 +12,7 @@ from manyview._arguments import one_of, some
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
-from manyview._types import EventKind, JobState, LogLevel
+from manyview._types.words import EventKind, JobState, LogLevel
 from manyview.v1 import metrics_service_pb2 as pb
 
 

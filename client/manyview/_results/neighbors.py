@@ -13,7 +13,10 @@ from manyview._requests import metric, output, set_count
 from manyview._results.embeddings import batches
 from manyview._results.progress import answers
 from manyview._transport.rpcs import Rpcs
-from manyview._types import Dataset, DuplicateGroup, Limits, Metric, Neighbor, Output, QueryNeighbors
+from manyview._types.datasets import Dataset
+from manyview._types.neighbors import DuplicateGroup, Neighbor, QueryNeighbors
+from manyview._types.server import Limits
+from manyview._types.words import Metric, Output
 from manyview._uploads import sources
 from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import dataset_service_pb2, types_pb2

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from manyview._results.contact_sheet import NO_BREAK, Tile, draw, require_pillow, wrapped
 from manyview._results.view_captions import steps
-from manyview._types import ImageError, SkippedFiles
+from manyview._types.images import ImageError
+from manyview._types.uploads import SkippedFiles
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ from manyview._arguments import text
 from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results.preview import Preview
 from manyview._transport.rpcs import Rpcs
-from manyview._types import ImageError, Limits
+from manyview._types.images import ImageError
+from manyview._types.server import Limits
 from manyview._uploads import sources
 from manyview._uploads.pixels import png
 from manyview.v1 import train_job_service_pb2 as pb

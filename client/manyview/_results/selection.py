@@ -12,7 +12,10 @@ from manyview._requests import metric, one_of, output, set_count, set_number
 from manyview._results.neighbors import queries
 from manyview._results.progress import answers
 from manyview._transport.rpcs import Rpcs
-from manyview._types import Balance, Dataset, Limits, Metric, Output, Sample, Selection, Strategy
+from manyview._types.datasets import Dataset
+from manyview._types.selections import Sample, Selection
+from manyview._types.server import Limits
+from manyview._types.words import Balance, Metric, Output, Strategy
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
 

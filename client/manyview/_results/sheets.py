@@ -11,7 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from manyview._results.contact_sheet import Tile, without_start
-from manyview._types import DuplicateGroup, Limits, Neighbor, QueryNeighbors, Sample, Selection, StoredImage
+from manyview._types.images import StoredImage
+from manyview._types.neighbors import DuplicateGroup, Neighbor, QueryNeighbors
+from manyview._types.selections import Sample, Selection
+from manyview._types.server import Limits
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,7 @@ import numpy as np
 
 from manyview._testing.embeddings import FEATURE_DIM, FakeEmbeddings
 from manyview._testing.errors import Refused
-from manyview._types import TERMINAL_STATES
+from manyview._types.words import TERMINAL_STATES
 from manyview._uploads.pixels import png as png_files
 from manyview.v1 import dataset_service_pb2 as datasets
 from manyview.v1 import metrics_service_pb2 as metrics

@@ -24,7 +24,7 @@ from manyview._errors import Cancelled, DeadlineExceeded, ManyviewError, Unavail
 from manyview._transport.backoff import Backoff
 from manyview._transport.deadline import Deadline
 from manyview._transport.stream import Stream
-from manyview._types import HealthStatus
+from manyview._types.words import HealthStatus
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from manyview._types import Limits
+from manyview._types.server import Limits
 from manyview._uploads.encoded_image import EncodedImage
 
 # Large enough to make the cost per message small, small enough for a smooth window.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from manyview._types import ImageError
+from manyview._types.images import ImageError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from manyview._types import ImageError
+from manyview._types.images import ImageError
 from manyview._uploads.encoded_image import readable_text, unreadable
 from manyview._uploads.shards import is_shard
 from manyview._uploads.signatures import HEAD_BYTES, READ_FORMATS, SUFFIXES, image_format, suffix_of

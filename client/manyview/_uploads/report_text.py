@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from manyview._types import RejectedImage, SkippedFiles, UploadReport
+from manyview._types.uploads import RejectedImage, SkippedFiles, UploadReport
 
 _NUM_NAMED = 3
 _NUM_CONFLICTS = 20

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from manyview._types import SkippedFiles, SkipReason
+from manyview._types.uploads import SkippedFiles
+from manyview._types.words import SkipReason
 from manyview._uploads.encoded_image import readable_text
 from manyview._uploads.signatures import READ_FORMATS
 

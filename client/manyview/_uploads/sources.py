@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from manyview._types import ImageError
+from manyview._types.images import ImageError
 from manyview._uploads import shards
 from manyview._uploads.encoded_image import EncodedImage, read_file, readable_text, too_large
 from manyview._uploads.folders import list_paths

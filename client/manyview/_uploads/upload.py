@@ -29,7 +29,8 @@ from manyview._transport.backoff import Backoff
 from manyview._transport.deadline import Deadline
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
-from manyview._types import LabelConflict, Limits, RejectedImage, UploadReport
+from manyview._types.server import Limits
+from manyview._types.uploads import LabelConflict, RejectedImage, UploadReport
 from manyview._uploads.batcher import BATCH_BYTES, Batcher
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.handover import Handover

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from manyview._types import Limits
+from manyview._types.server import Limits
 from manyview._uploads.batcher import LINGER_S, Batcher
 from manyview._uploads.encoded_image import EncodedImage
 

@@ -8,7 +8,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from manyview._types import ImageError, SkipReason
+from manyview._types.images import ImageError
+from manyview._types.words import SkipReason
 from manyview._uploads.encoded_image import EncodedImage, readable_text, too_large, unreadable
 from manyview._uploads.shards.member_choice import MemberChoice
 from manyview._uploads.shards.member_name import MemberName, is_hidden, joined, split_name

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from manyview._types import SkippedFiles
+from manyview._types.uploads import SkippedFiles
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.shards.member_choice import MemberChoice
 from manyview._uploads.shards.samples import samples

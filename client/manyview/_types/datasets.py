@@ -1,0 +1,28 @@
+"""Data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from manyview._types.uploads import UploadReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set at the time of the call. `num_images` is also its version. `Client.upload` sets `upload`."""
+
+    name: str
+    uid: str
+    create_time: datetime | None
+    num_images: int
+    num_bytes: int
+    num_labels: int
+    num_labelled: int
+    num_rejected: int
+    num_unreadable: int
+    upload: UploadReport | None = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        return self.name.removeprefix("datasets/")
