@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OPENINGS = re.compile(r"(Of|That|Those|What|Whoever|Whatever)\b")
+OPENINGS = re.compile(r"(Of|That|Those|What|Whoever|Whatever|For|With|Which|How|Where|Whether|From)\b")
 """A sentence that begins so has no subject that a reader knows yet."""
 PROPHECY = re.compile(r"\b(is|are|was|were) to be\b")
 """Write "must be"."""
 BRITISH = re.compile("(neighb|col)" + "our", re.IGNORECASE)
 """The API says neighbor and color, and so does everything else."""
-SHOWN = ("README.md", "CONTRIBUTING.md", "Makefile", "docs", "proto", "client", "server", "examples", "benchmarks")
+ROOMS = ("client", "server", "proto", "examples", "benchmarks", "tests")
+SHOWN = ("README.md", "CONTRIBUTING.md", "Makefile", "docs", *ROOMS)
+THIS = "tests/test_prose.py"
+"""This file holds the patterns themselves."""
 
 
 def tracked(*folders: str) -> list[Path]:
@@ -39,7 +42,7 @@ def awkward_openings(source: str) -> list[int]:
     return [line for line, text in docstrings(ast.parse(source)) if OPENINGS.match(text)]
 
 
-@pytest.mark.parametrize("folder", ["client", "server", "proto", "examples", "benchmarks", "tests"])
+@pytest.mark.parametrize("folder", ROOMS)
 def test_no_docstring_begins_in_the_middle_of_a_thought(folder: str) -> None:
     found = {}
     for path in tracked(folder):
@@ -55,7 +58,7 @@ def test_no_text_says_is_to_be() -> None:
     for path in tracked(*SHOWN):
         if path.suffix in (".py", ".md", ".proto", ".toml", "") and path.parent.name != "v1":
             for number, line in enumerate(path.read_text().splitlines(), 1):
-                if PROPHECY.search(line):
+                if PROPHECY.search(line) and path != ROOT / THIS:
                     found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
     assert found == []
 

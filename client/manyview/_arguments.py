@@ -21,7 +21,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def duration_s(name: str, value: float | str | None) -> float:
-    """Return a duration in seconds: of a number of seconds, or of a text such as "90s", "10m", "1.5h" or "2d".
+    """Return a duration in seconds. It is a number of seconds, or a text such as "90s", "10m", "1.5h" or "2d".
 
     None gives 0, which the server reads as the default.
     """
@@ -70,15 +70,15 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'WORD'?" for the end of a message, or "" if no known word is similar. Upper and lower case
-    are alike."""
+    """Return "; did you mean 'WORD'?" for the end of a message, or "" if no known word is similar. Case is
+    ignored."""
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower()[:64], by_lower, n=1, cutoff=0.7)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def address(value: str) -> str:
-    """Return a target if it is no URL."""
+    """Return the target. Raise ValueError if it is a URL."""
     scheme, separator, rest = value.partition("://")
     if separator and scheme.lower() in ("http", "https", "grpc", "grpcs"):
         host = rest.rstrip("/") or "localhost:50051"

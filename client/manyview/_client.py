@@ -120,7 +120,7 @@ class Client:
         A dropped connection is bridged. After a crash the same call continues where it stopped: folders and lists of
         paths always, other iterables if `upload_id` is given.
 
-        A file that cannot be read, or is no image, costs only itself: the report names it. docs/uploads.md says which
+        The report names files that cannot be read or are no images; the others are sent. docs/uploads.md says which
         files of a folder are taken.
 
         Raises UploadChanged when the images differ from those that were sent before under this id, UploadRejected when

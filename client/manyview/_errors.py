@@ -213,7 +213,7 @@ class TrainJobCancelled(ManyviewError):
 
 
 class UploadRejected(ManyviewError):
-    """Images of an upload were refused. `report` names each of them. The other images are stored; if there are none, a
+    """Images of an upload were refused. `report` names each of them. The others are stored. If all were refused, a
     missing data set was not created."""
 
     code = "INVALID_ARGUMENT"

@@ -39,7 +39,7 @@ def test_a_checkpoint_of_the_oldest_release_embeds_and_jobs_go_on_from_it(
             assert np.isfinite(vectors.array).all()
         longer = client.train(continue_from="first", epochs=2, job_id="second")
         assert longer.info.config["views"]["pipelines"][0]["color_jitter"]["strength"] == 0.25
-        # It goes on with the pixels that it was trained on.
+        # It continues with the pixels that it was trained on.
         assert (longer.info.config["transparency"], longer.info.config["color_profile"]) == ("drop", "ignore")
         assert longer.wait(PATIENCE_S).state == "SUCCEEDED"
         assert [event.step for event in longer.metrics(kinds=["scalars"]) if "loss" in event] == [3, 4]

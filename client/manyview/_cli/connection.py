@@ -37,7 +37,7 @@ def connect(target: str | None, token: str | None, *, is_shown: bool = True, ask
     """Yield a client for one command. If a name does not exist, the error lists the names that do.
 
     On a terminal, a line says that the command waits for the server. With `is_shown` it stays until the block ends, so
-    the block must print nothing. With `asks` False, nothing is asked of the server before the block begins.
+    the block must print nothing. With `asks` False, the server is not called before the block begins.
     """
     stream = stream_for(None)
     if stream is None:

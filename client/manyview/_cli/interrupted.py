@@ -1,4 +1,4 @@
-"""The words of a command that Ctrl-C ends: what goes on, what is kept, and how to continue."""
+"""The last words of a command that Ctrl-C ends: what keeps running, what is kept, and how to continue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Interruptible(TyperCommand):
 
 
 def text(command: str, parameters: Parameters) -> str:
-    """Return what is said to somebody who interrupts this command."""
+    """Return the text for a user who interrupts this command."""
     return f"stopped: {_TEXTS.get(command, _anything)(parameters)}"
 
 
@@ -52,11 +52,11 @@ def _asked(_: Parameters) -> str:
 
 
 def _train(_: Parameters) -> str:
-    return "a job that was created goes on; `manyview jobs` lists it"
+    return "a job that was created continues; `manyview jobs` lists it"
 
 
 def _logs(parameters: Parameters) -> str:
-    return f"the job goes on\n  read its log again: manyview logs {parameters.get('job')} --follow"
+    return f"the job continues\n  read its log again: manyview logs {parameters.get('job')} --follow"
 
 
 def _export(parameters: Parameters) -> str:

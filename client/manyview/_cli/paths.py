@@ -1,4 +1,4 @@
-"""Files and folders that a command names. They are looked at before the server is asked for anything."""
+"""Files and folders that a command names. They are checked before the first call to the server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _PATTERN = frozenset("*?[{")
 
 
 def require_sources(paths: Sequence[str] | None) -> None:
-    """Raise FileNotFoundError if none of these files and folders exists. One that is missing among others costs only
-    itself. Patterns are left to the upload."""
+    """Raise FileNotFoundError if none of these files and folders exists. If only some are missing, or if there are
+    patterns, the upload reports them."""
     for path in paths or ():
         if not _PATTERN.isdisjoint(path) or os.path.lexists(path):
             return

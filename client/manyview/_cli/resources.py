@@ -59,7 +59,7 @@ def _confirm(question: str) -> None:
 
 
 def _find(client: Client, name: str) -> tuple[Dataset | None, Job | None]:
-    """Return the data set or the job of this name. Raises ValueError if there are both or none of that id."""
+    """Return the data set or the job of this name. Raises ValueError if both exist, or neither."""
     if name.startswith("datasets/"):
         return client.dataset(name), None
     if name.startswith("trainJobs/"):

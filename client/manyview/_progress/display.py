@@ -27,7 +27,7 @@ def is_notebook() -> bool:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Is it an open stream of a terminal? pythonw has no stderr, and a program may have closed it."""
+    """Is `stream` open, and is it a terminal? pythonw has no stderr, and a program may have closed it."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:

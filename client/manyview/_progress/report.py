@@ -46,7 +46,7 @@ class Report:
             yield
 
     def proceed(self, text: str) -> None:
-        """Say that something else is done, and continue to count."""
+        """Say what is being done now, without starting a new count."""
         self._text = text
         if self._line is not None:
             self._line.show(text, self._done, self._total or 0)
@@ -56,7 +56,7 @@ class Report:
         self.count(self._done + count, self._total)
 
     def count(self, done: int, total: int | None, text: str | None = None) -> None:
-        """Say how much is done, and of what, unless that is what it was."""
+        """Set how much is done, and of how much. `text` replaces what is being done."""
         self._text = self._text if text is None else text
         self._done, self._total = done, total
         if self._line is not None:

@@ -61,7 +61,7 @@ class History:
         return "\n".join([f"{'scalar':<{width}}  {'first':<12} newest", *lines])
 
     def newest(self, name: str) -> float:
-        """Return the last number of a scalar. Raises KeyError if there is none of that name."""
+        """Return the last number of a scalar. Raises KeyError if no scalar has that name."""
         return float(self._points(name)[1][-1])
 
     def to_pandas(self) -> pd.DataFrame:

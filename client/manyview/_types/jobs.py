@@ -39,8 +39,8 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """How long a job takes on the server's device, without its time in the queue. Seconds are 0 if they are not known,
-    and `text` then says why."""
+    """An estimate of how long a job takes on the server's device, without its time in the queue. Seconds are 0 if they
+    are not known, and `text` then says why."""
 
     total_s: float
     step_s: float

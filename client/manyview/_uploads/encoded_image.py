@@ -28,8 +28,7 @@ class EncodedImage:
 
 
 def read_file(path: Path, key: str, label: str, limit: int) -> EncodedImage:
-    """Return the image in a file. A file that is larger than `limit` is not read, and one that cannot be read costs
-    only itself: both have an error."""
+    """Return the image in a file. If the file is larger than `limit` or cannot be read, the image has an error."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -48,7 +47,7 @@ def too_large(key: str, label: str, num_bytes: int, limit: int) -> EncodedImage:
 
 
 def unreadable(error: OSError) -> ImageError:
-    """Return the reason why a file is not sent that the operating system refused to read."""
+    """Return the error of a file that the operating system refused to read."""
     return ImageError(reason="UNREADABLE_FILE", message=readable_text(error.strerror or str(error)))
 
 

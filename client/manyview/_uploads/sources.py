@@ -63,7 +63,7 @@ class ImageSource:
 def open_source(
     images: Any, *, max_image_bytes: int, labels: Labels | None = None, members: MemberChoice | None = None
 ) -> ImageSource:
-    """Return the caller's images as a source. Only folders and `labels` are read yet.
+    """Return the caller's images as a source. Folders and `labels` are read now, and images later.
 
     `images`: a folder, a WebDataset shard, a path, a pattern of paths, bytes, a binary file, a PIL image, an array
     (H, W, 3), (H, W), with an alpha channel (H, W, 4) or (H, W, 2), or (N, H, W, C), or an iterable of these, of

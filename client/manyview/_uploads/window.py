@@ -76,7 +76,7 @@ class Window:
 
     @property
     def owed_bytes(self) -> int:
-        """The size of the batch whose ack comes next, or 0 if there is none."""
+        """The size of the batch whose ack comes next, or 0 if no ack is due."""
         return next((batch.num_bytes for batch in (*self._unacked, *self._waiting)), 0)
 
     def add(self, images: Sequence[EncodedImage]) -> None:

@@ -31,7 +31,7 @@ class Pattern:
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultPreset:
-    """Which of two presets is the default of a field: `small` while a sibling is below a bound, otherwise `large`."""
+    """The default of a field is the preset `small` while a sibling is below a bound, and otherwise `large`."""
 
     sibling: str
     below: int

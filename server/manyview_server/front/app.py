@@ -49,7 +49,7 @@ LAST_ANSWERS_S = 0.5
 CLOSE_S = 10.0
 """After the drain, the time for the processes that answer calls and the fork server together to end."""
 WARM_UP_S = 2.0
-"""A server that has started no worker yet starts its fork server after so long."""
+"""A server that has started no worker yet starts its fork server after this time."""
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ class App:
         lock: DataLock | None = None,
         on_start: StartProgress | None = None,
     ) -> None:
-        """`lock` is the lock of the data directory, if the caller already holds it. `on_start` is shown the steps of
-        the start."""
+        """`lock` is the lock of the data directory, if the caller already holds it. `on_start` shows the steps of the
+        start."""
         self._settings = settings
         self._on_start = on_start or Unseen()
         self._lock = lock

@@ -36,7 +36,7 @@ class Embedder(Protocol):
 
     @property
     def is_starting(self) -> bool:
-        """Does the process that embeds start just now?"""
+        """Is the embedding process starting right now?"""
 
     async def embed(self, recipe: EmbedRecipe, images: Sequence[bytes], *, time_left_s: float) -> EmbedDone:
         """Embed encoded images; `time_left_s` 0 means no limit. Cancelling it drops what is queued. Raises
@@ -85,7 +85,7 @@ class StepTimer(Protocol):
 
     @property
     def starts_at_once(self) -> bool:
-        """Is a process ready in a moment?"""
+        """Can a process start in tens of milliseconds?"""
 
     async def time(self, settings: dict[str, Json], *, num_images: int, decode_size: int, wait_s: float) -> StepTimed:
         """Return the times, measured now or earlier. Raises ServiceError."""

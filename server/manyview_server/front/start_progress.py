@@ -1,4 +1,4 @@
-"""Where a starting server shows what it is doing."""
+"""The place where a starting server shows what it is doing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class StartProgress(Protocol):
         """Show a step."""
 
     def end(self) -> None:
-        """Show nothing any more: the server serves."""
+        """Stop showing steps, because the server serves now."""
 
 
 class Unseen:

@@ -28,7 +28,7 @@ class Bits:
 
 
 def largest_frame(stream: bytes) -> tuple[int, int] | None:
-    """Return the largest width and the largest height that a sequence header states, or None if there is none.
+    """Return the largest width and the largest height that a sequence header states, or None without a header.
 
     Raises HeaderRefused.
     """

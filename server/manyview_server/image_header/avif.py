@@ -11,9 +11,9 @@ from manyview_server.image_header.header import HeaderRefused, ImageHeader, corr
 
 CODED, GRID = b"av01", b"grid"
 MAX_EXTRA_AREAS = 4
-"""All coded items together (alpha, gain map, thumbnail, tiles) may have so many times the pixels of the image."""
+"""All coded items together (alpha, gain map, thumbnail, tiles) may have this many times the pixels of the image."""
 SMALL_PIXELS = 1 << 22
-"""They may have so many pixels more, because a tile may be larger than a small image."""
+"""They may have this many pixels more, because a tile may be larger than a small image."""
 
 TURNED = {0: 1, 1: 8, 2: 3, 3: 6}
 """The EXIF orientation for each angle of `irot`, in quarters of a turn against the clock."""

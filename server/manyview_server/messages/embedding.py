@@ -35,7 +35,7 @@ class EmbedRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartEmbedding(Message):
-    """Serve on this device, with so many threads. It is the first message."""
+    """Serve on this device, with `num_threads` threads. It is the first message."""
 
     device: str
     num_threads: int
@@ -69,7 +69,7 @@ class CancelEmbed(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetThreads(Message):
-    """Use so many threads from now on, because another process needs the cores, or has ended."""
+    """Use `num_threads` threads from now on, because another process needs the cores, or has ended."""
 
     num_threads: int
 

@@ -21,7 +21,7 @@ class TimeStep(Message):
     device: str
     num_threads: int
     limit_s: float
-    """No larger batch is tried after so long. The answer may come a step later."""
+    """No larger batch is tried after this time. The answer may come a step later."""
 
 
 # ---- step timer to front ----

@@ -110,7 +110,7 @@ class WorkerCall:
             raise self.draining()
 
     def draining(self) -> Unavailable:
-        """The error of requests that are in work, or come, when the server stops."""
+        """The error of requests that are in progress, or come, when the server stops."""
         return Unavailable("DRAINING", "the server is stopping", retry_after_s=self._retry_after_s)
 
     def close(self) -> None:

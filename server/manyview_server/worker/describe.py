@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
 
 
 def describe_backbone(name: str) -> dict[str, str]:
-    """Say whether ``torchvision/NAME`` or ``timm/NAME`` exists: the problem in words, or "" if there is none."""
+    """Say whether ``torchvision/NAME`` or ``timm/NAME`` exists: the problem in words, or "" if it exists."""
     try:
         backbones.check_library_name(name)
     except ValueError as error:

@@ -34,8 +34,9 @@ from manyview_server.link.fork_requests import (
 from manyview_server.worker.channel import EXIT_ORPHANED
 
 IDLE_S = 30.0
-"""After so long without a request, the server imports what only some workers need, piece by piece, and so long after
-each piece. A request that comes during an import waits for its end, a second or two, so pauses must be much longer."""
+"""After this time without a request, the server imports one piece of what only some workers need. It waits as long
+before each further piece. A request that comes during an import waits for its end, a second or two, so pauses must be
+much longer."""
 LATER_IMPORTS = ("torchvision.models", "safetensors.torch", "huggingface_hub", "timm.layers", "timm.data", "timm")
 REPARENTED_POLL_S = 0.0002
 OPENBLAS_SETTERS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")

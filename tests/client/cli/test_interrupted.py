@@ -1,4 +1,4 @@
-"""Ctrl-C says what goes on and how to continue."""
+"""Ctrl-C says what keeps running and how to continue."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def press_ctrl_c(*_: object, **__: object) -> None:
             "stopped: there is no answer\n"
             "  the server keeps the embeddings that it has made: the same command continues from there\n",
         ),
-        ("train", ["train", "pets"], "stopped: a job that was created goes on; `manyview jobs` lists it\n"),
+        ("train", ["train", "pets"], "stopped: a job that was created continues; `manyview jobs` lists it\n"),
         ("jobs", ["jobs"], "stopped: the server finishes calls that it has received\n"),
     ],
 )
@@ -77,7 +77,7 @@ def test_an_interrupted_command_says_what_is_kept_and_how_to_continue(
 
 
 @pytest.mark.parametrize("command", [["watch", "mine"], ["train", "pets", "--job-id", "mine", "--watch"]])
-def test_somebody_who_stops_watching_hears_that_the_job_goes_on(
+def test_somebody_who_stops_watching_hears_that_the_job_continues(
     run: Run, folder: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     if command[0] == "watch":
@@ -86,7 +86,7 @@ def test_somebody_who_stops_watching_hears_that_the_job_goes_on(
     result = run(*command)
     assert result.exit_code == 130
     assert result.stderr == (
-        "stopped watching; trainJobs/mine goes on (QUEUED)\n"
+        "stopped watching; trainJobs/mine continues (QUEUED)\n"
         "  watch it again: manyview watch mine\n"
         "  stop it:        manyview pause mine   or   manyview cancel mine\n"
     )

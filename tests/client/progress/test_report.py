@@ -1,4 +1,4 @@
-"""The progress of a call reaches whoever asked for it."""
+"""The progress of a call goes to the place that its caller chose."""
 
 from __future__ import annotations
 

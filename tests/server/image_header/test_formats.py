@@ -1,4 +1,4 @@
-"""Which formats are recognized, and what is said about others."""
+"""Known formats are recognized, and errors name the others."""
 
 from __future__ import annotations
 

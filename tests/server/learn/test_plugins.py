@@ -57,7 +57,7 @@ def test_names_are_listed_without_importing_anything(register: Register) -> None
     assert plugins.names(GROUP) == ("a",)
 
 
-def test_a_plugin_that_fails_is_told_and_its_neighbors_are_loaded(
+def test_a_plugin_that_fails_is_reported_and_the_others_are_loaded(
     register: Register, module: types.ModuleType, tmp_path: Path
 ) -> None:
     module.good = object()  # type: ignore[attr-defined]

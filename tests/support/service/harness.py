@@ -28,7 +28,7 @@ STOP_TIMEOUT_S = 20.0
 CATALOGUE = "catalogue.json"
 """Its name in a data directory."""
 NO_FORK_SERVER = ("--fork-workers", "off")
-"""For a server that starts one worker at most: otherwise each start of it soon imports torch, which takes seconds."""
+"""Pass this to a server that starts at most one worker, because a fork server imports torch, which takes seconds."""
 
 
 class ServerProcess:

@@ -28,8 +28,8 @@ LOG_LINES = 100
 SMALLEST_LOG = 3
 ALERTS = 3
 MOST_ALERT_ROWS = 4
-HELP = "a: all values   q: stop watching, the job goes on"
-HELP_ALL = "a: main values   q: stop watching, the job goes on"
+HELP = "a: all values   q: stop watching, the job continues"
+HELP_ALL = "a: main values   q: stop watching, the job continues"
 
 
 class Board:

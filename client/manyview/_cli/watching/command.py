@@ -30,7 +30,7 @@ def watch(
 ) -> None:
     """Watch a job until it ends: its state, progress, scalars and log. The exit status is 1 unless it succeeds.
 
-    Ctrl-C stops watching, and the job goes on."""
+    Ctrl-C stops watching, and the job continues."""
     with connect(target, token, is_shown=False) as client:
         show(client.job(job), after=after, shows_all=shows_all, as_json=as_json)
 
@@ -56,11 +56,11 @@ def _follow(job: Job, after: int, shows_all: bool, as_json: bool) -> None:
 
 
 def goes_on(job: Job) -> str:
-    """Return what is said to somebody who stops watching."""
+    """Return the text for a user who stops watching."""
     info = job.info
     steps = f", step {info.progress.step:,} of {info.progress.num_steps:,}" if info.progress.num_steps else ""
     return (
-        f"stopped watching; {info.name} goes on ({info.state}{steps})\n"
+        f"stopped watching; {info.name} continues ({info.state}{steps})\n"
         f"  watch it again: manyview watch {info.id}\n"
         f"  stop it:        manyview pause {info.id}   or   manyview cancel {info.id}"
     )

@@ -34,7 +34,7 @@ class Series:
             self._each *= 2
 
     def sparkline(self, columns: int) -> str:
-        """Return all values in at most so many bars, from the smallest to the largest."""
+        """Return all values in at most `columns` bars, from the smallest to the largest."""
         return sparkline(buckets([*self._values, *([_mean(self._open)] if self._open else [])], columns))
 
 

@@ -1,4 +1,4 @@
-"""Which label each image of an upload gets."""
+"""The rules that give each image of an upload its label."""
 
 from __future__ import annotations
 

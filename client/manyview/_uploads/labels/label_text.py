@@ -14,7 +14,7 @@ _NUM_SHOWN = 40
 
 
 def label_text(value: Any, of: str) -> str:
-    """Return a label as text; "" means that there is none. `of` names the image, or the place in a file, in errors.
+    """Return a label as text, or "" for no label. `of` names the image, or the place in a file, in errors.
 
     None, NaN, pandas.NA, masked values and blank text are no label. White space around a text is removed. A whole
     number is written without a fraction, because a column of whole numbers with a gap holds floats: 3.0 is "3".

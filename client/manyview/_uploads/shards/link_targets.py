@@ -54,7 +54,7 @@ class LinkTargets:
         return None if place is None else place[1]
 
     def read(self, link: str, most: int) -> bytes:
-        """Return at most so many bytes from the start of the file that a link leads to."""
+        """Return at most `most` bytes from the start of the file that a link leads to."""
         place = self._find(link)
         assert place is not None
         self._file.seek(place[0])

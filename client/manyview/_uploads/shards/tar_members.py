@@ -51,7 +51,7 @@ class TarMember:
         return None if self._info.issparse() else self._info.offset_data
 
     def read(self, most: int, start: int = 0) -> bytes:
-        """Return at most so many bytes. Raises ShardUnreadable."""
+        """Return at most `most` bytes. Raises ShardUnreadable."""
         try:
             with self._tar.extractfile(self._info) or io.BytesIO() as file:
                 file.seek(start)

@@ -37,7 +37,7 @@ class ImageEmbedder:
 
     @property
     def is_starting(self) -> bool:
-        """Does the process that embeds start just now?"""
+        """Is the embedding process starting right now?"""
         return self._embedder.is_starting
 
     async def embed(

@@ -1,4 +1,4 @@
-"""How long a new job takes on this device, from a step that was measured there."""
+"""Estimate how long a new job takes on this device, from a step that was measured there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from manyview_server.supervise.timers.estimate import HOUR_S, Estimate, about, d
 from manyview_server.supervise.timers.job_seconds import Workload, is_short, job_seconds, num_steps
 
 PROGRAM_START_S = 9.0
-"""A measurement takes at least so long where its process must import PyTorch first."""
+"""The least time that a measurement takes if its process must import PyTorch first."""
 SAMPLE_IMAGES = 1_000
-"""The images of a data set whose sizes stand for all."""
+"""The number of images whose sizes are read. They stand for the whole data set."""
 SMALLER_SIZE = 64
 """The image size that is suggested for a job that takes more than an hour."""
 CLEARLY_LESS = 0.7
@@ -82,7 +82,7 @@ class Estimator:
         return job_seconds(workload, settings, timed, self._timer.num_threads, first_step)
 
     async def workload(self, plan: JobPlan) -> Workload:
-        """Return what the images of a job's data set mean for its duration."""
+        """Return the numbers of a job's data set on which its duration depends."""
         dataset = await self._store.datasets.get(plan.dataset_id)
         sample = (await self._store.datasets.snapshot(plan.dataset_id, min(SAMPLE_IMAGES, dataset.num_images))).array
         widths, heights = sample["width"].astype(np.int64), sample["height"].astype(np.int64)

@@ -94,7 +94,7 @@ class Models:
         return [*map(embedding_messages.checkpoint_model, checkpoints), *found]
 
     async def _job(self, train_job_id: str) -> Job:
-        """Return a job. If there is none of that name, but a backbone, the error says how to name that."""
+        """Return a job. If only a backbone has that name, the error says how to name the backbone."""
         try:
             return await self._store.jobs.get(train_job_id)
         except NotFound as error:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# Scalars wait so long for others to be committed with, and so long after the disk refused them.
+# The time for which scalars wait for others to be committed with, and the pause after the disk refused them.
 GROUP_S = 0.1
 REFUSED_S = 2.0
 # The most scalars of a job that wait while the disk refuses them. Further ones are refused.

@@ -42,7 +42,7 @@ class ModelCard:
     feature_dim: int
     # Width of the projection head, 0 if there is no head.
     projection_dim: int
-    # How an image becomes RGB: what is done with transparent pixels, and with an ICC profile.
+    # The rule by which an image becomes RGB: what is done with transparent pixels, and with an ICC profile.
     transparency: str
     color_profile: str
     # Side in pixels that an image is resized to, and the channels' normalisation after scaling to 0..1.

@@ -1,4 +1,4 @@
-"""Requests that were in work when their process died: each is tried once more, alone, and refused if it dies again.
+"""Requests that were in progress when their process died: each is tried once more, alone, and refused if it dies again.
 
 Many requests share the process, and its death does not say which one caused it. So all of them are suspects. A suspect
 that comes again has the process for itself, and if that dies too, the request is the culprit.
@@ -30,7 +30,7 @@ class CrashingRequests:
         return self._known.get(fingerprint, False)
 
     def record_death(self, fingerprints: Iterable[bytes]) -> None:
-        """Note that the process died while these were in work. A suspect that was alone becomes a culprit."""
+        """Note that the process died while these were in progress. A suspect that was alone becomes a culprit."""
         for fingerprint in set(fingerprints):
             self._known[fingerprint] = self._is_alone and fingerprint in self._known
             self._known.move_to_end(fingerprint)
@@ -43,7 +43,7 @@ class CrashingRequests:
 
     @asynccontextmanager
     async def turn(self, fingerprint: bytes) -> AsyncIterator[None]:
-        """Wait until the request may be in work: beside others, or alone if it is a suspect.
+        """Wait until the request may be in progress: beside others, or alone if it is a suspect.
 
         Suspects go first, because otherwise new requests would keep the process busy, and a suspect would never be
         alone.

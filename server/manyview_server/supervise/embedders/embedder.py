@@ -90,7 +90,7 @@ class EmbedderSupervisor:
 
     @property
     def is_starting(self) -> bool:
-        """Does the process start just now?"""
+        """Is the process starting right now?"""
         return self._starting is not None
 
     async def embed(
@@ -134,7 +134,7 @@ class EmbedderSupervisor:
                 raise DeadlineExceeded("EMBED_DEADLINE", f"not embedded within {time_left_s:g} seconds") from error
 
     async def close(self) -> None:
-        """End the process. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
+        """End the process. Requests in progress and later ones fail with UNAVAILABLE DRAINING."""
         self._worker.close()
         if self._starting:
             self._starting.cancel()

@@ -77,7 +77,7 @@ class SegmentBuilder:
 
     @property
     def is_starting(self) -> bool:
-        """Does the process that embeds start just now?"""
+        """Is the embedding process starting right now?"""
         return self._embedder.is_starting
 
     async def build(self, images: Images, on_rows: Callable[[int], None]) -> EmbeddedImages:

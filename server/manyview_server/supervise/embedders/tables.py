@@ -130,7 +130,7 @@ class OpenTable:
 
     @property
     def is_starting(self) -> bool:
-        """Does the process that makes the missing rows start just now?"""
+        """Is the process that makes the missing rows starting right now?"""
         return self._builder.is_starting
 
     async def count_missing(self, first_row: int) -> int:

@@ -39,7 +39,7 @@ class PreviewerLimits:
     decode_cpu_s: float = 10.0
     """The most CPU seconds to decode one image."""
     idle_s: float = 60.0
-    """A process that has no work for so long is ended."""
+    """A process that has had no work for this time is ended."""
     exit_s: float = 5.0
     """The time that the process has to exit by itself."""
 
@@ -94,7 +94,7 @@ class PreviewerSupervisor:
             self._num_requests -= 1
 
     async def close(self) -> None:
-        """End the process. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
+        """End the process. Requests in progress and later ones fail with UNAVAILABLE DRAINING."""
         self._worker.close()
         if self._idle:
             self._idle.cancel()

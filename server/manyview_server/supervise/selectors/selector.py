@@ -38,11 +38,11 @@ class SelectorLimits:
 
     max_processes: int = 2
     max_requests: int = 32
-    """The most requests that are in work or wait."""
+    """The most requests that are in progress or wait."""
     hello_s: float = 300.0
     """The limit from the start of a process to its first message."""
     idle_s: float = 60.0
-    """A process that has no work for so long is ended."""
+    """A process that has had no work for this time is ended."""
     exit_s: float = 2.0
     """The time that a process has to exit by itself."""
 
@@ -121,7 +121,7 @@ class SelectorPool:
         return answer
 
     async def close(self) -> None:
-        """End all processes. Requests in work and later ones fail with UNAVAILABLE DRAINING."""
+        """End all processes. Requests in progress and later ones fail with UNAVAILABLE DRAINING."""
         self._worker.close()
         for process, timer in self._idle:
             timer.cancel()

@@ -1,4 +1,4 @@
-"""How long a job will take, for people."""
+"""The estimated duration of a job, in seconds and in words."""
 
 from __future__ import annotations
 

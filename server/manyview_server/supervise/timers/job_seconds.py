@@ -1,4 +1,4 @@
-"""How long a job takes: the sum of its parts, each as a step timer has measured it."""
+"""Compute how long a job takes, as the sum of the parts that a step timer has measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manyview_server.configuration.cross_field_rules import view_size
 from manyview_server.messages.timing import StepTimed
 
 START_S = 1.0
-"""From the queue to the first work of a trainer."""
+"""The time between the end of the queue and the first work of a trainer."""
 TRIAL_IMAGES = 100
 """The images of the steps in which a trainer chooses its number format, all together."""
 MAX_QUERIES = 10_000

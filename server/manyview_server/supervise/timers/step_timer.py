@@ -70,7 +70,7 @@ class StepTimer:
 
     @property
     def starts_at_once(self) -> bool:
-        """Is a process ready in a moment? Otherwise it takes seconds to start."""
+        """Can a process start in tens of milliseconds? Otherwise it takes seconds."""
         return self._starts_at_once
 
     async def time(self, settings: dict[str, Json], *, num_images: int, decode_size: int, wait_s: float) -> StepTimed:
@@ -103,7 +103,7 @@ class StepTimer:
             raise DeadlineExceeded("TIMING_DEADLINE", message) from error
 
     async def close(self) -> None:
-        """End the process. A measurement in work and later ones fail with UNAVAILABLE DRAINING."""
+        """End the process. A measurement in progress and later ones fail with UNAVAILABLE DRAINING."""
         self._worker.close()
         if self._process:
             self._process.kill()
@@ -117,7 +117,7 @@ class StepTimer:
             answer = await self._answer(self._process)
         finally:
             self._process = None
-        self._check_idle()  # a trainer that started meanwhile made the step slower
+        self._check_idle()  # a trainer that has started since then made the step slower
         if isinstance(answer, TimingFailed):
             raise error_class(answer.code)(answer.reason, answer.message)
         await asyncio.to_thread(self._times.keep, request, answer)

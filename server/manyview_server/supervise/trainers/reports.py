@@ -31,7 +31,7 @@ from manyview_server.supervise.trainers.retention import superfluous
 from manyview_server.system import awake_time
 
 MOST_SLOWDOWN = 20
-"""A step may take so many times as long as the longest step before it."""
+"""A step may take this many times as long as the longest step before it."""
 
 ACTIVITIES = {
     "starting": "STARTING_WORKER",

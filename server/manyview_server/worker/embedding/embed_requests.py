@@ -1,4 +1,4 @@
-"""The embed requests in work: how far each has come, and its answer.
+"""The embed requests in progress: how far each has come, and its answer.
 
 Shapes: N images of a request, D output width.
 """
@@ -24,7 +24,7 @@ from manyview_server.worker.images.decoder import DecodeError
 
 @dataclass(eq=False)
 class EmbedRequest:
-    """A request in work. Its `num_*` and `is_over` belong to the scheduler, under its lock."""
+    """A request in progress. Its `num_*` and `is_over` belong to the scheduler, under its lock."""
 
     message: EmbedImages
     arrived: float = field(default_factory=time.monotonic)

@@ -31,7 +31,7 @@ CPU_MAX_BATCH = 16
 """ResNet-18 at 224 px gains nothing from larger batches, because their activations leave the cache."""
 CUDA_MAX_BATCH = 128
 CPU_SMALLEST_SHARE = 4
-"""A thread takes at least so many rows of an incomplete batch."""
+"""A thread takes at least this many rows of an incomplete batch."""
 CPU_BULK_BATCH = 4
 """The most stored images in a batch. It is 3 % slower than 16, and callers wait a quarter as long for a thread."""
 CUDA_LANES = 2

@@ -38,7 +38,7 @@ PLAIN_IMAGE_SIZE = 224
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """How an image is prepared for a network."""
+    """The preparation of an image for a network."""
 
     image_size: int
     rule: PixelRule = DEFAULT_RULE
@@ -67,7 +67,7 @@ class EmbeddingModel:
     feature_dim: int
     """D, the output width."""
     rule: PixelRule
-    """How the pixels of its images become RGB."""
+    """The rule by which the pixels of its images become RGB."""
     preprocess: Preprocess
     network: Callable[[Tensor], Tensor]
     device: torch.device

@@ -16,7 +16,7 @@ from manyview_server.messages.embedding import ModelKey
 from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
 
 READY_BATCHES = 8
-"""No image is decoded while so many batches wait for the network."""
+"""No image is decoded while this many batches wait for the network."""
 
 
 @dataclass(frozen=True, kw_only=True)

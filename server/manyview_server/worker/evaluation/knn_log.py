@@ -8,7 +8,7 @@ from manyview_server.messages.training import Level
 from manyview_server.worker.evaluation.knn import KnnEvaluation
 
 COARSE_QUERIES = 50
-"""With fewer held-out images, single ones change the accuracy by more than two points."""
+"""The number of held-out images below which a single one changes the accuracy by more than two points."""
 
 
 def start_lines(

@@ -11,7 +11,7 @@ from manyview_server.learn.settings import TrainSettings
 def probe_for(
     method: Method, settings: TrainSettings, *, num_classes: int, num_held_out: int, existing: LinearProbe | None = None
 ) -> LinearProbe | None:
-    """Return the probe for images with so many classes: `existing`, if there is one, with room for all of them.
+    """Return the probe for images with `num_classes` classes: `existing`, if there is one, with room for all of them.
 
     There is none for more than MAX_CLASSES classes, without labelled images that are held out, or if it is off.
     """

@@ -34,7 +34,7 @@ Snapshot = npt.NDArray[Any]
 CHUNK_IMAGES = 64
 """The images that a thread decodes per task and moves to the device together."""
 DARK_BITS = 14
-"""An image of 16 bits that uses at most so many has a quarter of the brightness that it could have, or less."""
+"""An image of 16 bits that uses at most this many has at most a quarter of the brightness that it could have."""
 HOST_MEMORY_FRACTION = 0.5
 """The largest share of the available memory that images take; further images go to a scratch file."""
 FULL_DISK_MEMORY_FRACTION = 0.8

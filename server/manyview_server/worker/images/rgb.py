@@ -32,7 +32,7 @@ class PixelsOutOfRange(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelRule:
-    """How pixels become RGB. A model embeds images by the rule by which it was trained."""
+    """The rule by which pixels become RGB. A model embeds images by the rule by which it was trained."""
 
     transparency: str = "white"
     """"white" or "black": the background; "drop": the hidden colors as they are."""

@@ -30,13 +30,13 @@ from manyview_server.worker.timing.step_trial import StepTrial
 
 WARM_UP_IMAGES = 2
 FIRST_IMAGES = 8
-"""Two number formats are compared in steps of so many images, as a trainer does, or of fewer if these take too long."""
+"""Number formats are compared in steps of this many images, as a trainer does, or of fewer if these take too long."""
 EMBED_IMAGES = 8
 JPEG_SIDE = 1_000
 
 
 class Measured(NamedTuple):
-    """A step of so many images, and its seconds."""
+    """The duration of one step of `num_images` images."""
 
     num_images: int
     seconds: float
@@ -127,7 +127,7 @@ def step_seconds(
     that is left. The rest is a straight line through the two largest numbers.
 
     Args:
-        step_s: makes a step of so many images, and returns its seconds.
+        step_s: makes a step of a given number of images, and returns its seconds.
         smallest: a step that was measured already.
         ends_s: the end of the time, by `time.perf_counter`.
     """

@@ -60,7 +60,7 @@ class StepTrial:
 
     @torch.inference_mode()
     def embed_s(self, batch_size: int) -> float:
-        """Return the seconds to embed an image, in a batch of so many."""
+        """Return the seconds to embed one image in a batch of `batch_size`."""
         normalize = self._settings.views.normalize
         preprocess = Preprocess(self._settings.image_size, normalize.mean, normalize.std, self._device, torch.float32)
         images, _, _ = self._images(batch_size)

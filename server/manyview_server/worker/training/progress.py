@@ -36,7 +36,7 @@ class Progress:
     _started_at_step: int = field(default=0, init=False, repr=False)
 
     def start(self, stage: Stage, images_total: int = 0) -> None:
-        """Enter a stage, which handles so many images, or 0 if it counts none."""
+        """Enter a stage. `images_total` is the number of images that it handles, or 0 if it counts none."""
         self.images_done, self.images_total, self.stage = 0, images_total, stage
 
     def images(self, count: int) -> None:

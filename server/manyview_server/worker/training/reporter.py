@@ -21,7 +21,7 @@ from manyview_server.worker.training.progress import rss_bytes
 from manyview_server.worker.training_failed import TrainingFailed
 
 MAX_SKIPPED_IN_A_ROW = 3
-"""Training fails after so many steps in a row that are not finite. A single one may be the batch's fault."""
+"""Training fails after this many steps in a row that are not finite. A single one may be the batch's fault."""
 
 
 class Reading:

@@ -1,4 +1,4 @@
-"""Which label an image gets: from the caller, from itself, or from its folder."""
+"""The label of an image comes from the caller, from the image itself, or from its folder."""
 
 import io
 import tarfile

@@ -142,7 +142,7 @@ def test_a_stop_ends_an_evaluation(images: ImageCache) -> None:
     assert evaluation(images, parts, stopped=lambda: True).of_raw_pixels() is None
 
 
-def test_neighbors_of_a_network_in_bfloat16_are_told_apart_in_float32(
+def test_neighbors_of_a_network_in_bfloat16_are_distinguished_in_float32(
     images: ImageCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features around one far centre: all cosines are above 0.99, where those in bfloat16 are 1/256 apart."""
