@@ -11,7 +11,7 @@ needed, and torch never is.
 
 - `_client`: one method for each thing that a user can ask for. `_jobs`: a train job as a handle.
 - `_types/`, `_errors`: the values and the errors that the SDK returns and raises. `testing`: a fake server for tests.
-- `_local`, `_log_tail`: a private server as a child process, and the end of its log.
+- `_local`, `_stderr_tail`: a private server as a child process, and the end of its log.
 - `_arguments`: checks of arguments. `_names`: names of resources. `_requests`: arguments as fields of messages.
 - `_convert`: messages as values. `_progress/`: what a call is doing while its caller waits.
 - `_transport/`: calls. `_uploads/`: images on their way to the server. `_results/`: answers. `_cli/`: the command line.

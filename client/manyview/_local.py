@@ -17,8 +17,8 @@ from typing import Any
 from manyview._arguments import positive_s
 from manyview._client import Client
 from manyview._errors import ManyviewError, Unavailable
-from manyview._log_tail import LogTail
 from manyview._progress.report import SILENT, Report, reporting
+from manyview._stderr_tail import StderrTail
 from manyview._transport.deadline import Deadline, take
 
 _STOP_S = 30.0
@@ -75,7 +75,7 @@ class LocalServer:
     its own, so that Ctrl-C does not reach it before its client has finished."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], log: LogTail, temporary: tempfile.TemporaryDirectory[str] | None
+        self, process: subprocess.Popen[bytes], log: StderrTail, temporary: tempfile.TemporaryDirectory[str] | None
     ) -> None:
         self.address = ""
         self._process = process
@@ -94,7 +94,7 @@ class LocalServer:
         """Start a server and wait until it serves. Raises Unavailable LOCAL_SERVER_FAILED."""
         temporary = tempfile.TemporaryDirectory(prefix="manyview-") if data_dir is None else None
         folder = temporary.name if temporary else os.fspath(data_dir or "")
-        log = LogTail()
+        log = StderrTail()
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", "127.0.0.1:0", "--data", folder]
         process = subprocess.Popen(
             [*command, "--exit-with-parent"],

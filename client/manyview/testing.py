@@ -47,7 +47,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Failure:
+class CallFailure:
     """The status that ends a call. A stream sends `after` replies first. `details` is a google.rpc.Status."""
 
     code: grpc.StatusCode
@@ -67,7 +67,7 @@ class FakeServer:
         self.calls: list[Call] = []
         self._token = token
         self._requests: dict[str, list[Any]] = defaultdict(list)
-        self._failures: dict[str, list[Failure]] = defaultdict(list)
+        self._failures: dict[str, list[CallFailure]] = defaultdict(list)
         self._replies: dict[str, list[Callable[..., Any]]] = defaultdict(list)
         self._lock = threading.Lock()
         self._pool = futures.ThreadPoolExecutor(max_workers=16, thread_name_prefix="manyview-fake")
@@ -120,7 +120,7 @@ class FakeServer:
         """End the next `times` calls of `rpc` with a status; streams end after `after` replies. With `reason`,
         `retry_after_s` or `violations` the status has google.rpc details."""
         details = status_details(code, message, reason, metadata or {}, retry_after_s, violations or {})
-        failure = Failure(grpc.StatusCode[code], message, details, after)
+        failure = CallFailure(grpc.StatusCode[code], message, details, after)
         self._failures[rpc] += [failure] * times
 
     def reply(self, rpc: str, *handlers: Message | Callable[..., Any]) -> None:
@@ -178,7 +178,7 @@ class FakeServer:
         try:
             answer: Message = self._answer(rpc)(request, context)
         except Refused as refused:
-            _abort(context, Failure(grpc.StatusCode[refused.code], refused.message, refused.details(), 0))
+            _abort(context, CallFailure(grpc.StatusCode[refused.code], refused.message, refused.details(), 0))
         return answer
 
     def _stream(self, rpc: str, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
@@ -193,9 +193,9 @@ class FakeServer:
                 if failure is not None and count >= failure.after:
                     _abort(context, failure)
         except Refused as refused:
-            _abort(context, Failure(grpc.StatusCode[refused.code], refused.message, refused.details(), 0))
+            _abort(context, CallFailure(grpc.StatusCode[refused.code], refused.message, refused.details(), 0))
 
-    def _admit(self, rpc: str, context: grpc.ServicerContext) -> Failure | None:
+    def _admit(self, rpc: str, context: grpc.ServicerContext) -> CallFailure | None:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         left_s = context.time_remaining()
         with self._lock:
@@ -203,7 +203,7 @@ class FakeServer:
             failure = self._failures[rpc].pop(0) if self._failures[rpc] else None
         if self._token is not None and metadata.get("authorization") != f"Bearer {self._token}":
             details = status_details("UNAUTHENTICATED", "wrong token", "TOKEN_INVALID", {}, None, {})
-            return Failure(grpc.StatusCode.UNAUTHENTICATED, "wrong token", details, 0)
+            return CallFailure(grpc.StatusCode.UNAUTHENTICATED, "wrong token", details, 0)
         return failure
 
     def _answer(self, rpc: str) -> Callable[..., Any]:
@@ -228,7 +228,7 @@ class FakeServer:
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})
 
 
-def _abort(context: grpc.ServicerContext, failure: Failure) -> None:
+def _abort(context: grpc.ServicerContext, failure: CallFailure) -> None:
     if failure.details:
         context.set_trailing_metadata((("grpc-status-details-bin", failure.details),))
     context.abort(failure.code, failure.message)

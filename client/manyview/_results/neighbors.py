@@ -28,7 +28,7 @@ _MAX_NEIGHBORS = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queries:
+class QueryImages:
     """Images to send, which are read when they are needed, or images of the data set with their names in answers."""
 
     images: Iterator[EncodedImage] = field(default_factory=lambda: iter(()))
@@ -36,7 +36,7 @@ class Queries:
     names: list[str] = field(default_factory=list)
 
 
-def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> Queries:
+def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> QueryImages:
     """Understand the caller's queries: anything that `embed` takes, keys of images of the data set, or values of the
     SDK that name such images, for example neighbors. Raises ValueError unless exactly one of the two is given."""
     if (images is None) == (keys is None):
@@ -46,12 +46,12 @@ def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> Queries:
     are_stored, images = (True, keys) if keys is not None else _names.are_stored(images)
     if not are_stored:
         source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels="none")
-        return Queries(images=iter(source))
+        return QueryImages(images=iter(source))
     stored = list(images)
     if not stored:
         raise ValueError("keys must name at least one image")
     names = [item if isinstance(item, str) else item.key for item in stored]
-    return Queries(stored=[_names.image_ref(item) for item in stored], names=names)
+    return QueryImages(stored=[_names.image_ref(item) for item in stored], names=names)
 
 
 def neighbors_request(
@@ -97,7 +97,7 @@ def duplicates_request(
 def find_neighbors(
     rpcs: Rpcs,
     request: pb.FindNeighborsRequest,
-    queries: Queries,
+    queries: QueryImages,
     limits: Limits,
     report: Report,
     timeout_s: float | None,

@@ -16,7 +16,7 @@ _MAX_IMAGES = 64
 _MAX_BYTES = 1_500_000
 
 
-class Stopped(Exception):
+class UploadAbandoned(Exception):
     """The caller's thread has given up, so nothing more must be sent."""
 
 
@@ -52,7 +52,7 @@ class Handover:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Make the sender raise Stopped at its next call."""
+        """Make the sender raise UploadAbandoned at its next call."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -78,7 +78,7 @@ class Handover:
             return self._is_complete and not self._images
 
     def take(self, timeout_s: float | None = None) -> EncodedImage | None:
-        """Return the next image, or None after `timeout_s`, at the end, or after `wake`. Raises Stopped."""
+        """Return the next image, or None after `timeout_s`, at the end, or after `wake`. Raises UploadAbandoned."""
         with self._changed:
             self._changed.wait_for(lambda: self._has_news() or self._is_woken, timeout_s)
             self._is_woken = False
@@ -91,19 +91,19 @@ class Handover:
             return image
 
     def wait(self) -> None:
-        """Wait for an image, or for the end of the images. Raises Stopped."""
+        """Wait for an image, or for the end of the images. Raises UploadAbandoned."""
         with self._changed:
             self._changed.wait_for(self._has_news)
             self._check()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep. Raises Stopped."""
+        """Sleep. Raises UploadAbandoned."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopped, seconds)
             self._check()
 
     def check(self) -> None:
-        """Raise Stopped if the caller's thread has given up."""
+        """Raise UploadAbandoned if the caller's thread has given up."""
         with self._changed:
             self._check()
 
@@ -135,4 +135,4 @@ class Handover:
 
     def _check(self) -> None:
         if self._is_stopped:
-            raise Stopped
+            raise UploadAbandoned

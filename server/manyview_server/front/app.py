@@ -32,7 +32,7 @@ from manyview_server.supervise.fork_server import ForkServer, is_wanted
 from manyview_server.supervise.previewers.previewer import PreviewerLimits, PreviewerSupervisor
 from manyview_server.supervise.selectors.selector import SelectorPool
 from manyview_server.supervise.slow_images import SlowImages
-from manyview_server.supervise.timers.step_timer import StepTimer
+from manyview_server.supervise.timers.step_timer import StepTimerSupervisor
 from manyview_server.supervise.timers.step_times import StepTimes
 from manyview_server.supervise.trainers.attempt import Patience
 from manyview_server.supervise.trainers.jobs import JobSupervisor
@@ -175,11 +175,13 @@ class App:
             step_timer=self._step_timer,
         )
 
-    def _make_step_timer(self, catalogue: Catalogue, device: str, budget: CoreBudget) -> StepTimer | None:
+    def _make_step_timer(self, catalogue: Catalogue, device: str, budget: CoreBudget) -> StepTimerSupervisor | None:
         if not self._settings.measure_steps:
             return None
         known = {**catalogue.versions, "manyview": self._version, "device": catalogue.device(device).description}
-        return StepTimer(StepTimes(self._settings.data / STEP_TIMES, known), budget, device, forks=self._forks)
+        return StepTimerSupervisor(
+            StepTimes(self._settings.data / STEP_TIMES, known), budget, device, forks=self._forks
+        )
 
     def _job_supervisor(self, catalogue: Catalogue, devices: tuple[str, ...], budget: CoreBudget) -> JobSupervisor:
         memory = {device.name: device.memory_bytes for device in catalogue.devices}

@@ -29,14 +29,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-class Stream(Protocol):
+class LogStream(Protocol):
     """A stream that the log can be written to."""
 
     def write(self, text: str, /) -> int: ...
     def flush(self) -> None: ...
 
 
-def configure(level: str, stream: Stream | None = None) -> None:
+def configure(level: str, stream: LogStream | None = None) -> None:
     """Send the log of the whole process to a stream, by default stderr."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())

@@ -24,7 +24,7 @@ from manyview_server.link.blocking import Link
 from manyview_server.link.decode_notes import DecodeNotes
 from manyview_server.messages.message import Hello
 from manyview_server.worker import describe, fork_server
-from manyview_server.worker.channel import EXIT_ORPHANED, Channel
+from manyview_server.worker.channel import EXIT_ORPHANED, WorkerChannel
 from manyview_server.worker.embedding import embedder
 from manyview_server.worker.exact_float32 import compute_float32_exactly
 from manyview_server.worker.previewing import previewer
@@ -82,7 +82,7 @@ def _work(arguments: argparse.Namespace) -> None:
     threading.excepthook = _end_process
     compute_float32_exactly()
     notes = DecodeNotes(arguments.notes_fd) if arguments.notes_fd is not None else None
-    channel = Channel(Link(socket.socket(fileno=arguments.link_fd)), notes)
+    channel = WorkerChannel(Link(socket.socket(fileno=arguments.link_fd)), notes)
     channel.send(_hello())
     RUN[arguments.kind](channel)
 

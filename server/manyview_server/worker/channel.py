@@ -23,7 +23,7 @@ class Sender(Protocol):
         """Send one message."""
 
 
-class Channel:
+class WorkerChannel:
     """Sends from any thread; hears in a thread of its own."""
 
     def __init__(self, link: Link, notes: DecodeNotes | None = None) -> None:

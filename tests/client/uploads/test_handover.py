@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from manyview._uploads.encoded_image import EncodedImage
-from manyview._uploads.handover import Handover, Stopped
+from manyview._uploads.handover import Handover, UploadAbandoned
 
 
 def image(key: str = "a", num_bytes: int = 1) -> EncodedImage:
@@ -64,7 +64,7 @@ def test_a_stop_reaches_the_sender_wherever_it_waits(wait: Callable[[Handover], 
         try:
             while True:
                 wait(handover)
-        except Stopped:
+        except UploadAbandoned:
             stopped.set()
 
     in_thread(waits)

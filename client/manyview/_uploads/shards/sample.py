@@ -20,7 +20,7 @@ class SampleMembers:
     texts: list[SampleText] = field(default_factory=list)
 
 
-class Sample:
+class ShardSample:
     """The keys and labels of a sample's images.
 
     The key of an image is its name up to the last dot, or its whole name if it shares that with another image of the

@@ -10,7 +10,7 @@ from pathlib import Path
 from manyview._uploads.shards.link_targets import LinkTargets, normal, target_of
 from manyview._uploads.shards.member_choice import KEY_RANK, TEXT_RANK, MemberChoice
 from manyview._uploads.shards.member_name import MemberName, is_hidden, split_name
-from manyview._uploads.shards.sample import Sample, SampleMembers
+from manyview._uploads.shards.sample import SampleMembers, ShardSample
 from manyview._uploads.shards.sample_text import SampleText, looks_like_class, read_text
 from manyview._uploads.shards.tar_members import ShardUnreadable, read_members
 from manyview._uploads.signatures import HEAD_BYTES, READ_FORMATS, image_format
@@ -29,7 +29,7 @@ class ShardIndex:
         self._path = path
         self._choice = choice
         self._samples: dict[str, SampleMembers] = {}
-        self._last: tuple[str, Sample] | None = None
+        self._last: tuple[str, ShardSample] | None = None
         links: dict[str, tuple[str, str]] = {}
         with suppress(ShardUnreadable):
             for member in read_members(path):
@@ -50,12 +50,12 @@ class ShardIndex:
         if self.targets is not None:
             self.targets.close()
 
-    def sample(self, name: str) -> Sample:
+    def sample(self, name: str) -> ShardSample:
         """Return a sample by its name."""
         if self._last is None or self._last[0] != name:
             members = self._samples.get(name, SampleMembers())
             ignored = TEXT_RANK if self._texts_are_captions else None
-            self._last = name, Sample(name, members, self._choice, ignored)
+            self._last = name, ShardSample(name, members, self._choice, ignored)
         return self._last[1]
 
     def image_format(self, name: MemberName, read: Read) -> str | None:

@@ -13,7 +13,7 @@ Checked = CheckedImage | RejectedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class UploadBatch:
     """A batch that waits to be committed.
 
     `session` is the fence of its session: only the newest of an upload may write.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from manyview_server.errors import FailedPrecondition
-from manyview_server.store.images.batch import Batch, Checked
+from manyview_server.store.images.batch import Checked, UploadBatch
 from manyview_server.store.images.shard_writers import ShardWriter
 from manyview_server.store.images.shards import image_id_of
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
@@ -33,7 +33,9 @@ class OpenDataset:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-def store_image(connection: sqlite3.Connection, dataset: OpenDataset, batch: Batch, image: Checked) -> ImageOutcome:
+def store_image(
+    connection: sqlite3.Connection, dataset: OpenDataset, batch: UploadBatch, image: Checked
+) -> ImageOutcome:
     """Insert the row of an image and buffer its bytes, unless it is a duplicate or was refused. Return its outcome."""
     if isinstance(image, RejectedImage):
         return _reject(connection, dataset, image)
@@ -98,7 +100,7 @@ def _label_ordinal(connection: sqlite3.Connection, dataset: OpenDataset, name: s
     return dataset.labels[name]
 
 
-def outcomes_again(connection: sqlite3.Connection, dataset: int, batch: Batch) -> list[ImageOutcome]:
+def outcomes_again(connection: sqlite3.Connection, dataset: int, batch: UploadBatch) -> list[ImageOutcome]:
     """Return the outcomes of a batch that was committed before. The row of each image names the batch it came with.
 
     Raises FailedPrecondition UPLOAD_CHANGED if these are not the images that were committed.
@@ -123,7 +125,9 @@ def outcomes_again(connection: sqlite3.Connection, dataset: int, batch: Batch) -
     return outcomes
 
 
-def save_upload(connection: sqlite3.Connection, batch: Batch, outcomes: Sequence[ImageOutcome], digest: bytes) -> None:
+def save_upload(
+    connection: sqlite3.Connection, batch: UploadBatch, outcomes: Sequence[ImageOutcome], digest: bytes
+) -> None:
     """Update the row of an upload after a batch. `digest` is the chained digest with the batch."""
     kinds = [outcome.outcome for outcome in outcomes]
     connection.execute(

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
 from manyview_server.store.database.database import Database, disk_full
-from manyview_server.store.images.batch import Batch, chain
+from manyview_server.store.images.batch import UploadBatch, chain
 from manyview_server.store.images.batch_rows import OpenDataset, outcomes_again, save_dataset, save_upload, store_image
 from manyview_server.store.images.shard_writers import ShardWriter, ShardWriters
 from manyview_server.store.images.shards import Position
@@ -43,7 +43,7 @@ class Ingest:
         # An entry disappears with its session.
         self.owners: WeakValueDictionary[int, asyncio.Event] = WeakValueDictionary()
 
-    def commit(self, group: Sequence[Batch]) -> list[list[ImageOutcome] | ServiceError]:
+    def commit(self, group: Sequence[UploadBatch]) -> list[list[ImageOutcome] | ServiceError]:
         """Make a group durable. Return for each batch its outcomes, or the error with which it was refused.
 
         Raises the error of the disk if the whole group failed.
@@ -69,7 +69,7 @@ class Ingest:
             raise disk_full()
 
     def _write(
-        self, connection: sqlite3.Connection, group: Sequence[Batch], touched: dict[int, OpenDataset]
+        self, connection: sqlite3.Connection, group: Sequence[UploadBatch], touched: dict[int, OpenDataset]
     ) -> list[list[ImageOutcome] | ServiceError]:
         answers: list[list[ImageOutcome] | ServiceError] = []
         for batch in group:
@@ -83,7 +83,7 @@ class Ingest:
         return answers
 
     def _batch(
-        self, connection: sqlite3.Connection, batch: Batch, touched: dict[int, OpenDataset]
+        self, connection: sqlite3.Connection, batch: UploadBatch, touched: dict[int, OpenDataset]
     ) -> list[ImageOutcome]:
         """Insert the rows of a batch.
 

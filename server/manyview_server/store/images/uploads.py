@@ -17,7 +17,7 @@ from functools import partial
 
 from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database.database import Database
-from manyview_server.store.images.batch import Batch, Checked
+from manyview_server.store.images.batch import Checked, UploadBatch
 from manyview_server.store.images.datasets import DatasetStore, dataset_pk, has_dataset, read_dataset
 from manyview_server.store.images.group_limit import GroupLimit
 from manyview_server.store.images.ingest import Ingest, upload_fenced
@@ -58,7 +58,7 @@ class UploadStore:
         # The data sets that an upload created, until an upload with images finishes. A restart forgets them, and then
         # an empty one stays.
         self._created: set[int] = set()
-        self._queue: deque[tuple[Batch, Answer]] = deque()
+        self._queue: deque[tuple[UploadBatch, Answer]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -114,7 +114,7 @@ class UploadStore:
             earlier.set()
         return UploadSession(self, pk, fence, upload)
 
-    async def commit(self, batch: Batch) -> list[ImageOutcome]:
+    async def commit(self, batch: UploadBatch) -> list[ImageOutcome]:
         """Queue a batch for the next group, and wait until it is durable."""
         if self._closed:
             raise Unavailable("DRAINING", "the server is shutting down", retry_after_s=5.0)
@@ -179,7 +179,7 @@ class UploadStore:
         finally:
             self._writing = None
 
-    def _next_group(self) -> list[tuple[Batch, Answer]]:
+    def _next_group(self) -> list[tuple[UploadBatch, Answer]]:
         group = [self._queue.popleft()]
         num_bytes = group[0][0].num_bytes
         while self._queue and len(group) < MAX_GROUP_BATCHES:
@@ -213,7 +213,7 @@ class UploadSession:
             ResourceExhausted: DISK_FULL.
             NotFound: the data set was deleted.
         """
-        batch = Batch(upload=self._pk, session=self._fence, number=number, images=images)
+        batch = UploadBatch(upload=self._pk, session=self._fence, number=number, images=images)
         work = asyncio.create_task(self._store.commit(batch))
         self._unanswered.add(work)
         work.add_done_callback(self._unanswered.discard)
@@ -248,7 +248,7 @@ def _resolve(answer: Answer, outcome: list[ImageOutcome] | ServiceError) -> None
         answer.set_result(outcome)
 
 
-def _fail(group: Sequence[tuple[Batch, Answer]], error: Exception) -> None:
+def _fail(group: Sequence[tuple[UploadBatch, Answer]], error: Exception) -> None:
     log.warning("a group of %d batches failed: %s", len(group), error)
     for _, answer in group:
         if not answer.done():

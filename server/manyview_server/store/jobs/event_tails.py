@@ -23,7 +23,7 @@ MAX_IDLE_TAILS = 64
 
 
 @dataclass(slots=True)
-class Tail:
+class EventTail:
     """The newest events of a job, and the sequences of the oldest and the newest event of its whole log."""
 
     oldest: int
@@ -62,9 +62,9 @@ class EventTails:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tails: dict[str, Tail] = {}
+        self._tails: dict[str, EventTail] = {}
 
-    async def get(self, train_job_id: str) -> Tail:
+    async def get(self, train_job_id: str) -> EventTail:
         """Return the job's tail, and load it if necessary. Raises NotFound."""
         if (tail := self._tails.pop(train_job_id, None)) is not None:
             # Move it to the end: the first one is the least recently used.
@@ -72,10 +72,10 @@ class EventTails:
             return tail
         sql = "SELECT oldest_sequence, last_sequence FROM job WHERE pk = ?"
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[Tail] = loop.create_future()
+        loaded: asyncio.Future[EventTail] = loop.create_future()
 
         def place(oldest: int, last: int) -> None:
-            loaded.set_result(self._tails.setdefault(train_job_id, Tail(oldest, last)))
+            loaded.set_result(self._tails.setdefault(train_job_id, EventTail(oldest, last)))
             self._drop_idle()
 
         def run(connection: sqlite3.Connection) -> None:

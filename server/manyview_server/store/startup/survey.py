@@ -41,7 +41,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tail:
+class ShardTail:
     """The bytes of a shard from `start` on, which the database does not know."""
 
     path: Path
@@ -61,7 +61,7 @@ class Survey:
     unlisted: list[Path] = field(default_factory=list)
     """Unregistered checkpoints of known jobs. A crash leaves some, so they are only looked for if there are
     problems."""
-    tails: list[Tail] = field(default_factory=list)
+    tails: list[ShardTail] = field(default_factory=list)
     """The bytes after the committed end of each data set."""
     empty: list[Path] = field(default_factory=list)
     """Directories, without any file, of jobs that were never created."""
@@ -162,7 +162,7 @@ def _check_shards(survey: Survey, directory: Path, committed: Position, limit: G
             survey.unknown.append(path)
         else:
             by_crash = not too_many and size - start <= limit.tail_bytes
-            survey.tails.append(Tail(path=path, start=start, by_crash=by_crash))
+            survey.tails.append(ShardTail(path=path, start=start, by_crash=by_crash))
 
 
 def _exceeds(path: Path, start: int, limit: GroupLimit) -> bool:

@@ -34,7 +34,7 @@ class StepTimerLimits:
     """The time that the process has to exit by itself."""
 
 
-class StepTimer:
+class StepTimerSupervisor:
     """Measures steps on one device, one at a time; `close` ends the measurement."""
 
     def __init__(

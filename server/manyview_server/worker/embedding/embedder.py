@@ -19,7 +19,7 @@ from manyview_server.link.decode_notes import FORWARD, MODEL, DecodeNotes
 from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.embedding import CancelEmbed, EmbedImages, RowFailed, SetThreads, StartEmbedding
 from manyview_server.messages.message import Message
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import WorkerChannel
 from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
 from manyview_server.worker.embedding.model_cache import EmbeddingModel, ModelCache, ModelUnavailable
 from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
@@ -39,7 +39,7 @@ CUDA_LANES = 2
 Rows = npt.NDArray[np.float32]
 
 
-def run(channel: Channel) -> None:
+def run(channel: WorkerChannel) -> None:
     """Serve until the link ends. The first message is a StartEmbedding."""
     start = channel.receive()
     assert isinstance(start, StartEmbedding)
@@ -54,7 +54,7 @@ class Embedder:
     """The threads that decode and embed what the scheduler gives them."""
 
     def __init__(
-        self, channel: Channel, device: torch.device, num_threads: int, notes: DecodeNotes | None = None
+        self, channel: WorkerChannel, device: torch.device, num_threads: int, notes: DecodeNotes | None = None
     ) -> None:
         self._channel = channel
         self._notes = notes or DecodeNotes.private()

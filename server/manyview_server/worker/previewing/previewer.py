@@ -26,7 +26,7 @@ from manyview_server.link.decode_notes import QUARANTINE, TOO_SLOW
 from manyview_server.link.frames import MessageTooLarge
 from manyview_server.messages.preview import PreviewDone, PreviewedImage, PreviewedView, PreviewFailed, PreviewImages
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import WorkerChannel
 from manyview_server.worker.images import decoder
 from manyview_server.worker.images.cache_builder import choose_size
 from manyview_server.worker.images.decode_memory import DecodeMemory
@@ -47,7 +47,7 @@ class Decoded:
     """(3, S, S) uint8."""
 
 
-def run(channel: Channel) -> None:
+def run(channel: WorkerChannel) -> None:
     """Answer requests until the link ends."""
     torch.set_num_threads(1)
     guarded = GuardedDecoder("previewer.decode", channel.notes, DecodeMemory())

@@ -39,7 +39,7 @@ from manyview_server.messages.selection import (
 )
 from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable, SegmentDamaged
 from manyview_server.system.host_memory import host_memory
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import WorkerChannel
 
 NICENESS = 10
 """When cores are short, the processes that embed or train get them first."""
@@ -48,14 +48,14 @@ DEVICE_MEMORY_FRACTION = 0.5
 """The share of a device's free memory that a table may take. Larger tables stay on the CPU."""
 
 
-def run(channel: Channel) -> None:
+def run(channel: WorkerChannel) -> None:
     """Answer requests until the link ends."""
     os.nice(NICENESS)
     while True:
         send_answer(channel, answer(channel.receive()))
 
 
-def send_answer(channel: Channel, answered: Message) -> None:
+def send_answer(channel: WorkerChannel, answered: Message) -> None:
     """Send an answer, or an error if the answer is too large for the link."""
     try:
         channel.send(answered)

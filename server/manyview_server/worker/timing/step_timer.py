@@ -23,7 +23,7 @@ from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views import require_plugins
 from manyview_server.messages.timing import StepTimed, TimeStep, TimingFailed
 from manyview_server.worker import precision
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import WorkerChannel
 from manyview_server.worker.images import decoder
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.timing.step_trial import StepTrial
@@ -35,14 +35,14 @@ EMBED_IMAGES = 8
 JPEG_SIDE = 1_000
 
 
-class Measured(NamedTuple):
+class MeasuredStep(NamedTuple):
     """The duration of one step of `num_images` images."""
 
     num_images: int
     seconds: float
 
 
-def run(channel: Channel) -> None:
+def run(channel: WorkerChannel) -> None:
     """Answer requests until the link ends."""
     while True:
         message = channel.receive()
@@ -86,12 +86,12 @@ def _batch_size(settings: TrainSettings) -> int:
     return settings.batch_size
 
 
-def _fastest_trial(settings: TrainSettings, request: TimeStep, ends_s: float) -> tuple[StepTrial, Measured]:
+def _fastest_trial(settings: TrainSettings, request: TimeStep, ends_s: float) -> tuple[StepTrial, MeasuredStep]:
     """Return the trial in the number format that is faster, and the time of a small step in it.
 
     The format that is probably faster comes first, because the others are not tried once the time is over.
     """
-    best: tuple[StepTrial, Measured] | None = None
+    best: tuple[StepTrial, MeasuredStep] | None = None
     device, num_images = torch.device(request.device), min(FIRST_IMAGES, _batch_size(settings))
     for numerics in reversed(list(_formats(settings, device))):
         if best is not None and time.perf_counter() > ends_s:
@@ -104,7 +104,7 @@ def _fastest_trial(settings: TrainSettings, request: TimeStep, ends_s: float) ->
             trial.step_s(num_images)
             seconds = trial.step_s(num_images)
         if best is None or seconds < best[1].seconds:
-            best = trial, Measured(num_images, seconds)
+            best = trial, MeasuredStep(num_images, seconds)
     assert best is not None
     return best
 
@@ -119,8 +119,8 @@ def _formats(settings: TrainSettings, device: torch.device) -> Iterator[Numerics
 
 
 def step_seconds(
-    step_s: Callable[[int], float], batch_size: int, smallest: Measured, ends_s: float
-) -> tuple[Measured, float]:
+    step_s: Callable[[int], float], batch_size: int, smallest: MeasuredStep, ends_s: float
+) -> tuple[MeasuredStep, float]:
     """Return the largest step that was measured, and the seconds of a step of `batch_size` images.
 
     The number of images is doubled until it is the batch, or until another doubling would take longer than the time
@@ -134,7 +134,9 @@ def step_seconds(
     before, largest = None, smallest
     while largest.num_images < batch_size and time.perf_counter() + 4 * largest.seconds < ends_s:
         before, num_images = largest, min(2 * largest.num_images, batch_size)
-        largest = Measured(num_images, min(step_s(num_images) for _ in range(2)))  # the first of a size takes longer
+        largest = MeasuredStep(
+            num_images, min(step_s(num_images) for _ in range(2))
+        )  # the first of a size takes longer
     slope = largest.seconds / largest.num_images
     if before is not None:
         measured = (largest.seconds - before.seconds) / (largest.num_images - before.num_images)

@@ -32,7 +32,7 @@ from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.initial_weights import InitialWeights, check_backbone
 from manyview_server.worker.training.prepared_job import PreparedJob
-from manyview_server.worker.training.progress import Progress
+from manyview_server.worker.training.progress import TrainerProgress
 from manyview_server.worker.training.resume_point import ResumePoint
 from manyview_server.worker.training.training_images import arrange
 from manyview_server.worker.training_failed import TrainingFailed
@@ -50,7 +50,7 @@ class Stopped(Exception):
 def prepare(
     start: StartTraining,
     channel: Sender,
-    progress: Progress,
+    progress: TrainerProgress,
     stopped: Callable[[], bool],
     notes: DecodeNotes | None = None,
 ) -> PreparedJob:
@@ -103,7 +103,7 @@ def _read_initial_weights(start: StartTraining, settings: TrainSettings) -> Init
     return initial
 
 
-def _counting(stopped: Callable[[], bool], progress: Progress) -> Callable[[], bool]:
+def _counting(stopped: Callable[[], bool], progress: TrainerProgress) -> Callable[[], bool]:
     """Return `stopped`, with each call counted as a sign of life: long work calls it again and again."""
 
     def ask() -> bool:
@@ -118,7 +118,7 @@ def _decode(
     settings: TrainSettings,
     notes: DecodeNotes | None,
     stopped: Callable[[], bool],
-    progress: Progress,
+    progress: TrainerProgress,
 ) -> tuple[CacheBuilder, ImageCache]:
     """Return the decoded images of the snapshot, and what decodes more of them."""
     snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from manyview_server.messages.training import Heartbeat
-from manyview_server.worker.channel import Channel
+from manyview_server.worker.channel import WorkerChannel
 
 HEARTBEAT_S = 1.0
 
@@ -17,7 +17,7 @@ Stage = Literal["starting", "decoding", "building", "measuring the baseline", "t
 
 
 @dataclass
-class Progress:
+class TrainerProgress:
     """The progress of a trainer. Its main thread writes, and the heartbeat's thread reads."""
 
     stage: Stage = "starting"
@@ -71,7 +71,7 @@ class Progress:
         )
 
 
-def start_heartbeat(channel: Channel, progress: Progress) -> None:
+def start_heartbeat(channel: WorkerChannel, progress: TrainerProgress) -> None:
     """Report every second, from a thread, that the process lives and how far it is."""
 
     def beat() -> None:

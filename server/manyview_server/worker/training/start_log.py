@@ -13,7 +13,7 @@ from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation import knn_log
 from manyview_server.worker.images.cache import DarkImage, ImageCache
 from manyview_server.worker.training.prepared_job import PreparedJob
-from manyview_server.worker.training.progress import Progress
+from manyview_server.worker.training.progress import TrainerProgress
 
 MAX_UNREADABLE_REPORTED = 1000
 """The most unreadable images that are reported one by one. The start log counts all of them."""
@@ -25,7 +25,7 @@ def report_unreadable(channel: Sender, cache: ImageCache) -> None:
         channel.send(ImageUnreadable(image_id=image.image_id, reason=image.reason, message=image.message))
 
 
-def report_added(channel: Sender, progress: Progress, cache: ImageCache) -> None:
+def report_added(channel: Sender, progress: TrainerProgress, cache: ImageCache) -> None:
     """Report to the front, and to the log, about images that arrived while a job trains."""
     report_unreadable(channel, cache)
     if cache.dark:

@@ -24,7 +24,7 @@ from manyview_server.messages.training import (
     StopTraining,
     TrainingEnded,
 )
-from manyview_server.worker.channel import Channel, Sender
+from manyview_server.worker.channel import Sender, WorkerChannel
 from manyview_server.worker.evaluation import knn_log
 from manyview_server.worker.evaluation.knn import KnnEvaluation
 from manyview_server.worker.images.scratch import ScratchDiskFull
@@ -34,7 +34,7 @@ from manyview_server.worker.training.dataset_following import DatasetFollowing
 from manyview_server.worker.training.feed import BatchStream
 from manyview_server.worker.training.preparation import Stopped, prepare
 from manyview_server.worker.training.prepared_job import PreparedJob
-from manyview_server.worker.training.progress import Progress, start_heartbeat
+from manyview_server.worker.training.progress import TrainerProgress, start_heartbeat
 from manyview_server.worker.training.reporter import StepReporter
 from manyview_server.worker.training.training_step import take_step
 from manyview_server.worker.training_failed import TrainingFailed
@@ -48,7 +48,7 @@ CHECKPOINT_HINT = "Free disk space on the server, then resume the job."
 Outcome = Literal["succeeded", "stopped"]
 
 
-def run(channel: Channel) -> None:
+def run(channel: WorkerChannel) -> None:
     """Train the job of the first message, a StartTraining. The last message sent is a TrainingEnded."""
     start = channel.receive()
     assert isinstance(start, StartTraining)
@@ -83,7 +83,7 @@ class Trainer:
         self._start = start
         self._stop = threading.Event()
         self._added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
-        self.progress = Progress()
+        self.progress = TrainerProgress()
         self.saver = CheckpointSaver(channel, Path(start.checkpoint_dir), start.attempt)
 
     def hear(self, message: Message) -> None:
@@ -257,13 +257,13 @@ class Trainer:
             raise TrainingFailed(reason, alarm.message, hint)
 
 
-def _failed(progress: Progress, reason: str, message: str, hint: str) -> TrainingEnded:
+def _failed(progress: TrainerProgress, reason: str, message: str, hint: str) -> TrainingEnded:
     return TrainingEnded(
         outcome="failed", step=progress.step, epoch=progress.epoch, reason=reason, message=message, hint=hint
     )
 
 
-def _out_of_memory(progress: Progress, error: BaseException) -> TrainingEnded:
+def _out_of_memory(progress: TrainerProgress, error: BaseException) -> TrainingEnded:
     print(error, file=sys.stderr, flush=True)  # its numbers and addresses are for the operator alone
     where = f"at step {progress.step + 1}" if progress.stage == "training" else f"while {progress.stage}"
     message = f"there is no memory left on the device {where}"

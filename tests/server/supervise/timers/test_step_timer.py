@@ -12,11 +12,11 @@ import pytest
 from manyview_server.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from manyview_server.messages.timing import StepTimed
 from manyview_server.supervise.cores import CoreBudget
-from manyview_server.supervise.timers.step_timer import StepTimer, StepTimerLimits
+from manyview_server.supervise.timers.step_timer import StepTimerLimits, StepTimerSupervisor
 from manyview_server.supervise.timers.step_times import StepTimes
 from support.learning.forked import children
 
-Make = Callable[..., StepTimer]
+Make = Callable[..., StepTimerSupervisor]
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def budget() -> CoreBudget:
 
 @pytest.fixture
 async def make(scripted: Any, budget: CoreBudget, tmp_path: Path) -> AsyncIterator[Make]:
-    made: list[StepTimer] = []
+    made: list[StepTimerSupervisor] = []
 
-    def make(behaviour: str = "normal") -> StepTimer:
+    def make(behaviour: str = "normal") -> StepTimerSupervisor:
         times = StepTimes(tmp_path / "times.json", {})
         limits = StepTimerLimits(exit_s=0.2)
-        timer = StepTimer(times, budget, "cpu", command=scripted(timer=behaviour), limits=limits)
+        timer = StepTimerSupervisor(times, budget, "cpu", command=scripted(timer=behaviour), limits=limits)
         made.append(timer)
         return timer
 
@@ -41,7 +41,7 @@ async def make(scripted: Any, budget: CoreBudget, tmp_path: Path) -> AsyncIterat
     assert children() == []
 
 
-async def measure(timer: StepTimer, image_size: int = 32, wait_s: float = 10) -> StepTimed:
+async def measure(timer: StepTimerSupervisor, image_size: int = 32, wait_s: float = 10) -> StepTimed:
     return await timer.time({"image_size": image_size}, num_images=100, decode_size=64, wait_s=wait_s)
 
 

@@ -29,7 +29,7 @@ from manyview_server.messages.selection import (
 )
 from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable, RowError, Segment
 from manyview_server.system.host_memory import HostMemory
-from manyview_server.worker.channel import EXIT_ORPHANED, Channel
+from manyview_server.worker.channel import EXIT_ORPHANED, WorkerChannel
 from manyview_server.worker.selecting import selector
 from support.learning import worker_harness
 
@@ -237,7 +237,7 @@ def test_an_answer_that_is_too_large_for_the_link_is_replaced_by_the_reason() ->
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fitted = PcaFitted(variance_kept=1.0, blobs=(bytes(MAX_ANSWER_BYTES), b"x"))
-        selector.send_answer(Channel(Link(theirs)), fitted)
+        selector.send_answer(WorkerChannel(Link(theirs)), fitted)
         failed = Link(ours).receive()
     assert isinstance(failed, SelectionFailed)
     assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")

@@ -9,7 +9,7 @@ import pytest
 
 from manyview_server.learn import methods
 from manyview_server.messages.timing import StepTimed, TimeStep, TimingFailed
-from manyview_server.worker.timing.step_timer import Measured, answer, step_seconds
+from manyview_server.worker.timing.step_timer import MeasuredStep, answer, step_seconds
 
 SETTINGS = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 12, "precision": "float32"}
 
@@ -52,7 +52,7 @@ class Steps:
         return (1 + num_images / 8) * (1.1 if first else 1)
 
 
-SMALLEST = Measured(8, 2.0)
+SMALLEST = MeasuredStep(8, 2.0)
 
 
 def test_a_batch_is_measured_whole_if_there_is_time() -> None:

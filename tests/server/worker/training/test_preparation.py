@@ -20,7 +20,7 @@ from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training import preparation, start_log
 from manyview_server.worker.training.preparation import Stopped
 from manyview_server.worker.training.prepared_job import PreparedJob
-from manyview_server.worker.training.progress import Progress, Stage
+from manyview_server.worker.training.progress import Stage, TrainerProgress
 from manyview_server.worker.training.start_log import inexact_resume_lines, start_lines
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
@@ -28,7 +28,7 @@ from support.learning.training import Sent
 
 
 def prepare(start: StartTraining, sent: Sent | None = None, stopped: bool = False) -> PreparedJob:
-    return preparation.prepare(start, sent or Sent(), Progress(), lambda: stopped)
+    return preparation.prepare(start, sent or Sent(), TrainerProgress(), lambda: stopped)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def start(tmp_path: Path) -> StartTraining:
 
 def refused(start: StartTraining, stage: Stage | None = None) -> TrainingFailed:
     """Prepare a job that cannot be trained; `stage` is where this must show."""
-    progress = Progress()
+    progress = TrainerProgress()
     with pytest.raises(TrainingFailed) as caught:
         preparation.prepare(start, Sent(), progress, lambda: False)
     assert caught.value.hint

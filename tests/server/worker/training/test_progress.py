@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from manyview_server.worker.training.progress import Progress, rss_bytes
+from manyview_server.worker.training.progress import TrainerProgress, rss_bytes
 
 
 def test_the_time_left_is_that_of_the_steps_left_at_the_rate_of_this_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = iter([100.0, 104.0, 106.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now_s))
-    progress = Progress(step=10, num_steps=20)
+    progress = TrainerProgress(step=10, num_steps=20)
     progress.start_steps()
     progress.step_done(epoch=1)
     assert (progress.stage, progress.step, progress.epoch, progress.eta_s) == ("training", 11, 1, 36.0)
@@ -20,7 +20,7 @@ def test_the_time_left_is_that_of_the_steps_left_at_the_rate_of_this_attempt(mon
 
 
 def test_a_heartbeat_reports_all_of_the_progress() -> None:
-    progress = Progress(step=1, num_steps=2, epoch=3, num_epochs=4, eta_s=5.0, done=6)
+    progress = TrainerProgress(step=1, num_steps=2, epoch=3, num_epochs=4, eta_s=5.0, done=6)
     progress.start("decoding", 3068)
     progress.images(1168)
     progress.images(32)
@@ -32,7 +32,7 @@ def test_a_heartbeat_reports_all_of_the_progress() -> None:
 
 
 def test_each_stage_counts_its_own_images() -> None:
-    progress = Progress()
+    progress = TrainerProgress()
     progress.start("decoding", 10)
     progress.images(10)
     progress.start("measuring the baseline", 4)

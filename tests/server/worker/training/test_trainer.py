@@ -27,7 +27,7 @@ from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.channel import EXIT_ORPHANED
 from manyview_server.worker.evaluation.knn import KnnEvaluation
-from manyview_server.worker.training.progress import Progress, Stage
+from manyview_server.worker.training.progress import Stage, TrainerProgress
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
@@ -76,13 +76,13 @@ def test_each_stage_of_a_trainer_counts_the_images_that_it_announced(
     tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages: list[tuple[str, int, int]] = []
-    enter = Progress.start
+    enter = TrainerProgress.start
 
-    def recorded(self: Progress, stage: Stage, images_total: int = 0) -> None:
+    def recorded(self: TrainerProgress, stage: Stage, images_total: int = 0) -> None:
         stages.append((self.stage, self.images_done, self.images_total))
         enter(self, stage, images_total)
 
-    monkeypatch.setattr(Progress, "start", recorded)
+    monkeypatch.setattr(TrainerProgress, "start", recorded)
     assert Trainer(Sent(), changed(start, {"epochs": 1}, tmp_path)).train() == "succeeded"
     num_images = len(np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE))
     assert [stage for stage, _, _ in stages] == [

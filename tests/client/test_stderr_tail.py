@@ -6,18 +6,18 @@ import time
 
 import pytest
 
-from manyview._log_tail import KEPT_BYTES, MAX_BYTES, LogTail
+from manyview._stderr_tail import KEPT_BYTES, MAX_BYTES, StderrTail
 
 LINE = "a line of fifty characters, and a number at its end"
 
 
-def write(tail: LogTail, first: int, count: int) -> None:
+def write(tail: StderrTail, first: int, count: int) -> None:
     program = f"import sys\nfor n in range({first}, {first + count}): print({LINE!r}, n, file=sys.stderr)"
     subprocess.run([sys.executable, "-c", program], stderr=tail.fileno(), check=True)
 
 
 def test_the_last_lines_outlive_a_cut_and_what_comes_later_follows_them() -> None:
-    tail = LogTail()
+    tail = StderrTail()
     write(tail, 0, 50_000)
     assert tail.num_bytes > 2_000_000
     tail.cut()
@@ -30,8 +30,8 @@ def test_the_last_lines_outlive_a_cut_and_what_comes_later_follows_them() -> Non
 
 
 def test_a_child_that_never_stops_writing_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manyview._log_tail._EVERY_S", 0.01)
-    tail = LogTail()
+    monkeypatch.setattr("manyview._stderr_tail._EVERY_S", 0.01)
+    tail = StderrTail()
     write(tail, 0, 50_000)
     while tail.num_bytes > MAX_BYTES:
         time.sleep(0.01)
@@ -40,7 +40,7 @@ def test_a_child_that_never_stops_writing_does_not_fill_the_disk(monkeypatch: py
 
 
 def test_a_closed_tail_has_no_file_and_can_be_closed_again() -> None:
-    tail = LogTail()
+    tail = StderrTail()
     tail.close()
     tail.close()
     with pytest.raises(ValueError, match="closed file"):

@@ -15,7 +15,7 @@ MAX_BYTES = 1024 * 1024
 _EVERY_S = 5.0
 
 
-class LogTail:
+class StderrTail:
     """An unlinked temporary file for a child's stderr. When it exceeds 1 MB, a thread cuts it to its last 64 kB."""
 
     def __init__(self) -> None:
