@@ -79,3 +79,27 @@ def test_every_package_says_what_each_of_its_files_is() -> None:
         files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
         missing = {file for file in files if f"`{file}`" not in says}
         assert missing == set(), folder
+
+
+def imported(path: Path) -> set[str]:
+    """Return the full names of our modules and packages that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_every_package_says_what_it_may_import_beside_itself() -> None:
+    """A package names the files and packages of its own folder that it imports. Deeper ones say whose rule holds."""
+    for init in sources("client/manyview", "server/manyview_server"):
+        folder = init.parent
+        if init.name != "__init__.py" or folder.name == "v1" or folder.parent.name in ("client", "server"):
+            continue
+        says = ast.get_docstring(ast.parse(init.read_text())) or ""
+        beside = {path.stem for path in folder.parent.iterdir()} - {folder.name, "__init__", "v1"}
+        parent = ".".join(folder.parent.relative_to(ROOT).parts[1:])
+        names = {name for path in folder.rglob("*.py") for name in imported(path)}
+        used = {name for name in beside if any(f"{each}.".startswith(f"{parent}.{name}.") for each in names)}
+        if f"the files of `{folder.parent.name}`" not in " ".join(says.split()):
+            assert {name for name in used if f"`{name}" not in says} == set(), folder

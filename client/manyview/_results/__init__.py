@@ -1,7 +1,7 @@
 """Answers of the server: embeddings, selections, events, previews and weights.
 
-It may import the generated stubs, `_transport`, `_uploads` and the modules beside this package that hold values,
-errors, names and parts of requests.
+It may import the generated stubs, `_transport`, `_uploads`, `_progress`, `_types`, `_errors`, `_arguments`, `_names`,
+`_requests` and `_convert`.
 
 - `embeddings`: rows of images that are sent. `dataset_embeddings`: rows of images that the server holds.
 - `selection`: images that a strategy selects. `neighbors`: neighbors of queries, and groups of near-duplicates.

@@ -1,7 +1,6 @@
 """Images on their way to the server, from anything that the caller has to acknowledged batches.
 
-It may import the generated stubs, `_transport` and the modules beside this package that hold values, errors and the
-progress bar.
+It may import the generated stubs, `_transport`, `_progress`, `_types`, `_errors` and `_convert`.
 
 - `sources`: folders, paths, bytes, PIL images and arrays as encoded images, which are read when they are needed.
 - `encoded_image`: one image, ready to be sent. `labels/`: the labels that callers give.

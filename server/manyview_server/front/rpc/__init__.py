@@ -1,5 +1,7 @@
 """The parts that every call passes through, whichever service it belongs to.
 
+It may import what `front` may import, and nothing else of it.
+
 It imports the generated stubs, `errors` and `store.idempotency_log`, and no service.
 
 - `interceptors`: check the token, map errors to statuses, and refuse calls while the server drains.

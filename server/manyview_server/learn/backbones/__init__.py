@@ -1,5 +1,7 @@
 """Networks by name.
 
+It may import what `learn` may import, and its neighbors `plugins`.
+
 Our own families are in `BACKBONES`. "torchvision/NAME" and "timm/NAME" are the networks of those libraries. Installed
 packages add further names, see `from_plugin`.
 

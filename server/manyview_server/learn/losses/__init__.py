@@ -1,5 +1,7 @@
 """Losses as pure functions. They compute in float32 or wider, even under autocast, and never wait for the device.
 
+It may import what `learn` may import, and its neighbors `normalize`.
+
 - `contrastive`: other images repel. `neighbors`: the nearest other image is the positive.
 - `redundancy`: the axes of a projection are kept apart instead of images.
 - `similarity`: views attract and nothing repels, so the method must prevent collapse.

@@ -1,5 +1,8 @@
 """The methods by name, their settings, and one function that builds them.
 
+It may import what `learn` may import, and its neighbors `backbones`, `encoder`, `losses`, `modules`, `optimizers`,
+`out_of_memory`, `plugins`, `schedules`, `settings` and `views`.
+
 To add a method, write a file that reads like its paper, with its settings, and add an entry to `METHODS`. An installed
 package can add one with an entry point instead: see `from_plugin`.
 

@@ -1,5 +1,7 @@
 """Optimizers whose update can be refused on the device, without waiting for it: SGD, AdamW and LARS.
 
+It may import what `learn` may import, and its neighbors `schedules`.
+
 - `optimizer`: the parts that the three share. `sgd`, `adamw`, `lars`: one update rule each.
 - `groups`: the parameters that decay, and those that do not. `settings`: the settings of an optimizer.
 """

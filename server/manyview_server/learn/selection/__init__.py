@@ -1,5 +1,7 @@
 """Strategies that select images to look at, label or train on by their embeddings, and the search for near-duplicates.
 
+It may import what `learn` may import, and its neighbors `normalize`.
+
     rows = unit_rows(embeddings)                  # distances from 0 to 2
     chosen = coreset(rows, 1000, seed=0).rows
     more = coreset(rows, 500, seed=0, chosen=chosen).rows

@@ -1,5 +1,7 @@
 """Random views of images: `draw` chooses the parameters, `apply` makes the pixels, `make_views` does both for a recipe.
 
+It may import what `learn` may import, and its neighbors `counter_random`, `out_of_memory` and `plugins`.
+
 - `recipe`, `presets`: the settings of views. `draw`: the random parameters of a batch. `pixels`: apply them.
 - `crop`, `rotation`, `color`, `blur`: one kind of change each. `custom`: changes that packages add.
 - `replay`: the views of a few images, with a description of each.

@@ -1,5 +1,8 @@
 """Data sets and their images.
 
+It may import what `store` may import, and its neighbors `database`, `deletions`, `durable_files`, `records` and
+`text_limit`.
+
 - `shards`: WebDataset tar files, the only place where image bytes are stored, and how they are read.
 - `shard_writers`: the writers, one open shard for each data set.
 - `uploads`: uploads and the acknowledgements of their batches. `batch`: one batch. `batch_rows`: its rows.

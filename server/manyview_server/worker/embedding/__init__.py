@@ -1,5 +1,8 @@
 """The embedder: embed images in dynamic batches, with the models that are in use.
 
+It may import what `worker` may import, and its neighbors `channel`, `checkpoint_state`, `images`, `precision` and
+`preprocess`.
+
 - `embedder`: the process. `scheduler`: which images share a batch. `embed_requests`: a request and its rows.
 - `model_cache`: the models in memory.
 """

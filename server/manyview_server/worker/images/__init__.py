@@ -1,5 +1,7 @@
 """Reading and decoding images: untrusted bytes become pixels.
 
+It may import what `worker` may import, and its neighbors `training_failed`.
+
 - `decoder`: decode one image. `first_frame`: open it with Pillow. `damage`: what damaged files still give.
 - `rgb`, `color_profile`: pixels of any kind as 8-bit RGB, and colors as sRGB.
 - `guarded_decoder`, `decode_memory`: the limits that hold for every decode.

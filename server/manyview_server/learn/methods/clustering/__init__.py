@@ -1,4 +1,5 @@
-"""Clustering methods. Each file reads like its paper.
+"""Clustering methods. Each file reads like its paper. It may import what `methods` may import, and
+the files of `methods`.
 
 `swav` assigns views to prototypes.
 """

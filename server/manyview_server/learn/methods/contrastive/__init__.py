@@ -1,4 +1,5 @@
-"""Contrastive methods. Each file reads like its paper.
+"""Contrastive methods. Each file reads like its paper. It may import what `methods` may import, and
+the files of `methods`.
 
 `simclr`, `dcl`, `moco` and `nnclr` distinguish an image's views from other images.
 """
