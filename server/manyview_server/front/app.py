@@ -145,7 +145,8 @@ class App:
         settings = self._settings
         budget = CoreBudget(available_cores(), num_devices=len(devices))
         self._forks = ForkServer(budget.trainer_threads) if is_wanted(settings.fork_workers) else None
-        self._jobs = self._job_supervisor(catalogue, devices, budget)
+        times = self._step_times(catalogue, devices[0])
+        self._jobs = self._job_supervisor(catalogue, devices, budget, times)
         self._embedder = EmbedderSupervisor(
             budget,
             devices[0],
@@ -162,7 +163,7 @@ class App:
             slow_images=self._slow_images,
         )
         cache = EmbeddingCache(self._store.embeddings_dir, settings.embedding_cache_bytes)
-        self._step_timer = self._make_step_timer(catalogue, devices[0], budget)
+        self._step_timer = StepTimerSupervisor(times, budget, devices[0], forks=self._forks) if times else None
         return Backend(
             store=self._store,
             catalogue=catalogue,
@@ -175,15 +176,16 @@ class App:
             step_timer=self._step_timer,
         )
 
-    def _make_step_timer(self, catalogue: Catalogue, device: str, budget: CoreBudget) -> StepTimerSupervisor | None:
+    def _step_times(self, catalogue: Catalogue, device: str) -> StepTimes | None:
+        """Return the measured times of steps on the device that measures them, or None if nothing is measured."""
         if not self._settings.measure_steps:
             return None
         known = {**catalogue.versions, "manyview": self._version, "device": catalogue.device(device).description}
-        return StepTimerSupervisor(
-            StepTimes(self._settings.data / STEP_TIMES, known), budget, device, forks=self._forks
-        )
+        return StepTimes(self._settings.data / STEP_TIMES, known)
 
-    def _job_supervisor(self, catalogue: Catalogue, devices: tuple[str, ...], budget: CoreBudget) -> JobSupervisor:
+    def _job_supervisor(
+        self, catalogue: Catalogue, devices: tuple[str, ...], budget: CoreBudget, times: StepTimes | None
+    ) -> JobSupervisor:
         memory = {device.name: device.memory_bytes for device in catalogue.devices}
         caches = {name: cache_bytes(memory[name], name) for name in devices}
         patience = Patience(
@@ -192,7 +194,7 @@ class App:
             stop_s=STOP_FRACTION * self._settings.drain_s,
             decode_cpu_s=self._settings.decode_cpu_s,
         )
-        return JobSupervisor(self._store, caches, budget, forks=self._forks, patience=patience)
+        return JobSupervisor(self._store, caches, budget, forks=self._forks, patience=patience, step_times=times)
 
     async def serve(self) -> None:
         """Serve until SIGTERM, SIGINT or, with `exit_with_parent`, the end of the parent.

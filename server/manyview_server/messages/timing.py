@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from manyview_server.messages.message import Json, Message
 
@@ -39,6 +39,9 @@ class StepTimed(Message):
     """Seconds to embed one image, as evaluations do."""
     decode_s: float
     """Seconds of one thread to decode a JPEG of a million pixels."""
+    numerics: dict[str, Json] = field(default_factory=dict)
+    """The fastest number format and memory layout, as `worker.precision` names them. Empty if there was no time to try
+    all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from manyview_server.messages.message import Json, Message
@@ -50,6 +50,8 @@ class StartTraining(Message):
     steps, and adopts new images only after that."""
     weights_dir: str = ""
     """The directory of the settings' `backbone_weights`, or empty if the server has none."""
+    numerics: dict[str, Json] = field(default_factory=dict)
+    """The fastest number format and memory layout, if a step timer has found them. A checkpoint's own come first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

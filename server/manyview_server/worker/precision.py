@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,23 @@ Measure = Callable[[TrainSettings, torch.device, Numerics], float]
 """Returns the seconds that a step takes."""
 
 
-def choose(settings: TrainSettings, device: torch.device, measure: Measure | None = None) -> Numerics:
+def choose(
+    settings: TrainSettings,
+    device: torch.device,
+    measure: Measure | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> Numerics:
     """Return the fastest of the choices that the settings leave open, as `measure` or `seconds_per_step` says.
 
-    A candidate that does not fit into memory is left out. If none fits, the error of the last one is raised.
+    A candidate that does not fit into memory is left out. If none fits, the error of the last one is raised. Nothing is
+    measured if the fastest is `known` already, as `Numerics.to_json` returns it.
     """
     choices = list(candidates(settings, device))
     if len(choices) == 1:
         return choices[0]
+    for numerics in choices:
+        if numerics.to_json() == known:
+            return numerics
     measure = measure or seconds_per_step
     times: dict[Numerics, float] = {}
     shortage: Exception | None = None
@@ -84,6 +93,11 @@ def choose(settings: TrainSettings, device: torch.device, measure: Measure | Non
     if not times:
         assert shortage is not None
         raise shortage
+    return fastest(times)
+
+
+def fastest(times: Mapping[Numerics, float]) -> Numerics:
+    """Return the fastest choice by the seconds of each, in the order of `candidates`."""
     best = next(iter(times))
     for numerics, seconds in times.items():
         if seconds * CLEAR_GAIN < times[best]:

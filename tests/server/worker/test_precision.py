@@ -102,3 +102,21 @@ def test_bfloat16_is_not_tried_where_a_cpu_would_emulate_it(monkeypatch: pytest.
 
     precision.choose(settings(), CPU, seconds)
     assert {numerics.precision for numerics in tried} == {"float32"}
+
+
+@pytest.mark.parametrize("known", [HALF, BEST])
+def test_a_format_that_was_measured_before_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch, known: Numerics
+) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+
+    def seconds(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
+        raise AssertionError("measured again")
+
+    assert precision.choose(settings(), CPU, seconds, known=known.to_json()) == known
+
+
+def test_a_known_format_that_the_device_or_the_settings_exclude_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: False)
+    assert precision.choose(settings(), CPU, lambda *_: 1.0, known=HALF.to_json()) == BEST
+    assert precision.choose(settings(precision="float32"), CPU, lambda *_: 1.0, known=HALF.to_json()) == BEST

@@ -13,7 +13,7 @@ from manyview_server.messages.timing import StepTimed
 START_S = 1.0
 """The time between the end of the queue and the first work of a trainer."""
 TRIAL_IMAGES = 100
-"""The images of the steps in which a trainer chooses its number format, all together."""
+"""The images of the steps in which a trainer chooses its number format, all together, if that is not known yet."""
 MAX_QUERIES = 10_000
 """The most held-out images that an evaluation classifies; see `worker.evaluation.knn`."""
 SHORT_PIXELS = 2_000_000
@@ -67,7 +67,8 @@ def job_seconds(
 ) -> float:
     """Return how long a job takes from its start to its end. `first_step`: where it continues another job."""
     steps = max(0, num_steps(workload, settings, timed.batch_size) - first_step)
-    trial_s = timed.step_s * TRIAL_IMAGES / timed.batch_size if settings["precision"] == "auto" else 0.0
+    is_tried = settings["precision"] == "auto" and not timed.numerics
+    trial_s = timed.step_s * TRIAL_IMAGES / timed.batch_size if is_tried else 0.0
     decode_s = workload.num_images * workload.pixels / 1e6 * timed.decode_s / num_threads
     evaluate_s = _num_evaluations(workload, settings, timed.batch_size, steps) * _num_embedded(workload, settings)
     return START_S + trial_s + decode_s + steps * timed.step_s + evaluate_s * timed.embed_s

@@ -1,15 +1,17 @@
-"""The measurements of step timers, in a file beside the data: a configuration is measured once on a device."""
+"""The measurements of step timers, in a file beside the data: a configuration is measured once on a device.
+
+A job computes in the number format that was measured as the fastest, so that its trainer need not measure it again.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from manyview_server.messages.message import Json
 from manyview_server.messages.timing import StepTimed, TimeStep
 
 MAX_TIMES = 256
@@ -29,7 +31,7 @@ UNTIMED = frozenset(
     }
 )
 """Settings that do not change how long a step takes."""
-FIELDS = ("batch_size", "step_s", "embed_s", "decode_s")
+FIELDS = ("batch_size", "step_s", "embed_s", "decode_s", "numerics")
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,12 @@ class StepTimes:
     def find(self, request: TimeStep) -> StepTimed | None:
         """Return the times of an earlier request for the same step, or None."""
         return self._read().get(key(request))
+
+    def numerics(self, settings: Mapping[str, Json], device: str, num_threads: int) -> dict[str, Json]:
+        """Return the number format in which a step of a job was the fastest, or {} if that was not measured."""
+        prefix = _step_key(settings, device, num_threads)
+        found = (timed.numerics for name, timed in self._read().items() if name.startswith(prefix))
+        return next((numerics for numerics in found if numerics), {})
 
     def keep(self, request: TimeStep, timed: StepTimed) -> None:
         """Keep the times of a request. If the file cannot be written, they are kept until the server stops."""
@@ -78,13 +86,15 @@ class StepTimes:
 
 
 def key(request: TimeStep) -> str:
-    """Return a digest of everything in a request on which the times depend.
+    """Return a name for everything in a request on which the times depend.
 
     Data sets of similar size share a measurement: batches and banks that are chosen by the number of images grow with
     its power of two.
     """
-    depends: dict[str, Any] = dataclasses.asdict(request)
-    depends["settings"] = {name: value for name, value in request.settings.items() if name not in UNTIMED}
-    depends["num_images"] = request.num_images.bit_length()
-    del depends["limit_s"], depends["blobs"]
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    step = _step_key(request.settings, request.device, request.num_threads)
+    return f"{step}-{request.num_images.bit_length()}-{request.decode_size}"
+
+
+def _step_key(settings: Mapping[str, Json], device: str, num_threads: int) -> str:
+    timed = {name: value for name, value in settings.items() if name not in UNTIMED}
+    return hashlib.sha256(json.dumps([timed, device, num_threads], sort_keys=True).encode()).hexdigest()

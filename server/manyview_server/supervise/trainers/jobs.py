@@ -22,6 +22,7 @@ from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.process import WORKER_COMMAND, Forks
 from manyview_server.supervise.restart_delay import restart_delay_s
+from manyview_server.supervise.timers.step_times import StepTimes
 from manyview_server.supervise.trainers import dataset_following, snapshot_limit
 from manyview_server.supervise.trainers.attempt import Ending, Patience, TrainerAttempt
 from manyview_server.supervise.trainers.crashing_images import CrashingImages
@@ -77,14 +78,17 @@ class JobSupervisor:
         command: Sequence[str] = WORKER_COMMAND,
         forks: Forks | None = None,
         patience: Patience | None = None,
+        step_times: StepTimes | None = None,
     ) -> None:
-        """`devices` maps the name of each to the bytes of decoded images that a job may keep on it."""
+        """`devices` maps the name of each to the bytes of decoded images that a job may keep on it. `step_times` knows
+        in which number format a job is the fastest."""
         self._store = store
         self._devices = dict(devices)
         self._budget = budget
         self._command = command
         self._forks = forks
         self._patience = patience or Patience()
+        self._step_times = step_times
         self._runs: dict[str, Run] = {}  # by device
         self._woken = asyncio.Event()
         self._draining = False
@@ -208,6 +212,7 @@ class JobSupervisor:
             device=device,
             num_threads=self._budget.trainer_threads,
             cache_bytes=self._devices[device],
+            step_times=self._step_times,
         )
         run.attempt = TrainerAttempt(start, reports, command=self._command, forks=self._forks, patience=self._patience)
         if run.stop.is_set():

@@ -9,6 +9,7 @@ from manyview_server.messages.training import StartTraining
 from manyview_server.store.event_payloads import Alert
 from manyview_server.store.records import Checkpoint, Job, NewEvent
 from manyview_server.store.store import Store
+from manyview_server.supervise.timers.step_times import StepTimes
 from manyview_server.supervise.trainers import dataset_following, retention
 from manyview_server.supervise.trainers.attempt import Ending
 from manyview_server.supervise.trainers.crashing_images import CrashingImages
@@ -46,6 +47,7 @@ async def start_message(
     device: str,
     num_threads: int,
     cache_bytes: int,
+    step_times: StepTimes | None = None,
 ) -> StartTraining:
     """Return the message that starts an attempt at a job from a checkpoint."""
     snapshot = await store.datasets.snapshot(job.dataset_id, job.num_images)
@@ -65,6 +67,7 @@ async def start_message(
         too_slow=quarantined[TOO_SLOW],
         follows=job.min_images > 0,
         weights_dir=str(store.weights_dir),
+        numerics=step_times.numerics(job.settings, device, num_threads) if step_times else {},
         adoptions=tuple(await dataset_following.adopted_since(store, job, checkpoint)),
         blobs=(snapshot.blob,),
     )

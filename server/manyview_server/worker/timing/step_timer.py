@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,8 @@ from manyview_server.worker.timing.step_trial import StepTrial
 
 WARM_UP_IMAGES = 2
 FIRST_IMAGES = 8
-"""Number formats are compared in steps of this many images, as a trainer does, or of fewer if these take too long."""
+"""Number formats and layouts are compared in steps of this many images, as a trainer does, or of fewer if these take too
+long."""
 EMBED_IMAGES = 8
 JPEG_SIDE = 1_000
 
@@ -71,13 +72,14 @@ def answer(request: TimeStep) -> StepTimed | TimingFailed:
 def _measure(settings: TrainSettings, request: TimeStep) -> StepTimed:
     ends_s = time.perf_counter() + request.limit_s
     torch.set_num_threads(request.num_threads)
-    trial, smallest = _fastest_trial(settings, request, ends_s)
+    trial, smallest, numerics = _fastest_trial(settings, request, ends_s)
     largest, step_s = step_seconds(trial.step_s, _batch_size(settings), smallest, ends_s)
     return StepTimed(
         batch_size=_batch_size(settings),
         step_s=step_s,
         embed_s=min(trial.embed_s(min(EMBED_IMAGES, largest.num_images)) for _ in range(2)),
         decode_s=_jpeg_s(request),
+        numerics=numerics.to_json() if numerics else {},
     )
 
 
@@ -86,14 +88,18 @@ def _batch_size(settings: TrainSettings) -> int:
     return settings.batch_size
 
 
-def _fastest_trial(settings: TrainSettings, request: TimeStep, ends_s: float) -> tuple[StepTrial, MeasuredStep]:
-    """Return the trial in the number format that is faster, and the time of a small step in it.
+def _fastest_trial(
+    settings: TrainSettings, request: TimeStep, ends_s: float
+) -> tuple[StepTrial, MeasuredStep, Numerics | None]:
+    """Return the trial that makes the fastest steps, the time of a small step in it, and what a trainer would choose.
 
-    The format that is probably faster comes first, because the others are not tried once the time is over.
+    The choice is None if there was no time for all candidates. Those that are probably faster come first.
     """
     best: tuple[StepTrial, MeasuredStep] | None = None
+    times: dict[Numerics, float] = {}
     device, num_images = torch.device(request.device), min(FIRST_IMAGES, _batch_size(settings))
-    for numerics in reversed(list(_formats(settings, device))):
+    choices = list(precision.candidates(settings, device))
+    for numerics in sorted(choices, key=_order):
         if best is not None and time.perf_counter() > ends_s:
             break
         trial = StepTrial(settings, request.num_images, request.decode_size, numerics, device)
@@ -101,21 +107,19 @@ def _fastest_trial(settings: TrainSettings, request: TimeStep, ends_s: float) ->
         if best is None and time.perf_counter() + 4 * seconds > ends_s:
             num_images = WARM_UP_IMAGES
         if time.perf_counter() < ends_s:
-            trial.step_s(num_images)
-            seconds = trial.step_s(num_images)
+            seconds = min(trial.step_s(num_images) for _ in range(2))
+        times[numerics] = seconds
         if best is None or seconds < best[1].seconds:
             best = trial, MeasuredStep(num_images, seconds)
     assert best is not None
-    return best
+    if len(times) < len(choices):
+        return *best, None
+    return *best, precision.fastest({numerics: times[numerics] for numerics in choices})
 
 
-def _formats(settings: TrainSettings, device: torch.device) -> Iterator[Numerics]:
-    """Yield one choice for each number format: the first, because the layout of memory matters less."""
-    seen = set()
-    for numerics in precision.candidates(settings, device):
-        if numerics.precision not in seen:
-            seen.add(numerics.precision)
-            yield numerics
+def _order(numerics: Numerics) -> tuple[bool, bool]:
+    """Sort both formats in the first layout before the second layout, and bfloat16 before float32."""
+    return not numerics.channels_last, numerics.precision == "float32"
 
 
 def step_seconds(

@@ -153,7 +153,7 @@ def _build_job(
     """Return the job with its images arranged, and its model restored or new."""
     device = torch.device(start.device)
     own = resume if resume and resume.is_own else None
-    numerics = resume.numerics if resume else precision.choose(settings, device)
+    numerics = resume.numerics if resume else precision.choose(settings, device, known=start.numerics)
     arranged = partial(arrange, numerics=numerics, device=device, stopped=stopped)
     first, current, to_repeat = _adoptions(start, own, len(cache))
     first_images = arranged(cache.first(first.num_images), first, settings=settings)

@@ -43,9 +43,11 @@ def test_held_out_images_are_embedded_and_not_trained_on() -> None:
     assert job_seconds(unlabelled, evaluated(), TIMED, 2) == job_seconds(unlabelled, settings(), TIMED, 2)
 
 
-def test_a_number_format_that_is_chosen_costs_a_trial() -> None:
+def test_a_number_format_that_is_not_known_yet_costs_a_trial() -> None:
     trial_s = job_seconds(WORKLOAD, settings(precision="auto"), TIMED, 2) - job_seconds(WORKLOAD, settings(), TIMED, 2)
     assert trial_s == pytest.approx(4.0)
+    known = replace(TIMED, numerics={"precision": "bfloat16"})
+    assert job_seconds(WORKLOAD, settings(precision="auto"), known, 2) == job_seconds(WORKLOAD, settings(), TIMED, 2)
 
 
 def test_a_job_that_continues_has_only_the_rest_to_do() -> None:

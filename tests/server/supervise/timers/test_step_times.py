@@ -90,3 +90,23 @@ def test_a_file_that_cannot_be_written_loses_only_later_starts(tmp_path: Path) -
     times = StepTimes(tmp_path / "missing" / "times.json", VERSIONS)
     times.keep(request(), TIMED)
     assert times.find(request()) == TIMED
+
+
+NUMERICS = {"precision": "bfloat16", "channels_last": True, "float32_products": "ieee"}
+
+
+def test_the_fastest_format_holds_for_every_size_of_a_data_set(tmp_path: Path) -> None:
+    StepTimes(tmp_path / "times.json", VERSIONS).keep(request(), replace(TIMED, numerics=NUMERICS))
+    times = StepTimes(tmp_path / "times.json", VERSIONS)
+    assert times.numerics({**request().settings, "epochs": 7}, "cpu", 2) == NUMERICS
+    assert times.numerics({**request().settings, "image_size": 32}, "cpu", 2) == {}
+    assert times.numerics(request().settings, "cuda:0", 2) == {}
+    assert times.numerics(request().settings, "cpu", 1) == {}
+
+
+def test_a_format_is_not_known_if_there_was_no_time_to_try_all(tmp_path: Path) -> None:
+    times = StepTimes(tmp_path / "times.json", VERSIONS)
+    times.keep(request(), TIMED)
+    assert times.numerics(request().settings, "cpu", 2) == {}
+    times.keep(request(num_images=5000), replace(TIMED, numerics=NUMERICS))
+    assert times.numerics(request().settings, "cpu", 2) == NUMERICS

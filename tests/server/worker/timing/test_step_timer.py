@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 import pytest
+import torch
 
 from manyview_server.learn import methods
 from manyview_server.messages.timing import StepTimed, TimeStep, TimingFailed
+from manyview_server.worker import precision
 from manyview_server.worker.timing.step_timer import MeasuredStep, answer, step_seconds
 
 SETTINGS = {"backbone": "resnet9", "backbone_width": 0.125, "image_size": 16, "batch_size": 12, "precision": "float32"}
@@ -31,6 +33,19 @@ def test_a_batch_that_is_left_open_is_the_one_that_a_job_would_have() -> None:
     timed = answer(request(batch_size=None))
     assert isinstance(timed, StepTimed)
     assert timed.batch_size == 32
+
+
+def test_the_fastest_format_is_told_if_there_was_time_to_try_all() -> None:
+    settings, device = methods.resolve("simclr", {**SETTINGS, "precision": "auto"}), torch.device("cpu")
+    timed = answer(request(precision="auto", limit_s=60))
+    assert isinstance(timed, StepTimed)
+    assert timed.numerics in [numerics.to_json() for numerics in precision.candidates(settings, device)]
+
+
+def test_without_time_the_fastest_format_is_left_open() -> None:
+    timed = answer(request(precision="auto"))
+    assert isinstance(timed, StepTimed)
+    assert timed.numerics == {}
 
 
 def test_a_network_that_cannot_be_built_is_refused() -> None:
