@@ -130,13 +130,18 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def seconds_per_step(settings: TrainSettings, device: torch.device, numerics: Numerics) -> float:
     """Make a few steps on a model of its own, and return the seconds of the fastest."""
-    trial_images = CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES
-    num_images = min(settings.batch_size or trial_images, trial_images)
+    num_images = trial_images(settings, device)
     method = build_method(settings, 4 * num_images).to(device).to(memory_format=numerics.memory_format)
     optimizer = optimizers.build(settings.optimizer, method, num_images)
     views = _trial_views(settings, num_images, device, numerics)
     image_ids = torch.arange(num_images, device=device)
     return min(_seconds_of_step(method, optimizer, views, image_ids, step, numerics) for step in range(1 + TRIAL_STEPS))
+
+
+def trial_images(settings: TrainSettings, device: torch.device) -> int:
+    """Return the number of images in a step that compares the choices."""
+    most = CPU_TRIAL_IMAGES if device.type == "cpu" else CUDA_TRIAL_IMAGES
+    return min(settings.batch_size or most, most)
 
 
 def _trial_views(settings: TrainSettings, num_images: int, device: torch.device, numerics: Numerics) -> list[Tensor]:

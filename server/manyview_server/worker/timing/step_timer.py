@@ -93,7 +93,8 @@ def _fastest_trial(
 ) -> tuple[StepTrial, MeasuredStep, Numerics | None]:
     """Return the trial that makes the fastest steps, the time of a small step in it, and what a trainer would choose.
 
-    The choice is None if there was no time for all candidates. Those that are probably faster come first.
+    The choice is None if there was no time for all candidates, or for as many images as a trainer compares them with.
+    Those that are probably faster come first.
     """
     best: tuple[StepTrial, MeasuredStep] | None = None
     times: dict[Numerics, float] = {}
@@ -112,7 +113,7 @@ def _fastest_trial(
         if best is None or seconds < best[1].seconds:
             best = trial, MeasuredStep(num_images, seconds)
     assert best is not None
-    if len(times) < len(choices):
+    if len(times) < len(choices) or num_images < precision.trial_images(settings, device):
         return *best, None
     return *best, precision.fastest({numerics: times[numerics] for numerics in choices})
 
