@@ -30,8 +30,8 @@ from manyview_server.worker.timing.step_trial import StepTrial
 
 WARM_UP_IMAGES = 2
 FIRST_IMAGES = 8
-"""Number formats and layouts are compared in steps of this many images, as a trainer does, or of fewer if these take too
-long."""
+"""Formats and layouts are compared in steps of this many images, as a trainer does, or of fewer if these take too long.
+"""
 EMBED_IMAGES = 8
 JPEG_SIDE = 1_000
 
@@ -108,8 +108,7 @@ def _fastest_trial(
         if best is None and time.perf_counter() + 4 * seconds > ends_s:
             num_images = WARM_UP_IMAGES
         if time.perf_counter() < ends_s:
-            seconds = min(trial.step_s(num_images) for _ in range(2))
-        times[numerics] = seconds
+            seconds = times[numerics] = min(trial.step_s(num_images) for _ in range(2))
         if best is None or seconds < best[1].seconds:
             best = trial, MeasuredStep(num_images, seconds)
     assert best is not None
