@@ -10,6 +10,7 @@ Names load on first use, so `import manyview` costs next to nothing: gRPC, proto
 needed, and torch never is.
 
 - `_client`: one method for each thing that a user can ask for. `_jobs`: a train job as a handle.
+  `_job_line`: the progress of a job whose end is awaited.
 - `_types/`, `_errors`: the values and the errors that the SDK returns and raises. `testing`: a fake server for tests.
 - `_local`, `_stderr_tail`: a private server as a child process, and the end of its log.
 - `_arguments`: checks of arguments. `_names`: names of resources. `_requests`: arguments as fields of messages.

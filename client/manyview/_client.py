@@ -212,13 +212,15 @@ class Client:
         continue_from: Job | Model | str | None = None,
         follow: int | None = None,
         time_budget: float | str | None = None,
+        progress: bool | None = None,
     ) -> Job:
         """Queue a train job over the images that the data set holds now, and return it.
 
         `method` is "simclr" unless another is named (see `methods`). `config` needs only the parameters that differ
         from the method's defaults. If backbone, image_size or epochs are left open, the server chooses them, so that
         the job takes about `time_budget` on its device: seconds, or a text such as "10m" or "2h", by default an hour.
-        `job.info.choice` says what was chosen and why, and `job.info.estimate` how long the job takes.
+        `job.info.choice` says what was chosen and why, and `job.info.estimate` how long the job takes. Measuring a step
+        takes a few seconds, in which a terminal or a notebook has a line, unless `progress` is False.
 
         With `clone_from`, a job, training starts again from step 0 with that job's data set and configuration, except
         for what other arguments change. With `continue_from`, a job or a checkpoint, training continues there, and so
@@ -233,7 +235,8 @@ class Client:
             dataset, method, backbone, epochs, config, clone_from, continue_from, follow, time_budget
         )
         request.train_job_id = text("job_id", job_id) or ""
-        return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
+        with reporting(progress, "train", "creating the job"):
+            return Job(self._rpcs, _convert.train_job(self._rpcs.create_train_job(request).train_job))
 
     def resolve_config(
         self,
@@ -275,6 +278,7 @@ class Client:
         continue_from: Job | Model | str | None = None,
         follow: int | None = None,
         time_budget: float | str | None = None,
+        progress: bool | None = None,
     ) -> TrainJobInfo:
         """Return the job that `train` would create, with its complete configuration and an estimate of its duration.
 
@@ -285,7 +289,8 @@ class Client:
             dataset, method, backbone, epochs, config, clone_from, continue_from, follow, time_budget
         )
         request.validate_only = True
-        return _convert.train_job(self._rpcs.create_train_job(request).train_job)
+        with reporting(progress, "train", "planning the job"):
+            return _convert.train_job(self._rpcs.create_train_job(request).train_job)
 
     def job(self, name: str) -> Job:
         """Return a job by name or id."""

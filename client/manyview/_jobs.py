@@ -8,9 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from manyview import _convert, _names
+from manyview import _convert, _job_line, _names
 from manyview._arguments import count, duration_s, positive_s, some, text
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
+from manyview._progress.report import ProgressOption
 from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results import events, export, history
 from manyview._results.events import Event
@@ -63,9 +64,12 @@ class Job:
         return self._refresh()
 
     def _refresh(self, timeout_s: float | None = None) -> TrainJobInfo:
-        reply = self._rpcs.get_train_job(pb.GetTrainJobRequest(name=self.name), timeout_s=timeout_s)
-        self._info = _convert.train_job(reply.train_job)
+        self._info = self._fetch(timeout_s)
         return self._info
+
+    def _fetch(self, timeout_s: float | None = None) -> TrainJobInfo:
+        reply = self._rpcs.get_train_job(pb.GetTrainJobRequest(name=self.name), timeout_s=timeout_s)
+        return _convert.train_job(reply.train_job)
 
     def metrics(
         self,
@@ -121,8 +125,9 @@ class Job:
                     seen = line.sequence
                     yield _convert.log_line(line)
 
-    def wait(self, timeout_s: float | None = None) -> TrainJobInfo:
-        """Wait until the job has succeeded, also while it is paused. A `timeout_s` of 0 checks once.
+    def wait(self, timeout_s: float | None = None, *, progress: ProgressOption = None) -> TrainJobInfo:
+        """Wait until the job has succeeded, also while it is paused. A `timeout_s` of 0 checks once. A terminal or a
+        notebook shows what the job is doing; `progress` changes that, as in `Client.upload`, and counts steps.
 
         Raises TrainJobFailed with a reason and a hint, TrainJobCancelled, ValueError for a `timeout_s` below 0, and
         DeadlineExceeded (a TimeoutError) after `timeout_s`; then the job itself continues."""
@@ -133,15 +138,16 @@ class Job:
         if not info.is_terminal:
             if timeout_s == 0:
                 raise DeadlineExceeded(f"{self.name} is {info.state}: not done within 0 s")
-            for _ in events.follow(
-                self._rpcs,
-                self.name,
-                after=info.last_sequence,
-                kinds=events.kind_names(["state"]),
-                timeout_s=timeout_s,
-                began=began,
-            ):
-                pass
+            with _job_line.shown(self._fetch, self.id, progress):
+                for _ in events.follow(
+                    self._rpcs,
+                    self.name,
+                    after=info.last_sequence,
+                    kinds=events.kind_names(["state"]),
+                    timeout_s=timeout_s,
+                    began=began,
+                ):
+                    pass
             # The job ended in time. Its final state must still be fetched.
             left_s = Deadline(timeout_s, began=began).left_s()
             info = self._look(timeout_s, None if left_s is None else max(left_s, LATE_READ_S))

@@ -177,6 +177,29 @@ def test_waiting_ends_when_the_job_has_succeeded(job: manyview.Job, server: Fake
     timer.join()
 
 
+def test_waiting_shows_the_steps_of_the_job(job: manyview.Job, server: FakeServer) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def count(done: int, total: int | None) -> None:
+        seen.append((done, total))
+        server.finish_job(job.name)
+
+    progress = train_job_service_pb2.Progress(step=120, num_steps=300)
+    running = train_job_service_pb2.TrainJob(state="TRAIN_JOB_STATE_RUNNING", progress=progress)
+    server.state.jobs[job.name].MergeFrom(running)
+    assert job.wait(timeout_s=10, progress=count).state == "SUCCEEDED"
+    assert seen == [(120, 300)]
+
+
+def test_waiting_that_nobody_watches_asks_no_more_than_it_must(job: manyview.Job, server: FakeServer) -> None:
+    timer = threading.Timer(1.5, server.finish_job, [job.name])
+    timer.start()
+    server.calls.clear()
+    job.wait(timeout_s=10)
+    timer.join()
+    assert len([call for call in server.calls if call.rpc == "GetTrainJob"]) == 2
+
+
 def test_waiting_for_a_job_that_fails_says_why(job: manyview.Job, server: FakeServer) -> None:
     failure = {"reason": "NON_FINITE_LOSS", "message": "step 3", "hint": "lower the learning rate"}
     server.finish_job(job.name, "FAILED", failure=failure)

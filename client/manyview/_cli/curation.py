@@ -91,7 +91,7 @@ def select(
         _require_model("", f"the strategy {strategy} needs a model: ")
     for path in out or ():
         sheet.check(path, ".txt", ".tsv")
-    require_sources(like)
+    require_sources(like, "To name an image of the data set, use --like-key KEY.")
     before = stored.read(chosen) if chosen else []
     with connect(target, token) as client:
         found = client.select(
@@ -145,7 +145,7 @@ def neighbors(
     """Find the images of a data set that are nearest to each query. The exit status is 1 if a query could not be
     embedded."""
     _require_model(model)
-    require_sources(sources)
+    require_sources(sources, "To query with an image of the data set, use --key KEY.")
     if out:
         sheet.check(out)
     with connect(target, token) as client:

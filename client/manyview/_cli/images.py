@@ -11,14 +11,14 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
-from manyview._cli.paths import require_sources
+from manyview._cli.paths import print_report, require_sources
 from manyview._progress.report import reporting
 from manyview._results import sheets
+from manyview._types import uploads
 from manyview._types.datasets import Dataset
 from manyview._types.images import StoredImage
 from manyview._types.selections import Sample
 from manyview._types.words import ImageStatus, SkipReason
-from manyview._uploads import report_text
 
 if TYPE_CHECKING:
     from manyview import Client
@@ -103,10 +103,9 @@ def upload(
         sums = {"num_found": report.num_found, "num_skipped": report.num_skipped}
         print_json({**plain(found), "upload": {**sums, **plain(report)}})
     else:
-        kept = f"the data set has {found.num_images} images" if found.uid else "the data set was not created"
-        typer.echo(f"{found.name}: {report_text.counts(report)}; {kept}")
-        for line in report_text.details(report, found.id):
-            typer.echo(line, err=True)
+        kept = f"the data set has {found.num_images:,} images" if found.uid else "the data set was not created"
+        typer.echo(f"{found.name}: {uploads.counts(report)}; {kept}")
+        print_report(uploads.details(report, found.id))
     is_lost = strict and any(files.reason in _MAYBE_IMAGES for files in report.skipped)
     if report.num_rejected or report.num_rejected_before or is_lost:
         raise typer.Exit(_IMAGES_REFUSED)
@@ -165,7 +164,13 @@ def images(
         print_json(found)
         return
     rows = [
-        (image.image_id or "-", image.status, f"{image.width}x{image.height}", image.label or "-", image.key)
+        (
+            image.image_id or "-",
+            image.status,
+            f"{image.width}x{image.height}" if image.width else "-",
+            image.label or "-",
+            image.key,
+        )
         + ((f"{image.error.reason} {image.error.message}",) if image.error else ("",))
         for image in found
     ]

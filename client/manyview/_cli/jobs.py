@@ -88,13 +88,11 @@ def train(
     }
     with connect(target, token, is_shown=False) as client:
         if print_config:
-            with reporting(None, "train", "planning the job"):
-                planned = client.plan(**wanted)
+            planned = client.plan(**wanted)
             print_json(planned.config, sort_keys=True)  # a Struct has no order
             _print_estimate(planned)
             return
-        with reporting(None, "train", "creating the job"):
-            job = client.train(**wanted, job_id=job_id)
+        job = client.train(**wanted, job_id=job_id)
         if watch:
             show(job, as_json=as_json)
         elif as_json:

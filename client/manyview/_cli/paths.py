@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import typer
 
-from manyview._types.uploads import SkippedFiles
-from manyview._uploads.report_text import skipped_lines
+from manyview._progress.display import is_terminal, width_of
+from manyview._types.uploads import SkippedFiles, skipped_lines, wrapped
 
 _PATTERN = frozenset("*?[{")
 
 
-def require_sources(paths: Sequence[str] | None) -> None:
-    """Raise FileNotFoundError if none of these files and folders exists. If only some are missing, or if there are
-    patterns, the upload reports them."""
+def require_sources(paths: Sequence[str] | None, hint: str = "") -> None:
+    """Raise FileNotFoundError, with a hint, if none of these files and folders exists. If only some are missing, or if
+    there are patterns, the upload reports them."""
     for path in paths or ():
         if not _PATTERN.isdisjoint(path) or os.path.lexists(path):
             return
     if paths:
-        raise FileNotFoundError(f"{' and '.join(paths[:3])} {'does' if len(paths) == 1 else 'do'} not exist")
+        error = FileNotFoundError(f"{' and '.join(paths[:3])} {'does' if len(paths) == 1 else 'do'} not exist")
+        if hint:
+            error.add_note(hint)
+        raise error
 
 
 def require_folder_of(path: Path, option: str = "--out") -> None:
@@ -32,5 +36,12 @@ def require_folder_of(path: Path, option: str = "--out") -> None:
 
 def print_skipped(skipped: Sequence[SkippedFiles]) -> None:
     """Print on stderr how many files of folders were passed over."""
-    for line in skipped_lines(skipped):
+    print_report(skipped_lines(skipped))
+
+
+def print_report(lines: Iterable[str]) -> None:
+    """Print the lines of a report on stderr. A terminal gets them broken between words, and a file as they are."""
+    if is_terminal(sys.stderr):
+        lines = wrapped(lines, width_of(sys.stderr))
+    for line in lines:
         typer.echo(line, err=True)

@@ -42,7 +42,7 @@ def preview(
     if out is not None:
         sheet.check(out)
     if not dataset:
-        require_sources(sources)
+        require_sources(sources, "To preview images of a data set by their keys, use --dataset.")
     chosen = read_config(config) if config else {}
     for setting in settings or ():
         assign(chosen, setting)

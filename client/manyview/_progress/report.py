@@ -27,6 +27,11 @@ class Report:
         self._done = 0
         self._total: int | None = None
 
+    @property
+    def is_read(self) -> bool:
+        """Is there a line or a function that gets what is reported?"""
+        return self._line is not None or self._callback is not None
+
     def say(self, text: str) -> None:
         """Say what is being done, if there is nothing to count. Functions of callers do not hear of it."""
         self._text = text

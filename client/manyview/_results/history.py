@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from os import PathLike
@@ -14,6 +15,7 @@ from manyview import _convert
 from manyview._arguments import did_you_mean
 from manyview._transport.paging import pages
 from manyview._transport.rpcs import Rpcs
+from manyview._types import scalar_text
 from manyview.v1 import metrics_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ class History:
     def __str__(self) -> str:
         """Return a line for each scalar: its name, its first and its newest value."""
         width = max(map(len, self.names), default=0)
-        lines = (f"{name:<{width}}  {values[0]:<12.6g} {values[-1]:.6g}" for name, values in self._columns())
-        return "\n".join([f"{'scalar':<{width}}  {'first':<12} newest", *lines])
+        lines = (f"{name:<{width}}  {first:<14} {newest}" for name, first, newest, _ in self._columns())
+        return "\n".join([f"{'scalar':<{width}}  {'first':<14} newest", *lines])
 
     def newest(self, name: str) -> float:
         """Return the last number of a scalar. Raises KeyError if no scalar has that name."""
@@ -86,12 +88,8 @@ class History:
     def plot(self, *names: str) -> Figure:
         """Return a figure with a curve of each of these scalars over the steps, by default of the loss, the accuracy of
         kNN and the spread. Raises ValueError if matplotlib is not installed."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ValueError("plot needs matplotlib: pip install matplotlib") from None
         chosen = names or [name for name in _PLOTTED if name in self.names] or self.names[:1]
-        figure = Figure(figsize=(4 * max(1, len(chosen)), 3), layout="constrained")
+        figure = _figure(4 * max(1, len(chosen)), 3)
         for place, name in enumerate(chosen, start=1):
             axes = figure.add_subplot(1, len(chosen), place)
             axes.plot(*self._points(name))
@@ -100,8 +98,8 @@ class History:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{values[0]:.6g}</td><td>{values[-1]:.6g}</td><td>{_curve(values)}</td></tr>"
-            for name, values in self._columns()
+            f"<tr><td>{escape(name)}</td><td>{first}</td><td>{newest}</td><td>{_curve(values)}</td></tr>"
+            for name, first, newest, values in self._columns()
         )
         head = "".join(f"<th>{title}</th>" for title in ("scalar", "first", "newest", "so far"))
         return f"<table><tr>{head}</tr>{rows}</table>"
@@ -114,10 +112,28 @@ class History:
         is_number = ~np.isnan(values)
         return self["step"][is_number], values[is_number]
 
-    def _columns(self) -> list[tuple[str, list[float]]]:
-        """Return each scalar with the values that it has, in the order of the steps."""
-        columns = ((name, [row[name] for row in self.rows if name in row]) for name in self.names)
-        return [(name, values) for name, values in columns if values]
+    def _columns(self) -> Iterator[tuple[str, str, str, list[float]]]:
+        """Yield each scalar that has values: its name, the first and the newest value with their units, and all."""
+        for name in self.names:
+            if values := [row[name] for row in self.rows if name in row]:
+                yield name, scalar_text.value(name, values[0]), scalar_text.value(name, values[-1]), values
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches. A notebook shows it although it is none of pyplot's. Raises ValueError if
+    matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("plot needs matplotlib: pip install matplotlib") from None
+
+    class Curves(Figure):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue()
+
+    return Curves(figsize=(width, height), layout="constrained")
 
 
 def _curve(values: Sequence[float]) -> str:
@@ -146,8 +162,8 @@ def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows:
         )
 
     rows = [_row(row) for page in pages(fetch) for row in page.rows]
-    found = dict.fromkeys(name for row in rows for name in row if name not in _PLACE)
-    return History(rows=rows, names=tuple(found))
+    found = {name for row in rows for name in row if name not in _PLACE}
+    return History(rows=rows, names=tuple(sorted(found, key=scalar_text.order)))
 
 
 def _row(row: pb.MetricsRow) -> Mapping[str, Any]:

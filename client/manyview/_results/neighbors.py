@@ -45,7 +45,11 @@ def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> QueryIma
         raise TypeError(f"keys must be a list of keys, not the string {keys!r}")
     are_stored, images = (True, keys) if keys is not None else _names.are_stored(images)
     if not are_stored:
-        source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels="none")
+        try:
+            source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels="none")
+        except FileNotFoundError as error:
+            error.add_note("keys=[…] takes keys of images of the data set.")
+            raise
         return QueryImages(images=iter(source))
     stored = list(images)
     if not stored:

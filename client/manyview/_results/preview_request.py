@@ -62,7 +62,11 @@ def preview_files(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any, limi
 
     Raises ValueError if all images together do not fit into a message.
     """
-    source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels="none")
+    try:
+        source = sources.open_source(images, max_image_bytes=limits.max_image_bytes, labels="none")
+    except FileNotFoundError as error:
+        error.add_note("If these are keys of images of a data set, name it with dataset=.")
+        raise
     found = list(islice(source, _MAX_IMAGES + 1))
     num_bytes = sum(len(image.data) for image in found)
     if num_bytes > limits.max_message_bytes - _RESERVED_BYTES:

@@ -6,5 +6,5 @@ It may import `_progress`, whose activity is part of a job's progress.
 - `datasets`, `images`, `uploads`: data sets, their images, and the report of an upload.
 - `jobs`, `models`: train jobs, and methods, backbones and checkpoints. `server`: a server, and its limits and times.
 - `selections`, `neighbors`: images that were selected, and images that are near to others.
-- `html_table`: a value as a table in a notebook.
+- `html_table`: a value as a table in a notebook. `scalar_text`: labels and units of the scalars of a job.
 """

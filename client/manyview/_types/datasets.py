@@ -23,6 +23,12 @@ class Dataset:
     num_unreadable: int
     upload: UploadReport | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        more = {"labels": self.num_labels, "refused": self.num_rejected, "unreadable": self.num_unreadable}
+        texts = (f", {count:,} {word}" for word, count in more.items() if count)
+        size = f"{self.num_images:,} images, {self.num_bytes / 1e6:,.1f} MB"
+        return f"<manyview.Dataset {self.name}: {size}{''.join(texts)}>"
+
     @property
     def id(self) -> str:
         return self.name.removeprefix("datasets/")

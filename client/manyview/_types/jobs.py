@@ -46,6 +46,9 @@ class Estimate:
     step_s: float
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJobInfo:

@@ -113,7 +113,7 @@ class App:
         self._store = self._open_store()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
-            self._on_start.show("listing methods and devices; a first start imports PyTorch for that")
+            self._on_start.show("listing methods and devices; imports PyTorch once")
             catalogue = await read_or_describe(self._settings.data / CATALOGUE)
             log_plugin_errors(catalogue)
             devices = catalogue.choose_devices(self._settings.device)

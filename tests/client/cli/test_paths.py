@@ -28,7 +28,10 @@ def test_a_missing_folder_is_named_although_there_is_no_server(tmp_path: Path, c
     missing = str(tmp_path / "missing")
     words = [word.replace("MISSING", missing).replace("FOLDER", str(tmp_path)) for word in command]
     result = CliRunner().invoke(app, [*words, *NOBODY])
-    assert (result.exit_code, result.stderr) == (1, f"error: {missing} does not exist\n")
+    first, *hints = result.stderr.splitlines()
+    assert (result.exit_code, first) == (1, f"error: {missing} does not exist")
+    keys = {"neighbors": "--key KEY", "select": "--like-key KEY", "preview": "--dataset"}
+    assert [keys.get(command[0], "nothing") in hint for hint in hints] == [True] * (command[0] in keys)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def test_as_text_it_has_the_first_and_the_newest_value_of_each_scalar(history: H
     assert lines == [
         ["scalar", "first", "newest"],
         ["loss", "3.5", "2.5"],
-        ["knn_top1", "0.25", "0.25"],
-        ["memory_bytes", "9e+08", "9e+08"],
+        ["knn_top1", "25.0", "%", "25.0", "%"],
+        ["memory_bytes", "900", "MB", "900", "MB"],
     ]
     assert history.newest("knn_top1") == 0.25
     with pytest.raises(KeyError, match="did you mean 'knn_top1'"):
@@ -48,6 +48,7 @@ def test_as_text_it_has_the_first_and_the_newest_value_of_each_scalar(history: H
 def test_a_notebook_shows_curves(history: History) -> None:
     shown = history._repr_html_()
     assert shown.count("<tr>") == 4
+    assert "<tr><td>memory_bytes</td><td>900 MB</td><td>900 MB</td>" in shown
     assert shown.count("<polyline") == 1, "only the loss has two values to connect"
     # The loss falls from the top left to the bottom right; NaN is left out.
     assert 'points="0.0,1.0 160.0,23.0"' in shown
@@ -68,6 +69,7 @@ def test_it_is_drawn_by_matplotlib(history: History) -> None:
     (line,) = figure.axes[0].lines
     np.testing.assert_array_equal(line.get_xydata(), [[10, 3.5], [30, 2.5]])
     assert [axes.get_title() for axes in history.plot("memory_bytes").axes] == ["memory_bytes"]
+    assert figure._repr_png_().startswith(b"\x89PNG"), "a notebook shows the figures of pyplot alone by itself"  # type: ignore[attr-defined]
 
 
 def test_it_becomes_a_data_frame(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

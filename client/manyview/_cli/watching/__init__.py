@@ -3,6 +3,6 @@
 It may import what `_cli` may import, and its neighbors `connection` and `interrupted`.
 
 - `command`: the command, and what Ctrl-C says. `session`: a board on a terminal, with its keys, until the job ends.
-- `board`: the screen. `series`: the history of one scalar as a sparkline. `scalars`: labels and units.
+- `board`: the screen. `series`: the history of one scalar as a sparkline.
 - `lines`: an event as one line of text.
 """

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from manyview._cli.watching import lines, scalars
+from manyview._cli.watching import lines
 from manyview._cli.watching.series import Series
 from manyview._progress import words
+from manyview._types import scalar_text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -70,7 +71,7 @@ class Board:
             return self._rows(self._job.info, width, height)
 
     def _rows(self, info: TrainJobInfo, width: int, height: int) -> list[tuple[str, str]]:
-        loss, knn, *rest = self._scalars(scalars.MAIN, width)
+        loss, knn, *rest = self._scalars(scalar_text.MAIN, width)
         main = [loss, knn, *self._baselines(), *rest, *self._costs()]
         top = [*self._head(info, width), ("", ""), *main]
         alerts = self._alert_rows(width) or [("no alerts", "dim")]
@@ -112,25 +113,28 @@ class Board:
         """Return one scalar: its label, its newest value, and all values as a sparkline."""
         series = self._series.get(name)
         if series is None:
-            return f"{scalars.label(name):<{LABEL_COLUMNS}}not measured yet"
-        newest, spark = scalars.value(name, series.newest), series.sparkline(width - LABEL_COLUMNS - VALUE_COLUMNS - 1)
-        return f"{scalars.label(name):<{LABEL_COLUMNS}}{newest:<{VALUE_COLUMNS}}{spark}"
+            return f"{scalar_text.label(name):<{LABEL_COLUMNS}}not measured yet"
+        newest, spark = (
+            scalar_text.value(name, series.newest),
+            series.sparkline(width - LABEL_COLUMNS - VALUE_COLUMNS - 1),
+        )
+        return f"{scalar_text.label(name):<{LABEL_COLUMNS}}{newest:<{VALUE_COLUMNS}}{spark}"
 
     def _baselines(self) -> list[tuple[str, str]]:
         """Return the row of what the job's kNN must beat, if that is measured."""
-        known = {text: self._series[name] for name, text in scalars.BASELINES.items() if name in self._series}
-        texts = (f"{text} {scalars.value('knn_top1', series.newest)}" for text, series in known.items())
+        known = {text: self._series[name] for name, text in scalar_text.BASELINES.items() if name in self._series}
+        texts = (f"{text} {scalar_text.value('knn_top1', series.newest)}" for text, series in known.items())
         return [(f"{'':<{LABEL_COLUMNS}}to beat: {', '.join(texts)}", "dim")] if known else []
 
     def _costs(self) -> list[tuple[str, str]]:
         """Return the row of speed and memory, if they are measured."""
         known = {name: self._series[name].newest for name in COSTS if name in self._series}
-        texts = (f"{scalars.label(name)} {scalars.value(name, value)}" for name, value in known.items())
+        texts = (f"{scalar_text.label(name)} {scalar_text.value(name, value)}" for name, value in known.items())
         return [("   ".join(texts), "dim")] if known else []
 
     def _others(self, width: int, room: int) -> list[tuple[str, str]]:
         """Return the scalars that are not always shown, in as many rows as there are. The last row counts the rest."""
-        names = sorted(self._series.keys() - {*scalars.MAIN, *scalars.BASELINES, *COSTS}, key=scalars.order)
+        names = sorted(self._series.keys() - {*scalar_text.MAIN, *scalar_text.BASELINES, *COSTS}, key=scalar_text.order)
         if len(names) <= room:
             return self._scalars(names, width)
         if room <= 0:

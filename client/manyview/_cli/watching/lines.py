@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from manyview._cli.connection import megabytes
-from manyview._cli.watching import scalars
+from manyview._types import scalar_text
 
 if TYPE_CHECKING:
     from manyview import Event
@@ -26,8 +26,8 @@ def content(event: Event) -> str:
     values = event.values
     match event.kind:
         case "scalars":
-            named = sorted(values.items(), key=lambda item: scalars.order(item[0]))
-            return "  ".join(f"{scalars.label(name)} {scalars.value(name, value)}" for name, value in named)
+            named = sorted(values.items(), key=lambda item: scalar_text.order(item[0]))
+            return "  ".join(f"{scalar_text.label(name)} {scalar_text.value(name, value)}" for name, value in named)
         case "state":
             return " ".join(filter(None, (values["to"], values["reason"], values["message"])))
         case "snapshot":

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from manyview._cli.watching import scalars
+from manyview._types import scalar_text
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from manyview._cli.watching import scalars
     ],
 )
 def test_a_value_has_the_unit_of_its_name(name: str, value: float, text: str) -> None:
-    assert scalars.value(name, value) == text
+    assert scalar_text.value(name, value) == text
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_value_has_the_unit_of_its_name(name: str, value: float, text: str) ->
     ],
 )
 def test_a_label_is_what_people_call_it(name: str, label: str) -> None:
-    assert scalars.label(name) == label
+    assert scalar_text.label(name) == label
