@@ -12,6 +12,7 @@ import torch
 from manyview_server.image_header import ImageHeader
 from manyview_server.link.decode_notes import ALONE, DecodeNotes
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
+from manyview_server.supervise.timers.job_seconds import Workload
 from manyview_server.system.host_memory import HostMemory
 from manyview_server.worker.images import cache_builder, decoder, scratch
 from manyview_server.worker.images.cache import DarkImage, ImageCache
@@ -230,3 +231,13 @@ def test_the_size_is_the_images_own_where_all_are_small_squares(
     snapshot = np.zeros(len(sides), SNAPSHOT_DTYPE)
     snapshot["width"], snapshot["height"] = np.array(sides).T
     assert choose_size(snapshot, 32, decode_size) == expected
+
+
+@pytest.mark.parametrize("side", [20, 63, 64, 65])
+@pytest.mark.parametrize("decode_size", [None, 48])
+def test_the_front_estimates_with_the_size_that_the_trainer_chooses(side: int, decode_size: int | None) -> None:
+    snapshot = np.zeros(3, SNAPSHOT_DTYPE)
+    snapshot["width"] = snapshot["height"] = side
+    workload = Workload(num_images=3, num_labelled=0, pixels=side**2, short_side=side, common_side=side)
+    estimated = workload.decode_size({"image_size": 32, "decode_size": decode_size})
+    assert estimated == choose_size(snapshot, 32, decode_size)
