@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from itertools import islice
 
-from manyview import _convert
 from manyview._errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -30,18 +29,17 @@ from manyview._transport.deadline import Deadline
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
 from manyview._types.server import Limits
-from manyview._types.uploads import LabelConflict, RejectedImage, UploadReport
+from manyview._types.uploads import UploadReport
 from manyview._uploads.batcher import BATCH_BYTES, Batcher
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.handover import Handover
+from manyview._uploads.run_report import RunReport
 from manyview._uploads.sources import ImageSource
 from manyview._uploads.window import Window, chain
 from manyview.v1 import dataset_service_pb2 as pb
 
 # The time that the sending thread has to end after the caller's thread has failed.
 _JOIN_S = 5.0
-# The most recompressed images that a report names.
-_NUM_NAMED = 20
 
 UploadStream = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
 
@@ -92,12 +90,7 @@ class Upload:
         self._has_sent_finish = False
         self._window = Window()
         self._num_images = 0
-        self._before = pb.Upload()  # what earlier runs sent
-        self._unsent: list[RejectedImage] = []
-        self._rejected: list[RejectedImage] = []
-        self._conflicts: list[LabelConflict] = []
-        self._num_recompressed = 0
-        self._recompressed: list[str] = []
+        self._collected = RunReport()
         self._batcher = Batcher(limits)
         self._handover = Handover()
         self._silence = Deadline(None)
@@ -192,8 +185,8 @@ class Upload:
     @property
     def _is_removed(self) -> bool:
         """Did the server finish the upload and remove its data set, because it had refused all images?"""
-        num_rejected = len(self._rejected) + self._before.num_rejected
-        return self._has_sent_finish and self._window.is_empty and num_rejected == self._num_images
+        all_rejected = self._collected.num_rejected == self._num_images
+        return self._has_sent_finish and self._window.is_empty and all_rejected
 
     def _images(self) -> Iterator[EncodedImage]:
         """Yield the images that have no number yet. A caller that stops early leaves the others where they are."""
@@ -230,17 +223,11 @@ class Upload:
     def _sendable(self, images: Iterator[EncodedImage]) -> Generator[EncodedImage]:
         """Yield the images that can be sent, and keep the errors of the others. This runs in the caller's thread."""
         for image in images:
+            self._collected.add_image(image)
             if image.error is not None:
-                self._unsent.append(RejectedImage(key=image.key, error=image.error))
                 self._progress.advance(1)
             else:
-                self._note_recompressed(image)
                 yield image
-
-    def _note_recompressed(self, image: EncodedImage) -> None:
-        self._num_recompressed += image.is_recompressed
-        if image.is_recompressed and len(self._recompressed) < _NUM_NAMED:
-            self._recompressed.append(image.key)
 
     def _status(self) -> pb.Upload | None:
         try:
@@ -262,7 +249,7 @@ class Upload:
         if self._num_images < status.num_images or digest != status.digest:
             raise self._changed(f"the first {status.num_images} images differ")
         self._progress.proceed("sending")
-        self._before = status
+        self._collected.before = status
         self._window = Window(committed=status.committed_number, digest=digest)
 
     def _changed(self, how: str) -> UploadChanged:
@@ -304,7 +291,7 @@ class Upload:
     def _nothing_sent(self) -> pb.Upload:
         """Return an upload without images, if there are images that could not be sent. Raises ValueError if there are
         none."""
-        if not self._unsent:
+        if not self._collected.has_unsent:
             raise ValueError(
                 ": ".join(filter(None, ("there are no images to upload", self._source.skipped.described())))
             )
@@ -366,31 +353,11 @@ class Upload:
         batch = self._window.ack(ack.number)
         self._expect_ack()
         self._backoff.succeeded()
-        for key, label, result in zip(batch.keys, batch.labels, ack.results, strict=True):
-            if result.outcome == pb.ImageResult.OUTCOME_REJECTED:
-                self._rejected.append(RejectedImage(key=key, error=_convert.image_error(result.error)))
-            elif result.label_differs:
-                self._conflicts.append(
-                    LabelConflict(key=key, label=label, first_key=result.first_key, first_label=result.first_label)
-                )
+        self._collected.add_ack(batch, ack)
         self._handover.add_done(len(batch.keys))
 
     def _report(self, upload: pb.Upload) -> UploadReport:
-        before = self._before
-        return UploadReport(
-            upload_id=self._upload_id,
-            num_sent=upload.num_images,
-            num_stored=upload.num_stored - before.num_stored,
-            num_duplicates=upload.num_duplicates - before.num_duplicates,
-            num_rejected=upload.num_rejected - before.num_rejected + len(self._unsent),
-            rejected=(*self._unsent, *self._rejected),
-            label_conflicts=tuple(self._conflicts),
-            resumed_from=before.num_images,
-            num_rejected_before=before.num_rejected,
-            skipped=self._source.skipped.summary(),
-            num_recompressed=self._num_recompressed,
-            recompressed=tuple(self._recompressed),
-        )
+        return self._collected.finished(self._upload_id, upload, self._source.skipped.summary())
 
 
 def _number(status: pb.Upload | None) -> int:

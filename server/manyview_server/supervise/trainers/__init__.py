@@ -1,6 +1,7 @@
 """Train jobs as processes.
 
-It may import what `supervise` may import, and its neighbors `cores`, `decode_watch`, `process` and `restart_delay`.
+It may import what `supervise` may import, and its neighbors `cores`, `decode_watch`, `process`, `restart_delay` and
+`timers`.
 
 - `jobs`: bring running trainers in line with what users asked for. `attempt`: the life of one trainer.
 - `start_message`: the task of an attempt. `reports`: the reports of a trainer, written to the store.
