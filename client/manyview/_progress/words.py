@@ -6,8 +6,15 @@ BAR_COLUMNS = 20
 _FULL, _EMPTY = "━", "─"
 
 
-def counted(done: int, total: int) -> str:
-    """Return "640 of 3,068", or "640" if the total is not known."""
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """Return "1 image" or "3,068 images". `plural` is the plural of a noun that does not just take an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def counted(done: int, total: int, *, are_bytes: bool = False) -> str:
+    """Return "640 of 3,068", "1.5 of 46.0 MB" for bytes, or the first number alone if the total is not known."""
+    if are_bytes:
+        return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
     return f"{done:,} of {total:,}" if total else f"{done:,}"
 
 

@@ -6,12 +6,13 @@ Shapes: S pixels on a side of a decoded image, o of a view; arrays are RGB, uint
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manyview._progress.words import number_of
 from manyview._results.contact_sheet import NO_BREAK, Tile, draw, require_pillow, wrapped
 from manyview._results.view_captions import steps
 from manyview._types.images import ImageError
@@ -27,6 +28,8 @@ _SMALL_PX, _LARGE_PX = 144, 256
 second."""
 _NARROWEST_PX = 128
 """The least width of a column, so that its captions are readable."""
+_HIDDEN_GRAY = 128
+"""The value of hidden patches on a sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,9 @@ class Preview:
     `shapes`: the height and width of the image. `originals`: the image as training sees it, (S, S, 3), where S is
     `decode_size`. `views`: its views, each (o, o, 3), in the order of the recipe. `pipelines`: the index of the
     pipeline that made each view. `parameters`: for each view a dict of the steps that were applied, in their order;
-    crops are in pixels of the original. `errors` says by place why an image could not be read; it has no views.
-    `skipped` counts the files of a folder that were passed over.
+    crops are in pixels of the original, and patches that training hides are numbered row by row. A sheet shows these
+    patches in gray, and `views` show all pixels. `errors` says by place why an image could not be read; it has no
+    views. `skipped` counts the files of a folder that were passed over.
     """
 
     keys: tuple[str, ...]
@@ -55,8 +59,9 @@ class Preview:
         return len(self.keys)
 
     def __repr__(self) -> str:
-        errors = f", {len(self.errors)} errors" if self.errors else ""
-        return f"<manyview.Preview {len(self)} images, {sum(map(len, self.views))} views{errors}>"
+        errors = f", {number_of(len(self.errors), 'error')}" if self.errors else ""
+        views = number_of(sum(map(len, self.views)), "view")
+        return f"<manyview.Preview {number_of(len(self), 'image')}, {views}{errors}>"
 
     def _repr_png_(self) -> bytes | None:
         """Return the sheet for a notebook, or None if Pillow is not installed."""
@@ -107,7 +112,20 @@ class Preview:
             words = ", ".join(step.replace(" ", NO_BREAK) for step in steps(parameters))
             which = f"pipeline {pipeline}, " if several else ""
             caption = f"{which}{view.shape[0]} px\n{words}"
-            yield Tile(picture=Image.fromarray(view).resize((side, side), filter), lines=wrapped(caption, width))
+            picture = Image.fromarray(_hidden(view, parameters)).resize((side, side), filter)
+            yield Tile(picture=picture, lines=wrapped(caption, width))
+
+
+def _hidden(view: NDArray[np.uint8], parameters: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Return a view with gray squares over the patches that training hides."""
+    if "hidden_patches" not in parameters:
+        return view
+    side, patches = parameters["hidden_patches"]["patch_size"], parameters["hidden_patches"]["patches"]
+    shown = view.copy()
+    for patch in patches:
+        row, column = divmod(patch, view.shape[1] // side)
+        shown[row * side : (row + 1) * side, column * side : (column + 1) * side] = _HIDDEN_GRAY
+    return shown
 
 
 def _shown_side(side: int) -> int:

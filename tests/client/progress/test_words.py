@@ -16,6 +16,25 @@ def test_counts_are_of_a_total_if_there_is_one() -> None:
     assert (words.counted(1200, 3068), words.counted(1200, 0)) == ("1,200 of 3,068", "1,200")
 
 
+def test_counts_of_bytes_have_a_unit() -> None:
+    assert words.counted(1_500_000, 46_000_000, are_bytes=True) == "1.5 of 46.0 MB"
+    assert words.counted(1_500_000, 0, are_bytes=True) == "1.5 MB"
+
+
+@pytest.mark.parametrize(
+    ("count", "nouns", "text"),
+    [
+        (0, ("image",), "0 images"),
+        (1, ("image",), "1 image"),
+        (3068, ("image",), "3,068 images"),
+        (1, ("query", "queries"), "1 query"),
+        (2, ("image was", "images were"), "2 images were"),
+    ],
+)
+def test_a_noun_follows_its_count(count: int, nouns: tuple[str, ...], text: str) -> None:
+    assert words.number_of(count, *nouns) == text
+
+
 @pytest.mark.parametrize(("done", "full"), [(0, 0), (1, 0), (767, 5), (3067, 19), (3068, 20), (4000, 20)])
 def test_a_bar_is_full_only_when_all_is_done(done: int, full: int) -> None:
     assert words.bar(done, 3068) == "━" * full + "─" * (20 - full)

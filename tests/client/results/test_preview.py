@@ -100,7 +100,7 @@ def test_images_that_cannot_be_read_have_an_error_and_keep_their_place(
 def test_what_does_not_fit_into_a_message_is_refused_before_it_is_sent(
     client: manyview.Client, server: FakeServer
 ) -> None:
-    with pytest.raises(ValueError, match="2 images of 40000000 bytes together do not fit into a message"):
+    with pytest.raises(ValueError, match="2 images of 40,000,000 bytes together do not fit into a message"):
         client.preview([bytes(20_000_000)] * 2)
     assert server.requests("PreviewViews") == []
 
@@ -159,6 +159,17 @@ def test_a_contact_sheet_has_a_row_for_each_image_and_a_column_for_each_view(tmp
     original = sheet[top : top + 144, margin : margin + 144]
     assert (original[[*range(36), *range(108, 144)]] == 255).all(), "twice as wide as high"
     assert (original[36:108] != 255).mean() > 0.9
+
+
+def test_patches_that_training_hides_are_gray_on_the_sheet() -> None:
+    hidden = {"hidden_patches": {"patch_size": 8, "patches": [1, 6]}}  # of 6 x 6
+    preview = made(parameters=((hidden, {}, {}), ({}, {}, {})))
+    sheet = np.asarray(preview.sheet().convert("RGB"))
+    left, top = 2 * contact_sheet.GAP_PX + 144, contact_sheet.GAP_PX + contact_sheet.LINE_PX
+    shown = sheet[top : top + 144, left : left + 144]
+    expected = preview.views[0][0].copy()
+    expected[:8, 8:16] = expected[8:16, :8] = 128
+    assert np.array_equal(shown, expected.repeat(3, axis=0).repeat(3, axis=1))
 
 
 def test_without_pillow_arrays_are_there_and_a_sheet_says_what_is_missing() -> None:

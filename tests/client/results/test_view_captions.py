@@ -15,6 +15,7 @@ def test_each_step_is_put_into_words_in_its_order() -> None:
         "blur": {"sigma": 1.26},
         "solarize": {"threshold": 128.0},
         "custom": {"posterize": {"numbers": [0.5]}},
+        "hidden_patches": {"patch_size": 8, "patches": [3, 4]},
     }
     assert list(steps(everything)) == [
         "crop 40x30 at 2,1",
@@ -28,4 +29,5 @@ def test_each_step_is_put_into_words_in_its_order() -> None:
         "blur 1.3",
         "solarize",
         "posterize",
+        "2 patches hidden",
     ]

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from manyview_server.configuration import InvalidConfiguration
+from manyview_server.counted_noun import number_of
 from manyview_server.learn import methods
+from manyview_server.learn.methods.reconstruction.masked import MaskedImageSettings
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views.replay import View, as_bytes, replay
@@ -33,7 +35,7 @@ from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
 from manyview_server.worker.images.rgb import PixelRule
-from manyview_server.worker.previewing import png
+from manyview_server.worker.previewing import hidden_patches, png
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,9 @@ def _too_large(settings: TrainSettings, request: PreviewImages, size: int) -> Pr
     most = request.max_pixel_bytes // (3 * sum(side**2 for side in (size, *sides)))
     if len(request.blobs) <= most:
         return None
-    what = f"{len(request.blobs)} images of {size} x {size} pixels with {len(sides)} views each"
+    what = (
+        f"{number_of(len(request.blobs), 'image')} of {size} x {size} pixels with {number_of(len(sides), 'view')} each"
+    )
     message = f"{what} do not fit into a message; at most {most} do"
     return PreviewFailed(code="INVALID_ARGUMENT", reason="PREVIEW_TOO_LARGE", message=message)
 
@@ -116,15 +120,19 @@ def _too_large(settings: TrainSettings, request: PreviewImages, size: int) -> Pr
 def _views(settings: TrainSettings, epoch: int, images: list[Decoded]) -> list[list[View]]:
     if not images:
         return []
-    return replay(
+    image_ids = torch.tensor([image.image_id for image in images])
+    views = replay(
         torch.stack([image.pixels for image in images]),
         torch.tensor([(image.height, image.width) for image in images]),
-        torch.tensor([image.image_id for image in images]),
+        image_ids,
         settings.views,
         image_size=settings.image_size,
         seed=settings.seed,
         epoch=epoch,
     )
+    if isinstance(settings, MaskedImageSettings):
+        hidden_patches.describe(settings, image_ids, views, epoch=epoch)
+    return views
 
 
 def _read(

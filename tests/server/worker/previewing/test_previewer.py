@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from manyview_server.learn import methods
+from manyview_server.learn.methods.reconstruction.masked import MaskedImageSettings
 from manyview_server.learn.views import make_views, replay
 from manyview_server.learn.views.presets import PRESETS
 from manyview_server.messages.message import Hello
@@ -191,6 +192,22 @@ def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, preset: st
         ]
         for one, other in zip(of_image, expected, strict=True):
             assert torch.equal(one.pixels, other)
+
+
+@pytest.mark.parametrize(("method", "num_hidden"), [("mae", 48), ("simmim", 38)])
+def test_a_preview_names_the_patches_that_training_hides(method: str, num_hidden: int) -> None:
+    resolved = methods.resolve(method, {"image_size": 64, "seed": 7})
+    assert isinstance(resolved, MaskedImageSettings)
+    settings, files = methods.to_json(resolved), pictures(2)
+    for epoch in (0, 5):
+        done = previewer.answer(request(settings, list(files.values()), epoch))
+        assert isinstance(done, PreviewDone)
+        masks = resolved.hidden_patches(torch.tensor(list(files)), 64, epoch=epoch)
+        assert masks is not None
+        for image, mask in zip(done.images, masks, strict=True):
+            (view,) = image.views
+            assert view.parameters["hidden_patches"] == {"patch_size": 8, "patches": mask.nonzero().flatten().tolist()}
+            assert int(mask.sum()) == num_hidden
 
 
 def test_a_plugins_transform_is_previewed_as_it_was_trained_with(

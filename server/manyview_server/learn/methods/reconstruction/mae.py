@@ -46,6 +46,15 @@ class MAESettings(MaskedImageSettings):
     )
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["mae"])
 
+    def split(self, image_ids: Tensor, num_patches: int, *, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return the patches that are kept (B, K) and those that are hidden (B, M)."""
+        return split_patches(image_ids, num_patches, self.mask_ratio, seed=self.seed, epoch=epoch)
+
+    def hidden_patches(self, image_ids: Tensor, size: int, *, epoch: int) -> Tensor:
+        num_patches = (size // self.patch_px) ** 2
+        _, hidden = self.split(image_ids, num_patches, epoch=epoch)
+        return torch.zeros(len(image_ids), num_patches, dtype=torch.bool).scatter(1, hidden, True)
+
 
 class MAE(Method):
     """Section 3 of the paper.
@@ -72,13 +81,7 @@ class MAE(Method):
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         images, vit = views[0][0], transformer(self.encoder)  # (B, 3, o, o)
-        kept, hidden = split_patches(
-            image_ids,
-            vit.num_patches(*images.shape[2:]),
-            self.settings.mask_ratio,
-            seed=self.settings.seed,
-            epoch=moment.image_epoch,
-        )
+        kept, hidden = self.settings.split(image_ids, vit.num_patches(*images.shape[2:]), epoch=moment.image_epoch)
         tokens = vit.forward_tokens(images, kept)  # (B, 1 + K, D)
         predicted = _pick(self.decoder(tokens, kept), hidden)  # (B, M, 3 p p)
         target = _pick(patchify(images, vit.patch_size), hidden)

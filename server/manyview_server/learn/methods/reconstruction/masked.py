@@ -2,6 +2,8 @@
 
 These methods see one view. Their loss compares pixels, so there are no projections, and a learned embedding after the
 backbone would not be trained.
+
+Shapes: B images, N patches of a view.
 """
 
 # ruff: noqa: RUF009 - the fields' defaults are frozen
@@ -10,7 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from manyview_server.configuration import changed, setting
+from manyview_server.configuration.patch_size import choose_patch_size
 from manyview_server.learn import backbones
 from manyview_server.learn.backbones import VisionTransformer
 from manyview_server.learn.encoder import Encoder
@@ -40,6 +45,16 @@ class MaskedImageSettings(TrainSettings):
     optimizer: OptimizerSettings = changed(
         TrainSettings, "optimizer", OptimizerSettings(name="adamw", weight_decay=0.05, betas=(0.9, 0.95))
     )
+
+    @property
+    def patch_px(self) -> int:
+        """The side of a patch in pixels."""
+        return self.patch_size or choose_patch_size(self.image_size)
+
+    def hidden_patches(self, image_ids: Tensor, size: int, *, epoch: int) -> Tensor | None:
+        """Return a mask (B, N) of bools, true for the patches that training hides in views of `size` pixels, or None if
+        the method chooses them otherwise."""
+        return None
 
 
 def mask_ratio(default: float) -> Any:

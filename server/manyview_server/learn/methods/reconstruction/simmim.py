@@ -43,6 +43,18 @@ class SimMIMSettings(MaskedImageSettings):
     )
     views: ViewSettings = changed(TrainSettings, "views", PRESETS["simmim"])
 
+    @property
+    def block(self) -> int:
+        """The side of the squares that are hidden, in patches."""
+        return self.mask_block or max(1, round(self.image_size // self.patch_px / BLOCKS_ON_A_SIDE))
+
+    def mask(self, image_ids: Tensor, grid: tuple[int, int], *, epoch: int) -> Tensor:
+        """Return a mask (B, N) of bools for a grid of patches, true for the hidden ones."""
+        return block_mask(image_ids, grid, self.mask_ratio, block=self.block, seed=self.seed, epoch=epoch)
+
+    def hidden_patches(self, image_ids: Tensor, size: int, *, epoch: int) -> Tensor:
+        return self.mask(image_ids, (size // self.patch_px, size // self.patch_px), epoch=epoch)
+
 
 class SimMIM(Method):
     """Section 3 of the paper.
@@ -56,22 +68,14 @@ class SimMIM(Method):
         self.settings = settings
         self.encoder = build_encoder(settings)
         vit = transformer(self.encoder)
-        self.block = settings.mask_block or max(1, round(vit.grid(settings.image_size)[0] / BLOCKS_ON_A_SIDE))
-        self.chosen = {"mask_block": self.block}
+        self.chosen = {"mask_block": settings.block}
         self.mask_token = nn.Parameter(torch.empty(vit.feature_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.predict = nn.Linear(vit.feature_dim, 3 * vit.patch_size**2)
 
     def forward_loss(self, views: Views, image_ids: Tensor, moment: Moment) -> StepOutput:
         images, vit = views[0][0], transformer(self.encoder)  # (B, 3, o, o)
-        hidden = block_mask(
-            image_ids,
-            vit.grid(*images.shape[2:]),
-            self.settings.mask_ratio,
-            block=self.block,
-            seed=self.settings.seed,
-            epoch=moment.image_epoch,
-        )
+        hidden = self.settings.mask(image_ids, vit.grid(*images.shape[2:]), epoch=moment.image_epoch)
         tokens = vit.forward_tokens(images, mask=hidden, mask_token=self.mask_token)  # (B, 1 + N, D)
         loss = losses.simmim(self.predict(tokens[:, 1:]), patchify(images, vit.patch_size), hidden)
         return StepOutput(loss=loss, representation=tokens[:, 0].detach())

@@ -47,6 +47,8 @@ def test_targets_can_be_pixels_as_they_are(images: Tensor) -> None:
 def test_hidden_pixels_never_reach_the_encoder(images: Tensor) -> None:
     method = mae()
     _, hidden = split_patches(IDS, 16, 0.75, seed=0, epoch=3)
+    shown = method.settings.hidden_patches(IDS, 16, epoch=3)
+    assert [row.nonzero().flatten().tolist() for row in shown] == [sorted(row.tolist()) for row in hidden]
     seen = method.forward_loss([images[None]], IDS, AT).representation
     changed = images.clone()
     for b in range(5):

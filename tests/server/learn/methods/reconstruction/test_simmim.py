@@ -45,7 +45,8 @@ def test_the_loss_is_the_mean_absolute_error_of_the_hidden_patches(images: Tenso
 
 def test_hidden_pixels_are_not_seen(images: Tensor) -> None:
     method = simmim()
-    mask = block_mask(IDS, (4, 4), 0.6, block=1, seed=0, epoch=3)
+    mask = method.settings.hidden_patches(IDS, 16, epoch=3)
+    assert torch.equal(mask, block_mask(IDS, (4, 4), 0.6, block=1, seed=0, epoch=3))
     seen, changed = (method.forward_loss([each[None]], IDS, AT) for each in (images, hide(images, mask)))
     assert torch.equal(seen.representation, changed.representation)
     assert seen.loss != changed.loss
@@ -64,7 +65,7 @@ def test_squares_are_a_sixth_of_the_side(image_size: int, patch_size: int, block
 def test_a_square_as_large_as_the_image_is_refused() -> None:
     with pytest.raises(InvalidConfiguration, match=r"mask_block: must be below 4, the patches on a side .*\(got 4\)"):
         methods.resolve("simmim", {"image_size": 16, "patch_size": 4, "mask_block": 4})
-    assert simmim(mask_block=3).block == 3
+    assert simmim(mask_block=3).settings.block == 3
 
 
 def test_one_linear_layer_guesses() -> None:
