@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from manyview._progress.words import number_of
+
 if TYPE_CHECKING:
     from manyview._types.uploads import UploadReport
     from manyview.v1 import types_pb2
@@ -220,7 +222,8 @@ class UploadRejected(ManyviewError):
 
     def __init__(self, report: UploadReport) -> None:
         first = "; ".join(f"{image.key}: {image.error.reason} {image.error.message}" for image in report.rejected[:3])
-        super().__init__(f"{report.num_rejected} images were refused ({first})", reason="IMAGES_REJECTED")
+        refused = number_of(report.num_rejected, "image was refused", "images were refused")
+        super().__init__(f"{refused} ({first})", reason="IMAGES_REJECTED")
         self.report = report
 
 

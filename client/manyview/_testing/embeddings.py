@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from manyview._progress.words import number_of
 from manyview._testing.errors import Refused
 from manyview.v1 import dataset_service_pb2 as datasets
 from manyview.v1 import embed_service_pb2 as embeds
@@ -78,7 +79,9 @@ class FakeEmbeddings(ABC):
         free = [image for image in stored if image.image_id not in chosen]
         count = request.count or sum(request.balance.counts.values()) or len(free)
         if count > len(free):
-            raise Refused("INVALID_ARGUMENT", "FIELD_INVALID", f"count: {count}: there are {len(free)} images")
+            raise Refused(
+                "INVALID_ARGUMENT", "FIELD_INVALID", f"count: {count}: there are {number_of(len(free), 'image')}"
+            )
         for number, image in enumerate(free[:count]):
             sample = embeds.Sample(image=image, score=number if number else None)
             yield embeds.SelectSamplesResponse(samples=embeds.SampleBatch(samples=[sample]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from manyview._progress.words import number_of
 from manyview._testing.embeddings import FEATURE_DIM, FakeEmbeddings
 from manyview._testing.errors import Refused
 from manyview._types.words import TERMINAL_STATES
@@ -129,7 +130,9 @@ class FakeState(FakeEmbeddings):
         for request in requests:
             if request.WhichOneof("payload") == "finish":
                 if request.finish.num_images != upload.num_images:
-                    raise Refused("FAILED_PRECONDITION", "FINISH_MISMATCH", f"{upload.num_images} images came")
+                    raise Refused(
+                        "FAILED_PRECONDITION", "FINISH_MISMATCH", f"{number_of(upload.num_images, 'image')} came"
+                    )
                 upload.finished = True
                 yield datasets.UploadImagesResponse(finished=self._finished(upload))
                 return
@@ -354,7 +357,7 @@ class FakeState(FakeEmbeddings):
 
     def list_models(self, request: Any, _: Any) -> models.ListModelsResponse:
         checkpoints = [self.find_model(name) for name in self.jobs if request.train_job in ("", name)]
-        plain = [] if request.train_job else [models.Model(name="backbones/resnet18", feature_dim=FEATURE_DIM)]
+        plain = [] if request.train_job else [self.find_model("backbones/resnet18")]
         return models.ListModelsResponse(models=checkpoints + plain)
 
     def get_model(self, request: Any, _: Any) -> models.GetModelResponse:
@@ -381,11 +384,14 @@ class FakeState(FakeEmbeddings):
     def find_model(self, name: str) -> models.Model:
         """Return the model of this name. Raises Refused."""
         if name.startswith("backbones/"):
-            return models.Model(name=name, feature_dim=FEATURE_DIM, weights="random")
+            backbone = name.removeprefix("backbones/")
+            return models.Model(name=name, backbone=backbone, feature_dim=FEATURE_DIM, weights="random")
         job = "/".join(name.split("/")[:2])
         self._job(job)
         step = int(name.split("/")[3]) if name.count("/") == 3 else len(self.events[job])
-        return models.Model(name=f"{job}/checkpoints/{step}", train_job=job, step=step, feature_dim=FEATURE_DIM)
+        return models.Model(
+            name=f"{job}/checkpoints/{step}", train_job=job, step=step, backbone="resnet18", feature_dim=FEATURE_DIM
+        )
 
 
 def _is_terminal(job: jobs.TrainJob) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from manyview._progress.words import number_of
 from manyview._types.uploads import UploadReport
 
 
@@ -24,9 +25,13 @@ class Dataset:
     upload: UploadReport | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
-        more = {"labels": self.num_labels, "refused": self.num_rejected, "unreadable": self.num_unreadable}
+        more = {
+            "label" if self.num_labels == 1 else "labels": self.num_labels,
+            "refused": self.num_rejected,
+            "unreadable": self.num_unreadable,
+        }
         texts = (f", {count:,} {word}" for word, count in more.items() if count)
-        size = f"{self.num_images:,} images, {self.num_bytes / 1e6:,.1f} MB"
+        size = f"{number_of(self.num_images, 'image')}, {self.num_bytes / 1e6:,.1f} MB"
         return f"<manyview.Dataset {self.name}: {size}{''.join(texts)}>"
 
     @property

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from manyview._progress.activity import Activity
+from manyview._progress.words import number_of
 from manyview._types.words import TERMINAL_STATES, JobState, LogLevel
 
 
@@ -99,7 +100,7 @@ class TrainJobInfo:
 
     def __repr__(self) -> str:
         what = f"{self.config.get('method', '')} {self.config.get('backbone', '')}".strip()
-        images = f"{self.dataset} ({self.num_images:,} images)"
+        images = f"{self.dataset} ({number_of(self.num_images, 'image')})"
         reason = f" {self.failure.reason}" if self.failure else ""
         return f"<manyview.TrainJobInfo {self.name} {self.state}{reason}: {what} on {images}, {self.progress}>"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
+from manyview._progress.words import number_of
 from manyview._types.html_table import html_table
 from manyview._types.images import ImageError, StoredImage
 
@@ -51,7 +52,7 @@ class QueryNeighbors(Sequence[Neighbor]):
         if self.error is not None:
             return f"<manyview.QueryNeighbors of {self.query!r}: {self.error.reason}>"
         span = f", {self[0].distance:.4f} to {self[-1].distance:.4f} away" if self.neighbors else ""
-        return f"<manyview.QueryNeighbors of {self.query!r}: {len(self)} images{span}>"
+        return f"<manyview.QueryNeighbors of {self.query!r}: {number_of(len(self), 'image')}{span}>"
 
     def _repr_html_(self) -> str:
         return _neighbors_html(self)
@@ -77,7 +78,7 @@ class DuplicateGroup(Sequence[Neighbor]):
         return len(self.members)
 
     def __repr__(self) -> str:
-        return f"<manyview.DuplicateGroup of {self[0].key!r}: {len(self)} images>"
+        return f"<manyview.DuplicateGroup of {self[0].key!r}: {number_of(len(self), 'image')}>"
 
     def _repr_html_(self) -> str:
         return _neighbors_html(self)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
+from manyview._progress.words import number_of
 from manyview._types.html_table import html_table
 from manyview._types.images import StoredImage
 from manyview._types.words import Strategy
@@ -51,7 +52,7 @@ class Selection(Sequence[Sample]):
 
     def __repr__(self) -> str:
         source = f", {self.checkpoint}" if self.checkpoint else ""
-        return f"<manyview.Selection {len(self):,} images of {self.dataset} by {self.strategy}{source}>"
+        return f"<manyview.Selection {number_of(len(self), 'image')} of {self.dataset} by {self.strategy}{source}>"
 
     def _repr_html_(self) -> str:
         rows = [

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from manyview._progress.words import number_of
 from manyview._types.images import ImageError
 from manyview._types.words import SkipReason
 
@@ -113,7 +114,7 @@ def details(report: UploadReport, dataset_id: str = "DATASET") -> Iterator[str]:
         yield f"  an earlier run refused {report.num_rejected_before:,} of the images that it sent; {lists}"
     yield from skipped_lines(report.skipped)
     if report.num_recompressed:
-        yield f"  sent {report.num_recompressed:,} images as JPEG or WebP: as PNG they were too large"
+        yield f"  sent {number_of(report.num_recompressed, 'image')} as JPEG or WebP: as PNG too large"
     if conflicts := report.label_conflicts:
         yield f"  other labels {len(conflicts):,}: copies of an image whose first label stays"
         texts = (f"{one.key} {one.label!r}, first {one.first_key} {one.first_label!r}" for one in conflicts)

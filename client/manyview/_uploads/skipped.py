@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from manyview._progress.words import number_of
 from manyview._types.uploads import SkippedFiles
 from manyview._types.words import SkipReason
 from manyview._uploads.encoded_image import readable_text
@@ -57,4 +58,4 @@ class SkippedCount:
             f"{files.num_files} {files.reason} ({', '.join(files.names[:_NUM_SHOWN])})" for files in found
         )
         hints = "".join(f"\n  {files.hint}" for files in found if files.hint)
-        return f"{sum(files.num_files for files in found)} files, {counts}{hints}" if found else ""
+        return f"{number_of(sum(files.num_files for files in found), 'file')}, {counts}{hints}" if found else ""

@@ -247,7 +247,8 @@ class Upload:
             self._num_images += 1
             self._handover.add_done(1)
         if self._num_images < status.num_images or digest != status.digest:
-            raise self._changed(f"the first {status.num_images} images differ")
+            count = status.num_images
+            raise self._changed("the first image differs" if count == 1 else f"the first {count:,} images differ")
         self._progress.proceed("sending")
         self._collected.before = status
         self._window = Window(committed=status.committed_number, digest=digest)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from manyview.v1 import model_service_pb2, types_pb2
 from manyview_server.config import ServeSettings
+from manyview_server.counted_noun import number_of
 from manyview_server.front.rpc.resource_names import invalid
 
 
@@ -64,4 +65,4 @@ class Limits:
     def check_count(self, num_images: int, field: str) -> None:
         """Raise InvalidArgument if there are no images or too many."""
         if not 1 <= num_images <= self.max_batch_images:
-            raise invalid(field, f"{num_images} images; a batch has 1 to {self.max_batch_images}")
+            raise invalid(field, f"{number_of(num_images, 'image')}; a batch has 1 to {self.max_batch_images}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from manyview_server import configuration
+from manyview_server.counted_noun import number_of
 from manyview_server.learn import backbones, methods, plugins
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.views import custom
@@ -48,7 +49,11 @@ def _devices() -> list[dict[str, Any]]:
     cores = len(os.sched_getaffinity(0))
     return [
         *devices,
-        {"name": "cpu", "description": f"{platform.machine()}, {cores} cores", "memory_bytes": memory_bytes},
+        {
+            "name": "cpu",
+            "description": f"{platform.machine()}, {number_of(cores, 'core')}",
+            "memory_bytes": memory_bytes,
+        },
     ]
 
 

@@ -276,7 +276,7 @@ def test_a_batch_larger_than_the_readable_images_fails_the_job_with_the_numbers(
     with pytest.raises(manyview.TrainJobFailed) as caught:
         job.wait(timeout_s=40)
     assert caught.value.reason == "DATASET_TOO_SMALL"
-    assert "1 images to train on are fewer than a batch of 2 (2 in the data set, 1 unreadable" in str(caught.value)
+    assert "1 image to train on, fewer than a batch of 2 (2 in the data set, 1 unreadable" in str(caught.value)
     assert caught.value.hint == "Upload more images, or hold out fewer with evaluation.knn_holdout_fraction."
     assert_speaks_of_the_request_alone(str(caught.value))
     failure = job.refresh().failure

@@ -264,7 +264,7 @@ def test_an_image_whose_bits_rot_is_named_to_whoever_reads_it_and_left_out_of_tr
         assert job.wait(PATIENCE_S).state == "SUCCEEDED"
         assert unreadable(client, "rotten") == {name}
         assert client.dataset("rotten").num_unreadable == 1
-        assert any("1 images cannot be read" in event["text"] for event in job.metrics(kinds=["log"]))
+        assert any("1 image cannot be read" in event["text"] for event in job.metrics(kinds=["log"]))
 
 
 @pytest.mark.parametrize("seed", rounds(1))

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from manyview._progress.words import number_of
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.labels import label_file
 from manyview._uploads.labels.label_text import label_text
@@ -143,17 +144,20 @@ class LabelsInOrder(LabelRule):
 
     def check(self, keys: Sequence[str] | None, total: int | None) -> None:
         if total is not None and total != len(self._labels):
-            raise ValueError(f"{len(self._labels)} labels were given, but there are {total} images")
+            raise ValueError(f"{self._given()}, but there {'is' if total == 1 else 'are'} {number_of(total, 'image')}")
 
     def apply(self, images: Iterator[EncodedImage]) -> Iterator[EncodedImage]:
         for image, label in zip_longest(images, self._labels):
             if image is None or label is None:
                 there = "fewer" if image is None else "more"
-                raise ValueError(f"{len(self._labels)} labels were given, but there are {there} images")
+                raise ValueError(f"{self._given()}, but there are {there} images")
             if image.error is not None and image.error.reason == "SHARD_UNREADABLE":
                 lost = "so the labels that follow have no place; give labels by key"
                 raise ValueError(f"{image.key}: {image.error.message}, {lost}")
             yield replace(image, label=label)
+
+    def _given(self) -> str:
+        return number_of(len(self._labels), "label was given", "labels were given")
 
 
 def _from_file(path: Path) -> LabelsByKey:

@@ -13,6 +13,7 @@ from functools import partial
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
 from manyview_server import embedding_rows
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import Aborted
 from manyview_server.front.convert import dataset_messages, embedding_messages
 from manyview_server.front.embeddings import pca_projection
@@ -93,7 +94,7 @@ class DatasetExporter:
             )
         if cursor.version > dataset.num_images:
             raise names.invalid(
-                "page_token", f"covers {cursor.version} images, but the data set has {dataset.num_images}"
+                "page_token", f"covers {number_of(cursor.version, 'image')}, but the data set has {dataset.num_images}"
             )
         source = await self._stored.source(replace(asked, model=model, version=cursor.version))
         if source.spec.digest != cursor.digest:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.counted_noun import number_of
 from manyview_server.front.rpc import page_tokens
 from manyview_server.front.rpc import resource_names as names
 
@@ -44,7 +45,9 @@ class ExportCursor:
             return None
         uid, checkpoint, version, digest, first_row = json.loads(inner)
         if first_row > version:
-            raise names.invalid("page_token", f"continues at row {first_row}, beyond the {version} rows of its version")
+            raise names.invalid(
+                "page_token", f"continues at row {first_row}, beyond the {number_of(version, 'row')} of its version"
+            )
         return cls(dataset_uid=uid, checkpoint=checkpoint, version=version, digest=digest, first_row=first_row)
 
 

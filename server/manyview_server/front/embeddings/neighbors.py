@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.embeddings.queries import Queries, QueryReader
@@ -68,9 +69,8 @@ class NeighborFinder:
                 f"{request.num_neighbors} must be from 1 to {MAX_NEIGHBORS:,}, or 0 for {DEFAULT_NEIGHBORS}",
             )
         elif len(refs) * request.num_neighbors > MAX_FOUND:
-            text = (
-                f"{request.num_neighbors} for each of {len(refs):,} queries; at most {MAX_FOUND:,} are allowed in all"
-            )
+            asking = number_of(len(refs), "query", "queries")
+            text = f"{request.num_neighbors} for each of {asking}; at most {MAX_FOUND:,} are allowed in all"
             violations.add("num_neighbors", text)
         violations.raise_if_any()
         source = await self._stored.source(asked)
@@ -148,9 +148,11 @@ def _num_neighbors(request: pb.FindNeighborsRequest, num_readable: int) -> int:
     for, and FailedPrecondition if it has none."""
     most = num_readable - bool(request.stored)
     if most < 1:
-        raise FailedPrecondition("TOO_FEW_IMAGES", f"the data set has {num_readable} readable images to search")
+        raise FailedPrecondition(
+            "TOO_FEW_IMAGES", f"the data set has {number_of(num_readable, 'readable image')} to search"
+        )
     if request.num_neighbors > most:
-        raise invalid("num_neighbors", f"{request.num_neighbors} is more than the {most} images to search")
+        raise invalid("num_neighbors", f"{request.num_neighbors} is more than the {number_of(most, 'image')} to search")
     return request.num_neighbors or min(DEFAULT_NEIGHBORS, most)
 
 

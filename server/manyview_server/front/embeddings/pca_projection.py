@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.counted_noun import number_of
 from manyview_server.front.embeddings.table_requests import (
     TableRequests,
     TableSource,
@@ -112,7 +113,7 @@ async def _check_size(pca: PcaRequest, source: TableSource, table: OpenTable) ->
     if most < 1:
         raise invalid("pca", f"needs at least two readable images, but the data set has {readable}")
     if pca.num_components > most:
-        text = f"{source.spec.num_features} features of {readable} readable images allow at most {most}"
+        text = f"{source.spec.num_features} features of {number_of(readable, 'readable image')} allow at most {most}"
         raise invalid("pca.num_components", f"{pca.num_components} is too many; {text}")
 
 

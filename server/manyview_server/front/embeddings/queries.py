@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from manyview.v1 import dataset_service_pb2, types_pb2
 from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.counted_noun import number_of
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
 from manyview_server.front.embeddings.table_requests import TableSource
 from manyview_server.front.limits import Limits
@@ -85,7 +86,8 @@ class QueryReader:
             violations.add(f"{prefix}images", f"{state}; set exactly one of them")
         if len(fields.images) > self._limits.max_batch_images:
             violations.add(
-                f"{prefix}images", f"{len(fields.images)} images; at most {self._limits.max_batch_images} are allowed"
+                f"{prefix}images",
+                f"{number_of(len(fields.images), 'image')}; at most {self._limits.max_batch_images} are allowed",
             )
         return read_refs(fields.stored, f"{prefix}stored", violations)
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.counted_noun import number_of
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.embeddings.queries import QueryReader
 from manyview_server.front.embeddings.selection_request import SelectionRequest, read_selection
@@ -161,9 +162,8 @@ def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.b
             some = ", ".join(map(shown, snapshot.labels[:20]))
             violations.add(field, f"no image has this label; the labels are {some}" if some else "no image has a label")
         elif count > available[known[label]]:
-            violations.add(
-                field, f"{count} is more than the {available[known[label]]} such images that can be selected"
-            )
+            such = number_of(int(available[known[label]]), "such image")
+            violations.add(field, f"{count} is more than the {such} that can be selected")
         else:
             budgets[known[label]] = count
     violations.raise_if_any()
@@ -173,10 +173,11 @@ def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.b
 def _check_count(asked: SelectionRequest, classes: Numbers, free: npt.NDArray[np.bool_]) -> None:
     if asked.balance == "given":
         return  # the count of each label was checked
-    of = "labelled, readable images" if asked.balance else "readable images"
+    noun = "labelled, readable image" if asked.balance else "readable image"
     available = int((free & (classes >= 0)).sum() if asked.balance else free.sum())
     if asked.count > available:
-        raise invalid("count", f"{asked.count} is more than the {available} {of} that are not chosen yet")
+        images = number_of(available, f"{noun} that is", f"{noun}s that are")
+        raise invalid("count", f"{asked.count} is more than the {images} not chosen yet")
 
 
 def _refuse_queries(errors: Mapping[int, RowFailed], field: str) -> None:

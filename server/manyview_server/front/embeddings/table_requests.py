@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from manyview.v1 import embed_service_pb2 as pb
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition
 from manyview_server.front.backends import Selector, Tables
 from manyview_server.front.convert import embedding_messages
@@ -128,7 +129,7 @@ class TableRequests:
         """
         dataset = await self.store.datasets.get(dataset_id)
         if version > dataset.num_images:
-            raise names.invalid("version", f"{version}: the data set holds {dataset.num_images} images")
+            raise names.invalid("version", f"{version}: the data set holds {number_of(dataset.num_images, 'image')}")
         if not dataset.num_images:
             raise FailedPrecondition("DATASET_EMPTY", f"the data set {dataset_id!r} holds no images yet")
         return await self._snapshots.get(dataset, version or dataset.num_images)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import InvalidArgument, ServiceError
 from manyview_server.front.jobs.combinations import (
     COMBINATIONS,
@@ -184,8 +185,8 @@ class _Search:
 
     def reason(self, timed: StepTimed) -> str:
         """Return why a candidate was chosen, with the time that was measured for it."""
-        images, device = f"{self._workload.num_images:,} images", device_words(self._estimator.device or "")
-        step = f"a step of {timed.batch_size} images takes {timed.step_s:.2g} s"
+        images, device = number_of(self._workload.num_images, "image"), device_words(self._estimator.device or "")
+        step = f"a step of {number_of(timed.batch_size, 'image')} takes {timed.step_s:.2g} s"
         return f"for {images} and {about(self._time_s)} on {device}, where {step}"
 
     async def _measure(self, candidate: Candidate) -> StepTimed:

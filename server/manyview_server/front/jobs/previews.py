@@ -11,6 +11,7 @@ from typing import Any
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.counted_noun import number_of
 from manyview_server.front.backends import Previewer
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.datasets.image_check import check_embed
@@ -154,11 +155,13 @@ async def _file(stored: StoredImages, image: FoundImage) -> PreviewInput:
 
 def _check_count(num_images: int, settings: dict[str, Any]) -> None:
     if not 1 <= num_images <= MAX_IMAGES:
-        raise names.invalid("images", f"{num_images} images; a preview has 1 to {MAX_IMAGES}")
+        raise names.invalid("images", f"{number_of(num_images, 'image')}; a preview has 1 to {MAX_IMAGES}")
     num_views = sum(int(pipeline["count"]) for pipeline in settings["views"]["pipelines"])
     if num_images * num_views > MAX_VIEWS:
-        what = f"{num_images} images with {num_views} views each"
-        raise names.invalid("images", f"{what} are {num_images * num_views} views; a preview has at most {MAX_VIEWS}")
+        what = f"{number_of(num_images, 'image')} with {number_of(num_views, 'view')} each"
+        raise names.invalid(
+            "images", f"{what} are {number_of(num_images * num_views, 'view')}; a preview has at most {MAX_VIEWS}"
+        )
 
 
 def _response(inputs: list[PreviewInput], done: PreviewDone) -> pb.PreviewViewsResponse:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
 from manyview_server.store.database.database import Database, disk_full
 from manyview_server.store.images.batch import UploadBatch, chain
@@ -98,7 +99,9 @@ class Ingest:
         if batch.number <= committed:
             return outcomes_again(connection, pk, batch)
         if finished:
-            raise FailedPrecondition("UPLOAD_FINISHED", f"the upload was finished with {num_images} images")
+            raise FailedPrecondition(
+                "UPLOAD_FINISHED", f"the upload was finished with {number_of(num_images, 'image')}"
+            )
         if batch.number != committed + 1:
             message = f"batch {batch.number} came, but batch {committed + 1} was expected"
             raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(committed + 1)})

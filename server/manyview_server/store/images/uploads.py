@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from manyview_server.store.database.database import Database
 from manyview_server.store.images.batch import Checked, UploadBatch
@@ -95,7 +96,7 @@ class UploadStore:
                 assert pk is not None
             upload = _read_upload(connection, dataset_id, pk)
             if resume_digest and resume_digest != upload.digest:
-                message = f"these are not the {upload.num_images} images that were acknowledged to {upload_id!r}"
+                message = f"these are not the images that were acknowledged to {upload_id!r}"
                 raise FailedPrecondition("UPLOAD_CHANGED", message)
             return pk, created, upload
 
@@ -136,7 +137,7 @@ class UploadStore:
                 raise upload_fenced()
             have = _read_upload(connection, dataset_id, pk).num_images
             if have != num_images:
-                message = f"the upload has {have} images, not {num_images}"
+                message = f"the upload has {number_of(have, 'image')}, not {num_images}"
                 metadata = {"have": str(have), "want": str(num_images)}
                 raise FailedPrecondition("FINISH_MISMATCH", message, metadata=metadata)
             connection.execute("UPDATE upload SET finished = 1 WHERE pk = ?", (pk,))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.messages.embedding import EmbedDone, EmbedImages, EmbedRecipe, SetThreads, StartEmbedding
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
@@ -154,7 +155,7 @@ class EmbedderSupervisor:
         num_images, num_bytes = len(request.blobs), sum(map(len, request.blobs))
         limits = self._limits
         if self._queued_images + num_images > limits.max_images or self._queued_bytes + num_bytes > limits.max_bytes:
-            message = f"{self._queued_images} images are already waiting to be embedded"
+            message = number_of(self._queued_images, "image is", "images are") + " already waiting to be embedded"
             raise ResourceExhausted("EMBED_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._queued_images += num_images
         self._queued_bytes += num_bytes

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import ResourceExhausted, ServiceError, error_class
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.message import Message
@@ -82,7 +83,7 @@ class SelectorPool:
         """
         num_bytes = num_rows * (BYTES_PER_FEATURE * num_features + BYTES_PER_NEIGHBOR * num_neighbors)
         if num_bytes > self._memory_bytes:
-            of_each = f" and {num_neighbors:,} neighbors" if num_neighbors else ""
+            of_each = f" and {number_of(num_neighbors, 'neighbor')}" if num_neighbors else ""
             message = (
                 f"{num_rows:,} embeddings of {num_features:,} features{of_each} take {num_bytes:,} bytes of memory, "
                 f"and {self._memory_bytes:,} are allowed, a quarter of the server's: select from fewer, or with a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition
 from manyview_server.link.frames import MAX_BLOB_BYTES
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
@@ -13,7 +14,7 @@ HINT = "train on a smaller data set"
 
 def too_many(num_images: int) -> str:
     """Return a clause that says that there are too many images, for a message."""
-    return f"the data set has {num_images:,} images, and a train job takes at most {MAX_IMAGES:,}"
+    return f"the data set has {number_of(num_images, 'image')}, and a train job takes at most {MAX_IMAGES:,}"
 
 
 def check(num_images: int) -> None:

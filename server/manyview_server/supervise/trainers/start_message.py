@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from manyview_server.counted_noun import number_of
 from manyview_server.link.decode_notes import CRASHED, TOO_SLOW
 from manyview_server.messages.training import StartTraining
 from manyview_server.store.event_payloads import Alert
@@ -26,7 +27,7 @@ async def checkpoint_to_resume(store: Store, job: Job) -> Checkpoint | Ending | 
     await asyncio.to_thread(retention.remove_unlisted, directory, listed)
     good, corrupt = await retention.newest_good(listed)
     if corrupt and not good:
-        message = f"the files of all {len(corrupt)} checkpoints differ from their manifests"
+        message = f"the files of {number_of(len(corrupt), 'checkpoint')} differ from their manifests"
         hint = "check the disk; create the job again"
         return Ending(outcome="failed", reason="CHECKPOINT_CORRUPT", message=message, hint=hint)
     for checkpoint in corrupt:

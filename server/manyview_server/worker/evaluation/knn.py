@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from manyview_server.counted_noun import number_of
 from manyview_server.learn.evaluation.knn import EvaluationSettings, knn_rankings, raw_pixel_features, topk_accuracy
 from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
@@ -77,9 +78,9 @@ def why_not_measured(cache: ImageCache, parts: Split, settings: EvaluationSettin
     if num_labels == num_labelled > 1:
         return "each label occurs once. Use labels that several images share"
     if len(queries) < MIN_QUERIES:
-        found = "image is" if len(queries) == 1 else "images are"
+        found = number_of(len(queries), "labelled image is", "labelled images are")
         return (
-            f"only {len(queries)} labelled {found} held out; at least {MIN_QUERIES} are needed. "
+            f"only {found} held out; at least {MIN_QUERIES} are needed. "
             f"Label more images, or raise evaluation.knn_holdout_fraction ({settings.knn_holdout_fraction:g})"
         )
     if len(bank) == 1:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from manyview_server.counted_noun import number_of
 from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.evaluation import linear_probe
 from manyview_server.messages.training import AlertRaised, ImageUnreadable, Level, LogWritten, TrainingStarted
@@ -52,7 +53,10 @@ def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
         yield "info", f"it starts with {job.initial_weights['file']}, SHA-256 {job.initial_weights['sha256']}"
     yield "info", _images_line(job)
     if job.cache.unreadable:
-        yield "warning", f"{len(job.cache.unreadable)} images cannot be read and are left out"
+        unreadable = number_of(
+            len(job.cache.unreadable), "image cannot be read and is", "images cannot be read and are"
+        )
+        yield "warning", f"{unreadable} left out"
     if job.cache.dark:
         yield "warning", dark_line(job.cache.dark)
     evaluation, images = job.settings.evaluation, job.images
@@ -67,7 +71,7 @@ def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
 def dark_line(images: Sequence[DarkImage]) -> str:
     """Return one line about images of 16 bits whose values are small."""
     most, first = max(image.used_bits for image in images), f"id:{images[0].image_id:016x}"
-    count = f"{len(images)} images have" if len(images) > 1 else "1 image has"
+    count = number_of(len(images), "image has", "images have")
     return (
         f"{count} 16 bits per channel and no value above {2**most - 1:,} of 65,535, which is nearly black to the "
         f"network: multiply the values by {2 ** (16 - most)} and upload them again; the first such image is {first}"
@@ -96,7 +100,8 @@ def backbone_line(name: str, backbone: Backbone) -> str:
 def _images_line(job: PreparedJob) -> str:
     numerics, images, side = job.numerics, job.images, job.cache.pixels.shape[-1]
     layout = "channels_last" if numerics.channels_last else "contiguous"
+    trained = number_of(images.num_trained, "image")
     return (
-        f"{images.num_trained} images to train on, {images.num_held_out} held out; decoded to {side} x {side} "
-        f"pixels, kept in: {job.cache.location}; {numerics.precision}, {layout}, {job.num_threads} threads"
+        f"{trained} to train on, {images.num_held_out} held out; decoded to {side} x {side} "
+        f"pixels, kept in: {job.cache.location}; {numerics.precision}, {layout}, {number_of(job.num_threads, 'thread')}"
     )

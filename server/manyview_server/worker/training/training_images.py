@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from manyview_server.counted_noun import number_of
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages.training import Adoption
 from manyview_server.worker.evaluation import knn
@@ -57,12 +58,13 @@ def arrange(
     num_unreadable = len(cache.unreadable)
     if num_unreadable == len(cache) > 0:
         reasons = ", ".join(sorted({image.reason for image in cache.unreadable}))
-        message = f"none of the {len(cache)} images can be read: {reasons}"
+        images = "the only image cannot" if len(cache) == 1 else f"none of the {len(cache):,} images can"
+        message = f"{images} be read: {reasons}"
         raise TrainingFailed("DATASET_UNREADABLE", message, "List the data set's UNREADABLE images; upload others.")
     if num_trained < batch_size:
         raise TrainingFailed(
             "DATASET_TOO_SMALL",
-            f"{num_trained} images to train on are fewer than a batch of {batch_size} "
+            f"{number_of(num_trained, 'image')} to train on, fewer than a batch of {batch_size} "
             f"({len(cache)} in the data set, {num_unreadable} unreadable, {num_held_out} held out for kNN)",
             _too_few_hint(num_trained),
         )

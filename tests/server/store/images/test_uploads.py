@@ -281,7 +281,7 @@ async def test_an_empty_data_set_stays_while_another_upload_to_it_is_open(
 
 
 async def test_a_stream_that_is_refused_creates_no_data_set(store: Store) -> None:
-    with pytest.raises(FailedPrecondition, match="these are not the 0 images"):
+    with pytest.raises(FailedPrecondition, match="these are not the images that were ackn"):
         await store.uploads.open("a", "u", b"x" * 32, create_dataset=True)
     assert await store.datasets.list(10) == ([], "")
 

@@ -275,4 +275,4 @@ async def test_a_job_with_more_images_than_a_train_job_takes_fails_once(
     job = await reach(store, "job", "FAILED")
     assert job.failure is not None
     assert (job.failure.reason, job.attempt) == ("DATASET_TOO_LARGE", 1)
-    assert "has 1 images, and a train job takes at most 0" in job.failure.message
+    assert "has 1 image, and a train job takes at most 0" in job.failure.message
