@@ -466,7 +466,7 @@ class Client:
         - "minimum_distance": the same, until no image is farther than `distance` from the chosen ones. Takes `seed`.
         - "typicality": images that lie among many similar ones, by their `num_neighbors` nearest (20 by default).
         - "similarity": the images nearest to `like` (anything that `embed` takes, or images that `images` lists), or
-          to those that `like_keys` names.
+          to those that `like_keys` names. An image of `like` that cannot be used costs only itself: `.errors` names it.
         - "random": takes `seed` and needs no model.
 
         `chosen` are images that were chosen before, as keys or as this method returns them: the new ones complement
@@ -484,9 +484,10 @@ class Client:
             "like": like,
             "like_keys": like_keys,
         }
-        selection.set_strategy(request, strategy, parameters, self._info.limits)
-        with reporting(progress, f"select from {_names.short(request.dataset)}", "finding the model") as report:
-            return selection.select(self._rpcs, request, report, timeout_s)
+        with reporting(progress, f"select from {_names.short(request.dataset)}", "reading images") as report:
+            found = selection.set_strategy(request, strategy, parameters, self._info.limits)
+            report.say("finding the model")
+            return selection.select(self._rpcs, request, found, report, timeout_s)
 
     def neighbors(
         self,
@@ -511,8 +512,9 @@ class Client:
         positive_s("timeout_s", timeout_s)
         request = neighbors.neighbors_request(dataset, model, output, metric, version, num_neighbors)
         limits = self._info.limits
-        queries = neighbors.queries(images, keys, limits)
-        with reporting(progress, f"neighbors in {_names.short(request.dataset)}", "finding the model") as report:
+        with reporting(progress, f"neighbors in {_names.short(request.dataset)}", "reading images") as report:
+            queries = neighbors.queries(images, keys, limits)
+            report.say("finding the model")
             return neighbors.find_neighbors(self._rpcs, request, queries, limits, report, timeout_s)
 
     def duplicates(
@@ -561,10 +563,12 @@ class Client:
         request = model_service_pb2.GetModelRequest(name=_names.model_name(model))
         return _convert.model(self._rpcs.get_model(request).model)
 
-    def export(self, model: Job | Model | str, path: str | PathLike[str]) -> Path:
-        """Write a model's backbone to `path` as a safetensors file, which torchvision or timm loads unchanged. The file
-        appears once it is complete and its SHA-256 is right."""
-        return export.export(self._rpcs, _names.model_name(model), Path(path))
+    def export(self, model: Job | Model | str, path: str | PathLike[str], *, progress: ProgressOption = None) -> Path:
+        """Write a model's backbone to `path` as a safetensors file. The file appears once it is complete and its
+        SHA-256 is right. docs/methods.md says how to load it. A function for `progress` gets numbers of bytes."""
+        name = _names.model_name(model)
+        with reporting(progress, f"export {name}", "waiting for the file") as report:
+            return export.export(self._rpcs, name, Path(path), report)
 
     # --- the server
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -13,6 +14,7 @@ from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.paths import print_skipped, require_sources
 from manyview._progress.report import reporting
+from manyview._progress.words import number_of
 from manyview._results import sheets
 from manyview._types.words import Balance, Metric, Output, Strategy
 
@@ -86,14 +88,15 @@ def select(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Choose images of a data set: diverse, typical, similar to others, or random ones."""
+    """Choose images of a data set: diverse, typical, similar to others, or random ones. The exit status is 1 if an
+    image of --like could not be used."""
     if model is None and _uses_model(strategy):
         _require_model("", f"the strategy {strategy} needs a model: ")
     for path in out or ():
         sheet.check(path, ".txt", ".tsv")
     require_sources(like, "To name an image of the data set, use --like-key KEY.")
     before = stored.read(chosen) if chosen else []
-    with connect(target, token) as client:
+    with connect(target, token, "selecting") as client:
         found = client.select(
             dataset,
             count,
@@ -102,7 +105,7 @@ def select(
             seed=seed,
             distance=distance,
             num_neighbors=num_neighbors,
-            like=_opened(client, like),
+            like=like[0] if like and len(like) == 1 else like,
             like_keys=stored.named(like_key) if like_key else None,
             chosen=before,
             balance=_balance(balance),
@@ -114,13 +117,18 @@ def select(
             _write_selection(client, found, path)
     if as_json:
         print_json(_selection_json(found))
-        return
-    rows = [
-        (number, sheets.score(sample.score), sample.image_id, sample.image.label or "-", sample.key)
-        for number, sample in enumerate(found, start=1)
-    ]
-    print_table(("RANK", "SCORE", "IMAGE", "LABEL", "KEY"), rows)
-    _report_files(out or ())
+    else:
+        rows = [
+            (number, sheets.score(sample.score), sample.image_id, sample.image.label or "-", sample.key)
+            for number, sample in enumerate(found, start=1)
+        ]
+        print_table(("RANK", "SCORE", "IMAGE", "LABEL", "KEY"), rows)
+        _report_files(out or ())
+    for key, error in found.errors.items():
+        typer.echo(f"  --like {key}: {error.reason} {error.message}", err=True)
+    print_skipped(found.skipped)
+    if found.errors:
+        raise typer.Exit(1)
 
 
 def neighbors(
@@ -148,7 +156,7 @@ def neighbors(
     require_sources(sources, "To query with an image of the data set, use --key KEY.")
     if out:
         sheet.check(out)
-    with connect(target, token) as client:
+    with connect(target, token, "reading images") as client:
         source = _opened(client, sources)
         found = client.neighbors(
             dataset,
@@ -167,7 +175,7 @@ def neighbors(
                 queries = _files(read, source, stored.named(key or ())[: len(shown)])
                 sheet.save(sheets.of_neighbors(read, shown, queries), out)
     if out and len(shown) < len(found):
-        typer.echo(f"{out} shows the first {len(shown)} of {len(found)} queries", err=True)
+        typer.echo(f"{out} shows the first {len(shown):,} of {len(found):,} queries", err=True)
     if as_json:
         print_json([{"query": answer.query, "error": answer.error, "neighbors": _near(answer)} for answer in found])
     else:
@@ -202,7 +210,7 @@ def duplicates(
     _require_model(model)
     if out:
         sheet.check(out)
-    with connect(target, token) as client:
+    with connect(target, token, "finding duplicates") as client:
         found = client.duplicates(
             dataset,
             model=model,
@@ -218,11 +226,12 @@ def duplicates(
         print_json([_near(group) for group in found])
         return
     for number, group in enumerate(found, start=1):
-        typer.echo(f"group {number}, {len(group)} images")
+        typer.echo(f"group {number}, {number_of(len(group), 'image')}")
         for one in group:
             typer.echo(f"  {one.distance:.4f}  {one.image_id}  {one.image.label or '-'}  {one.key}")
     spare = sum(map(len, found)) - len(found)
-    typer.echo(f"{len(found)} groups; {spare} images are duplicates of others")
+    duplicates = number_of(spare, "image is a duplicate of another", "images are duplicates of others")
+    typer.echo(f"{number_of(len(found), 'group')}; {duplicates}")
     _report_files([out] if out and found else ())
 
 
@@ -282,6 +291,7 @@ def _selection_json(found: Selection) -> dict[str, Any]:
         "strategy": found.strategy,
         "checkpoint": found.checkpoint,
         "version": found.version,
+        "errors": [{"like": key, **asdict(error)} for key, error in found.errors.items()],
         "samples": [
             {"image_id": one.image_id, "key": one.key, "label": one.image.label, "score": one.score} for one in found
         ],

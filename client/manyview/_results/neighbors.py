@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from manyview._transport.rpcs import Rpcs
 from manyview._types.datasets import Dataset
 from manyview._types.neighbors import DuplicateGroup, Neighbor, QueryNeighbors
 from manyview._types.server import Limits
+from manyview._types.uploads import SkippedFiles
 from manyview._types.words import Metric, Output
 from manyview._uploads import sources
 from manyview._uploads.encoded_image import EncodedImage
@@ -34,6 +35,8 @@ class QueryImages:
     images: Iterator[EncodedImage] = field(default_factory=lambda: iter(()))
     stored: list[dataset_service_pb2.ImageRef] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    skipped: Callable[[], tuple[SkippedFiles, ...]] = tuple
+    """Returns the files that were passed over, once `images` were read."""
 
 
 def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> QueryImages:
@@ -50,7 +53,7 @@ def queries(images: Any, keys: Iterable[Any] | None, limits: Limits) -> QueryIma
         except FileNotFoundError as error:
             error.add_note("keys=[…] takes keys of images of the data set.")
             raise
-        return QueryImages(images=iter(source))
+        return QueryImages(images=iter(source), skipped=source.skipped.summary)
     stored = list(images)
     if not stored:
         raise ValueError("keys must name at least one image")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from manyview import _convert, _names
+from manyview._errors import InvalidArgument
 from manyview._progress.report import Report
+from manyview._progress.words import number_of
 from manyview._requests import metric, one_of, output, set_count, set_number
 from manyview._results.neighbors import queries
 from manyview._results.progress import answers
 from manyview._transport.rpcs import Rpcs
 from manyview._types.datasets import Dataset
+from manyview._types.images import ImageError
 from manyview._types.selections import Sample, Selection
 from manyview._types.server import Limits
+from manyview._types.uploads import SkippedFiles
 from manyview._types.words import Balance, Metric, Output, Strategy
 from manyview.v1 import embed_service_pb2 as pb
 from manyview.v1 import types_pb2
@@ -28,10 +35,24 @@ PARAMETERS: dict[Strategy, set[str]] = {
 }
 """The parameters that each strategy takes beside the number of images."""
 
+_LIKE_FIELD = re.compile(r"similarity\.images\[(\d+)\]")
+_NO_EMBEDDING = re.compile(r"has no embedding: (\w+): (.*)", re.DOTALL)
+"""A server names each image to resemble that it cannot embed by this field, and describes it in these words."""
+
 _SHARES: dict[Balance, pb.ClassBalance.Share] = {
     "equal": pb.ClassBalance.SHARE_EQUAL,
     "proportional": pb.ClassBalance.SHARE_PROPORTIONAL,
 }
+
+
+@dataclass(kw_only=True)
+class Like:
+    """The images to resemble: the keys of those that are sent, the errors of the others, and the files of folders that
+    were passed over."""
+
+    keys: list[str] = field(default_factory=list)
+    errors: dict[str, ImageError] = field(default_factory=dict)
+    skipped: tuple[SkippedFiles, ...] = ()
 
 
 def request(
@@ -68,9 +89,9 @@ def _balance(value: Balance | Mapping[str, int] | None) -> pb.ClassBalance | Non
 
 def set_strategy(
     request: pb.SelectSamplesRequest, strategy: Strategy, parameters: Mapping[str, Any], limits: Limits
-) -> None:
-    """Set the strategy and those of `parameters` that are not None. Raises ValueError for an unknown strategy and for a
-    parameter that it does not take."""
+) -> Like:
+    """Set the strategy and those of `parameters` that are not None, and return the images to resemble. Raises
+    ValueError for an unknown strategy and for a parameter that it does not take."""
     one_of("strategy", strategy, PARAMETERS)
     given = {name: value for name, value in parameters.items() if value is not None}
     for name in given:
@@ -80,31 +101,73 @@ def set_strategy(
     message = getattr(request, strategy)
     message.SetInParent()
     if strategy == "similarity":
-        _set_like(request, message, given, limits)
-        return
+        return _set_like(request, message, given, limits)
     for name, value in given.items():
         (set_count if name == "num_neighbors" else set_number)(message, name, value)
+    return Like()
 
 
-def _set_like(request: pb.SelectSamplesRequest, message: Any, given: Mapping[str, Any], limits: Limits) -> None:
+def _set_like(request: pb.SelectSamplesRequest, message: Any, given: Mapping[str, Any], limits: Limits) -> Like:
+    """Set the images to resemble. Raises ValueError if there are too many, or none that can be sent."""
     found = queries(given.get("like"), given.get("like_keys"), limits)
     images = list(islice(found.images, limits.max_batch_images + 1))
     if len(images) > limits.max_batch_images:
-        raise ValueError(f"like: there are more than {limits.max_batch_images} images: use fewer")
-    for image in images:
-        if image.error is not None:
-            raise ValueError(f"like: {image.key}: {image.error.reason} {image.error.message}")
-    message.images.extend(types_pb2.Image(data=image.data) for image in images)
+        raise ValueError(f"like: there are more than {number_of(limits.max_batch_images, 'image')}: use fewer")
+    errors = {image.key: image.error for image in images if image.error is not None}
+    sent = [image for image in images if image.error is None]
+    if not sent and not found.stored:
+        reasons = "; ".join(f"{key}: {error.reason} {error.message}" for key, error in islice(errors.items(), 3))
+        raise ValueError(f"like: {reasons or 'there is no image'}")
+    message.images.extend(types_pb2.Image(data=image.data) for image in sent)
     message.stored.extend(found.stored)
     if request.ByteSize() > limits.max_message_bytes:
         size = f"{request.ByteSize():,} bytes of images"
         raise ValueError(f"like: {size} do not fit into a message of {limits.max_message_bytes:,}: use fewer")
+    return Like(keys=[image.key for image in sent], errors=errors, skipped=found.skipped())
 
 
-def select(rpcs: Rpcs, request: pb.SelectSamplesRequest, report: Report, timeout_s: float | None) -> Selection:
-    """Return the selected images."""
+def select(
+    rpcs: Rpcs, request: pb.SelectSamplesRequest, like: Like, report: Report, timeout_s: float | None
+) -> Selection:
+    """Return the selected images. An image to resemble that the server cannot embed is left out and named in the
+    answer, as long as another one is left."""
+    began = time.monotonic()
+    while True:
+        try:
+            return _select(rpcs, request, like, report, timeout_s, began)
+        except InvalidArgument as error:
+            refused = _refused(error)
+            if not refused or len(refused) == len(like.keys):
+                for number in refused:
+                    error.add_note(f"similarity.images[{number}] is {like.keys[number]}")
+                raise
+        for number in sorted(refused, reverse=True):
+            del request.similarity.images[number]
+            like.errors[like.keys.pop(number)] = refused[number]
+
+
+def _refused(error: InvalidArgument) -> dict[int, ImageError]:
+    """Return the images to resemble that a server refused, or nothing if it refused anything else, too."""
+    found = {}
+    for violation in error.violations:
+        number = _LIKE_FIELD.fullmatch(violation.field)
+        reason = _NO_EMBEDDING.fullmatch(violation.description)
+        if number is None or reason is None:
+            return {}
+        found[int(number[1])] = ImageError(reason=reason[1], message=reason[2])
+    return found
+
+
+def _select(
+    rpcs: Rpcs,
+    request: pb.SelectSamplesRequest,
+    like: Like,
+    report: Report,
+    timeout_s: float | None,
+    began: float,
+) -> Selection:
     opened, samples = pb.EmbeddingsOpened(), list[Sample]()
-    for message in answers(rpcs, rpcs.select_samples, request, report, timeout_s):
+    for message in answers(rpcs, rpcs.select_samples, request, report, timeout_s, began=began):
         if message.HasField("opened"):
             opened = message.opened
             samples.clear()
@@ -117,4 +180,6 @@ def select(rpcs: Rpcs, request: pb.SelectSamplesRequest, report: Report, timeout
         strategy=request.WhichOneof("strategy"),
         checkpoint=opened.checkpoint,
         version=opened.version,
+        errors=like.errors,
+        skipped=like.skipped,
     )

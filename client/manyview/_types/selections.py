@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
 from manyview._progress.words import number_of
 from manyview._types.html_table import html_table
-from manyview._types.images import StoredImage
+from manyview._types.images import ImageError, StoredImage
+from manyview._types.uploads import SkippedFiles
 from manyview._types.words import Strategy
 
 
@@ -32,13 +33,16 @@ class Sample:
 @dataclass(frozen=True, kw_only=True)
 class Selection(Sequence[Sample]):
     """The selected images, in the order of their selection. `checkpoint` names the exact model, or is empty if none was
-    used. The images were selected from the first `version` images of the data set."""
+    used. The images were selected from the first `version` images of the data set. `errors` names the images of `like`
+    that could not be used, by their keys, and `skipped` counts the files of its folders that were passed over."""
 
     samples: tuple[Sample, ...] = field(repr=False)
     dataset: str
     strategy: Strategy
     checkpoint: str
     version: int
+    errors: Mapping[str, ImageError] = field(default_factory=dict)
+    skipped: tuple[SkippedFiles, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -52,7 +56,9 @@ class Selection(Sequence[Sample]):
 
     def __repr__(self) -> str:
         source = f", {self.checkpoint}" if self.checkpoint else ""
-        return f"<manyview.Selection {number_of(len(self), 'image')} of {self.dataset} by {self.strategy}{source}>"
+        errors = f", {number_of(len(self.errors), 'error')}" if self.errors else ""
+        images = number_of(len(self), "image")
+        return f"<manyview.Selection {images} of {self.dataset} by {self.strategy}{source}{errors}>"
 
     def _repr_html_(self) -> str:
         rows = [

@@ -200,13 +200,45 @@ def test_a_number_that_is_too_large_is_named(client: manyview.Client) -> None:
         client.embed_dataset("pets", MODEL, version=2**63)
 
 
-def test_an_example_that_is_too_large_is_named(client: manyview.Client, server: FakeServer) -> None:
+def test_an_example_that_is_too_large_costs_only_itself(client: manyview.Client, server: FakeServer) -> None:
     server.state.max_image_bytes = 10
-    with (
-        manyview.Client(server.target) as fresh,
-        pytest.raises(ValueError, match="like: 00000001: IMAGE_TOO_LARGE it has 11 bytes, at most 10 are allowed"),
-    ):
-        fresh.select("pets", 1, model=MODEL, strategy="similarity", like=[b"one", b"x" * 11])
+    too_large = manyview.ImageError(reason="IMAGE_TOO_LARGE", message="it has 11 bytes, at most 10 are allowed")
+    with manyview.Client(server.target) as fresh:
+        found = fresh.select("pets", 1, model=MODEL, strategy="similarity", like=[b"x" * 11, b"one"])
+        assert (len(found), found.errors) == (1, {"00000000": too_large})
+        assert repr(found).endswith(", 1 error>")
+        with pytest.raises(ValueError, match="like: 00000000: IMAGE_TOO_LARGE it has 11 bytes"):
+            fresh.select("pets", 1, model=MODEL, strategy="similarity", like=[b"x" * 11])
+    assert [image.data for image in only(server, "SelectSamples").similarity.images] == [b"one"]
+
+
+def test_an_example_that_the_server_cannot_embed_costs_only_itself(client: manyview.Client, server: FakeServer) -> None:
+    unreadable = {"similarity.images[1]": "has no embedding: DECODE_FAILED: the file\nis cut off: here"}
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=unreadable)
+    found = client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"a", b"bad", b"c"])
+    error = manyview.ImageError(reason="DECODE_FAILED", message="the file\nis cut off: here")
+    assert (len(found), found.errors) == (1, {"00000001": error})
+    assert [image.data for image in server.requests("SelectSamples")[-1].similarity.images] == [b"a", b"c"]
+
+
+@pytest.mark.parametrize(
+    "violations",
+    [
+        {"similarity.images[0]": "has no embedding: DECODE_FAILED: cut off"},
+        {"similarity.images[0]": "has no embedding: DECODE_FAILED: cut off", "count": "7 is more than the 5 images"},
+        {"similarity.stored[0]": "has no embedding: DECODE_FAILED: cut off"},
+    ],
+    ids=["no other image is left", "something else is wrong, too", "a stored image"],
+)
+def test_a_selection_whose_examples_cannot_be_left_out_is_refused(
+    client: manyview.Client, server: FakeServer, violations: dict[str, str]
+) -> None:
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=violations)
+    with pytest.raises(manyview.InvalidArgument) as raised:
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"bad"])
+    assert {violation.field for violation in raised.value.violations} == set(violations)
+    named = ["similarity.images[0] is 00000000"] if list(violations) == ["similarity.images[0]"] else []
+    assert getattr(raised.value, "__notes__", []) == named
 
 
 def test_the_strategies_and_their_parameters_are_those_of_the_contract() -> None:

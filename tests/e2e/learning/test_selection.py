@@ -172,6 +172,11 @@ def test_a_copy_with_other_bytes_is_the_nearest_and_a_near_duplicate(
     assert [near.key for near in brought[:2]] == [key, "copy.jpg"]
     assert bad.error is not None
     assert (brought[0].distance, bad.error.reason) == (pytest.approx(0, abs=1e-3), "DECODE_FAILED")
+    alike = client.select("photos", 2, model=job, strategy="similarity", like=[folder / "torn.jpg", copied])
+    assert set(alike.keys) == {key, "copy.jpg"}
+    assert {key: error.reason for key, error in alike.errors.items()} == {
+        (folder / "torn.jpg").as_posix(): "DECODE_FAILED"
+    }
     rows, keys = readable(embeddings)
     groups = client.duplicates("photos", model=job, max_distance=0.01)
     first = selection.near_duplicates(rows, 0.01).tolist()
