@@ -11,7 +11,7 @@ from typing import Any
 from manyview import _convert, _job_line, _names
 from manyview._arguments import count, duration_s, positive_s, some, text
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
-from manyview._progress.report import ProgressOption
+from manyview._progress.report import ProgressOption, reporting
 from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results import events, export, history
 from manyview._results.events import Event
@@ -198,9 +198,10 @@ class Job:
         """Return the checkpoints that the server keeps of this job, newest first."""
         return list(list_models(self._rpcs, self.name))
 
-    def export(self, path: str | PathLike[str]) -> Path:
+    def export(self, path: str | PathLike[str], *, progress: ProgressOption = None) -> Path:
         """Write the backbone of the newest checkpoint as a safetensors file, as `Client.export` does."""
-        return export.export(self._rpcs, self.name, Path(path))
+        with reporting(progress, f"export {self.name}", "waiting for the file") as report:
+            return export.export(self._rpcs, self.name, Path(path), report)
 
 
 def train_request(

@@ -33,11 +33,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
-def connect(target: str | None, token: str | None, *, is_shown: bool = True, asks: bool = True) -> Iterator[Client]:
+def connect(target: str | None, token: str | None, doing: str | None, *, asks: bool = True) -> Iterator[Client]:
     """Yield a client for one command. If a name does not exist, the error lists the names that do.
 
-    On a terminal, a line says that the command waits for the server. With `is_shown` it stays until the block ends, so
-    the block must print nothing. With `asks` False, the server is not called before the block begins.
+    On a terminal, a line says that the command waits for the server, and then what it is `doing` until the block ends,
+    so the block must print nothing. A command that prints sets `doing` to None, and must say itself what it waits for.
+    With `asks` False, the server is not called before the block begins, and waiting for it is all that the block does.
     """
     stream = stream_for(None)
     if stream is None:
@@ -48,11 +49,13 @@ def connect(target: str | None, token: str | None, *, is_shown: bool = True, ask
         waiting = stack.enter_context(ExitStack())
         line = waiting.enter_context(StatusLine(stream, "manyview", "connecting"))
         client = stack.enter_context(_client(target, token))
+        line.show(f"waiting for {client.target}")
         if asks:
-            line.show(f"waiting for {client.target}")
             _ = client._info  # every command needs the server, and many need its limits
-        if not is_shown:
+        if doing is None:
             waiting.close()
+        elif doing:
+            line.show(doing)
         yield client
 
 

@@ -13,6 +13,7 @@ from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, plain, print_json, print_table
 from manyview._cli.paths import print_report, require_sources
 from manyview._progress.report import reporting
+from manyview._progress.words import number_of
 from manyview._results import sheets
 from manyview._types import uploads
 from manyview._types.datasets import Dataset
@@ -84,7 +85,7 @@ def upload(
     from manyview._names import dataset_name
 
     require_sources(sources)
-    with connect(target, token) as client:
+    with connect(target, token, f"uploading to {dataset}") as client:
         try:
             found = client.upload(
                 sources if len(sources) > 1 else sources[0],
@@ -103,7 +104,7 @@ def upload(
         sums = {"num_found": report.num_found, "num_skipped": report.num_skipped}
         print_json({**plain(found), "upload": {**sums, **plain(report)}})
     else:
-        kept = f"the data set has {found.num_images:,} images" if found.uid else "the data set was not created"
+        kept = f"the data set has {number_of(found.num_images, 'image')}" if found.uid else "it was not created"
         typer.echo(f"{found.name}: {uploads.counts(report)}; {kept}")
         print_report(uploads.details(report, found.id))
     is_lost = strict and any(files.reason in _MAYBE_IMAGES for files in report.skipped)
@@ -151,14 +152,14 @@ def images(
     """List the images of a data set. Refused images are shown only with --status REJECTED."""
     if out:
         sheet.check(out, ".txt", ".tsv")
-    with connect(target, token) as client:
+    with connect(target, token, "listing images") as client:
         found = list(islice(client.images(dataset, cast(list[ImageStatus] | None, status)), limit or None))
         num_rejected = 0 if status else client.dataset(dataset).num_rejected
         if out:
             with reporting(None, str(out), "reading images"):
                 _write(client, dataset, found, out)
     if out:
-        typer.echo(f"{out}: {len(found)} images")
+        typer.echo(f"{out}: {number_of(len(found), 'image')}")
         return
     if as_json:
         print_json(found)
@@ -176,7 +177,8 @@ def images(
     ]
     print_table(("IMAGE", "STATUS", "SIZE", "LABEL", "KEY", "ERROR"), rows)
     if num_rejected:
-        typer.echo(f"{num_rejected} refused images are not shown; --status REJECTED lists them", err=True)
+        hidden = number_of(num_rejected, "refused image is not shown", "refused images are not shown")
+        typer.echo(f"{hidden}; add --status REJECTED to see {'it' if num_rejected == 1 else 'them'}", err=True)
 
 
 def _write(client: Client, dataset: str, found: list[StoredImage], path: Path) -> None:
@@ -189,7 +191,7 @@ def _write(client: Client, dataset: str, found: list[StoredImage], path: Path) -
 
 def datasets(target: Target = None, token: Token = None, as_json: Json = False) -> None:
     """List the data sets."""
-    with connect(target, token) as client:
+    with connect(target, token, "listing data sets") as client:
         found = client.datasets()
     if as_json:
         print_json(plain(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from manyview._cli.connection import Json, Target, Token, connect, json_text, print_json, print_table, steps
-from manyview._cli.watching.command import show
+from manyview._cli.watching.command import find, show
 from manyview._progress.report import reporting
 from manyview._types.words import JobState
 
@@ -86,7 +86,7 @@ def train(
         "follow": follow,
         "time_budget": time,
     }
-    with connect(target, token, is_shown=False) as client:
+    with connect(target, token, None) as client:
         if print_config:
             planned = client.plan(**wanted)
             print_json(planned.config, sort_keys=True)  # a Struct has no order
@@ -152,7 +152,7 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the train jobs, newest first."""
-    with connect(target, token) as client:
+    with connect(target, token, "listing jobs") as client:
         found = [job.info for job in client.jobs(cast(list[JobState] | None, state))]
     if as_json:
         print_json(found)
@@ -180,8 +180,8 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Print a job's log."""
-    with connect(target, token, is_shown=False) as client:
-        watched = client.job(job)
+    with connect(target, token, None) as client:
+        watched = find(client, job)
         with reporting(None, watched.id, "reading the log") as report:
             for line in watched.logs(lines, follow=follow):
                 with report.hidden():
@@ -204,8 +204,9 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Pause a job: it writes a checkpoint after its current step and stops until it is resumed."""
-    with connect(target, token) as client:
-        _print_state(client.job(job).pause(), as_json)
+    with connect(target, token, f"pausing {job}") as client:
+        info = client.job(job).pause()
+    _print_state(info, as_json)
 
 
 def resume(
@@ -215,8 +216,9 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Resume a paused job from its newest checkpoint."""
-    with connect(target, token) as client:
-        _print_state(client.job(job).resume(), as_json)
+    with connect(target, token, f"resuming {job}") as client:
+        info = client.job(job).resume()
+    _print_state(info, as_json)
 
 
 def cancel(
@@ -226,8 +228,9 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Cancel a job: it writes a checkpoint after its current step and stops for good."""
-    with connect(target, token) as client:
-        _print_state(client.job(job).cancel(), as_json)
+    with connect(target, token, f"cancelling {job}") as client:
+        info = client.job(job).cancel()
+    _print_state(info, as_json)
 
 
 def _print_state(info: TrainJobInfo, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,8 @@ import typer
 from manyview._arguments import did_you_mean
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, print_json, print_table
 from manyview._cli.paths import print_skipped, require_folder_of, require_sources
+from manyview._progress.report import reporting
+from manyview._progress.words import number_of
 
 if TYPE_CHECKING:
     from manyview import Embeddings, Methods
@@ -55,7 +58,7 @@ def embed(
     require_folder_of(out)
     require_sources(sources)
     how: dict[str, Any] = {"output": output, "l2_normalize": l2_normalize, "dtype": dtype}
-    with connect(target, token) as client:
+    with connect(target, token, "embedding") as client:
         if dataset is not None:
             found = client.embed_dataset(dataset, model, version=version, pca=_pca(pca), whiten=whiten, **how)
         else:
@@ -63,13 +66,14 @@ def embed(
             images = sources if len(sources) > 1 else sources[0]
             found = client.embed(images, model, batch_size=64 if batch_size is None else batch_size, **how)
     summary = _summary(found)
-    write_csv(found, out) if out.suffix == ".csv" else write_npy(found, summary, out)
+    with reporting(None, str(out), "writing"):
+        write_csv(found, out) if out.suffix == ".csv" else write_npy(found, summary, out)
     if as_json:
         print_json(summary)
     else:
-        rows, features = found.array.shape
+        rows, features = (number_of(n, noun) for n, noun in zip(found.array.shape, ("row", "feature"), strict=True))
         kept = "" if found.variance_kept is None else f", {found.variance_kept:.1%} of the variance kept"
-        typer.echo(f"{out}: {rows} rows of {features} features from {found.checkpoint}, std {found.std():.4f}{kept}")
+        typer.echo(f"{out}: {rows} of {features} from {found.checkpoint}, std {found.std():.4f}{kept}")
         for row, error in found.errors.items():
             typer.echo(f"  {found.keys[row]}: {error.reason} {error.message}", err=True)
     print_skipped(found.skipped)
@@ -133,18 +137,23 @@ def export(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Write the backbone of a model as a safetensors file."""
+    """Write the backbone of a model as a safetensors file, and print Python code that loads it."""
+    from manyview._results.export import loading_code
+
     if (path is None) == (out is None):
         raise typer.BadParameter("name one file to write, such as backbone.safetensors", param_hint="PATH")
     written_to = path or out or Path()
     require_folder_of(written_to, "PATH")
-    with connect(target, token) as client:
-        written = client.export(model, written_to)
-    num_bytes = written.stat().st_size
+    with connect(target, token, f"exporting {model}") as client:
+        found = client.model(model)
+        written = client.export(found, written_to)
+        config = client.job(found.train_job).info.config if found.train_job else {}
+    num_bytes, code = written.stat().st_size, loading_code(written, found.backbone, config)
     if as_json:
-        print_json({"path": str(written), "num_bytes": num_bytes})
+        print_json({"path": str(written), "num_bytes": num_bytes, "model": found.name, "loading_code": code})
     else:
-        typer.echo(f"{written}: {megabytes(num_bytes)}")
+        typer.echo(f"{written}: {megabytes(num_bytes)}, the {found.backbone} of {found.name}")
+        typer.echo(f"load it in Python:\n{indent(code, '  ')}", err=True)
 
 
 def checkpoints(
@@ -154,7 +163,7 @@ def checkpoints(
     as_json: Json = False,
 ) -> None:
     """List the checkpoints that the server keeps of a job, newest first."""
-    with connect(target, token) as client:
+    with connect(target, token, "listing checkpoints") as client:
         found = client.job(job).checkpoints()
     if as_json:
         print_json(found)
@@ -173,7 +182,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models that you can embed with."""
-    with connect(target, token) as client:
+    with connect(target, token, "listing models") as client:
         found = client.models(job)
     if as_json:
         print_json(found)
@@ -189,7 +198,7 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the methods and backbones, or the parameters of one method with their defaults and bounds."""
-    with connect(target, token) as client:
+    with connect(target, token, "listing methods") as client:
         found = client.methods()
     if method is not None:
         _print_parameters(found, method, as_json=as_json)
@@ -240,7 +249,7 @@ def _preset_row(preset: Any) -> tuple[str, str, str]:
 def _default(field: Any) -> str:
     """Return a default as text. A list of objects is too long for a table, and only its length is shown."""
     if "properties" in field.get("items", {}):
-        return f"[{len(field['default'])} objects]"
+        return f"[{number_of(len(field['default']), 'object')}]"
     default = json.dumps(field["default"]) if "default" in field else "-"
     return f"{default}, small {json.dumps(field['x-small-default'])}" if "x-small-default" in field else default
 

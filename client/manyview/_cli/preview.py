@@ -13,6 +13,7 @@ from manyview._cli.connection import Json, Target, Token, connect, print_json, p
 from manyview._cli.jobs import assign, read_config
 from manyview._cli.paths import print_skipped, require_sources
 from manyview._progress.report import reporting
+from manyview._progress.words import number_of
 
 if TYPE_CHECKING:
     from manyview import Preview
@@ -46,7 +47,7 @@ def preview(
     chosen = read_config(config) if config else {}
     for setting in settings or ():
         assign(chosen, setting)
-    with connect(target, token) as client:
+    with connect(target, token, "making views") as client:
         images = stored.named(sources) if dataset else sources
         found = client.preview(
             images if len(images) > 1 else images[0],
@@ -63,7 +64,7 @@ def preview(
     if as_json:
         print_json(summary(found))
     elif out is not None:
-        typer.echo(f"{out}: {len(found)} images, {sum(map(len, found.views))} views")
+        typer.echo(f"{out}: {number_of(len(found), 'image')}, {number_of(sum(map(len, found.views)), 'view')}")
     else:
         print_table(("IMAGE", "VIEW", "PIPELINE", "SIZE", "STEPS"), list(rows(found)))
     for at, error in found.errors.items():

@@ -8,6 +8,8 @@ import typer
 
 from manyview._arguments import did_you_mean
 from manyview._cli.connection import Json, Target, Token, connect, print_json
+from manyview._progress.report import reporting
+from manyview._progress.words import number_of
 
 if TYPE_CHECKING:
     from manyview import Client, Dataset, Job
@@ -20,7 +22,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create an empty data set, for example one that a job will follow. `upload` creates its own."""
-    with connect(target, token) as client:
+    with connect(target, token, f"creating the data set {dataset}") as client:
         made = client.create_dataset(dataset)
     if as_json:
         print_json(made)
@@ -36,16 +38,17 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a data set with its images, or a train job with its events and checkpoints. It cannot be undone."""
-    with connect(target, token, is_shown=False) as client:
-        dataset, job = _find(client, name)
-        if dataset is not None:
-            if not yes:
-                _confirm(f"Delete {dataset.name} with its {dataset.num_images:,} images?{_jobs_on(client, dataset)}")
-            client.delete_dataset(dataset)
-        elif job is not None:
-            if not yes:
-                _confirm(f"Delete {job.name} ({job.state}) with its events and {len(job.checkpoints())} checkpoints?")
-            job.delete()
+    with connect(target, token, None) as client:
+        with reporting(None, "delete", f"looking for {name}"):
+            dataset, job = _find(client, name)
+            question = "" if yes else _question(client, dataset, job)
+        if question:
+            typer.confirm(question, abort=True, err=True)
+        with reporting(None, "delete", f"deleting {name}"):
+            if dataset is not None:
+                client.delete_dataset(dataset)
+            elif job is not None:
+                job.delete()
     found = dataset or job
     assert found is not None
     if as_json:
@@ -54,8 +57,11 @@ def delete(
         typer.echo(f"{found.name} deleted")
 
 
-def _confirm(question: str) -> None:
-    typer.confirm(question, abort=True, err=True)
+def _question(client: Client, dataset: Dataset | None, job: Job | None) -> str:
+    if dataset is not None:
+        return f"Delete {dataset.name} with its {number_of(dataset.num_images, 'image')}?{_jobs_on(client, dataset)}"
+    assert job is not None
+    return f"Delete {job.name} ({job.state}) with its events and {number_of(len(job.checkpoints()), 'checkpoint')}?"
 
 
 def _find(client: Client, name: str) -> tuple[Dataset | None, Job | None]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from manyview._progress.words import number_of
+
 ActivityKind = Literal[
     "UNSPECIFIED",  # an older server does not say
     "WAITING_FOR_DEVICE",
@@ -31,7 +33,7 @@ class Activity:
     def __str__(self) -> str:
         """Return the work in words, such as "decoding 1,200 of 3,068 images"."""
         words = _ACTIVITIES[self.kind]
-        return f"{words} {self.done:,} of {self.total:,} images" if self.total else words
+        return f"{words} {self.done:,} of {number_of(self.total, 'image')}" if self.total else words
 
 
 _ACTIVITIES: Mapping[ActivityKind, str] = {

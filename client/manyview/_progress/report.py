@@ -38,10 +38,11 @@ class Report:
         if self._line is not None:
             self._line.show(text)
 
-    def begin(self, text: str, total: int | None) -> None:
+    def begin(self, text: str, total: int | None, *, are_bytes: bool = False) -> None:
         """Say what is being done, and count from 0. `total` is None if it is not known."""
         self._text, self._done, self._total = text, 0, total
         if self._line is not None:
+            self._line.are_bytes = are_bytes
             self._line.show(text, 0, total or 0)
 
     @contextmanager

@@ -19,7 +19,7 @@ class StatusLine:
 
     The line is drawn with carriage returns alone, which terminals and notebooks both understand. After a block without
     an error, the last count stays on the screen with the seconds that it took. A line inside of another one hides that
-    until it ends.
+    until it ends. If `are_bytes`, the counts are shown in MB.
     """
 
     _shown: ClassVar[list[StatusLine]] = []
@@ -33,6 +33,7 @@ class StatusLine:
         self._clock = clock
         self._text = text
         self._done = self._total = self._done_before = 0
+        self.are_bytes = False
         self._began = self._text_began = clock()
         self._drawn = ""
         self._is_terminal = is_terminal(stream)
@@ -78,17 +79,20 @@ class StatusLine:
         if not self._done and not self._total:
             line = short = f"{text}, {words.duration(elapsed_s)}"
         elif not self._total:
-            line = short = f"{text} {words.counted(self._done, 0)}, {words.duration(elapsed_s)}"
+            line = short = f"{text} {self._counted(0)}, {words.duration(elapsed_s)}"
         else:
             before = self._done_before
             left = words.remaining(self._done - before, self._total - before, elapsed_s)
-            short = f"{text} {words.counted(self._done, self._total)}"
+            short = f"{text} {self._counted(self._total)}"
             line = f"{short} {words.bar(self._done, self._total)} {left}".rstrip()
         columns = width_of(self._stream) - 1
         return (line if len(line) <= columns else short)[:columns]
 
+    def _counted(self, total: int) -> str:
+        return words.counted(self._done, total, are_bytes=self.are_bytes)
+
     def _summary(self) -> str:
-        return f"{self._title}: {self._done:,} in {words.duration(self._clock() - self._began)}\n"
+        return f"{self._title}: {self._counted(0)} in {words.duration(self._clock() - self._began)}\n"
 
     def _draw(self) -> None:
         with self._lock:

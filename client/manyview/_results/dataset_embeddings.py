@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from manyview import _convert, _names
 from manyview._errors import Internal
 from manyview._progress.report import Report
+from manyview._progress.words import number_of
 from manyview._requests import embed_options, set_count
 from manyview._results.embeddings import Embeddings
 from manyview._results.progress import IsProgress, show
@@ -82,7 +83,9 @@ def chunks(rpcs: Rpcs, request: pb.EmbedDatasetRequest, report: Report) -> Itera
 def _chunk(page: pb.EmbeddingsPage, checkpoint: str, variance_kept: float | None) -> Embeddings:
     array = _convert.tensor(page.embeddings)
     if len(array) != len(page.images):
-        raise Internal(f"{len(array)} rows came for {len(page.images)} images", reason="PROTOCOL")
+        raise Internal(
+            f"{number_of(len(array), 'row')} came for {number_of(len(page.images), 'image')}", reason="PROTOCOL"
+        )
     return Embeddings(
         array=array,
         checkpoint=checkpoint,

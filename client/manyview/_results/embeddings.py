@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
 from manyview._errors import Internal
+from manyview._progress.words import number_of
 from manyview._transport.backoff import Backoff
 from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
@@ -52,7 +53,7 @@ class Embeddings:
         return len(self.keys)
 
     def __repr__(self) -> str:
-        errors = f", {len(self.errors)} errors" if self.errors else ""
+        errors = f", {number_of(len(self.errors), 'error')}" if self.errors else ""
         return f"<manyview.Embeddings {self.array.shape} {self.array.dtype}, {self.checkpoint}{errors}>"
 
     def std(self) -> float:
@@ -208,7 +209,9 @@ class EmbedRun:
     def _chunk(self, batch: list[EncodedImage], reply: Any) -> Embeddings:
         array = _convert.tensor(reply.embeddings)
         if len(array) != len(batch):
-            raise Internal(f"{len(array)} rows came for {len(batch)} images", reason="PROTOCOL")
+            raise Internal(
+                f"{number_of(len(array), 'row')} came for {number_of(len(batch), 'image')}", reason="PROTOCOL"
+            )
         errors = {error.row: _convert.image_error(error.error) for error in reply.errors}
         errors |= {row: image.error for row, image in enumerate(batch) if image.error is not None}
         chunk = Embeddings(

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from manyview import _convert
 from manyview._arguments import one_of, some
+from manyview._progress.words import number_of
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
@@ -149,7 +150,7 @@ class Event:
             case Log(text=text):
                 pass
             case SnapshotAdopted(num_images=num_images, num_added=num_added):
-                text = f"now trains on {num_images:,} images, {num_added:,} of them new"
+                text = f"now trains on {number_of(num_images, 'image')}, {num_added:,} of them new"
             case _:
                 text = self.kind
         return f"step {self.step:>5}, epoch {self.epoch:>3}  {text}"

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from manyview._errors import DataLoss, Unavailable
+from manyview._progress.report import Report
+from manyview._progress.words import number_of
 from manyview._transport.backoff import Backoff
 from manyview._transport.resume import resumed
 from manyview._transport.rpcs import Rpcs
 from manyview.v1 import model_service_pb2 as pb
 
 _MAX_ATTEMPTS = 5
+_OPTIONS: dict[str, tuple[str, Any]] = {
+    "image_size": ("image_size", 224),
+    "width": ("backbone_width", 1),
+    "stem": ("stem", "auto"),
+    "stem_relu": ("stem_relu", True),
+    "patch_size": ("patch_size", None),
+}
+"""The options of a backbone: the settings of a job that they come from, and their defaults."""
 
 
-def export(rpcs: Rpcs, model: str, path: Path) -> Path:
+def export(rpcs: Rpcs, model: str, path: Path, report: Report) -> Path:
     """Download to `path`.tmp, compare size and SHA-256, then rename. A broken download starts again.
 
     Raises DataLoss CHECKSUM_MISMATCH when the bytes are not those that the server announced.
@@ -26,7 +36,7 @@ def export(rpcs: Rpcs, model: str, path: Path) -> Path:
 
     def attempt() -> Iterator[Path]:
         with partial.open("wb") as file:
-            _download(rpcs, model, file)
+            _download(rpcs, model, file, report)
         os.replace(partial, path)
         yield path
 
@@ -36,19 +46,36 @@ def export(rpcs: Rpcs, model: str, path: Path) -> Path:
         partial.unlink(missing_ok=True)
 
 
-def _download(rpcs: Rpcs, model: str, file: BinaryIO) -> None:
+def loading_code(path: Path, backbone: str, config: Mapping[str, Any]) -> str:
+    """Return Python code that builds `network` and loads an exported file into it. `config` is that of the job, or
+    empty for a plain backbone. The code needs the server's package on the machine that runs it."""
+    given = {option: config[setting] for option, (setting, _) in _OPTIONS.items() if setting in config}
+    chosen = {option: value for option, value in given.items() if value != _OPTIONS[option][1]}
+    options = "".join(f", {option}={value!r}" for option, value in chosen.items())
+    return (
+        "from manyview_server.learn import backbones\nfrom safetensors.torch import load_file\n"
+        f"network = backbones.build({backbone!r}{options})\n"
+        f"backbones.load_weights(network, load_file({str(path)!r}))"
+    )
+
+
+def _download(rpcs: Rpcs, model: str, file: BinaryIO, report: Report) -> None:
     header: pb.ExportHeader | None = None
     digest, num_bytes = hashlib.sha256(), 0
     with rpcs.export_model(pb.ExportModelRequest(name=model)) as stream:
         while (message := stream.receive()) is not None:
             if message.WhichOneof("payload") == "header":
                 header = message.header
+                report.begin("receiving", header.num_bytes, are_bytes=True)
                 continue
             file.write(message.chunk)
             digest.update(message.chunk)
             num_bytes += len(message.chunk)
+            report.advance(len(message.chunk))
     if header is None or num_bytes < header.num_bytes:
-        raise Unavailable(f"the export of {model} ended early, after {num_bytes} bytes", reason="STREAM_ENDED")
+        raise Unavailable(
+            f"the export of {model} ended early, after {number_of(num_bytes, 'byte')}", reason="STREAM_ENDED"
+        )
     if digest.digest() != header.sha256:
         raise DataLoss(f"the export of {model} does not match its SHA-256", reason="CHECKSUM_MISMATCH")
     file.flush()

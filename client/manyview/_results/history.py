@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyview import _convert
 from manyview._arguments import did_you_mean
+from manyview._progress.words import number_of
 from manyview._transport.paging import pages
 from manyview._transport.rpcs import Rpcs
 from manyview._types import scalar_text
@@ -54,7 +55,7 @@ class History:
 
     def __repr__(self) -> str:
         steps = f", steps {self.rows[0]['step']} to {self.rows[-1]['step']}" if self.rows else ""
-        return f"<manyview.History {len(self):,} rows{steps}: {', '.join(self.names)}>"
+        return f"<manyview.History {number_of(len(self), 'row')}{steps}: {', '.join(self.names)}>"
 
     def __str__(self) -> str:
         """Return a line for each scalar: its name, its first and its newest value."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from manyview import _convert, _names
 from manyview._arguments import text
+from manyview._progress.words import number_of
 from manyview._requests import DEFAULT_METHOD, config_struct
 from manyview._results.preview import Preview
 from manyview._transport.rpcs import Rpcs
@@ -71,8 +72,8 @@ def preview_files(rpcs: Rpcs, request: pb.PreviewViewsRequest, images: Any, limi
     num_bytes = sum(len(image.data) for image in found)
     if num_bytes > limits.max_message_bytes - _RESERVED_BYTES:
         raise ValueError(
-            f"{len(found)} images of {num_bytes} bytes together do not fit into a message of "
-            f"{limits.max_message_bytes}: preview fewer at once"
+            f"{number_of(len(found), 'image')} of {num_bytes:,} bytes together do not fit into a message of "
+            f"{limits.max_message_bytes:,}: preview fewer at once"
         )
     request.images.extend(pb.PreviewImage(image=types_pb2.Image(data=image.data)) for image in found)
     errors = {row: image.error for row, image in enumerate(found) if image.error is not None}

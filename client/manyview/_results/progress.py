@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from manyview._progress.report import Report
+from manyview._progress.words import number_of
 from manyview._transport.resume import replies
 from manyview._transport.rpcs import Rpcs
 from manyview._transport.stream import Stream
@@ -63,6 +64,6 @@ def show(progress: pb.EmbeddingsProgress, report: Report, total: int | None = No
     if progress.stage in _WORDS:
         report.say(_WORDS[progress.stage])
     elif progress.stage == pb.EmbeddingsProgress.STAGE_EMBEDDING_QUERIES:
-        report.say(f"embedding {progress.total:,} queries")
+        report.say(f"embedding {number_of(progress.total, 'query', 'queries')}")
     else:
         report.count(progress.done, progress.total if total is None else total, "embedding")

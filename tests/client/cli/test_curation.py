@@ -157,7 +157,7 @@ def test_duplicates_are_groups_and_how_many_could_go(run: Run, tmp_path: Path) -
     result = run("duplicates", "pets", "-d", 9, "-m", MODEL, "-o", picture)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == "group 1, 5 images"
-    assert result.stdout.splitlines()[-1] == "1 groups; 4 images are duplicates of others"
+    assert result.stdout.splitlines()[-1] == "1 group; 4 images are duplicates of others"
     assert width(picture) == 5 * (sheets.SIDE + GAP_PX) + GAP_PX
     none = run("duplicates", "pets", "-d", 0, "-m", MODEL, "-o", picture, "--json")
     assert json.loads(none.stdout) == []

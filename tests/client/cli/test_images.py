@@ -110,7 +110,7 @@ def test_refused_images_are_listed_with_their_reason_when_asked_for(run: Run, tm
     run("upload", write(tmp_path / "in", a_jpg=JPEG, c_jpg=JPEG + b"bad1"), "-d", "pets")
     shown = run("images", "pets")
     assert "c.jpg" not in shown.stdout
-    assert shown.stderr == "1 refused images are not shown; --status REJECTED lists them\n"
+    assert shown.stderr == "1 refused image is not shown; add --status REJECTED to see it\n"
     refused = run("images", "pets", "--status", "REJECTED")
     assert "c.jpg  ANIMATED scripted" in refused.stdout
     assert refused.stderr == ""

@@ -129,7 +129,8 @@ def test_images_are_listed_into_files(run: Run, pets: Path, tmp_path: Path) -> N
 def test_an_export_takes_its_file_in_either_way(run: Run, client: manyview.Client, pets: Path, tmp_path: Path) -> None:
     for place in ([tmp_path / "a.safetensors"], ["-o", tmp_path / "b.safetensors"]):
         result = run("export", "backbones/resnet18", *place)
-        assert re.fullmatch(r".*[ab]\.safetensors: \d+\.\d MB\n", result.stdout)
+        assert re.fullmatch(r".*[ab]\.safetensors: \d+\.\d MB, the resnet18 of backbones/resnet18\n", result.stdout)
+        assert "  network = backbones.build('resnet18')\n  backbones.load_weights(network, " in result.stderr
     assert run("export", "backbones/resnet18").exit_code == 2
     assert "name one file to write" in run("export", "backbones/resnet18", "a", "-o", "b").stderr
 

@@ -55,7 +55,7 @@ EMBEDDINGS = manyview.Embeddings(
             "<manyview.DuplicateGroup of '0.jpg': 2 images>",
         ),
         (EMBEDDINGS, f"<manyview.Embeddings (3, 512) float32, {CHECKPOINT}>"),
-        (replace(EMBEDDINGS, errors={1: FAILED}), f"<manyview.Embeddings (3, 512) float32, {CHECKPOINT}, 1 errors>"),
+        (replace(EMBEDDINGS, errors={1: FAILED}), f"<manyview.Embeddings (3, 512) float32, {CHECKPOINT}, 1 error>"),
     ],
 )
 def test_a_value_has_one_line_with_its_shape_or_count(value: Any, text: str) -> None:

@@ -97,7 +97,7 @@ def test_what_is_no_image_is_named(images: Any, error: type[Exception], says: st
 
 def test_a_folder_without_images_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("-")
-    with pytest.raises(ValueError, match=r"no images below .*: 1 files, 1 NOT_AN_IMAGE \(.*notes.md\)"):
+    with pytest.raises(ValueError, match=r"no images below .*: 1 file, 1 NOT_AN_IMAGE \(.*notes.md\)"):
         pull(tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_pairs_mappings_and_labels_label() -> None:
 
 @pytest.mark.parametrize("labels", [["x"], ["x", "y", "z"]], ids=["too few", "too many"])
 def test_labels_that_do_not_fit_the_images_are_an_error(labels: list[str]) -> None:
-    with pytest.raises(ValueError, match="labels were given, but there are"):
+    with pytest.raises(ValueError, match="given, but there are 2 images"):
         pull([b"a", b"b"], labels=labels)
 
 

@@ -9,6 +9,7 @@ import struct
 import termios
 import threading
 import time
+from collections.abc import Collection
 from typing import TextIO
 
 PATIENCE_S = 20.0
@@ -44,6 +45,19 @@ class Terminal:
                 left_s = deadline - time.monotonic()
                 assert left_s > 0, f"{missing} not shown, but {self._received.decode(errors='replace')!r}"
                 self._grown.wait(min(left_s, 0.2))
+
+    def wait_for_one(self, texts: Collection[str], times: int) -> str:
+        """Wait until one of these texts is shown so many times from now on, and return it."""
+        deadline = time.monotonic() + PATIENCE_S
+        with self._grown:
+            begin = len(self._received)
+            while True:
+                shown = self._received[begin:].decode(errors="replace")
+                for text in texts:
+                    if shown.count(text) >= times:
+                        return text
+                assert time.monotonic() < deadline, f"none of {texts} is shown, but {shown!r}"
+                self._grown.wait(0.2)
 
     def close(self) -> None:
         self.stream.close()

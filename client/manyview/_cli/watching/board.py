@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from manyview._cli.watching import lines
 from manyview._cli.watching.series import Series
 from manyview._progress import words
+from manyview._progress.words import number_of
 from manyview._types import scalar_text
 
 if TYPE_CHECKING:
@@ -140,4 +141,7 @@ class Board:
         if room <= 0:
             return []
         hidden = len(names) - room + 1
-        return [*self._scalars(names[: room - 1], width), (f"{hidden} more values need a taller terminal", "dim")]
+        return [
+            *self._scalars(names[: room - 1], width),
+            (f"{number_of(hidden, 'more value needs', 'more values need')} a taller terminal", "dim"),
+        ]

@@ -10,9 +10,10 @@ import typer
 from manyview._cli import interrupted
 from manyview._cli.connection import Json, Target, Token, connect, json_text
 from manyview._cli.watching.lines import line
+from manyview._progress.report import reporting
 
 if TYPE_CHECKING:
-    from manyview import Event, Job
+    from manyview import Client, Event, Job
 
 # The time limit for the last look at a job that has ended.
 _ENDED_S = 30.0
@@ -31,8 +32,14 @@ def watch(
     """Watch a job until it ends: its state, progress, scalars and log. The exit status is 1 unless it succeeds.
 
     Ctrl-C stops watching, and the job continues."""
-    with connect(target, token, is_shown=False) as client:
-        show(client.job(job), after=after, shows_all=shows_all, as_json=as_json)
+    with connect(target, token, None) as client:
+        show(find(client, job), after=after, shows_all=shows_all, as_json=as_json)
+
+
+def find(client: Client, name: str) -> Job:
+    """Return a job, and say while this takes that the server is asked for it."""
+    with reporting(None, name, "looking for the job"):
+        return client.job(name)
 
 
 def show(job: Job, *, after: int = 0, shows_all: bool = False, as_json: bool = False) -> None:
@@ -42,7 +49,8 @@ def show(job: Job, *, after: int = 0, shows_all: bool = False, as_json: bool = F
     except KeyboardInterrupt:
         typer.echo(goes_on(job), err=True)
         raise typer.Exit(interrupted.STATUS) from None
-    job.wait(timeout_s=_ENDED_S)
+    with reporting(None, job.id, "looking at the end of the job"):
+        job.wait(timeout_s=_ENDED_S)
 
 
 def _follow(job: Job, after: int, shows_all: bool, as_json: bool) -> None:
@@ -51,8 +59,10 @@ def _follow(job: Job, after: int, shows_all: bool, as_json: bool) -> None:
 
         watch_on_terminal(job, after, shows_all=shows_all)
         return
-    for event in job.metrics(after):
-        typer.echo(json_text(_fields(event)) if as_json else line(event))
+    with reporting(None, job.id, "waiting for events") as report:
+        for event in job.metrics(after):
+            with report.hidden():
+                typer.echo(json_text(_fields(event)) if as_json else line(event))
 
 
 def goes_on(job: Job) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from manyview._cli.connection import megabytes
+from manyview._progress.words import number_of
 from manyview._types import scalar_text
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def content(event: Event) -> str:
         case "state":
             return " ".join(filter(None, (values["to"], values["reason"], values["message"])))
         case "snapshot":
-            return f"now trains on {values['num_images']} images, {values['num_added']} of them new"
+            return f"now trains on {number_of(values['num_images'], 'image')}, {values['num_added']:,} of them new"
         case "rollback":
             return f"continues from step {values['to_step']}"
         case "checkpoint":

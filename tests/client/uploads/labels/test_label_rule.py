@@ -171,7 +171,7 @@ def test_one_hot_labels_in_a_file_are_refused(folder: Path, tmp_path: Path) -> N
     ("labels", "error", "says"),
     [
         ("folders", FileNotFoundError, "no file folders; labels must be 'folder', 'path', 'none', a file"),
-        (["x"], ValueError, "1 labels were given, but there are 3 images"),
+        (["x"], ValueError, "1 label was given, but there are 3 images"),
         (["x"] * 4, ValueError, "4 labels were given, but there are 3 images"),
         (np.eye(3), TypeError, r"labels\[0\]: an image has one label, not an array of shape \(3,\); for a one-hot row"),
         ([[0, 1], [1, 0], [1, 0]], TypeError, r"labels\[0\]: .* for a one-hot row"),
