@@ -104,8 +104,8 @@ def upload(
         sums = {"num_found": report.num_found, "num_skipped": report.num_skipped}
         print_json({**plain(found), "upload": {**sums, **plain(report)}})
     else:
-        kept = f"the data set has {number_of(found.num_images, 'image')}" if found.uid else "it was not created"
-        typer.echo(f"{found.name}: {uploads.counts(report)}; {kept}")
+        kept = f"has {number_of(found.num_images, 'image')}" if found.uid else "was not created"
+        typer.echo(f"{found.name}: {uploads.counts(report)}; the data set {kept}")
         print_report(uploads.details(report, found.id))
     is_lost = strict and any(files.reason in _MAYBE_IMAGES for files in report.skipped)
     if report.num_rejected or report.num_rejected_before or is_lost:

@@ -1,7 +1,7 @@
 """Everything that must survive a crash: one data directory with one SQLite database, images and checkpoints.
 
 One connection on one thread writes the database. The package uses neither torch nor gRPC. It may import `link`,
-`messages`, `system`, `configuration`, `failpoints` and `errors`.
+`messages`, `system`, `configuration`, `failpoints`, `counted_noun` and `errors`.
 
 - `store`: open and close a data directory. `records`: the frozen dataclasses that the store returns.
 - `event_payloads`: the kinds of events. `job_states`: the states of jobs. `text_limit`: the length of stored texts.

@@ -15,7 +15,7 @@ import typer
 import manyview
 from manyview._cli.main import app
 from manyview._progress import status_line
-from manyview.testing import Failure, FakeServer
+from manyview.testing import CallFailure, FakeServer
 from support.clients.terminal import Terminal
 
 MODEL = "backbones/resnet18"
@@ -63,7 +63,7 @@ class LateServer(FakeServer):
         self.texts: set[str] = set()
         self.seen: set[str] = set()
 
-    def _admit(self, rpc: str, context: object) -> Failure | None:
+    def _admit(self, rpc: str, context: object) -> CallFailure | None:
         if self.texts:
             self.seen.add(self._terminal.wait_for_one(self.texts, times=2))
         return super()._admit(rpc, context)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_a_job_is_one_line_without_its_configuration(client: manyview.Client, se
 
 def test_a_data_set_leaves_its_upload_to_the_report(client: manyview.Client) -> None:
     found = client.upload([b"a"], "pets")
-    assert repr(found) == "<manyview.Dataset datasets/pets: 1 images, 0.0 MB>"
+    assert repr(found) == "<manyview.Dataset datasets/pets: 1 image, 0.0 MB>"
     refused = replace(found, num_images=3068, num_bytes=87_000_000, num_labels=10, num_rejected=2)
     assert repr(refused) == "<manyview.Dataset datasets/pets: 3,068 images, 87.0 MB, 10 labels, 2 refused>"
     assert repr(found.upload) == "<manyview.UploadReport 1 found: 1 stored>"
