@@ -1,0 +1,79 @@
+"""The recipes that are compared, and the cells of the search and of the table, in the order in which they are measured.
+
+A recipe that leaves something open has the default of its method, as it was when the cell was measured. Each cell keeps
+its complete configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SEEDS = (0, 1, 2)
+SEARCH_S, TABLE_S = 60, 600
+"""The CPU seconds of a training in the search and in the table."""
+SMALL = {"backbone": "resnet9", "backbone_width": 0.25, "image_size": 64}
+WEAK_COLOR = {"color_jitter": {"strength": 0.25}, "grayscale": {"probability": 0.1}}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method, and its configuration."""
+
+    method: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+RECIPES: dict[str, Recipe] = {
+    "moco, resnet18": Recipe("moco", {"backbone": "resnet18", "image_size": 64}),
+    "simclr, resnet18": Recipe("simclr", {"backbone": "resnet18", "image_size": 64}),
+    "moco": Recipe("moco", SMALL),
+    "simclr": Recipe("simclr", SMALL),
+    "vicreg": Recipe("vicreg", SMALL),
+    "barlow_twins": Recipe("barlow_twins", SMALL),
+    "byol": Recipe("byol", SMALL),
+    "mae, vit_tiny": Recipe("mae", {"backbone": "vit_tiny", "image_size": 64}),
+    "simclr, resnet9 x 0.5": Recipe("simclr", {**SMALL, "backbone_width": 0.5}),
+    "simclr, 32 px": Recipe("simclr", {**SMALL, "image_size": 32}),
+    "simclr, crops from 0.2": Recipe("simclr", {**SMALL, "views": {"crop": {"scale_min": 0.2}}}),
+    "simclr, crops from 0.4": Recipe("simclr", {**SMALL, "views": {"crop": {"scale_min": 0.4}}}),
+    "simclr, weak color": Recipe("simclr", {**SMALL, "views": WEAK_COLOR}),
+    "simclr, strong color": Recipe("simclr", {**SMALL, "views": {"color_jitter": {"strength": 1.0}}}),
+    "simclr, batch 128": Recipe("simclr", {**SMALL, "batch_size": 128}),
+    "simclr, temperature 0.1": Recipe("simclr", {**SMALL, "temperature": 0.1}),
+    "simclr, half the learning rate": Recipe("simclr", {**SMALL, "optimizer": {"learning_rate": 0.0075}}),
+}
+SEARCH = (
+    "simclr",
+    "simclr, crops from 0.4",
+    "simclr, batch 128",
+    "simclr, 32 px",
+    "vicreg",
+    "simclr, weak color",
+    "simclr, resnet9 x 0.5",
+    "moco",
+    "simclr, temperature 0.1",
+    "moco, resnet18",
+    "barlow_twins",
+    "simclr, half the learning rate",
+    "mae, vit_tiny",
+)
+OLD_DEFAULTS = ("moco, resnet18", "simclr, resnet18")
+NEW_DEFAULT = "simclr"
+
+
+def search_keys(images: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the keys of the search: one seed of each recipe."""
+    for name in SEARCH:
+        for kind in images:
+            yield {"images": kind, "recipe": name, "cpu_s": SEARCH_S, "seed": SEEDS[0]}
+
+
+def table_keys(images: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the keys of the table, seed by seed. With 0 seconds the network stays untrained."""
+    for seed in SEEDS:
+        for name in (NEW_DEFAULT, *OLD_DEFAULTS):
+            for kind in images:
+                for cpu_s in (0, TABLE_S):
+                    yield {"images": kind, "recipe": name, "cpu_s": cpu_s, "seed": seed}
