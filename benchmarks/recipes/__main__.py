@@ -21,10 +21,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recipes import images, training
 from benchmarks.recipes.recipes import RECIPES, search_keys, table_keys
 from benchmarks.recipes.report import report
 from benchmarks.results import Results
+
+from benchmarks.recipes import images, training
 
 RESULTS = Results("recipes")
 NOTHING_LEFT = 3

@@ -14,6 +14,7 @@ SEEDS = (0, 1, 2)
 SEARCH_S, TABLE_S = 60, 600
 """The CPU seconds of a training in the search and in the table."""
 SMALL = {"backbone": "resnet9", "backbone_width": 0.25, "image_size": 64}
+LARGE_CROPS = {**SMALL, "views": {"crop": {"scale_min": 0.4}}}
 WEAK_COLOR = {"color_jitter": {"strength": 0.25}, "grayscale": {"probability": 0.1}}
 
 
@@ -43,20 +44,34 @@ RECIPES: dict[str, Recipe] = {
     "simclr, batch 128": Recipe("simclr", {**SMALL, "batch_size": 128}),
     "simclr, temperature 0.1": Recipe("simclr", {**SMALL, "temperature": 0.1}),
     "simclr, half the learning rate": Recipe("simclr", {**SMALL, "optimizer": {"learning_rate": 0.0075}}),
+    "large crops, batch 64": Recipe("simclr", {**LARGE_CROPS, "batch_size": 64}),
+    "large crops, resnet9 x 0.5": Recipe("simclr", {**LARGE_CROPS, "backbone_width": 0.5}),
+    "large crops, vicreg": Recipe("vicreg", LARGE_CROPS),
+    "large crops, 48 px": Recipe("simclr", {**LARGE_CROPS, "image_size": 48, "stem": "imagenet"}),
+    "large crops, 32 px": Recipe("simclr", {**LARGE_CROPS, "image_size": 32}),
+    "large crops, moco": Recipe("moco", LARGE_CROPS),
+    "large crops, byol": Recipe("byol", LARGE_CROPS),
+    "large crops, weak color": Recipe("simclr", {**SMALL, "views": {"crop": {"scale_min": 0.4}, **WEAK_COLOR}}),
+    "large crops, temperature 0.1": Recipe("simclr", {**LARGE_CROPS, "temperature": 0.1}),
+    "large crops, adamw": Recipe("simclr", {**LARGE_CROPS, "optimizer": {"name": "adamw", "learning_rate": 0.001}}),
+    "crops from 0.7": Recipe("simclr", {**SMALL, "views": {"crop": {"scale_min": 0.7}}}),
 }
 SEARCH = (
     "simclr",
     "simclr, crops from 0.4",
     "simclr, batch 128",
-    "simclr, 32 px",
-    "vicreg",
-    "simclr, weak color",
-    "simclr, resnet9 x 0.5",
-    "moco",
-    "simclr, temperature 0.1",
+    "large crops, batch 64",
+    "large crops, resnet9 x 0.5",
+    "large crops, vicreg",
+    "large crops, 48 px",
+    "large crops, moco",
+    "large crops, weak color",
+    "large crops, temperature 0.1",
+    "large crops, adamw",
+    "large crops, byol",
+    "crops from 0.7",
+    "large crops, 32 px",
     "moco, resnet18",
-    "barlow_twins",
-    "simclr, half the learning rate",
     "mae, vit_tiny",
 )
 OLD_DEFAULTS = ("moco, resnet18", "simclr, resnet18")
