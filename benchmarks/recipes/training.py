@@ -21,7 +21,7 @@ from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.training.feed import BatchStream
 from manyview_server.worker.training.preparation import ENDLESS, prepare
 from manyview_server.worker.training.prepared_job import PreparedJob
-from manyview_server.worker.training.progress import Progress
+from manyview_server.worker.training.progress import TrainerProgress
 from manyview_server.worker.training.training_step import take_step
 
 NUM_THREADS = 1
@@ -38,7 +38,7 @@ class Unheard:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """How much a training did in its time."""
+    """A training that has ended."""
 
     steps: int
     epochs: float
@@ -54,7 +54,7 @@ def measure(images: StoredImages, method: str, config: dict[str, Any], cpu_s: fl
     """
     began_s = time.process_time()
     settings = methods.to_json(methods.resolve(method, {**config, "evaluation": {"knn_every_epochs": 0}}))
-    job = prepare(_start(images, settings, directory), Unheard(), Progress(), lambda: False)
+    job = prepare(_start(images, settings, directory), Unheard(), TrainerProgress(), lambda: False)
     trained = train(job, began_s + cpu_s) if cpu_s else Trained(steps=0, epochs=0.0, cpu_s=0.0, loss=None)
     if cpu_s:
         trained = replace(trained, cpu_s=time.process_time() - began_s)
@@ -117,11 +117,13 @@ def accuracies(job: PreparedJob, held_out: ImageCache) -> dict[str, float]:
 def joined(first: ImageCache, second: ImageCache) -> ImageCache:
     """Return the images of two caches as one."""
     assert bool(first.readable.all() and second.readable.all())
-    names = ("sizes", "image_ids", "labels", "readable")
     return replace(
         first,
         storage=torch.cat([first.pixels, second.pixels]),
-        **{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names},
+        sizes=torch.cat([first.sizes, second.sizes]),
+        image_ids=torch.cat([first.image_ids, second.image_ids]),
+        labels=torch.cat([first.labels, second.labels]),
+        readable=torch.cat([first.readable, second.readable]),
     )
 
 
