@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.recipes.recipes import NEW_DEFAULT, OLD_DEFAULTS, TABLE_S
+from benchmarks.recipes.recipes import DEFAULTS, TABLE_S
 from benchmarks.results import table
 
 KINDS = ("clothing", "photographs")
@@ -22,11 +22,13 @@ def defaults(cells: list[Cell]) -> str:
     """Return kNN of raw pixels, and of each default without training and after ten minutes, for both sets."""
     rows = [["network", *(title for kind in KINDS for title in (kind, "k = 20", "epochs", "seeds"))]]
     rows.append(["raw pixels", *(text for kind in KINDS for text in _columns(_of(cells, kind), "raw_"))])
-    for cpu_s, words in ((0, "untrained"), (TABLE_S, "trained")):
-        for name in (*OLD_DEFAULTS, NEW_DEFAULT):
-            age = "new" if name == NEW_DEFAULT else "old"
-            found = [_of(cells, kind, recipe=name, cpu_s=cpu_s) for kind in KINDS]
-            rows.append([f"{age}, {words}: {name}", *(text for each in found for text in _columns(each))])
+    for cpu_s in (0, TABLE_S):
+        for names in DEFAULTS.values():
+            for name, age in zip(names, ("new", "old"), strict=True):
+                found = [_of(cells, kind, recipe=name, cpu_s=cpu_s) for kind in KINDS]
+                title = f"{age}: {name}" if cpu_s else f"untrained: {name.split(', ', 1)[1]}"
+                if any(found):
+                    rows.append([title, *(text for each in found for text in _columns(each))])
     return table(rows)
 
 

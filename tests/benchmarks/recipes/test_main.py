@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.recipes.recipes import NEW_DEFAULT, OLD_DEFAULTS, RECIPES, SEARCH, TABLE_S, search_keys, table_keys
+from benchmarks.recipes.recipes import DEFAULTS, RECIPES, SEARCH, TABLE_S, search_keys, table_keys
 from benchmarks.results import Results
 
 from benchmarks.recipes import __main__ as program
@@ -50,19 +50,18 @@ def test_without_a_folder_nothing_is_measured(results: Results, monkeypatch: pyt
     assert results.cells() == []
 
 
-def test_the_first_cells_of_the_table_are_one_seed_of_both_sets_and_of_all_defaults() -> None:
+def test_the_first_cells_of_the_table_are_whole_comparisons() -> None:
     keys = list(table_keys(KINDS))
-    recipes = (NEW_DEFAULT, *OLD_DEFAULTS)
-    first = keys[: 4 * len(recipes)]
+    first = keys[:8]
     assert {key["seed"] for key in first} == {0}
-    assert {(key["images"], key["recipe"], key["cpu_s"]) for key in first} == {
-        (kind, recipe, cpu_s) for kind in KINDS for recipe in recipes for cpu_s in (0, TABLE_S)
-    }
-    assert len(keys) == len({tuple(key.items()) for key in keys}) == 3 * len(first)
+    assert [(key["images"], key["recipe"], key["cpu_s"]) for key in first] == [
+        (kind, recipe, cpu_s) for cpu_s in (0, TABLE_S) for kind in KINDS for recipe in DEFAULTS["moco"]
+    ]
+    assert len(keys) == len({tuple(key.items()) for key in keys})
 
 
-def test_every_recipe_that_is_searched_is_known() -> None:
-    assert {*SEARCH, NEW_DEFAULT, *OLD_DEFAULTS} <= set(RECIPES)
+def test_every_recipe_that_is_measured_is_known() -> None:
+    assert {*SEARCH, *(name for names in DEFAULTS.values() for name in names)} <= set(RECIPES)
 
 
 def test_the_images_of_a_key_decide_its_folder(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
