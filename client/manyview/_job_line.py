@@ -11,12 +11,12 @@ from manyview._progress.report import ProgressOption, Report, reporting
 from manyview._types.jobs import TrainJobInfo
 
 ASK_S = 1.0
-"""The time between two questions for the progress of the job."""
+"""The time between two requests for the progress of the job."""
 
 
 @contextmanager
 def shown(ask: Callable[[], TrainJobInfo], title: str, progress: ProgressOption) -> Iterator[None]:
-    """Show what the job is doing, and its steps, while the block runs. A thread asks for them, unless nobody reads
+    """Show what the job is doing, and its steps, while the block runs. A thread requests them, unless nobody reads
     them."""
     with reporting(progress, title, "asking for its state") as report:
         if not report.is_read:
@@ -37,7 +37,7 @@ def _follow(ask: Callable[[], TrainJobInfo], report: Report, ended: threading.Ev
             info = ask()
             if not ended.is_set():
                 _show(info, report)
-        except ManyviewError as error:  # the call that waits goes on, and raises its own error in time
+        except ManyviewError as error:  # the waiting call continues, and raises its own error in time
             report.say(f"the server does not answer: {error.message}")
         ended.wait(ASK_S)
 

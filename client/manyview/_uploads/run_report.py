@@ -5,7 +5,7 @@ from __future__ import annotations
 from manyview import _convert
 from manyview._types.uploads import LabelConflict, RejectedImage, SkippedFiles, UploadReport
 from manyview._uploads.encoded_image import EncodedImage
-from manyview._uploads.window import NumberedBatch
+from manyview._uploads.window import OutgoingBatch
 from manyview.v1 import dataset_service_pb2 as pb
 
 # The most recompressed images that a report names.
@@ -43,7 +43,7 @@ class RunReport:
         if image.is_recompressed and len(self._recompressed) < _NUM_NAMED:
             self._recompressed.append(image.key)
 
-    def add_ack(self, batch: NumberedBatch, ack: pb.BatchAck) -> None:
+    def add_ack(self, batch: OutgoingBatch, ack: pb.BatchAck) -> None:
         """Add the server's answer to a batch."""
         for key, label, result in zip(batch.keys, batch.labels, ack.results, strict=True):
             if result.outcome == pb.ImageResult.OUTCOME_REJECTED:

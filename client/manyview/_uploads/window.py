@@ -22,7 +22,7 @@ def chain(digest: bytes, images: Sequence[EncodedImage]) -> bytes:
 
 
 @dataclass(frozen=True)
-class NumberedBatch:
+class OutgoingBatch:
     """A numbered batch, with the keys and labels that its ack refers to."""
 
     number: int
@@ -43,8 +43,8 @@ class Window:
         self._acked_digest = digest
         self._last_number = committed
         self._last_digest = digest
-        self._unacked: deque[NumberedBatch] = deque()
-        self._waiting: deque[NumberedBatch] = deque()
+        self._unacked: deque[OutgoingBatch] = deque()
+        self._waiting: deque[OutgoingBatch] = deque()
         self._unacked_bytes = 0
         self._max_batches = 1
         self._max_bytes = 0
@@ -87,10 +87,10 @@ class Window:
         message = pb.UploadImagesRequest(batch=types_pb2.ImageBatch(number=self._last_number, images=protos))
         keys, labels = tuple(i.key for i in images), tuple(i.label for i in images)
         self._waiting.append(
-            NumberedBatch(self._last_number, message, keys, labels, message.ByteSize(), self._last_digest)
+            OutgoingBatch(self._last_number, message, keys, labels, message.ByteSize(), self._last_digest)
         )
 
-    def take(self) -> NumberedBatch | None:
+    def take(self) -> OutgoingBatch | None:
         """Return the next batch to send if it fits, or None. A batch that is larger than the window is sent alone."""
         if not self._waiting:
             return None
@@ -104,7 +104,7 @@ class Window:
         self._unacked_bytes += size
         return self._unacked[-1]
 
-    def ack(self, number: int) -> NumberedBatch:
+    def ack(self, number: int) -> OutgoingBatch:
         """Remove and return the oldest unacknowledged batch. Its number must be `number`, because acks come in
         order."""
         if not self._unacked or self._unacked[0].number != number:

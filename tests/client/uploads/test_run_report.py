@@ -5,13 +5,13 @@ from __future__ import annotations
 from manyview._types.images import ImageError
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.run_report import RunReport
-from manyview._uploads.window import NumberedBatch
+from manyview._uploads.window import OutgoingBatch
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import types_pb2
 
 
-def batch(*keys: str) -> NumberedBatch:
-    return NumberedBatch(1, pb.UploadImagesRequest(), keys, tuple("cat" for _ in keys), 0, b"")
+def batch(*keys: str) -> OutgoingBatch:
+    return OutgoingBatch(1, pb.UploadImagesRequest(), keys, tuple("cat" for _ in keys), 0, b"")
 
 
 def test_the_report_has_the_outcomes_of_this_run_and_the_numbers_of_earlier_ones() -> None:

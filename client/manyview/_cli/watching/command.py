@@ -37,7 +37,7 @@ def watch(
 
 
 def find(client: Client, name: str) -> Job:
-    """Return a job, and say while this takes that the server is asked for it."""
+    """Return a job. Until it is known, a line says that the command looks for it."""
     with reporting(None, name, "looking for the job"):
         return client.job(name)
 
