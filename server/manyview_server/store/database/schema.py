@@ -169,4 +169,8 @@ MIGRATIONS: tuple[str, ...] = (
     );
     INSERT INTO store VALUES (lower(hex(randomblob(16))), 0, 65536, 536870912);
     """,
+    """
+    -- Did an upload create the data set? Then it is removed again if it is empty when all uploads to it have finished.
+    ALTER TABLE dataset ADD COLUMN created_by_upload INTEGER NOT NULL DEFAULT 0;
+    """,
 )

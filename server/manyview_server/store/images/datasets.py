@@ -95,14 +95,14 @@ class DatasetStore:
 
         return await self._database.write(run)
 
-    def insert(self, connection: sqlite3.Connection, dataset_id: str) -> int:
+    def insert(self, connection: sqlite3.Connection, dataset_id: str, *, created_by_upload: bool = False) -> int:
         """Create an empty data set within a transaction. Return the primary key of its row."""
         uid = uuid.uuid4().hex
         # Make the directory first: after a crash, an empty directory without a row is harmless, the reverse is not.
         self.directory(uid).mkdir(mode=0o700)
         sync_directory(self._datasets_dir)
-        insert = "INSERT INTO dataset (dataset_id, uid, create_time) VALUES (?, ?, ?)"
-        cursor = connection.execute(insert, (dataset_id, uid, self._clock()))
+        insert = "INSERT INTO dataset (dataset_id, uid, create_time, created_by_upload) VALUES (?, ?, ?, ?)"
+        cursor = connection.execute(insert, (dataset_id, uid, self._clock(), created_by_upload))
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 

@@ -32,9 +32,10 @@ MAX_GROUP_BYTES = 32 << 20
 
 COLUMNS = "upload_id, committed_number, num_images, num_stored, num_duplicates, num_rejected, finished, digest"
 
-# The data set, if it is empty, all uploads to it are finished, and no job that is not terminal trains on it.
-UNUSED = """
-    SELECT 1 FROM dataset WHERE pk = :pk AND num_images = 0
+# The data set, if an upload created it, it is empty, all uploads to it are finished, and no job that is not terminal
+# trains on it.
+LEFT_EMPTY = """
+    SELECT 1 FROM dataset WHERE pk = :pk AND created_by_upload AND num_images = 0
     AND NOT EXISTS (SELECT 1 FROM upload WHERE dataset = :pk AND NOT finished)
     AND NOT EXISTS (
         SELECT 1 FROM job WHERE dataset_uid = dataset.uid AND state NOT IN ('CANCELLED', 'SUCCEEDED', 'FAILED')
@@ -56,9 +57,6 @@ class UploadStore:
         self._database = database
         self._ingest = ingest
         self._datasets = datasets
-        # The data sets that an upload created, until an upload with images finishes. A restart forgets them, and then
-        # an empty one stays.
-        self._created: set[int] = set()
         self._queue: deque[tuple[UploadBatch, Answer]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
@@ -84,10 +82,9 @@ class UploadStore:
         """
         fence = asyncio.Event()
 
-        def run(connection: sqlite3.Connection) -> tuple[int, int | None, Upload]:
-            created = None
+        def run(connection: sqlite3.Connection) -> tuple[int, Upload]:
             if create_dataset and not has_dataset(connection, dataset_id):
-                created = self._datasets.insert(connection, dataset_id)
+                self._datasets.insert(connection, dataset_id, created_by_upload=True)
             dataset = dataset_pk(connection, dataset_id)
             pk = _upload_pk(connection, dataset, upload_id)
             if pk is None:
@@ -98,14 +95,12 @@ class UploadStore:
             if resume_digest and resume_digest != upload.digest:
                 message = f"these are not the images that were acknowledged to {upload_id!r}"
                 raise FailedPrecondition("UPLOAD_CHANGED", message)
-            return pk, created, upload
+            return pk, upload
 
         def take_over() -> tuple[int, Upload, asyncio.Event | None]:
             """Take over on the database thread, after the batches of the earlier session that are queued there."""
-            pk, created, upload = self._database.transact(run)
+            pk, upload = self._database.transact(run)
             # Do this only after the commit. If the commit fails, the earlier session can continue.
-            if created is not None:
-                self._created.add(created)
             earlier = self._ingest.owners.get(pk)
             self._ingest.owners[pk] = fence
             return pk, upload, earlier
@@ -143,22 +138,15 @@ class UploadStore:
             connection.execute("UPDATE upload SET finished = 1 WHERE pk = ?", (pk,))
             upload = _read_upload(connection, dataset_id, pk)
             dataset = dataset_pk(connection, dataset_id)
-            if self._is_left_empty(connection, dataset):
+            if connection.execute(LEFT_EMPTY, {"pk": dataset}).fetchone() is not None:
                 self._datasets.remove(connection, dataset)
                 return upload, None
-            found = read_dataset(connection, dataset)
-            if found.num_images:
-                self._created.discard(dataset)
-            return upload, found
+            return upload, read_dataset(connection, dataset)
 
         upload, dataset = await self._database.write(run)
         if dataset is None:
             await self._datasets.sweep()
         return upload, dataset
-
-    def _is_left_empty(self, connection: sqlite3.Connection, dataset: int) -> bool:
-        """Return whether an upload created the data set, no image came, and nobody else uses it."""
-        return dataset in self._created and connection.execute(UNUSED, {"pk": dataset}).fetchone() is not None
 
     async def close(self) -> None:
         """Refuse new batches, and wait for the queued ones."""

@@ -257,6 +257,23 @@ async def test_a_data_set_that_an_upload_created_is_removed_again_if_all_images_
     assert (dataset.num_images, dataset.num_rejected) == (1, 1)
 
 
+async def test_an_upload_that_continues_after_a_restart_removes_the_empty_data_set_that_it_created(
+    tmp_path: Path, image: MakeImage, refused: Callable[[int], RejectedImage]
+) -> None:
+    store = Store.open(tmp_path / "restarted", reserve_bytes=0)
+    session = await store.uploads.open("a", "u", create_dataset=True)
+    await session.append(1, [refused(1)])
+    await store.close()
+    store = Store.open(tmp_path / "restarted", reserve_bytes=0)
+    upload = await store.uploads.get("a", "u")
+    session = await store.uploads.open("a", "u", upload.digest, create_dataset=True)
+    await session.append(2, [refused(2)])
+    _, dataset = await session.finish(2)
+    assert dataset is None
+    assert (await store.datasets.list(10), list((tmp_path / "restarted" / "datasets").iterdir())) == (([], ""), [])
+    await store.close()
+
+
 async def test_an_empty_data_set_stays_if_an_upload_did_not_create_it(
     store: Store, refused: Callable[[int], RejectedImage]
 ) -> None:

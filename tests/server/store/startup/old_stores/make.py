@@ -12,7 +12,8 @@ The stores here were made so:
     schema-2.tar.xz     9b4f895~1    jobs that continue others and follow their data set
     schema-3.tar.xz     9d419e1      an index of keys; model cards of vision transformers
     schema-3b.tar.xz    860f9fe      the last one without a generation
-    schema-4.tar.xz     this tree    the first one with a generation
+    schema-4.tar.xz     aede3ca      the first one with a generation
+    schema-5.tar.xz     this tree    data sets know whether an upload created them
 
 A real server of the old release takes eight images, refuses a ninth, and trains two steps. Random weights do not
 compress, so the checkpoint's tensors are then rounded to eighths and the hashes in its manifest are made right again.
