@@ -1,23 +1,28 @@
-# The server, for CPU and GPU: PyTorch's Linux wheels bring CUDA and run without a GPU too. Builds with and without
-# BuildKit. To pin the base: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+# The server, by default for the CPU. For an NVIDIA GPU: --build-arg DEVICE=gpu. Builds with and without BuildKit.
+# To pin the base: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 
-# What changes with the pins alone: a compiler, for torch.compile on a CPU (C++) and Triton on a GPU (C), and the
-# packages, by hash. Both need Python.h, which the official image has and Debian's own Python keeps in a package.
+# What both images have and what changes with the pins alone: a compiler, for torch.compile on a CPU (C++) and Triton on a
+# GPU (C), and the packages except torch's, by hash. Both compilers need Python.h, which the official image has and Debian's
+# own Python keeps in a package.
 FROM ${BASE} AS packages
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ \
  && (test -e "$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
      || apt-get install --yes --no-install-recommends python3-dev) \
- && rm -rf /var/lib/apt/lists/*
+ && apt-get clean \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 COPY requirements/bootstrap.txt requirements/server.txt /requirements/
 # Byte code is written now: at run time the root file system is read-only. uv does not stay.
-RUN python -m venv /tmp/bootstrap \
+RUN mkdir /pins && cd /pins \
+ && awk '/^[^ ]/ {part = /^torch(vision)?==/ ? "torch" : /^(nvidia-|cuda-|triton==)/ ? "cuda" : "common"} \
+         {print > part ".txt"}' /requirements/server.txt \
+ && python -m venv /tmp/bootstrap \
  && /tmp/bootstrap/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes \
       -r /requirements/bootstrap.txt \
  && /tmp/bootstrap/bin/uv venv --quiet /opt/manyview \
  && /tmp/bootstrap/bin/uv pip sync --quiet --no-cache --compile-bytecode --python /opt/manyview/bin/python \
-      --require-hashes /requirements/server.txt \
+      --require-hashes /pins/common.txt \
  && rm -rf /tmp/bootstrap
 
 # manyview itself, installed under /app with the packages' interpreter, so that it can be laid over them.
@@ -34,7 +39,31 @@ RUN cd /source \
  && /tmp/build/bin/uv pip install --quiet --no-cache --no-deps --compile-bytecode \
       --python /opt/manyview/bin/python --prefix /app /dist/*.whl
 
-FROM packages
+# PyTorch's Linux wheels bring CUDA. The image for the CPU takes torch from an index of CPU builds if TORCH_INDEX has the
+# address of one. The pins do not know these builds, so their versions are checked and their hashes are not. Without such
+# an index it takes the pinned wheels, by hash, and cuts out what a CPU never uses. Both are tried out before the build ends.
+FROM packages AS torch
+ARG DEVICE=cpu
+ARG TORCH_INDEX=
+COPY container /container/
+RUN python -m venv /tmp/bootstrap \
+ && /tmp/bootstrap/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes \
+      -r /requirements/bootstrap.txt \
+ && export PATH=/opt/manyview/bin:/tmp/bootstrap/bin:$PATH VIRTUAL_ENV=/opt/manyview UV_NO_CACHE=1 \
+ && case "$DEVICE:$TORCH_INDEX" in \
+      gpu:*) uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r /pins/torch.txt -r /pins/cuda.txt ;; \
+      cpu:) uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r /pins/torch.txt \
+         && python /container/device_code.py \
+         && python /container/cuda_stubs.py ;; \
+      cpu:*) uv pip install --quiet --compile-bytecode --no-deps --default-index "$TORCH_INDEX" \
+               $(sed -n 's/^\(torch[a-z]*==[^ ]*\).*/\1/p' /pins/torch.txt) ;; \
+      *) echo "DEVICE must be cpu or gpu, not $DEVICE" >&2; exit 1 ;; \
+    esac \
+ && rm -rf /tmp/bootstrap \
+ && if [ "$DEVICE" = cpu ]; then TORCHINDUCTOR_CACHE_DIR=/tmp/inductor python -B /container/check_torch.py; fi \
+ && rm -rf /tmp/*
+
+FROM torch
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="manyview" \
       org.opencontainers.image.description="Self-supervised image embeddings as a service" \

@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # Tests start hundreds of processes that import PyTorch. Without bytecode files, each of them compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality gpu image image-test clean
+.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality gpu image image-gpu image-test clean
 
 help:
 	@echo "make demo           train on real images, watch the model learn, get a picture (IMAGES=DIR: your own images)"
@@ -22,7 +22,8 @@ help:
 	@echo "make bench          measure the cost of the service, recovery, selection, and waiting times (IMAGES=DIR BENCH_DATA=DIR)"
 	@echo "make bench-quality  compare each method with lightly's loop on CIFAR-10, CELLS=1 table cells at a time (IMAGES=DIR)"
 	@echo "make gpu            compare every CUDA path with the CPU and measure this machine's GPU; without a GPU, a dry run"
-	@echo "make image          build the container image; docker compose up runs it"
+	@echo "make image          build the container image for a CPU, 1.5 GB; docker compose up runs it"
+	@echo "make image-gpu      build the container image for an NVIDIA GPU, 6.3 GB"
 	@echo "make image-test     test the image and docker-compose.yml from outside; needs a Docker engine"
 
 install: $(INSTALLED)
@@ -117,9 +118,14 @@ gpu: $(INSTALLED)
 image:
 	docker compose build
 
-# This is not part of `make test`, because it builds the image (about 6.5 GB), which takes some minutes.
+image-gpu:
+	docker compose -f docker-compose.yml -f compose.gpu.yml build
+
+# This is not part of `make test`, because it builds the image for the CPU, which takes some minutes. The image for a GPU is
+# larger: IMAGE_TESTS=image builds and tests it as well.
+IMAGE_TESTS ?= image and not long
 image-test: $(INSTALLED)
-	$(BIN)/python -m pytest -m image tests/image $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "$(IMAGE_TESTS)" tests/image $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .tools demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench-data

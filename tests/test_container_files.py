@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,29 @@ def test_whether_it_serves_is_asked_for_by_the_command_line() -> None:
 
 def test_every_package_comes_from_a_hashed_file_or_from_the_system() -> None:
     joined = re.sub(r"\\\n\s*", " ", DOCKERFILE)
-    commands = [part for line in joined.splitlines() for part in line.split("&&") if "pip" in part.split("#")[0]]
+    commands = [part for line in joined.splitlines() for part in re.split("&&|;;", line) if "pip" in part.split("#")[0]]
     installing = [part for part in commands if re.search(r"pip (install|sync)", part)]
-    assert len(installing) == 4
-    for part in installing:
-        assert "--require-hashes" in part or ("--no-deps" in part and "/dist/*.whl" in part), part
+    unhashed = [part for part in installing if "--require-hashes" not in part]
+    assert len(installing) == 8
+    wheel, builds_for_the_cpu = unhashed
+    assert "--no-deps" in wheel
+    assert "/dist/*.whl" in wheel
+    assert "--no-deps" in builds_for_the_cpu
+    assert '--default-index "$TORCH_INDEX"' in builds_for_the_cpu
     for name in re.findall(r"/requirements/([\w.-]+\.txt)", DOCKERFILE):
         assert "--hash=sha256:" in (ROOT / "requirements" / name).read_text()
+
+
+def test_the_pins_are_parted_into_those_of_torch_of_cuda_and_of_both_images(tmp_path: Path) -> None:
+    (program,) = re.findall(r"&& awk '(.+?)' /requirements/server.txt", re.sub(r"\\\n\s*", " ", DOCKERFILE))
+    pins = (ROOT / "requirements" / "server.txt").read_text()
+    subprocess.run(["awk", program], input=pins, text=True, cwd=tmp_path, check=True)
+    parts = {path.stem: path.read_text() for path in tmp_path.iterdir()}
+    names = {part: set(re.findall(r"^([\w-]+)==", text, flags=re.MULTILINE)) for part, text in parts.items()}
+    assert names["torch"] == {"torch", "torchvision"}
+    assert {"nvidia-cublas", "cuda-bindings", "triton"} <= names["cuda"]
+    assert {"timm", "numpy", "grpcio", "networkx"} <= names["common"]
+    assert sorted("".join(parts.values()).splitlines()) == sorted(pins.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ PROPHECY = re.compile(r"\b(is|are|was|were) to be\b")
 """Write "must be"."""
 BRITISH = re.compile("(neighb|col)" + "our", re.IGNORECASE)
 """The API says neighbor and color, and so does everything else."""
-ROOMS = ("client", "server", "proto", "examples", "benchmarks", "tests")
+ROOMS = ("client", "server", "proto", "examples", "benchmarks", "container", "tests")
 SHOWN = ("README.md", "CONTRIBUTING.md", "Makefile", "docs", *ROOMS)
 THIS = "tests/test_prose.py"
 """This file holds the patterns themselves."""

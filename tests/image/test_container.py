@@ -268,6 +268,7 @@ def test_a_token_and_tls_come_from_files(compose: Compose, tmp_path: Path) -> No
 def test_the_compose_files_say_what_they_mean() -> None:
     require_compose()
     plain = config("docker-compose.yml")["services"]["server"]
+    assert (plain["image"], plain["build"]["args"]) == ("manyview:cpu", {"DEVICE": "cpu", "TORCH_INDEX": ""})
     assert plain["read_only"] is True
     assert plain["cap_drop"] == ["ALL"]
     assert [port["host_ip"] for port in plain["ports"]] == ["127.0.0.1"]
@@ -275,6 +276,7 @@ def test_the_compose_files_say_what_they_mean() -> None:
     secure = config("docker-compose.yml", "compose.secure.yml")["services"]["server"]
     assert {secret["source"] for secret in secure["secrets"]} == {"token", "cert.pem", "key.pem"}
     gpu = config("docker-compose.yml", "compose.gpu.yml")["services"]["server"]
+    assert (gpu["image"], gpu["build"]["args"]["DEVICE"]) == ("manyview:gpu", "gpu")
     assert gpu["environment"] == {"MANYVIEW_SERVER_DEVICE": "cuda"}
     (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])

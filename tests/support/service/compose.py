@@ -68,22 +68,33 @@ def config(*files: str, **variables: str) -> dict[str, Any]:
 class Compose:
     """One project. `up` as often as needed; `remove` at the end takes container, network and volume away."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, image: str = IMAGE) -> None:
         """`folder`: where copies of the container's data may lie."""
         self.name = name
         self.folder = folder
+        self.image = image
         self.address = f"127.0.0.1:{free_port()}"
         self._variables = {
             "COMPOSE_PROJECT_NAME": name,
-            "MANYVIEW_IMAGE": IMAGE,
+            "MANYVIEW_IMAGE": image,
             "MANYVIEW_PORT": self.address.rpartition(":")[2],
         }
         self._files = ["docker-compose.yml"]
         self._for_now: dict[str, str] = {}
 
-    def build(self) -> None:
-        """Make the image; seconds where nothing has changed."""
+    def build(self, *files: str) -> None:
+        """Make the image, with `files` beside docker-compose.yml; seconds where nothing has changed."""
+        self._files = ["docker-compose.yml", *files]
         self.compose("build", "--quiet", timeout_s=BUILD_S)
+
+    def image_bytes(self) -> int:
+        """The size of the image on the disk, all layers together."""
+        return int(_run(["docker", "image", "inspect", "--format", "{{.Size}}", self.image]))
+
+    def run_once(self, *command: str) -> str:
+        """A command in a container of its own, without devices and without the server; what it printed."""
+        name, *arguments = command
+        return _run(["docker", "run", "--rm", "--entrypoint", name, self.image, *arguments]).decode().strip()
 
     def up(self, *files: str, settings: Mapping[str, str] | None = None, **variables: str) -> None:
         """Start the server, or restart it if something has changed, and wait until it is healthy. `files` beside
