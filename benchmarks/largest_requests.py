@@ -77,10 +77,10 @@ def ppm(seed: int, num_bytes: int) -> bytes:
     return b"P6 %d %d 255\n" % (width, height) + seed.to_bytes(8, "big") + bytes(3 * width * height - 8)
 
 
-def large_ppm() -> bytes:
-    """Return the largest picture that a server takes by default."""
-    side = 2_040
-    return b"P6 %d %d 255\n" % (side, side) + bytes(3 * side * side)
+def large_ppm(seed: int = 0) -> bytes:
+    """Return the largest picture that a server takes by default, 32 MiB. It is different for each seed."""
+    side = 3_343
+    return b"P6 %d %d 255\n" % (side, side) + seed.to_bytes(8, "big") + bytes(3 * side * side - 8)
 
 
 def images(num_images: int, total_bytes: int, first: int = 0) -> list[types_pb2.Image]:
@@ -133,15 +133,22 @@ def _of_datasets(world: World) -> list[tuple[Any, ...]]:
         *(pb.UploadImagesRequest(batch=batch) for batch in batches),
         pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=2 * BATCH_IMAGES)),
     ]
+    large_images = [types_pb2.ImageBatch(number=n, images=[types_pb2.Image(data=large_ppm(n))]) for n in (1, 2)]
+    large_upload = [
+        pb.UploadImagesRequest(header=pb.UploadHeader(dataset=dataset, upload_id="l" * 63)),
+        *(pb.UploadImagesRequest(batch=batch) for batch in large_images),
+        pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=2)),
+    ]
     large = pb.ImageRef(key=world.large_key)
     return [
         ("DatasetService.CreateDataset", "", pb.CreateDatasetRequest(dataset_id="d" * 63, request_id=_uuid(1))),
         ("DatasetService.GetDataset", "", pb.GetDatasetRequest(name=dataset)),
         ("DatasetService.ListDatasets", "1,000", pb.ListDatasetsRequest(page_size=1000)),
         ("DatasetService.UploadImages", "512 images, 16 MiB", *upload),
+        ("DatasetService.UploadImages", "2 images, 64 MiB", *large_upload),
         ("DatasetService.GetUpload", "", pb.GetUploadRequest(dataset=dataset, upload_id="u" * 63)),
         ("DatasetService.ListImages", "10,000", pb.ListImagesRequest(dataset=dataset, page_size=10_000)),
-        ("DatasetService.GetImage", "12 MiB", pb.GetImageRequest(dataset=dataset, image=large)),
+        ("DatasetService.GetImage", "32 MiB", pb.GetImageRequest(dataset=dataset, image=large)),
         ("DatasetService.GetImage", "a key of 4 KiB", pb.GetImageRequest(dataset=dataset, image=_key(4096))),
         ("DatasetService.DeleteDataset", "", pb.DeleteDatasetRequest(name=f"datasets/{'d' * 63}")),
     ]

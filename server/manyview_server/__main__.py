@@ -7,6 +7,7 @@ file must be reported within a second, and importing gRPC, pydantic and numpy ta
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import sys
@@ -66,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(arguments: Sequence[str], line: StartLine) -> int:
     """Check what can be checked at once, import the rest, and serve."""
     held: DataLock | None = None
-    if not any(word in ("-h", "--help") for word in arguments):
+    if any(word in ("-h", "--help") for word in arguments):
+        line.show("loading the settings")
+        importlib.import_module("manyview_server.config")
+        line.end()  # the help is printed next
+    else:
         json_logs.configure("info", line)
         settings = EarlySettings.read(arguments, os.environ)
         try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
+import support.clients.terminal
 from manyview_server.early.start_line import ERASE, StartLine
 from manyview_server.front import json_logs
 
@@ -32,6 +35,15 @@ def kept_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def test_the_help_says_that_it_is_loaded() -> None:
+    terminal = support.clients.terminal.Terminal()
+    command = [sys.executable, "-m", "manyview_server", "serve", "--help"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal.stream, text=True, check=True)
+    terminal.wait_for("starting: loading the settings, ")
+    terminal.close()
+    assert "--listen" in done.stdout
 
 
 def test_the_line_is_redrawn_with_the_seconds_while_a_step_lasts() -> None:

@@ -1,12 +1,12 @@
 """Nothing that grows with a request runs on the event loop.
 
-Every rpc gets the largest request that it accepts, and a hostile one. The watchdog times each callback of the loop, and
-what counts here is the processor time of the loop's thread: a busy machine makes a callback wait, but does not let it
-compute longer. Cores that share caches or slow down may stretch it; the bound is three times what was measured, which
-is what it takes to copy a message of 16 MiB. Work that is bounded by the limits may take less than that, so the
-functions that do it also report the thread on which they run. The clients run in threads of their own, so that none of
-their work is on the loop that is watched. The rpcs are taken from the contract's descriptors: a new one fails the test
-until it has a case.
+Every rpc gets the largest request that it accepts, and a hostile one. The watchdog times each callback of the loop,
+and what counts here is the processor time of the loop's thread: a busy machine makes a callback wait, but does not
+let it compute longer. Cores that share caches or slow down may stretch it. On two busy cores, 46 ms were measured for
+receiving an image of 32 MiB, 27 ms for sending one, and 58 ms for the request that takes longest. Work that is
+bounded by the limits may take less than that, so the functions that do it also report the thread on which they run.
+The clients run in threads of their own, so that none of their work is on the loop that is watched. The rpcs are taken
+from the contract's descriptors: a new one fails the test until it has a case.
 """
 
 from __future__ import annotations
