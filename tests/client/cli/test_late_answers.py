@@ -70,13 +70,6 @@ class LateServer(FakeServer):
 
 
 @pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    opened = Terminal()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def late(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LateServer]:
     """A server with a data set "pets", and with the jobs "mine" and "ended"."""
     for name in ("cat/a.jpg", "dog/b.jpg"):

@@ -28,13 +28,6 @@ MODEL = "backbones/resnet18"
 
 
 @pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    opened = Terminal()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def run(server: FakeServer, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command of the program on the terminal, and return its exit status."""
     monkeypatch.setenv("MANYVIEW_TARGET", server.target)

@@ -15,13 +15,6 @@ from support.clients.terminal import Terminal
 
 
 @pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    opened = Terminal()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def job(client: manyview.Client, server: FakeServer) -> manyview.Job:
     client.upload([b"a"], "pets")
     job = client.train("pets", job_id="mine")
