@@ -20,7 +20,6 @@ from pathlib import Path
 
 FUNCTION = "int {name}(void) {{ return 100; }}"
 MESSAGE = 'const char* {name}(void) {{ return "no CUDA-capable device is detected"; }}'
-
 TEXTS = r"(Error|Status)(String|Name)$|^ncclGetLastError$"
 """The names of functions that return a text."""
 
