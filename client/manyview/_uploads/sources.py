@@ -112,7 +112,7 @@ def _from_paths(paths: Sequence[Path], limit: int, rule: LabelRule, members: Mem
             elif file.is_shard:
                 yield from shards.samples(file.path, file.key, skipped, max_image_bytes=limit, choice=members)
             else:
-                yield read_file(file.path, file.key, rule.of_file(file.key, file.label), limit)
+                yield read_file(file.path, file.key, rule.label_of_file(file.key, file.label), limit)
 
     total = None if has_shards else len(files)
     identity = [*(file.key for file in files), *members.identity]
@@ -135,7 +135,7 @@ def _from_items(items: Iterable[Any], limit: int, rule: LabelRule, skipped: Skip
         elif isinstance(item, tuple):
             item, label = _from_pair(item, index)
         try:
-            text = rule.of_item(label, f"image {key}")
+            text = rule.label_of_item(label, f"image {key}")
         except ValueError as error:
             yield EncodedImage(key, b"", "", ImageError(reason="LABEL_INVALID", message=str(error)))
         else:

@@ -34,11 +34,11 @@ class LabelRule:
     def check(self, keys: Sequence[str] | None, total: int | None) -> None:
         """Raise ValueError if the labels do not fit the images, as far as these are known before they are read."""
 
-    def of_file(self, key: str, last_folder: str) -> str:
+    def label_of_file(self, key: str, last_folder: str) -> str:
         """Return the label that a file has because of its folder. `last_folder` is "" for a file that was named."""
         return last_folder
 
-    def of_item(self, value: Any, of: str) -> str:
+    def label_of_item(self, value: Any, of: str) -> str:
         """Return the label of a pair or a mapping as text. Raises TypeError or ValueError like `label_text`."""
         return label_text(value, of)
 
@@ -69,7 +69,7 @@ class LastFolder(LabelRule):
 
     identity = "folder"
 
-    def of_file(self, key: str, last_folder: str) -> str:
+    def label_of_file(self, key: str, last_folder: str) -> str:
         return self._of_key(key)
 
     def apply(self, images: Iterator[EncodedImage]) -> Iterator[EncodedImage]:
@@ -94,7 +94,7 @@ class NoLabels(LabelRule):
 
     identity = "none"
 
-    def of_item(self, value: Any, of: str) -> str:
+    def label_of_item(self, value: Any, of: str) -> str:
         return ""
 
     def apply(self, images: Iterator[EncodedImage]) -> Iterator[EncodedImage]:
