@@ -188,7 +188,9 @@ def _read_file(path: str) -> dict[str, Any]:
 
 def _sentence(detail: ErrorDetails) -> str:
     name = ".".join(str(part) for part in detail["loc"])
-    given = "" if detail["type"] in ("missing", "value_error") else f" (given: {detail['input']!r})"
+    if detail["type"] == "missing":
+        return f"{name} is required: set --{name.replace('_', '-')}, {ENV_PREFIX}{name.upper()}, or {name} in --config"
+    given = "" if detail["type"] == "value_error" else f" (given: {detail['input']!r})"
     return f"{name + ': ' if name else ''}{detail['msg']}{given}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -105,7 +106,7 @@ def upload(
         print_json({**plain(found), "upload": {**sums, **plain(report)}})
     else:
         kept = f"has {number_of(found.num_images, 'image')}" if found.uid else "was not created"
-        typer.echo(f"{found.name}: {uploads.counts(report)}; the data set {kept}")
+        print_report([f"{found.name}: {uploads.counts(report)}; the data set {kept}"], sys.stdout)
         print_report(uploads.details(report, found.id))
     is_lost = strict and any(files.reason in _MAYBE_IMAGES for files in report.skipped)
     if report.num_rejected or report.num_rejected_before or is_lost:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import typer
 
@@ -39,9 +40,11 @@ def print_skipped(skipped: Sequence[SkippedFiles]) -> None:
     print_report(skipped_lines(skipped))
 
 
-def print_report(lines: Iterable[str]) -> None:
-    """Print the lines of a report on stderr. A terminal gets them broken between words, and a file as they are."""
-    if is_terminal(sys.stderr):
-        lines = wrapped(lines, width_of(sys.stderr))
+def print_report(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    """Print the lines of a report, by default on stderr. A terminal gets them broken between words, and a file as they
+    are."""
+    stream = stream or sys.stderr
+    if is_terminal(stream):
+        lines = wrapped(lines, width_of(stream))
     for line in lines:
-        typer.echo(line, err=True)
+        typer.echo(line, file=stream)

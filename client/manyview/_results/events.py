@@ -79,7 +79,7 @@ class SnapshotAdopted:
 Payload = Scalars | StateChange | CheckpointSaved | Rollback | Alert | Log | SnapshotAdopted
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
-# The scalars that the text of an event shows.
+# The scalars that the text of an event shows, in their order.
 _SHOWN = ("loss", "representation_std", "knn_top1", "knn_top1_raw_pixels", "knn_top1_untrained", "linear_top1")
 # The keys of `Event.values` that differ from the names of a payload's fields.
 _KEYS = {"from_state": "from", "to_state": "to"}
@@ -137,7 +137,7 @@ class Event:
         """Return the event as one line for people. Of the scalars, it has the loss, accuracies and spread."""
         match self.payload:
             case Scalars(values=values):
-                shown = [f"{name} {value:.4g}" for name, value in values.items() if name in _SHOWN]
+                shown = [f"{name} {values[name]:.4g}" for name in _SHOWN if name in values]
                 text = ", ".join(shown) or f"{len(values)} scalars"
             case StateChange(to_state=state, message=message):
                 text = f"{state}: {message}" if message else state

@@ -120,6 +120,12 @@ class History:
                 yield name, scalar_text.value(name, values[0]), scalar_text.value(name, values[-1]), values
 
 
+def _order(name: str) -> tuple[int, str]:
+    """Return the sort key of a scalar: the main ones come first."""
+    main = scalar_text.MAIN
+    return main.index(name) if name in main else len(main), name
+
+
 def _figure(width: float, height: float) -> Figure:
     """Return an empty figure, in inches. A notebook shows it although it is none of pyplot's. Raises ValueError if
     matplotlib is not installed."""
@@ -164,7 +170,7 @@ def query(rpcs: Rpcs, job: str, *, names: Sequence[str] | None = None, max_rows:
 
     rows = [_row(row) for page in pages(fetch) for row in page.rows]
     found = {name for row in rows for name in row if name not in _PLACE}
-    return History(rows=rows, names=tuple(sorted(found, key=scalar_text.order)))
+    return History(rows=rows, names=tuple(sorted(found, key=_order)))
 
 
 def _row(row: pb.MetricsRow) -> Mapping[str, Any]:

@@ -44,7 +44,9 @@ def answers(
     began: float | None = None,
 ) -> Iterator[Any]:
     """Yield the messages of a call, without its reports of progress. If the stream breaks, the call is repeated, and
-    its answer starts again with `opened`. `timeout_s` runs from `began`, by default from now."""
+    its answer starts again with `opened`. `timeout_s` runs from `began`, by default from now.
+
+    The last count of the server does not stay on the screen: it may have embedded a part of the images before."""
     for message in replies(
         lambda: call(request),
         rpcs.channel.deadlines,
@@ -56,6 +58,7 @@ def answers(
         if message.HasField("progress"):
             show(message.progress, report)
         else:
+            report.say("receiving the answer")
             yield message
 
 

@@ -78,7 +78,7 @@ class UploadReport:
         return "\n".join([counts(self), *wrapped(details(self), _COLUMNS)])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return f'<pre style="font-family: monospace">{escape(str(self))}</pre>'
 
     @property
     def num_found(self) -> int:

@@ -59,4 +59,4 @@ def test_a_narrow_terminal_gets_lines_that_break_between_words() -> None:
 def test_printed_and_in_a_notebook_it_is_the_text_of_the_command_line() -> None:
     lines = str(REPORT).splitlines()
     assert lines[:2] == [counts(REPORT), "  refused 4 IMAGE_EMPTY"]
-    assert REPORT._repr_html_() == f"<pre>{REPORT}</pre>"
+    assert f">{REPORT}</pre>" in REPORT._repr_html_()
