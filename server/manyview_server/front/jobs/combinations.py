@@ -18,6 +18,8 @@ class Combination:
 
 MIN_EPOCHS = 30
 """A smaller combination is taken if a larger one makes fewer passes over the images in the time."""
+SMALL_SET_IMAGES, SMALL_SET_MIN_EPOCHS = 5_000, 60
+"""The same for a data set of at most so many images: a pass over few images has few steps."""
 MAX_EPOCHS = 300
 """More passes over few images teach little."""
 COMBINATIONS: dict[str, tuple[Combination, ...]] = {
@@ -38,6 +40,8 @@ COMBINATIONS: dict[str, tuple[Combination, ...]] = {
 """The choices for each kind of device, the largest first. An image size is never larger than the images themselves."""
 UNMEASURED: dict[str, int] = {"cpu": 1, "cuda": 1}
 """The index of the combination that is taken if nothing can be measured."""
+SMALL_SET_UNMEASURED: dict[str, int] = {"cpu": 3, "cuda": 1}
+"""The same for a data set of at most `SMALL_SET_IMAGES`."""
 COSTS = {"resnet50": 4.1, "resnet18": 1.8, "resnet9": 0.9}
 """Billions of multiplications for an image of 224 pixels. They decide which combination is measured first."""
 SIDE_MULTIPLE, SMALLEST_SIDE = 4, 16
@@ -48,6 +52,21 @@ SMALL_STEM_BELOW, SMALL_STEM_COST = 64, 16
 def kind_of(device: str) -> str:
     """Return "cpu" or "cuda"."""
     return device.partition(":")[0]
+
+
+def is_small_set(num_images: int) -> bool:
+    """Has a data set so few images that more passes over them come before a larger network?"""
+    return num_images <= SMALL_SET_IMAGES
+
+
+def min_epochs(num_images: int) -> int:
+    """Return how many passes over so many images a combination must make in the time."""
+    return SMALL_SET_MIN_EPOCHS if is_small_set(num_images) else MIN_EPOCHS
+
+
+def unmeasured(device: str, num_images: int) -> int:
+    """Return the index of the combination that is taken for so many images if nothing can be measured."""
+    return (SMALL_SET_UNMEASURED if is_small_set(num_images) else UNMEASURED)[kind_of(device)]
 
 
 def fitting_size(image_size: int, short_side: int) -> int:

@@ -17,12 +17,14 @@ from manyview_server.errors import InvalidArgument, ServiceError
 from manyview_server.front.jobs.combinations import (
     COMBINATIONS,
     MAX_EPOCHS,
-    MIN_EPOCHS,
-    UNMEASURED,
+    SMALL_SET_MIN_EPOCHS,
     Combination,
     fitting_size,
+    is_small_set,
     kind_of,
+    min_epochs,
     relative_cost,
+    unmeasured,
 )
 from manyview_server.front.jobs.estimates import Estimator
 from manyview_server.front.jobs.job_plans import JobPlan
@@ -75,8 +77,8 @@ class OpenSettings:
         try:
             chosen, timed = await search.find(candidates)
         except ServiceError as error:
-            kind = kind_of(self._estimator.device)
-            chosen = candidates[min(UNMEASURED[kind], len(candidates) - 1)]
+            index = unmeasured(self._estimator.device, workload.num_images)
+            chosen = candidates[min(index, len(candidates) - 1)]
             why = f"on {device_words(self._estimator.device)}, without a measurement: {error.message}"
         else:
             chosen = search.with_epochs(chosen, timed)
@@ -187,14 +189,17 @@ class _Search:
         """Return why a candidate was chosen, with the time that was measured for it."""
         images, device = number_of(self._workload.num_images, "image"), device_words(self._estimator.device or "")
         step = f"a step of {number_of(timed.batch_size, 'image')} takes {timed.step_s:.2g} s"
-        return f"for {images} and {about(self._time_s)} on {device}, where {step}"
+        few = ""
+        if self._chooses_epochs and is_small_set(self._workload.num_images):
+            few = f"; with so few images, {SMALL_SET_MIN_EPOCHS} passes or more come before a larger network"
+        return f"for {images} and {about(self._time_s)} on {device}, where {step}{few}"
 
     async def _measure(self, candidate: Candidate) -> StepTimed:
         left_s = self._ends_s - asyncio.get_running_loop().time()
         return await self._estimator.time(self._workload, candidate.settings, left_s)
 
     def _fits(self, candidate: Candidate, timed: StepTimed) -> bool:
-        epochs = MIN_EPOCHS if self._chooses_epochs else None
+        epochs = min_epochs(self._workload.num_images) if self._chooses_epochs else None
         return self._seconds(candidate, timed, epochs) <= self._time_s
 
     def _seconds(self, candidate: Candidate, timed: StepTimed, epochs: int | None) -> float:

@@ -12,6 +12,7 @@ from google.protobuf import json_format, struct_pb2
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.errors import InvalidArgument, Unavailable
+from manyview_server.front.jobs import combinations
 from manyview_server.front.jobs.combinations import COMBINATIONS
 from manyview_server.front.jobs.job_plans import JobPlan, JobPlanner
 from manyview_server.front.jobs.timed_planner import TimedPlanner
@@ -55,26 +56,41 @@ def chosen(plan: JobPlan) -> tuple[Any, ...]:
     return tuple(plan.settings[name] for name in ("backbone", "backbone_width", "image_size", "epochs"))
 
 
+@pytest.fixture
+def many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 320 images count as many."""
+    monkeypatch.setattr(combinations, "SMALL_SET_IMAGES", 319)
+
+
 @pytest.mark.parametrize(
-    ("time_budget_s", "expected"),
+    ("time_budget_s", "few", "many"),
     [
-        (0, ("resnet18", 1, 128, 300)),  # an hour: 359 epochs of 10 s, and no more than 300
-        (3600, ("resnet18", 1, 128, 300)),
-        (600, ("resnet18", 1, 128, 59)),
-        (301, ("resnet18", 1, 128, 30)),
-        (300, ("resnet18", 1, 64, 110)),  # 29 epochs at 128 pixels would be too few; 2.5 s an epoch
-        (60, ("resnet9", 1, 64, 47)),
-        (30, ("resnet9", 0.5, 64, 92)),
-        (10, ("resnet9", 0.25, 64, 110)),
+        (0, ("resnet18", 1, 128, 300), ("resnet18", 1, 128, 300)),  # an hour: 359 epochs of 10 s, but at most 300
+        (3600, ("resnet18", 1, 128, 300), ("resnet18", 1, 128, 300)),
+        (602, ("resnet18", 1, 128, 60), ("resnet18", 1, 128, 60)),
+        (600, ("resnet18", 1, 64, 230), ("resnet18", 1, 128, 59)),  # 59 epochs at 128 pixels are too few of few images
+        (301, ("resnet18", 1, 64, 120), ("resnet18", 1, 128, 30)),
+        (300, ("resnet18", 1, 64, 110), ("resnet18", 1, 64, 110)),  # 29 are always too few; 2.5 s an epoch at 64
+        (120, ("resnet9", 1, 64, 95), ("resnet18", 1, 64, 47)),
+        (60, ("resnet9", 0.5, 64, 180), ("resnet9", 1, 64, 47)),
+        (30, ("resnet9", 0.5, 64, 92), ("resnet9", 0.5, 64, 92)),
+        (10, ("resnet9", 0.25, 64, 110), ("resnet9", 0.25, 64, 110)),
     ],
 )
 async def test_more_time_means_a_larger_network_and_larger_images(
-    planned: Planned, time_budget_s: float, expected: tuple[Any, ...]
+    planned: Planned,
+    time_budget_s: float,
+    few: tuple[Any, ...],
+    many: tuple[Any, ...],
+    request: pytest.FixtureRequest,
 ) -> None:
-    plan = await planned(time_budget_s=time_budget_s)
-    assert chosen(plan) == expected
-    assert plan.estimate is not None
-    assert plan.estimate.total_s <= (time_budget_s or 3600)
+    plans = [(await planned(time_budget_s=time_budget_s), few)]
+    request.getfixturevalue("many_images")
+    plans.append((await planned(time_budget_s=time_budget_s), many))
+    for plan, expected in plans:
+        assert chosen(plan) == expected
+        assert plan.estimate is not None
+        assert plan.estimate.total_s <= (time_budget_s or 3600)
 
 
 async def test_a_slow_device_gets_the_smallest_and_less_than_an_epoch(planned: Planned, timer: Any) -> None:
@@ -98,18 +114,30 @@ async def test_only_what_is_open_is_chosen(planned: Planned) -> None:
 async def test_recipes_follow_the_chosen_size(planned: Planned) -> None:
     blur = [
         (await planned(time_budget_s=time_s)).settings["views"]["pipelines"][0]["blur"]["probability"]
-        for time_s in (600, 60)
+        for time_s in (700, 60)
     ]
     assert blur == [0.5, 0]
 
 
-async def test_the_choice_has_a_reason_and_stands_before_the_estimate_in_the_log(planned: Planned) -> None:
+async def test_the_choice_has_a_reason_and_stands_before_the_estimate_in_the_log(
+    planned: Planned, many_images: None
+) -> None:
     plan = await planned(time_budget_s=600)
     assert plan.notes == (
         "chosen: backbone=resnet18, image_size=128, epochs=59 for 320 images and about 10 min on this CPU, where a "
         "step of 32 images takes 1 s",
         "estimated time: about 10 min on this CPU",
     )
+
+
+async def test_the_choice_for_few_images_says_why_it_is_no_larger_network(planned: Planned) -> None:
+    plan = await planned(time_budget_s=60)
+    assert plan.choice == (
+        "chosen: backbone=resnet9, backbone_width=0.5, image_size=64, epochs=180 for 320 images and about 1 min on "
+        "this CPU, where a step of 32 images takes 0.031 s; with so few images, 60 passes or more come before a "
+        "larger network"
+    )
+    assert "passes" not in (await planned({"epochs": 50}, time_budget_s=60)).choice
 
 
 async def test_explicit_settings_stay_as_they_are_and_have_no_choice(planned: Planned) -> None:
@@ -125,7 +153,7 @@ async def test_images_are_not_enlarged(planned: Planned) -> None:
 
 
 async def test_methods_that_take_other_networks_keep_theirs(planned: Planned) -> None:
-    plan = await planned(method="mae", time_budget_s=600)
+    plan = await planned(method="mae", time_budget_s=700)
     assert chosen(plan)[:3] == ("vit_tiny", 1, 128)
 
 
@@ -140,8 +168,13 @@ async def test_a_job_that_follows_has_its_network_chosen_before_there_are_images
     assert chosen(plan)[:3] == ("resnet18", 1, 128)
 
 
-async def test_without_a_measurement_the_choice_says_so(planned: Planned, timer: Any) -> None:
+async def test_without_a_measurement_the_choice_says_so(
+    planned: Planned, timer: Any, request: pytest.FixtureRequest
+) -> None:
     timer.failure = Unavailable("DEVICE_BUSY", "the device trains another job now")
+    plan = await planned()
+    assert chosen(plan) == ("resnet9", 0.5, 64, 100)
+    request.getfixturevalue("many_images")
     plan = await planned()
     assert chosen(plan) == ("resnet18", 1, 64, 100)
     assert plan.choice == (
@@ -151,7 +184,7 @@ async def test_without_a_measurement_the_choice_says_so(planned: Planned, timer:
 
 
 async def test_few_combinations_are_measured(planned: Planned, timer: Any) -> None:
-    await planned(time_budget_s=600)
+    await planned(time_budget_s=700)
     assert [(asked["backbone_width"], asked["image_size"]) for asked in timer.asked[:2]] == [(0.25, 64), (1, 128)]
 
 
