@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from benchmarks.recipes.recipes import DEFAULTS, TABLE_S
@@ -20,52 +20,54 @@ def report(cells: list[Cell]) -> str:
 
 def defaults(cells: list[Cell]) -> str:
     """Return kNN of raw pixels, and of each default without training and after ten minutes, for both sets."""
-    rows = [["network", *(title for kind in KINDS for title in (kind, "k = 20", "epochs", "seeds"))]]
-    rows.append(["raw pixels", *(text for kind in KINDS for text in _columns(_of(cells, kind), "raw_"))])
+    rows = [["network", *(title for kind in KINDS for title in (kind, "k = 20", "half", "epochs", "seeds"))]]
+    rows.append(["raw pixels", *_compared(cells, "raw_")])
     for cpu_s in (0, TABLE_S):
         for names in DEFAULTS.values():
             for name, age in zip(names, ("new", "old"), strict=True):
-                found = [_of(cells, kind, recipe=name, cpu_s=cpu_s) for kind in KINDS]
                 title = f"{age}: {name}" if cpu_s else f"untrained: {name.split(', ', 1)[1]}"
-                if any(found):
-                    rows.append([title, *(text for each in found for text in _columns(each))])
+                if found := [*_named(cells, name, cpu_s)]:
+                    rows.append([title, *_compared(found)])
     return table(rows)
 
 
 def search(cells: list[Cell]) -> str:
     """Return kNN of the short trainings of the search, with the best recipe for clothing first."""
     found = [cell for cell in cells if 0 < cell["key"]["cpu_s"] < TABLE_S]
-    names = {(cell["key"]["recipe"], cell["key"]["cpu_s"]): cell for cell in found}
     rows = [["recipe", "CPU s", *(title for kind in KINDS for title in (kind, "half", "half, k = 20", "epochs"))]]
-    ranked = []
-    for name, cpu_s in names:
-        columns, rank = [name, str(cpu_s)], 0.0
-        for kind in KINDS:
-            each = _of(found, kind, recipe=name, cpu_s=cpu_s)
-            keys = ("knn_top1", "half_knn_top1", "half_knn_top1_k20_t0.07")
-            columns += [*(_mean(each, key) for key in keys), _epochs(each)]
-            rank = rank or (each[0]["values"]["half_knn_top1"] if each else 0.0)
-        ranked.append((rank, columns))
-    for kind_cells in [[next(iter(_of(cells, kind)), None) for kind in KINDS]]:
-        columns = ["raw pixels", ""]
-        for cell in kind_cells:
-            keys = ("raw_knn_top1", "raw_half_knn_top1", "raw_half_knn_top1_k20_t0.07")
-            columns += [*(_mean([cell] if cell else [], key) for key in keys), "-"]
-        rows.append(columns)
-    return table([*rows, *(columns for _, columns in sorted(ranked, reverse=True))])
+    rows.append(["raw pixels", "", *_searched(cells, "raw_")])
+    recipes = {
+        (cell["key"]["recipe"], cell["key"]["cpu_s"]): cell["values"]["half_knn_top1"]
+        for cell in sorted(found, key=lambda cell: KINDS.index(cell["key"]["images"]), reverse=True)
+    }
+    for name, cpu_s in sorted(recipes, key=lambda key: -recipes[key]):
+        rows.append([name, str(cpu_s), *_searched([*_named(found, name, cpu_s)])])
+    return table(rows)
 
 
-def _of(cells: Iterable[Cell], kind: str, **key: Any) -> list[Cell]:
-    wanted = {"images": kind, **key}
-    return [cell for cell in cells if wanted.items() <= cell["key"].items()]
+def _named(cells: Iterable[Cell], name: str, cpu_s: int) -> Iterator[Cell]:
+    return (cell for cell in cells if (cell["key"]["recipe"], cell["key"]["cpu_s"]) == (name, cpu_s))
 
 
-def _columns(cells: list[Cell], prefix: str = "") -> list[str]:
-    """Return the accuracies, the epochs and the seeds. Raw pixels are the same in all cells."""
-    cells = cells[:1] if prefix else cells
-    keys = (f"{prefix}knn_top1", f"{prefix}knn_top1_k20_t0.07")
-    seeds = "-" if prefix else str(len({cell["key"]["seed"] for cell in cells}))
-    return [*(_mean(cells, key) for key in keys), "-" if prefix else _epochs(cells), seeds]
+def _searched(cells: list[Cell], prefix: str = "") -> list[str]:
+    """Return the accuracies and the epochs of the first cell of each set."""
+    columns: list[str] = []
+    for kind in KINDS:
+        first = [cell for cell in cells if cell["key"]["images"] == kind][:1]
+        names = ("knn_top1", "half_knn_top1", "half_knn_top1_k20_t0.07")
+        columns += [*(_mean(first, prefix + name) for name in names), "-" if prefix else _epochs(first)]
+    return columns
+
+
+def _compared(cells: list[Cell], prefix: str = "") -> list[str]:
+    """Return the accuracies, the epochs and the seeds for each set. Raw pixels are the same in all of its cells."""
+    columns: list[str] = []
+    for kind in KINDS:
+        found = [cell for cell in cells if cell["key"]["images"] == kind]
+        found = found[:1] if prefix else found
+        columns += [_mean(found, prefix + name) for name in ("knn_top1", "knn_top1_k20_t0.07", "half_knn_top1")]
+        columns += ["-", "-"] if prefix else [_epochs(found), str(len(found))]
+    return columns
 
 
 def _epochs(cells: list[Cell]) -> str:
