@@ -18,6 +18,11 @@ def load(*flags: str, file: str | None = None, tmp: Path | None = None, **variab
     return ServeSettings.load(arguments, {f"{ENV_PREFIX}{name.upper()}": value for name, value in variables.items()})
 
 
+def test_a_missing_data_directory_says_how_to_set_it() -> None:
+    with pytest.raises(SettingsError, match="data is required: set --data, MANYVIEW_SERVER_DATA, or data in --config"):
+        load()
+
+
 def test_defaults_need_only_the_data_directory() -> None:
     settings = load("--data", "/srv/data")
     assert settings.data == Path("/srv/data")
