@@ -1,6 +1,6 @@
 """Search the recipe that learns most from a few thousand photographs in ten minutes of CPU time.
 
-Two sets of images: photographs of clothing (ten classes), and patches of landscape photographs, which `photographs`
+Two sets of images: photographs of clothing (ten classes), and patches of other photographs, which `photographs`
 cuts from pictures in Debian packages. A cell trains a recipe through the trainer's own code, with one thread and a
 budget of CPU seconds, and measures kNN of held-out images, beside raw pixels. One call measures the next cells; a
 stored cell is not measured again. `search` measures short trainings with one seed, `table` ten minutes of the defaults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ class Trained:
     epochs: float
     cpu_s: float
     loss: float | None
+    """The loss of the last step. None if it was not finite, or without a step."""
 
 
 def measure(images: StoredImages, method: str, config: dict[str, Any], cpu_s: float, directory: Path) -> dict[str, Any]:
@@ -90,7 +92,8 @@ def train(job: PreparedJob, end_s: float) -> Trained:
             if step >= job.num_steps:
                 break
             loss = take_step(job, batches.take(job.feed, step), step).loss
-    return Trained(steps=step, epochs=step / job.steps_per_epoch, cpu_s=0.0, loss=float(loss))
+    last = float(loss)
+    return Trained(steps=step, epochs=step / job.steps_per_epoch, cpu_s=0.0, loss=last if math.isfinite(last) else None)
 
 
 def accuracies(job: PreparedJob, held_out: ImageCache) -> dict[str, float]:
