@@ -1,6 +1,7 @@
 """The measurements of step timers, in a file beside the data: a configuration is measured once on a device.
 
-A job computes in the number format that was measured as the fastest, so that its trainer need not measure it again.
+A trainer that starts right after a measurement is told which number format was the fastest, and need not find it again.
+A later one tries the formats itself, because the fastest depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from manyview_server.messages.message import Json
@@ -31,7 +34,9 @@ UNTIMED = frozenset(
     }
 )
 """Settings that do not change how long a step takes."""
-FIELDS = ("batch_size", "step_s", "embed_s", "decode_s", "numerics")
+FIELDS = ("batch_size", "step_s", "embed_s", "decode_s")
+FRESH_S = 10.0
+"""The fastest number format is known for this time."""
 
 log = logging.getLogger(__name__)
 
@@ -44,22 +49,26 @@ class StepTimes:
         self._path = path
         self._versions = dict(versions)
         self._times: dict[str, StepTimed] | None = None
+        self._newest: tuple[str, float, dict[str, Json]] = ("", 0.0, {})
+        """The job, the moment and the fastest number format of the newest measurement."""
 
     def find(self, request: TimeStep) -> StepTimed | None:
         """Return the times of an earlier request for the same step, or None."""
         return self._read().get(key(request))
 
     def numerics(self, settings: Mapping[str, Json], device: str, num_threads: int) -> dict[str, Json]:
-        """Return the number format in which a step of a job was the fastest, or {} if that was not measured."""
-        prefix = _step_key(settings, device, num_threads)
-        found = (timed.numerics for name, timed in self._read().items() if name.startswith(prefix))
-        return next((numerics for numerics in found if numerics), {})
+        """Return the number format in which a step of a job was the fastest, or {} if that was not just measured."""
+        step, measured_s, numerics = self._newest
+        is_known = step == _step_key(settings, device, num_threads) and time.monotonic() - measured_s < FRESH_S
+        return numerics if is_known else {}
 
     def keep(self, request: TimeStep, timed: StepTimed) -> None:
         """Keep the times of a request. If the file cannot be written, they are kept until the server stops."""
         times = self._read()
         times.pop(key(request), None)
-        times[key(request)] = timed
+        times[key(request)] = replace(timed, numerics={})
+        step = _step_key(request.settings, request.device, request.num_threads)
+        self._newest = step, time.monotonic(), timed.numerics
         for oldest in list(times)[:-MAX_TIMES]:
             del times[oldest]
         rows = {name: [getattr(timed, field) for field in FIELDS] for name, timed in times.items()}
