@@ -39,10 +39,11 @@ class Report:
             self._line.show(text)
 
     def begin(self, text: str, total: int | None, *, are_bytes: bool = False) -> None:
-        """Say what is being done, and count from 0. `total` is None if it is not known."""
+        """Say what is being done, and count images or bytes from 0. `total` is None if it is not known."""
         self._text, self._done, self._total = text, 0, total
         if self._line is not None:
             self._line.are_bytes = are_bytes
+            self._line.noun = "" if are_bytes else "image"
             self._line.show(text, 0, total or 0)
 
     @contextmanager

@@ -19,7 +19,7 @@ class StatusLine:
 
     The line is drawn with carriage returns alone, which terminals and notebooks both understand. After a block without
     an error, the last count stays on the screen with the seconds that it took. A line inside of another one hides that
-    until it ends. If `are_bytes`, the counts are shown in MB.
+    until it ends. If `are_bytes`, the counts are shown in MB. `noun` is what the last count counts.
     """
 
     _shown: ClassVar[list[StatusLine]] = []
@@ -34,6 +34,7 @@ class StatusLine:
         self._text = text
         self._done = self._total = self._done_before = 0
         self.are_bytes = False
+        self.noun = ""
         self._began = self._text_began = clock()
         self._drawn = ""
         self._is_terminal = is_terminal(stream)
@@ -92,7 +93,8 @@ class StatusLine:
         return words.counted(self._done, total, are_bytes=self.are_bytes)
 
     def _summary(self) -> str:
-        return f"{self._title}: {self._counted(0)} in {words.duration(self._clock() - self._began)}\n"
+        counted = words.number_of(self._done, self.noun) if self.noun else self._counted(0)
+        return f"{self._title}: {counted} in {words.duration(self._clock() - self._began, decimals=1)}\n"
 
     def _draw(self) -> None:
         with self._lock:

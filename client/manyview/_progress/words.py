@@ -24,8 +24,10 @@ def bar(done: int, total: int, columns: int = BAR_COLUMNS) -> str:
     return _FULL * full + _EMPTY * (columns - full)
 
 
-def duration(seconds: float) -> str:
-    """Return "12 s", "2:05 min" or "1:02:05 h"."""
+def duration(seconds: float, *, decimals: int = 0) -> str:
+    """Return "12 s", "2:05 min" or "1:02:05 h". Below ten seconds there are `decimals`: "0.4 s"."""
+    if decimals and seconds < 10:
+        return f"{seconds:.{decimals}f} s"
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)

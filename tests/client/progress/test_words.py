@@ -42,3 +42,8 @@ def test_a_bar_is_full_only_when_all_is_done(done: int, full: int) -> None:
 
 def test_the_time_left_is_known_only_between_the_first_and_the_last() -> None:
     assert [words.remaining(done, 10, 5.0) for done in (0, 5, 10)] == ["", "about 5 s left", ""]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (9.96, "10.0 s"), (10.0, "10 s"), (125, "2:05 min")])
+def test_short_durations_may_have_a_decimal(seconds: float, text: str) -> None:
+    assert words.duration(seconds, decimals=1) == text
