@@ -120,3 +120,9 @@ def test_a_known_format_that_the_device_or_the_settings_exclude_is_not_taken(mon
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: False)
     assert precision.choose(settings(), CPU, lambda *_: 1.0, known=HALF.to_json()) == BEST
     assert precision.choose(settings(precision="float32"), CPU, lambda *_: 1.0, known=HALF.to_json()) == BEST
+
+
+def test_a_format_is_as_fast_as_its_slowest_step_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([9.0, 0.1, 0.4])
+    monkeypatch.setattr(precision, "_seconds_of_step", lambda *_: next(times))
+    assert precision.seconds_per_step(settings(), CPU, BEST) == 0.4
