@@ -77,6 +77,9 @@ class Ext4:
         _copy_at_rest(self._image, after)
         for server in servers:
             server.kill()
+            for pid in server.processes():  # one that was frozen while it started did not ask to die with its parent
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             wait_until(server.is_gone, "every process of the server is gone")
         _run("umount", str(self.path))
         self._image.unlink()
