@@ -104,7 +104,7 @@ def test_an_upload_says_how_far_it_is(
     monkeypatch.setattr("manyview._uploads.sources.list_paths", list_paths)
     slowly("UploadImages", "upload to pets: sending 0 of 2 ────────────────────")
     assert run("upload", folder, "-d", "pets") == 0
-    terminal.wait_for("upload to pets: 2 in ")
+    terminal.wait_for("upload to pets: 2 images in ")
 
 
 def test_embedding_files_says_that_it_waits_for_the_model(
@@ -112,7 +112,7 @@ def test_embedding_files_says_that_it_waits_for_the_model(
 ) -> None:
     slowly("Embed", "embed: waiting for the model, for which the first call starts a worker, 1 s")
     assert run("embed", folder, "-m", MODEL, "-o", tmp_path / "rows.npy") == 0
-    terminal.wait_for("embed: 2 in ")
+    terminal.wait_for("embed: 2 images in ")
 
 
 def test_previews_say_that_they_are_made(run: Run, pets: Path, slowly: Callable[..., None]) -> None:
