@@ -79,10 +79,11 @@ LOADED: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], nn.Module]]] = 
 
 
 ALSO_EMBEDS_BELOW = "timm/resnet10t"
+LONG = {ALSO_EMBEDS_BELOW, "timm/vit_tiny_patch16_224"}
 
 
 @pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=pytest.mark.long) if name == ALSO_EMBEDS_BELOW else name for name in LOADED]
+    "backbone", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in LOADED]
 )
 def test_a_job_trains_it_embeds_and_its_library_loads_the_export(
     client: manyview.Client, dataset: manyview.Dataset, tmp_path: Path, backbone: str

@@ -73,7 +73,10 @@ def alerts(job: manyview.Job) -> list[str]:
 
 @pytest.mark.parametrize(
     ("action", "message"),
-    [("stop", "it was silent for 8 seconds"), ("sleep 1000", "step 11 did not end within")],
+    [
+        ("stop", "it was silent for 8 seconds"),
+        pytest.param("sleep 1000", "step 11 did not end within", marks=pytest.mark.long),
+    ],
 )
 def test_a_trainer_that_hangs_is_replaced_and_the_job_ends_as_if_nothing_had_been(
     stage: Stage, alone: manyview.Job, action: str, message: str

@@ -109,6 +109,7 @@ def alarms_of(kind: type[SimSiam]) -> list[str]:
     return raised
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_without_stop_gradient_it_collapses_and_the_alarm_tells() -> None:
     assert alarms_of(SimSiam) == []
