@@ -466,7 +466,7 @@ class Client:
         - "minimum_distance": the same, until no image is farther than `distance` from the chosen ones. Takes `seed`.
         - "typicality": images that lie among many similar ones, by their `num_neighbors` nearest (20 by default).
         - "similarity": the images nearest to `like` (anything that `embed` takes, or images that `images` lists), or
-          to those that `like_keys` names. `.errors` names the images of `like` that cannot be used.
+          to those that `like_keys` names. `.errors` names those that cannot be used.
         - "random": takes `seed` and needs no model.
 
         `chosen` are images that were chosen before, as keys or as this method returns them: the new ones complement

@@ -35,10 +35,12 @@ _DETAILS_TRAILER = "grpc-status-details-bin"
 
 @dataclass(frozen=True)
 class Violation:
-    """A field of a request that was refused, and the reason in words."""
+    """A field of a request that was refused, and the reason in words. `reason` is a constant in UPPER_SNAKE case for
+    programs, or ""."""
 
     field: str
     description: str
+    reason: str = ""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.description}" if self.field else self.description
@@ -292,7 +294,7 @@ def _from_details(code: str, message: str, trailer: bytes) -> ManyviewError:
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
         elif detail.Unpack(bad):
-            violations += [Violation(field.field, field.description) for field in bad.field_violations]
+            violations += [Violation(one.field, one.description, one.reason) for one in bad.field_violations]
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, Unknown)
     return kind(
         message,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from manyview._errors import Violation
 from manyview._testing import replies as fake
 from manyview._testing.errors import Refused, status_details
 from manyview._types.words import JobState
@@ -114,12 +115,14 @@ class FakeServer:
         reason: str = "",
         metadata: dict[str, str] | None = None,
         retry_after_s: float | None = None,
-        violations: dict[str, str] | None = None,
+        violations: Mapping[str, str] | Iterable[Violation] = (),
         after: int = 0,
     ) -> None:
         """End the next `times` calls of `rpc` with a status; streams end after `after` replies. With `reason`,
-        `retry_after_s` or `violations` the status has google.rpc details."""
-        details = status_details(code, message, reason, metadata or {}, retry_after_s, violations or {})
+        `retry_after_s` or `violations`, which may also be descriptions by their fields, the status has google.rpc
+        details."""
+        named = [Violation(*each) for each in violations.items()] if isinstance(violations, Mapping) else violations
+        details = status_details(code, message, reason, metadata or {}, retry_after_s, named)
         failure = CallFailure(grpc.StatusCode[code], message, details, after)
         self._failures[rpc] += [failure] * times
 

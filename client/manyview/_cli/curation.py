@@ -12,7 +12,7 @@ import typer
 
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
-from manyview._cli.paths import print_skipped, require_sources
+from manyview._cli.paths import print_skipped, require_sources, skipped_json
 from manyview._progress.report import reporting
 from manyview._progress.words import number_of
 from manyview._results import sheets
@@ -89,7 +89,7 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Choose images of a data set: diverse, typical, similar to others, or random ones. The exit status is 1 if an
-    image of --like could not be used."""
+    image to resemble could not be used."""
     if model is None and _uses_model(strategy):
         _require_model("", f"the strategy {strategy} needs a model: ")
     for path in out or ():
@@ -124,8 +124,9 @@ def select(
         ]
         print_table(("RANK", "SCORE", "IMAGE", "LABEL", "KEY"), rows)
         _report_files(out or ())
+    option = "--like-key" if like_key else "--like"
     for key, error in found.errors.items():
-        typer.echo(f"  --like {key}: {error.reason} {error.message}", err=True)
+        typer.echo(f"  {option} {key}: {error.reason} {error.message}", err=True)
     print_skipped(found.skipped)
     if found.errors:
         raise typer.Exit(1)
@@ -292,6 +293,7 @@ def _selection_json(found: Selection) -> dict[str, Any]:
         "checkpoint": found.checkpoint,
         "version": found.version,
         "errors": [{"like": key, **asdict(error)} for key, error in found.errors.items()],
+        "skipped": skipped_json(found.skipped),
         "samples": [
             {"image_id": one.image_id, "key": one.key, "label": one.image.label, "score": one.score} for one in found
         ],

@@ -12,7 +12,7 @@ import typer
 
 from manyview._arguments import did_you_mean
 from manyview._cli.connection import Json, Target, Token, connect, megabytes, print_json, print_table
-from manyview._cli.paths import print_skipped, require_folder_of, require_sources
+from manyview._cli.paths import print_skipped, require_folder_of, require_sources, skipped_json
 from manyview._progress.report import reporting
 from manyview._progress.words import number_of
 
@@ -108,6 +108,7 @@ def _summary(found: Embeddings) -> dict[str, Any]:
         "keys": list(found.keys),
         "labels": list(found.labels),
         "errors": errors,
+        "skipped": skipped_json(found.skipped),
         **({} if found.variance_kept is None else {"variance_kept": found.variance_kept}),
     }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
@@ -38,6 +39,11 @@ def require_folder_of(path: Path, option: str = "--out") -> None:
 def print_skipped(skipped: Sequence[SkippedFiles]) -> None:
     """Print on stderr how many files of folders were passed over."""
     print_report(skipped_lines(skipped))
+
+
+def skipped_json(skipped: Sequence[SkippedFiles]) -> list[dict[str, Any]]:
+    """Return the files that were passed over as values for JSON."""
+    return list(map(asdict, skipped))
 
 
 def print_report(lines: Iterable[str], stream: TextIO | None = None) -> None:

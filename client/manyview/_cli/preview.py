@@ -11,7 +11,7 @@ import typer
 from manyview._cli import sheet, stored
 from manyview._cli.connection import Json, Target, Token, connect, print_json, print_table
 from manyview._cli.jobs import assign, read_config
-from manyview._cli.paths import print_skipped, require_sources
+from manyview._cli.paths import print_skipped, require_sources, skipped_json
 from manyview._progress.report import reporting
 from manyview._progress.words import number_of
 
@@ -89,7 +89,8 @@ def rows(found: Preview) -> list[tuple[str, int, int, int, str]]:
 
 def summary(found: Preview) -> dict[str, Any]:
     """Return everything but the pixels, for JSON."""
-    return {"decode_size": found.decode_size, "images": [image(found, at) for at in range(len(found))]}
+    images = [image(found, at) for at in range(len(found))]
+    return {"decode_size": found.decode_size, "images": images, "skipped": skipped_json(found.skipped)}
 
 
 def image(found: Preview, at: int) -> dict[str, Any]:

@@ -35,9 +35,9 @@ PARAMETERS: dict[Strategy, set[str]] = {
 }
 """The parameters that each strategy takes beside the number of images."""
 
-_LIKE_FIELD = re.compile(r"similarity\.images\[(\d+)\]")
-_NO_EMBEDDING = re.compile(r"has no embedding: (\w+): (.*)", re.DOTALL)
-"""A server names each image to resemble that it cannot embed by this field, and describes it in these words."""
+_LIKE_FIELD = re.compile(r"similarity\.(?:images|stored)\[(\d+)\]")
+"""The field by which a server names an image to resemble that it cannot embed."""
+_MOST_REASONS = 3
 
 _SHARES: dict[Balance, pb.ClassBalance.Share] = {
     "equal": pb.ClassBalance.SHARE_EQUAL,
@@ -47,8 +47,8 @@ _SHARES: dict[Balance, pb.ClassBalance.Share] = {
 
 @dataclass(kw_only=True)
 class Like:
-    """The images to resemble: the keys of those that are sent, the errors of the others, and the files of folders that
-    were passed over."""
+    """The images to resemble: the keys of those that the request has, the errors of the others, and the files of folders
+    that were passed over."""
 
     keys: list[str] = field(default_factory=list)
     errors: dict[str, ImageError] = field(default_factory=dict)
@@ -116,14 +116,13 @@ def _set_like(request: pb.SelectSamplesRequest, message: Any, given: Mapping[str
     errors = {image.key: image.error for image in images if image.error is not None}
     sent = [image for image in images if image.error is None]
     if not sent and not found.stored:
-        reasons = "; ".join(f"{key}: {error.reason} {error.message}" for key, error in islice(errors.items(), 3))
-        raise ValueError(f"like: {reasons or 'there is no image'}")
+        raise ValueError(f"like: {_reasons(errors) or 'there is no image'}")
     message.images.extend(types_pb2.Image(data=image.data) for image in sent)
     message.stored.extend(found.stored)
     if request.ByteSize() > limits.max_message_bytes:
         size = f"{request.ByteSize():,} bytes of images"
         raise ValueError(f"like: {size} do not fit into a message of {limits.max_message_bytes:,}: use fewer")
-    return Like(keys=[image.key for image in sent], errors=errors, skipped=found.skipped())
+    return Like(keys=found.names or [image.key for image in sent], errors=errors, skipped=found.skipped())
 
 
 def select(
@@ -137,25 +136,45 @@ def select(
             return _select(rpcs, request, like, report, timeout_s, began)
         except InvalidArgument as error:
             refused = _refused(error)
-            if not refused or len(refused) == len(like.keys):
-                for number in refused:
-                    error.add_note(f"similarity.images[{number}] is {like.keys[number]}")
+            if not refused:
                 raise
-        for number in sorted(refused, reverse=True):
-            del request.similarity.images[number]
-            like.errors[like.keys.pop(number)] = refused[number]
+            _leave_out(request.similarity, like, refused)
+            if not like.keys:
+                raise _none_left(like, error) from error
 
 
 def _refused(error: InvalidArgument) -> dict[int, ImageError]:
-    """Return the images to resemble that a server refused, or nothing if it refused anything else, too."""
+    """Return the images to resemble that have no embedding, or nothing if the server refused anything else, too. It
+    counts those that it has no room to name in a violation without a field, and names them once the others are left
+    out. A server without reasons is older than them, so its error is shown whole."""
     found = {}
     for violation in error.violations:
         number = _LIKE_FIELD.fullmatch(violation.field)
-        reason = _NO_EMBEDDING.fullmatch(violation.description)
-        if number is None or reason is None:
+        if number is not None and violation.reason:
+            message = violation.description.removeprefix("has no embedding: ").removeprefix(f"{violation.reason}: ")
+            found[int(number[1])] = ImageError(reason=violation.reason, message=message)
+        elif violation.field:
             return {}
-        found[int(number[1])] = ImageError(reason=reason[1], message=reason[2])
     return found
+
+
+def _leave_out(similarity: pb.SimilarityStrategy, like: Like, refused: Mapping[int, ImageError]) -> None:
+    sent: Any = similarity.images or similarity.stored
+    for number in sorted(refused, reverse=True):
+        del sent[number]
+        like.errors[like.keys.pop(number)] = refused[number]
+
+
+def _none_left(like: Like, error: InvalidArgument) -> InvalidArgument:
+    return InvalidArgument(f"like: {_reasons(like.errors)}", reason=error.reason, metadata=error.metadata)
+
+
+def _reasons(errors: Mapping[str, ImageError]) -> str:
+    """Return the reasons why no image to resemble can be used, for the first few."""
+    some = [f"{key}: {error.reason} {error.message}" for key, error in islice(errors.items(), _MOST_REASONS)]
+    if len(errors) > len(some):
+        some.append(f"and {number_of(len(errors) - len(some), 'more image')}")
+    return "; ".join(some)
 
 
 def _select(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from manyview._errors import Violation
+
 
 def status_details(
     code: str,
@@ -9,7 +13,7 @@ def status_details(
     reason: str,
     metadata: dict[str, str],
     retry_after_s: float | None,
-    violations: dict[str, str],
+    violations: Iterable[Violation],
 ) -> bytes:
     """Return a serialized google.rpc.Status with these details, or no bytes if there are no details."""
     import grpc
@@ -22,10 +26,10 @@ def status_details(
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(retry_after_s * 1e9))
         status.details.add().Pack(retry)
-    if violations:
-        bad = error_details_pb2.BadRequest()
-        for name, description in violations.items():
-            bad.field_violations.add(field=name, description=description)
+    bad = error_details_pb2.BadRequest()
+    for one in violations:
+        bad.field_violations.add(field=one.field, description=one.description, reason=one.reason)
+    if bad.field_violations:
         status.details.add().Pack(bad)
     return status.SerializeToString() if status.details else b""
 
@@ -38,4 +42,4 @@ class Refused(Exception):
         self.code, self.reason, self.message, self.metadata = code, reason, message, metadata or {}
 
     def details(self) -> bytes:
-        return status_details(self.code, self.message, self.reason, self.metadata, None, {})
+        return status_details(self.code, self.message, self.reason, self.metadata, None, ())

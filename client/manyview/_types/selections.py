@@ -33,8 +33,8 @@ class Sample:
 @dataclass(frozen=True, kw_only=True)
 class Selection(Sequence[Sample]):
     """The selected images, in the order of their selection. `checkpoint` names the exact model, or is empty if none was
-    used. The images were selected from the first `version` images of the data set. `errors` names the images of `like`
-    that could not be used, by their keys, and `skipped` counts the files of its folders that were passed over."""
+    used. The images were selected from the first `version` images of the data set. `errors` names the images to
+    resemble that could not be used, by their keys, and `skipped` counts the files that were passed over in folders."""
 
     samples: tuple[Sample, ...] = field(repr=False)
     dataset: str

@@ -34,10 +34,12 @@ BOUNDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One wrong field: its dotted path, and a sentence that says what is allowed and what was given."""
+    """One wrong field: its dotted path, and a sentence that says what is allowed and what was given. Programs branch on
+    `reason`, if there is one, in UPPER_SNAKE case."""
 
     field: str
     description: str
+    reason: str = ""
 
     @classmethod
     def of(cls, field: str, value: object, text: str) -> Violation:

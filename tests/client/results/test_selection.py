@@ -212,33 +212,66 @@ def test_an_example_that_is_too_large_costs_only_itself(client: manyview.Client,
     assert [image.data for image in only(server, "SelectSamples").similarity.images] == [b"one"]
 
 
+def unembeddable(number: int, field: str = "images") -> manyview.Violation:
+    description = "has no embedding: DECODE_FAILED: the file\nis cut off: here"
+    return manyview.Violation(f"similarity.{field}[{number}]", description, "DECODE_FAILED")
+
+
+CUT_OFF = manyview.ImageError(reason="DECODE_FAILED", message="the file\nis cut off: here")
+
+
 def test_an_example_that_the_server_cannot_embed_costs_only_itself(client: manyview.Client, server: FakeServer) -> None:
-    unreadable = {"similarity.images[1]": "has no embedding: DECODE_FAILED: the file\nis cut off: here"}
-    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=unreadable)
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[unembeddable(1)])
     found = client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"a", b"bad", b"c"])
-    error = manyview.ImageError(reason="DECODE_FAILED", message="the file\nis cut off: here")
-    assert (len(found), found.errors) == (1, {"00000001": error})
+    assert (len(found), found.errors) == (1, {"00000001": CUT_OFF})
     assert [image.data for image in server.requests("SelectSamples")[-1].similarity.images] == [b"a", b"c"]
 
 
-@pytest.mark.parametrize(
-    "violations",
-    [
-        {"similarity.images[0]": "has no embedding: DECODE_FAILED: cut off"},
-        {"similarity.images[0]": "has no embedding: DECODE_FAILED: cut off", "count": "7 is more than the 5 images"},
-        {"similarity.stored[0]": "has no embedding: DECODE_FAILED: cut off"},
-    ],
-    ids=["no other image is left", "something else is wrong, too", "a stored image"],
-)
-def test_a_selection_whose_examples_cannot_be_left_out_is_refused(
-    client: manyview.Client, server: FakeServer, violations: dict[str, str]
+def test_the_error_of_a_server_that_gives_no_reasons_is_shown_whole(
+    client: manyview.Client, server: FakeServer
 ) -> None:
-    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=violations)
+    words = {"similarity.images[1]": "has no embedding: DECODE_FAILED: cut off"}
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=words)
+    with pytest.raises(manyview.InvalidArgument, match="has no embedding: DECODE_FAILED: cut off"):
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"a", b"bad", b"c"])
+
+
+def test_an_unreadable_image_of_the_data_set_costs_only_itself(client: manyview.Client, server: FakeServer) -> None:
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[unembeddable(1, "stored")])
+    found = client.select("pets", 1, model=MODEL, strategy="similarity", like=client.images("pets"))
+    assert (len(found), found.errors) == (1, {"00000001": CUT_OFF})
+    sent = server.requests("SelectSamples")[-1].similarity.stored
+    assert len(sent) == len(IMAGES) - 1
+
+
+def test_more_bad_examples_than_an_answer_can_name_are_left_out_in_turn(
+    client: manyview.Client, server: FakeServer
+) -> None:
+    rest = manyview.Violation("", "and 2 more violations")
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[unembeddable(0), unembeddable(2), rest])
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[unembeddable(0), unembeddable(2)])
+    found = client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"0", b"1", b"2", b"3", b"4"])
+    assert sorted(found.errors) == ["00000000", "00000001", "00000002", "00000004"]
+    assert [image.data for image in server.requests("SelectSamples")[-1].similarity.images] == [b"3"]
+
+
+def test_if_no_example_is_left_the_error_names_them(client: manyview.Client, server: FakeServer) -> None:
+    every = [unembeddable(number) for number in range(5)]
+    server.fail("SelectSamples", "INVALID_ARGUMENT", reason="FIELD_INVALID", violations=every)
     with pytest.raises(manyview.InvalidArgument) as raised:
-        client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"bad"])
-    assert {violation.field for violation in raised.value.violations} == set(violations)
-    named = ["similarity.images[0] is 00000000"] if list(violations) == ["similarity.images[0]"] else []
-    assert getattr(raised.value, "__notes__", []) == named
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"%d" % number for number in range(5)])
+    reason = "DECODE_FAILED the file\nis cut off: here"
+    named = "; ".join(f"0000000{number}: {reason}" for number in range(3))
+    assert str(raised.value) == f"like: {named}; and 2 more images [FIELD_INVALID]"
+    assert raised.value.violations == ()
+
+
+def test_a_request_that_is_also_wrong_otherwise_is_refused(client: manyview.Client, server: FakeServer) -> None:
+    wrong = manyview.Violation("count", "7 is more than the 5 images")
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[unembeddable(0), wrong])
+    with pytest.raises(manyview.InvalidArgument) as raised:
+        client.select("pets", 1, model=MODEL, strategy="similarity", like=[b"bad", b"good"])
+    assert raised.value.violations == (unembeddable(0), wrong)
 
 
 def test_the_strategies_and_their_parameters_are_those_of_the_contract() -> None:

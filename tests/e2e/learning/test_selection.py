@@ -177,6 +177,9 @@ def test_a_copy_with_other_bytes_is_the_nearest_and_a_near_duplicate(
     assert {key: error.reason for key, error in alike.errors.items()} == {
         (folder / "torn.jpg").as_posix(): "DECODE_FAILED"
     }
+    alike = client.select("photos", 1, model=job, strategy="similarity", like_keys=["torn.jpg", key])
+    assert alike.keys == ("copy.jpg",)
+    assert [(key, error.reason) for key, error in alike.errors.items()] == [("torn.jpg", "DECODE_FAILED")]
     rows, keys = readable(embeddings)
     groups = client.duplicates("photos", model=job, max_distance=0.01)
     first = selection.near_duplicates(rows, 0.01).tolist()

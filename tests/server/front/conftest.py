@@ -354,6 +354,7 @@ class Refused:
     reason: str
     metadata: dict[str, str]
     fields: tuple[str, ...]
+    field_reasons: tuple[str, ...]
     retry_after_s: float
 
 
@@ -380,6 +381,7 @@ def refused() -> Callable[[Awaitable[Any]], Awaitable[Refused]]:
             reason=info.reason,
             metadata=dict(info.metadata),
             fields=tuple(violation.field for violation in request.field_violations),
+            field_reasons=tuple(violation.reason for violation in request.field_violations),
             retry_after_s=retry.retry_delay.ToMilliseconds() / 1000,
         )
 

@@ -183,7 +183,8 @@ def _check_count(asked: SelectionRequest, classes: Numbers, free: npt.NDArray[np
 def _refuse_queries(errors: Mapping[int, RowFailed], field: str) -> None:
     violations = ViolationCollector()
     for query, error in sorted(errors.items()):
-        violations.add(f"similarity.{field}[{query}]", f"has no embedding: {error.reason}: {error.message}")
+        text = f"has no embedding: {error.reason}: {error.message}"
+        violations.add(f"similarity.{field}[{query}]", text, error.reason)
     violations.raise_if_any()
 
 

@@ -17,6 +17,7 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc import error_details_pb2, status_pb2
 
 from manyview.v1 import types_pb2
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import ServiceError
 from manyview_server.system import open_files
 
@@ -107,11 +108,11 @@ def _bad_request(error: ServiceError, room_bytes: int) -> error_details_pb2.BadR
     detail = error_details_pb2.BadRequest()
     for index, violation in enumerate(error.violations):
         field, description = (cut(text, MAX_FIELD_BYTES) for text in (violation.field, violation.description))
-        detail.field_violations.add(field=field, description=description)
+        detail.field_violations.add(field=field, description=description, reason=violation.reason)
         if detail.ByteSize() > room_bytes:
             del detail.field_violations[-1]
             rest = len(error.violations) - index
-            detail.field_violations.add(field="", description=f"and {rest} more violations")
+            detail.field_violations.add(field="", description=f"and {number_of(rest, 'more violation')}")
             break
     return detail
 

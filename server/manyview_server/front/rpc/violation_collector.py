@@ -16,9 +16,10 @@ class ViolationCollector:
     def __init__(self) -> None:
         self._violations: list[Violation] = []
 
-    def add(self, field: str, description: str) -> None:
-        """Add a violation: the path of a field, and a sentence with its value and what is allowed."""
-        self._violations.append(Violation(field=field, description=description))
+    def add(self, field: str, description: str, reason: str = "") -> None:
+        """Add a violation: the path of a field, a sentence with its value and what is allowed, and perhaps a reason for
+        programs."""
+        self._violations.append(Violation(field=field, description=description, reason=reason))
 
     def read(self, parse: Callable[[], T], default: T) -> T:
         """Return `parse()`. If it raises InvalidArgument, add its violations and return `default`."""

@@ -203,6 +203,19 @@ async def test_every_field_that_is_wrong_is_named_with_what_is_allowed(
     assert text in error.text
 
 
+async def test_queries_without_an_embedding_are_refused_with_their_reasons_for_programs(
+    front: Any, refused: Any, store_images: Any, png: Any
+) -> None:
+    await store_images(front, [1, None])
+    sent = [types_pb2.Image(data=data) for data in (b"", png(1), b"no image")]
+    error = await refused(front.embed.SelectSamples(ask("similarity", 1, {"images": sent})).read())
+    assert error.fields == ("similarity.images[0]", "similarity.images[2]")
+    assert error.field_reasons == ("IMAGE_EMPTY", "FORMAT_NOT_ALLOWED")
+    stored = {"stored": [key("1.png"), key("bad1.png")]}
+    error = await refused(front.embed.SelectSamples(ask("similarity", 1, stored)).read())
+    assert (error.fields, error.field_reasons) == (("similarity.stored[1]",), ("DECODE_FAILED",))
+
+
 async def test_what_can_be_known_without_embeddings_is_refused_without_making_any(
     front: Any, refused: Any, store_images: Any
 ) -> None:

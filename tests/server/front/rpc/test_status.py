@@ -29,6 +29,16 @@ def test_info_comes_first_and_retry_only_where_waiting_helps() -> None:
     assert len(parsed(Unavailable("X", "never")).details) == 1
 
 
+def test_a_violation_may_have_a_reason_for_programs() -> None:
+    violations = [
+        Violation(field="images[0]", description="is torn", reason="DECODE_FAILED"),
+        Violation(field="count", description="is too low"),
+    ]
+    request = error_details_pb2.BadRequest()
+    assert parsed(InvalidArgument.of(*violations)).details[-1].Unpack(request)
+    assert [violation.reason for violation in request.field_violations] == ["DECODE_FAILED", ""]
+
+
 def test_more_violations_than_fit_are_counted() -> None:
     violations = [Violation(field=f"config.field_{i}", description="x" * 300) for i in range(200)]
     error = InvalidArgument.of(*violations)
