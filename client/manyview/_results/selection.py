@@ -47,8 +47,8 @@ _SHARES: dict[Balance, pb.ClassBalance.Share] = {
 
 @dataclass(kw_only=True)
 class Like:
-    """The images to resemble: the keys of those that the request has, the errors of the others, and the files of folders
-    that were passed over."""
+    """The images to resemble: the keys of those that the request has, the errors of the others, and the files that were
+    passed over in folders."""
 
     keys: list[str] = field(default_factory=list)
     errors: dict[str, ImageError] = field(default_factory=dict)

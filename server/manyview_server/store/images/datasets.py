@@ -61,6 +61,16 @@ def _dataset(row: tuple[object, ...]) -> Dataset:
     return Dataset(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
 
 
+def delete_rows(
+    connection: sqlite3.Connection, deletions: Deletions, pk: int, images_dir: Path, embeddings_dir: Path
+) -> None:
+    """Delete the data set in row `pk`, and note that its images and embeddings must be removed."""
+    connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
+    connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
+    deletions.add(connection, images_dir, dataset=pk)
+    deletions.add(connection, embeddings_dir)
+
+
 class DatasetStore:
     """The data sets of a data directory."""
 
@@ -139,10 +149,8 @@ class DatasetStore:
         """
         dataset = read_dataset(connection, pk)
         _refuse_in_use(connection, dataset.dataset_id, dataset.uid)
-        connection.execute("DELETE FROM upload WHERE dataset = ?", (pk,))
-        connection.execute("DELETE FROM dataset WHERE pk = ?", (pk,))
-        self._deletions.add(connection, self.directory(dataset.uid), dataset=pk)
-        self._deletions.add(connection, self._embeddings_dir / dataset.uid)
+        directories = (self.directory(dataset.uid), self._embeddings_dir / dataset.uid)
+        delete_rows(connection, self._deletions, pk, *directories)
         self._writers.forget(pk)
 
     async def sweep(self) -> None:

@@ -5,4 +5,5 @@ It may import what `store` may import, and its neighbors `database`, `deletions`
 
 - `start`: open the database and recover the directory. `survey`: compare the two.
 - `generation`: a counter of starts, kept in both. `set_aside`: where unknown data is moved.
+- `abandoned_datasets`: remove the empty data sets of uploads that were never finished.
 """

@@ -15,6 +15,7 @@ from manyview_server.store.embeddings.array_file import TEMPORARY_SUFFIX
 from manyview_server.store.embeddings.cache import remove, tables_below
 from manyview_server.store.images.group_limit import GroupLimit
 from manyview_server.store.images.shards import Position, recover, shard_path
+from manyview_server.store.startup import abandoned_datasets
 from manyview_server.store.startup.generation import Generation, Mark, read_mark, read_mark_without_log
 from manyview_server.store.startup.set_aside import NAME as SET_ASIDE
 from manyview_server.store.startup.set_aside import SetAside
@@ -69,6 +70,7 @@ class StoreStart:
             sync_directory(self._data_dir)
             self._set_aside(aside)
             failpoints.reach("store.start", "set_aside")
+            self._database.run(lambda: self._database.transact(self._remove_abandoned_datasets, vital=True))
             self._database.run(self._deletions.sweep_at_start)
             failpoints.reach("store.start", "swept")
             self._database.run(lambda: self._database.transact(self._recover_shards))
@@ -131,6 +133,9 @@ class StoreStart:
         for directory in self._survey.empty:
             for folder, _, _ in os.walk(directory, topdown=False):
                 os.rmdir(folder)
+
+    def _remove_abandoned_datasets(self, connection: sqlite3.Connection) -> None:
+        abandoned_datasets.remove(connection, self._deletions, self._data_dir, self._now)
 
     def _remove_orphaned_embeddings(self, connection: sqlite3.Connection) -> None:
         """Remove the tables whose data set or job is gone, and the unfinished files of other tables."""
