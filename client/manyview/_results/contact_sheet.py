@@ -69,13 +69,13 @@ def _draw_tile(
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return lines that fit into `width` pixels, at most `MAX_LINES`. Words that are too long lose their end."""
+    """Return lines that fit into `width` pixels, at most `MAX_LINES`. Words that are too long lose their middle."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         lines += _wrapped_paragraph(paragraph, width)
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"{lines[MAX_LINES - 1]} …"]
-    return [_fitting(line, width) for line in lines]
+    return [_without_middle(line, width) for line in lines]
 
 
 def _wrapped_paragraph(text: str, width: int) -> Iterator[str]:
@@ -91,21 +91,26 @@ def _wrapped_paragraph(text: str, width: int) -> Iterator[str]:
     yield line
 
 
-def _fitting(line: str, width: int) -> str:
-    if _length(line) <= width:
-        return line
-    while len(line) > 1 and _length(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line}…"
-
-
-def without_start(text: str, width: int) -> str:
-    """Return the text without as much of its start as does not fit: the end of a path says more."""
+def shortened(text: str, width: int) -> str:
+    """Return a path without its first folders, as far as they do not fit into `width` pixels. A name that does not fit
+    loses its middle, because names of one folder often have the same start or the same end."""
     if _length(text) <= width:
         return text
-    while text and _length(f"…{text}") > width:
+    name = text.rpartition("/")[2]
+    if _length(f"…/{name}") > width:
+        return _without_middle(name, width)
+    while _length(f"…{text}") > width:
         text = text[1:]
     return f"…{text}"
+
+
+def _without_middle(text: str, width: int) -> str:
+    kept = len(text)
+    shown = text
+    while kept > 1 and _length(shown) > width:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown
 
 
 def _length(text: str) -> float:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from manyview._results.contact_sheet import Tile, without_start
+from manyview._results.contact_sheet import Tile, shortened
 from manyview._types.images import StoredImage
 from manyview._types.neighbors import DuplicateGroup, Neighbor, QueryNeighbors
 from manyview._types.selections import Sample, Selection
@@ -100,7 +100,7 @@ def score(value: float | None) -> str:
 
 def tile(data: bytes, *lines: str, framed: bool = False) -> Tile:
     """Return a tile of an image's file. Its picture is missing if `data` is empty or cannot be read."""
-    return Tile(picture=_thumbnail(data), lines=[without_start(line, SIDE) for line in lines], framed=framed)
+    return Tile(picture=_thumbnail(data), lines=[shortened(line, SIDE) for line in lines], framed=framed)
 
 
 def grid(tiles: Sequence[Tile]) -> Rows:

@@ -2,7 +2,7 @@
 
 from PIL import ImageFont
 
-from manyview._results.contact_sheet import FONT_PX, MAX_LINES, NO_BREAK, without_start, wrapped
+from manyview._results.contact_sheet import FONT_PX, MAX_LINES, NO_BREAK, shortened, wrapped
 
 FONT = ImageFont.load_default(FONT_PX)
 
@@ -22,8 +22,18 @@ def test_no_line_breaks_within_a_step() -> None:
 
 
 def test_a_path_that_is_too_long_keeps_its_end() -> None:
-    assert without_start("a/b.jpg", 100) == "a/b.jpg"
-    cut = without_start("folder/" * 20 + "image.jpg", 100)
+    assert shortened("a/b.jpg", 100) == "a/b.jpg"
+    cut = shortened("folder/" * 20 + "image.jpg", 100)
     assert cut.startswith("…")
     assert cut.endswith("/image.jpg")
     assert FONT.getlength(cut) <= 100
+
+
+def test_a_name_that_is_too_long_keeps_both_ends() -> None:
+    names = ["0a81f0c2-7d1e-4b57-9c1f-3a5ba2d517e1.jpg", "f3c96d5e-1b2a-4e0d-8f63-90ab1c2d37e1.jpg"]
+    cut = [shortened(f"photographs/dress/{name}", 128) for name in names]
+    assert [each[:4] for each in cut] == ["0a81", "f3c9"]
+    assert all(each.endswith("7e1.jpg") and "…" in each for each in cut)
+    assert all(FONT.getlength(each) <= 128 for each in [*cut, *wrapped(names[0], 128)])
+    assert wrapped(names[0], 128) == [cut[0]], "on the sheet of a preview, too"
+    assert shortened("12.  0.1234  a label of many words", 100).startswith("12.  0.")
