@@ -82,7 +82,7 @@ class ManyviewError(Exception):
         # The message lists the violations, too, but it may have been cut.
         if len(lines) == 1:
             return f"{lines[0]} {reason}"
-        return "\n  ".join([f"{len(lines)} fields are wrong {reason}", *lines])
+        return "\n  ".join([f"{number_of(len(lines), 'field is', 'fields are')} wrong {reason}", *lines])
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows: the caller's own lines, without those of the SDK and of gRPC."""

@@ -128,7 +128,7 @@ def train(client: manyview.Client, folder: Path, plan: Plan, seed: int) -> pictu
         dataset = client.upload(folder, dataset="demo")
     sent = dataset.upload
     assert sent is not None
-    print(f"   {dataset.num_images:,} stored, {sent.num_duplicates} duplicates, {sent.num_rejected} refused")
+    print(f"   stored {dataset.num_images:,}, duplicates {sent.num_duplicates}, refused {sent.num_rejected}")
     job = client.train(dataset, method=plan.method, config=plan.config)
     with step(f"Training {plan.title}: {plan.config['epochs']} epochs"):
         print()

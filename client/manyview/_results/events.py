@@ -138,7 +138,7 @@ class Event:
         match self.payload:
             case Scalars(values=values):
                 shown = [f"{name} {values[name]:.4g}" for name in _SHOWN if name in values]
-                text = ", ".join(shown) or f"{len(values)} scalars"
+                text = ", ".join(shown) or number_of(len(values), "scalar")
             case StateChange(to_state=state, message=message):
                 text = f"{state}: {message}" if message else state
             case CheckpointSaved(name=name, num_bytes=num_bytes):

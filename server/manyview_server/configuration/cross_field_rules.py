@@ -58,7 +58,8 @@ def _check_views(config: Mapping[str, Json], takes: Mapping[str, Json]) -> Itera
     num_whole, least, most = sizes.count(image_size), takes["min_views"], takes["max_views"]
     if not least <= num_whole <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
-        text = f"{method} takes {wanted} views of the whole image_size, and these are {num_whole}"
+        views = "view" if most == 1 else "views"
+        text = f"{method} takes {wanted} {views} of the whole image_size, and the pipelines make {num_whole}"
     elif not takes["multi_crop"] and num_whole < len(sizes):
         text = f"{method} takes no smaller views beside the whole ones"
     elif sizes[:num_whole] != [image_size] * num_whole:

@@ -107,7 +107,7 @@ def _jpeg_frame(segment: bytes, orientation: int) -> ImageHeader:
     if precision != 8:
         raise HeaderRefused("FORMAT_NOT_ALLOWED", f"JPEG with {precision} bits per sample; it must have 8")
     if num_components not in (1, 3, 4) or len(segment) != 6 + 3 * num_components:
-        raise corrupt(f"JPEG frame header of {len(segment)} bytes names {num_components} components")
+        raise corrupt(f"JPEG frame header of {len(segment)} bytes states {num_components} as the number of components")
     return sized("jpg", width, height, orientation)
 
 

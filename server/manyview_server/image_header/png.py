@@ -31,7 +31,7 @@ def read_png(data: bytes) -> ImageHeader:
         raise corrupt("PNG header does not match its checksum")
     width, height, depth, color, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     if depth not in PNG_BIT_DEPTHS.get(color, ()) or compression or filtering or interlace > 1:
-        raise corrupt(f"PNG header states color type {color} with {depth} bits, interlace {interlace}")
+        raise corrupt(f"PNG header states color type {color}, depth {depth}, interlace {interlace}")
     orientation: int | None = None
     has_pixels, num_side_chunks = False, 0
     for name, start, length in png_chunks(data):

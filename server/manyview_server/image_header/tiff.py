@@ -120,7 +120,9 @@ class Directory:
             raise corrupt(f"tag {name} of the TIFF has type {tag.kind}; it must be SHORT or LONG")
         kind = np.dtype(self._order + FORMATS[tag.kind].replace("H", "u2").replace("I", "u4"))
         if tag.count > most or tag.at + tag.count * kind.itemsize > len(self.data):
-            raise corrupt(f"tag {name} of the TIFF has {tag.count:,} values, which are too many or cut off")
+            raise corrupt(
+                f"tag {name} of the TIFF states {tag.count:,} as the number of its values: too many, or cut off"
+            )
         return np.frombuffer(self.data, kind, tag.count, tag.at).astype(np.int64)
 
     def number(self, name: int, default: int | None = None) -> int:
@@ -148,7 +150,8 @@ def _check_samples(directory: Directory) -> None:
     num_samples = directory.number(SAMPLES_PER_PIXEL, 1)
     bits = directory.numbers(BITS_PER_SAMPLE, MAX_TIFF_SAMPLES)
     if not 1 <= num_samples <= MAX_TIFF_SAMPLES or (len(bits) and not 1 <= int(bits.max()) <= MAX_TIFF_BITS):
-        found = f"TIFF with {num_samples} samples of {bits.tolist()} bits per pixel"
+        samples = "sample" if num_samples == 1 else "samples"
+        found = f"TIFF with {num_samples} {samples} of {bits.tolist()} bits per pixel"
         allowed = f"at most {MAX_TIFF_SAMPLES} samples of {MAX_TIFF_BITS} bits are allowed"
         raise HeaderRefused("FORMAT_NOT_ALLOWED", f"{found}; {allowed}: save it as RGB or gray")
 

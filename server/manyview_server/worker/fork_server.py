@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from manyview_server.counted_noun import number_of
 from manyview_server.link.fork_requests import (
     EXIT_UNFIT,
     ForkAnswer,
@@ -82,7 +83,7 @@ def _check_fitness() -> None:
 def why_unfit() -> str:
     """Return what a forked worker would inherit in a broken state, or an empty text."""
     if (num_threads := len(os.listdir("/proc/self/task"))) > 1:
-        return f"importing the libraries started {num_threads - 1} threads"
+        return f"importing the libraries started {number_of(num_threads - 1, 'thread')}"
     if any(map(_is_gpu, Path("/proc/self/fd").iterdir())):
         return "importing the libraries opened a GPU"
     return ""

@@ -256,7 +256,7 @@ def test_views_that_the_method_does_not_take_are_refused(client: manyview.Client
     with refused(
         manyview.InvalidArgument,
         "FIELD_INVALID",
-        "config.views.pipelines: simclr takes 2 views of the whole image_size, and these are 1",
+        "config.views.pipelines: simclr takes 2 views of the whole image_size, and the pipelines make 1",
         "config.views.pipelines[0].color_jitter.hue: times strength, which is 2, must be at most 0.5",
         "config.optimizer.warmup_epochs: must be at most epochs, which is 3 (got 7)",
     ):

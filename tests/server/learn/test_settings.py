@@ -308,7 +308,7 @@ def test_a_recipe_is_composed_of_pipelines_in_which_nothing_happens_unless_told(
         ({"blur": 3}, "views.blur", "must be an object"),
         ({"blur": {"probability": 2}}, "views.blur.probability", "at most 1"),
         ({"count": 3}, "views.count", "is not known"),
-        ({"preset": "mae"}, "views.pipelines", "takes 2 views of the whole image_size, and these are 1"),
+        ({"preset": "mae"}, "views.pipelines", "takes 2 views of the whole image_size, and the pipelines make 1"),
         ({"preset": "dino"}, "views.pipelines", "takes no smaller views"),
     ],
 )

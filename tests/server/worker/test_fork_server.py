@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manyview_server.counted_noun import number_of
 from manyview_server.worker import fork_server
 from support.learning import forked
 
@@ -30,7 +31,7 @@ def test_a_process_with_threads_or_an_open_gpu_is_unfit(monkeypatch: pytest.Monk
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
-    assert fork_server.why_unfit() == f"importing the libraries started {others + 1} threads"
+    assert fork_server.why_unfit() == f"importing the libraries started {number_of(others + 1, 'thread')}"
     done.set()
     thread.join()
     monkeypatch.setattr(os, "listdir", lambda _: ["1"])

@@ -14,6 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from manyview._progress.words import number_of
+
 _FIELDS = ("key", "label")
 
 
@@ -70,7 +72,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[LabelEntry]:
                 _check_header(header, where)
             elif len(row) != len(header):
                 hint = "; put a text that holds the separator in double quotes" if len(row) > len(header) else ""
-                raise ValueError(f"{where}: {len(row)} fields, but the header has {len(header)}{hint}")
+                raise ValueError(f"{where}: {number_of(len(row), 'field')}, but the header has {len(header)}{hint}")
             else:
                 fields = dict(zip(header, row, strict=True))
                 yield LabelEntry(_key(fields["key"], where), fields["label"], where)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from manyview.v1 import types_pb2
+from manyview_server.counted_noun import number_of
 from manyview_server.front.limits import ImageLimits
 from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
 from manyview_server.store.records import CheckedImage, RejectedImage
@@ -93,7 +94,7 @@ def _check_size(data: bytes, limits: ImageLimits) -> None:
 
 def _check_sum(sent: bytes, digest: bytes) -> None:
     if len(sent) != 32:
-        raise ImageRefused("CHECKSUM_MISMATCH", f"sha256 has {len(sent)} bytes; it must have 32")
+        raise ImageRefused("CHECKSUM_MISMATCH", f"sha256 has {number_of(len(sent), 'byte')}; it must have 32")
     if sent != digest:
         raise ImageRefused("CHECKSUM_MISMATCH", f"the bytes hash to {digest.hex()}, not to {sent.hex()}")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.counted_noun import number_of
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.datasets.image_check import check_upload
 from manyview_server.front.limits import ImageLimits, Limits
@@ -83,7 +84,7 @@ class UploadStream:
         upload_id = names.upload_id(header.upload_id, "header.upload_id")
         if len(header.resume_digest) not in (0, 32):
             raise names.invalid(
-                "header.resume_digest", f"{len(header.resume_digest)} bytes; it must have 32, or be empty"
+                "header.resume_digest", f"{number_of(len(header.resume_digest), 'byte')}; it must have 32, or be empty"
             )
         return await self._uploads.open(
             dataset_id, upload_id, header.resume_digest, create_dataset=header.create_dataset

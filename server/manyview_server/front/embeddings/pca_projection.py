@@ -113,7 +113,8 @@ async def _check_size(pca: PcaRequest, source: TableSource, table: OpenTable) ->
     if most < 1:
         raise invalid("pca", f"needs at least two readable images, but the data set has {readable}")
     if pca.num_components > most:
-        text = f"{source.spec.num_features} features of {number_of(readable, 'readable image')} allow at most {most}"
+        features = number_of(source.spec.num_features, "feature")
+        text = f"{features} of {number_of(readable, 'readable image')} allow at most {most}"
         raise invalid("pca.num_components", f"{pca.num_components} is too many; {text}")
 
 

@@ -67,7 +67,7 @@ def balanced(classes: Tensor, budgets: Mapping[int, int], strategy: Strategy, *,
         candidates = ((classes == number) & free).nonzero()[:, 0]
         if len(candidates) < budgets[number]:
             raise ValueError(
-                f"class {number} has only {len(candidates)} rows to select from; its budget is {budgets[number]}"
+                f"class {number} has {len(candidates)} of the {budgets[number]} rows that its budget asks for"
             )
         found = strategy(candidates, budgets[number])
         parts.append(Selection(rows=candidates.to(found.rows.device)[found.rows], scores=found.scores))

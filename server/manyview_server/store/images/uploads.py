@@ -238,7 +238,7 @@ def _resolve(answer: Answer, outcome: list[ImageOutcome] | ServiceError) -> None
 
 
 def _fail(group: Sequence[tuple[UploadBatch, Answer]], error: Exception) -> None:
-    log.warning("a group of %d batches failed: %s", len(group), error)
+    log.warning("a group of %s failed: %s", number_of(len(group), "batch", "batches"), error)
     for _, answer in group:
         if not answer.done():
             answer.set_exception(error)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from manyview_server.counted_noun import number_of
 from manyview_server.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, ServiceError, error_class
 from manyview_server.link.frames import LinkClosed, LinkCorrupt
 from manyview_server.messages.preview import PreviewDone, PreviewFailed, PreviewImages
@@ -80,7 +81,7 @@ class PreviewerSupervisor:
         """
         self._worker.check_open()
         if self._num_requests >= self._limits.max_requests:
-            message = f"{self._num_requests} previews are already waiting"
+            message = f"{number_of(self._num_requests, 'preview is', 'previews are')} already waiting"
             raise ResourceExhausted("PREVIEW_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._num_requests += 1
         limit_s = min(time_left_s or self._limits.most_s, self._limits.most_s)

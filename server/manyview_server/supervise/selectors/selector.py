@@ -85,7 +85,8 @@ class SelectorPool:
         if num_bytes > self._memory_bytes:
             of_each = f" and {number_of(num_neighbors, 'neighbor')}" if num_neighbors else ""
             message = (
-                f"{num_rows:,} embeddings of {num_features:,} features{of_each} take {num_bytes:,} bytes of memory, "
+                f"{number_of(num_rows, 'embedding')} of {number_of(num_features, 'feature')}{of_each} take "
+                f"{num_bytes:,} bytes of memory, "
                 f"and {self._memory_bytes:,} are allowed, a quarter of the server's: select from fewer, or with a "
                 "smaller model"
             )
@@ -110,7 +111,7 @@ class SelectorPool:
                 SELECTION_OUT_OF_MEMORY or INTERNAL if it died; UNAVAILABLE SELECTOR_START or DRAINING.
         """
         if self._num_requests >= self._limits.max_requests:
-            message = f"{self._num_requests} selections are already waiting"
+            message = f"{number_of(self._num_requests, 'selection is', 'selections are')} already waiting"
             raise ResourceExhausted("SELECTOR_QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
         self._num_requests += 1
         try:

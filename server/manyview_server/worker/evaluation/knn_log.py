@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from manyview_server.counted_noun import number_of
 from manyview_server.messages.training import Level
 from manyview_server.worker.evaluation.knn import KnnEvaluation
 
@@ -19,11 +20,8 @@ def start_lines(
         on_all = f", or set evaluation.knn_every_epochs to 0 to train on what is held out ({num_held_out}) as well"
         yield "warning" if has_labels else "info", f"kNN is not measured: {why_no_knn}{on_all if num_held_out else ''}"
     elif knn is not None and num_held_out < COARSE_QUERIES:
-        points = 100 / num_held_out
-        yield (
-            "info",
-            f"kNN is measured on {num_held_out} held-out images: each of them changes it by {points:.1f} points",
-        )
+        images, points = number_of(num_held_out, "held-out image"), 100 / num_held_out
+        yield "info", f"kNN is measured on {images}: each of them changes it by {points:.1f} points"
 
 
 def end_line(accuracies: Mapping[str, float], raw_pixels: Mapping[str, float]) -> str | None:

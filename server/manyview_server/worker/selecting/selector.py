@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyview_server.counted_noun import number_of
 from manyview_server.learn import pca, selection
 from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.selection import Selection
@@ -114,13 +115,15 @@ def load(source: RowSource) -> Loaded:
     device = _device(source, num_features)
     # Check first: the kernel grants more memory than there is, and kills the process later.
     if device.type == "cpu" and 4 * source.num_rows * num_features > host_memory().available_bytes:
-        raise MemoryError(f"{source.num_rows} rows of {num_features} features do not fit into memory")
+        raise MemoryError(
+            f"{number_of(source.num_rows, 'row')} of {number_of(num_features, 'feature')} do not fit into memory"
+        )
     rows = torch.empty(source.num_rows, num_features, device=device)
     places = [torch.empty(0, dtype=torch.int64)]
     filled = 0
     for segment in EmbeddingTable(Path(source.directory)).read_all(source.num_rows) if source.directory else ():
         if segment.rows.shape[1] != num_features:
-            raise SegmentDamaged(segment.first // SEGMENT_ROWS, f"{segment.rows.shape[1]} features")
+            raise SegmentDamaged(segment.first // SEGMENT_ROWS, number_of(segment.rows.shape[1], "feature"))
         finite = np.flatnonzero(np.isfinite(segment.rows).all(axis=1))
         part = torch.from_numpy(segment.rows[finite])
         rows[filled : filled + len(part)] = selection.unit_rows(part) if source.unit else part

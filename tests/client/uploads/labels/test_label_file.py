@@ -40,7 +40,7 @@ def test_each_format_is_read(tmp_path: Path, name: str, content: str, labels: An
         ("a.csv", "", "a.csv is empty; its first line must name the columns key and label"),
         ("a.csv", "a.jpg,cat\n", "line 1: the header must name the columns key and label once; it has 'a.jpg', 'cat'"),
         ("a.csv", "key,label,label\n", "line 1: the header must name"),
-        ("a.csv", "key,label\na.jpg,cat\nb.jpg\n", "line 3: 1 fields, but the header has 2$"),
+        ("a.csv", "key,label\na.jpg,cat\nb.jpg\n", "line 3: 1 field, but the header has 2$"),
         ("a.csv", "key,label\na.jpg,cat,dog\n", "line 2: 3 fields, .* put a text that holds the separator in double"),
         ("a.csv", "key,label\n,cat\n", "line 2, field key: it must be the key of an image, not ''"),
         ("a.csv", 'key,label\n"a.jpg,cat\n', "line 2: unexpected end of data"),

@@ -62,5 +62,5 @@ def test_any_beginning_is_balanced_as_the_whole() -> None:
 
 
 def test_a_class_with_too_few_rows_is_named() -> None:
-    with pytest.raises(ValueError, match="class 1 has only 2 rows to select from; its budget is 3"):
+    with pytest.raises(ValueError, match="class 1 has 2 of the 3 rows that its budget asks for"):
         balanced(torch.tensor([1, 1, 0]), {1: 3}, lowest, free=torch.ones(3, dtype=torch.bool))
