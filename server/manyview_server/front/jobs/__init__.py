@@ -6,6 +6,6 @@ It may import what `front` may import, and its neighbors `backends`, `convert`, 
 - `job_plans`: the configuration of a new job, which may come from another job.
 - `impossible_jobs`: jobs that could only fail.
 - `timed_planner`: the whole plan of a new job: `open_settings` chooses what a request leaves open among
-  `combinations`, and `estimates` says how long the job takes on this device.
+  `combinations` and by `evaluation_interval`, and `estimates` says how long the job takes on this device.
 - `previews`: which images are previewed, and with which configuration.
 """

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from manyview_server.counted_noun import number_of
 from manyview_server.errors import InvalidArgument, ServiceError
+from manyview_server.front.jobs import evaluation_interval
 from manyview_server.front.jobs.combinations import (
     COMBINATIONS,
     MAX_EPOCHS,
@@ -46,6 +48,11 @@ class Candidate:
     settings: dict[str, Any]
     given: dict[str, Any]
     cost: float
+
+    def evaluated_every(self, epochs: int) -> Candidate:
+        """Return the candidate with this many epochs between evaluations."""
+        settings, given = (evaluation_interval.put_into(each, epochs) for each in (self.settings, self.given))
+        return replace(self, settings=settings, given=given)
 
 
 class OpenSettings:
@@ -81,13 +88,15 @@ class OpenSettings:
             chosen = candidates[min(index, len(candidates) - 1)]
             why = f"on {device_words(self._estimator.device)}, without a measurement: {error.message}"
         else:
-            chosen = search.with_epochs(chosen, timed)
+            chosen = search.with_length(chosen, timed)
             why = search.reason(timed)
         settings = await asyncio.to_thread(self._catalogue.resolve, plan.method, chosen.given, plan.base)
         values = {name: settings[name] for name in ("backbone", "backbone_width", "image_size", "epochs", "max_steps")}
         words = [f"{name}={value}" for name, value in values.items() if name not in plan.given and name in chosen.given]
         if "epochs" in names and "epochs" not in chosen.given:
             words.append(f"epochs={settings['epochs']}")
+        if evaluation_interval.is_in(chosen.given) and not evaluation_interval.is_in(plan.given):
+            words.append(f"{evaluation_interval.NAME}={settings['evaluation']['knn_every_epochs']}")
         return replace(plan, settings=settings, given=chosen.given, choice=f"chosen: {', '.join(words)} {why}")
 
     def _candidates(self, plan: JobPlan, names: Sequence[str], workload: Workload) -> list[Candidate]:
@@ -171,19 +180,31 @@ class _Search:
             last, timed = candidates[-1], await self._measure(candidates[-1])
         return last, timed
 
-    def with_epochs(self, candidate: Candidate, timed: StepTimed) -> Candidate:
-        """Return the candidate with as many epochs as fit into the time. Below one epoch, `max_steps` ends the job."""
+    def with_length(self, candidate: Candidate, timed: StepTimed) -> Candidate:
+        """Return the candidate with as many epochs as fit into the time, and with the epochs between evaluations.
+
+        Below one epoch, `max_steps` ends the job.
+        """
         if not self._chooses_epochs:
             return candidate
-        one_s, more_s = self._seconds(candidate, timed, epochs=1), self._seconds(candidate, timed, epochs=11)
+        if evaluation_interval.is_in(candidate.given):
+            return self._with_epochs(candidate, timed)
+        wanted = evaluation_interval.wanted(self._workload, candidate.settings, timed)
+        longest = self._with_epochs(candidate.evaluated_every(wanted), timed)
+        every = evaluation_interval.bounded(wanted, longest.settings["epochs"])
+        return self._with_epochs(candidate.evaluated_every(every) if every > 1 else candidate, timed)
+
+    def _with_epochs(self, candidate: Candidate, timed: StepTimed) -> Candidate:
         least = max(1, math.ceil(candidate.settings["optimizer"]["warmup_epochs"]))
-        epochs = 1 + int(max(0.0, self._time_s - one_s) * 10 / max(1e-9, more_s - one_s))
-        given = {**candidate.given, "epochs": max(least, min(MAX_EPOCHS, _rounded(epochs)))}
-        if one_s > self._time_s and given["epochs"] == 1:
+        fitting = bisect_right(
+            range(1, MAX_EPOCHS + 1), self._time_s, key=lambda epochs: self._seconds(candidate, timed, epochs)
+        )
+        chosen = {"epochs": max(least, _rounded(fitting))}
+        if fitting == 0 and chosen["epochs"] == 1:
             num_steps = max(1, self._workload.num_trained(candidate.settings) // timed.batch_size)
-            spare_s = self._time_s - (one_s - num_steps * timed.step_s)
-            given["max_steps"] = max(1, min(num_steps, int(spare_s / timed.step_s)))
-        return replace(candidate, given=given)
+            spare_s = self._time_s - (self._seconds(candidate, timed, epochs=1) - num_steps * timed.step_s)
+            chosen["max_steps"] = max(1, min(num_steps, int(spare_s / timed.step_s)))
+        return replace(candidate, settings=candidate.settings | chosen, given=candidate.given | chosen)
 
     def reason(self, timed: StepTimed) -> str:
         """Return why a candidate was chosen, with the time that was measured for it."""

@@ -70,8 +70,21 @@ def job_seconds(
     is_tried = settings["precision"] == "auto" and not timed.numerics
     trial_s = timed.step_s * TRIAL_IMAGES / timed.batch_size if is_tried else 0.0
     decode_s = workload.num_images * workload.pixels / 1e6 * timed.decode_s / num_threads
-    evaluate_s = _num_evaluations(workload, settings, timed.batch_size, steps) * _num_embedded(workload, settings)
-    return START_S + trial_s + decode_s + steps * timed.step_s + evaluate_s * timed.embed_s
+    num_evaluations = _num_evaluations(workload, settings, timed.batch_size, steps)
+    evaluate_s = num_evaluations * evaluation_seconds(workload, settings, timed)
+    return START_S + trial_s + decode_s + steps * timed.step_s + evaluate_s
+
+
+def epoch_seconds(workload: Workload, settings: Mapping[str, Any], timed: StepTimed) -> float:
+    """Return how long the steps of one epoch take."""
+    return _steps_per_epoch(workload, settings, timed.batch_size) * timed.step_s
+
+
+def evaluation_seconds(workload: Workload, settings: Mapping[str, Any], timed: StepTimed) -> float:
+    """Return how long one evaluation takes, which embeds the held-out images and those among which they search."""
+    held_out = workload.num_held_out(settings)
+    bank = min(int(settings["evaluation"]["knn_max_bank"]), workload.num_labelled - held_out)
+    return (bank + min(MAX_QUERIES, held_out)) * timed.embed_s
 
 
 def is_short(workload: Workload, settings: Mapping[str, Any]) -> bool:
@@ -91,11 +104,8 @@ def _num_evaluations(workload: Workload, settings: Mapping[str, Any], batch_size
     every = int(settings["evaluation"]["knn_every_epochs"])
     if not every or not workload.num_held_out(settings):
         return 0
-    steps_per_epoch = max(1, workload.num_trained(settings) // batch_size)
-    return 1 + math.ceil(steps / steps_per_epoch / every)
+    return 1 + math.ceil(steps / _steps_per_epoch(workload, settings, batch_size) / every)
 
 
-def _num_embedded(workload: Workload, settings: Mapping[str, Any]) -> int:
-    held_out = workload.num_held_out(settings)
-    bank = min(int(settings["evaluation"]["knn_max_bank"]), workload.num_labelled - held_out)
-    return bank + min(MAX_QUERIES, held_out)
+def _steps_per_epoch(workload: Workload, settings: Mapping[str, Any], batch_size: int) -> int:
+    return max(1, workload.num_trained(settings) // batch_size)

@@ -35,6 +35,7 @@ class FakeTimer:
     failure: ServiceError | None = None
     delay_s: float = 0.0
     step_s: float = 1.0
+    embed_s: float = 0.0
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def time(self, settings: dict[str, Any], *, num_images: int, decode_size: int, wait_s: float) -> StepTimed:
@@ -47,7 +48,7 @@ class FakeTimer:
             raise DeadlineExceeded("TIMING_DEADLINE", "too slow")
         factor = {"resnet9": 0.5, "resnet50": 2.3}.get(settings["backbone"], 1.0) * settings["backbone_width"] ** 2
         step_s = self.step_s * factor * (settings["image_size"] / 128) ** 2
-        return StepTimed(batch_size=settings["batch_size"] or 32, step_s=step_s, embed_s=0.0, decode_s=0.0)
+        return StepTimed(batch_size=settings["batch_size"] or 32, step_s=step_s, embed_s=self.embed_s, decode_s=0.0)
 
 
 @pytest.fixture

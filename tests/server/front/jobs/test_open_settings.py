@@ -147,6 +147,35 @@ async def test_explicit_settings_stay_as_they_are_and_have_no_choice(planned: Pl
     assert chosen(plan) == ("resnet18", 1, 224, 100)
 
 
+@pytest.mark.parametrize(
+    ("embed_s", "every", "epochs"),
+    [
+        (0.0, 1, 200),
+        (0.0001, 3, 200),  # an epoch takes 0.28 s, and an evaluation of the 320 images 0.032 s
+        (0.01, 18, 110),  # an evaluation takes 3.2 s, so a share of 5 % would leave not even one
+    ],
+)
+async def test_evaluations_take_a_small_share_of_a_job_whose_epochs_are_chosen(
+    planned: Planned, timer: Any, embed_s: float, every: int, epochs: int
+) -> None:
+    timer.embed_s = embed_s
+    plan = await planned({"evaluation": {}}, dataset="datasets/labelled", time_budget_s=60)
+    assert (plan.settings["evaluation"]["knn_every_epochs"], plan.settings["epochs"]) == (every, epochs)
+    assert plan.estimate is not None
+    assert plan.estimate.total_s <= 60
+    told = f"epochs={epochs}, evaluation.knn_every_epochs={every} for 320 images"
+    assert (told in plan.choice) == (every > 1)
+
+
+async def test_evaluations_that_are_given_or_belong_to_given_epochs_stay(planned: Planned, timer: Any) -> None:
+    timer.embed_s = 0.0001
+    labelled = {"dataset": "datasets/labelled", "time_budget_s": 60}
+    for config in ({"evaluation": {"knn_every_epochs": 1}}, {"evaluation": {}, "epochs": 50}):
+        plan = await planned(config, **labelled)
+        assert plan.settings["evaluation"]["knn_every_epochs"] == 1
+        assert "evaluation" not in plan.choice
+
+
 async def test_images_are_not_enlarged(planned: Planned) -> None:
     plan = await planned(dataset="datasets/icons", config={"batch_size": 4})
     assert plan.settings["image_size"] == 32
