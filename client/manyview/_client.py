@@ -16,9 +16,10 @@ from manyview._errors import NotFound, UploadRejected
 from manyview._jobs import Job, list_models, train_request
 from manyview._progress.report import SILENT, ProgressOption, reporting
 from manyview._requests import embed_options
-from manyview._results import dataset_embeddings, embeddings, export, neighbors, preview_request, selection, sheets
+from manyview._results import dataset_embeddings, embeddings, neighbors, preview_request, selection, sheets
 from manyview._results.contact_sheet import draw, require_pillow
 from manyview._results.embeddings import Embeddings, EmbedRun
+from manyview._results.exports import download
 from manyview._results.preview import Preview
 from manyview._transport.channel import Channel, Deadlines, TLSOptions
 from manyview._transport.paging import pages
@@ -568,7 +569,7 @@ class Client:
         SHA-256 is right. docs/methods.md says how to load it. A function for `progress` gets numbers of bytes."""
         name = _names.model_name(model)
         with reporting(progress, f"export {name}", "waiting for the file") as report:
-            return export.export(self._rpcs, name, Path(path), report)
+            return download.export(self._rpcs, name, Path(path), report)
 
     # --- the server
 

@@ -13,8 +13,9 @@ from manyview._arguments import count, duration_s, positive_s, some, text
 from manyview._errors import DeadlineExceeded, TrainJobCancelled, TrainJobFailed
 from manyview._progress.report import ProgressOption, reporting
 from manyview._requests import DEFAULT_METHOD, config_struct
-from manyview._results import events, export, history
+from manyview._results import events, history
 from manyview._results.events import Event
+from manyview._results.exports import download
 from manyview._results.history import History
 from manyview._transport.deadline import LATE_READ_S, Deadline
 from manyview._transport.paging import pages
@@ -201,7 +202,7 @@ class Job:
     def export(self, path: str | PathLike[str], *, progress: ProgressOption = None) -> Path:
         """Write the backbone of the newest checkpoint as a safetensors file, as `Client.export` does."""
         with reporting(progress, f"export {self.name}", "waiting for the file") as report:
-            return export.export(self._rpcs, self.name, Path(path), report)
+            return download.export(self._rpcs, self.name, Path(path), report)
 
 
 def train_request(

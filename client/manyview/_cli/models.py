@@ -139,7 +139,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the backbone of a model as a safetensors file, and print Python code that loads it."""
-    from manyview._results.export import loading_code
+    from manyview._results.exports import loading_code
 
     if (path is None) == (out is None):
         raise typer.BadParameter("name one file to write, such as backbone.safetensors", param_hint="PATH")
@@ -149,12 +149,16 @@ def export(
         found = client.model(model)
         written = client.export(found, written_to)
         config = client.job(found.train_job).info.config if found.train_job else {}
-    num_bytes, code = written.stat().st_size, loading_code(written, found.backbone, config)
+    num_bytes, code = written.stat().st_size, loading_code.with_manyview(written, found.backbone, config)
+    without = loading_code.without_manyview(written, found.backbone, config)
     if as_json:
-        print_json({"path": str(written), "num_bytes": num_bytes, "model": found.name, "loading_code": code})
+        codes = {"loading_code": code, "loading_code_without_manyview": without}
+        print_json({"path": str(written), "num_bytes": num_bytes, "model": found.name, **codes})
     else:
         typer.echo(f"{written}: {megabytes(num_bytes)}, the {found.backbone} of {found.name}")
         typer.echo(f"load it in Python:\n{indent(code, '  ')}", err=True)
+        if without:
+            typer.echo(f"or without manyview:\n{indent(without, '  ')}", err=True)
 
 
 def checkpoints(

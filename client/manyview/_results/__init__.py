@@ -9,5 +9,5 @@ It may import the generated stubs, `_transport`, `_uploads`, `_progress`, `_type
 - `events`: the event log of a job. `history`: its scalars as a table.
 - `preview`: views as training makes them. `preview_request`: how they are asked for. `view_captions`: what made them.
 - `contact_sheet`: pictures with captions on one sheet. `sheets`: those of images that were found.
-- `export`: weights in a file.
+- `exports/`: weights in a file.
 """

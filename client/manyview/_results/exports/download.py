@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from manyview._errors import DataLoss, Unavailable
 from manyview._progress.report import Report
@@ -17,14 +17,6 @@ from manyview._transport.rpcs import Rpcs
 from manyview.v1 import model_service_pb2 as pb
 
 _MAX_ATTEMPTS = 5
-_OPTIONS: dict[str, tuple[str, Any]] = {
-    "image_size": ("image_size", 224),
-    "width": ("backbone_width", 1),
-    "stem": ("stem", "auto"),
-    "stem_relu": ("stem_relu", True),
-    "patch_size": ("patch_size", None),
-}
-"""The options of a backbone: the settings of a job that they come from, and their defaults."""
 
 
 def export(rpcs: Rpcs, model: str, path: Path, report: Report) -> Path:
@@ -44,19 +36,6 @@ def export(rpcs: Rpcs, model: str, path: Path, report: Report) -> Path:
         return next(resumed(attempt, Backoff(max_attempts=_MAX_ATTEMPTS)))
     finally:
         partial.unlink(missing_ok=True)
-
-
-def loading_code(path: Path, backbone: str, config: Mapping[str, Any]) -> str:
-    """Return Python code that builds `network` and loads an exported file into it. `config` is that of the job, or
-    empty for a plain backbone. The code needs the server's package on the machine that runs it."""
-    given = {option: config[setting] for option, (setting, _) in _OPTIONS.items() if setting in config}
-    chosen = {option: value for option, value in given.items() if value != _OPTIONS[option][1]}
-    options = "".join(f", {option}={value!r}" for option, value in chosen.items())
-    return (
-        "from manyview_server.learn import backbones\nfrom safetensors.torch import load_file\n"
-        f"network = backbones.build({backbone!r}{options})\n"
-        f"backbones.load_weights(network, load_file({str(path)!r}))"
-    )
 
 
 def _download(rpcs: Rpcs, model: str, file: BinaryIO, report: Report) -> None:
