@@ -18,7 +18,7 @@ PROPHECY = re.compile(r"\b(is|are|was|were) to be\b")
 BRITISH = re.compile("(neighb|col)" + "our", re.IGNORECASE)
 """The API says neighbor and color, and so does everything else."""
 COUNTED = re.compile(r" (?:[a-z-]+ )?([a-z]{2,}s)\b")
-NOT_COUNTED = frozenset({"bytes", "pixels", "parameters", "has", "is", "was"})
+NOT_COUNTED = frozenset({"bytes", "pixels", "parameters", "has", "is", "was", "less"})
 """Words after a count that are no plural, or whose count is never 1."""
 BEFORE_MANY = re.compile(r"\b(of|of the|first|the first) $")
 ROOMS = ("client", "server", "proto", "examples", "benchmarks", "container", "tests")
@@ -77,9 +77,10 @@ def test_neighbor_and_color_are_spelled_in_one_way() -> None:
 
 def fixed_plurals(source: str) -> list[tuple[int, str]]:
     """Plurals in f-strings that follow a count whatever it is, with their lines."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.JoinedStr):
+    found, tree = [], ast.parse(source)
+    chosen = {id(text) for node in ast.walk(tree) if isinstance(node, ast.IfExp) for text in (node.body, node.orelse)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.JoinedStr) or id(node) in chosen:
             continue
         texts = [part.value if isinstance(part, ast.Constant) else part for part in node.values]
         for before, count, after in zip(["", *texts], texts, texts[1:], strict=False):

@@ -160,9 +160,9 @@ def _refused(error: InvalidArgument) -> dict[int, ImageError]:
 
 def _leave_out(similarity: pb.SimilarityStrategy, like: Like, refused: Mapping[int, ImageError]) -> None:
     sent: Any = similarity.images or similarity.stored
+    like.errors |= {like.keys[number]: error for number, error in sorted(refused.items())}
     for number in sorted(refused, reverse=True):
-        del sent[number]
-        like.errors[like.keys.pop(number)] = refused[number]
+        del sent[number], like.keys[number]
 
 
 def _none_left(like: Like, error: InvalidArgument) -> InvalidArgument:

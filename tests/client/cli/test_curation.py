@@ -127,18 +127,22 @@ def test_every_option_of_a_strategy_reaches_the_server(run: Run, server: FakeSer
 def test_examples_that_cannot_be_used_are_named_and_the_others_count(
     run: Run, server: FakeServer, folder: Path, tmp_path: Path
 ) -> None:
-    (folder / "red/00.png").write_bytes(b"")
     (folder / "red/notes.txt").write_text("no image")
+    torn = manyview.Violation("similarity.images[0]", "has no embedding: DECODE_FAILED: it is torn", "DECODE_FAILED")
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[torn])
     like = ("select", "pets", "-n", 1, "--strategy", "similarity", "--like", folder / "red", "-m", MODEL)
     result = run(*like)
     assert result.exit_code == 1, "an example is missing"
-    assert "--like 00.png: IMAGE_EMPTY" in result.stderr
-    assert "passed over 1 NOT_AN_IMAGE: notes.txt" in result.stderr
+    assert "--like 00.png: DECODE_FAILED it is torn" in result.stderr
+    assert "passed over 1 NOT_AN_IMAGE: " in result.stderr
     assert len(result.stdout.splitlines()) == 2, "the heading and an image"
     assert len(server.requests("SelectSamples")[-1].similarity.images) == 2
+    server.fail("SelectSamples", "INVALID_ARGUMENT", violations=[torn])
     found = json.loads(run(*like, "--json").stdout)
-    assert [(error["like"], error["reason"]) for error in found["errors"]] == [("00.png", "IMAGE_EMPTY")]
-    assert [(files["reason"], files["names"]) for files in found["skipped"]] == [("NOT_AN_IMAGE", ["notes.txt"])]
+    assert [(error["like"], error["reason"]) for error in found["errors"]] == [("00.png", "DECODE_FAILED")]
+    assert [(files["reason"], files["names"]) for files in found["skipped"]] == [
+        ("NOT_AN_IMAGE", [str(folder / "red/notes.txt")])
+    ]
 
 
 @pytest.mark.parametrize("words", [["fair"], ["equal", "red=1"], ["red="], ["red=-1"]])

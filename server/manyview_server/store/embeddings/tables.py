@@ -81,7 +81,7 @@ class EmbeddingTable:
         except (ArrayFileDamaged, FileNotFoundError, KeyError) as error:
             raise SegmentDamaged(index, str(error)) from error
         if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) < num_rows:
-            raise SegmentDamaged(index, f"{rows.shape} of {rows.dtype}, but {num_rows} rows are expected")
+            raise SegmentDamaged(index, f"{rows.shape} of {rows.dtype}, but the length must be {num_rows}")
         kept = tuple(error for error in errors if error.row < num_rows)
         return Segment(first=index * SEGMENT_ROWS, rows=rows[:num_rows], errors=kept)
 

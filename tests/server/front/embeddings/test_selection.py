@@ -208,11 +208,11 @@ async def test_queries_without_an_embedding_are_refused_with_their_reasons_for_p
 ) -> None:
     await store_images(front, [1, None])
     sent = [types_pb2.Image(data=data) for data in (b"", png(1), b"no image")]
-    error = await refused(front.embed.SelectSamples(ask("similarity", 1, {"images": sent})).read())
+    error = await refused(selected(front, ask("similarity", 1, {"images": sent})))
     assert error.fields == ("similarity.images[0]", "similarity.images[2]")
     assert error.field_reasons == ("IMAGE_EMPTY", "FORMAT_NOT_ALLOWED")
     stored = {"stored": [key("1.png"), key("bad1.png")]}
-    error = await refused(front.embed.SelectSamples(ask("similarity", 1, stored)).read())
+    error = await refused(selected(front, ask("similarity", 1, stored)))
     assert (error.fields, error.field_reasons) == (("similarity.stored[1]",), ("DECODE_FAILED",))
 
 

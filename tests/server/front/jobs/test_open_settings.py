@@ -152,7 +152,7 @@ async def test_explicit_settings_stay_as_they_are_and_have_no_choice(planned: Pl
     [
         (0.0, 1, 200),
         (0.0001, 3, 200),  # an epoch takes 0.28 s, and an evaluation of the 320 images 0.032 s
-        (0.01, 18, 110),  # an evaluation takes 3.2 s, so a share of 5 % would leave not even one
+        (0.002, 19, 180),  # an evaluation takes 0.64 s, so a share of 5 % would leave four of them
     ],
 )
 async def test_evaluations_take_a_small_share_of_a_job_whose_epochs_are_chosen(

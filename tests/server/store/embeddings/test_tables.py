@@ -72,5 +72,5 @@ def test_a_damaged_segment_is_named_and_counts_as_missing(table: EmbeddingTable)
 
 
 def test_a_segment_that_is_too_short_for_a_version_is_damaged(table: EmbeddingTable) -> None:
-    with pytest.raises(SegmentDamaged, match="but 3 rows are expected"):
+    with pytest.raises(SegmentDamaged, match="but the length must be 3"):
         list(table.read_all(11))
