@@ -39,6 +39,12 @@ def main() -> None:
     for kind in ("clothing", "photographs"):
         parser.add_argument(f"--{kind}", type=Path, help="folder with train/CLASS/* and validation/CLASS/*")
     parser.add_argument("--cells", type=int, default=1, help="number of cells to measure; default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="number format; auto times the formats, and other load may mislead it; default: %(default)s",
+    )
     arguments = parser.parse_args()
     if arguments.command != "report":
         folders = {kind: folder for kind in ("clothing", "photographs") if (folder := getattr(arguments, kind))}
@@ -47,18 +53,18 @@ def main() -> None:
         keys = (search_keys if arguments.command == "search" else table_keys)(list(folders))
         waiting = list(itertools.islice((key for key in keys if RESULTS.find(**key) is None), arguments.cells))
         for key in waiting:
-            RESULTS.add(key, measure(folders[key["images"]], key))
+            RESULTS.add(key, measure(folders[key["images"]], key, arguments.precision))
         if not waiting:
             sys.exit(NOTHING_LEFT)
     print(report(RESULTS.cells()))
 
 
-def measure(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
+def measure(folder: Path, key: dict[str, Any], precision: str) -> dict[str, Any]:
     """Measure a cell, and return its values."""
     recipe = RECIPES[key["recipe"]]
     with tempfile.TemporaryDirectory() as directory:
         stored = images.store(folder, Path(directory) / "dataset")
-        config = {**recipe.config, "seed": key["seed"]}
+        config = {**recipe.config, "seed": key["seed"], "precision": precision}
         return training.measure(stored, recipe.method, config, key["cpu_s"], Path(directory))
 
 
