@@ -19,7 +19,11 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     found = Results("recipes", tmp_path)
     monkeypatch.setattr(program, "RESULTS", found)
     monkeypatch.setattr(program, "report", lambda cells: f"{len(cells)} cells")
-    monkeypatch.setattr(program, "measure", lambda folder, key: {"knn_top1": 0.5, "folder": folder.name})
+    monkeypatch.setattr(
+        program,
+        "measure",
+        lambda folder, key, precision: {"knn_top1": 0.5, "folder": folder.name, "precision": precision},
+    )
     return found
 
 
@@ -41,6 +45,12 @@ def test_a_call_measures_the_next_cells_and_none_twice(results: Results, monkeyp
         call(monkeypatch, "search", *folders)
     assert ended.value.code == program.NOTHING_LEFT
     assert len(results.cells()) == len(wanted)
+
+
+def test_a_number_format_can_be_stated(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "search", "--clothing", "shirts")
+    call(monkeypatch, "search", "--clothing", "shirts", "--precision", "float32")
+    assert [cell["values"]["precision"] for cell in results.cells()] == ["auto", "float32"]
 
 
 def test_without_a_folder_nothing_is_measured(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
