@@ -98,7 +98,7 @@ def test_a_notebook_shows_the_first_rows_as_a_table() -> None:
             manyview.Scalars(values={"knn_top1": 0.5, "representation_std": 0.0446, "accepted": 1.0, "loss": 3.45409}),
             "loss 3.454, representation_std 0.0446, knn_top1 0.5",
         ),
-        (manyview.Scalars(values={"accepted": 1.0}), "1 scalars"),
+        (manyview.Scalars(values={"accepted": 1.0}), "1 scalar"),
         (manyview.StateChange(from_state="QUEUED", to_state="RUNNING", reason="", message=""), "RUNNING"),
         (
             manyview.StateChange(from_state="RUNNING", to_state="FAILED", reason="X", message="it died"),

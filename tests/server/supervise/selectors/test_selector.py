@@ -214,7 +214,7 @@ async def test_what_the_selector_refuses_has_its_status(make: Make) -> None:
 async def test_rows_that_take_too_much_memory_are_refused(make: Make) -> None:
     pool = make()
     pool.source("", 1000, 1, unit=True)
-    with pytest.raises(ResourceExhausted, match="1,001 embeddings of 1 features take 4,004 bytes") as caught:
+    with pytest.raises(ResourceExhausted, match="1,001 embeddings of 1 feature take 4,004 bytes") as caught:
         pool.source("", 1001, 1, unit=True)
     assert caught.value.reason == "SELECTION_TOO_LARGE"
     pool.source("", 10, 10, unit=True, num_neighbors=30)
