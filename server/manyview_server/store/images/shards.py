@@ -13,7 +13,9 @@ import json
 import os
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,8 @@ SNAPSHOT_DTYPE = np.dtype(
 )
 
 BLOCK_BYTES = 512
+# A reader holds at most this many files open, so that a data set of thousands of shards needs few descriptors.
+MAX_OPEN_SHARDS = 128
 SHARD_NAME = re.compile(r"shard-([0-9]{8,})\.tar")
 
 
@@ -71,12 +75,20 @@ def shards_in(directory: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+@dataclass(slots=True, eq=False)
+class _OpenShard:
+    """A file of a reader, and the number of reads in progress."""
+
+    fd: int
+    num_reads: int = 0
+
+
 class ShardReader:
-    """Reads images by their place, on any thread. Files stay open until `close`."""
+    """Reads images by their place, on any thread. The files that were used last stay open until `close`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._fds: dict[int, int] = {}
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, shard: int, offset: int, length: int) -> bytes:
@@ -84,27 +96,45 @@ class ShardReader:
 
         The caller must check that they are the bytes that were sent: `image_id_of(sha256(bytes))`.
         """
-        data = os.pread(self._fd(shard), length, offset)
-        while len(data) < length:
-            more = os.pread(self._fd(shard), length - len(data), offset + len(data))
-            if not more:
-                raise EOFError(f"shard {shard} ends before byte {offset + length}")
-            data += more
-        return data
+        with self._opened(shard) as fd:
+            data = os.pread(fd, length, offset)
+            while len(data) < length:
+                more = os.pread(fd, length - len(data), offset + len(data))
+                if not more:
+                    raise EOFError(f"shard {shard} ends before byte {offset + length}")
+                data += more
+            return data
 
     def close(self) -> None:
         """Close the files. Call it only while no read is running."""
         with self._lock:
-            for fd in self._fds.values():
-                os.close(fd)
-            self._fds.clear()
+            for opened in self._open.values():
+                os.close(opened.fd)
+            self._open.clear()
 
-    def _fd(self, shard: int) -> int:
+    @contextmanager
+    def _opened(self, shard: int) -> Iterator[int]:
+        """Open the file of a shard, and keep it open for this read."""
         with self._lock:
-            if shard not in self._fds:
+            if shard not in self._open:
                 path = shard_path(self._directory, shard)
-                self._fds[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            return self._fds[shard]
+                self._open[shard] = _OpenShard(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            self._open.move_to_end(shard)
+            opened = self._open[shard]
+            opened.num_reads += 1
+            self._close_unused()
+        try:
+            yield opened.fd
+        finally:
+            with self._lock:
+                opened.num_reads -= 1
+
+    def _close_unused(self) -> None:
+        """Close the files that were unused for longest, if there are too many. A file that is being read stays open."""
+        excess = len(self._open) - MAX_OPEN_SHARDS
+        for shard in list(self._open)[:excess] if excess > 0 else ():
+            if not self._open[shard].num_reads:
+                os.close(self._open.pop(shard).fd)
 
 
 def recover(directory: Path, committed: Position) -> Position:

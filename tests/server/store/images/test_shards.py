@@ -4,12 +4,16 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from manyview_server.store import durable_files
+from manyview_server.store.images import shards as shards_module
 from manyview_server.store.images.shard_writers import ShardWriter
 from manyview_server.store.images.shards import Position, ShardReader, image_id_of, recover, scan, shard_path, shards_in
 
@@ -197,3 +201,77 @@ def test_image_ids_are_the_first_63_bits_of_the_digest() -> None:
     digest = bytes.fromhex("ff" * 32)
     assert image_id_of(digest) == 2**63 - 1
     assert f"{image_id_of(bytes.fromhex('8000000000000003' + '00' * 24)):016x}" == "4000000000000001"
+
+
+def test_few_files_stay_open_and_none_is_closed_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "MAX_OPEN_SHARDS", 3)
+    for shard in range(9):
+        shard_path(tmp_path, shard).write_bytes(b"%d" % shard * 1000)
+    reader, before = ShardReader(tmp_path), num_descriptors()
+    for shard in (*range(9), 8, 7, 6, 0):
+        assert reader.read(shard, 10, 5) == b"%d" % shard * 5
+        assert num_descriptors() <= before + 3
+    assert list(reader._open) == [7, 6, 0], "those that were used last"
+    with reader._opened(1) as fd:
+        for shard in range(2, 9):
+            reader.read(shard, 0, 1)
+        assert os.pread(fd, 3, 0) == b"111"
+    reader.close()
+    assert num_descriptors() == before
+
+
+def test_readers_on_many_threads_share_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards_module, "MAX_OPEN_SHARDS", 2)
+    for shard in range(20):
+        shard_path(tmp_path, shard).write_bytes(b"%02d" % shard * 500)
+    reader, before = ShardReader(tmp_path), num_descriptors()
+
+    def read(number: int) -> bool:
+        shard = number * 7 % 20
+        return reader.read(shard, 100, 40) == b"%02d" % shard * 20
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(2000)))
+    reader.read(0, 0, 1)
+    assert num_descriptors() <= before + 3
+    reader.close()
+    assert num_descriptors() == before
+
+
+def num_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+MANY_SHARDS = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+from manyview_server.store.images import shard_index
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader, shard_path
+from manyview_server.store.images.snapshots import SnapshotRows
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+directory, count = Path(sys.argv[1]), 2000
+for shard in range(count):
+    shard_path(directory, shard).write_bytes(b"%04d" % shard)
+    row = np.zeros(1, SNAPSHOT_DTYPE)
+    row["shard"], row["length"] = shard, 4
+    shard_index.write(directory, shard, row)
+numbers = np.arange(count)
+none = np.empty(0, SNAPSHOT_DTYPE)
+rows = SnapshotRows(directory=directory, first=0, last=count, shards=numbers, ends=numbers + 1, loose=none).all()
+reader = ShardReader(directory)
+with ThreadPoolExecutor(8) as threads:
+    found = list(threads.map(lambda row: reader.read(int(row["shard"]), 0, int(row["length"])), rows))
+assert found == [b"%04d" % shard for shard in range(count)]
+"""
+
+
+def test_two_thousand_shards_can_be_read_with_five_hundred_descriptors(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_SHARDS, str(tmp_path)], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
