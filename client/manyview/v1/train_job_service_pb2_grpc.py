@@ -72,8 +72,7 @@ class TrainJobServiceServicer(object):
     def CreateTrainJob(self, request, context):
         """Queues a job. It trains on the images that the data set holds now, or it follows the data set. It has a configuration of
         its own, or takes another job's. It starts with random weights, or from a checkpoint. FAILED_PRECONDITION
-        DATASET_TOO_LARGE if the data set holds more than 29,826,161 images, the most that a train job can use, and
-        DATASET_TOO_SMALL if it holds fewer than two readable images, unless the job follows it.
+        DATASET_TOO_SMALL if the data set holds fewer than two readable images, unless the job follows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

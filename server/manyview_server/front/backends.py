@@ -11,7 +11,7 @@ from manyview_server.messages.message import Json, Message
 from manyview_server.messages.preview import PreviewDone, PreviewImages
 from manyview_server.messages.selection import RowSource
 from manyview_server.messages.timing import StepTimed
-from manyview_server.store.records import Snapshot
+from manyview_server.store.images.snapshots import Snapshot
 from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
 from manyview_server.supervise.selectors.selector import OnStage

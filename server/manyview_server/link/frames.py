@@ -21,7 +21,7 @@ from manyview_server.messages.message import Hello, Message
 PREFIX = struct.Struct("<IQ")
 # The front's loop reads a header in one turn. This allows a long list of quarantined images, and no more.
 MAX_HEADER_BYTES = 1 << 20
-# This allows the snapshot of a large data set.
+# This allows the classes and queries of a large selection.
 MAX_BLOB_BYTES = 1 << 30
 # The front sends and reads frames in parts of this size, so that the loop can run other callbacks in between.
 PART_BYTES = 1 << 20

@@ -29,8 +29,8 @@ class SelectRows(Message):
     """Select rows by a strategy of `learn.selection`. Fields that the strategy does not use are 0.
 
     `blobs`: int64 rows that are chosen already; int64 rows that are excluded; the queries as int64 rows; or the queries
-    as float32 (Q, D); the int64 class of each row, -1 for none; the int64 number of each class, if the balance is
-    "given".
+    as float32 (Q, D); the int64 number of each class, if the balance is "given"; and, with a balance, those of the
+    `store.images.snapshots.SnapshotRows`, whose labels are the classes.
     """
 
     source: RowSource
@@ -42,6 +42,8 @@ class SelectRows(Message):
     num_neighbors: int
     balance: str
     """"" for none, or the rule for the number of rows of each class: "equal", "proportional" or "given"."""
+    dataset_dir: str = ""
+    """The directory of the data set, with a balance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

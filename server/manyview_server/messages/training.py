@@ -24,7 +24,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTraining(Message):
-    """Train this job. `blobs[0]` is the data set's snapshot, an array of `store.images.shards.SNAPSHOT_DTYPE`."""
+    """Train this job. `blobs` are those of the snapshot, a `store.images.snapshots.SnapshotRows`."""
 
     train_job: str
     attempt: int
@@ -56,7 +56,9 @@ class StartTraining(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesAdded(Message):
-    """Images were added to the data set that a job follows. `blobs[0]` holds their rows of the snapshot."""
+    """Images were added to the data set that a job follows. `blobs` are those of their `SnapshotRows`."""
+
+    dataset_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,10 @@ if it has not come yet. States and statuses are the names of the contract withou
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 from manyview_server.store.event_payloads import EventKind, Payload
 from manyview_server.store.job_states import TERMINAL_STATES, Desired, JobState
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Json = Any
 ImageStatus = Literal["STORED", "UNREADABLE", "REJECTED"]
@@ -131,25 +127,6 @@ class FoundImage:
     position: int
     shard: int
     offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The first `version` images of a data set in the order of their commits, or only the last ones of these.
-
-    `array` (N,) is of `shards.SNAPSHOT_DTYPE`. Its label is an index into `labels`, or -1 for none. Labels are in the
-    order in which they first appeared, so that an index keeps its meaning as the data set grows.
-    """
-
-    dataset: Dataset
-    version: int
-    array: npt.NDArray[np.void]
-    labels: tuple[str, ...]
-
-    @property
-    def blob(self) -> bytes:
-        """Return the rows for a message to a worker, as a view without a copy. A link sends it like bytes."""
-        return cast(bytes, memoryview(cast(Any, self.array.view("u1"))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
     data_dir/LOCK                        one server per data directory
     data_dir/manyview.sqlite             registry, image index, jobs, event log
     data_dir/datasets/<uid>/shard-*.tar  the images
+    data_dir/datasets/<uid>/shard-*.idx  their rows, which can be read from the database again
     data_dir/jobs/<uid>/checkpoints/     the checkpoints
     data_dir/embeddings/<uid>/           embeddings of a data set, which can be computed again
     data_dir/weights/NAME.safetensors    the operator's own weights for plain backbones

@@ -1,7 +1,8 @@
 """The torch side: one process per job, embedder, selector, previewer or step timer. It uses no gRPC and no asyncio.
 
 It may import `learn`, `configuration`, `link`, `messages`, `image_header`, `embedding_rows`, `failpoints`, `system`,
-`counted_noun`, `store.images.shards`, `store.jobs.checkpoints`, `store.jobs.model_card` and `store.embeddings`.
+`counted_noun`, `errors`, `store.images.shards`, `store.images.snapshots`, `store.jobs.checkpoints`,
+`store.jobs.model_card` and `store.embeddings`.
 It never imports the database, `front` or `supervise`.
 
 - `__main__`: the entry of every worker. `channel`: its link to the front. `versions`: what it runs on.

@@ -57,12 +57,12 @@ def stored_keys(data_dir: Path, dataset_id: str) -> list[str]:
         snapshot = await store.datasets.snapshot(dataset_id)
         directory = store.datasets.directory(snapshot.dataset.uid)
         reader = ShardReader(directory)
-        for row in snapshot.array:
+        for row in snapshot.rows.all():
             data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
             assert image_id_of(hashlib.sha256(data).digest()) == row["image_id"]
         reader.close()
         ids = [record.image_id for record in records]
-        assert ids == list(snapshot.array["image_id"])
+        assert ids == list(snapshot.rows.all()["image_id"])
         assert len(set(ids)) == len(ids) == snapshot.dataset.num_images
         in_shards = [image for path in sorted(directory.glob("*.tar")) for image in scan(path)]
         assert [image.image_id for image in in_shards] == ids

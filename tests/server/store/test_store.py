@@ -73,7 +73,7 @@ asyncio.run(main())
 async def check_nothing_acknowledged_is_lost(data_dir: Path, acknowledged: list[str]) -> None:
     store = Store.open(data_dir, reserve_bytes=0)
     dataset = await store.datasets.get("a")
-    array = (await store.datasets.snapshot("a")).array
+    array = (await store.datasets.snapshot("a")).rows.all()
     reader = ShardReader(store.datasets.directory(dataset.uid))
     stored = []
     for row in array:
@@ -139,7 +139,7 @@ async def test_a_torn_tail_is_cut_off_and_the_upload_goes_on(tmp_path: Path, ima
     assert path.stat().st_size == committed
     session = await store.uploads.open("a", "u")
     await session.append(2, [image(2)])
-    row = (await store.datasets.snapshot("a")).array[1]
+    row = (await store.datasets.snapshot("a")).rows.all()[1]
     reader = ShardReader(store.datasets.directory(uid))
     assert reader.read(int(row["shard"]), int(row["offset"]), int(row["length"])) == image(2).data
     reader.close()
@@ -153,7 +153,7 @@ async def test_a_shard_that_lost_bytes_does_not_stop_the_start(
     uid = (await store.datasets.create("a")).uid
     await (await store.uploads.open("a", "u")).append(1, [image(1), image(2)])
     directory = store.datasets.directory(uid)
-    first, second = (await store.datasets.snapshot("a")).array
+    first, second = (await store.datasets.snapshot("a")).rows.all()
     await store.close()
     os.truncate(shard_path(directory, 0), int(second["offset"]) + 10)
     store = Store.open(tmp_path, reserve_bytes=0)
@@ -162,7 +162,7 @@ async def test_a_shard_that_lost_bytes_does_not_stop_the_start(
     assert [(one.image_id, one.reason) for one in listed] == [(second["image_id"], "BYTES_LOST")]
     assert (await store.datasets.get("a")).num_unreadable == 1
     await (await store.uploads.open("a", "u")).append(2, [image(3)])
-    third = (await store.datasets.snapshot("a")).array[2]
+    third = (await store.datasets.snapshot("a")).rows.all()[2]
     assert (third["shard"], first["shard"]) == (1, 0)
     await store.close()
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from support.service.harness import ServerProcess, wait_until
 
@@ -24,6 +25,16 @@ PREFIX = "manyview-disk"
 MIB = 1 << 20
 COMMIT_S = 300
 COPIES = 10
+
+
+class Powered(Protocol):
+    """A server, or another process, that a power cut ends."""
+
+    def processes(self) -> list[int]: ...
+
+    def kill(self) -> None: ...
+
+    def is_gone(self) -> bool: ...
 
 
 @contextmanager
@@ -68,7 +79,7 @@ class Ext4:
         _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(self._image))
         self._mount()
 
-    def power_cut(self, *servers: ServerProcess) -> None:
+    def power_cut(self, *servers: Powered) -> None:
         """End the servers as a power cut would, and come back with what the disk had."""
         for server in servers:
             freeze(server)
@@ -129,7 +140,7 @@ def _digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha1").digest()
 
 
-def freeze(server: ServerProcess) -> None:
+def freeze(server: Powered) -> None:
     """Stop all processes of a server, and wait until no thread of theirs is in the middle of a system call."""
     pids = server.processes()
     for pid in pids:

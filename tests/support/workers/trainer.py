@@ -58,7 +58,7 @@ class Trainer:
         assert isinstance(start, StartTraining)
         self.start = start
         self.step = self.resumed_step(self.start.resume_from)
-        self.num_images = len(b"".join(self.start.blobs)) // SNAPSHOT_ROW.size
+        self.num_images = len(b"".join(self.start.blobs[:1])) // SNAPSHOT_ROW.size
         if self.plan.get("reports"):
             adopted = [adoption.num_images for adoption in self.start.adoptions]
             text = f"follows {self.start.follows}, {self.num_images} images, adopted {adopted}"

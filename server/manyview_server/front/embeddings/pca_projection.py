@@ -26,7 +26,7 @@ from manyview_server.front.rpc.resource_names import invalid
 from manyview_server.front.rpc.response_stream import ResponseStream
 from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.selection import FitPca, PcaFitted
-from manyview_server.store.embeddings import array_file
+from manyview_server.store import array_file
 from manyview_server.supervise.embedders.tables import OpenTable
 
 Rows = npt.NDArray[np.float32]

@@ -24,7 +24,8 @@ from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.resource_names import invalid, shown
 from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.embedding import EmbedRecipe, RowFailed
-from manyview_server.store.records import FoundImage, ImageRef, Snapshot
+from manyview_server.store.images.snapshots import Snapshot
+from manyview_server.store.records import FoundImage, ImageRef
 from manyview_server.store.store import Store
 
 Numbers = npt.NDArray[np.int64]

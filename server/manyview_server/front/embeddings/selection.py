@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,7 +28,7 @@ from manyview_server.front.rpc.violation_collector import ViolationCollector
 from manyview_server.messages.embedding import RowFailed
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, RowsSelected, SelectRows
-from manyview_server.store.records import Snapshot
+from manyview_server.store.images.snapshots import Snapshot
 
 SAMPLES_AT_ONCE = 400
 
@@ -54,15 +54,16 @@ class SampleSelector:
         source = await self._stored.source(asked.names) if asked.names else None
         snapshot = source.snapshot if source else await self._stored.snapshot(asked.dataset_id, asked.version)
         chosen = np.unique(await self._queries.positions(snapshot, asked.chosen, "chosen"))
+        labels = await self._stored.store.datasets.labels(snapshot.dataset.uid) if asked.balance else ()
         opened = source.opened if source else pb.EmbeddingsOpened(version=snapshot.version)
         if source is None:
             unreadable = await self._stored.store.datasets.unreadable_positions(snapshot.dataset.uid, snapshot.version)
             rows = self._stored.row_count_source(snapshot.version)
-            message = await asyncio.to_thread(_message, asked, snapshot, rows, chosen, unreadable)
+            message = await asyncio.to_thread(_message, asked, snapshot, labels, rows, chosen, unreadable)
             await stream.send(pb.SelectSamplesResponse(opened=opened))
             found = await self._stored.compute(message, stream)
         else:
-            found = await self._by_embeddings(request, asked, source, chosen, stream)
+            found = await self._by_embeddings(request, asked, source, labels, chosen, stream)
         assert isinstance(found, RowsSelected)
         await self._send_samples(snapshot, found, stream)
 
@@ -71,6 +72,7 @@ class SampleSelector:
         request: pb.SelectSamplesRequest,
         asked: SelectionRequest,
         source: TableSource,
+        labels: Sequence[str],
         chosen: Numbers,
         stream: SelectionStream,
     ) -> Message:
@@ -78,7 +80,7 @@ class SampleSelector:
         rows = self._stored.row_source(source, unit=asked.unit, num_neighbors=asked.strategy.num_neighbors)
         # Refuse a bad request before anything is embedded, as far as its faults do not depend on embeddings.
         none = np.empty(0, np.int64)
-        await asyncio.to_thread(_message, asked, snapshot, rows, chosen, none)
+        await asyncio.to_thread(_message, asked, snapshot, labels, rows, chosen, none)
         queries, own = None, none
         if asked.strategy.queries:
             own = await self._queries.positions(snapshot, asked.strategy.queries, "similarity.stored")
@@ -98,6 +100,7 @@ class SampleSelector:
                 _message,
                 asked,
                 snapshot,
+                labels,
                 replace(rows, directory=str(table.directory)),
                 np.union1d(chosen, own),
                 unreadable,
@@ -122,6 +125,7 @@ class SampleSelector:
 def _message(
     asked: SelectionRequest,
     snapshot: Snapshot,
+    labels: Sequence[str],
     rows: RowSource,
     chosen: Numbers,
     unreadable: Numbers,
@@ -133,7 +137,7 @@ def _message(
     """
     free = np.ones(snapshot.version, bool)
     free[chosen] = free[unreadable] = False
-    classes, budgets = _classes(asked, snapshot, free)
+    classes, budgets = _classes(asked, snapshot, labels, free)
     _check_count(asked, classes, free)
     return SelectRows(
         source=rows,
@@ -143,23 +147,32 @@ def _message(
         distance=asked.strategy.distance,
         num_neighbors=asked.strategy.num_neighbors,
         balance=asked.balance,
-        blobs=(_blob(chosen), _blob(unreadable), *queries, _blob(classes), _blob(budgets)),
+        dataset_dir=str(snapshot.rows.directory) if asked.balance else "",
+        blobs=(
+            _blob(chosen),
+            _blob(unreadable),
+            *queries,
+            _blob(budgets),
+            *(snapshot.rows.blobs if asked.balance else ()),
+        ),
     )
 
 
-def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
+def _classes(
+    asked: SelectionRequest, snapshot: Snapshot, labels: Sequence[str], free: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int32], Numbers]:
     """Return the class of each row and the count for each class. Each is empty or 0 if the request does not need it."""
     if not asked.balance:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    classes = snapshot.array["label"].astype(np.int64)
-    budgets = np.zeros(len(snapshot.labels), np.int64)
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    classes = snapshot.rows.column("label")
+    budgets = np.zeros(len(labels), np.int64)
     available = np.bincount(classes[free & (classes >= 0)], minlength=len(budgets))
-    known = {label: number for number, label in enumerate(snapshot.labels)}
+    known = {label: number for number, label in enumerate(labels)}
     violations = ViolationCollector()
     for label, count in asked.budgets.items():
         field = f"balance.counts[{shown(label)}]"
         if label not in known:
-            some = ", ".join(map(shown, snapshot.labels[:20]))
+            some = ", ".join(map(shown, labels[:20]))
             violations.add(field, f"no image has this label; the labels are {some}" if some else "no image has a label")
         elif count > available[known[label]]:
             such = number_of(int(available[known[label]]), "such image")
@@ -170,7 +183,7 @@ def _classes(asked: SelectionRequest, snapshot: Snapshot, free: npt.NDArray[np.b
     return classes, budgets
 
 
-def _check_count(asked: SelectionRequest, classes: Numbers, free: npt.NDArray[np.bool_]) -> None:
+def _check_count(asked: SelectionRequest, classes: npt.NDArray[np.int32], free: npt.NDArray[np.bool_]) -> None:
     if asked.balance == "given":
         return  # the count of each label was checked
     noun = "labelled, readable image" if asked.balance else "readable image"

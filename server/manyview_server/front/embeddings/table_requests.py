@@ -13,7 +13,6 @@ from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition
 from manyview_server.front.backends import Selector, Tables
 from manyview_server.front.convert import embedding_messages
-from manyview_server.front.datasets.snapshot_cache import SnapshotCache
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
 from manyview_server.front.models.resolution import Models
 from manyview_server.front.rpc import resource_names as names
@@ -24,7 +23,7 @@ from manyview_server.messages.embedding import ModelKey
 from manyview_server.messages.message import Message
 from manyview_server.messages.selection import RowSource, TableDamaged
 from manyview_server.store.embeddings.tables import SegmentDamaged
-from manyview_server.store.records import Snapshot
+from manyview_server.store.images.snapshots import Snapshot
 from manyview_server.store.store import Store
 from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
@@ -109,14 +108,16 @@ class TableRequests:
         tables: Tables,
         selector: Selector,
         versions: Mapping[str, str],
+        *,
+        data_type: str = "float32",
     ) -> None:
-        """`versions` are those of everything that decides what an embedding is."""
+        """`versions` are those of everything that decides what an embedding is. `data_type` is that of tables."""
         self.store = store
         self.tables = tables
-        self._snapshots = SnapshotCache(store.datasets)
         self._models = models
         self._embedder = embedder
         self._selector = selector
+        self._data_type = data_type
         self._identity = tuple(f"{name} {version}" for name, version in sorted(versions.items()))
 
     async def snapshot(self, dataset_id: str, version: int) -> Snapshot:
@@ -132,7 +133,7 @@ class TableRequests:
             raise names.invalid("version", f"{version}: the data set holds {number_of(dataset.num_images, 'image')}")
         if not dataset.num_images:
             raise FailedPrecondition("DATASET_EMPTY", f"the data set {dataset_id!r} holds no images yet")
-        return await self._snapshots.get(dataset, version or dataset.num_images)
+        return await self.store.datasets.snapshot(dataset_id, version or dataset.num_images)
 
     async def source(self, asked: TableNames) -> TableSource:
         """Find a table by its names. The checkpoint of its model is pinned, so it is kept from now on."""
@@ -140,7 +141,7 @@ class TableRequests:
         model = await self._models.resolve_and_pin(asked.model)
         key = model.key(asked.output)
         num_features = model.num_features(asked.output) or await self._embedder.num_features(key)
-        spec = await asyncio.to_thread(_spec, key, num_features, self._identity)
+        spec = await asyncio.to_thread(_spec, key, num_features, self._identity, self._data_type)
         return TableSource(snapshot=snapshot, spec=spec)
 
     def row_source(self, source: TableSource, *, unit: bool, num_neighbors: int = 0) -> RowSource:
@@ -184,10 +185,10 @@ def embedding_progress(table: OpenTable) -> pb.EmbeddingsProgress:
     return pb.EmbeddingsProgress(stage=stage, done=table.num_done, total=table.num_rows)
 
 
-def _spec(model: ModelKey, num_features: int, identity: tuple[str, ...]) -> TableSpec:
+def _spec(model: ModelKey, num_features: int, identity: tuple[str, ...], data_type: str) -> TableSpec:
     if model.weights_file:  # the operator may replace it
         found = Path(model.weights_file).stat()
         identity = (*identity, f"weights {found.st_size} {found.st_mtime_ns}")
     # data_dir/jobs/<uid>/checkpoints/<name>
     owner = Path(model.checkpoint_dir).parent.parent.name if model.checkpoint_dir else "backbone"
-    return TableSpec(model=model, num_features=num_features, owner=owner, identity=identity)
+    return TableSpec(model=model, num_features=num_features, owner=owner, identity=identity, data_type=data_type)

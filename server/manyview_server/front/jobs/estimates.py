@@ -84,7 +84,8 @@ class Estimator:
     async def workload(self, plan: JobPlan) -> Workload:
         """Return the numbers of a job's data set on which its duration depends."""
         dataset = await self._store.datasets.get(plan.dataset_id)
-        sample = (await self._store.datasets.snapshot(plan.dataset_id, min(SAMPLE_IMAGES, dataset.num_images))).array
+        first = await self._store.datasets.snapshot(plan.dataset_id, min(SAMPLE_IMAGES, dataset.num_images))
+        sample = await asyncio.to_thread(first.rows.all)
         widths, heights = sample["width"].astype(np.int64), sample["height"].astype(np.int64)
         is_common = len(sample) > 0 and bool(np.all(widths == widths[0]) and np.all(heights == widths[0]))
         return Workload(

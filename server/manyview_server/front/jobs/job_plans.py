@@ -20,7 +20,6 @@ from manyview_server.store.records import Checkpoint, Dataset, Job
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.timers.estimate import Estimate
-from manyview_server.supervise.trainers import snapshot_limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ class JobPlanner:
         Raises:
             InvalidArgument: with every violation.
             NotFound: the data set or the other job does not exist.
-            FailedPrecondition: DATASET_TOO_LARGE or DATASET_TOO_SMALL.
+            FailedPrecondition: DATASET_TOO_SMALL.
         """
         job_id = names.new_id(request.train_job_id, "train_job_id") if request.train_job_id else ""
         if request.clone_from and request.continue_from:
@@ -82,7 +81,6 @@ class JobPlanner:
         await self._refuse_unknown(settings["backbone"], base or {})
         min_images = _min_images(request, settings)
         dataset = await self._dataset(dataset_id, None if request.dataset else origin)
-        snapshot_limit.check(dataset.num_images)
         if not min_images:
             impossible_jobs.refuse_too_few(dataset, settings)
         if origin is not None and source is not None:
@@ -148,8 +146,6 @@ def _min_images(request: pb.CreateTrainJobRequest, settings: Mapping[str, Any]) 
     if request.follow.min_images < least:
         what = "for a batch besides the images that are held out for kNN"
         raise names.invalid(field, f"must be at least {least}, {what} (got {request.follow.min_images})")
-    if request.follow.min_images > snapshot_limit.MAX_IMAGES:
-        raise names.invalid(field, f"must be at most {snapshot_limit.MAX_IMAGES:,} (got {request.follow.min_images})")
     if settings["max_steps"] is None:
         raise names.invalid(
             "config.max_steps", "is required for a job that follows its data set, because its epochs grow"

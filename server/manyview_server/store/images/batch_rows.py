@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from manyview_server.errors import FailedPrecondition
+from manyview_server.store.images import shard_writers
 from manyview_server.store.images.batch import Checked, UploadBatch
 from manyview_server.store.images.shard_writers import ShardWriter
 from manyview_server.store.images.shards import image_id_of
@@ -51,6 +52,8 @@ def store_image(
         "width": image.width,
         "height": image.height,
     }
+    if dataset.num_images % shard_writers.MAX_SHARD_IMAGES == 0:
+        dataset.writer.seal()
     place = dataset.writer.append(image_id, image.extension, image.data, meta)
     dataset.num_images += 1
     dataset.num_bytes += len(image.data)

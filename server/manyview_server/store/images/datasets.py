@@ -19,10 +19,11 @@ from manyview_server.store.database.database import Database
 from manyview_server.store.database.similar_ids import hint
 from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
+from manyview_server.store.images.dataset_index import DatasetIndexes
 from manyview_server.store.images.image_rows import ImagePage, find, image_at, images_page
 from manyview_server.store.images.shard_writers import ShardWriters
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE
-from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef, Snapshot
+from manyview_server.store.images.snapshots import Snapshot
+from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef
 from manyview_server.store.text_limit import shortened
 
 COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_labelled, num_rejected, num_unreadable"
@@ -31,9 +32,8 @@ DatasetPage = tuple[list[Dataset], str]
 ImageRecords = list[ImageRecord]
 FoundImages = list[FoundImage]
 
-# The rows that one visit to the database thread reads, so that commits can run while millions of rows are read.
-SNAPSHOT_CHUNK_ROWS = 50_000
 LOOKUP_CHUNK_ROWS = 1_000
+MAX_POSITION = 2**63 - 1
 
 
 def dataset_pk(connection: sqlite3.Connection, dataset_id: str) -> int:
@@ -86,6 +86,7 @@ class DatasetStore:
     ) -> None:
         self._database = database
         self._datasets_dir = datasets_dir
+        self._indexes = DatasetIndexes(database, datasets_dir)
         self._writers = writers
         self._deletions = deletions
         self._embeddings_dir = embeddings_dir
@@ -202,30 +203,41 @@ class DatasetStore:
         A snapshot of the same version is always the same.
         """
 
-        def head(connection: sqlite3.Connection) -> tuple[int, Dataset, tuple[str, ...]]:
+        def head(connection: sqlite3.Connection) -> tuple[int, Dataset]:
             pk = dataset_pk(connection, dataset_id)
-            names = connection.execute("SELECT name FROM label WHERE dataset = ? ORDER BY ordinal", (pk,)).fetchall()
-            return pk, read_dataset(connection, pk), tuple(name for (name,) in names)
+            return pk, read_dataset(connection, pk)
 
-        pk, dataset, names = await self._database.read(head)
+        pk, dataset = await self._database.read(head)
         last = dataset.num_images if version is None else version
         if not 0 <= first <= last <= dataset.num_images:
             raise ValueError(f"images {first} to {last} were asked for, and the data set has {dataset.num_images}")
-        array = np.empty(last - first, SNAPSHOT_DTYPE)
-        for start in range(first, last, SNAPSHOT_CHUNK_ROWS):
-            end = min(start + SNAPSHOT_CHUNK_ROWS, last)
-            rows = await self._database.read(partial(_snapshot_rows, pk=pk, first=start, last=end))
-            array[start - first : end - first] = rows
-        return Snapshot(dataset=dataset, version=last, array=array, labels=names)
+        return Snapshot(dataset=dataset, rows=await self._indexes.of(pk, dataset.uid).rows(first, last))
 
-    async def unreadable_ids(self, uid: str, reason: str) -> tuple[int, ...]:
-        """Return the ids of the images that are unreadable for this reason."""
+    async def index_sealed_shards(self, pk: int) -> None:
+        """Write the index files that are missing for the data set in row `pk`, unless it was deleted."""
+        sql = "SELECT uid, num_images FROM dataset WHERE pk = ?"
+        found = await self._database.read(lambda connection: connection.execute(sql, (pk,)).fetchone())
+        if found is not None:
+            uid, num_images = found
+            await self._indexes.of(pk, uid).rows(num_images, num_images)
+
+    async def labels(self, uid: str) -> tuple[str, ...]:
+        """Return the labels of a data set in the order in which they first appeared, so that the ordinal of a label
+        stays the same as the data set grows."""
+        sql = """
+            SELECT name FROM label JOIN dataset ON dataset.pk = label.dataset WHERE uid = ? ORDER BY ordinal
+        """
+        return await self._database.read(lambda c: tuple(name for (name,) in c.execute(sql, (uid,))))
+
+    async def unreadable_ids(self, uid: str, reason: str, first: int = 0, last: int = MAX_POSITION) -> tuple[int, ...]:
+        """Return the ids of the images at the positions from `first` to `last` that are unreadable for this reason."""
         sql = """
             SELECT image_id FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
             JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
-            WHERE uid = ? AND reason = ?
+            WHERE uid = ? AND reason = ? AND unreadable.position > ? AND unreadable.position <= ?
         """
-        return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, (uid, reason))))
+        places = (uid, reason, first, last)
+        return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, places)))
 
     async def unreadable_positions(self, uid: str, version: int) -> npt.NDArray[np.int64]:
         """Return the positions, from 0, of the unreadable images among the first `version` ones."""
@@ -286,12 +298,3 @@ def _at_in(connection: sqlite3.Connection, uid: str, positions: Sequence[int]) -
     if row is None:
         raise NotFound("DATASET_NOT_FOUND", "the data set has been deleted")
     return [image_at(connection, row[0], position + 1) for position in positions]
-
-
-def _snapshot_rows(connection: sqlite3.Connection, pk: int, first: int, last: int) -> npt.NDArray[np.void]:
-    """Return the images `first` to `last`, with labels as the ordinals of their first appearance."""
-    sql = """
-        SELECT image_id, shard, offset, length, label, width, height FROM image
-        WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position
-    """
-    return np.array(connection.execute(sql, (pk, first, last)).fetchall(), SNAPSHOT_DTYPE)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 # The most bytes of headers, padding, key and label of one image in a shard.
 MAX_OVERHEAD_BYTES = 8 << 10
+# The most shards that one group can start: one because the shard before has many bytes, and one because it has many
+# images (see `shard_writers`).
+MAX_NEW_SHARDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

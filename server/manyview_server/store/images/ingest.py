@@ -43,6 +43,8 @@ class Ingest:
         # The fence of the newest session of each upload, by the primary key of the upload. Only this session may write.
         # An entry disappears with its session.
         self.owners: WeakValueDictionary[int, asyncio.Event] = WeakValueDictionary()
+        # The primary keys of the data sets of which a shard was closed. The caller of `commit` takes them out.
+        self.sealing: set[int] = set()
 
     def commit(self, group: Sequence[UploadBatch]) -> list[list[ImageOutcome] | ServiceError]:
         """Make a group durable. Return for each batch its outcomes, or the error with which it was refused.
@@ -57,8 +59,7 @@ class Ingest:
             for dataset in touched.values():
                 _roll_back(dataset.writer)
             raise
-        for dataset in touched.values():
-            dataset.writer.commit()
+        self.sealing |= {dataset.pk for dataset in touched.values() if dataset.writer.commit()}
         self._writers.trim()
         return answers
 

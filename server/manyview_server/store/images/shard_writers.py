@@ -1,7 +1,8 @@
 """Writers of shards, one for each data set that receives images. On the database thread only.
 
-`append` buffers, `sync` writes and syncs, and only then may the index commit `position`. A shard is closed at 1 GiB
-with the end marker of tar, and the next one is started.
+`append` buffers, `sync` writes and syncs, and only then may the index commit `position`. A shard is closed with
+the end marker of tar, and the next one is started, at 1 GiB and at each position that is a multiple of
+`MAX_SHARD_IMAGES`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from manyview_server.store.durable_files import sync_directory, sync_file
 from manyview_server.store.images.shards import BLOCK_BYTES, Position, shard_path, tar_member
 
 ROLL_BYTES = 1 << 30
+# By positions, because these are known without counting the images of the open shard.
+MAX_SHARD_IMAGES = 1 << 16
 END_OF_ARCHIVE = bytes(2 * BLOCK_BYTES)
 # The kernel takes at most IOV_MAX = 1024 pieces in one call.
 MAX_PIECES = 1024
@@ -62,9 +65,16 @@ class ShardWriter:
         if self._fd >= 0:
             sync_file(os.fdatasync, self._fd)
 
-    def commit(self) -> None:
-        """Note that the index has committed `position`."""
+    def seal(self) -> None:
+        """Close the open shard, unless it is empty. The next image starts another one. Raises OSError."""
+        if self._end.offset:
+            self._roll()
+
+    def commit(self) -> bool:
+        """Note that the database has committed `position`. Return whether a shard was closed since the last commit."""
+        sealed = self._end.shard > self._committed.shard
         self._committed = self._end
+        return sealed
 
     def rollback(self) -> None:
         """Drop everything since the last commit, in the files too.

@@ -59,6 +59,7 @@ class UploadStore:
         self._datasets = datasets
         self._queue: deque[tuple[UploadBatch, Answer]] = deque()
         self._writing: asyncio.Task[None] | None = None
+        self._indexing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def get(self, dataset_id: str, upload_id: str) -> Upload:
@@ -153,6 +154,9 @@ class UploadStore:
         self._closed = True
         if self._writing is not None:
             await self._writing
+        for task in self._indexing:
+            task.cancel()
+        await asyncio.gather(*self._indexing, return_exceptions=True)
 
     async def _write_groups(self) -> None:
         try:
@@ -165,8 +169,21 @@ class UploadStore:
                     continue
                 for (_, answer), outcome in zip(group, answers, strict=True):
                     _resolve(answer, outcome)
+                while self._ingest.sealing:
+                    self._index(self._ingest.sealing.pop())
         finally:
             self._writing = None
+
+    def _index(self, dataset: int) -> None:
+        """Write the index files of the shards that were closed, after the answers, and beside the next groups."""
+        task = asyncio.create_task(self._datasets.index_sealed_shards(dataset))
+        self._indexing.add(task)
+        task.add_done_callback(self._indexed)
+
+    def _indexed(self, task: asyncio.Task[None]) -> None:
+        self._indexing.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a closed shard could not be indexed: its next reader does it", exc_info=error)
 
     def _next_group(self) -> list[tuple[UploadBatch, Answer]]:
         group = [self._queue.popleft()]

@@ -8,11 +8,12 @@ import sqlite3
 from pathlib import Path
 
 from manyview_server import failpoints
+from manyview_server.store.array_file import TEMPORARY_SUFFIX
 from manyview_server.store.database.database import Database
 from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
-from manyview_server.store.embeddings.array_file import TEMPORARY_SUFFIX
 from manyview_server.store.embeddings.cache import remove, tables_below
+from manyview_server.store.images import shard_index
 from manyview_server.store.images.group_limit import GroupLimit
 from manyview_server.store.images.shards import Position, recover, shard_path
 from manyview_server.store.startup import abandoned_datasets
@@ -150,11 +151,13 @@ class StoreStart:
 
     def _recover_shards(self, connection: sqlite3.Connection) -> None:
         for pk, uid, shard, end in connection.execute("SELECT pk, uid, shard, shard_bytes FROM dataset").fetchall():
-            committed = Position(shard, end)
-            resumed = recover(self._data_dir / "datasets" / uid, committed)
+            committed, directory = Position(shard, end), self._data_dir / "datasets" / uid
+            resumed = recover(directory, committed)
+            # An older database writes other images into shards that were closed before.
+            shard_index.remove_from(directory, resumed.shard)
             if resumed != committed:
                 log.error("shard %d of data set %s is shorter than what was committed: images are lost", shard, uid)
-                _mark_lost(connection, pk, shard, shard_path(self._data_dir / "datasets" / uid, shard))
+                _mark_lost(connection, pk, shard, shard_path(directory, shard))
                 sql = "UPDATE dataset SET shard = ?, shard_bytes = ? WHERE pk = ?"
                 connection.execute(sql, (*resumed, pk))
 

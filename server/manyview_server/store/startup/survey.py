@@ -1,7 +1,7 @@
 """Compare a data directory with its database, before anything in the directory is changed.
 
 A crash leaves little that the database does not know: at most one group of batches after the last committed image of a
-data set, the beginning of the next shard, and the copy of a checkpoint for a job that was never created. Anything more
+data set, the beginning of the next shards, and the copy of a checkpoint for a job that was never created. Anything more
 means that the database is not the one that belongs to the data, and the server must not start on it.
 
 Only files and directories with names that the server gives are looked at. Anything else belongs to somebody else.
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manyview_server.store.images.group_limit import ANY_GROUP, GroupLimit
+from manyview_server.store.images.group_limit import ANY_GROUP, MAX_NEW_SHARDS, GroupLimit
 from manyview_server.store.images.shards import Position, scan, shards_in
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.startup.generation import Mark
@@ -150,8 +150,7 @@ def _check_shards(survey: Survey, directory: Path, committed: Position, limit: G
         size = path.stat().st_size
         if size <= start:
             continue
-        # One group reaches at most into the next shard.
-        allowed = limit if shard <= committed.shard + 1 else GroupLimit(images=0, num_bytes=0)
+        allowed = limit if shard <= committed.shard + MAX_NEW_SHARDS else GroupLimit(images=0, num_bytes=0)
         too_many = _exceeds(path, start, allowed)
         if too_many:
             survey.problems.append(

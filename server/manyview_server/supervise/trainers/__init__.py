@@ -7,5 +7,4 @@ It may import what `supervise` may import, and its neighbors `cores`, `decode_wa
 - `start_message`: the task of an attempt. `reports`: the reports of a trainer, written to the store.
 - `retention`: which checkpoints are kept, and from which one a job resumes.
 - `crashing_images`: images that kill decoders. `dataset_following`: data sets that jobs follow.
-- `snapshot_limit`: how many images a job may have.
 """

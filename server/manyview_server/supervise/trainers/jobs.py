@@ -23,7 +23,7 @@ from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.process import WORKER_COMMAND, Forks
 from manyview_server.supervise.restart_delay import restart_delay_s
 from manyview_server.supervise.timers.step_times import StepTimes
-from manyview_server.supervise.trainers import dataset_following, snapshot_limit
+from manyview_server.supervise.trainers import dataset_following
 from manyview_server.supervise.trainers.attempt import Ending, Patience, TrainerAttempt
 from manyview_server.supervise.trainers.crashing_images import CrashingImages
 from manyview_server.supervise.trainers.reports import ACTIVITIES, StepWatch, TrainerReports
@@ -199,10 +199,6 @@ class JobSupervisor:
         if job.attempt > 1:
             await self._store.events.rollback(job.train_job_id, checkpoint.step if checkpoint else 0, job.attempt)
         job = await dataset_following.adopt_first_images(self._store, job, checkpoint)
-        if job.num_images > snapshot_limit.MAX_IMAGES:
-            message = snapshot_limit.too_many(job.num_images)
-            reason, hint = snapshot_limit.DATASET_TOO_LARGE, snapshot_limit.HINT
-            return Ending(outcome="failed", reason=reason, message=message, hint=hint)
         reports = TrainerReports(self._store, job, StepWatch(self._patience.step_s))
         start = await start_message(
             self._store,

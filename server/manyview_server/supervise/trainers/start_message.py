@@ -70,5 +70,5 @@ async def start_message(
         weights_dir=str(store.weights_dir),
         numerics=step_times.numerics(job.settings, device, num_threads) if step_times else {},
         adoptions=tuple(await dataset_following.adopted_since(store, job, checkpoint)),
-        blobs=(snapshot.blob,),
+        blobs=snapshot.rows.blobs,
     )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.counted_noun import number_of
+from manyview_server.errors import ServiceError
 from manyview_server.learn import pca, selection
 from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.selection import Selection
@@ -39,6 +40,7 @@ from manyview_server.messages.selection import (
     TableDamaged,
 )
 from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable, SegmentDamaged
+from manyview_server.store.images.snapshots import SnapshotRows
 from manyview_server.system.host_memory import host_memory
 from manyview_server.worker.channel import WorkerChannel
 
@@ -78,6 +80,8 @@ def answer(message: Message) -> Message:
                 return _fit(message)
     except SegmentDamaged as error:
         return TableDamaged(segment=error.index)
+    except ServiceError as error:
+        return SelectionFailed(code=error.code, reason=error.reason, message=error.message)
     except ValueError as error:
         return SelectionFailed(code="INVALID_ARGUMENT", reason="SELECTION_IMPOSSIBLE", message=str(error))
     except Exception as error:
@@ -148,11 +152,10 @@ def _device(source: RowSource, num_features: int) -> torch.device:
 def _select(message: SelectRows) -> RowsSelected:
     loaded = load(message.source)
     chosen, excluded = (loaded.at(_int64(blob)) for blob in message.blobs[:2])
-    classes, budgets = (_int64(blob) for blob in message.blobs[4:6])
     taken = torch.cat([chosen, excluded])
     strategy = partial(_strategy, message, _queries(message.source, loaded, *message.blobs[2:4]))
     if message.balance:
-        found = _balanced(message, strategy, loaded, chosen, taken, classes, budgets)
+        found = _balanced(message, strategy, loaded, chosen, taken)
     else:
         found = strategy(loaded.rows, message.count, chosen, taken)
     rows = loaded.places[found.rows.cpu()]
@@ -165,11 +168,11 @@ def _balanced(
     loaded: Loaded,
     chosen: Tensor,
     taken: Tensor,
-    classes: Tensor,
-    budgets: Tensor,
 ) -> Selection:
     """Run the strategy within each class. Rows that are chosen already count in all classes, not only in their own."""
-    classes = classes[loaded.places]
+    snapshot = SnapshotRows.received(message.dataset_dir, message.blobs[5:])
+    classes = torch.from_numpy(snapshot.column("label"))[loaded.places].long()
+    budgets = _int64(message.blobs[4])
     free = torch.ones(len(loaded.places), dtype=torch.bool)
     free[taken.cpu()] = False
     available = torch.bincount(classes[free & (classes >= 0)], minlength=len(budgets))

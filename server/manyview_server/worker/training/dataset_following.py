@@ -12,10 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from manyview_server.messages.training import Adoption, ImagesAdded
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.store.images.snapshots import SnapshotRows
 from manyview_server.worker.images.cache import ImageCache
 from manyview_server.worker.images.cache_builder import CacheBuilder
 
@@ -91,7 +89,8 @@ class DatasetFollowing:
     def _decode(self) -> None:
         try:
             while not self._stopped():
-                rows = np.frombuffer(self._added.get().blobs[0], SNAPSHOT_DTYPE)
+                message = self._added.get()
+                rows = SnapshotRows.received(message.dataset_dir, message.blobs).all()
                 held_bytes = self._cache.device_bytes + self._waiting_bytes
                 more = self._builder.decode(rows, self._alive, beside_training=True, held_bytes=held_bytes)
                 self._busy_since = None

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from manyview_server.configuration import InvalidConfiguration
@@ -20,7 +19,7 @@ from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views import require_plugins
 from manyview_server.link.decode_notes import CRASHED, TOO_SLOW, DecodeNotes
 from manyview_server.messages.training import Adoption, StartTraining
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.store.images.snapshots import SnapshotRows
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker import precision
 from manyview_server.worker.channel import Sender
@@ -121,7 +120,7 @@ def _decode(
     progress: TrainerProgress,
 ) -> tuple[CacheBuilder, ImageCache]:
     """Return the decoded images of the snapshot, and what decodes more of them."""
-    snapshot = np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE)
+    snapshot = SnapshotRows.received(start.dataset_dir, start.blobs).all()
     progress.start("decoding", len(snapshot))
     builder = CacheBuilder(
         dataset_dir=Path(start.dataset_dir),

@@ -11,6 +11,9 @@ import pytest
 from manyview.v1 import dataset_service_pb2, types_pb2
 from manyview.v1 import embed_service_pb2 as pb
 from manyview_server.messages.selection import TableDamaged
+from manyview_server.store.images import shard_writers
+from manyview_server.store.images.shard_writers import MAX_SHARD_IMAGES
+from manyview_server.store.images.snapshots import SnapshotRows
 
 MODEL = "backbones/thin"
 EUCLIDEAN = pb.METRIC_EUCLIDEAN
@@ -123,7 +126,11 @@ async def test_cosine_is_the_default_and_sees_directions_alone(front: Any, store
     assert [(sample.image.key, sample.score) for sample in samples] == [("5.png", 0), ("9.png", 0)]
 
 
-async def test_classes_get_their_numbers_and_take_turns(front: Any, store_images: Any) -> None:
+@pytest.mark.parametrize("shard_images", [MAX_SHARD_IMAGES, 2])
+async def test_classes_get_their_numbers_and_take_turns(
+    front: Any, store_images: Any, monkeypatch: pytest.MonkeyPatch, shard_images: int
+) -> None:
+    monkeypatch.setattr(shard_writers, "MAX_SHARD_IMAGES", shard_images)
     await store_images(front, [1, 2, 3, 4, 100, 200, 7], labels=["a", "a", "a", "a", "b", "b", ""])
     given = ask(count=0, balance={"counts": {"a": 2, "b": 1}}, chosen=[key("1.png")])
     assert await keys(front, given) == ["4.png", "200.png", "2.png"]
@@ -134,6 +141,8 @@ async def test_classes_get_their_numbers_and_take_turns(front: Any, store_images
     assert sorted(labels) == ["a", "a", "b"]
     drawn = ask("random", 4, balance={"share": pb.ClassBalance.SHARE_EQUAL})
     assert sorted(sample.image.label for sample in await selected(front, drawn)) == ["a", "a", "b", "b"]
+    rows = SnapshotRows.received("", front.selector.asked[-1].blobs[5:])
+    assert len(rows.loose) == (1 if shard_images == 2 else 7), "the others are in index files"
 
 
 async def test_a_version_is_selected_from_whatever_came_later(front: Any, store_images: Any) -> None:

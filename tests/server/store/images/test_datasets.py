@@ -9,6 +9,7 @@ import pytest
 
 from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from manyview_server.store import deletions as trash_module
+from manyview_server.store.images import dataset_index as index_module
 from manyview_server.store.images import datasets as datasets_module
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader, image_id_of
 from manyview_server.store.jobs.job_verbs import CANCEL
@@ -89,12 +90,26 @@ async def test_an_image_is_unreadable_once(mixed: Store, image: MakeImage) -> No
     assert (await mixed.datasets.get("a")).num_unreadable == 1
 
 
+async def test_unreadable_images_are_told_for_a_range_of_positions(mixed: Store, image: MakeImage) -> None:
+    uid, unreadable = (await mixed.datasets.get("a")).uid, mixed.datasets.unreadable_ids
+    image_id = image_id_of(image(2).sha256)
+    for places, expected in (
+        ((), (image_id,)),
+        ((0, 4), (image_id,)),
+        ((1, 2), (image_id,)),
+        ((0, 1), ()),
+        ((2, 4), ()),
+    ):
+        assert await unreadable(uid, "DECODE_FAILED", *places) == expected, places
+    assert await unreadable(uid, "DECODER_CRASHED") == ()
+
+
 async def test_a_snapshot_numbers_labels_as_they_first_appeared(mixed: Store) -> None:
     snapshot = await mixed.datasets.snapshot("a")
-    assert snapshot.array.dtype == SNAPSHOT_DTYPE
-    assert snapshot.labels == ("dog", "cat", "ant")
-    assert snapshot.array["label"].tolist() == [0, 1, -1, 2]
-    assert (snapshot.version, snapshot.array["width"].tolist()) == (4, [4, 4, 4, 4])
+    assert snapshot.rows.all().dtype == SNAPSHOT_DTYPE
+    assert await mixed.datasets.labels(snapshot.dataset.uid) == ("dog", "cat", "ant")
+    assert snapshot.rows.all()["label"].tolist() == [0, 1, -1, 2]
+    assert (snapshot.version, snapshot.rows.all()["width"].tolist()) == (4, [4, 4, 4, 4])
 
 
 async def test_a_snapshot_is_a_prefix_that_later_uploads_do_not_change(
@@ -102,15 +117,16 @@ async def test_a_snapshot_is_a_prefix_that_later_uploads_do_not_change(
 ) -> None:
     before = await mixed.datasets.snapshot("a", 2)
     await (await mixed.uploads.open("a", "v")).append(1, [image(5, label="bee")])
-    monkeypatch.setattr(datasets_module, "SNAPSHOT_CHUNK_ROWS", 2)
+    monkeypatch.setattr(index_module, "CHUNK_ROWS", 2)
     again, whole = await mixed.datasets.snapshot("a", 2), await mixed.datasets.snapshot("a")
-    assert (again.array == before.array).all()
-    assert whole.array["image_id"][:2].tolist() == before.array["image_id"].tolist()
-    assert whole.labels == (*before.labels, "bee"), "a label's number stays as the data set grows"
-    assert (whole.array[:2] == before.array).all()
+    assert (again.rows.all() == before.rows.all()).all()
+    assert whole.rows.all()["image_id"][:2].tolist() == before.rows.all()["image_id"].tolist()
+    labels = await mixed.datasets.labels(whole.dataset.uid)
+    assert labels == ("dog", "cat", "ant", "bee"), "a label's number stays as the data set grows"
+    assert (whole.rows.all()[:2] == before.rows.all()).all()
     rest = await mixed.datasets.snapshot("a", first=2)
     assert rest.version == 5
-    assert (rest.array == whole.array[2:]).all()
+    assert (rest.rows.all() == whole.rows.all()[2:]).all()
     with pytest.raises(ValueError, match="0 to 6"):
         await mixed.datasets.snapshot("a", 6)
 
@@ -118,7 +134,8 @@ async def test_a_snapshot_is_a_prefix_that_later_uploads_do_not_change(
 async def test_an_empty_data_set_has_an_empty_snapshot(store: Store) -> None:
     await store.datasets.create("a")
     snapshot = await store.datasets.snapshot("a")
-    assert (len(snapshot.array), snapshot.labels, snapshot.version) == (0, (), 0)
+    assert (len(snapshot.rows.all()), snapshot.version) == (0, 0)
+    assert await store.datasets.labels(snapshot.dataset.uid) == ()
 
 
 async def test_names_are_taken_once_and_free_again_after_deletion(store: Store) -> None:

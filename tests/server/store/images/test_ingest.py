@@ -45,7 +45,7 @@ async def test_a_full_disk_refuses_the_batch_and_leaves_no_trace_of_it(
 
     # There is room again, and the same stream continues without a restart.
     assert (await session.append(2, [image(2, label="dog")]))[0].outcome == "STORED"
-    row = (await store.datasets.snapshot("a")).array[1]
+    row = (await store.datasets.snapshot("a")).rows.all()[1]
     reader = ShardReader(store.datasets.directory(uid))
     assert reader.read(int(row["shard"]), int(row["offset"]), int(row["length"])) == image(2, label="dog").data
     reader.close()
@@ -68,7 +68,7 @@ async def test_a_disk_that_is_read_only_is_told_and_the_upload_goes_on_when_it_i
             await session.append(2, [image(2)])
     assert (caught.value.reason, caught.value.retry_after_s) == ("STORE_UNAVAILABLE", 5.0)
     await session.append(2, [image(3)])
-    array = (await store.datasets.snapshot("a")).array
+    array = (await store.datasets.snapshot("a")).rows.all()
     found = list(shards.scan(shards.shard_path(store.datasets.directory(uid), 0)))
     assert [one.image_id for one in found] == list(array["image_id"])
 
@@ -122,7 +122,7 @@ async def test_images_go_on_in_the_next_shard_when_one_is_full(
     session = await store.uploads.open("a", "u")
     for number in range(1, 8):
         await session.append(number, [image(10 * number + i, num_bytes=3000) for i in range(5)])
-    array = (await store.datasets.snapshot("a")).array
+    array = (await store.datasets.snapshot("a")).rows.all()
     assert array["shard"].max() > 3
     reader = ShardReader(store.datasets.directory(uid))
     for number, row in enumerate(array):
@@ -137,7 +137,7 @@ async def test_the_index_can_be_rebuilt_from_the_shards(store: Store, image: Mak
     await session.append(1, [image(1, label="cat"), image(2, key="å/ä.jpg")])
     path = shards.shard_path(store.datasets.directory(uid), 0)
     found = list(shards.scan(path))
-    array = (await store.datasets.snapshot("a")).array
+    array = (await store.datasets.snapshot("a")).rows.all()
     assert [(f.image_id, f.offset, f.length) for f in found] == [
         (int(r["image_id"]), int(r["offset"]), int(r["length"])) for r in array
     ]

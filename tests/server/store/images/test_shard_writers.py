@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from manyview_server.store.images import shard_writers as writers_module
-from manyview_server.store.images.shard_writers import START, ShardWriters
+from manyview_server.store.images.shard_writers import START, ShardWriter, ShardWriters
+from manyview_server.store.images.shards import shard_path
 
 
 def use(writers: ShardWriters, dataset: int) -> None:
@@ -39,3 +41,20 @@ def test_files_unused_for_longest_are_closed(tmp_path: Path, monkeypatch: pytest
     assert writers.get(5, "5", START) is kept
     writers.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_sealed_shard_is_closed_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.seal()
+    assert writer.append(1, "jpg", b"data", {}).shard == 0
+    writer.sync()
+    assert not writer.commit()
+    writer.seal()
+    writer.seal()
+    assert writer.append(2, "jpg", b"data", {}).shard == 1
+    writer.sync()
+    assert writer.commit()
+    assert not writer.commit()
+    writer.close()
+    with tarfile.open(shard_path(tmp_path, 0)) as tar:
+        assert len(tar.getnames()) == 2

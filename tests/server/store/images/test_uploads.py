@@ -32,7 +32,7 @@ async def test_a_batch_is_stored_and_its_bytes_read_back(store: Store, image: Ma
     assert [o.image_id for o in outcomes] == [image_id_of(i.sha256) for i in images]
     snapshot = await store.datasets.snapshot("a")
     reader = ShardReader(store.datasets.directory(dataset.uid))
-    stored = [reader.read(int(r["shard"]), int(r["offset"]), int(r["length"])) for r in snapshot.array]
+    stored = [reader.read(int(r["shard"]), int(r["offset"]), int(r["length"])) for r in snapshot.rows.all()]
     assert stored == [i.data for i in images]
     reader.close()
 

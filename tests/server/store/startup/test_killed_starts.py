@@ -70,7 +70,7 @@ async def stored(data_dir: Path, uid: str) -> list[bytes]:
     """Return the bytes of every image that the data set lists."""
     store = Store.open(data_dir, reserve_bytes=0)
     reader = ShardReader(store.datasets.directory(uid))
-    rows = (await store.datasets.snapshot("a")).array
+    rows = (await store.datasets.snapshot("a")).rows.all()
     found = [reader.read(int(row["shard"]), int(row["offset"]), int(row["length"])) for row in rows]
     reader.close()
     upload = await store.uploads.get("a", "u")

@@ -56,7 +56,7 @@ async def test_its_images_jobs_events_and_checkpoints_are_there(old: Path) -> No
     listed, _ = await store.datasets.images("photos", ["STORED", "REJECTED"], 100)
     assert len(listed) == 9
     reader = ShardReader(store.datasets.directory(dataset.uid))
-    for row in (await store.datasets.snapshot("photos")).array:
+    for row in (await store.datasets.snapshot("photos")).rows.all():
         data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
         assert int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 1 == row["image_id"]
     reader.close()
@@ -78,7 +78,7 @@ async def test_its_images_jobs_events_and_checkpoints_are_there(old: Path) -> No
 async def test_images_that_are_sent_again_are_duplicates_and_new_ones_are_stored(old: Path) -> None:
     store = Store.open(old, reserve_bytes=0)
     (dataset,), _ = await store.datasets.list(10)
-    row = (await store.datasets.snapshot("photos")).array[0]
+    row = (await store.datasets.snapshot("photos")).rows.all()[0]
     reader = ShardReader(store.datasets.directory(dataset.uid))
     data = reader.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
     reader.close()

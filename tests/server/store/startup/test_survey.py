@@ -242,7 +242,7 @@ async def test_a_tail_is_judged_by_the_limits_of_the_server_that_wrote_it(tmp_pa
         reopen(tmp_path)
 
 
-async def test_a_group_that_began_the_next_shard_is_a_crash_and_two_shards_more_are_not(
+async def test_a_group_that_began_two_shards_is_a_crash_and_three_shards_are_not(
     tmp_path: Path, image: MakeImage
 ) -> None:
     dataset, _ = await fill(tmp_path, image)
@@ -252,11 +252,12 @@ async def test_a_group_that_began_the_next_shard_is_a_crash_and_two_shards_more_
     with shard_path(directory, 0).open("ab") as file:
         file.write(END_OF_ARCHIVE)
     write_behind(directory, Position(1, 0), 2)
+    write_behind(directory, Position(2, 0), 1)
     await reopen(tmp_path).close()
     assert shard_path(directory, 0).stat().st_size == committed.offset
-    assert set_aside(tmp_path) == [f"datasets/{dataset}/shard-00000001.tar"]
-    write_behind(directory, Position(2, 0), 1)
-    with pytest.raises(StoreMismatched, match=r"shard-00000002\.tar"):
+    assert set_aside(tmp_path) == [f"datasets/{dataset}/shard-0000000{number}.tar" for number in (1, 2)]
+    write_behind(directory, Position(3, 0), 1)
+    with pytest.raises(StoreMismatched, match=r"shard-00000003\.tar"):
         reopen(tmp_path)
 
 

@@ -57,7 +57,7 @@ async def test_what_the_trainer_chose_is_merged_into_the_settings(store: Any, su
 
 
 async def test_an_unreadable_image_is_marked(store: Any, supervise: Any) -> None:
-    image_id = int((await store.datasets.snapshot("clothing")).array["image_id"][0])
+    image_id = int((await store.datasets.snapshot("clothing")).rows.all()["image_id"][0])
     await create(store)
     await supervise({"unreadable_at": 0, "image_id": image_id})
     await reach(store, "job", "SUCCEEDED")
@@ -66,7 +66,7 @@ async def test_an_unreadable_image_is_marked(store: Any, supervise: Any) -> None
 
 
 async def test_an_image_for_which_there_was_no_memory_is_not_marked(store: Any, supervise: Any) -> None:
-    image_id = int((await store.datasets.snapshot("clothing")).array["image_id"][0])
+    image_id = int((await store.datasets.snapshot("clothing")).rows.all()["image_id"][0])
     await create(store)
     await supervise({"unreadable_at": 0, "image_id": image_id, "reason": OUT_OF_MEMORY})
     await reach(store, "job", "SUCCEEDED")

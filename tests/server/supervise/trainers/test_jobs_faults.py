@@ -15,7 +15,7 @@ from manyview_server.link.frames import PREFIX
 from manyview_server.store.jobs.job_verbs import RESUME
 from manyview_server.store.records import Job
 from manyview_server.store.store import Store
-from manyview_server.supervise.trainers import attempt, snapshot_limit
+from manyview_server.supervise.trainers import attempt
 from manyview_server.supervise.trainers.attempt import Patience
 from support.service.supervised import QUICK, Supervise, create, history, losses, reach
 
@@ -264,15 +264,3 @@ async def test_a_job_whose_settings_do_not_fit_into_a_message_fails_once_and_nam
     assert "evaluation.knn_more has 40,000 entries" in job.failure.message
     assert "1,048,576" in job.failure.message
     assert job.failure.hint
-
-
-async def test_a_job_with_more_images_than_a_train_job_takes_fails_once(
-    store: Store, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await create(store)
-    monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 0)
-    await supervise()
-    job = await reach(store, "job", "FAILED")
-    assert job.failure is not None
-    assert (job.failure.reason, job.attempt) == ("DATASET_TOO_LARGE", 1)
-    assert "has 1 image, and a train job takes at most 0" in job.failure.message

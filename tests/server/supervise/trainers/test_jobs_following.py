@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from manyview_server.store.event_payloads import Alert, Log, SnapshotAdopted
+from manyview_server.store.event_payloads import Log, SnapshotAdopted
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
-from manyview_server.supervise.trainers import dataset_following, snapshot_limit
+from manyview_server.supervise.trainers import dataset_following
 from support.service.supervised import QUICK, create, reach
 
 
@@ -78,23 +78,3 @@ async def sizes_reach(store: Store, num_images: int) -> None:
 async def logged(store: Store, name: str) -> list[str]:
     payloads = [event.payload for event in await store.events.read(name, 0, 1000)]
     return [payload.text for payload in payloads if isinstance(payload, Log)]
-
-
-async def test_a_job_that_follows_stays_with_as_many_images_as_it_can_have_and_says_so(
-    store: Store, supervise: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dataset_following, "POLL_S", 0.02)
-    monkeypatch.setattr(snapshot_limit, "MAX_IMAGES", 3)
-    await store.jobs.create("following", "clothing", "moco", {}, "1", min_images=1)
-    slow = {"steps": 80, "step_s": 0.02, "reports": True, "checkpoint_every": 20}
-    await supervise([slow | {"die_at": 50}, slow], patience=replace(QUICK, step_s=5))
-    await reach(store, "following", "RUNNING")
-    await add_images(store, *range(1, 7))
-    job = await reach(store, "following", "SUCCEEDED")
-    assert (job.num_images, job.attempt) == (3, 2)
-    assert (await logged(store, "following"))[1] == "follows True, 3 images, adopted []"
-    payloads = [event.payload for event in await store.events.read("following", 0, 1000)]
-    alerts = [payload for payload in payloads if isinstance(payload, Alert)]
-    assert {alert.reason for alert in alerts} == {"DATASET_TOO_LARGE"}
-    assert "has 7 images, and a train job takes at most 3: the job keeps training on the first 3" in alerts[0].message
-    assert len(alerts) <= 2, "one for each attempt"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manyview_server.messages.timing import StepTimed, TimeStep
+from manyview_server.store.images import shard_writers
+from manyview_server.store.images.snapshots import SnapshotRows
+from manyview_server.store.records import CheckedImage
+from manyview_server.store.store import Store
 from manyview_server.supervise.timers.step_times import StepTimes
+from manyview_server.supervise.trainers import dataset_following
 from manyview_server.supervise.trainers.crashing_images import CrashingImages
 from manyview_server.supervise.trainers.start_message import start_message
 from support.service.supervised import create
@@ -43,3 +51,48 @@ async def test_a_trainer_is_told_the_number_format_that_was_measured_as_the_fast
         step_times=times,
     )
     assert message.numerics == expected
+
+
+async def test_a_trainer_gets_the_rows_of_closed_shards_by_reference(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_writers, "MAX_SHARD_IMAGES", 2)
+    session = await store.uploads.open("clothing", "more")
+    for number in range(1, 7):
+        await session.append(number, [image(number)])
+    await create(store)
+    job = await store.jobs.get("job")
+    message = await start_message(store, job, None, CrashingImages(store), device="cpu", num_threads=2, cache_bytes=1)
+    rows = SnapshotRows.received(message.dataset_dir, message.blobs)
+    assert (len(rows), rows.ends.tolist(), len(rows.loose)) == (7, [2, 4, 6], 1)
+    listed, _ = await store.datasets.images("clothing", (), 10)
+    assert rows.all()["image_id"].tolist() == [one.image_id for one in listed]
+
+
+async def test_images_that_are_added_are_told_by_reference(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_writers, "MAX_SHARD_IMAGES", 2)
+    monkeypatch.setattr(dataset_following, "POLL_S", 0.01)
+    await create(store)
+    job = replace(await store.jobs.get("job"), num_images=1)
+    session = await store.uploads.open("clothing", "more")
+    for number in range(1, 5):
+        await session.append(number, [image(number)])
+    told: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def send(message: Any) -> bool:
+        await told.put(message)
+        return True
+
+    sending = asyncio.create_task(dataset_following.send_added_images(store, job, send))
+    added = await asyncio.wait_for(told.get(), 5)
+    sending.cancel()
+    rows = SnapshotRows.received(added.dataset_dir, added.blobs)
+    assert (rows.first, rows.last, rows.ends.tolist(), len(rows.loose)) == (1, 5, [2, 4], 1)
+    listed, _ = await store.datasets.images("clothing", (), 10)
+    assert rows.all()["image_id"].tolist() == [one.image_id for one in listed[1:]]
+
+
+def image(number: int) -> CheckedImage:
+    data = f"image number {number}".encode()
+    sha256 = hashlib.sha256(data).digest()
+    return CheckedImage(data=data, key="", label="", sha256=sha256, extension="jpg", width=1, height=1)

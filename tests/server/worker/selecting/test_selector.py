@@ -28,6 +28,8 @@ from manyview_server.messages.selection import (
     TableDamaged,
 )
 from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable, RowError, Segment
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.store.images.snapshots import SnapshotRows
 from manyview_server.system.host_memory import HostMemory
 from manyview_server.worker.channel import EXIT_ORPHANED, WorkerChannel
 from manyview_server.worker.selecting import selector
@@ -82,9 +84,13 @@ def select(table: Path | None, strategy: str, count: int, **changes: Any) -> Sel
         "num_neighbors": 4,
         "balance": "",
     }
-    blobs = [blob(), blob(), b"", b"", blob(), blob()]
-    for place, name in enumerate(("chosen", "excluded", "query_rows", "vectors", "classes", "budgets")):
+    blobs = [blob(), blob(), b"", b"", blob()]
+    for place, name in enumerate(("chosen", "excluded", "query_rows", "vectors", "budgets")):
         blobs[place] = changes.pop(name, blobs[place])
+    if "classes" in changes:
+        stored = np.zeros(N, SNAPSHOT_DTYPE)
+        stored["label"] = changes.pop("classes")
+        blobs += SnapshotRows.of(stored).blobs
     return SelectRows(**{**fields, **changes}, blobs=tuple(blobs))
 
 
@@ -136,14 +142,14 @@ def test_random_reads_no_table(table: Path) -> None:
 @pytest.mark.parametrize("strategy", ["coreset", "random"])
 def test_classes_are_selected_from_within_with_regard_to_all_that_is_chosen(table: Path, strategy: str) -> None:
     classes = np.where(np.arange(N) % 3 == 2, -1, np.arange(N) % 3)
-    budgets = {"balance": "given", "budgets": blob(4, 2), "classes": blob(*classes)}
+    budgets = {"balance": "given", "budgets": blob(4, 2), "classes": classes}
     where = None if strategy == "random" else table
     found, _ = selected(
         selector.answer(select(where, strategy, 6, chosen=blob(0, 1, 5), excluded=blob(*BAD), **budgets))
     )
     assert [classes[row] for row in found] == [0, 1, 0, 0, 1, 0], "mixed by their budgets"
     assert not {0, 1, 5, *BAD} & set(found)
-    shares = {"balance": "equal", "budgets": blob(0, 0), "classes": blob(*classes)}
+    shares = {"balance": "equal", "budgets": blob(0, 0), "classes": classes}
     found, _ = selected(selector.answer(select(where, strategy, 7, **shares)))
     assert sorted(classes[row] for row in found) == [0, 0, 0, 0, 1, 1, 1]
 
