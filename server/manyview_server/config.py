@@ -108,6 +108,11 @@ class ServeSettings(BaseSettings):
     embedding_cache_bytes: int = Field(
         16 * GIB, ge=MIB, description="most bytes on disk for embeddings of data sets, which can be computed again"
     )
+    embedding_table_type: str = Field(
+        "float32",
+        pattern=r"^(float32|float16)$",
+        description="number format of the embeddings of data sets on disk; float16 takes half the room",
+    )
     upload_window_batches: int = Field(8, ge=1, le=64, description="batches of an upload that may be unacknowledged")
     upload_window_bytes: int = Field(16 * MIB, ge=MIB, description="bytes of an upload that may be unacknowledged")
     embed_window_batches: int = Field(4, ge=1, le=64, description="batches of an embed stream that may be unanswered")

@@ -139,7 +139,15 @@ class Server:
         embedder = ImageEmbedder(backend.embedder, limits.image)
         plugins = {name: metadata.version(name) for name in packages_with_plugins()}
         versions = {**plugins, **backend.catalogue.versions, "manyview": version}
-        stored = TableRequests(backend.store, models, embedder, backend.tables, backend.selector, versions)
+        stored = TableRequests(
+            backend.store,
+            models,
+            embedder,
+            backend.tables,
+            backend.selector,
+            versions,
+            data_type=self._settings.embedding_table_type,
+        )
         queries = QueryReader(backend.store, embedder, limits)
         return EmbedService(
             models,

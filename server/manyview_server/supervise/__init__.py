@@ -1,6 +1,6 @@
 """Desired state to running processes. It uses no torch.
 
-It may import `store`, `configuration`, `link`, `messages`, `system`, `counted_noun` and `errors`.
+It may import `store`, `configuration`, `link`, `messages`, `system`, `counted_noun`, `embedding_rows` and `errors`.
 
 - `process`: one worker process. `worker_output`: the end of what it prints.
 - `fork_server`: forks workers from a process that has imported torch.

@@ -12,13 +12,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from manyview_server import embedding_rows
 from manyview_server.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.link.decode_notes import CRASHED, OUT_OF_MEMORY, QUARANTINE, TOO_SLOW
-from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, ModelKey
+from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, ModelKey, RowFailed
 from manyview_server.store.embeddings.tables import RowError, Rows
 from manyview_server.store.store import Store
 from manyview_server.supervise.embedders.embedder import EmbedderSupervisor
@@ -29,7 +31,7 @@ CHUNK_IMAGES = 32
 """The images of one request. All requests for a segment are sent at once."""
 MAX_ATTEMPTS = 8
 """The most attempts at one chunk. The caller gets the error of the last one."""
-INNOCENT_REASONS = {"NON_FINITE", OUT_OF_MEMORY}
+INNOCENT_REASONS = {"NON_FINITE", embedding_rows.FLOAT16_OVERFLOW[0], OUT_OF_MEMORY}
 """Reasons for a row without an embedding that say nothing about the image."""
 
 Quarantined = Mapping[str, Sequence[int]]
@@ -48,13 +50,22 @@ class TableSpec:
     """The uid of the job whose checkpoint it is, or "backbone"."""
     identity: tuple[str, ...]
     """Everything else that decides what a row is, such as versions. Another identity is another table."""
+    data_type: str = "float32"
+    """The number format of the rows: float32 or float16."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The number format of the rows, as numpy has it."""
+        return np.dtype(embedding_rows.DTYPES[self.data_type])
 
     @property
     def digest(self) -> str:
         """A hash of everything that decides what a row is. It names the table's directory."""
         model = self.model
         named = [model.name, Path(model.checkpoint_dir).name, model.backbone, model.weights_file, model.output]
-        text = json.dumps([*named, self.num_features, *self.identity])
+        # Older servers had float32 alone, and the names of their tables stay the same.
+        more = [] if self.data_type == "float32" else [self.data_type]
+        text = json.dumps([*named, self.num_features, *self.identity, *more])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -80,16 +91,17 @@ class SegmentBuilder:
         """Is the embedding process starting right now?"""
         return self._embedder.is_starting
 
-    async def build(self, images: Images, on_rows: Callable[[int], None]) -> EmbeddedImages:
-        """Embed images. `on_rows` gets the number of rows that have come. Images that cannot be decoded are listed as
-        unreadable.
+    async def build(self, images: Images, first: int, on_rows: Callable[[int], None]) -> EmbeddedImages:
+        """Embed images, of which the first one is at position `first`. `on_rows` gets the numbers of rows that come.
+        Images that cannot be decoded are listed as unreadable.
 
         Raises:
             ServiceError: the error that the embedder answers about the model; UNAVAILABLE if it keeps dying, or
                 DRAINING.
         """
+        places = (first, first + len(images))
         unreadable_ids = self._store.datasets.unreadable_ids
-        quarantined = {reason: await unreadable_ids(self._dataset_uid, reason) for reason in QUARANTINE}
+        quarantined = {reason: await unreadable_ids(self._dataset_uid, reason, *places) for reason in QUARANTINE}
         starts = range(0, len(images), CHUNK_IMAGES)
         parts = [images[start : start + CHUNK_IMAGES] for start in starts]
         chunks = [asyncio.create_task(self._chunk(part, quarantined, on_rows)) for part in parts]
@@ -114,10 +126,10 @@ class SegmentBuilder:
                 raise
             return await self._without_culprit(images, quarantined, on_rows)
         on_rows(len(images))
-        rows = np.frombuffer(done.blobs[0], "<f4").reshape(done.shape)
+        rows = np.frombuffer(done.blobs[0], self._spec.dtype).reshape(done.shape)
         if rows.shape != (len(images), self._spec.num_features):
             raise ServiceError("INTERNAL", f"the embedder returned an array of shape {rows.shape}")
-        errors = tuple(RowError(row=e.row, reason=e.reason, message=e.message) for e in done.errors)
+        errors = tuple(_row_error(error) for error in done.errors)
         return EmbeddedImages(rows=rows.astype(np.float32), errors=errors)
 
     async def _without_culprit(
@@ -139,7 +151,7 @@ class SegmentBuilder:
         for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
                 return await self._embedder.embed(
-                    EmbedRecipe(model=self._spec.model),
+                    EmbedRecipe(model=self._spec.model, data_type=self._spec.data_type),
                     (images.tobytes(),),
                     dataset_dir=str(self._store.datasets.directory(self._dataset_uid)),
                     quarantined=quarantined[CRASHED],
@@ -150,6 +162,13 @@ class SegmentBuilder:
                     raise
                 await asyncio.sleep(error.retry_after_s)
         raise AssertionError("the last failure is raised")
+
+
+def _row_error(error: RowFailed) -> RowError:
+    reason, message = error.reason, error.message
+    if reason == embedding_rows.FLOAT16_OVERFLOW[0]:
+        message = "a value is too large for float16, in which the server keeps embeddings (embedding_table_type)"
+    return RowError(row=error.row, reason=reason, message=message)
 
 
 def _joined(parts: Sequence[EmbeddedImages]) -> EmbeddedImages:

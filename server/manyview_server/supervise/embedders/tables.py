@@ -21,8 +21,14 @@ import numpy.typing as npt
 from manyview_server.errors import Aborted, NotFound, ServiceError
 from manyview_server.store.database.database import service_error_of_file
 from manyview_server.store.embeddings.cache import EmbeddingCache, remove
-from manyview_server.store.embeddings.tables import SEGMENT_ROWS, EmbeddingTable, Segment, SegmentDamaged
-from manyview_server.store.records import Snapshot
+from manyview_server.store.embeddings.tables import (
+    BLOCK_SEGMENTS,
+    SEGMENT_ROWS,
+    EmbeddingTable,
+    Segment,
+    SegmentDamaged,
+)
+from manyview_server.store.images.snapshots import Snapshot
 from manyview_server.store.store import Store
 from manyview_server.supervise.embedders.embedder import EmbedderSupervisor
 from manyview_server.supervise.embedders.segment_builder import SegmentBuilder, TableSpec
@@ -31,7 +37,7 @@ log = logging.getLogger(__name__)
 
 MAX_REPAIRS = 3
 """One caller repairs the same segment at most so often."""
-FLOAT_BYTES = 4
+ID_BYTES = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -65,11 +71,11 @@ class EmbeddingTables:
         try:
             await asyncio.to_thread(self._cache.touch, path)
             builder = SegmentBuilder(self._store, self._embedder, spec, snapshot.dataset.uid)
-            table = OpenTable(builder, snapshot, EmbeddingTable(path), use.making)
+            table = OpenTable(builder, snapshot, EmbeddingTable(path, spec.dtype), use.making)
             async with self._making_room:
                 missing = await table.count_missing(first_row)
                 if missing:
-                    num_bytes = missing * (spec.num_features * FLOAT_BYTES + 8)
+                    num_bytes = missing * (spec.num_features * spec.dtype.itemsize + ID_BYTES)
                     await asyncio.to_thread(self._cache.make_room, num_bytes, frozenset(self._open))
             yield table
         except OSError as error:
@@ -121,7 +127,7 @@ class OpenTable:
     @property
     def num_rows(self) -> int:
         """The rows of this caller, one for each image of its version."""
-        return len(self.snapshot.array)
+        return self.snapshot.version
 
     @property
     def num_done(self) -> int:
@@ -135,7 +141,7 @@ class OpenTable:
 
     async def count_missing(self, first_row: int) -> int:
         """Look which rows exist, and return how many are missing from `first_row` on."""
-        self._num_made = await asyncio.to_thread(lambda: self._table.count_held(self._image_ids))
+        self._num_made = await asyncio.to_thread(lambda: self._table.count_held(self.num_rows, self._image_ids))
         first = first_row // SEGMENT_ROWS
         return sum(self._size(index) - made for index, made in enumerate(self._num_made) if index >= first)
 
@@ -179,9 +185,8 @@ class OpenTable:
         self._num_made[index] = 0
         await self._make(index)
 
-    @property
-    def _image_ids(self) -> npt.NDArray[np.int64]:
-        return self.snapshot.array["image_id"].astype(np.int64)
+    def _image_ids(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        return self.snapshot.rows.between(start, stop)["image_id"].astype(np.int64)
 
     def _size(self, index: int) -> int:
         return min(SEGMENT_ROWS, self.num_rows - index * SEGMENT_ROWS)
@@ -192,7 +197,7 @@ class OpenTable:
             return
         async with self._making:
             first = index * SEGMENT_ROWS
-            images = self.snapshot.array[first : first + size]
+            images = await asyncio.to_thread(self.snapshot.rows.between, first, first + size)
             image_ids = images["image_id"].astype(np.int64)
             self._num_made[index] = await asyncio.to_thread(self._table.count_held_in, index, image_ids)
             if self._num_made[index] < size:
@@ -202,13 +207,14 @@ class OpenTable:
                 except FileNotFoundError as error:
                     raise _gone() from error
                 self._num_made[index] = size
+                await self._pack(index)
 
     async def _build(self, index: int, images: npt.NDArray[np.void]) -> Segment:
         """Return the whole segment, with the rows that exist already."""
         found = await self._incomplete(index)
         num_found = len(found.rows) if found else 0
         try:
-            added = await self._builder.build(images[num_found:], self._count)
+            added = await self._builder.build(images[num_found:], index * SEGMENT_ROWS + num_found, self._count)
         finally:
             self._num_in_work = 0
         parts = [found.rows, added.rows] if found else [added.rows]
@@ -216,6 +222,16 @@ class OpenTable:
         later = (replace(error, row=error.row + num_found) for error in added.errors)
         errors = (*(found.errors if found else ()), *later)
         return Segment(first=index * SEGMENT_ROWS, rows=rows, errors=errors)
+
+    async def _pack(self, index: int) -> None:
+        """Make one file of the segments around this one, if they are complete. Without it, they can be used as well."""
+        first = index - index % BLOCK_SEGMENTS
+        if self._num_made[first : first + BLOCK_SEGMENTS] != BLOCK_SEGMENTS * [SEGMENT_ROWS]:
+            return
+        try:
+            await asyncio.to_thread(self._table.pack, index)
+        except (OSError, SegmentDamaged):
+            log.exception("segments of embeddings could not be packed", extra={"table": str(self.directory)})
 
     async def _incomplete(self, index: int) -> Segment | None:
         """Return the rows that exist of a segment that is not complete, or None."""

@@ -15,6 +15,7 @@ from manyview.v1 import types_pb2
 from manyview_server.front.embeddings import dataset_export
 from manyview_server.front.embeddings.export_cursor import CURSOR, request_scope
 from manyview_server.front.rpc import page_tokens
+from manyview_server.store import array_file
 from manyview_server.store.embeddings import tables
 
 MODEL = "backbones/thin"
@@ -287,7 +288,7 @@ async def test_a_deadline_ends_the_work(front: Any, refused: Any, store_images: 
 async def test_embeddings_that_the_cache_can_not_hold_are_refused_at_once(
     front: Any, refused: Any, store_images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manyview_server.supervise.embedders.tables.FLOAT_BYTES", 1 << 20)
+    monkeypatch.setattr("manyview_server.supervise.embedders.tables.ID_BYTES", 1 << 20)
     await store_images(front, [1])
     call = front.embed.EmbedDataset(ask())
     await call.read()
@@ -295,3 +296,19 @@ async def test_embeddings_that_the_cache_can_not_hold_are_refused_at_once(
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "EMBEDDINGS_TOO_LARGE")
     assert "embedding_cache_bytes allows 1,048,576" in error.text
     assert error.retry_after_s == 0
+
+
+@pytest.mark.parametrize("options", [{"embedding_table_type": "float16"}, {"embedding_table_type": "float32"}])
+async def test_tables_are_kept_in_the_number_format_of_the_server(
+    front: Any, store_images: Any, options: dict[str, str]
+) -> None:
+    front.embedder.scale = 1 + 2**-12
+    await store_images(front, [9, 7, 5, 3, 1])
+    for _ in range(2):
+        found = np.concatenate([rows(page) for page in pages(await answers(front, ask()))])
+        exact = front.embedder.scale * np.array([[9, 7, 5, 3, 1]] * 3).T
+        expected = exact.astype(options["embedding_table_type"]).astype(np.float32)
+        np.testing.assert_array_equal(found, expected)
+    (table,) = front.store.embeddings_dir.glob("*/*")
+    assert array_file.read(table / "segment-00000000").arrays["rows"].dtype == options["embedding_table_type"]
+    assert len(front.embedder.calls) == 2, "one for each segment, in the first call"

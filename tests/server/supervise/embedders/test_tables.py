@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from manyview_server.embedding_rows import encode
 from manyview_server.errors import Aborted, NotFound, ResourceExhausted, ServiceError, Unavailable
 from manyview_server.link.decode_notes import OUT_OF_MEMORY
-from manyview_server.messages.embedding import ModelKey
+from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, ModelKey, RowFailed
 from manyview_server.store.embeddings import tables as stored_tables
 from manyview_server.store.embeddings.cache import EmbeddingCache, size_of
-from manyview_server.store.embeddings.tables import SegmentDamaged
-from manyview_server.store.records import CheckedImage, Snapshot
+from manyview_server.store.embeddings.tables import EmbeddingTable, SegmentDamaged
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.store.images.snapshots import Snapshot
+from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 from manyview_server.supervise.cores import CoreBudget
 from manyview_server.supervise.embedders import segment_builder, tables
@@ -32,7 +35,7 @@ NUM_IMAGES = 10
 def spec(**changes: Any) -> TableSpec:
     model = ModelKey(name="backbones/x", checkpoint_dir="", backbone="x", weights_file="", output="backbone")
     fields: dict[str, Any] = {"num_features": 1, "owner": "backbone", "identity": ("torch 1",)}
-    for name in changes.keys() - fields.keys():
+    for name in changes.keys() - fields.keys() - {"data_type"}:
         model = replace(model, **{name: changes.pop(name)})
     return TableSpec(model=model, **{**fields, **changes})
 
@@ -88,7 +91,7 @@ async def rows(table: OpenTable) -> list[float]:
 
 
 def ids(snapshot: Snapshot) -> list[float]:
-    return [float(value) for value in snapshot.array["image_id"].astype(np.float32)]
+    return [float(value) for value in snapshot.rows.all()["image_id"].astype(np.float32)]
 
 
 async def test_a_table_has_a_row_for_each_image_and_tells_how_far_it_is(store: Store, make: Any) -> None:
@@ -117,7 +120,7 @@ async def test_it_is_made_once_and_grows_with_the_data_set(store: Store, make: A
     async with made.open(spec(), snapshot) as table:
         assert table.num_done == NUM_IMAGES
         assert await rows(table) == ids(snapshot)
-    assert sum(asked) == 3 * snapshot.array.itemsize
+    assert sum(asked) == 3 * snapshot.rows.all().itemsize
 
 
 async def test_callers_of_one_table_share_the_work(store: Store, make: Any, monkeypatch: Any) -> None:
@@ -163,7 +166,7 @@ async def test_a_caller_that_goes_away_leaves_what_it_made_and_no_request(store:
 
 async def test_an_unreadable_image_is_a_row_without_numbers_and_is_noted(store: Store, make: Any) -> None:
     snapshot = await store.datasets.snapshot("a")
-    bad = int(snapshot.array["image_id"][5])
+    bad = int(snapshot.rows.all()["image_id"][5])
     async with make({"unreadable": [bad]}).open(spec(), snapshot) as table:
         await table.complete()
         assert (await table.unreadable()).tolist() == [5]
@@ -175,7 +178,7 @@ async def test_an_unreadable_image_is_a_row_without_numbers_and_is_noted(store: 
 
 async def test_want_of_memory_is_told_in_the_row_and_is_no_verdict_on_the_image(store: Store, make: Any) -> None:
     snapshot = await store.datasets.snapshot("a", 4)
-    unlucky = int(snapshot.array["image_id"][1])
+    unlucky = int(snapshot.rows.all()["image_id"][1])
     async with make({"unreadable": [unlucky], "reason": OUT_OF_MEMORY}).open(spec(), snapshot) as table:
         await table.complete()
         assert (await table.unreadable()).tolist() == [1]
@@ -187,7 +190,7 @@ async def test_an_image_that_kills_the_embedder_is_found_left_out_and_kept_away_
     store: Store, make: Any
 ) -> None:
     snapshot = await store.datasets.snapshot("a", 4)
-    culprit = int(snapshot.array["image_id"][2])
+    culprit = int(snapshot.rows.all()["image_id"][2])
     async with make({"crashing": [culprit]}).open(spec(), snapshot) as table:
         await table.complete()
         segment = await table.segment(0)
@@ -203,10 +206,10 @@ async def test_a_request_names_only_its_own_images_among_those_that_kill_the_emb
     store: Store, make: Any, monkeypatch: Any
 ) -> None:
     snapshot = await store.datasets.snapshot("a", 4)
-    culprit = int(snapshot.array["image_id"][2])
+    culprit = int(snapshot.rows.all()["image_id"][2])
     known = (*range(2**63, 2**63 + 100_000), culprit)  # all of them take more than a message may
 
-    async def unreadable_ids(uid: str, reason: str) -> tuple[int, ...]:
+    async def unreadable_ids(uid: str, reason: str, *_: int) -> tuple[int, ...]:
         return known if reason == "DECODER_CRASHED" else ()
 
     monkeypatch.setattr(store.datasets, "unreadable_ids", unreadable_ids)
@@ -219,7 +222,7 @@ async def test_an_image_that_takes_the_embedder_too_long_is_found_and_kept_away_
     store: Store, make: Any
 ) -> None:
     snapshot = await store.datasets.snapshot("a", 4)
-    slow = int(snapshot.array["image_id"][1])
+    slow = int(snapshot.rows.all()["image_id"][1])
     tables = make({"burn": [slow]}, decode_cpu_s=0.3)
     async with tables.open(spec(), snapshot) as table:
         await table.complete()
@@ -314,6 +317,7 @@ async def test_tables_differ_by_everything_that_decides_what_a_row_is() -> None:
         {"output": "projection"},
         {"num_features": 2},
         {"identity": ("torch 2",)},
+        {"data_type": "float16"},
     ):
         assert spec(**changes).digest != same
 
@@ -364,8 +368,61 @@ async def test_a_full_disk_is_told_as_one(store: Store, make: Any, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr("manyview_server.store.embeddings.array_file.write", full)
+    monkeypatch.setattr("manyview_server.store.array_file.write", full)
     with pytest.raises(ResourceExhausted) as caught:
         async with make().open(spec(), await store.datasets.snapshot("a")) as table:
             await table.complete()
     assert caught.value.reason == "DISK_FULL"
+
+
+async def test_complete_segments_are_packed_and_a_refusal_costs_nothing(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (stored_tables, tables):
+        monkeypatch.setattr(module, "BLOCK_SEGMENTS", 2)
+    made, snapshot = make(), await store.datasets.snapshot("a")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingTable, "pack", full)
+        async with made.open(spec(), snapshot) as table:
+            assert await rows(table) == ids(snapshot)
+    assert files(table) == ["segment-00000000", "segment-00000001", "segment-00000002"], "as older servers leave them"
+    await add_images(store, range(NUM_IMAGES, NUM_IMAGES + 7))
+    snapshot = await store.datasets.snapshot("a")
+    async with made.open(spec(), snapshot) as table:
+        assert await rows(table) == ids(snapshot)
+        assert files(table) == ["block-00000001", "segment-00000000", "segment-00000001", "segment-00000004"]
+        await table.repair(SegmentDamaged(3, "somebody says so"))
+        assert await rows(table) == ids(snapshot)
+
+
+def files(table: OpenTable) -> list[str]:
+    return sorted(path.name for path in table.directory.iterdir())
+
+
+async def test_a_row_that_float16_cannot_hold_has_no_embedding_and_its_image_is_not_to_blame(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def embed(self: object, recipe: EmbedRecipe, images: Any, **_: Any) -> EmbedDone:
+        assert recipe.data_type == "float16"
+        count = len(np.frombuffer(images[0], SNAPSHOT_DTYPE))
+        found = encode(np.array([[1.5]] + [[7e4]] * (count - 1)), unit=False, data_type="float16")
+        failed = [RowFailed(row=row, reason=why, message=text) for row, (why, text) in found.errors.items()]
+        zero: dict[str, Any] = {"request_id": 1, "queue_ms": 0, "decode_ms": 0, "forward_ms": 0, "batch_images": 1}
+        return EmbedDone(**zero, shape=(count, 1), errors=tuple(failed), blobs=(found.data,))
+
+    monkeypatch.setattr(EmbedderSupervisor, "embed", embed)
+    async with make().open(spec(data_type="float16"), await store.datasets.snapshot("a", 4)) as table:
+        segment = await table.segment(0)
+        assert segment.rows.dtype == np.float32
+        np.testing.assert_array_equal(segment.rows[:, 0], [1.5, np.nan, 1.5, np.nan])
+        assert [(error.row, error.reason) for error in segment.errors] == [
+            (1, "FLOAT16_OVERFLOW"),
+            (3, "FLOAT16_OVERFLOW"),
+        ]
+        assert "embedding_table_type" in segment.errors[0].message
+        assert (await table.unreadable()).tolist() == [1, 3]
+    assert (await store.datasets.get("a")).num_unreadable == 0
