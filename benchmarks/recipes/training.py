@@ -18,7 +18,7 @@ from manyview_server.learn import methods
 from manyview_server.messages.message import Message
 from manyview_server.messages.training import StartTraining
 from manyview_server.worker.evaluation.knn import KnnEvaluation, Split
-from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.images.decode_size import Snapshot
 from manyview_server.worker.training.feed import BatchStream
 from manyview_server.worker.training.preparation import ENDLESS, prepare
 from manyview_server.worker.training.prepared_job import PreparedJob
@@ -51,8 +51,8 @@ class Trained:
 def measure(images: StoredImages, method: str, config: dict[str, Any], cpu_s: float, directory: Path) -> dict[str, Any]:
     """Train for `cpu_s` seconds of this process's CPU time, and return the accuracies and how far the training came.
 
-    The time counts everything that a trainer does before its last step: decode the images, build the network, time its
-    number formats, and make the steps. It does not count evaluations. With `cpu_s` 0 the network stays untrained.
+    The time counts everything that a trainer does before its last step: build the network, time its number formats,
+    decode the images, and make the steps. It does not count evaluations. With `cpu_s` 0 the network stays untrained.
     """
     began_s = time.process_time()
     settings = methods.to_json(methods.resolve(method, {**config, "evaluation": {"knn_every_epochs": 0}}))
@@ -60,9 +60,10 @@ def measure(images: StoredImages, method: str, config: dict[str, Any], cpu_s: fl
     trained = train(job, began_s + cpu_s) if cpu_s else Trained(steps=0, epochs=0.0, cpu_s=0.0, loss=None)
     if cpu_s:
         trained = replace(trained, cpu_s=time.process_time() - began_s)
-    held_out = job.builder.decode(images.held_out, lambda: False)
+    with closing(job.decoded):
+        measured = accuracies(job, images.held_out)
     return {
-        **accuracies(job, held_out),
+        **measured,
         "steps": trained.steps,
         "epochs": round(trained.epochs, 2),
         "cpu_s": round(trained.cpu_s, 1),
@@ -96,38 +97,28 @@ def train(job: PreparedJob, end_s: float) -> Trained:
     return Trained(steps=step, epochs=step / job.steps_per_epoch, cpu_s=0.0, loss=last if math.isfinite(last) else None)
 
 
-def accuracies(job: PreparedJob, held_out: ImageCache) -> dict[str, float]:
+def accuracies(job: PreparedJob, held_out: Snapshot) -> dict[str, float]:
     """Return kNN of the features and of raw pixels, with the k and the temperatures that jobs have by default.
 
     `knn_top1` classifies the held-out images by the training images. The held-out images are few, so `half_knn_top1`
     also classifies every second training image, and the others are the bank.
     """
-    cache = joined(job.cache, held_out)
-    train_rows, held_out_rows = torch.arange(len(job.cache)), torch.arange(len(job.cache), len(cache))
+    num_trained = len(job.decoded.index)
+    index = job.decoded.index.extended(held_out)
+    job.decoded.grow(index)
+    train_rows, held_out_rows = torch.arange(num_trained), torch.arange(num_trained, len(index))
     found: dict[str, float] = {}
     for prefix, bank, queries in (
         ("", train_rows, held_out_rows),
         ("half_", train_rows[::2], torch.cat([train_rows[1::2], held_out_rows])),
     ):
         parts = Split(train=train_rows, bank=bank, held_out=held_out_rows, queries=queries)
-        evaluation = KnnEvaluation(cache, parts, job.settings, job.numerics, torch.device("cpu"), lambda: False)
+        evaluation = KnnEvaluation(job.decoded, index, parts, job.settings, job.numerics, lambda: False)
         for name, values in (("", evaluation.of_method(job.method)), ("raw_", evaluation.of_raw_pixels())):
             assert values is not None
             found |= {f"{name}{prefix}{key}": value for key, value in values.items() if "top1" in key}
+    assert job.decoded.findings.num_unreadable == 0
     return found
-
-
-def joined(first: ImageCache, second: ImageCache) -> ImageCache:
-    """Return the images of two caches as one."""
-    assert bool(first.readable.all() and second.readable.all())
-    return replace(
-        first,
-        storage=torch.cat([first.pixels, second.pixels]),
-        sizes=torch.cat([first.sizes, second.sizes]),
-        image_ids=torch.cat([first.image_ids, second.image_ids]),
-        labels=torch.cat([first.labels, second.labels]),
-        readable=torch.cat([first.readable, second.readable]),
-    )
 
 
 def _start(images: StoredImages, settings: dict[str, Any], directory: Path) -> StartTraining:

@@ -113,6 +113,12 @@ class ServeSettings(BaseSettings):
         pattern=r"^(float32|float16)$",
         description="number format of the embeddings of data sets on disk; float16 takes half the room",
     )
+    image_cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="most bytes of memory for the decoded images of a training; without it a third of the device's, "
+        "and beside a GPU half of what is available",
+    )
     upload_window_batches: int = Field(8, ge=1, le=64, description="batches of an upload that may be unacknowledged")
     upload_window_bytes: int = Field(16 * MIB, ge=MIB, description="bytes of an upload that may be unacknowledged")
     embed_window_batches: int = Field(4, ge=1, le=64, description="batches of an embed stream that may be unanswered")

@@ -89,7 +89,7 @@ class Sent:
 
 
 def jobs(bench: Bench) -> None:
-    """Run whole jobs in this process: with the cache on the device, in memory and grown, and a resumed job."""
+    """Run whole jobs in this process: with the images on the device, in memory and grown, and a resumed job."""
     from manyview_server.worker.training.trainer import Trainer  # it imports the decoder
 
     count = bench.size(600, 48)
@@ -165,34 +165,35 @@ def written(directory: Path, images: list[bytes]) -> Any:
 
 
 def caches(bench: Bench, dataset: Path, snapshot: Any) -> None:
-    """Check that pixels are the same wherever the cache is, also after it has grown."""
-    from manyview_server.worker.images.cache_builder import CacheBuilder
+    """Check that pixels are the same wherever they are kept, also if none are, and after more images were added."""
+    from manyview_server.worker.job_images.decoded_images import DecodedImages
+    from manyview_server.worker.job_images.image_decoder import ImageDecoder
+    from manyview_server.worker.job_images.image_index import ImageIndex
+    from manyview_server.worker.job_images.pixel_store import PixelStore
 
-    def builder(device: torch.device, cache_bytes: int) -> CacheBuilder:
-        return CacheBuilder(
-            dataset_dir=dataset,
-            size=bench.size(128, 32),
-            device=device,
-            cache_bytes=cache_bytes,
-            scratch_dir=bench.scratch,
-            num_threads=4,
-        )
+    size, rows = bench.size(128, 32), torch.arange(len(snapshot))
 
-    def never() -> bool:
-        return False
+    def images(device: torch.device, cache_bytes: int, count: int = len(snapshot)) -> DecodedImages:
+        store = PixelStore(size, device, cache_bytes)
+        return DecodedImages(ImageIndex(snapshot[:count]), ImageDecoder(dataset, size), store, num_threads=4)
 
-    expected = builder(CPU, 1 << 32).decode(snapshot, never)
-    on_device = builder(bench.device, 1 << 32)
-    bench.same("cache on the device", on_device.decode(snapshot, never).pixels, expected.pixels)
-    first, rest = (on_device.decode(part, never) for part in (snapshot[:20], snapshot[20:]))
-    bench.same("cache that has grown", on_device.extend(first, rest).pixels, expected.pixels)
-    beside = builder(bench.device, 0)
-    bench.same("cache beside the device", beside.decode(snapshot, never).pixels, expected.pixels)
-    grown = beside.extend(on_device.decode(snapshot[:20], never), beside.decode(snapshot[20:], never))
-    bench.same("cache that left the device", grown.pixels, expected.pixels)
-    places = {"on": on_device.decode(snapshot, never).location, "beside": beside.decode(snapshot, never).location}
-    wanted = {"on": "device", "beside": "memory" if bench.cuda else "file"}
-    bench.check("places of caches", places == wanted, f"{places}, wanted {wanted}")
+    expected = images(CPU, 1 << 32).gather(rows).images
+    growing = images(bench.device, 1 << 32, 20)
+    growing.gather(torch.arange(20))
+    growing.grow(ImageIndex(snapshot))
+    kept = {
+        "on the device": images(bench.device, 1 << 32),
+        "on the device and beside it": images(bench.device, 10 * 3 * size**2),
+        "beside the device": images(bench.device, 0),
+        "grown": growing,
+    }
+    for place, found in kept.items():
+        for time in ("first", "again"):
+            bench.same(f"images {place}, {time}", found.gather(rows.flip(0)).images, expected.flip(0))
+        found.close()
+    places = {place: found.store.device_capacity for place, found in kept.items()}
+    wanted = {"on the device": len(rows), "on the device and beside it": 10, "beside the device": 0}
+    bench.check("places of images", places.items() >= wanted.items(), f"{places}, wanted {wanted}")
 
 
 def precisions(bench: Bench) -> None:

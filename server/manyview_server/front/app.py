@@ -194,7 +194,15 @@ class App:
             stop_s=STOP_FRACTION * self._settings.drain_s,
             decode_cpu_s=self._settings.decode_cpu_s,
         )
-        return JobSupervisor(self._store, caches, budget, forks=self._forks, patience=patience, step_times=times)
+        return JobSupervisor(
+            self._store,
+            caches,
+            budget,
+            image_cache_bytes=self._settings.image_cache_bytes,
+            forks=self._forks,
+            patience=patience,
+            step_times=times,
+        )
 
     async def serve(self) -> None:
         """Serve until SIGTERM, SIGINT or, with `exit_with_parent`, the end of the parent.

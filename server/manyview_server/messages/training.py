@@ -9,6 +9,7 @@ from manyview_server.messages.message import Json, Message
 
 Level = Literal["info", "warning", "error"]
 Outcome = Literal["succeeded", "stopped", "failed"]
+NO_LIMIT = 1 << 62
 
 # ---- front to trainer ----
 
@@ -36,7 +37,7 @@ class StartTraining(Message):
     device: str
     num_threads: int
     cache_bytes: int
-    """The most bytes of the cache of decoded images."""
+    """The most bytes of decoded images that may be kept on the device."""
     suspects: tuple[int, ...] = ()
     """The ids of images that may have killed the attempt before. Each is decoded alone, before all others."""
     quarantined: tuple[int, ...] = ()
@@ -52,6 +53,8 @@ class StartTraining(Message):
     """The directory of the settings' `backbone_weights`, or empty if the server has none."""
     numerics: dict[str, Json] = field(default_factory=dict)
     """The fastest number format and memory layout, if a step timer has found them. A checkpoint's own come first."""
+    image_cache_bytes: int = NO_LIMIT
+    """The most bytes of decoded images that may be kept on the device and in memory together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ class StopTraining(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStarted(Message):
-    """Model and cache are ready, and the first step follows. `resolved` holds the values chosen for "auto" settings."""
+    """The model is ready, and the first step follows. `resolved` holds the values chosen for "auto" settings."""
 
     step: int
     num_steps: int

@@ -1,4 +1,4 @@
-"""The room on a disk, and the part of it that stays free of images and scratch files."""
+"""The room on a disk, and the part of it that stays free of images."""
 
 from __future__ import annotations
 

@@ -12,5 +12,5 @@ It never imports the database, `front` or `supervise`.
 - `preprocess`: from pixels to the input of a network. `checkpoint_state`: what is in a checkpoint.
 - `training_failed`: why a training run cannot continue.
 - `training/`, `evaluation/`, `embedding/`, `selecting/`, `previewing/`, `timing/`: one package per kind of work.
-- `images/`: from untrusted bytes to pixels.
+- `images/`: from untrusted bytes to pixels. `job_images/`: the images of a job, decoded when they are needed.
 """

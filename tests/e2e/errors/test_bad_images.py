@@ -114,7 +114,8 @@ def test_an_image_that_only_decoding_shows_to_be_corrupt_is_listed_after_trainin
     (tmp_path / "class1" / "noise.png").write_bytes(png(16, 16))
     dataset = client.upload(tmp_path, dataset="unreadable")
     assert dataset.num_images == 42, "their headers are fine"
-    job = client.train(dataset, epochs=1, config=SMALL_JOB)
+    whole_epoch = SMALL_JOB | {"batch_size": 14, "evaluation": {"knn_every_epochs": 0}}
+    job = client.train(dataset, epochs=1, config=whole_epoch)
     assert job.wait(timeout_s=40).state == "SUCCEEDED"
     found = {stored.key: stored.error for stored in client.images(dataset, ["UNREADABLE"])}
     assert set(found) == {"class0/half.jpg", "class1/noise.png"}

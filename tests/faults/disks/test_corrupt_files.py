@@ -27,6 +27,8 @@ pytestmark = pytest.mark.timeout(240)
 PATIENCE_S = 90.0
 NUM_IMAGES = 48
 CONFIG = SMALL_JOB | {"batch_size": 8, "checkpoint_every_steps": 1, "evaluation": {"knn_every_epochs": 0}}
+WHOLE_EPOCH = CONFIG | {"batch_size": NUM_IMAGES // 2, "max_steps": 2}
+"""A job that reads every image, in batches in which some can be read although most are lost."""
 
 
 def cut(path: Path, random_: random.Random) -> None:
@@ -260,7 +262,7 @@ def test_an_image_whose_bits_rot_is_named_to_whoever_reads_it_and_left_out_of_tr
         assert caught.value.reason == "CHECKSUM_MISMATCH"
         healthy = client.read_image("rotten", images[8].meta["key"])
         assert hashlib.sha256(healthy).hexdigest() == images[8].meta["sha256"]
-        job = client.train("rotten", "simclr", config=CONFIG | {"max_steps": 2}, job_id="rotten")
+        job = client.train("rotten", "simclr", config=WHOLE_EPOCH, job_id="rotten")
         assert job.wait(PATIENCE_S).state == "SUCCEEDED"
         assert unreadable(client, "rotten") == {name}
         assert client.dataset("rotten").num_unreadable == 1
@@ -293,7 +295,7 @@ def test_images_that_the_disk_lost_are_listed_and_the_rest_goes_on(
         for kind in ("cut", "gone"):
             assert unreadable(client, names[kind]) == lost[kind]
         for kind in ("cut", "mixed"):
-            job = client.train(names[kind], "simclr", config=CONFIG | {"max_steps": 2}, job_id=f"{kind}-{seed}")
+            job = client.train(names[kind], "simclr", config=WHOLE_EPOCH, job_id=f"{kind}-{seed}")
             assert job.wait(PATIENCE_S).state == "SUCCEEDED"
             assert unreadable(client, names[kind]) == lost[kind]
             assert any("cannot be read" in event["text"] for event in job.metrics(kinds=["log"]))

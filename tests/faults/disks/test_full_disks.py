@@ -1,4 +1,4 @@
-"""The disk is full: when images come in (F14), when a job writes its checkpoints (F31), and when it decodes (F76).
+"""The disk is full: when images come in (F14), and when a job writes its checkpoints (F31).
 
 Promises: the refusal says so; nothing half written is seen; what was there can be read, jobs can be cancelled and data
 deleted; all goes on when there is room, without a restart.
@@ -6,7 +6,6 @@ deleted; all goes on when there is room, without a restart.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,10 +41,6 @@ MARATHON = SMALL_JOB | {
 }
 
 
-NUM_DECODED_BYTES = 64 * 3 * 512**2
-"""The decoded images of one job take so much, which is more than the server believes that it has memory for."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A running server whose data fill a small disk."""
@@ -61,9 +56,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator
     require("tmpfs")
     failpoint_dir = tmp_path_factory.mktemp("failpoints")
     with small_tmpfs(NUM_MIB) as disk, server_on(disk, catalogue, "--max-batch-images", "8") as server:
-        server.start()
-        server.stop()
-        leave_memory_for_images(server, NUM_DECODED_BYTES // 2)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(failpoints.VARIABLE, str(failpoint_dir))
             server.start()
@@ -73,15 +65,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Iterator
         assert server.process.pid == pid
         assert server.stop() == 0
         assert not database_damage(server.data_dir)
-
-
-def leave_memory_for_images(server: ServerProcess, num_bytes: int) -> None:
-    """Let the server believe at its next start that its device has so little memory: decoded images take a third."""
-    path = server.data_dir / "catalogue.json"
-    kept = json.loads(path.read_text())
-    for device in kept["catalogue"]["devices"]:
-        device["memory_bytes"] = 3 * num_bytes
-    path.write_text(json.dumps(kept))
 
 
 def refusal(uploading: Uploading) -> None:
@@ -200,28 +183,3 @@ def test_a_job_whose_checkpoints_find_no_room_trains_on_and_pauses_and_goes_on_w
         assert [event.values["to_step"] for event in job.metrics(kinds=["rollback"])] == [4]
         job.delete()
         client.delete_dataset("photos")
-
-
-def test_a_job_whose_decoded_images_find_no_room_waits_until_there_is_some(stage: Stage, tmp_path: Path) -> None:
-    disk, server = stage.disk, stage.server
-    write_photos(tmp_path / "photos", 64, seed=41)
-    config = SMALL_JOB | {"decode_size": 512, "max_steps": 4, "evaluation": {"knn_every_epochs": 0}}
-    with server.client() as client:
-        client.upload(tmp_path / "photos", dataset="large")
-        # Room for all of it, but for what is kept for other things.
-        ballast = fill(disk, NUM_DECODED_BYTES + RESERVE_BYTES // 2)
-        job = client.train("large", config=config)
-        wait_until(lambda: job.refresh().state == "PAUSED", "the job pauses", PATIENCE_S)
-        told = [event.values for event in job.metrics(follow=False) if event.kind == "state"][-1]
-        assert told["reason"] == "DISK_FULL"
-        assert f"a scratch file of {NUM_DECODED_BYTES:,} bytes" in told["message"]
-        assert "resume the job" in told["message"]
-        assert str(disk) not in told["message"]
-        assert job.info.attempt == 1, "there was no crash"
-        assert client.dataset("large").num_unreadable == 0, "no image is under suspicion"
-        ballast.unlink()
-        job.resume()
-        job.wait(PATIENCE_S)
-        assert [row["step"] for row in job.history(["loss"]).rows] == [1, 2, 3, 4]
-        job.delete()
-        client.delete_dataset("large")

@@ -31,7 +31,7 @@ from support.learning.pretend_device import DEVICE, pretending
 from support.learning.training import FIXED, Sent, changed, losses
 
 MAY_WAIT = {
-    *("cache.py", "cache_builder.py", "preparation.py", "probe.py"),  # before the first step
+    *("preparation.py", "probe.py"),  # before the first step
     *("preprocess.py", "knn.py", "checkpoint_state.py"),  # between steps
 }
 N, D = 200, 8

@@ -13,6 +13,7 @@ from manyview_server.front.jobs.job_plans import JobPlan
 from manyview_server.messages.timing import StepTimed
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
+from manyview_server.supervise.cores import cache_bytes
 from manyview_server.supervise.timers.estimate import HOUR_S, Estimate, about, device_words
 from manyview_server.supervise.timers.job_seconds import Workload, is_short, job_seconds, num_steps
 
@@ -79,7 +80,9 @@ class Estimator:
     def seconds(self, workload: Workload, settings: dict[str, Any], timed: StepTimed, first_step: int = 0) -> float:
         """Return how long a job takes, by measured times."""
         assert self._timer is not None
-        return job_seconds(workload, settings, timed, self._timer.num_threads, first_step)
+        device = self._catalogue.device(self._timer.device)
+        num_kept = cache_bytes(device.memory_bytes, device.name) // (3 * workload.decode_size(settings) ** 2)
+        return job_seconds(workload, settings, timed, self._timer.num_threads, first_step, num_kept)
 
     async def workload(self, plan: JobPlan) -> Workload:
         """Return the numbers of a job's data set on which its duration depends."""

@@ -47,7 +47,7 @@ class Workload:
         return self.num_images - self.num_held_out(settings)
 
     def decode_size(self, settings: Mapping[str, Any]) -> int:
-        """Return the side of the decoded images, as `worker.images.cache_builder.choose_size` does."""
+        """Return the side of the decoded images, as `worker.images.decode_size.choose_size` does."""
         twice = 2 * int(settings["image_size"])
         own = self.common_side if 0 < self.common_side <= twice else twice
         return int(settings["decode_size"] or own)
@@ -63,13 +63,24 @@ def num_steps(workload: Workload, settings: Mapping[str, Any], batch_size: int) 
 
 
 def job_seconds(
-    workload: Workload, settings: Mapping[str, Any], timed: StepTimed, num_threads: int, first_step: int = 0
+    workload: Workload,
+    settings: Mapping[str, Any],
+    timed: StepTimed,
+    num_threads: int,
+    first_step: int = 0,
+    num_kept: int | None = None,
 ) -> float:
-    """Return how long a job takes from its start to its end. `first_step`: where it continues another job."""
+    """Return how long a job takes from its start to its end.
+
+    Args:
+        first_step: where it continues another job.
+        num_kept: the decoded images for which the device has room, or None if it has room for all.
+    """
     steps = max(0, num_steps(workload, settings, timed.batch_size) - first_step)
     is_tried = settings["precision"] == "auto" and not timed.numerics
     trial_s = timed.step_s * TRIAL_IMAGES / timed.batch_size if is_tried else 0.0
-    decode_s = workload.num_images * workload.pixels / 1e6 * timed.decode_s / num_threads
+    num_decoded = _num_decoded(workload, settings, steps * timed.batch_size, num_kept)
+    decode_s = num_decoded * workload.pixels / 1e6 * timed.decode_s / num_threads
     num_evaluations = _num_evaluations(workload, settings, timed.batch_size, steps)
     evaluate_s = num_evaluations * evaluation_seconds(workload, settings, timed)
     return START_S + trial_s + decode_s + steps * timed.step_s + evaluate_s
@@ -109,3 +120,12 @@ def _num_evaluations(workload: Workload, settings: Mapping[str, Any], batch_size
 
 def _steps_per_epoch(workload: Workload, settings: Mapping[str, Any], batch_size: int) -> int:
     return max(1, workload.num_trained(settings) // batch_size)
+
+
+def _num_decoded(workload: Workload, settings: Mapping[str, Any], num_seen: int, num_kept: int | None) -> float:
+    """Return how many images are decoded for steps that see `num_seen`: each once, and again if it is not kept."""
+    num_trained = workload.num_trained(settings)
+    first = min(num_seen, num_trained)
+    share_kept = 1.0 if num_kept is None else min(1.0, num_kept / max(1, num_trained))
+    evaluated = min(MAX_QUERIES, workload.num_held_out(settings))
+    return first + (num_seen - first) * (1 - share_kept) + evaluated

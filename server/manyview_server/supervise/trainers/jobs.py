@@ -36,8 +36,8 @@ MAX_RESTARTS = 3
 """The most restarts without a new checkpoint."""
 RECONCILE_S = 10.0
 """The reconciler looks at the jobs so often when nothing wakes it, for example after an error of the store."""
-PAUSING_REASONS = {"CHECKPOINT_FAILED", "DISK_FULL"}
-"""The reasons for which a job pauses: the disk has no room for its checkpoints or its decoded images."""
+PAUSING_REASONS = {"CHECKPOINT_FAILED"}
+"""The reasons for which a job pauses: the disk has no room for its checkpoints."""
 KNOWN_CAUSES = {"WORKER_START", "STALLED", "HOST_OUT_OF_MEMORY", "INTERNAL"}
 """The reasons of deaths that say more than CRASH_LOOP does."""
 CRASH_HINT = "ask the operator for the error in the server's log; a smaller batch or image size needs less memory"
@@ -75,15 +75,18 @@ class JobSupervisor:
         devices: Mapping[str, int],
         budget: CoreBudget,
         *,
+        image_cache_bytes: int | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         forks: Forks | None = None,
         patience: Patience | None = None,
         step_times: StepTimes | None = None,
     ) -> None:
-        """`devices` maps the name of each to the bytes of decoded images that a job may keep on it. `step_times` knows
-        in which number format a job is the fastest."""
+        """`devices` maps the name of each to the bytes of decoded images that a job may keep on it, and
+        `image_cache_bytes` limits them together with those that it keeps in memory. `step_times` knows in which number
+        format a job is the fastest."""
         self._store = store
         self._devices = dict(devices)
+        self._image_cache_bytes = image_cache_bytes
         self._budget = budget
         self._command = command
         self._forks = forks
@@ -208,6 +211,7 @@ class JobSupervisor:
             device=device,
             num_threads=self._budget.trainer_threads,
             cache_bytes=self._devices[device],
+            image_cache_bytes=self._image_cache_bytes,
             step_times=self._step_times,
         )
         run.attempt = TrainerAttempt(start, reports, command=self._command, forks=self._forks, patience=self._patience)

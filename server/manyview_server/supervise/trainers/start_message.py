@@ -6,7 +6,7 @@ import asyncio
 
 from manyview_server.counted_noun import number_of
 from manyview_server.link.decode_notes import CRASHED, TOO_SLOW
-from manyview_server.messages.training import StartTraining
+from manyview_server.messages.training import NO_LIMIT, StartTraining
 from manyview_server.store.event_payloads import Alert
 from manyview_server.store.records import Checkpoint, Job, NewEvent
 from manyview_server.store.store import Store
@@ -48,6 +48,7 @@ async def start_message(
     device: str,
     num_threads: int,
     cache_bytes: int,
+    image_cache_bytes: int | None = None,
     step_times: StepTimes | None = None,
 ) -> StartTraining:
     """Return the message that starts an attempt at a job from a checkpoint."""
@@ -63,6 +64,7 @@ async def start_message(
         device=device,
         num_threads=num_threads,
         cache_bytes=cache_bytes,
+        image_cache_bytes=NO_LIMIT if image_cache_bytes is None else image_cache_bytes,
         suspects=crashing.suspects,
         quarantined=quarantined[CRASHED],
         too_slow=quarantined[TOO_SLOW],

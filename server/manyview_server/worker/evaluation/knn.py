@@ -1,11 +1,12 @@
 """The accuracy of nearest neighbors on labelled images that are held out of training.
 
-Shapes: N images of the cache, B batch, D feature width.
+Shapes: N images of the data set, B batch, D feature width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,8 @@ from manyview_server.learn.evaluation.knn import EvaluationSettings, knn_ranking
 from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.job_images.decoded_images import DecodedImages, DecodingStopped
+from manyview_server.worker.job_images.image_index import ImageIndex
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.preprocess import Preprocess
 
@@ -33,7 +35,10 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of the cache, int64, on the CPU. Without an evaluation all but `train` are empty."""
+    """Rows of the data set, int64, on the CPU. Without an evaluation all but `train` are empty.
+
+    Labels and ids alone decide about them. Unreadable images are among them, and are left out when they are found.
+    """
 
     train: Tensor
     bank: Tensor
@@ -42,35 +47,45 @@ class Split:
     """The rows of `held_out` that are classified, MAX_QUERIES at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledFeatures:
+    """The features of some labelled images, on the device."""
+
+    features: Tensor
+    """(N', D) float32."""
+    labels: Tensor
+    """(N',) int64."""
+
+
 def is_held_out(image_ids: Tensor, fraction: float) -> Tensor:
     """Return (N,) bool: true for about `fraction` of all images, by their hash, whatever else is in the data set."""
     # An image id is the first 63 bits of a SHA-256, so it is uniform.
     return image_ids.double() < fraction * 2.0**63
 
 
-def split(cache: ImageCache, settings: EvaluationSettings) -> Split:
+def split(index: ImageIndex, settings: EvaluationSettings) -> Split:
     """Return which images are trained on, and which are held out. Added images change this for no other image."""
-    labelled = cache.readable & (cache.labels >= 0)
-    held_out = labelled & is_held_out(cache.image_ids, settings.knn_holdout_fraction)
+    labelled = index.labels >= 0
+    held_out = labelled & is_held_out(index.image_ids, settings.knn_holdout_fraction)
     bank = labelled & ~held_out
     if settings.knn_every_epochs == 0 or not held_out.any() or not bank.any():
         held_out, bank = torch.zeros_like(labelled), torch.zeros_like(labelled)
     return Split(
-        train=_rows(cache.readable & ~held_out),
-        bank=_sample(cache, bank, settings.knn_max_bank),
+        train=_rows(~held_out),
+        bank=_sample(index, bank, settings.knn_max_bank),
         held_out=_rows(held_out),
-        queries=_sample(cache, held_out, MAX_QUERIES),
+        queries=_sample(index, held_out, MAX_QUERIES),
     )
 
 
-def why_not_measured(cache: ImageCache, parts: Split, settings: EvaluationSettings) -> str | None:
+def why_not_measured(index: ImageIndex, parts: Split, settings: EvaluationSettings) -> str | None:
     """Return why an accuracy on these images would say nothing about the features, and what to do; None if it would.
 
     It says nothing where any features would have the same accuracy, or where single images decide it.
     """
-    labels = cache.labels[cache.readable & (cache.labels >= 0)]
+    labels = index.labels[index.labels >= 0]
     num_labelled, num_labels = len(labels), len(labels.unique())
-    bank, queries = cache.labels[parts.bank].unique(), cache.labels[parts.queries]
+    bank, queries = index.labels[parts.bank].unique(), index.labels[parts.queries]
     if num_labelled == 0:
         return "no image has a label. Upload the images with labels to measure it"
     if num_labels == 1 and num_labelled > 1:
@@ -99,24 +114,25 @@ class KnnEvaluation:
 
     def __init__(
         self,
-        cache: ImageCache,
+        decoded: DecodedImages,
+        index: ImageIndex,
         parts: Split,
         settings: TrainSettings,
         numerics: Numerics,
-        device: torch.device,
         stopped: Callable[[], bool],
     ) -> None:
         self.on_images: Callable[[int], None] = lambda _: None
         """Called with the number of images whose features are known."""
-        self._cache = cache
+        self._decoded = decoded
+        self._index = index
         self._parts = parts
         self._settings = settings.evaluation
         self._numerics = numerics
-        self._device = device
+        self._device = decoded.store.device
         self._stopped = stopped
         self._of_raw_pixels: dict[str, float] | None = None
         normalize = settings.views.normalize
-        self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, device, torch.float32)
+        self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, self._device, torch.float32)
 
     @property
     def num_images(self) -> int:
@@ -140,47 +156,52 @@ class KnnEvaluation:
         return self._of_raw_pixels
 
     def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
-        bank, queries = self._features(features, self._parts.bank), self._features(features, self._parts.queries)
+        bank, queries = self._labelled(features, self._parts.bank), self._labelled(features, self._parts.queries)
         if bank is None or queries is None:
             return None
-        rankings = self._votes(queries, bank)
+        rankings = self._votes(queries.features, bank)
         if probe is not None:
-            rankings["linear", ""] = probe.rankings(queries, best=5)
-        labels = self._cache.labels[self._parts.queries].to(self._device)
-        tops = (1, 5) if self._cache.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
+            rankings["linear", ""] = probe.rankings(queries.features, best=5)
+        tops = (1, 5) if self._index.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
         return {
-            f"{judge}_top{k}{suffix}": float(topk_accuracy(ranking, labels, k))
+            f"{judge}_top{k}{suffix}": float(topk_accuracy(ranking, queries.labels, k))
             for (judge, suffix), ranking in rankings.items()
             for k in tops
         }
 
-    def _votes(self, queries: Tensor, bank: Tensor) -> dict[tuple[str, str], Tensor]:
+    def _votes(self, queries: Tensor, bank: LabelledFeatures) -> dict[tuple[str, str], Tensor]:
         """Return the best classes of each query, by ("knn", SUFFIX) for each vote. The first vote has no suffix."""
         first = self._settings.knn_k, self._settings.knn_temperature
         votes = {first: ""}
         for more in self._settings.knn_more:
             votes.setdefault((more.k, more.temperature), f"_k{more.k}_t{more.temperature:g}")
-        labels = self._cache.labels[self._parts.bank].to(self._device)
-        rankings = knn_rankings(queries, bank, labels, self._cache.num_classes, votes, best=5)
+        rankings = knn_rankings(queries, bank.features, bank.labels, self._index.num_classes, votes, best=5)
         return {("knn", suffix): rankings[vote] for vote, suffix in votes.items()}
 
     @torch.inference_mode()
-    def _features(self, features: Features, rows: Tensor) -> Tensor | None:
-        pixels = self._cache.pixels
-        chunks = []
-        for chunk in torch.split(rows, EVALUATION_BATCH):
-            if self._stopped():
-                return None
-            images = pixels.index_select(0, chunk.to(pixels.device)).to(self._device)
-            chunks.append(features(self._preprocess(images)).float())
-            self.on_images(len(chunk))
-        return torch.cat(chunks)  # (N', D)
+    def _labelled(self, features: Features, rows: Tensor) -> LabelledFeatures | None:
+        """Return the features of the images of `rows` that can be read, or None after a stop or if there are none."""
+        chunks, labels = [], []
+        with closing(self._decoded.batches(torch.split(rows, EVALUATION_BATCH))) as batches, suppress(DecodingStopped):
+            for found in batches:
+                if self._stopped():
+                    return None
+                images = found.images
+                if not found.readable.all():
+                    images = images.index_select(0, _rows(found.readable).to(self._device))
+                if len(images):
+                    chunks.append(features(self._preprocess(images)).float())
+                    labels.append(self._index.labels[found.rows[found.readable]])
+                self.on_images(len(found.rows))
+            if chunks:
+                return LabelledFeatures(torch.cat(chunks), torch.cat(labels).to(self._device))
+        return None
 
 
-def _sample(cache: ImageCache, mask: Tensor, most: int) -> Tensor:
+def _sample(index: ImageIndex, mask: Tensor, most: int) -> Tensor:
     """Return at most `most` rows, chosen by their ids: these are hashes, so the order of the upload does not matter."""
     rows = _rows(mask)
-    return rows[cache.image_ids[rows].argsort()[:most]]
+    return rows[index.image_ids[rows].argsort()[:most]]
 
 
 def _rows(mask: Tensor) -> Tensor:

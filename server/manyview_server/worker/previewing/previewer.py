@@ -30,8 +30,8 @@ from manyview_server.messages.preview import PreviewDone, PreviewedImage, Previe
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, image_id_of
 from manyview_server.worker.channel import WorkerChannel
 from manyview_server.worker.images import decoder
-from manyview_server.worker.images.cache_builder import choose_size
 from manyview_server.worker.images.decode_memory import DecodeMemory
+from manyview_server.worker.images.decode_size import choose_size
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
 from manyview_server.worker.images.rgb import PixelRule

@@ -161,7 +161,7 @@ def _jpeg_s(request: TimeStep) -> float:
     coarse = Image.fromarray(random.integers(0, 256, (JPEG_SIDE // 8, JPEG_SIDE // 8, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     coarse.resize((JPEG_SIDE, JPEG_SIDE), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-    torch.set_num_threads(1)  # as in a cache that decodes: each thread has an image of its own
+    torch.set_num_threads(1)  # as in a trainer, in which each thread decodes an image of its own
     started_s = time.perf_counter()
     decoder.resize(decoder.decode(buffer.getvalue()), request.decode_size)
     torch.set_num_threads(request.num_threads)

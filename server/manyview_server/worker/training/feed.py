@@ -1,9 +1,9 @@
 """Batches of decoded images, in the order of each epoch.
 
-Shapes: N images of the cache, B batch, S pixels on a side of the cache.
+Shapes: N images of the data set, M images that are trained on, B batch, S pixels on a side of a decoded image.
 
-The order is a pure function of (seed, epoch, image ids), so a resumed job takes exactly the batch that
-came next.
+The order is a pure function of (seed, epoch, image ids), so a resumed job takes exactly the batch that came next. So is
+the image that takes the place of an unreadable one: it depends on the batch alone, and not on when it was decoded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,14 @@ import torch
 from torch import Tensor
 
 from manyview_server.learn import counter_random
-from manyview_server.worker.images.cache import ImageCache
+from manyview_server.worker.job_images.decoded_images import DecodedImages, Gathered
+from manyview_server.worker.job_images.findings import Findings
+from manyview_server.worker.job_images.image_index import ImageIndex
+from manyview_server.worker.training_failed import TrainingFailed
 
-PREFETCH_BATCHES = 2
+PREFETCH_BATCHES = 1
+"""The batches that wait on another device than the CPU for their step, beside the one that is copied there."""
+UNREADABLE_HINT = "List the data set's UNREADABLE images; upload others."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,30 +50,41 @@ def epoch_order(seed: int, epoch: int, image_ids: npt.NDArray[np.int64]) -> npt.
     return counter_random.order(torch.from_numpy(image_ids), seed=seed, epoch=epoch).numpy()
 
 
+def places_taken(readable: Tensor) -> Tensor:
+    """Return (B,) int64, the place of the image that each place of a batch gets: its own, if the image is readable.
+
+    Otherwise it is the nearest readable one before it, and before the first comes the last. One must be readable.
+    """
+    places = torch.arange(len(readable))
+    last = torch.where(readable, places, -1).cummax(0).values
+    return torch.where(last >= 0, last, last.max())
+
+
 class Feed:
-    """Batches of some rows of a cache, epoch after epoch. The incomplete last batch of each epoch is left out."""
+    """Batches of some rows of a data set, epoch after epoch. The incomplete last batch of each epoch is left out."""
 
     def __init__(
         self,
-        cache: ImageCache,
+        decoded: DecodedImages,
+        index: ImageIndex,
         rows: Tensor,
         *,
         batch_size: int,
         seed: int,
-        device: torch.device,
         first_step: int = 0,
         first_epoch: int = 0,
     ) -> None:
         """
         Args:
-            rows: (M,) int64, the rows of the cache to train on; M is at least `batch_size`.
+            index: the images of which `rows` are rows; `decoded` may have more.
+            rows: (M,) int64, the rows to train on; M is at least `batch_size`.
             first_step, first_epoch: when these images were adopted, at the start of an epoch.
         """
-        self._cache = cache
+        self._decoded = decoded
+        self._index = index
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
-        self._device = device
         self._first_step = first_step
         self._first_epoch = first_epoch
         self.steps_per_epoch = len(rows) // batch_size
@@ -85,34 +102,46 @@ class Feed:
         return step + self.steps_per_epoch - (step - self._first_step) % self.steps_per_epoch
 
     def batches(self, first_step: int, num_steps: int) -> Generator[Batch, None, None]:
-        """Yield the batches of the steps from `first_step` up to `num_steps`. Close the iterator after use."""
-        batches = (self._gather(step, rows) for step, rows in self._steps(first_step, num_steps))
-        if self._cache.pixels.device == self._device and self._cache.location == "device":
-            return batches
-        return _prefetched(batches)
+        """Yield the batches of the steps from `first_step` up to `num_steps`. Close the iterator after use.
 
-    def _steps(self, first_step: int, num_steps: int) -> Iterator[tuple[int, Tensor]]:
-        image_ids = self._cache.image_ids[self._rows].numpy()
+        Raises:
+            TrainingFailed: DATASET_UNREADABLE, a batch has no image that can be read.
+            Exception: see `DecodedImages.batches`.
+        """
+        batches = self._batches(first_step, num_steps)
+        on_cpu = self._decoded.store.device.type == "cpu"
+        return batches if on_cpu else _prefetched(batches)  # another device gets each batch while the step before runs
+
+    def _batches(self, first_step: int, num_steps: int) -> Generator[Batch, None, None]:
+        with closing(self._decoded.batches(self._orders(first_step, num_steps))) as gathered:
+            for step, found in zip(range(first_step, num_steps), gathered, strict=True):
+                yield self._batch(step, found)
+
+    def _orders(self, first_step: int, num_steps: int) -> Iterator[Tensor]:
+        """Yield the rows of each step's batch."""
+        image_ids = self._index.image_ids[self._rows].numpy()
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first_step, num_steps):
             if self.epoch_of(step) != epoch:
                 epoch = self.epoch_of(step)
                 order = epoch_order(self._seed, epoch, image_ids)
             at = (step - self._first_step) % self.steps_per_epoch * self._batch_size
-            yield step, self._rows[torch.from_numpy(order[at : at + self._batch_size])]
+            yield self._rows[torch.from_numpy(order[at : at + self._batch_size])]
 
-    def _gather(self, step: int, rows: Tensor) -> Batch:
-        pixels = self._cache.pixels
-        images = pixels.index_select(0, rows.to(pixels.device, non_blocking=True))  # (B, 3, S, S)
-        if images.device != self._device:
-            # The device copies pinned memory by itself after the earlier steps, so no thread waits for it.
-            images = images.pin_memory().to(self._device, non_blocking=True)
+    def _batch(self, step: int, found: Gathered) -> Batch:
+        rows, images, sizes = found.rows, found.images, found.sizes
+        if not found.readable.all():
+            if not found.readable.any():
+                raise _unreadable(len(rows), self._decoded.findings)
+            taken = places_taken(found.readable)
+            rows, sizes = rows[taken], sizes[taken]
+            images = images.index_select(0, taken.to(images.device, non_blocking=True))
         return Batch(
             epoch=self.epoch_of(step),
             images=images,
-            sizes=self._cache.sizes[rows],
-            image_ids=self._cache.image_ids[rows],
-            labels=self._cache.labels[rows],
+            sizes=sizes,
+            image_ids=self._index.image_ids[rows],
+            labels=self._index.labels[rows],
         )
 
 
@@ -123,7 +152,7 @@ class BatchStream:
         """
         Args:
             num_steps: the step at which the job ends.
-            one_epoch_at_a_time: gather no batch beyond the epoch, because another feed may give the next one.
+            one_epoch_at_a_time: decode no batch beyond the epoch, because another feed may give the next one.
         """
         self._num_steps = num_steps
         self._one_epoch_at_a_time = one_epoch_at_a_time
@@ -141,13 +170,22 @@ class BatchStream:
         return next(self._batches)
 
     def close(self) -> None:
-        """End the thread that gathers batches, if there is one."""
+        """Decode no further batch, and end the thread that copies batches to a device, if there is one."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
 
-def _prefetched(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+def _unreadable(batch_size: int, findings: Findings) -> TrainingFailed:
+    reasons = ", ".join(sorted(findings.reasons))
+    message = (
+        f"none of the {batch_size} images of a batch can be read: {reasons}; so far, {findings.num_read:,} images of "
+        f"the data set could be read, and {findings.num_unreadable:,} could not"
+    )
+    return TrainingFailed("DATASET_UNREADABLE", message, UNREADABLE_HINT)
+
+
+def _prefetched(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
     """Yield the same batches, which a thread gathers before they are needed."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
     closed = threading.Event()
@@ -161,10 +199,11 @@ def _prefetched(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
 
     def gather() -> None:
         try:
-            for batch in batches:
-                put(batch)
-                if closed.is_set():
-                    return
+            with closing(batches):
+                for batch in batches:
+                    put(batch)
+                    if closed.is_set():
+                        return
             put(None)
         except BaseException as error:
             put(error)

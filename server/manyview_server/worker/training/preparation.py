@@ -1,4 +1,4 @@
-"""Everything that a job needs before its first step: settings checked, images decoded, model built or restored."""
+"""Everything that a job needs before its first step: settings checked, images listed, model built or restored."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.worker import precision
 from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation.probe import probe_for
-from manyview_server.worker.images.cache import ImageCache
-from manyview_server.worker.images.cache_builder import CacheBuilder, choose_size
+from manyview_server.worker.images.decode_size import choose_size
 from manyview_server.worker.images.rgb import PixelRule
+from manyview_server.worker.job_images.decoded_images import DecodedImages
+from manyview_server.worker.job_images.image_decoder import ImageDecoder
+from manyview_server.worker.job_images.image_index import ImageIndex
+from manyview_server.worker.job_images.image_log import ImageLog
+from manyview_server.worker.job_images.pixel_store import PixelStore
 from manyview_server.worker.precision import Numerics
-from manyview_server.worker.training import start_log
 from manyview_server.worker.training.initial_weights import InitialWeights, check_backbone
 from manyview_server.worker.training.prepared_job import PreparedJob
 from manyview_server.worker.training.progress import TrainerProgress
@@ -66,12 +69,12 @@ def prepare(
     initial = None if resume else _read_initial_weights(start, settings)
     checkpoints.remove_unfinished(Path(start.checkpoint_dir))
 
-    stopped = _counting(stopped, progress)
-    builder, cache = _decode(start, settings, notes, stopped, progress)
-    start_log.report_unreadable(channel, cache)
-
     progress.start("building")
-    return _build_job(start, settings, resume, initial, builder, cache, stopped)
+    image_log = ImageLog(channel)
+    decoded = _decoded_images(start, settings, notes, image_log, progress, stopped)
+    if stopped():
+        raise Stopped
+    return _build_job(start, settings, resume, initial, decoded, image_log, _counting(stopped, progress))
 
 
 def _read_settings(start: StartTraining) -> TrainSettings:
@@ -87,7 +90,7 @@ def _read_settings(start: StartTraining) -> TrainSettings:
 def _read_initial_weights(start: StartTraining, settings: TrainSettings) -> InitialWeights | None:
     """Return the weights that the backbone starts with, or None if they are random.
 
-    This also checks that the backbone can be built, before the images are decoded, which may take long.
+    This also checks that the backbone can be built.
     """
     try:
         file = settings.backbone_weights
@@ -112,32 +115,34 @@ def _counting(stopped: Callable[[], bool], progress: TrainerProgress) -> Callabl
     return ask
 
 
-def _decode(
+def _decoded_images(
     start: StartTraining,
     settings: TrainSettings,
     notes: DecodeNotes | None,
-    stopped: Callable[[], bool],
+    image_log: ImageLog,
     progress: TrainerProgress,
-) -> tuple[CacheBuilder, ImageCache]:
-    """Return the decoded images of the snapshot, and what decodes more of them."""
+    stopped: Callable[[], bool],
+) -> DecodedImages:
+    """Return the images of the snapshot, of which only the suspects were decoded."""
     snapshot = SnapshotRows.received(start.dataset_dir, start.blobs).all()
-    progress.start("decoding", len(snapshot))
-    builder = CacheBuilder(
-        dataset_dir=Path(start.dataset_dir),
-        size=choose_size(snapshot, settings.image_size, settings.decode_size),
-        device=torch.device(start.device),
-        cache_bytes=start.cache_bytes,
-        scratch_dir=Path(start.checkpoint_dir),
-        num_threads=start.num_threads,
+    size = choose_size(snapshot, settings.image_size, settings.decode_size)
+    decoder = ImageDecoder(
+        Path(start.dataset_dir),
+        size,
         rule=PixelRule(transparency=settings.transparency, color_profile=settings.color_profile),
         notes=notes,
-        suspects=frozenset(start.suspects),
         quarantined=dict.fromkeys(start.quarantined, CRASHED) | dict.fromkeys(start.too_slow, TOO_SLOW),
     )
-    cache = builder.decode(snapshot, stopped, on_images=progress.images)
-    if stopped():
-        raise Stopped
-    return builder, cache
+    decoder.try_alone(snapshot, start.suspects)
+    return DecodedImages(
+        ImageIndex(snapshot),
+        decoder,
+        PixelStore(size, torch.device(start.device), start.cache_bytes, most_bytes=start.image_cache_bytes),
+        num_threads=start.num_threads,
+        stopped=stopped,
+        on_unreadable=image_log.add,
+        on_wait=progress.awaited,
+    )
 
 
 def _build_job(
@@ -145,19 +150,19 @@ def _build_job(
     settings: TrainSettings,
     resume: ResumePoint | None,
     initial: InitialWeights | None,
-    builder: CacheBuilder,
-    cache: ImageCache,
+    decoded: DecodedImages,
+    image_log: ImageLog,
     stopped: Callable[[], bool],
 ) -> PreparedJob:
     """Return the job with its images arranged, and its model restored or new."""
     device = torch.device(start.device)
     own = resume if resume and resume.is_own else None
     numerics = resume.numerics if resume else precision.choose(settings, device, known=start.numerics)
-    arranged = partial(arrange, numerics=numerics, device=device, stopped=stopped)
-    first, current, to_repeat = _adoptions(start, own, len(cache))
-    first_images = arranged(cache.first(first.num_images), first, settings=settings)
+    arranged = partial(arrange, decoded, numerics=numerics, stopped=stopped)
+    first, current, to_repeat = _adoptions(start, own, len(decoded.index))
+    first_images = arranged(first, settings=settings)
     settings = settings.for_num_images(first_images.num_trained)
-    images = arranged(cache.first(current.num_images), current, settings=settings)
+    images = arranged(current, settings=settings)
     method, optimizer = _build_method(settings, first_images.num_trained, numerics, device)
     probe = probe_for(method, settings, num_classes=images.num_classes, num_held_out=images.num_held_out)
     if resume:
@@ -165,6 +170,7 @@ def _build_job(
     elif initial:
         initial.load_into(method)
 
+    weights = initial.to_json() if initial else resume.initial_weights if resume else None
     steps_per_epoch = first_images.feed.steps_per_epoch
     first_step, num_steps = _first_and_last_step(start, settings, steps_per_epoch, resume)
     return PreparedJob(
@@ -175,8 +181,8 @@ def _build_job(
         optimizer=optimizer,
         probe=probe,
         alarms=_alarms(settings, steps_per_epoch, first_step, own),
-        builder=builder,
-        cache=cache,
+        decoded=decoded,
+        image_log=image_log,
         arrange=partial(arranged, settings=settings),
         images=images,
         first_adoption=first,
@@ -185,8 +191,9 @@ def _build_job(
         first_step=first_step,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        initial_weights=initial.to_json() if initial else resume.initial_weights if resume else None,
+        initial_weights=weights,
         own_checkpoint=own,
+        untrained=partial(_untrained, start, settings, first_images.num_trained, numerics, weights),
     )
 
 
@@ -218,13 +225,36 @@ def _build_method(
     return method, optimizers.build(settings.optimizer, method, settings.batch_size)
 
 
+def _untrained(
+    start: StartTraining,
+    settings: TrainSettings,
+    num_images: int,
+    numerics: Numerics,
+    weights: dict[str, str] | None,
+) -> Method | None:
+    """Build the network once more as it was before the first step, a pure function of the settings and its weights.
+
+    Returns None if the file of its first weights is no longer the one that the job started with.
+    """
+    method = build_method(settings, num_images)
+    if weights:
+        try:
+            initial = InitialWeights.read(Path(start.weights_dir), weights["file"])
+        except ValueError:
+            return None
+        if initial.to_json() != weights:
+            return None
+        initial.load_into(method)
+    return method.to(torch.device(start.device)).to(memory_format=numerics.memory_format)
+
+
 def _first_and_last_step(
     start: StartTraining, settings: TrainSettings, steps_per_epoch: int, resume: ResumePoint | None
 ) -> tuple[int, int]:
     """Return how many steps were made before this attempt, and how many the whole job has."""
     first_step = resume.step if resume else 0
     if resume and resume.is_own:
-        return first_step, resume.num_steps  # an image that was lost since makes epochs shorter, but not the job
+        return first_step, resume.num_steps  # a release that counted only readable images may have had shorter epochs
     num_steps = settings.max_steps or ENDLESS
     if not start.follows:  # the epochs of a job that follows its data set grow: they say nothing about its length
         num_steps = min(num_steps, settings.epochs * steps_per_epoch)

@@ -17,8 +17,8 @@ from manyview_server.learn.settings import TrainSettings
 from manyview_server.messages.training import Adoption
 from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker.evaluation.probe import probe_for
-from manyview_server.worker.images.cache import ImageCache
-from manyview_server.worker.images.cache_builder import CacheBuilder
+from manyview_server.worker.job_images.decoded_images import DecodedImages
+from manyview_server.worker.job_images.image_log import ImageLog
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.training.feed import Feed
 from manyview_server.worker.training.resume_point import ResumePoint
@@ -38,10 +38,10 @@ class PreparedJob:
     probe: LinearProbe | None
     """None if there are no labels to evaluate with, or if the probe is off."""
     alarms: Alarms
-    builder: CacheBuilder
-    cache: ImageCache
-    """All decoded images. They are more than `images` if an earlier attempt had already adopted more."""
-    arrange: Callable[[ImageCache, Adoption], TrainingImages]
+    decoded: DecodedImages
+    """All images. They are more than `images` if an earlier attempt had already adopted more."""
+    image_log: ImageLog
+    arrange: Callable[[Adoption], TrainingImages]
     images: TrainingImages
     """The images that are trained on now."""
     first_adoption: Adoption
@@ -58,6 +58,8 @@ class PreparedJob:
     """The file that the backbone started with, and its SHA-256."""
     own_checkpoint: ResumePoint | None
     """The checkpoint of this job that it continues from; None if it starts, or starts from another job's."""
+    untrained: Callable[[], Method | None]
+    """Builds the network as it was before the first step; None if the file of its first weights has changed since."""
 
     @property
     def feed(self) -> Feed:
@@ -93,9 +95,9 @@ class PreparedJob:
         at_end = step >= self.num_steps
         return at_end or (self.feed.starts_epoch(step) and self.feed.epoch_of(step) % every_epochs == 0)
 
-    def adopt(self, cache: ImageCache, adoption: Adoption) -> PreparedJob:
-        """Return the same job, on all images of `cache` from now on. Raises TrainingFailed."""
-        images = self.arrange(cache, adoption)
+    def adopt(self, adoption: Adoption) -> PreparedJob:
+        """Return the same job, on the images of `adoption` from now on. Raises TrainingFailed."""
+        images = self.arrange(adoption)
         probe = probe_for(
             self.method,
             self.settings,
@@ -103,7 +105,7 @@ class PreparedJob:
             num_held_out=images.num_held_out,
             existing=self.probe,
         )
-        return replace(self, cache=cache, images=images, probe=probe)
+        return replace(self, images=images, probe=probe)
 
     def resolved(self) -> dict[str, Any]:
         """Return the values that were chosen for settings that were left open, to be merged over the settings."""
@@ -112,7 +114,7 @@ class PreparedJob:
             **{name: value for name, value in sizes.items() if value is not None},
             **self.method.encoder.backbone.chosen,
             "batch_size": self.batch_size,
-            "decode_size": self.builder.size,
+            "decode_size": self.decoded.size,
             "precision": self.numerics.precision,
             "memory_format": "channels_last" if self.numerics.channels_last else "contiguous",
             "optimizer": self.settings.optimizer.chosen(self.batch_size),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +14,8 @@ from manyview_server.messages.training import Heartbeat
 from manyview_server.worker.channel import WorkerChannel
 
 HEARTBEAT_S = 1.0
+SHOWN_WAIT_S = 1.0
+"""A step that waits so long for its images is shown as the stage "decoding"."""
 
 Stage = Literal["starting", "decoding", "building", "measuring the baseline", "training", "evaluating"]
 
@@ -34,6 +38,8 @@ class TrainerProgress:
     images_total: int = 0
     _started_s: float = field(default=0.0, init=False, repr=False)
     _started_at_step: int = field(default=0, init=False, repr=False)
+    _waiting_since_s: float | None = field(default=None, init=False, repr=False)
+    _awaited: tuple[int, int] = field(default=(0, 0), init=False, repr=False)
 
     def start(self, stage: Stage, images_total: int = 0) -> None:
         """Enter a stage. `images_total` is the number of images that it handles, or 0 if it counts none."""
@@ -55,20 +61,43 @@ class TrainerProgress:
         seconds_per_step = (time.perf_counter() - self._started_s) / (self.step - self._started_at_step)
         self.eta_s = seconds_per_step * (self.num_steps - self.step)
 
+    @contextmanager
+    def waiting_for_images(self) -> Iterator[None]:
+        """Let the block be a wait for the images of a step: a long one is reported as the stage "decoding"."""
+        self._awaited, self._waiting_since_s = (0, 0), time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waiting_since_s = None
+
+    def awaited(self, done: int, total: int) -> None:
+        """Note how many images of the next batch are decoded, and how many must be. Any thread may call it."""
+        if self._waiting_since_s is not None and (done, total) != self._awaited:
+            self._awaited = done, total
+            self.done += 1
+
     def heartbeat(self) -> Heartbeat:
         """Return the message that reports this progress."""
+        stage, images_done, images_total = self._shown()
         return Heartbeat(
-            stage=self.stage,
+            stage=stage,
             step=self.step,
             num_steps=self.num_steps,
             epoch=self.epoch,
             num_epochs=self.num_epochs,
             eta_s=self.eta_s,
             done=self.done,
-            images_done=self.images_done,
-            images_total=self.images_total,
+            images_done=images_done,
+            images_total=images_total,
             rss_bytes=rss_bytes(),
         )
+
+    def _shown(self) -> tuple[Stage, int, int]:
+        """Return the stage, and the images that it has done, of how many."""
+        since_s = self._waiting_since_s  # the main thread may change it
+        if since_s is not None and time.perf_counter() - since_s >= SHOWN_WAIT_S and self._awaited[1]:
+            return "decoding", *self._awaited
+        return self.stage, self.images_done, self.images_total
 
 
 def start_heartbeat(channel: WorkerChannel, progress: TrainerProgress) -> None:

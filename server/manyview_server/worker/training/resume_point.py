@@ -82,6 +82,11 @@ class ResumePoint:
         return Alarms.from_json(self.state["alarms"]) if "alarms" in self.state else None
 
     @property
+    def owes_baselines(self) -> bool:
+        """Were its baselines not measured yet? Earlier releases measured them before the first step."""
+        return bool(self.state.get("owes_baselines", False))
+
+    @property
     def adoptions(self) -> tuple[Adoption, Adoption]:
         """The images that the job started with, and those that it trained on when it wrote this."""
         first, current = (Adoption(**adoption) for adoption in self.state["adoptions"])

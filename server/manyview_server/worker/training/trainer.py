@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from contextlib import closing
-from functools import partial
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
+from manyview_server.learn.methods import Method
 from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.link.decode_notes import DecodeNotes
@@ -27,7 +27,7 @@ from manyview_server.messages.training import (
 from manyview_server.worker.channel import Sender, WorkerChannel
 from manyview_server.worker.evaluation import knn_log
 from manyview_server.worker.evaluation.knn import KnnEvaluation
-from manyview_server.worker.images.scratch import ScratchDiskFull
+from manyview_server.worker.job_images.decoded_images import DecodingStopped
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
 from manyview_server.worker.training.dataset_following import DatasetFollowing
@@ -44,6 +44,8 @@ MAX_FAILED_CHECKPOINTS = 3
 PLUGIN_HINT = "Correct the package on the server, or continue from this job (continue_from) in one without the plugin."
 OUT_OF_MEMORY_HINT = "Lower batch_size or image_size, choose a smaller backbone, or set precision to bfloat16."
 CHECKPOINT_HINT = "Free disk space on the server, then resume the job."
+MAX_FIRST_IMAGES = 4_000
+"""The most images that baselines may decode before the first step: about five seconds on two cores."""
 
 Outcome = Literal["succeeded", "stopped"]
 
@@ -83,6 +85,7 @@ class Trainer:
         self._start = start
         self._stop = threading.Event()
         self._added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
+        self._owes_baselines = False
         self.progress = TrainerProgress()
         self.saver = CheckpointSaver(channel, Path(start.checkpoint_dir), start.attempt)
 
@@ -97,28 +100,35 @@ class Trainer:
     def train(self) -> Outcome:
         """Prepare the job, and train it to its end or until a stop. Raises TrainingFailed."""
         try:
-            # This frame must not hold the job: the loop replaces it and frees its images when others are adopted.
-            self._train(self._prepare())
+            job = prepare(self._start, self._channel, self.progress, self._stop.is_set, self._notes)
+            with closing(job.decoded):
+                self._begin(job)
+                self._train(job)
         except Stopped:
             return "stopped"
         return "succeeded" if self.progress.step >= self.progress.num_steps else "stopped"
 
-    def _prepare(self) -> PreparedJob:
-        job = prepare(self._start, self._channel, self.progress, self._stop.is_set, self._notes)
+    def _begin(self, job: PreparedJob) -> None:
+        """Report what the job starts with, and measure its baselines if that does not delay the first step."""
         self.progress.step, self.progress.num_steps = job.first_step, job.num_steps
         self.progress.epoch, self.progress.num_epochs = job.feed.epoch_of(job.first_step), job.num_epochs
         start_log.report_start(self._channel, job)
-        self._measure_baselines(job)
-        return job
+        own, knn = job.own_checkpoint, job.images.knn
+        self._owes_baselines = own.owes_baselines if own else knn is not None and job.first_step == 0
+        if self._owes_baselines and knn and not own and knn.num_images <= MAX_FIRST_IMAGES:
+            self._measure_baselines(knn, job.method)
+        self._write_image_log(job)
 
     def _train(self, job: PreparedJob) -> None:
         """Make the steps of the job. Each line of the loop is one part of a step."""
-        progress, reporter, following = self.progress, self._reporter(job), self._follow(job)
+        progress, reporter = self.progress, self._reporter(job)
+        following = DatasetFollowing(job.decoded, job.to_repeat, self._added) if job.follows else None
         progress.start_steps()
-        with closing(BatchStream(job.num_steps, one_epoch_at_a_time=job.follows)) as batches:
+        stream = BatchStream(job.num_steps, one_epoch_at_a_time=job.follows)
+        with suppress(DecodingStopped), closing(stream) as batches:
             while progress.step < job.num_steps and not self._must_end(reporter):
                 job = self._adopt(job, following, reporter)
-                with reporter.waiting_for_data():
+                with reporter.waiting_for_data(), progress.waiting_for_images():
                     batch = batches.take(job.feed, progress.step)
                 result = take_step(job, batch, progress.step)
                 progress.step_done(job.feed.epoch_of(progress.step + 1))
@@ -141,38 +151,17 @@ class Trainer:
             on_collapse=job.settings.on_collapse,
         )
 
-    def _follow(self, job: PreparedJob) -> DatasetFollowing | None:
-        """Start to decode images that arrive from now on, if the job follows its data set."""
-        if not job.follows:
-            return None
-        following = DatasetFollowing(
-            job.builder,
-            job.cache,
-            job.to_repeat,
-            self._added,
-            report=partial(start_log.report_added, self._channel, self.progress),
-            stopped=self._stop.is_set,
-        )
-        following.start()
-        return following
-
     def _adopt(self, job: PreparedJob, following: DatasetFollowing | None, reporter: StepReporter) -> PreparedJob:
         """Return the job with the images that have arrived, if an epoch starts now; otherwise the same job."""
         step = self.progress.step
         if following is None or not job.feed.starts_epoch(step):
             return job
         with reporter.excluded():
-            try:
-                found = following.next_snapshot(step, job.feed.epoch_of(step))
-            except ScratchDiskFull:
-                reporter.flush()
-                self._save_new_steps(job)  # the job waits for room, then continues from this checkpoint
-                raise
-            if found is None:
+            adoption = following.next_adoption(step, job.feed.epoch_of(step))
+            if adoption is None:
                 return job
-            cache, adoption = found
             num_added = adoption.num_images - job.images.adoption.num_images
-            job = job.adopt(cache, adoption)
+            job = job.adopt(adoption)
         self.progress.num_epochs = job.num_epochs
         self._channel.send(
             SnapshotAdopted(step=step, epoch=adoption.epoch, num_images=adoption.num_images, num_added=num_added)
@@ -184,10 +173,13 @@ class Trainer:
         if not job.ends_epoch(self.progress.step):
             return
         reporter.flush()
+        self._write_image_log(job)
         knn = job.images.knn
         if knn is None or not job.is_due(job.settings.evaluation.knn_every_epochs, self.progress.step):
             return
         with reporter.excluded():
+            if self._owes_baselines:
+                self._measure_baselines(knn, job.untrained())
             self.progress.start("evaluating", knn.num_images)
             knn.on_images = self.progress.images
             accuracies = knn.of_method(job.method, job.probe)
@@ -196,16 +188,18 @@ class Trainer:
                 self._compare_with_raw_pixels(knn, accuracies)
             self.progress.start("training")
 
-    def _measure_baselines(self, job: PreparedJob) -> None:
-        """Before the first step of a job, measure raw pixels and the untrained network as the features are later."""
-        knn = job.images.knn
-        if knn is None or self.progress.step > 0:
-            return
-        self.progress.start("measuring the baseline", 2 * knn.num_images)
+    def _measure_baselines(self, knn: KnnEvaluation, untrained: Method | None) -> None:
+        """Measure raw pixels and the untrained network as the features are measured later.
+
+        This comes before the first step. If it would take long, it comes with the first evaluation.
+        """
+        self.progress.start("measuring the baseline", (1 if untrained is None else 2) * knn.num_images)
         knn.on_images = self.progress.images
-        for name, values in (("raw_pixels", knn.of_raw_pixels()), ("untrained", knn.of_method(job.method))):
-            if values is not None:
-                self._log_scalars({f"knn_top1_{name}": values["knn_top1"]})
+        values = {"raw_pixels": knn.of_raw_pixels(), "untrained": knn.of_method(untrained) if untrained else None}
+        for name, accuracies in values.items():
+            if accuracies is not None:
+                self._log_scalars({f"knn_top1_{name}": accuracies["knn_top1"]})
+        self._owes_baselines = self._stop.is_set()
 
     def _compare_with_raw_pixels(self, knn: KnnEvaluation, accuracies: dict[str, float] | None) -> None:
         """At the end of a job, warn if its features are worse than no learning at all."""
@@ -216,6 +210,9 @@ class Trainer:
             self._channel.send(
                 LogWritten(step=self.progress.step, epoch=self.progress.epoch, level="warning", text=text)
             )
+
+    def _write_image_log(self, job: PreparedJob) -> None:
+        job.image_log.write(job.decoded.findings, self.progress.step, self.progress.epoch)
 
     def _log_scalars(self, values: dict[str, float] | None) -> None:
         if values is not None:
@@ -241,11 +238,13 @@ class Trainer:
 
     def _save(self, job: PreparedJob) -> None:
         card = job.model_card(self._start.train_job, self.progress.step, self.progress.epoch)
-        self.saver.save(job.method, job.optimizer, card, job.run_json(), job.probe)
+        run = {**job.run_json(), "owes_baselines": self._owes_baselines}
+        self.saver.save(job.method, job.optimizer, card, run, job.probe)
 
     def _finish(self, job: PreparedJob, reporter: StepReporter) -> None:
         """Report and save the last steps. Raises TrainingFailed if they cannot be saved or an alarm ended the loop."""
         reporter.flush()
+        self._write_image_log(job)
         self._save_new_steps(job)
         self.saver.wait()
         if self.saver.error is not None:

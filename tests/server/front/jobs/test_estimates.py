@@ -13,9 +13,11 @@ from manyview_server.errors import Unavailable
 from manyview_server.front.backends import StepTimer
 from manyview_server.front.jobs.estimates import Estimator
 from manyview_server.front.jobs.job_plans import JobPlanner
+from manyview_server.messages.timing import StepTimed
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.timers.estimate import Estimate
+from manyview_server.supervise.timers.job_seconds import START_S, Workload
 
 CONFIG = {"image_size": 128, "batch_size": 32, "evaluation": {"knn_every_epochs": 0}, "precision": "float32"}
 """An epoch of the 320 images has 10 steps, of a second each."""
@@ -85,3 +87,15 @@ async def test_a_job_that_is_too_small_for_a_batch_has_no_estimate(estimated: Es
 
 async def test_without_a_timer_nothing_is_estimated(estimated: Estimated) -> None:
     assert await estimated(None) is None
+
+
+def test_images_for_which_the_device_has_no_room_are_decoded_in_each_epoch(
+    shirts: Store, torch_catalogue: Catalogue, timer: Any
+) -> None:
+    # A third of the device's memory of 1 GiB holds 1,820 images of 256 x 256 pixels, a tenth of them.
+    workload = Workload(num_images=18_200, num_labelled=0, pixels=1e6, short_side=1_000, common_side=0)
+    timed = StepTimed(batch_size=4, step_s=0.0, embed_s=0.0, decode_s=0.02)
+    evaluation = {"knn_every_epochs": 0, "knn_max_bank": 10, "knn_holdout_fraction": 0.1}
+    settings = CONFIG | {"decode_size": None, "epochs": 10, "max_steps": None, "evaluation": evaluation}
+    found = Estimator(shirts, torch_catalogue, timer).seconds(workload, settings, timed)
+    assert found == pytest.approx(START_S + 18_200 * 0.01 * (1 + 9 * 0.9))

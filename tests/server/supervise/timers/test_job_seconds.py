@@ -52,7 +52,15 @@ def test_a_number_format_that_is_not_known_yet_costs_a_trial() -> None:
 
 def test_a_job_that_continues_has_only_the_rest_to_do() -> None:
     assert job_seconds(WORKLOAD, settings(), TIMED, 2, first_step=150) == pytest.approx(START_S + 5 + 50 * 2.0)
-    assert job_seconds(WORKLOAD, settings(), TIMED, 2, first_step=500) == pytest.approx(START_S + 5)
+    assert job_seconds(WORKLOAD, settings(), TIMED, 2, first_step=500) == pytest.approx(START_S)
+
+
+def test_only_images_that_are_needed_are_decoded_and_again_if_there_is_no_room_for_them() -> None:
+    # A step of 50 images decodes for 0.25 s. 4 steps see 200 images; 200 steps see 1,000 images ten times.
+    assert job_seconds(WORKLOAD, settings(max_steps=4), TIMED, 2) == pytest.approx(START_S + 1 + 4 * 2.0)
+    for num_kept, decode_s in ((0, 50), (400, 5 + 0.6 * 45), (1_000, 5), (5_000, 5)):
+        found = job_seconds(WORKLOAD, settings(), TIMED, 2, num_kept=num_kept)
+        assert found == pytest.approx(START_S + decode_s + 200 * 2.0)
 
 
 @pytest.mark.parametrize(("max_steps", "expected"), [(None, 200), (30, 30), (500, 200)])

@@ -23,7 +23,6 @@ from manyview_server.messages.preview import PreviewDone, PreviewFailed, Preview
 from manyview_server.messages.training import ScalarsLogged, TrainingStarted
 from manyview_server.store.images.shards import image_id_of
 from manyview_server.worker.channel import EXIT_ORPHANED
-from manyview_server.worker.images.cache_builder import CacheBuilder
 from manyview_server.worker.images.decode_memory import DecodeMemory
 from manyview_server.worker.images.decoder import DecodeError
 from manyview_server.worker.images.guarded_decoder import GuardedDecoder
@@ -32,7 +31,7 @@ from manyview_server.worker.previewing import previewer
 from manyview_server.worker.training import training_step
 from manyview_server.worker.training.feed import Feed
 from manyview_server.worker.training.trainer import Trainer
-from support.learning import worker_harness
+from support.learning import job_images, worker_harness
 from support.learning.training import Sent
 from support.service import plugins
 from support.service.plugins import POSTERIZE
@@ -160,25 +159,17 @@ def test_one_image_alone_is_as_in_its_batch_to_the_last_bit_of_a_float(
 def test_views_of_several_sizes_are_those_of_the_feed(tmp_path: Path, preset: str) -> None:
     files = pictures(20)
     snapshot = worker_harness.write_dataset(tmp_path / "dataset", [(file, 0) for file in files.values()])
-    builder = CacheBuilder(
-        dataset_dir=tmp_path / "dataset",
-        size=40,
-        device=torch.device("cpu"),
-        cache_bytes=1 << 30,
-        scratch_dir=tmp_path,
-        num_threads=2,
-    )
-    cache = builder.decode(snapshot, lambda: False)
-    feed = Feed(cache, torch.arange(20), batch_size=8, seed=3, device=torch.device("cpu"))
+    images = job_images.from_dataset(tmp_path / "dataset", snapshot, 40)
+    feed = Feed(images, images.index, torch.arange(20), batch_size=8, seed=3)
     (batch,) = feed.batches(3, 4)  # the second step of the second epoch
     assert batch.epoch == 1
     views = PRESETS[preset]
     by_size = make_views(batch.images, batch.sizes, batch.image_ids, views, image_size=20, seed=3, epoch=1)
     decoded = [previewer._decoded(files[image_id], 40, DEFAULT_RULE, GUARDED) for image_id in batch.image_ids.tolist()]
-    images = [image for image in decoded if not isinstance(image, DecodeError)]
+    resampled = [image for image in decoded if not isinstance(image, DecodeError)]
     found = replay.replay(
-        torch.stack([image.pixels for image in images]),
-        torch.tensor([(image.height, image.width) for image in images]),
+        torch.stack([image.pixels for image in resampled]),
+        torch.tensor([(image.height, image.width) for image in resampled]),
         batch.image_ids,
         views,
         image_size=20,

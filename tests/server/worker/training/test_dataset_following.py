@@ -1,86 +1,56 @@
-"""Decoding beside training that makes no progress is noticed, and a machine that slept is not taken for that."""
-
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from manyview_server.messages.training import ImagesAdded
-from manyview_server.store.images.shards import SNAPSHOT_DTYPE
-from manyview_server.worker.training.dataset_following import HANGING_S, SECOND_LOOK_S, DatasetFollowing
+from manyview_server.messages.training import Adoption, ImagesAdded
+from manyview_server.worker.job_images.decoded_images import DecodedImages
+from manyview_server.worker.training.dataset_following import DatasetFollowing
+from support.learning import job_images, worker_harness
+
+Added = queue.SimpleQueue[ImagesAdded]
 
 
-class Decoding:
-    """A decoding of one chunk that lasts until the test ends."""
-
-    def __init__(self) -> None:
-        self.started, self.ended = threading.Event(), threading.Event()
-        self.now_s = 1000.0
-        self.sign_of_life: Callable[[], bool] = lambda: False
-
-    def decode(self, rows: Any, stopped: Callable[[], bool], **_: Any) -> Any:
-        self.sign_of_life = stopped
-        stopped()
-        self.started.set()
-        self.ended.wait()
-        return SimpleNamespace(device_bytes=0)
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    directory = tmp_path_factory.mktemp("following")
+    return directory, worker_harness.write_dataset(directory, worker_harness.digits(30))
 
 
-class NoImages(list[None]):
-    device_bytes = 0
+def opened(dataset: tuple[Path, Any], num_images: int) -> DecodedImages:
+    directory, snapshot = dataset
+    return job_images.from_dataset(directory, snapshot[:num_images])
 
 
-@pytest.fixture
-def decoding() -> Iterator[Decoding]:
-    made = Decoding()
-    yield made
-    made.ended.set()
+def test_images_that_have_come_are_adopted_together_and_nothing_is_decoded_for_it(dataset: tuple[Path, Any]) -> None:
+    images, added = opened(dataset, 10), Added()
+    following = DatasetFollowing(images, (), added)
+    assert following.next_adoption(2, 1) is None
+    for first, last in ((10, 15), (15, 30)):
+        added.put(ImagesAdded(blobs=(dataset[1][first:last].tobytes(),)))
+    assert following.next_adoption(4, 2) == Adoption(step=4, epoch=2, num_images=30)
+    assert following.next_adoption(6, 3) is None
+    assert len(images.index) == images.store.capacity == 30
+    assert images.index.image_ids.tolist() == dataset[1]["image_id"].tolist()
+    assert images.findings.num_read == 0
 
 
-@pytest.fixture
-def following(decoding: Decoding) -> DatasetFollowing:
-    """A decoding that has just started and has no result yet."""
-    added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
-    added.put(ImagesAdded(blobs=(np.zeros(1, SNAPSHOT_DTYPE).tobytes(),)))
-    made = DatasetFollowing(
-        cast(Any, decoding),
-        cast(Any, NoImages()),
-        (),
-        added,
-        report=lambda _: None,
-        stopped=decoding.ended.is_set,
-        clock=lambda: decoding.now_s,
-    )
-    made.start()
-    assert decoding.started.wait(10)
-    return made
-
-
-def test_a_chunk_that_takes_too_long_twice_in_a_row_is_a_failure(
-    following: DatasetFollowing, decoding: Decoding
+def test_an_attempt_repeats_what_was_adopted_before_at_the_same_steps_and_then_takes_new_images(
+    dataset: tuple[Path, Any],
 ) -> None:
-    decoding.now_s += HANGING_S
-    assert following.next_snapshot(1, 1) is None
-    decoding.now_s += 1
-    assert following.next_snapshot(2, 2) is None, "it is looked at again"
-    decoding.now_s += SECOND_LOOK_S + 1
-    with pytest.raises(RuntimeError, match="no progress for 600 seconds"):
-        following.next_snapshot(3, 3)
-
-
-def test_a_machine_that_slept_while_a_chunk_was_decoded_fails_nothing(
-    following: DatasetFollowing, decoding: Decoding
-) -> None:
-    for step in range(3):
-        decoding.now_s += 10 * HANGING_S
-        assert following.next_snapshot(step, step) is None
-        decoding.now_s += 1
-        decoding.sign_of_life()
-        decoding.now_s += SECOND_LOOK_S + 1
-        assert following.next_snapshot(step, step) is None
+    images, added = opened(dataset, 20), Added()
+    added.put(ImagesAdded(blobs=(dataset[1][20:].tobytes(),)))
+    earlier = [Adoption(step=4, epoch=2, num_images=12), Adoption(step=8, epoch=3, num_images=20)]
+    following = DatasetFollowing(images, earlier, added)
+    found = [following.next_adoption(step, epoch) for step, epoch in ((2, 1), (4, 2), (6, 3), (8, 4), (10, 5), (12, 6))]
+    assert found == [
+        None,
+        Adoption(step=4, epoch=2, num_images=12),
+        None,
+        Adoption(step=8, epoch=4, num_images=20),
+        Adoption(step=10, epoch=5, num_images=30),
+        None,
+    ]

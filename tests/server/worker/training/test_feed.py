@@ -1,32 +1,41 @@
 from __future__ import annotations
 
-import dataclasses
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from manyview_server.worker.evaluation.knn import is_held_out
-from manyview_server.worker.images.cache import ImageCache
-from manyview_server.worker.training.feed import BatchStream, Feed, epoch_order
+from manyview_server.worker.job_images.decoded_images import DecodedImages
+from manyview_server.worker.training.feed import BatchStream, Feed, epoch_order, places_taken
+from manyview_server.worker.training_failed import TrainingFailed
+from support.learning import job_images
+from support.learning.pretend_device import DEVICE, pretending
 
-CPU = torch.device("cpu")
+SIZE = 4
+EVERYTHING, NOTHING = 1 << 30, 0
 
 
-def make_cache(num_images: int, location: str = "device") -> ImageCache:
-    """Image number n has all its pixels n, its height n + 1."""
-    ids = np.random.default_rng(0).integers(0, 2**63, num_images)
+def make_images(
+    num_images: int,
+    cache_bytes: int = EVERYTHING,
+    unreadable: Sequence[int] = (),
+    device: torch.device = job_images.CPU,
+) -> DecodedImages:
+    """Image number n has all its pixels n, its height n + 1, and its label n % 7 - 1."""
     numbers = torch.arange(num_images)
-    return ImageCache(
-        storage=numbers.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous(),
+    return job_images.from_array(
+        numbers.to(torch.uint8)[:, None, None, None].expand(-1, 3, SIZE, SIZE).contiguous(),
         sizes=torch.stack([numbers + 1, numbers + 2], dim=1),
-        image_ids=torch.from_numpy(ids),
-        labels=torch.full((num_images,), -1),
-        readable=torch.ones(num_images, dtype=torch.bool),
-        location=location,
-        unreadable=(),
+        labels=numbers % 7 - 1,
+        unreadable=unreadable,
+        cache_bytes=cache_bytes,
+        device=device,
     )
 
 
@@ -35,8 +44,12 @@ def numbers(feed: Feed, first: int, last: int) -> list[list[int]]:
         return [batch.images[:, 0, 0, 0].tolist() for batch in batches]
 
 
-def feed(location: str = "device", rows: range = range(50), seed: int = 1) -> Feed:
-    return Feed(make_cache(50, location), torch.tensor(list(rows)), batch_size=8, seed=seed, device=CPU)
+def feed_of(images: DecodedImages, rows: range = range(50), seed: int = 1, **since: int) -> Feed:
+    return Feed(images, images.index, torch.tensor(list(rows)), batch_size=8, seed=seed, **since)
+
+
+def feed(cache_bytes: int = EVERYTHING, rows: range = range(50), seed: int = 1) -> Feed:
+    return feed_of(make_images(50, cache_bytes), rows, seed)
 
 
 def test_an_epoch_takes_each_image_at_most_once_and_leaves_out_the_incomplete_batch() -> None:
@@ -45,14 +58,13 @@ def test_an_epoch_takes_each_image_at_most_once_and_leaves_out_the_incomplete_ba
     assert len(set(seen)) == len(seen) == 48
 
 
-def test_labels_and_ids_are_those_of_the_images() -> None:
-    cache = make_cache(50)
-    cache = dataclasses.replace(cache, labels=torch.arange(50) % 7 - 1)
-    with closing(Feed(cache, torch.arange(50), batch_size=8, seed=1, device=CPU).batches(0, 3)) as batches:
-        for batch in batches:
-            rows = batch.images[:, 0, 0, 0].long()
-            assert torch.equal(batch.labels, cache.labels[rows])
-            assert torch.equal(batch.image_ids, cache.image_ids[rows])
+def test_what_belongs_to_an_image_comes_with_it() -> None:
+    images = make_images(50)
+    for batch in feed_of(images, range(20)).batches(0, 4):
+        rows = batch.images[:, 0, 0, 0].long()
+        assert torch.equal(batch.sizes, torch.stack([rows + 1, rows + 2], dim=1))
+        assert torch.equal(batch.image_ids, images.index.image_ids[rows])
+        assert torch.equal(batch.labels, rows % 7 - 1)
 
 
 def test_epochs_and_seeds_differ_in_their_order() -> None:
@@ -61,13 +73,13 @@ def test_epochs_and_seeds_differ_in_their_order() -> None:
     assert first != numbers(feed(seed=2), 0, 6)
 
 
-@pytest.mark.parametrize("location", ["device", "file"])
-def test_a_feed_that_starts_in_the_middle_goes_on_as_if_it_had_started_at_the_beginning(location: str) -> None:
-    assert numbers(feed(location), 9, 20) == numbers(feed(), 0, 20)[9:]
+@pytest.mark.parametrize("cache_bytes", [EVERYTHING, 20 * 3 * SIZE**2, NOTHING])
+def test_a_feed_that_starts_in_the_middle_goes_on_as_if_it_had_started_at_the_beginning(cache_bytes: int) -> None:
+    assert numbers(feed(cache_bytes), 9, 20) == numbers(feed(), 0, 20)[9:]
 
 
 def test_images_that_came_in_later_have_epochs_of_their_own_behind_those_before() -> None:
-    later = Feed(make_cache(50), torch.arange(50), batch_size=8, seed=1, device=CPU, first_step=7, first_epoch=3)
+    later = feed_of(make_images(50), first_step=7, first_epoch=3)
     assert [later.epoch_of(step) for step in (7, 12, 13, 19)] == [3, 3, 4, 5]
     assert [step for step in range(7, 26) if later.starts_epoch(step)] == [7, 13, 19, 25]
     assert [later.end_of_epoch(step) for step in (7, 12, 13)] == [13, 13, 19]
@@ -75,12 +87,10 @@ def test_images_that_came_in_later_have_epochs_of_their_own_behind_those_before(
     assert numbers(later, 10, 20) == numbers(later, 7, 20)[3:]
 
 
-@pytest.mark.parametrize("location", ["device", "file"])
-def test_a_stream_gives_every_step_its_batch_and_changes_its_feed_between_epochs(location: str) -> None:
-    first = feed(location)
-    later = Feed(
-        make_cache(50, location), torch.arange(40), batch_size=8, seed=1, device=CPU, first_step=6, first_epoch=1
-    )
+@pytest.mark.parametrize("cache_bytes", [EVERYTHING, NOTHING])
+def test_a_stream_gives_every_step_its_batch_and_changes_its_feed_between_epochs(cache_bytes: int) -> None:
+    images = make_images(50, cache_bytes)
+    first, later = feed_of(images), feed_of(images, range(40), first_step=6, first_epoch=1)
     with closing(BatchStream(14, one_epoch_at_a_time=True)) as stream:
         taken = [stream.take(first if step < 6 else later, step) for step in range(2, 14)]
     assert [batch.images[:, 0, 0, 0].tolist() for batch in taken] == numbers(first, 2, 6) + numbers(later, 6, 14)
@@ -89,29 +99,66 @@ def test_a_stream_gives_every_step_its_batch_and_changes_its_feed_between_epochs
     assert [batch.images[:, 0, 0, 0].tolist() for batch in taken] == numbers(first, 0, 14)
 
 
-def test_a_stream_that_is_closed_early_ends_its_thread() -> None:
-    with closing(BatchStream(100, one_epoch_at_a_time=False)) as stream:
-        stream.take(feed("file"), 0)
-        assert [thread.name for thread in threading.enumerate()].count("feed") == 1
+@pytest.mark.parametrize("cache_bytes", [EVERYTHING, NOTHING])
+def test_on_another_device_a_thread_gathers_the_next_batches_and_ends_with_the_stream(cache_bytes: int) -> None:
+    expected = numbers(feed(), 0, 9)
+    with pretending() as device, closing(make_images(50, cache_bytes, device=DEVICE)) as images:
+        with closing(BatchStream(100, one_epoch_at_a_time=False)) as stream:
+            taken = [stream.take(feed_of(images), step) for step in range(9)]
+            assert [thread.name for thread in threading.enumerate()].count("feed") == 1
+        assert not device.waits
+        assert [batch.images[:, 0, 0, 0].tolist() for batch in taken] == expected
     assert "feed" not in [thread.name for thread in threading.enumerate()]
-
-
-def test_what_belongs_to_an_image_comes_with_it() -> None:
-    cache = make_cache(50)
-    for batch in Feed(cache, torch.arange(20), batch_size=8, seed=1, device=CPU).batches(0, 4):
-        rows = batch.images[:, 0, 0, 0].long()
-        assert torch.equal(batch.sizes[:, 0], rows + 1)
-        assert torch.equal(batch.image_ids, cache.image_ids[rows])
 
 
 def test_only_the_rows_given_are_taken() -> None:
     assert {n for batch in numbers(feed(rows=range(10, 30)), 0, 4) for n in batch} <= set(range(10, 30))
 
 
-def test_an_error_in_the_thread_that_gathers_reaches_the_loop() -> None:
-    broken = dataclasses.replace(make_cache(50, "file"), sizes=torch.zeros(1, 2))
-    with pytest.raises(IndexError):
-        numbers(Feed(broken, torch.arange(50), batch_size=8, seed=1, device=CPU), 0, 6)
+@given(st.lists(st.booleans(), min_size=1, max_size=12).filter(any))
+def test_the_nearest_readable_image_before_it_takes_the_place_of_an_unreadable_one(readable: list[bool]) -> None:
+    for place, taken in enumerate(places_taken(torch.tensor(readable)).tolist()):
+        while not readable[place]:
+            place = (place - 1) % len(readable)
+        assert taken == place
+
+
+@pytest.mark.parametrize("cache_bytes", [EVERYTHING, 20 * 3 * SIZE**2, NOTHING])
+def test_unreadable_images_change_neither_the_order_nor_the_places_of_the_others(cache_bytes: int) -> None:
+    unreadable = {3, 17, 18, 40}
+    images = make_images(50, cache_bytes, sorted(unreadable))
+    with closing(images), closing(feed_of(images).batches(0, 12)) as batches:
+        for batch, expected in zip(batches, numbers(feed(), 0, 12), strict=True):
+            rows = batch.images[:, 0, 0, 0].tolist()
+            assert all(found == wanted or wanted in unreadable for found, wanted in zip(rows, expected, strict=True))
+            assert not unreadable & set(rows)
+            assert torch.equal(batch.image_ids, images.index.image_ids[rows])
+            assert torch.equal(batch.labels, images.index.labels[rows])
+            assert batch.sizes[:, 0].tolist() == [row + 1 for row in rows]
+
+
+def test_a_batch_of_which_nothing_can_be_read_ends_the_job_with_the_numbers() -> None:
+    first, second = numbers(feed(), 0, 2)
+    images = make_images(50, unreadable=[*second, first[0]])
+    with closing(images), closing(feed_of(images).batches(0, 2)) as batches:
+        next(batches)
+        with pytest.raises(
+            TrainingFailed, match="none of the 8 images of a batch can be read: DECODE_FAILED"
+        ) as failed:
+            next(batches)
+    assert failed.value.reason == "DATASET_UNREADABLE"
+    assert "7 images of the data set could be read, and 9 could not" in str(failed.value)
+
+
+def test_an_error_in_a_thread_reaches_the_loop() -> None:
+    def fail(*_: object) -> None:
+        raise OSError("broken")
+
+    for device in (job_images.CPU, DEVICE):
+        with pretending(), closing(make_images(50, device=device)) as images:
+            images._decoder.decode = fail  # type: ignore[method-assign, assignment]
+            with pytest.raises(OSError, match="broken"):
+                numbers(feed_of(images), 0, 6)
 
 
 def test_the_order_depends_on_the_images_not_on_their_places() -> None:

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from manyview_server.learn import backbones, methods
 from manyview_server.learn.evaluation import linear_probe
-from manyview_server.messages.training import Adoption, ImageUnreadable, StartTraining
+from manyview_server.messages.training import Adoption, StartTraining
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.precision import Numerics
-from manyview_server.worker.training import preparation, start_log
+from manyview_server.worker.training import preparation
 from manyview_server.worker.training.preparation import Stopped
 from manyview_server.worker.training.prepared_job import PreparedJob
 from manyview_server.worker.training.progress import Stage, TrainerProgress
@@ -27,8 +27,8 @@ from support.learning import worker_harness
 from support.learning.training import Sent
 
 
-def prepare(start: StartTraining, sent: Sent | None = None, stopped: bool = False) -> PreparedJob:
-    return preparation.prepare(start, sent or Sent(), TrainerProgress(), lambda: stopped)
+def prepare(start: StartTraining, stopped: bool = False) -> PreparedJob:
+    return preparation.prepare(start, Sent(), TrainerProgress(), lambda: stopped)
 
 
 @pytest.fixture
@@ -98,28 +98,7 @@ def test_fewer_images_than_a_batch_are_refused_with_the_numbers(start: StartTrai
     assert "batch_size to at most" in failed.hint
 
 
-def test_a_data_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path, start: StartTraining) -> None:
-    snapshot = worker_harness.write_dataset(tmp_path / "junk", [(bytes([n]) * 9, 0) for n in range(40)])
-    blobs = (snapshot.tobytes(),)
-    failed = refused(dataclasses.replace(start, dataset_dir=str(tmp_path / "junk"), blobs=blobs))
-    assert failed.reason == "DATASET_UNREADABLE"
-    assert "FORMAT_NOT_ALLOWED" in str(failed)
-
-
-def test_unreadable_images_are_reported_one_by_one_up_to_a_limit(
-    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(start_log, "MAX_UNREADABLE_REPORTED", 3)
-    images = worker_harness.digits(60) + [(bytes([n]) * 9, 0) for n in range(5)]
-    snapshot = worker_harness.write_dataset(tmp_path / "mixed", images)
-    sent = Sent()
-    mixed = dataclasses.replace(start, dataset_dir=str(tmp_path / "mixed"), blobs=(snapshot.tobytes(),))
-    ready = prepare(mixed, sent)
-    assert len(sent.of(ImageUnreadable)) == 3
-    assert ("warning", "5 images cannot be read and are left out") in start_lines(ready)
-
-
-def test_a_stop_while_decoding_ends_it(start: StartTraining) -> None:
+def test_a_stop_before_the_model_is_built_ends_it(start: StartTraining) -> None:
     with pytest.raises(Stopped):
         prepare(start, stopped=True)
 
@@ -191,7 +170,7 @@ def test_a_job_that_follows_has_room_in_its_probe_for_labels_that_come_later(tmp
     ready = prepare(start)
     assert ready.probe is not None
     assert (ready.images.num_classes, ready.probe.num_classes) == (2, 2)
-    grown = ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120))
+    grown = ready.adopt(Adoption(step=3, epoch=1, num_images=120))
     assert grown.probe is ready.probe
     assert (grown.images.num_classes, ready.probe.num_classes) == (4, 4)
 
@@ -216,7 +195,7 @@ def test_a_probe_ends_where_labels_that_come_later_are_too_many(
     monkeypatch.setattr(linear_probe, "MAX_CLASSES", 3)
     ready = prepare(worker_harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
     assert ready.probe is not None
-    assert ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe is None
+    assert ready.adopt(Adoption(step=3, epoch=1, num_images=120)).probe is None
 
 
 def test_a_probe_begins_with_the_first_labels(tmp_path: Path) -> None:
@@ -226,7 +205,7 @@ def test_a_probe_begins_with_the_first_labels(tmp_path: Path) -> None:
     settings = worker_harness.settings("moco", precision="float32", max_steps=9)
     ready = prepare(worker_harness.start_training(tmp_path, snapshot, settings, follows=True, adoptions=(begun,)))
     assert ready.probe is None
-    probe = ready.adopt(ready.cache, Adoption(step=3, epoch=1, num_images=120)).probe
+    probe = ready.adopt(Adoption(step=3, epoch=1, num_images=120)).probe
     assert probe is not None
     assert probe.num_classes == 4
 
@@ -251,23 +230,41 @@ def test_a_job_trains_and_embeds_by_its_own_rule_for_transparency(
     if changes is None:  # a job of a release that had no choice
         del settings["transparency"], settings["color_profile"]
     ready = prepare(worker_harness.start_training(tmp_path, snapshot, settings))
-    assert ready.cache.pixels[0].unique().tolist() == [level]
+    assert ready.decoded.gather(torch.tensor([0])).images.unique().tolist() == [level]
     card = ready.model_card("job", 4, 2)
     assert card.transparency == {255: "white", 0: "black", 70: "drop"}[level]
     assert card.color_profile == ("ignore" if changes is None else "srgb")
 
 
-def test_dark_images_of_sixteen_bits_are_counted_in_the_log(tmp_path: Path) -> None:
-    dark = [(worker_harness.encoded(np.full((16, 16), 4000 + n, np.uint16)), 0) for n in range(2)]
-    snapshot = worker_harness.write_dataset(tmp_path / "dataset", [*dark, *worker_harness.digits(60)])
-    ready = prepare(worker_harness.start_training(tmp_path, snapshot, worker_harness.settings("moco")))
-    (text,) = [text for level, text in start_lines(ready) if level == "warning"]
-    assert text.startswith("2 images have 16 bits per channel and no value above 4,095 of 65,535")
-    assert f"multiply the values by 16 and upload them again; the first such image is id:{dark_id(snapshot)}" in text
+def test_nothing_is_decoded_before_it_is_needed(start: StartTraining) -> None:
+    ready = prepare(start)
+    assert ready.decoded.findings.num_read == 0
+    assert any("kept in: device" in text for _, text in start_lines(ready))
+    beyond = prepare(dataclasses.replace(start, cache_bytes=20 * 16 * 16 * 3))
+    (text,) = [text for _, text in start_lines(beyond) if "decoded to" in text]
+    assert "with room for 20 of 60 decoded images (15,360 bytes): the others are decoded again in each epoch" in text
 
 
-def dark_id(snapshot: np.ndarray) -> str:
-    return f"{int(snapshot['image_id'][0]):016x}"
+def test_the_untrained_network_is_built_once_more_bit_for_bit(weights: StartTraining) -> None:
+    for start in (weights, dataclasses.replace(weights, settings={**weights.settings, "backbone_weights": None})):
+        ready = prepare(start)
+        before = torch.get_rng_state()
+        again = ready.untrained()
+        assert again is not None
+        assert torch.equal(torch.get_rng_state(), before)
+        found, expected = again.state_dict(), ready.method.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_weights_that_were_replaced_since_give_no_untrained_network(tmp_path: Path, weights: StartTraining) -> None:
+    ready = prepare(weights)
+    file = tmp_path / "weights" / "mine.safetensors"
+    theirs = load_file(file)
+    save_file({name: tensor + 1 for name, tensor in theirs.items()}, file)
+    assert ready.untrained() is None
+    file.unlink()
+    assert ready.untrained() is None
 
 
 def test_a_vision_transformers_patches_are_chosen_told_and_written_down(start: StartTraining) -> None:

@@ -48,3 +48,24 @@ def test_resident_memory_is_that_of_this_process() -> None:
         for page in range(0, len(held), mmap.PAGESIZE):
             held[page] = 1
         assert rss_bytes() - before > 100_000_000
+
+
+def test_a_step_that_waits_long_for_its_images_is_shown_as_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s)
+    progress = TrainerProgress()
+    progress.start_steps()
+    progress.awaited(1, 9)  # another thread looks ahead, and nobody waits
+    with progress.waiting_for_images():
+        progress.awaited(3, 256)
+        assert progress.heartbeat().stage == "training", "a short wait is part of a step"
+        now_s += 1.0
+        progress.awaited(120, 256)
+        beat = progress.heartbeat()
+        assert (beat.stage, beat.images_done, beat.images_total) == ("decoding", 120, 256)
+        progress.awaited(120, 256)
+        assert progress.heartbeat().done == beat.done, "the same count is no progress"
+        progress.awaited(121, 256)
+        assert progress.heartbeat().done == beat.done + 1
+    beat = progress.heartbeat()
+    assert (beat.stage, beat.images_done, beat.images_total) == ("training", 0, 0)

@@ -86,12 +86,11 @@ def test_each_stage_of_a_trainer_counts_the_images_that_it_announced(
     assert Trainer(Sent(), changed(start, {"epochs": 1}, tmp_path)).train() == "succeeded"
     num_images = len(np.frombuffer(start.blobs[0], SNAPSHOT_DTYPE))
     assert [stage for stage, _, _ in stages] == [
-        *("starting", "decoding", "building", "measuring the baseline", "training", "evaluating")
+        *("starting", "building", "measuring the baseline", "training", "evaluating")
     ]
     assert all(done == total for _, done, total in stages)
     totals = {stage: total for stage, _, total in stages}
-    assert totals["decoding"] == num_images
-    assert 0 < totals["evaluating"] < num_images
+    assert 0 < totals["evaluating"] <= num_images
     assert totals["measuring the baseline"] == 2 * totals["evaluating"]
 
 
@@ -356,8 +355,8 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
     assert dies(changed(job, {}, Path(job.checkpoint_dir), suspects=suspects)) == (True, (image_id,))
     with worker_harness.Worker("trainer") as worker:
         worker.send(changed(job, {}, Path(job.checkpoint_dir), quarantined=(image_id,)))
-        found = worker.until(ImageUnreadable)
-        assert (found.image_id, found.reason) == (image_id, "DECODER_CRASHED")
+        found = worker.until(ImageUnreadable, lambda message: message.image_id == image_id)
+        assert found.reason == "DECODER_CRASHED"
         assert worker.until(TrainingEnded).outcome == "succeeded"
 
 

@@ -19,8 +19,6 @@ from manyview_server.messages.training import (
     TrainingStarted,
 )
 from manyview_server.store.jobs import checkpoints
-from manyview_server.worker.images import scratch
-from manyview_server.worker.images.scratch import ScratchDiskFull
 from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
 from support.learning.training import FIXED, Sent, changed, losses
@@ -102,26 +100,6 @@ def test_a_job_that_follows_and_is_killed_adopts_the_same_at_the_same_steps_agai
     one, other = (Path(job.of(CheckpointWritten)[-1].directory) for job in (followed, sent))
     for file in (checkpoints.BACKBONE, checkpoints.STATE):
         assert (one / file).read_bytes() == (other / file).read_bytes()
-
-
-def test_a_job_whose_new_images_find_no_room_keeps_the_steps_that_it_has_done(
-    tmp_path: Path, growing: tuple[StartTraining, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start, snapshot = growing
-
-    def feed(message: Message) -> None:
-        if isinstance(message, ScalarsLogged) and "loss" in message.values and message.step == 3:
-            monkeypatch.setattr(scratch, "free_bytes", lambda directory: 0)
-            trainer.hear(rows(snapshot, FIRST, 70))
-
-    sent = Sent(feed)
-    values = {"checkpoint_every_epochs": 1000, "max_steps": 100_000}
-    trainer = Trainer(sent, changed(start, values, tmp_path, cache_bytes=FIRST * 16 * 16 * 3))
-    with pytest.raises(ScratchDiskFull):
-        trainer.train()
-    trainer.saver.wait()
-    (written,) = sent.of(CheckpointWritten)
-    assert written.step == max(losses(sent)) >= 3
 
 
 def state_of(directory: str, default: int) -> int:

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from manyview_server.system.host_memory import HostMemory
+from manyview_server.worker.job_images import pixel_store
+from manyview_server.worker.job_images.pixel_store import PixelStore
+from support.learning.pretend_device import DEVICE, pretending
+
+CPU = torch.device("cpu")
+SIZE = 4
+IMAGE_BYTES = 3 * SIZE**2
+
+
+def pictures(numbers: list[int], device: torch.device = CPU) -> Tensor:
+    """Images of which each has its number in all pixels."""
+    return torch.tensor(numbers, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, SIZE, SIZE).to(device)
+
+
+def keep(store: PixelStore, *numbers: int) -> None:
+    rows, images = np.array(numbers), pictures(list(numbers))
+    store.keep(rows, np.arange(len(rows)), images.to(store.device, non_blocking=True), images)
+
+
+def numbers(store: PixelStore, *rows: int) -> list[int]:
+    taken = store.take(np.array(rows)).cpu()
+    assert torch.equal(taken, taken[:, :1, :1, :1].expand_as(taken))
+    return taken[:, 0, 0, 0].tolist()
+
+
+def kept(store: PixelStore, num_rows: int) -> list[int]:
+    return np.flatnonzero(store.is_kept(np.arange(num_rows))).tolist()
+
+
+def test_the_first_rows_that_come_are_kept_until_there_is_no_room() -> None:
+    store = PixelStore(SIZE, CPU, 4 * IMAGE_BYTES + 1, 10)
+    assert (store.capacity, store.device_capacity, store.num_kept) == (4, 4, 0)
+    keep(store, 7, 2)
+    keep(store, 2, 9, 9, 0, 5)
+    assert kept(store, 10) == [0, 2, 7, 9]
+    assert numbers(store, 9, 0, 7, 7, 2) == [9, 0, 7, 7, 2]
+    keep(store, 1)
+    assert store.num_kept == 4
+
+
+@pytest.mark.parametrize("cache_bytes", [0, IMAGE_BYTES - 1])
+def test_without_room_for_one_image_nothing_is_kept(cache_bytes: int) -> None:
+    store = PixelStore(SIZE, CPU, cache_bytes, 3)
+    keep(store, 0, 1)
+    assert (store.capacity, kept(store, 3)) == (0, [])
+    assert store.take(np.array([], dtype=np.int64)).shape == (0, 3, SIZE, SIZE)
+
+
+def test_a_store_that_grows_moves_no_image_and_at_least_doubles() -> None:
+    store = PixelStore(SIZE, CPU, 50 * IMAGE_BYTES, 10)
+    keep(store, *range(10))
+    before = store.take(np.array([3])).data_ptr(), store._blocks[0].pixels.data_ptr()
+    for num_rows in (11, 12, 40, 100):
+        store.grow(num_rows)
+    assert store._blocks[0].pixels.data_ptr() == before[1]
+    assert [len(block.pixels) for block in store._blocks] == [10, 10, 20, 10]
+    keep(store, *range(10, 100))
+    assert kept(store, 100) == list(range(50))
+    assert numbers(store, 49, 0, 15, 30, 1) == [49, 0, 15, 30, 1]
+
+
+@pytest.mark.parametrize(("available_images", "capacity"), [(50, 20), (39, 19), (0, 0)])
+def test_images_on_a_cpu_take_half_of_the_memory_that_is_available(
+    monkeypatch: pytest.MonkeyPatch, available_images: int, capacity: int
+) -> None:
+    memory = HostMemory(limit_bytes=1 << 40, available_bytes=available_images * IMAGE_BYTES)
+    monkeypatch.setattr(pixel_store, "host_memory", lambda: memory)
+    assert PixelStore(SIZE, CPU, 1 << 30, 20).capacity == capacity
+
+
+def test_room_that_is_promised_and_not_used_yet_is_not_promised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = HostMemory(limit_bytes=1 << 40, available_bytes=60 * IMAGE_BYTES)
+    monkeypatch.setattr(pixel_store, "host_memory", lambda: memory)
+    store = PixelStore(SIZE, CPU, 1 << 30, 20)
+    keep(store, *range(5))
+    store.grow(100)
+    assert store.capacity == 20 + 30 - 15
+
+
+def test_beside_a_device_that_is_full_images_lie_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = HostMemory(limit_bytes=1 << 40, available_bytes=12 * IMAGE_BYTES)
+    monkeypatch.setattr(pixel_store, "host_memory", lambda: memory)
+    with pretending() as device:
+        store = PixelStore(SIZE, DEVICE, 3 * IMAGE_BYTES, 20)
+        assert (store.device_capacity, store.capacity) == (3, 9)
+        keep(store, 5, 4, 3, 2)
+        keep(store, *range(8, 20))
+        assert not device.waits, "nothing waits for the device"
+        assert kept(store, 20) == [2, 3, 4, 5, 8, 9, 10, 11, 12]
+        assert store.take(np.array([2, 5])).device == DEVICE
+        assert numbers(store, 12, 5, 2, 9, 4) == [12, 5, 2, 9, 4]
+        assert numbers(store, 3, 4) == [3, 4]
+        assert numbers(store, 9, 2) == [9, 2]
+
+
+@pytest.mark.parametrize(("most", "on_device", "capacity"), [(1000, 3, 20), (7, 3, 7), (2, 2, 2), (0, 0, 0)])
+def test_a_limit_holds_for_the_device_and_the_memory_together(most: int, on_device: int, capacity: int) -> None:
+    with pretending():
+        store = PixelStore(SIZE, DEVICE, 3 * IMAGE_BYTES, 20, most * IMAGE_BYTES)
+        store.grow(20)
+        assert (store.device_capacity, store.capacity) == (on_device, capacity)
