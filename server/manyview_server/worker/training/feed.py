@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from manyview_server.counted_noun import number_of
 from manyview_server.learn import counter_random
 from manyview_server.worker.job_images.decoded_images import DecodedImages, Gathered
 from manyview_server.worker.job_images.findings import Findings
@@ -179,8 +180,8 @@ class BatchStream:
 def _unreadable(batch_size: int, findings: Findings) -> TrainingFailed:
     reasons = ", ".join(sorted(findings.reasons))
     message = (
-        f"none of the {batch_size} images of a batch can be read: {reasons}; so far, {findings.num_read:,} images of "
-        f"the data set could be read, and {findings.num_unreadable:,} could not"
+        f"none of the {batch_size} images of a batch can be read: {reasons}; so far, {number_of(findings.num_read, 'image')} "
+        f"of the data set could be read, and {findings.num_unreadable:,} could not"
     )
     return TrainingFailed("DATASET_UNREADABLE", message, UNREADABLE_HINT)
 
