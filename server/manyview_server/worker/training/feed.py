@@ -178,9 +178,9 @@ class BatchStream:
 
 
 def _unreadable(batch_size: int, findings: Findings) -> TrainingFailed:
-    reasons = ", ".join(sorted(findings.reasons))
+    reasons, num_read = ", ".join(sorted(findings.reasons)), number_of(findings.num_read, "image")
     message = (
-        f"none of the {batch_size} images of a batch can be read: {reasons}; so far, {number_of(findings.num_read, 'image')} "
+        f"none of the {batch_size} images of a batch can be read: {reasons}; so far, {num_read} "
         f"of the data set could be read, and {findings.num_unreadable:,} could not"
     )
     return TrainingFailed("DATASET_UNREADABLE", message, UNREADABLE_HINT)
