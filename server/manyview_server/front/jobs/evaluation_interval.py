@@ -1,6 +1,6 @@
 """Choose how often a job measures kNN, where its number of epochs is chosen, too.
 
-An evaluation embeds all labelled images, up to a bound. After each epoch it would take about a seventh of the time
+An evaluation embeds all labelled images, up to a bound. After each epoch it would take about a sixth of the time
 wherever few images make short epochs.
 """
 
