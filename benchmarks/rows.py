@@ -78,6 +78,7 @@ async def make(data_dir: Path, num_rows: int) -> None:
     """Write the rows of a data set into a new store."""
     store = Store.open(data_dir, reserve_bytes=0)
     await store.datasets.create("a")
+    await store._database.read(lambda c: c.execute("PRAGMA synchronous=OFF").fetchone())
     for start in range(0, num_rows, INSERT_ROWS):
         stop = min(start + INSERT_ROWS, num_rows)
         await store._database.write(partial(insert, start=start, stop=stop))

@@ -36,10 +36,9 @@ MAX_ADOPTED = 250
 MAX_DATASETS = 32
 """The data sets whose open rows are kept in memory, at most 2.4 MB each."""
 
-ROWS = """
-    SELECT image_id, shard, offset, length, label, width, height FROM image
-    WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position
-"""
+COLUMNS = ", ".join(SNAPSHOT_DTYPE.names or ())
+ROWS = f"SELECT {COLUMNS} FROM image WHERE dataset = ? AND position > ? AND position <= ? ORDER BY position"
+OUTER_ROWS = f"SELECT {COLUMNS} FROM image WHERE dataset = ? AND position IN (?, ?, ?) ORDER BY position"
 
 
 class DatasetIndex:
@@ -195,9 +194,9 @@ def _read_rows(connection: sqlite3.Connection, pk: int, first: int, last: int) -
 def _count_agreeing(connection: sqlite3.Connection, pk: int, found: Sequence[IndexedShard]) -> int:
     """Return how many of these index files, from the first one on, begin and end with the shards of the database."""
     for number, one in enumerate(found):
-        outer = [_read_rows(connection, pk, position, position + 1) for position in (one.first, one.end - 1)]
-        after = _read_rows(connection, pk, one.end, one.end + 1)
-        is_sealed = len(after) > 0 and after["shard"][0] > one.shard
-        if not is_sealed or not np.array_equal(np.concatenate(outer), one.outer_rows):
+        rows = connection.execute(OUTER_ROWS, (pk, one.first + 1, one.end, one.end + 1)).fetchall()
+        outer = one.outer_rows[: min(2, one.end - one.first)].tolist()
+        # The row after them is missing, or of the same shard, if the shard is not sealed.
+        if rows[:-1] != outer or rows[-1][1] <= one.shard:
             return number
     return len(found)

@@ -127,10 +127,9 @@ async def test_a_restarted_server_compares_the_ends_of_index_files_with_the_data
     store = Store.open(tmp_path, reserve_bytes=0)
     reads.clear()
     assert np.array_equal((await store.datasets.snapshot("a", 12)).rows.all(), rows[:12])
-    assert all(stop == start + 1 for start, stop in reads), "one row each"
-    assert len(reads) == 9
+    assert reads == []
     assert np.array_equal((await store.datasets.snapshot("a")).rows.all(), rows)
-    assert reads[9:] == [(15, 17)]
+    assert reads == [(15, 17)]
     await store.close()
 
 
