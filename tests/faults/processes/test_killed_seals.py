@@ -1,6 +1,6 @@
 """A process dies, or the power fails, at each of the calls by which shards are closed and indexed (F3).
 
-Promises: whatever was acknowledged is there, once, with its bytes; the upload goes on; index files say what
+Promises: whatever was acknowledged is there, once, with its bytes; the upload continues; index files say what
 the database says.
 """
 
