@@ -22,6 +22,8 @@ from manyview_server.messages.training import (
     TrainingStarted,
 )
 from manyview_server.store.embeddings.tables import EmbeddingTable, Segment
+from manyview_server.store.images.shards import SNAPSHOT_DTYPE
+from manyview_server.store.images.snapshots import SnapshotRows
 from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.embedding.model_cache import load
 from manyview_server.worker.selecting import selector
@@ -113,7 +115,9 @@ def blob(*numbers: int) -> bytes:
 
 
 def select(source: RowSource, strategy: str, *, balance: str = "", vectors: bytes = b"") -> SelectRows:
-    labels, budgets = (blob(*(row % 3 for row in range(N))), blob(2, 2, 2)) if balance else (blob(), blob())
+    stored = np.zeros(N, SNAPSHOT_DTYPE)
+    stored["label"] = np.arange(N) % 3
+    classes = (blob(2, 2, 2), *SnapshotRows.of(stored).blobs) if balance else (blob(),)
     return SelectRows(
         source=source,
         strategy=strategy,
@@ -122,7 +126,7 @@ def select(source: RowSource, strategy: str, *, balance: str = "", vectors: byte
         distance=0.5,
         num_neighbors=4,
         balance=balance,
-        blobs=(blob(3), blob(3, 7), b"", vectors, labels, budgets),
+        blobs=(blob(3), blob(3, 7), b"", vectors, *classes),
     )
 
 

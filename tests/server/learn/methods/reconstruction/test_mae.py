@@ -96,7 +96,7 @@ def test_nothing_but_the_decoder_comes_on_top_and_it_is_as_wide_as_its_heads() -
         ({"embedding_dim": 32}, "embedding_dim", "trains nothing after the backbone"),
         ({"image_size": 16, "patch_size": 16}, "patch_size", "at most half of image_size, which is 16"),
         ({"mask_ratio": 1.0}, "mask_ratio", "below 1"),
-        ({"views": {"preset": "simclr"}}, "views.pipelines", "takes 1 views"),
+        ({"views": {"preset": "simclr"}}, "views.pipelines", "takes 1 view of the whole image_size"),
     ],
 )
 def test_what_cannot_hide_patches_is_refused(name: str, overrides: dict[str, object], field: str, message: str) -> None:
