@@ -268,7 +268,7 @@ def test_a_batch_larger_than_the_data_set_is_refused(client: manyview.Client, da
         client.train(dataset, "simclr", epochs=1, config=SMALL_JOB | {"batch_size": 64})
 
 
-def test_a_batch_without_a_readable_image_fails_the_job_with_the_numbers(client: manyview.Client) -> None:
+def test_a_data_set_without_a_readable_image_fails_the_job_with_the_numbers(client: manyview.Client) -> None:
     """Only decoding shows that an image ends early."""
     *photos, third, fourth = (jpeg(64, seed) for seed in range(1, 5))
     ends_early = [image[: len(image) // 3] for image in (third, fourth)]
@@ -277,13 +277,13 @@ def test_a_batch_without_a_readable_image_fails_the_job_with_the_numbers(client:
     with pytest.raises(manyview.TrainJobFailed) as caught:
         job.wait(timeout_s=40)
     assert caught.value.reason == "DATASET_UNREADABLE"
-    assert "none of the 2 images of a batch can be read: DECODE_FAILED; so far, 0 images" in str(caught.value)
+    assert "none of the 2 images of an epoch can be read: DECODE_FAILED; so far, 0 images" in str(caught.value)
     assert caught.value.hint == "List the data set's UNREADABLE images; upload others."
     assert_speaks_of_the_request_alone(str(caught.value))
     failure = job.refresh().failure
     assert failure is not None
     assert failure.hint == caught.value.hint
 
-    client.upload(photos, dataset="thirds")  # they take the places of the others in a batch
-    job = client.train("thirds", "simclr", epochs=1, config=SMALL_JOB | {"batch_size": 4})
+    client.upload(photos, dataset="thirds")  # batches of the others repeat theirs
+    job = client.train("thirds", "simclr", epochs=1, config=SMALL_JOB | {"batch_size": 2})
     assert job.wait(timeout_s=40).state == "SUCCEEDED"

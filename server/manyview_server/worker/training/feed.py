@@ -3,7 +3,7 @@
 Shapes: N images of the data set, M images that are trained on, B batch, S pixels on a side of a decoded image.
 
 The order is a pure function of (seed, epoch, image ids), so a resumed job takes exactly the batch that came next. So is
-the image that takes the place of an unreadable one: it depends on the batch alone, and not on when it was decoded.
+the image that takes the place of an unreadable one: it does not depend on when images were decoded.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Feed:
         """Yield the batches of the steps from `first_step` up to `num_steps`. Close the iterator after use.
 
         Raises:
-            TrainingFailed: DATASET_UNREADABLE, a batch has no image that can be read.
+            TrainingFailed: DATASET_UNREADABLE, no image of an epoch can be read.
             Exception: see `DecodedImages.batches`.
         """
         batches = self._batches(first_step, num_steps)
@@ -120,20 +120,26 @@ class Feed:
 
     def _orders(self, first_step: int, num_steps: int) -> Iterator[Tensor]:
         """Yield the rows of each step's batch."""
-        image_ids = self._index.image_ids[self._rows].numpy()
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first_step, num_steps):
             if self.epoch_of(step) != epoch:
                 epoch = self.epoch_of(step)
-                order = epoch_order(self._seed, epoch, image_ids)
-            at = (step - self._first_step) % self.steps_per_epoch * self._batch_size
-            yield self._rows[torch.from_numpy(order[at : at + self._batch_size])]
+                order = self._order(epoch)
+            yield self._rows_at((step - self._first_step) % self.steps_per_epoch, order)
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return epoch_order(self._seed, epoch, self._index.image_ids[self._rows].numpy())
+
+    def _rows_at(self, place: int, order: npt.NDArray[np.int64]) -> Tensor:
+        """Return the rows of the batch at a place of an epoch, counted from 0."""
+        at = place * self._batch_size
+        return self._rows[torch.from_numpy(order[at : at + self._batch_size])]
 
     def _batch(self, step: int, found: Gathered) -> Batch:
+        if not found.readable.any():
+            found = self._before(step)
         rows, images, sizes = found.rows, found.images, found.sizes
         if not found.readable.all():
-            if not found.readable.any():
-                raise _unreadable(len(rows), self._decoded.findings)
             taken = places_taken(found.readable)
             rows, sizes = rows[taken], sizes[taken]
             images = images.index_select(0, taken.to(images.device, non_blocking=True))
@@ -144,6 +150,19 @@ class Feed:
             image_ids=self._index.image_ids[rows],
             labels=self._index.labels[rows],
         )
+
+    def _before(self, step: int) -> Gathered:
+        """Return the nearest batch before this one in its epoch that has a readable image. Before the first comes the
+        last.
+
+        Raises TrainingFailed DATASET_UNREADABLE if there is none.
+        """
+        place, order = (step - self._first_step) % self.steps_per_epoch, self._order(self.epoch_of(step))
+        for back in range(1, self.steps_per_epoch):
+            found = self._decoded.gather(self._rows_at((place - back) % self.steps_per_epoch, order))
+            if found.readable.any():
+                return found
+        raise _unreadable(self.steps_per_epoch * self._batch_size, self._decoded.findings)
 
 
 class BatchStream:
@@ -177,10 +196,10 @@ class BatchStream:
             self._batches = None
 
 
-def _unreadable(batch_size: int, findings: Findings) -> TrainingFailed:
+def _unreadable(num_images: int, findings: Findings) -> TrainingFailed:
     reasons, num_read = ", ".join(sorted(findings.reasons)), number_of(findings.num_read, "image")
     message = (
-        f"none of the {batch_size} images of a batch can be read: {reasons}; so far, {num_read} "
+        f"none of the {num_images:,} images of an epoch can be read: {reasons}; so far, {num_read} "
         f"of the data set could be read, and {findings.num_unreadable:,} could not"
     )
     return TrainingFailed("DATASET_UNREADABLE", message, UNREADABLE_HINT)

@@ -137,17 +137,27 @@ def test_unreadable_images_change_neither_the_order_nor_the_places_of_the_others
             assert batch.sizes[:, 0].tolist() == [row + 1 for row in rows]
 
 
-def test_a_batch_of_which_nothing_can_be_read_ends_the_job_with_the_numbers() -> None:
-    first, second = numbers(feed(), 0, 2)
-    images = make_images(50, unreadable=[*second, first[0]])
-    with closing(images), closing(feed_of(images).batches(0, 2)) as batches:
+@pytest.mark.parametrize("cache_bytes", [EVERYTHING, NOTHING])
+def test_a_batch_of_which_nothing_can_be_read_repeats_the_one_before_it(cache_bytes: int) -> None:
+    first, second, *_, last = numbers(feed(), 0, 6)
+    for unreadable, expected in (([*second, first[0]], 0), ([*second, *first], 5)):
+        images = make_images(50, cache_bytes, unreadable)
+        with closing(images), closing(feed_of(images).batches(0, 2)) as batches:
+            found = [batch.images[:, 0, 0, 0].tolist() for batch in batches]
+        assert found[1] == found[0] if expected == 0 else found == [last, last]
+        assert not set(unreadable) & set(found[1])
+
+
+def test_an_epoch_of_which_nothing_can_be_read_ends_the_job_with_the_numbers() -> None:
+    images = make_images(50, unreadable=range(50))
+    with (
+        closing(images),
+        closing(feed_of(images).batches(0, 2)) as batches,
+        pytest.raises(TrainingFailed, match="none of the 48 images of an epoch can be read: DECODE_FAILED") as failed,
+    ):
         next(batches)
-        with pytest.raises(
-            TrainingFailed, match="none of the 8 images of a batch can be read: DECODE_FAILED"
-        ) as failed:
-            next(batches)
     assert failed.value.reason == "DATASET_UNREADABLE"
-    assert "7 images of the data set could be read, and 9 could not" in str(failed.value)
+    assert "0 images of the data set could be read, and 48 could not" in str(failed.value)
 
 
 def test_an_error_in_a_thread_reaches_the_loop() -> None:

@@ -123,7 +123,7 @@ def test_a_data_set_of_which_nothing_can_be_read_ends_the_job(tmp_path: Path, st
     snapshot = worker_harness.write_dataset(tmp_path / "junk", [(bytes([n]) * 9, n % 2) for n in range(40)])
     job = changed(start, {}, tmp_path, dataset_dir=str(tmp_path / "junk"), blobs=(snapshot.tobytes(),))
     with pytest.raises(
-        TrainingFailed, match="none of the 16 images of a batch can be read: FORMAT_NOT_ALLOWED"
+        TrainingFailed, match="none of the 16 images of an epoch can be read: FORMAT_NOT_ALLOWED"
     ) as failed:
         Trainer(Sent(), job).train()
     assert failed.value.reason == "DATASET_UNREADABLE"
