@@ -11,11 +11,13 @@ import hashlib
 import io
 import json
 import math
+import operator
 import os
 import re
 import secrets
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -55,10 +57,50 @@ class ArrayFile:
 
     meta: dict[str, Any]
     arrays: dict[str, Array]
+    digest: bytes = b""
+    """Its SHA-256, if all of it was verified."""
 
 
-def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
-    """Write or replace the file, and return its size in bytes.
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """Where an array lies in a file: from the byte `offset` on, with rows of `row_bytes` each."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    row_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArrayFile:
+    """A file whose header was read. The methods raise ArrayFileDamaged if it has become shorter since."""
+
+    meta: dict[str, Any]
+    stored: dict[str, StoredArray]
+    file: BinaryIO
+
+    def read(self, name: str, rows: slice = ALL_ROWS) -> Array:
+        """Return rows of an array, which is read-only. Raises KeyError if there is no such array."""
+        place = self.stored[name]
+        chosen = range(place.shape[0])[rows]
+        self.file.seek(place.offset + chosen.start * place.row_bytes)
+        data = self.file.read(len(chosen) * place.row_bytes)
+        if len(data) != len(chosen) * place.row_bytes:
+            raise ArrayFileDamaged("it became shorter while it was read")
+        return np.frombuffer(data, place.dtype).reshape(len(chosen), *place.shape[1:])
+
+    def read_into(self, name: str, start: int, target: Array) -> None:
+        """Fill `target`, which must be contiguous, with the rows of an array from `start` on. It must have them."""
+        place, data = self.stored[name], target.reshape(-1).view(np.uint8).data
+        assert 0 <= start <= place.shape[0] - len(target)
+        assert data.nbytes == len(target) * place.row_bytes
+        self.file.seek(place.offset + start * place.row_bytes)
+        if self.file.readinto(data) != data.nbytes:  # type: ignore[attr-defined]
+            raise ArrayFileDamaged("it became shorter while it was read")
+
+
+def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
+    """Write or replace the file, and return its SHA-256.
 
     Raises:
         OSError: the directory is gone (FileNotFoundError), or the disk is full or failing. No file is left behind.
@@ -79,15 +121,17 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> i
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return sum(map(len, pieces)) + DIGEST_BYTES
+    return digest.digest()
 
 
 def read(path: Path) -> ArrayFile:
     """Read and verify the whole file. Raises ArrayFileDamaged or FileNotFoundError."""
     data = path.read_bytes()
-    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
+    digest = hashlib.sha256(memoryview(data)[:-DIGEST_BYTES]).digest()
+    if digest != data[-DIGEST_BYTES:]:
         raise ArrayFileDamaged(f"{path.name}: its bytes are not those that were written")
-    return _parse(path, io.BytesIO(data), None)
+    opened = _parse(path, io.BytesIO(data))
+    return ArrayFile(meta=opened.meta, arrays={name: opened.read(name) for name in opened.stored}, digest=digest)
 
 
 def verify(path: Path) -> Stamp:
@@ -111,17 +155,26 @@ def stamp_of(path: Path) -> Stamp:
     return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def peek(path: Path, names: Collection[str] = (), rows: slice = ALL_ROWS) -> ArrayFile:
-    """Read the JSON values, and these rows of the arrays with these names. Verify the length of the file and nothing
-    else.
+@contextmanager
+def opened(path: Path) -> Iterator[OpenArrayFile]:
+    """Open the file and read its header. Verify the length of the file and nothing else.
 
     Raises ArrayFileDamaged or FileNotFoundError.
     """
     with path.open("rb") as file:
-        return _parse(path, file, names, rows)
+        yield _parse(path, file)
 
 
-def _parse(path: Path, file: BinaryIO, names: Collection[str] | None, rows: slice = ALL_ROWS) -> ArrayFile:
+def peek(path: Path, names: Collection[str] = (), rows: slice = ALL_ROWS) -> ArrayFile:
+    """Read the JSON values, and these rows of the arrays with these names, as `opened` does. Names that it does not
+    have are left out.
+    """
+    with opened(path) as file:
+        arrays = {name: file.read(name, rows) for name in file.stored if name in names}
+        return ArrayFile(meta=file.meta, arrays=arrays)
+
+
+def _parse(path: Path, file: BinaryIO) -> OpenArrayFile:
     try:
         start = file.read(len(MAGIC) + LENGTH.size)
         if not start.startswith(MAGIC):
@@ -130,19 +183,17 @@ def _parse(path: Path, file: BinaryIO, names: Collection[str] | None, rows: slic
         if length > MAX_HEADER_BYTES:
             raise ArrayFileDamaged(f"{path.name}: a header of {length} bytes")
         header = json.loads(file.read(length))
-        at, arrays = len(start) + length, {}
+        at, stored = len(start) + length, {}
         for entry in header["arrays"]:
-            dtype, (num_rows, *row_shape) = _dtype(entry["dtype"]), entry["shape"]
-            row_bytes = dtype.itemsize * math.prod(row_shape)
-            if names is None or entry["name"] in names:
-                chosen = range(num_rows)[rows]
-                file.seek(at + chosen.start * row_bytes)
-                data = file.read(len(chosen) * row_bytes)
-                arrays[entry["name"]] = np.frombuffer(data, dtype).reshape(len(chosen), *row_shape)
-            at += num_rows * row_bytes
+            dtype, shape = _dtype(entry["dtype"]), tuple(map(operator.index, entry["shape"]))
+            row_bytes = dtype.itemsize * math.prod(shape[1:])
+            if min(shape) < 0:
+                raise ArrayFileDamaged(f"{path.name}: an array of the shape {shape}")
+            stored[entry["name"]] = StoredArray(dtype, shape, at, row_bytes)
+            at += shape[0] * row_bytes
         if file.seek(0, os.SEEK_END) != at + DIGEST_BYTES:
             raise ArrayFileDamaged(f"{path.name}: its length does not match its header")
-        return ArrayFile(meta=dict(header["meta"]), arrays=arrays)
+        return OpenArrayFile(dict(header["meta"]), stored, file)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise ArrayFileDamaged(f"{path.name}: its header is damaged") from error
 

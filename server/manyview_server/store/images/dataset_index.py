@@ -10,8 +10,9 @@ import asyncio
 import itertools
 import logging
 import sqlite3
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 CHUNK_ROWS = 4096
 """The rows that one visit to the database thread reads: about 10 ms, for which commits wait."""
 MAX_ADOPTED = 250
-"""The index files that one visit to the database thread compares with the database."""
+"""The index files that one visit to the database thread compares with the database, about 10 ms."""
+HASHING_THREADS = 2
+"""The threads that verify index files. SHA-256 and reading need no interpreter, so two take half the time of one."""
 MAX_DATASETS = 32
 """The data sets whose open rows are kept in memory, at most 2.4 MB each."""
 
@@ -95,7 +98,7 @@ class DatasetIndex:
         found = await asyncio.to_thread(self._found, last)
         if not found:
             return 0
-        num_good = await self._database.read(partial(_count_agreeing, pk=self._pk, found=found))
+        num_good = await self._count_good(found)
         old_end = self._sealed_end
         self._sealed += found[:num_good]
         if num_good:
@@ -105,17 +108,45 @@ class DatasetIndex:
     def _found(self, last: int) -> list[IndexedShard]:
         """Return the intact index files that continue the known ones, up to position `last`."""
         found: list[IndexedShard] = []
-        end, shard = self._sealed_end, self._sealed[-1].shard + 1 if self._sealed else 0
-        while end < last and len(found) < MAX_ADOPTED:
-            try:
-                one = shard_index.verified(self._directory, shard)
-            except (ArrayFileDamaged, OSError):
-                break
-            if one.first != end:
-                break
-            found.append(one)
-            end, shard = one.end, shard + 1
+        end, numbers = self._sealed_end, itertools.count(self._sealed[-1].shard + 1 if self._sealed else 0)
+        with ThreadPoolExecutor(HASHING_THREADS) as threads:
+            coming: deque[Future[IndexedShard | None]] = deque()
+            while end < last:
+                while len(coming) < 2 * HASHING_THREADS:
+                    coming.append(threads.submit(self._intact, next(numbers)))
+                one = coming.popleft().result()
+                if one is None or one.first != end:
+                    break
+                found.append(one)
+                end = one.end
         return found
+
+    def _intact(self, shard: int) -> IndexedShard | None:
+        """Return the index file of a shard after all of it was verified, or None if it is missing or damaged."""
+        try:
+            return shard_index.verified(self._directory, shard)
+        except (ArrayFileDamaged, OSError):
+            return None
+
+    async def _count_good(self, found: Sequence[IndexedShard]) -> int:
+        """Return how many of these index files, from the first one on, agree with the database.
+
+        A file that agrees vouches for the one before it, which was compared with the database when it was written. So
+        only the last one of each chain is compared. If one of these differs, all files are compared.
+        """
+        ends = [one for one, after in itertools.pairwise(found) if not after.vouches_for(one)] + [found[-1]]
+        if len(ends) <= MAX_ADOPTED and await self._count_agreeing(ends) == len(ends):
+            return len(found)
+        return await self._count_agreeing(found)
+
+    async def _count_agreeing(self, found: Sequence[IndexedShard]) -> int:
+        num_good = 0
+        for start in range(0, len(found), MAX_ADOPTED):
+            part = found[start : start + MAX_ADOPTED]
+            num_good += (added := await self._database.read(partial(_count_agreeing, pk=self._pk, found=part)))
+            if added < len(part):
+                break
+        return num_good
 
     async def _read_shard(self, last: int) -> None:
         """Read rows from the database up to `last`, or until a shard is complete, and then write its index file."""
@@ -135,7 +166,7 @@ class DatasetIndex:
         starts = [0, *(np.flatnonzero(np.diff(rows["shard"])) + 1).tolist()]
         for start, stop in itertools.pairwise(starts):
             try:
-                one = await asyncio.to_thread(shard_index.write, self._directory, self._sealed_end, rows[start:stop])
+                one = await asyncio.to_thread(self._write, rows[start:stop])
             except OSError:
                 log.exception("an index file could not be written", extra={"of": str(self._directory)})
                 self._can_write = False
@@ -143,6 +174,11 @@ class DatasetIndex:
             self._sealed.append(one)
             self._loose = [rows[stop:]]
         self._keep_from(0)
+
+    def _write(self, rows: Rows) -> IndexedShard:
+        """Write the index file after those that are known, which agree with the database. Raises OSError."""
+        digest = self._sealed[-1].digest if self._sealed else b""
+        return shard_index.write(self._directory, self._sealed_end, rows, digest)
 
     def _joined(self) -> Rows:
         """Return all loose rows."""

@@ -75,8 +75,8 @@ class SnapshotRows:
         """Return the rows at the positions from `start` to `stop`, which must be among these."""
         assert self.first <= start <= stop <= self.last
         found = np.empty(stop - start, SNAPSHOT_DTYPE)
-        for at, rows in self._parts(start, stop):
-            found[at : at + len(rows)] = rows
+        for shard, at, end in self._parts(start, stop):
+            self._read_into(found[at - start : end - start], shard, at)
         return found
 
     def all(self) -> Rows:
@@ -86,25 +86,34 @@ class SnapshotRows:
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return one field of all rows."""
         found = np.empty(len(self), SNAPSHOT_DTYPE[name])
-        for at, rows in self._parts(self.first, self.last):
-            found[at : at + len(rows)] = rows[name]
+        for shard, at, end in self._parts(self.first, self.last):
+            rows = np.empty(end - at, SNAPSHOT_DTYPE)
+            self._read_into(rows, shard, at)
+            found[at - self.first : end - self.first] = rows[name]
         return found
 
-    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, Rows]]:
-        """Yield the rows from `start` to `stop` part by part, each with its place among them."""
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int | None, int, int]]:
+        """Yield the parts of the positions from `start` to `stop`, each with its shard. Loose rows have None."""
         at = start
         for number in range(np.searchsorted(self.ends, start, side="right"), len(self.shards)):
             if at == stop:
                 return
             end = min(stop, int(self.ends[number]))
-            try:
-                yield at - start, shard_index.read(self.directory, int(self.shards[number]), at, end)
-            except (ArrayFileDamaged, FileNotFoundError) as error:
-                text = "the list of a data set's images changed on the disk while it was read: try again"
-                raise Unavailable("INDEX_DAMAGED", text, retry_after_s=1.0) from error
+            yield int(self.shards[number]), at, end
             at = end
-        loose_from = int(self.ends[-1]) if len(self.ends) else self.first
-        yield at - start, self.loose[at - loose_from : stop - loose_from]
+        yield None, at, stop
+
+    def _read_into(self, target: Rows, shard: int | None, at: int) -> None:
+        """Fill `target` with rows of one shard, or with loose ones, from position `at` on."""
+        if shard is None:
+            at -= int(self.ends[-1]) if len(self.ends) else self.first
+            target[:] = self.loose[at : at + len(target)]
+            return
+        try:
+            shard_index.read_into(target, self.directory, shard, at)
+        except (ArrayFileDamaged, FileNotFoundError) as error:
+            text = "the list of a data set's images changed on the disk while it was read: try again"
+            raise Unavailable("INDEX_DAMAGED", text, retry_after_s=1.0) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

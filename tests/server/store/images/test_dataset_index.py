@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from manyview_server.errors import NotFound
 from manyview_server.store import array_file
 from manyview_server.store.images import dataset_index, shard_index, shard_writers
-from manyview_server.store.images.shard_index import Rows
+from manyview_server.store.images.shard_index import IndexedShard, Rows
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
@@ -130,6 +130,66 @@ async def test_a_restarted_server_compares_the_ends_of_index_files_with_the_data
     assert reads == []
     assert np.array_equal((await store.datasets.snapshot("a")).rows.all(), rows)
     assert reads == [(15, 17)]
+    await store.close()
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The shards whose index files are compared with the database."""
+    shards: list[int] = []
+    count = dataset_index._count_agreeing
+
+    def counted(connection: Any, pk: int, found: Sequence[IndexedShard]) -> int:
+        shards.extend(one.shard for one in found)
+        return count(connection, pk, found)
+
+    monkeypatch.setattr(dataset_index, "_count_agreeing", counted)
+    return shards
+
+
+async def test_a_restarted_server_compares_the_last_index_file_which_vouches_for_those_before_it(
+    tmp_path: Path, images: Images, compared: list[int], reads: list[tuple[int, int]]
+) -> None:
+    store = Store.open(tmp_path, reserve_bytes=0)
+    await images.upload(store, 47)
+    await indexed(store)
+    directory, rows = await directory_of(store), await rows_in_database(store)
+    for links, expected in (({}, [8]), ({3: b""}, [2, 8]), ({3: b"x" * 32, 8: b""}, [2, 7, 8])):
+        await store.close()
+        for shard, digest in links.items():
+            shard_index.write(directory, 5 * shard, rows[5 * shard : 5 * shard + 5], digest)
+            for later in range(shard + 1, 9):  # their names for the file before fit
+                before = shard_index.verified(directory, later - 1).digest
+                shard_index.write(directory, 5 * later, rows[5 * later : 5 * later + 5], before)
+        store = Store.open(tmp_path, reserve_bytes=0)
+        compared.clear()
+        reads.clear()
+        assert np.array_equal((await store.datasets.snapshot("a")).rows.all(), rows)
+        assert compared == expected
+        assert reads == [(45, 47)]
+    await store.close()
+
+
+async def test_where_one_index_file_is_of_other_images_all_are_compared(
+    tmp_path: Path, images: Images, compared: list[int], reads: list[tuple[int, int]]
+) -> None:
+    store = Store.open(tmp_path, reserve_bytes=0)
+    await images.upload(store, 32)
+    await indexed(store)
+    directory, rows = await directory_of(store), await rows_in_database(store)
+    await store.close()
+    others = rows[15:20].copy()
+    others["image_id"][0] += 1
+    before = shard_index.verified(directory, 2).digest
+    shard_index.write(directory, 15, others, before)  # 3 fits to 2, but 4 does not fit to 3
+    store = Store.open(tmp_path, reserve_bytes=0)
+    compared.clear()
+    reads.clear()
+    assert np.array_equal((await store.datasets.snapshot("a")).rows.all(), rows)
+    assert compared[:2] == [3, 5]
+    assert compared[2:8] == [0, 1, 2, 3, 4, 5]
+    assert reads == [(15, 18), (18, 21), (30, 32)]
+    assert np.array_equal(shard_index.read(directory, 3, 15, 20), rows[15:20])
     await store.close()
 
 
