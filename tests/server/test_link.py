@@ -285,6 +285,24 @@ async def test_a_message_with_too_long_fields_is_refused_where_it_is_sent_and_na
     front.close()
 
 
+async def test_long_lists_of_integers_do_not_count_among_the_fields(pair: tuple[socket.socket, socket.socket]) -> None:
+    ids = tuple(range(2**63 - 1, 0, -(2**63 // 200_000)))
+    message = dataclasses.replace(
+        LONG, settings={"epochs": 1}, quarantined=ids, too_slow=ids[:5], suspects=ids[:1001], blobs=(b"rows", b"")
+    )
+    front, worker = await AsyncLink.over(pair[0]), Link(pair[1])
+    sending = asyncio.ensure_future(front.send(message))
+    assert await asyncio.to_thread(worker.receive) == message
+    await sending
+    front.close()
+    header, *blobs = encode(message)
+    assert len(header) < 1000
+    assert [len(blob) for blob in blobs] == [4, 0, 8 * 1001, 8 * len(ids)]
+    assert len(ids) >= 200_000
+    with pytest.raises(LinkCorrupt, match="buffer size"):
+        decode(header[PREFIX.size :].replace(b"%d]" % (8 * len(ids)), b"%d]" % (8 * len(ids) - 1)), b"".join(blobs))
+
+
 def test_a_worker_s_message_with_too_long_fields_is_refused_where_it_is_sent(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:

@@ -1,8 +1,9 @@
 """Messages as frames, which a front and a worker exchange over an inherited socket pair.
 
 A frame is a u32 with the length of the header, a u64 with the length of all blobs, the header as UTF-8 JSON {"type",
-"fields", "blobs": [lengths]}, and the blobs. Numbers are little-endian. The worker's end is `blocking.Link`, and the
-front's end is `streams.AsyncLink`.
+"fields", "packed": [names], "blobs": [lengths]}, and the blobs. Fields that are long lists of integers are packed: they
+are no part of "fields", and the last blobs hold them, 8 bytes for each integer. Numbers are little-endian. The worker's
+end is `blocking.Link`, and the front's end is `streams.AsyncLink`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import types
 import typing
 from typing import Any
 
+import numpy as np
+
 from manyview_server.errors import ResourceExhausted
 from manyview_server.messages import embedding, preview, selection, timing, training
 from manyview_server.messages.message import Hello, Message
 
 PREFIX = struct.Struct("<IQ")
-# The front's loop reads a header in one turn. This allows a long list of quarantined images, and no more.
+# The front's loop reads a header in one turn. This allows a large configuration, and no more.
 MAX_HEADER_BYTES = 1 << 20
 # This allows the classes and queries of a large selection.
 MAX_BLOB_BYTES = 1 << 30
@@ -28,6 +31,7 @@ PART_BYTES = 1 << 20
 # A message that is longer than this is decoded off the front's loop, and so is one encoded with a list of more items.
 LONG_BYTES = 64 << 10
 LONG_ITEMS = 1_000
+INT64 = "<i8"
 # The limit of a worker's messages, of which embeddings are the largest. A faulty worker must not fill the front's
 # memory.
 MAX_ANSWER_BYTES = 64 << 20
@@ -64,13 +68,17 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 def encode(message: Message) -> list[bytes]:
     """Return the pieces of a frame. Blobs are not copied."""
     fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "blobs"}
+    hints = _hints(type(message))
+    packed = {name: _packed(value) for name, value in fields.items() if _is_packed(hints[name], value)}
+    blobs = [*message.blobs, *packed.values()]
     header = {
         "type": type(message).__name__,
-        "fields": {name: _plain(value) for name, value in fields.items()},
-        "blobs": [len(blob) for blob in message.blobs],
+        "fields": {name: _plain(value) for name, value in fields.items() if name not in packed},
+        "packed": list(packed),
+        "blobs": [len(blob) for blob in blobs],
     }
     text = _text(header)
-    return [PREFIX.pack(len(text), sum(header["blobs"])) + text, *message.blobs]
+    return [PREFIX.pack(len(text), sum(header["blobs"])) + text, *blobs]
 
 
 def frame(message: Message, max_blob_bytes: int) -> list[bytes]:
@@ -112,9 +120,19 @@ def decode(header: bytes, body: bytes | bytearray) -> Message:
         for length in parsed["blobs"]:
             blobs.append(bytes(view[offset : offset + length]))
             offset += length
+        for name in reversed(parsed["packed"]):
+            fields[name] = tuple(np.frombuffer(blobs.pop(), INT64).tolist())
         return kind(blobs=tuple(blobs), **fields)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise LinkCorrupt(f"frame of {len(header)} bytes: {error}") from error
+
+
+def _is_packed(hint: Any, value: Any) -> bool:
+    return hint == tuple[int, ...] and len(value) > LONG_ITEMS
+
+
+def _packed(value: tuple[int, ...]) -> bytes:
+    return np.array(value, INT64).tobytes()
 
 
 def _text(value: Any) -> bytes:

@@ -33,6 +33,8 @@ ImageRecords = list[ImageRecord]
 FoundImages = list[FoundImage]
 
 LOOKUP_CHUNK_ROWS = 1_000
+UNREADABLE_CHUNK_ROWS = 10_000
+"""The unreadable images that one visit to the database thread looks at: about 10 ms, for which commits wait."""
 MAX_POSITION = 2**63 - 1
 
 
@@ -232,12 +234,23 @@ class DatasetStore:
     async def unreadable_ids(self, uid: str, reason: str, first: int = 0, last: int = MAX_POSITION) -> tuple[int, ...]:
         """Return the ids of the images at the positions from `first` to `last` that are unreadable for this reason."""
         sql = """
-            SELECT image_id FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
-            JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
-            WHERE uid = ? AND reason = ? AND unreadable.position > ? AND unreadable.position <= ?
+            SELECT part.position, image_id FROM (
+                SELECT dataset, position, reason FROM unreadable
+                WHERE dataset = (SELECT pk FROM dataset WHERE uid = ?) AND position > ? AND position <= ?
+                ORDER BY position LIMIT ?
+            ) AS part
+            LEFT JOIN image ON reason = ? AND image.dataset = part.dataset AND image.position = part.position
+            ORDER BY part.position
         """
-        places = (uid, reason, first, last)
-        return await self._database.read(lambda c: tuple(image_id for (image_id,) in c.execute(sql, places)))
+
+        def read(connection: sqlite3.Connection) -> list[tuple[int, int | None]]:
+            return connection.execute(sql, (uid, first, last, UNREADABLE_CHUNK_ROWS, reason)).fetchall()
+
+        found: list[int] = []
+        while part := await self._database.read(read):
+            found += [image_id for _, image_id in part if image_id is not None]
+            first = part[-1][0]
+        return tuple(found)
 
     async def unreadable_positions(self, uid: str, version: int) -> npt.NDArray[np.int64]:
         """Return the positions, from 0, of the unreadable images among the first `version` ones."""

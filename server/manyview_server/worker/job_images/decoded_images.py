@@ -120,6 +120,11 @@ class DecodedImages:
         self._threads.close()
         self._decoder.close()
 
+    def are_unreadable(self, rows: Tensor) -> bool:
+        """Is it known that none of `rows` (B,) can be read?"""
+        with self._lock:
+            return bool(self.findings.is_unreadable[rows.numpy()].all())
+
     def gather(self, rows: Tensor) -> Gathered:
         """Return the images of `rows` (B,) int64, in any order. Raises as `batches` does."""
         (found,) = self.batches([rows])

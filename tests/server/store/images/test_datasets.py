@@ -104,6 +104,28 @@ async def test_unreadable_images_are_told_for_a_range_of_positions(mixed: Store,
     assert await unreadable(uid, "DECODER_CRASHED") == ()
 
 
+async def test_a_long_list_of_unreadable_images_is_read_in_short_visits(
+    mixed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets_module, "UNREADABLE_CHUNK_ROWS", 2)
+    uid = (await mixed.datasets.get("a")).uid
+    image_ids = (await mixed.datasets.snapshot("a")).rows.all()["image_id"].tolist()
+    for image_id, reason in zip(image_ids, ("DECODER_CRASHED", "DECODE_TOO_SLOW") * 2, strict=True):
+        await mixed.datasets.mark_unreadable(uid, image_id, reason, "because")
+    visits, read = [], mixed._database.read
+
+    async def counted(fn: Any) -> Any:
+        found = await read(fn)
+        visits.append(len(found))
+        return found
+
+    monkeypatch.setattr(mixed._database, "read", counted)
+    assert await mixed.datasets.unreadable_ids(uid, "DECODER_CRASHED") == tuple(image_ids[::2])
+    assert visits == [2, 2, 0]
+    assert await mixed.datasets.unreadable_ids(uid, "DECODE_TOO_SLOW", 1, 3) == (image_ids[1],)
+    assert await mixed.datasets.unreadable_ids("0" * 32, "DECODE_TOO_SLOW") == ()
+
+
 async def test_a_snapshot_numbers_labels_as_they_first_appeared(mixed: Store) -> None:
     snapshot = await mixed.datasets.snapshot("a")
     assert snapshot.rows.all().dtype == SNAPSHOT_DTYPE

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manyview_server.link.frames import MAX_BLOB_BYTES, PREFIX, decode, frame
 from manyview_server.messages.timing import StepTimed, TimeStep
 from manyview_server.store.images import shard_writers
+from manyview_server.store.images.datasets import UNREADABLE_CHUNK_ROWS
 from manyview_server.store.images.snapshots import SnapshotRows
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
@@ -22,6 +25,18 @@ from manyview_server.supervise.trainers.start_message import start_message
 from support.service.supervised import create
 
 SETTINGS = {"backbone": "resnet9", "precision": "auto"}
+IMAGES = """
+    WITH RECURSIVE n(i) AS (SELECT 1001 UNION ALL SELECT i + 1 FROM n WHERE i < 1005 + :count)
+    INSERT INTO image SELECT :pk, i, i << 32, 0, 0, 9, -1, 4, 3, :reason, 1, 1 FROM n
+"""
+UNREADABLE = """
+    INSERT INTO unreadable SELECT dataset, position, :reason, 'because' FROM image
+    WHERE dataset = :pk AND position > 1000 AND position <= 1000 + :count
+"""
+MORE_UNREADABLE = """
+    INSERT INTO unreadable SELECT dataset, position, :reason, 'because' FROM image
+    WHERE dataset = :pk AND position > 1000 + :count
+"""
 NUMERICS = {"precision": "bfloat16", "channels_last": True, "float32_products": "ieee"}
 
 
@@ -51,6 +66,35 @@ async def test_a_trainer_is_told_the_number_format_that_was_measured_as_the_fast
         step_times=times,
     )
     assert message.numerics == expected
+
+
+async def test_a_job_starts_on_a_data_set_of_which_200_000_images_must_not_be_decoded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(store)
+    job, count = await store.jobs.get("job"), 200_000
+
+    def mark(connection: sqlite3.Connection) -> None:
+        (pk,) = connection.execute("SELECT pk FROM dataset WHERE uid = ?", (job.dataset_uid,)).fetchone()
+        for sql, reason in ((IMAGES, ""), (UNREADABLE, "DECODER_CRASHED"), (MORE_UNREADABLE, "DECODE_TOO_SLOW")):
+            connection.execute(sql, {"pk": pk, "count": count, "reason": reason})
+
+    await store._database.write(mark)
+    visits, read = [], store._database.read
+
+    async def counted(fn: Any) -> Any:
+        found = await read(fn)
+        visits.append(len(found) if isinstance(found, list) else 0)
+        return found
+
+    monkeypatch.setattr(store._database, "read", counted)
+    message = await start_message(store, job, None, CrashingImages(store), device="cpu", num_threads=2, cache_bytes=1)
+    assert (len(message.quarantined), len(message.too_slow)) == (count, 5)
+    assert sum(visits) == 2 * (count + 5)
+    assert max(visits) == UNREADABLE_CHUNK_ROWS
+    header, *blobs = frame(message, MAX_BLOB_BYTES)
+    assert sum(map(len, blobs)) < 8 * count + 10_000
+    assert decode(header[PREFIX.size :], b"".join(blobs)) == message
 
 
 async def test_a_trainer_gets_the_rows_of_closed_shards_by_reference(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from manyview_server.worker.evaluation.knn import is_held_out
 from manyview_server.worker.job_images.decoded_images import DecodedImages
+from manyview_server.worker.training import feed as feed_module
 from manyview_server.worker.training.feed import BatchStream, Feed, epoch_order, places_taken
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import job_images
@@ -146,6 +147,24 @@ def test_a_batch_of_which_nothing_can_be_read_repeats_the_one_before_it(cache_by
             found = [batch.images[:, 0, 0, 0].tolist() for batch in batches]
         assert found[1] == found[0] if expected == 0 else found == [last, last]
         assert not set(unreadable) & set(found[1])
+
+
+def test_an_epoch_is_sorted_once_however_many_of_its_batches_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorted_epochs = []
+
+    def counted(seed: int, epoch: int, image_ids: np.ndarray) -> np.ndarray:
+        sorted_epochs.append(epoch)
+        return epoch_order(seed, epoch, image_ids)
+
+    monkeypatch.setattr(feed_module, "epoch_order", counted)
+    images = make_images(50, NOTHING, unreadable=range(1, 50))
+    pairs = Feed(images, images.index, torch.arange(50), batch_size=2, seed=1)
+    gathered, gather = [], images.gather
+    monkeypatch.setattr(images, "gather", lambda rows: gathered.append(rows) or gather(rows))  # type: ignore[func-returns-value]
+    with closing(images), closing(pairs.batches(0, 75)) as batches:
+        assert {int(n) for batch in batches for n in batch.images[:, 0, 0, 0]} == {0}
+    assert sorted_epochs == [0, 1, 2]
+    assert len(gathered) <= 72 + 24, "each search takes one batch, once it is known what cannot be read"
 
 
 def test_an_epoch_of_which_nothing_can_be_read_ends_the_job_with_the_numbers() -> None:

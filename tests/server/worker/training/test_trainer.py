@@ -354,7 +354,8 @@ def test_an_image_that_kills_its_decoder_leaves_its_name_behind(
     assert image_id in suspects
     assert dies(changed(job, {}, Path(job.checkpoint_dir), suspects=suspects)) == (True, (image_id,))
     with worker_harness.Worker("trainer") as worker:
-        worker.send(changed(job, {}, Path(job.checkpoint_dir), quarantined=(image_id,)))
+        others = tuple(range(200_000))  # of images that this data set does not have
+        worker.send(changed(job, {}, Path(job.checkpoint_dir), quarantined=(image_id, *others), too_slow=others))
         found = worker.until(ImageUnreadable, lambda message: message.image_id == image_id)
         assert found.reason == "DECODER_CRASHED"
         assert worker.until(TrainingEnded).outcome == "succeeded"
