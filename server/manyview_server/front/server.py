@@ -105,7 +105,9 @@ class Server:
         previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
         heartbeat_s, page_bytes = self._settings.heartbeat_s, pages.page_bytes(limits.max_message_bytes)
         planner = JobPlanner(backend.store, backend.catalogue, backend.library_backbones)
-        timed_planner = TimedPlanner(planner, backend.store, backend.catalogue, backend.step_timer)
+        timed_planner = TimedPlanner(
+            planner, backend.store, backend.catalogue, backend.step_timer, self._settings.image_cache_bytes
+        )
         jobs = TrainJobService(
             backend.store,
             backend.catalogue,

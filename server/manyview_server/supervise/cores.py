@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from manyview_server.system.control_groups import ROOT, counter, groups, own_groups
-from manyview_server.system.host_memory import host_memory
+from manyview_server.system.host_memory import IMAGES_FRACTION, host_memory
 
 CACHE_FRACTION = 1 / 3
 """The share of a device's memory for decoded images. The rest is for the networks, their gradients and the embedder."""
@@ -97,3 +97,14 @@ def cache_bytes(device_memory_bytes: int, device: str) -> int:
     """Return how much of a device's memory a job's decoded images may take."""
     memory = min(device_memory_bytes, host_memory().limit_bytes) if device == "cpu" else device_memory_bytes
     return int(memory * CACHE_FRACTION)
+
+
+def kept_images_bytes(device_memory_bytes: int, device: str, limit_bytes: int | None = None) -> int:
+    """Return how many bytes of decoded images a job that starts now would keep, on its device and in memory.
+
+    `limit_bytes` is the setting `image_cache_bytes`, which `worker.job_images.pixel_store` obeys as well.
+    """
+    on_device = cache_bytes(device_memory_bytes, device)
+    in_memory = int(IMAGES_FRACTION * host_memory().available_bytes)
+    room = min(on_device, in_memory) if device == "cpu" else on_device + in_memory
+    return room if limit_bytes is None else min(room, limit_bytes)

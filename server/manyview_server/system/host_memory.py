@@ -13,6 +13,8 @@ from pathlib import Path
 from manyview_server.system.control_groups import ROOT, Group, counter, groups
 
 KIB = 1024
+IMAGES_FRACTION = 0.5
+"""The largest share of the available memory that the decoded images of a job take: of what there is without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from manyview_server.front.jobs.job_plans import JobPlan
 from manyview_server.messages.timing import StepTimed
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
-from manyview_server.supervise.cores import cache_bytes
+from manyview_server.supervise.cores import kept_images_bytes
 from manyview_server.supervise.timers.estimate import HOUR_S, Estimate, about, device_words
 from manyview_server.supervise.timers.job_seconds import Workload, is_short, job_seconds, num_steps
 
@@ -31,11 +31,14 @@ SHORTER_WAIT_S = 3.0
 class Estimator:
     """Estimates the duration of jobs."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, timer: StepTimer | None) -> None:
-        """`timer` None: nothing is estimated."""
+    def __init__(
+        self, store: Store, catalogue: Catalogue, timer: StepTimer | None, image_cache_bytes: int | None = None
+    ) -> None:
+        """`timer` None: nothing is estimated. `image_cache_bytes` is the setting of the server."""
         self._store = store
         self._catalogue = catalogue
         self._timer = timer
+        self._image_cache_bytes = image_cache_bytes
 
     @property
     def device(self) -> str | None:
@@ -61,6 +64,7 @@ class Estimator:
         if num_steps(workload, plan.settings, timed.batch_size) <= first_step:
             return None  # there are too few images for a batch, or nothing is left to do
         text = f"{about(total_s)} on {device_words(self._timer.device)}"
+        text += self._decoding_again(workload, plan.settings, timed)
         if total_s > HOUR_S:
             text += await self._shorter(workload, plan, total_s, min(wait_s, SHORTER_WAIT_S))
         return Estimate(total_s=total_s, step_s=timed.step_s, text=text)
@@ -80,9 +84,23 @@ class Estimator:
     def seconds(self, workload: Workload, settings: dict[str, Any], timed: StepTimed, first_step: int = 0) -> float:
         """Return how long a job takes, by measured times."""
         assert self._timer is not None
-        device = self._catalogue.device(self._timer.device)
-        num_kept = cache_bytes(device.memory_bytes, device.name) // (3 * workload.decode_size(settings) ** 2)
+        num_kept = self._num_kept(workload, settings)
         return job_seconds(workload, settings, timed, self._timer.num_threads, first_step, num_kept)
+
+    def _num_kept(self, workload: Workload, settings: dict[str, Any]) -> int:
+        """Return how many decoded images a job that starts now would keep."""
+        assert self._timer is not None
+        device = self._catalogue.device(self._timer.device)
+        room = kept_images_bytes(device.memory_bytes, device.name, self._image_cache_bytes)
+        return room // (3 * workload.decode_size(settings) ** 2)
+
+    def _decoding_again(self, workload: Workload, settings: dict[str, Any], timed: StepTimed) -> str:
+        """Return words for a job that decodes images again in each epoch, because there is no room for all of them."""
+        num_kept, num_images = self._num_kept(workload, settings), workload.num_decoded(settings)
+        num_seen = num_steps(workload, settings, timed.batch_size) * timed.batch_size
+        if num_kept >= num_images or num_seen <= workload.num_trained(settings):
+            return ""
+        return f"; {num_images - num_kept:,} of {num_images:,} images do not fit into memory and are decoded each time"
 
     async def workload(self, plan: JobPlan) -> Workload:
         """Return the numbers of a job's data set on which its duration depends."""

@@ -25,10 +25,21 @@ CALLER_FRACTION = 0.4
 class TimedPlanner:
     """Makes plans. They are exact for the data set as it is now."""
 
-    def __init__(self, planner: JobPlanner, store: Store, catalogue: Catalogue, timer: StepTimer | None) -> None:
-        """`timer` None: what a request leaves open is as by default, and nothing is estimated."""
+    def __init__(
+        self,
+        planner: JobPlanner,
+        store: Store,
+        catalogue: Catalogue,
+        timer: StepTimer | None,
+        image_cache_bytes: int | None = None,
+    ) -> None:
+        """
+        Args:
+            timer: None means that what a request leaves open is as by default, and that nothing is estimated.
+            image_cache_bytes: the setting of the server.
+        """
         self._planner = planner
-        self._estimator = Estimator(store, catalogue, timer)
+        self._estimator = Estimator(store, catalogue, timer, image_cache_bytes)
         self._open_settings = OpenSettings(catalogue, self._estimator)
 
     async def plan(self, request: pb.CreateTrainJobRequest, time_left_s: float | None) -> JobPlan:

@@ -46,6 +46,14 @@ class Workload:
         """Return the number of images that are trained on."""
         return self.num_images - self.num_held_out(settings)
 
+    def num_evaluated(self, settings: Mapping[str, Any]) -> int:
+        """Return the number of held-out images that an evaluation classifies."""
+        return min(MAX_QUERIES, self.num_held_out(settings))
+
+    def num_decoded(self, settings: Mapping[str, Any]) -> int:
+        """Return the number of images of which a long job needs the pixels."""
+        return self.num_trained(settings) + self.num_evaluated(settings)
+
     def decode_size(self, settings: Mapping[str, Any]) -> int:
         """Return the side of the decoded images, as `worker.images.decode_size.choose_size` does."""
         twice = 2 * int(settings["image_size"])
@@ -79,9 +87,9 @@ def job_seconds(
     steps = max(0, num_steps(workload, settings, timed.batch_size) - first_step)
     is_tried = settings["precision"] == "auto" and not timed.numerics
     trial_s = timed.step_s * TRIAL_IMAGES / timed.batch_size if is_tried else 0.0
-    num_decoded = _num_decoded(workload, settings, steps * timed.batch_size, num_kept)
-    decode_s = num_decoded * workload.pixels / 1e6 * timed.decode_s / num_threads
     num_evaluations = _num_evaluations(workload, settings, timed.batch_size, steps)
+    once, again = _num_decoded(workload, settings, steps * timed.batch_size, num_evaluations, num_kept)
+    decode_s = (once + again) * workload.pixels / 1e6 * timed.decode_s / num_threads
     evaluate_s = num_evaluations * evaluation_seconds(workload, settings, timed)
     return START_S + trial_s + decode_s + steps * timed.step_s + evaluate_s
 
@@ -93,9 +101,7 @@ def epoch_seconds(workload: Workload, settings: Mapping[str, Any], timed: StepTi
 
 def evaluation_seconds(workload: Workload, settings: Mapping[str, Any], timed: StepTimed) -> float:
     """Return how long one evaluation takes, which embeds the held-out images and those among which they search."""
-    held_out = workload.num_held_out(settings)
-    bank = min(int(settings["evaluation"]["knn_max_bank"]), workload.num_labelled - held_out)
-    return (bank + min(MAX_QUERIES, held_out)) * timed.embed_s
+    return _num_in_evaluation(workload, settings) * timed.embed_s
 
 
 def is_short(workload: Workload, settings: Mapping[str, Any]) -> bool:
@@ -122,10 +128,20 @@ def _steps_per_epoch(workload: Workload, settings: Mapping[str, Any], batch_size
     return max(1, workload.num_trained(settings) // batch_size)
 
 
-def _num_decoded(workload: Workload, settings: Mapping[str, Any], num_seen: int, num_kept: int | None) -> float:
-    """Return how many images are decoded for steps that see `num_seen`: each once, and again if it is not kept."""
-    num_trained = workload.num_trained(settings)
-    first = min(num_seen, num_trained)
-    share_kept = 1.0 if num_kept is None else min(1.0, num_kept / max(1, num_trained))
-    evaluated = min(MAX_QUERIES, workload.num_held_out(settings))
-    return first + (num_seen - first) * (1 - share_kept) + evaluated
+def _num_in_evaluation(workload: Workload, settings: Mapping[str, Any]) -> int:
+    """Return the images that an evaluation embeds: those that it classifies, and those among which they search."""
+    bank = workload.num_labelled - workload.num_held_out(settings)
+    return min(int(settings["evaluation"]["knn_max_bank"]), bank) + workload.num_evaluated(settings)
+
+
+def _num_decoded(
+    workload: Workload, settings: Mapping[str, Any], num_seen: int, num_evaluations: int, num_kept: int | None
+) -> tuple[int, float]:
+    """Return how many images are decoded once, and how often images are decoded again because they are not kept.
+
+    `num_seen`: the images of all steps together.
+    """
+    once = min(num_seen, workload.num_trained(settings)) + workload.num_evaluated(settings)
+    looked_at = num_seen + num_evaluations * _num_in_evaluation(workload, settings)
+    share_kept = 1.0 if num_kept is None else min(1.0, num_kept / max(1, workload.num_decoded(settings)))
+    return once, max(0, looked_at - once) * (1 - share_kept)

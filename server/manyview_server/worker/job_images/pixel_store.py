@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 
 from manyview_server.messages.training import NO_LIMIT
-from manyview_server.system.host_memory import host_memory
-
-HOST_MEMORY_FRACTION = 0.5
-"""The largest share of the available memory that images take."""
+from manyview_server.system.host_memory import IMAGES_FRACTION, host_memory
 
 Rows = npt.NDArray[np.int64]
 
@@ -81,7 +78,8 @@ class PixelStore:
     def grow(self, num_rows: int) -> None:
         """Make the rows up to `num_rows` known, and add room for them while there is memory.
 
-        The room is at least doubled, so that a batch of a data set that grows lies in few blocks.
+        The room is at least doubled, so that a batch of a data set that grows lies in few blocks. Memory in which no
+        image lies is address space alone, and all limits hold for it as if it were full.
         """
         added = num_rows - len(self._slots)
         self._slots = np.concatenate([self._slots, np.full(added, -1, dtype=np.int32)])
@@ -159,7 +157,12 @@ class PixelStore:
         return min(left, self._room_in_memory()) if self.device.type == "cpu" else left
 
     def _room_in_memory(self) -> int:
-        """Return how many bytes another block in memory may have. Slots that are still empty have taken none yet."""
+        """Return how many bytes another block in memory may have.
+
+        All blocks together take at most a share of what would be available without them. Slots that are still empty
+        have taken nothing of it yet, but count.
+        """
         blocks = [block for block in self._blocks if self.device.type == "cpu" or not block.on_device]
-        empty = sum(len(block.pixels) - min(len(block.pixels), max(0, self.num_kept - block.first)) for block in blocks)
-        return int(HOST_MEMORY_FRACTION * host_memory().available_bytes) - empty * self.image_bytes
+        held = sum(len(block.pixels) for block in blocks) * self.image_bytes
+        filled = sum(min(len(block.pixels), max(0, self.num_kept - block.first)) for block in blocks) * self.image_bytes
+        return int(IMAGES_FRACTION * (host_memory().available_bytes + filled)) - held

@@ -21,6 +21,7 @@ from manyview_server.supervise.timers.job_seconds import START_S, Workload
 
 CONFIG = {"image_size": 128, "batch_size": 32, "evaluation": {"knn_every_epochs": 0}, "precision": "float32"}
 """An epoch of the 320 images has 10 steps, of a second each."""
+IMAGE_BYTES = 3 * 256**2
 Estimated = Callable[..., Awaitable[Estimate | None]]
 
 
@@ -34,10 +35,15 @@ def estimated(planner: JobPlanner, shirts: Store, torch_catalogue: Catalogue) ->
     """The estimate of a job: estimated(timer, wait_s=…, setting=…)."""
 
     async def estimate(
-        timer: StepTimer | None, *, wait_s: float = 1.0, dataset: str = "shirts", **config: Any
+        timer: StepTimer | None,
+        *,
+        wait_s: float = 1.0,
+        dataset: str = "shirts",
+        image_cache_bytes: int | None = None,
+        **config: Any,
     ) -> Estimate | None:
         plan = await planner.plan(request(dataset, config))
-        return await Estimator(shirts, torch_catalogue, timer).estimate(plan, wait_s)
+        return await Estimator(shirts, torch_catalogue, timer, image_cache_bytes).estimate(plan, wait_s)
 
     return estimate
 
@@ -59,6 +65,28 @@ async def test_a_job_of_hours_at_a_small_size_comes_with_fewer_epochs(estimated:
     found = await estimated(timer, epochs=4000, image_size=64)
     assert found is not None
     assert found.text == "about 2.8 h on this CPU; --epochs 1439 takes about an hour"
+
+
+@pytest.mark.parametrize(
+    ("image_cache_bytes", "epochs", "expected"),
+    [
+        (None, 60, "about 10 min on this CPU"),
+        (320 * IMAGE_BYTES, 60, "about 10 min on this CPU"),
+        (
+            300 * IMAGE_BYTES + 1,
+            60,
+            "about 10 min on this CPU; 20 of 320 images do not fit into memory and are decoded each time",
+        ),
+        (0, 60, "about 10 min on this CPU; 320 of 320 images do not fit into memory and are decoded each time"),
+        (0, 1, "less than a minute on this CPU"),
+    ],
+)
+async def test_an_estimate_says_how_many_images_are_decoded_each_time(
+    estimated: Estimated, timer: Any, image_cache_bytes: int | None, epochs: int, expected: str
+) -> None:
+    found = await estimated(timer, epochs=epochs, image_cache_bytes=image_cache_bytes)
+    assert found is not None
+    assert found.text == expected
 
 
 async def test_a_short_job_is_not_measured(estimated: Estimated, timer: Any) -> None:
@@ -97,5 +125,6 @@ def test_images_for_which_the_device_has_no_room_are_decoded_in_each_epoch(
     timed = StepTimed(batch_size=4, step_s=0.0, embed_s=0.0, decode_s=0.02)
     evaluation = {"knn_every_epochs": 0, "knn_max_bank": 10, "knn_holdout_fraction": 0.1}
     settings = CONFIG | {"decode_size": None, "epochs": 10, "max_steps": None, "evaluation": evaluation}
-    found = Estimator(shirts, torch_catalogue, timer).seconds(workload, settings, timed)
-    assert found == pytest.approx(START_S + 18_200 * 0.01 * (1 + 9 * 0.9))
+    for limit, share in ((None, 0.9), (910 * IMAGE_BYTES, 0.95), (0, 1.0), (1 << 40, 0.9)):
+        found = Estimator(shirts, torch_catalogue, timer, limit).seconds(workload, settings, timed)
+        assert found == pytest.approx(START_S + 18_200 * 0.01 * (1 + 9 * share))

@@ -63,6 +63,14 @@ def test_only_images_that_are_needed_are_decoded_and_again_if_there_is_no_room_f
         assert found == pytest.approx(START_S + decode_s + 200 * 2.0)
 
 
+def test_an_evaluation_decodes_again_what_is_not_kept() -> None:
+    # 5 evaluations after the first embed 900 images each, all of which were seen before; 180 steps see 900 ten times.
+    plain_s = job_seconds(WORKLOAD, evaluated(), TIMED, 2)
+    for num_kept, again in ((0, 1.0), (250, 0.75), (1_000, 0.0)):
+        extra_s = job_seconds(WORKLOAD, evaluated(), TIMED, 2, num_kept=num_kept) - plain_s
+        assert extra_s == pytest.approx(again * (9 * 900 + 6 * 900 - 100) * 0.005)
+
+
 @pytest.mark.parametrize(("max_steps", "expected"), [(None, 200), (30, 30), (500, 200)])
 def test_epochs_or_max_steps_end_a_job(max_steps: int | None, expected: int) -> None:
     assert num_steps(WORKLOAD, settings(max_steps=max_steps), 50) == expected

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
+from random import Random
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from manyview_server.system.host_memory import HostMemory
+from manyview_server.system.host_memory import HostMemory, host_memory
 from manyview_server.worker.job_images import pixel_store
 from manyview_server.worker.job_images.pixel_store import PixelStore
 from support.learning.pretend_device import DEVICE, pretending
@@ -21,7 +25,7 @@ def pictures(numbers: list[int], device: torch.device = CPU) -> Tensor:
 
 
 def keep(store: PixelStore, *numbers: int) -> None:
-    rows, images = np.array(numbers), pictures(list(numbers))
+    rows, images = np.array(numbers), pictures([number % 256 for number in numbers])
     store.keep(rows, np.arange(len(rows)), images.to(store.device, non_blocking=True), images)
 
 
@@ -82,7 +86,7 @@ def test_room_that_is_promised_and_not_used_yet_is_not_promised_twice(monkeypatc
     store = PixelStore(SIZE, CPU, 1 << 30, 20)
     keep(store, *range(5))
     store.grow(100)
-    assert store.capacity == 20 + 30 - 15
+    assert store.capacity == (60 + 5) // 2
 
 
 def test_beside_a_device_that_is_full_images_lie_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +111,41 @@ def test_a_limit_holds_for_the_device_and_the_memory_together(most: int, on_devi
         store = PixelStore(SIZE, DEVICE, 3 * IMAGE_BYTES, 20, most * IMAGE_BYTES)
         store.grow(20)
         assert (store.device_capacity, store.capacity) == (on_device, capacity)
+
+
+@pytest.mark.parametrize("device", [CPU, DEVICE])
+def test_a_store_that_grows_stays_within_its_limits_and_half_of_the_memory_of_its_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    monkeypatch.setattr(pixel_store, "host_memory", lambda: host_memory(tmp_path))
+    most, cache, random = 300, 200, Random(0)
+    with pretending() if device == DEVICE else nullcontext():
+        for available in (0, 1, 50, 150, 399, 1000):
+            limit_group(tmp_path, available, taken=0)
+            store, num_rows = PixelStore(SIZE, device, cache * IMAGE_BYTES, 0, most * IMAGE_BYTES), 0
+            for _ in range(8):
+                num_rows += random.randrange(1, 150)
+                store.grow(num_rows)
+                keep(store, *range(random.randrange(num_rows) + 1))
+                on_device = 0 if device == CPU else store.device_capacity
+                limit_group(tmp_path, available, taken=max(0, store.num_kept - on_device))
+                assert store.device_capacity <= cache
+                assert store.capacity <= most
+                assert store.capacity - on_device <= available // 2
+            store.grow(2000)
+            half = available // 2
+            assert store.capacity == (min(cache, half) if device == CPU else min(most, cache + half))
+
+
+def limit_group(root: Path, num_images: int, taken: int) -> None:
+    """Write a machine whose control group allows the memory of so many images, of which some is taken."""
+    files = {
+        "proc/meminfo": f"MemTotal: {1 << 30} kB\nMemAvailable: {1 << 30} kB",
+        "proc/self/cgroup": "0::/",
+        "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+        "sys/fs/cgroup/memory.max": str(num_images * IMAGE_BYTES),
+        "sys/fs/cgroup/memory.current": str(taken * IMAGE_BYTES),
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
