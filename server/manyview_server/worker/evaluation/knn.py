@@ -5,9 +5,10 @@ Shapes: N images of the data set, B batch, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ MIN_QUERIES = 5
 
 Features = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, o, o) to features (B, D)."""
+Accuracies = dict[str, float]
+RAW_PIXELS = "raw_pixels"
+NO_PROBES: Mapping[str, LinearProbe] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ class KnnEvaluation:
         stopped: Callable[[], bool],
     ) -> None:
         self.on_images: Callable[[int], None] = lambda _: None
-        """Called with the number of images whose features are known."""
+        """Called with the number of images whose features are known, for each network that is measured."""
         self._decoded = decoded
         self._index = index
         self._parts = parts
@@ -130,7 +134,7 @@ class KnnEvaluation:
         self._numerics = numerics
         self._device = decoded.store.device
         self._stopped = stopped
-        self._of_raw_pixels: dict[str, float] | None = None
+        self._of_raw_pixels: Accuracies | None = None
         normalize = settings.views.normalize
         self._preprocess = Preprocess(settings.image_size, normalize.mean, normalize.std, self._device, torch.float32)
 
@@ -139,35 +143,57 @@ class KnnEvaluation:
         """The images of one measurement."""
         return len(self._parts.bank) + len(self._parts.queries)
 
-    def of_method(self, method: Method, probe: LinearProbe | None = None) -> dict[str, float] | None:
+    @property
+    def knows_raw_pixels(self) -> bool:
+        """Were the raw pixels measured before?"""
+        return self._of_raw_pixels is not None
+
+    def of_method(self, method: Method, probe: LinearProbe | None = None) -> Accuracies | None:
         """Return the accuracies of the method's embedding, and of `probe` on it."""
+        return self.measure({"": method}, {} if probe is None else {"": probe})[""]
 
-        def embed(images: Tensor) -> Tensor:
-            # Cosines in bfloat16 are 1/256 apart near 1, so neighbors are compared in float32 for every network.
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
-                return method.embed(images)
-
-        return self._accuracies(embed, probe)
-
-    def of_raw_pixels(self) -> dict[str, float] | None:
+    def of_raw_pixels(self) -> Accuracies | None:
         """Return the accuracies of the pixels themselves, which learning must beat. They are measured once."""
-        if self._of_raw_pixels is None:
-            self._of_raw_pixels = self._accuracies(raw_pixel_features)
-        return self._of_raw_pixels
+        return self.measure({}, raw_pixels=True)[RAW_PIXELS]
 
-    def _accuracies(self, features: Features, probe: LinearProbe | None = None) -> dict[str, float] | None:
-        bank, queries = self._labelled(features, self._parts.bank), self._labelled(features, self._parts.queries)
-        if bank is None or queries is None:
-            return None
-        rankings = self._votes(queries.features, bank)
-        if probe is not None:
-            rankings["linear", ""] = probe.rankings(queries.features, best=5)
-        tops = (1, 5) if self._index.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
-        return {
-            f"{judge}_top{k}{suffix}": float(topk_accuracy(ranking, queries.labels, k))
-            for (judge, suffix), ranking in rankings.items()
-            for k in tops
-        }
+    def measure(
+        self, methods: Mapping[str, Method], probes: Mapping[str, LinearProbe] = NO_PROBES, *, raw_pixels: bool = False
+    ) -> dict[str, Accuracies | None]:
+        """Return the accuracies of several networks by their names, and of RAW_PIXELS. Each image is decoded once.
+
+        `probes` has those that are measured on the embedding of the method of the same name.
+        """
+        features: dict[str, Features] = {name: partial(self._embed, method) for name, method in methods.items()}
+        if raw_pixels and self._of_raw_pixels is None:
+            features[RAW_PIXELS] = raw_pixel_features
+        found = self._accuracies(features, probes) if features else {}
+        if raw_pixels:
+            self._of_raw_pixels = found.setdefault(RAW_PIXELS, self._of_raw_pixels)
+        return found
+
+    def _embed(self, method: Method, images: Tensor) -> Tensor:
+        # Cosines in bfloat16 are 1/256 apart near 1, so neighbors are compared in float32 for every network.
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._numerics.precision == "bfloat16"):
+            return method.embed(images)
+
+    def _accuracies(
+        self, features: Mapping[str, Features], probes: Mapping[str, LinearProbe]
+    ) -> dict[str, Accuracies | None]:
+        banks, all_queries = (self._labelled(features, rows) for rows in (self._parts.bank, self._parts.queries))
+        if banks is None or all_queries is None:
+            return dict.fromkeys(features)
+        found: dict[str, Accuracies | None] = {}
+        for name, queries in all_queries.items():
+            rankings = self._votes(queries.features, banks.pop(name))
+            if name in probes:
+                rankings["linear", ""] = probes[name].rankings(queries.features, best=5)
+            tops = (1, 5) if self._index.num_classes >= MIN_CLASSES_FOR_TOP5 else (1,)
+            found[name] = {
+                f"{judge}_top{k}{suffix}": float(topk_accuracy(ranking, queries.labels, k))
+                for (judge, suffix), ranking in rankings.items()
+                for k in tops
+            }
+        return found
 
     def _votes(self, queries: Tensor, bank: LabelledFeatures) -> dict[tuple[str, str], Tensor]:
         """Return the best classes of each query, by ("knn", SUFFIX) for each vote. The first vote has no suffix."""
@@ -179,22 +205,26 @@ class KnnEvaluation:
         return {("knn", suffix): rankings[vote] for vote, suffix in votes.items()}
 
     @torch.inference_mode()
-    def _labelled(self, features: Features, rows: Tensor) -> LabelledFeatures | None:
-        """Return the features of the images of `rows` that can be read, or None after a stop or if there are none."""
-        chunks, labels = [], []
+    def _labelled(self, features: Mapping[str, Features], rows: Tensor) -> dict[str, LabelledFeatures] | None:
+        """Return all features of the images of `rows` that can be read, or None after a stop or if there are none."""
+        chunks: dict[str, list[Tensor]] = {name: [] for name in features}
+        labels: list[Tensor] = []
         with closing(self._decoded.batches(torch.split(rows, EVALUATION_BATCH))) as batches, suppress(DecodingStopped):
             for found in batches:
-                if self._stopped():
-                    return None
                 images = found.images
                 if not found.readable.all():
                     images = images.index_select(0, _rows(found.readable).to(self._device))
-                if len(images):
-                    chunks.append(features(self._preprocess(images)).float())
-                    labels.append(self._index.labels[found.rows[found.readable]])
-                self.on_images(len(found.rows))
-            if chunks:
-                return LabelledFeatures(torch.cat(chunks), torch.cat(labels).to(self._device))
+                normalized = self._preprocess(images) if len(images) else images
+                for name, compute in features.items():
+                    if self._stopped():
+                        return None
+                    if len(images):
+                        chunks[name].append(compute(normalized).float())
+                    self.on_images(len(found.rows))
+                labels.append(self._index.labels[found.rows[found.readable]])
+            if sum(map(len, labels)):
+                known = torch.cat(labels).to(self._device)
+                return {name: LabelledFeatures(torch.cat(chunks.pop(name)), known) for name in features}
         return None
 
 

@@ -26,7 +26,7 @@ from manyview_server.messages.training import (
 )
 from manyview_server.worker.channel import Sender, WorkerChannel
 from manyview_server.worker.evaluation import knn_log
-from manyview_server.worker.evaluation.knn import KnnEvaluation
+from manyview_server.worker.evaluation.knn import RAW_PIXELS, Accuracies, KnnEvaluation
 from manyview_server.worker.job_images.decoded_images import DecodingStopped
 from manyview_server.worker.training import start_log
 from manyview_server.worker.training.checkpoint_saver import CheckpointSaver
@@ -46,6 +46,7 @@ OUT_OF_MEMORY_HINT = "Lower batch_size or image_size, choose a smaller backbone,
 CHECKPOINT_HINT = "Free disk space on the server, then resume the job."
 MAX_FIRST_IMAGES = 4_000
 """The most images that baselines may decode before the first step: about five seconds on two cores."""
+TRAINED, UNTRAINED = "trained", "untrained"
 
 Outcome = Literal["succeeded", "stopped"]
 
@@ -178,32 +179,40 @@ class Trainer:
         if knn is None or not job.is_due(job.settings.evaluation.knn_every_epochs, self.progress.step):
             return
         with reporter.excluded():
-            if self._owes_baselines:
-                self._measure_baselines(knn, job.untrained())
-            self.progress.start("evaluating", knn.num_images)
-            knn.on_images = self.progress.images
-            accuracies = knn.of_method(job.method, job.probe)
-            self._log_scalars(accuracies)
-            if self.progress.step >= job.num_steps:
-                self._compare_with_raw_pixels(knn, accuracies)
+            self._measure(job, knn)
             self.progress.start("training")
 
-    def _measure_baselines(self, knn: KnnEvaluation, untrained: Method | None) -> None:
-        """Measure raw pixels and the untrained network as the features are measured later.
-
-        This comes before the first step. If it would take long, it comes with the first evaluation.
-        """
-        self.progress.start("measuring the baseline", (1 if untrained is None else 2) * knn.num_images)
+    def _measure_baselines(self, knn: KnnEvaluation, untrained: Method) -> None:
+        """Measure raw pixels and the untrained network as the features are measured later, before the first step."""
+        self.progress.start("measuring the baseline", 2 * knn.num_images)
         knn.on_images = self.progress.images
-        values = {"raw_pixels": knn.of_raw_pixels(), "untrained": knn.of_method(untrained) if untrained else None}
-        for name, accuracies in values.items():
-            if accuracies is not None:
+        self._log_baselines(knn.measure({UNTRAINED: untrained}, raw_pixels=True))
+
+    def _measure(self, job: PreparedJob, knn: KnnEvaluation) -> None:
+        """Measure the features, and with them what is still owed of the baselines, so that images are decoded once."""
+        is_last = self.progress.step >= job.num_steps
+        untrained = job.untrained() if self._owes_baselines else None
+        methods = {TRAINED: job.method} | ({} if untrained is None else {UNTRAINED: untrained})
+        raw_pixels = self._owes_baselines or is_last
+        num_measured = len(methods) + (raw_pixels and not knn.knows_raw_pixels)
+        self.progress.start("evaluating", num_measured * knn.num_images)
+        knn.on_images = self.progress.images
+        found = knn.measure(methods, {} if job.probe is None else {TRAINED: job.probe}, raw_pixels=raw_pixels)
+        if self._owes_baselines:
+            self._log_baselines(found)
+        self._log_scalars(found[TRAINED])
+        if is_last:
+            self._compare_with_raw_pixels(found)
+
+    def _log_baselines(self, found: dict[str, Accuracies | None]) -> None:
+        for name in (RAW_PIXELS, UNTRAINED):
+            if (accuracies := found.get(name)) is not None:
                 self._log_scalars({f"knn_top1_{name}": accuracies["knn_top1"]})
         self._owes_baselines = self._stop.is_set()
 
-    def _compare_with_raw_pixels(self, knn: KnnEvaluation, accuracies: dict[str, float] | None) -> None:
+    def _compare_with_raw_pixels(self, found: dict[str, Accuracies | None]) -> None:
         """At the end of a job, warn if its features are worse than no learning at all."""
-        raw_pixels = knn.of_raw_pixels()
+        accuracies, raw_pixels = found[TRAINED], found[RAW_PIXELS]
         if accuracies is None or raw_pixels is None:
             return
         if text := knn_log.end_line(accuracies, raw_pixels):

@@ -19,6 +19,7 @@ from manyview_server.worker.evaluation import knn
 from manyview_server.worker.evaluation.knn import KnnEvaluation, Split, split, why_not_measured
 from manyview_server.worker.job_images.decoded_images import DecodedImages
 from manyview_server.worker.job_images.image_index import ImageIndex
+from manyview_server.worker.job_images.pixel_store import PixelStore
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.preprocess import Preprocess
 from support.learning import job_images, worker_harness
@@ -243,3 +244,26 @@ def test_raw_pixels_are_measured_once(images: DecodedImages, monkeypatch: pytest
     first = judge.of_raw_pixels()
     monkeypatch.setattr(knn, "raw_pixel_features", lambda _: pytest.fail("measured again"))
     assert judge.of_raw_pixels() == first
+
+
+def test_networks_and_raw_pixels_that_are_measured_together_decode_each_image_once() -> None:
+    images = made(unreadable=[3, 50])
+    images.store = PixelStore(images.size, CPU, 0, 200)
+    parts = split(images.index, EvaluationSettings(knn_holdout_fraction=0.25))
+    first, second = build_method(settings_of(), 200), build_method(settings_of(), 150)
+    second.load_state_dict({name: 0.5 * value for name, value in first.state_dict().items()})
+    probe = LinearProbe(first.encoder.feature_dim, 4, 0.1)
+    alone, counted = evaluation(images, parts), list[int]()
+    expected = {
+        "first": alone.of_method(first, probe),
+        "second": alone.of_method(second),
+        "raw_pixels": alone.of_raw_pixels(),
+    }
+    decoded = images._decoder.decoded  # type: ignore[attr-defined]
+    decoded.clear()
+    judge = evaluation(images, parts)
+    judge.on_images = counted.append
+    assert judge.measure({"first": first, "second": second}, {"first": probe}, raw_pixels=True) == expected
+    assert sorted(decoded) == sorted({*parts.bank.tolist(), *parts.queries.tolist()} - {3, 50})
+    assert sum(counted) == 3 * judge.num_images
+    assert judge.of_raw_pixels() == expected["raw_pixels"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from manyview_server.messages.training import (
     AlertRaised,
@@ -19,7 +21,10 @@ from manyview_server.messages.training import (
 )
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.store.jobs import checkpoints
+from manyview_server.worker.evaluation.knn import is_held_out
 from manyview_server.worker.job_images import decode_threads, decoded_images
+from manyview_server.worker.job_images.findings import Finding
+from manyview_server.worker.job_images.image_decoder import ImageDecoder
 from manyview_server.worker.training import trainer
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
@@ -158,6 +163,28 @@ def test_baselines_of_many_images_are_measured_at_the_first_evaluation_with_the_
     for number, (written, expected) in enumerate(((one, baselines(late)), (two, {}))):
         values, place = {"evaluation": evaluation}, tmp_path / str(number)
         assert baselines(trained(changed(start, values, place, attempt=2, resume_from=written.directory))) == expected
+
+
+def test_a_late_first_evaluation_decodes_the_held_out_images_once(
+    tmp_path: Path, start: StartTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[int] = Counter()
+    decode = ImageDecoder.decode
+
+    def counted(self: ImageDecoder, row: int, *rest: Any) -> Finding:
+        decoded[row] += 1
+        return decode(self, row, *rest)
+
+    monkeypatch.setattr(ImageDecoder, "decode", counted)
+    monkeypatch.setattr(trainer, "MAX_FIRST_IMAGES", 20)
+    evaluation = {**start.settings["evaluation"], "knn_every_epochs": 2}
+    sent = trained(changed(start, {"evaluation": evaluation}, tmp_path, cache_bytes=0))
+    assert {step for step, _ in baselines(sent).values()} == {sent.of(CheckpointWritten)[1].step}
+    ids = torch.tensor(worker_ids(start))
+    readable = [row for row in range(NUM_IMAGES) if row % 11 != 5]
+    held_out = [row for row in readable if is_held_out(ids, evaluation["knn_holdout_fraction"])[row]]
+    assert len(held_out) > 5
+    assert {decoded[row] for row in held_out} == {2}, "at the ends of the second and of the last epoch"
 
 
 def test_a_checkpoint_of_a_release_that_left_unreadable_images_out_goes_on_and_says_that_it_is_not_exact(

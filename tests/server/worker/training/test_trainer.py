@@ -196,7 +196,12 @@ def test_a_job_whose_knn_would_say_nothing_says_why_and_reports_none(
 def test_a_job_that_ends_below_raw_pixels_says_so_also_after_a_restart(
     tmp_path: Path, start: StartTraining, whole: Sent, monkeypatch: pytest.MonkeyPatch, knn_top1: float, warns: bool
 ) -> None:
-    monkeypatch.setattr(KnnEvaluation, "of_method", lambda *_: {"knn_top1": knn_top1})
+    measure = KnnEvaluation.measure
+
+    def measured(self: KnnEvaluation, methods: Any, *probes: Any, raw_pixels: bool = False) -> Any:
+        return measure(self, {}, raw_pixels=raw_pixels) | {name: {"knn_top1": knn_top1} for name in methods}
+
+    monkeypatch.setattr(KnnEvaluation, "measure", measured)
     first = whole.of(CheckpointWritten)[0]
     for fields in ({}, {"attempt": 2, "resume_from": first.directory}):
         sent = Sent()
