@@ -111,6 +111,15 @@ class EmbeddingTable:
         for number in numbers:
             self._path(number).unlink(missing_ok=True)
 
+    def unpacked(self, num_rows: int) -> list[int]:
+        """Return the first segment of each block that is missing, although the table has all its rows.
+
+        Tables of older servers have no blocks.
+        """
+        names = {path.name for path in self.directory.iterdir()} if self.directory.is_dir() else set()
+        starts = range(0, num_rows // SEGMENT_ROWS - BLOCK_SEGMENTS + 1, BLOCK_SEGMENTS)
+        return [first for first in starts if self._block_path(first).name not in names]
+
     def read(self, index: int, num_rows: int) -> Segment:
         """Read and verify the first `num_rows` rows of a segment. Raises SegmentDamaged."""
         try:

@@ -146,9 +146,15 @@ class OpenTable:
         return sum(self._size(index) - made for index, made in enumerate(self._num_made) if index >= first)
 
     async def complete(self) -> None:
-        """Make all missing segments. Raises the errors of `segment`."""
+        """Make all missing segments, and pack those that are not, as in tables of older servers.
+
+        Raises the errors of `segment`.
+        """
         for index in range(len(self._num_made)):
             await self._make(index)
+        for first in await asyncio.to_thread(self._table.unpacked, self.num_rows):
+            async with self._making:
+                await self._pack(first)
 
     async def segment(self, index: int) -> Segment:
         """Return a segment. It is made if it is missing or damaged.
