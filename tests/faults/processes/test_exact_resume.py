@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,49 @@ def test_a_job_that_dies_at_every_step_ends_as_if_nothing_had_been(
     assert [event.attempt for event in rollbacks] == list(range(2, num_steps + 2))
     sequences = [event.sequence for event in job.metrics()]
     assert sequences == list(range(1, job.refresh().last_sequence + 1))
+
+
+@pytest.mark.timeout(900 if soaking() else 240)
+def test_a_job_that_dies_while_it_decodes_what_does_not_fit_into_memory_ends_as_one_that_keeps_all_images(
+    stage: Stage,
+) -> None:
+    num_deaths, photos = (20 if soaking() else 3), "photos"
+    config = SMALL_JOB | {"checkpoint_every_steps": 1, "evaluation": {"knn_every_epochs": 1}}
+    config |= {"max_steps": 12 * num_deaths, "epochs": 1000}
+    kept = stage.client.train(photos, "moco", config=config, job_id="kept")
+    kept.wait(timeout_s=60)
+    stage.server.stop()
+    stage.server.arguments = ("--image-cache-bytes", "0")
+    stage.server.start()
+    pace, death = stage.failpoints / "trainer.step", stage.failpoints / "cache.decode"
+    try:
+        with stage.server.client() as client:
+            pace.write_text("sleep 0.1 always")  # otherwise the job ends before it has died often enough
+            job = client.train(photos, "moco", config=config, job_id="streamed")
+            step = 0
+            for attempt in range(1, num_deaths + 1):
+                # Each attempt makes steps before it dies, so that neither an image nor the job is given up.
+                wait_until(partial(is_beyond, job, attempt, step), "a checkpoint of this attempt", 60)
+                step = last_step(job)
+                death.write_text("kill")
+                wait_until(lambda: not death.exists(), "the death of a trainer that decodes", 60)
+            pace.unlink()
+            assert job.wait(timeout_s=60).state == "SUCCEEDED", job.info.failure
+            assert job.info.attempt == num_deaths + 1
+            assert exact(job) == exact(kept)
+            assert last_checkpoint(stage.server, job) == last_checkpoint(stage.server, kept)
+    finally:
+        pace.unlink(missing_ok=True)
+        stage.server.stop()
+        stage.server.arguments = ()
+        stage.server.start()
+
+
+def last_step(job: manyview.Job) -> int:
+    """Return the step of the newest checkpoint, or 0."""
+    return int(job.refresh().latest_checkpoint.rpartition("/")[2] or 0)
+
+
+def is_beyond(job: manyview.Job, attempt: int, step: int) -> bool:
+    """Has this attempt written a checkpoint after this step?"""
+    return last_step(job) > step and job.info.attempt == attempt
