@@ -73,7 +73,7 @@ class StoredArray:
 
 @dataclass(frozen=True, slots=True)
 class OpenArrayFile:
-    """A file whose header was read. The methods raise ArrayFileDamaged if it has become shorter since."""
+    """A file whose header was read. The methods raise ArrayFileDamaged if it has become shorter after that."""
 
     meta: dict[str, Any]
     stored: dict[str, StoredArray]
