@@ -28,6 +28,7 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
 from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
+from manyview_server.worker.embedding.fused_resnet import fuse_resnets
 from manyview_server.worker.images.rgb import DEFAULT_RULE, PixelRule
 from manyview_server.worker.precision import DTYPES
 from manyview_server.worker.preprocess import Preprocess
@@ -100,6 +101,8 @@ class ModelCache:
 
 def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     """Load a model on `device`: batch norms folded into convolutions, channels_last, in the precision of its training.
+
+    On a CPU, the convolutions of our ResNets also add shortcuts and ReLUs (see `fused_resnet`).
 
     Raises:
         ModelUnavailable: its files are gone, damaged or of another network, or there is no such network any more.
@@ -212,6 +215,8 @@ def _ready(
     network.eval().requires_grad_(False)
     fold_batch_norms(network)
     network.to(device, dtype).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        network = fuse_resnets(network, taken.image_size, dtype)
     return EmbeddingModel(
         image_size=taken.image_size,
         feature_dim=feature_dim,
