@@ -42,11 +42,22 @@ class AsyncLink:
             pieces = await asyncio.to_thread(frame, message, MAX_BLOB_BYTES)
         else:
             pieces = frame(message, MAX_BLOB_BYTES)
+        if sum(map(len, pieces)) <= PART_BYTES and not self._send_lock.locked():
+            await self._write_at_once(pieces)
+            return
         # If the caller is cancelled in the middle of a frame, the rest of the frame must still be sent.
         writing = asyncio.ensure_future(self._write(pieces))
         self._writing.add(writing)
         writing.add_done_callback(self._written)
         await asyncio.shield(writing)
+
+    async def _write_at_once(self, pieces: list[bytes]) -> None:
+        """Write a short frame without a task of its own, while nobody else is writing."""
+        try:
+            self._writer.writelines(pieces)
+            await self._writer.drain()
+        except OSError as error:
+            raise LinkClosed(str(error)) from error
 
     async def _write(self, pieces: list[bytes]) -> None:
         try:

@@ -71,6 +71,11 @@ class Store:
         )
         self.idempotency_log = IdempotencyLog(self._database, clock)
 
+    @property
+    def num_commits(self) -> int:
+        """The number of commits since the start. While it stays the same, what was read stays true."""
+        return self._database.num_commits
+
     @classmethod
     def open(
         cls,

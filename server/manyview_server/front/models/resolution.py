@@ -19,6 +19,8 @@ from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue
 
 Messages = list[pb.Model]
 
+MAX_KNOWN = 1_000
+"""The most checkpoints that are remembered."""
 PLAIN_IMAGE_SIZE = 224
 """The worker resizes images to this size for a backbone that no job trained."""
 
@@ -59,16 +61,31 @@ class ResolvedModel:
 
 
 class Models:
-    """Finds models by their names."""
+    """Finds models by their names. It remembers checkpoints until the next commit, to spare the database."""
 
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
         self._catalogue = catalogue
+        self._num_commits = 0
+        self._known: dict[ModelName, ResolvedModel] = {}
+        """Checkpoints, as they were after `_num_commits` commits."""
 
     async def resolve(self, name: ModelName) -> ResolvedModel:
         """Return the model of this name. Raises NotFound TRAIN_JOB_NOT_FOUND or MODEL_NOT_FOUND."""
         if name.backbone:
             return await self._resolve_backbone(name.backbone)
+        num_commits = self._store.num_commits
+        if num_commits != self._num_commits or len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+            self._num_commits = num_commits
+        if (known := self._known.get(name)) is not None:
+            return known
+        found = await self._resolve_checkpoint(name)
+        if num_commits == self._num_commits:  # another call may have seen a commit since
+            self._known[name] = found
+        return found
+
+    async def _resolve_checkpoint(self, name: ModelName) -> ResolvedModel:
         await self._job(name.train_job_id)
         checkpoint = await self._store.checkpoints.get(name.train_job_id, name.step)
         return ResolvedModel(message=embedding_messages.checkpoint_model(checkpoint), checkpoint=checkpoint)

@@ -97,6 +97,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self.on_commit: Callable[[], None] | None = None
         """A function that the database thread calls after each commit. It may use `transact`."""
+        self.num_commits = 0
+        """While it stays the same, what was read stays true. It is raised before the writer's call returns."""
 
     def open(self, check: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
         """Open or create the file, let `check` look at it, and bring its tables up to date. Raises StoreUnusable.
@@ -132,6 +134,7 @@ class Database:
             result = self._guarded(lambda connection: _with_ballast(connection, fn, ballast))
         else:
             result = self._guarded(lambda connection: _in_transaction(connection, fn))
+        self.num_commits += 1
         if self.on_commit is not None:
             self.on_commit()
         return result

@@ -24,6 +24,7 @@ class CrashingRequests:
         self._num_inside = 0
         self._is_alone = False
         self._num_suspects_waiting = 0
+        self._num_waiting = 0
 
     def is_culprit(self, fingerprint: bytes) -> bool:
         """Did the process die while it worked on this request alone?"""
@@ -54,18 +55,26 @@ class CrashingRequests:
         finally:
             self._num_inside -= 1
             self._is_alone = False
-            await asyncio.shield(self._notify())
+            if self._num_waiting:
+                await asyncio.shield(self._notify())
 
     async def _enter(self, *, alone: bool) -> None:
-        async with self._turn:
-            self._num_suspects_waiting += alone
-            try:
-                await self._turn.wait_for(self._is_empty if alone else self._may_share)
-            finally:
-                self._num_suspects_waiting -= alone
-                self._turn.notify_all()
+        if self._num_waiting == 0 and not alone and self._may_share():
             self._num_inside += 1
-            self._is_alone = alone
+            return
+        self._num_suspects_waiting += alone
+        self._num_waiting += 1
+        try:
+            async with self._turn:
+                try:
+                    await self._turn.wait_for(self._is_empty if alone else self._may_share)
+                finally:
+                    self._num_suspects_waiting -= alone
+                    self._turn.notify_all()
+                self._num_inside += 1
+                self._is_alone = alone
+        finally:
+            self._num_waiting -= 1
 
     def _is_empty(self) -> bool:
         return self._num_inside == 0

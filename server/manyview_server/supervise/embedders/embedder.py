@@ -37,6 +37,8 @@ MAX_RETRY_AFTER_S = 60.0
 MAX_REPLACEMENTS = 8
 """A request is repeated after at most this many slow images, its own or other callers'."""
 SMALLEST_TIME_LEFT_S = 0.001
+SMALL_BYTES = 64 << 10
+"""Images of at most so many bytes together are hashed at once, because to hand them to a thread takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,11 @@ class EmbedderSupervisor:
         with self._room(request):
             try:
                 async with asyncio.timeout(time_left_s or None):
-                    fingerprint, image_ids = await asyncio.to_thread(_fingerprint, request)
+                    fingerprint, image_ids = (
+                        _fingerprint(request)
+                        if sum(map(len, request.blobs)) <= SMALL_BYTES
+                        else await asyncio.to_thread(_fingerprint, request)
+                    )
                     async with self._crashing.turn(fingerprint):
                         return await self._ask(request, fingerprint, image_ids, too_slow)
             except TimeoutError as error:

@@ -11,8 +11,11 @@ import pytest
 
 from manyview.v1 import model_service_pb2 as pb
 from manyview_server.front.models.service import CHUNK_BYTES
+from manyview_server.front.models.resolution import Models
 from manyview_server.front.rpc import page_tokens
+from manyview_server.front.rpc.resource_names import ModelName
 from manyview_server.store.jobs import checkpoints
+from manyview_server.supervise.catalogue.catalogue import Catalogue
 
 CARD = {"method": "simclr", "backbone": "resnet18", "feature_dim": 512, "projection_dim": 128, "image_size": 32}
 WEIGHTS = bytes(range(256)) * 10_000
@@ -127,3 +130,25 @@ async def test_the_server_tells_its_limits_and_devices(front: Any) -> None:
     assert (info.limits.max_image_side, info.limits.max_batch_images) == (1234, 17)
     assert info.limits.max_message_bytes == 36 << 20
     assert [device.name for device in info.devices] == ["cpu"]
+
+
+async def test_a_checkpoint_is_remembered_until_the_next_commit(
+    front: Any, job: str, offered: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Models(front.store, offered)
+    newest = ModelName(train_job_id="j")
+    found = await models.resolve(newest)
+    assert found.name == f"{job}/checkpoints/30"
+    read: list[str] = []
+    monkeypatch.setattr(front.store.checkpoints, "get", lambda *args: read.append("read"))
+    assert await models.resolve(newest) is found
+    assert read == []
+    monkeypatch.undo()
+    assert (await models.resolve_and_pin(newest)).checkpoint == found.checkpoint
+    pinned = (await models.resolve(newest)).checkpoint
+    assert pinned is not None
+    assert pinned.pinned
+    await add_checkpoint(front, 40)
+    assert (await models.resolve(newest)).name == f"{job}/checkpoints/40"
+    await front.store.checkpoints.delete("j", 40)
+    assert (await models.resolve(newest)).name == f"{job}/checkpoints/30"
