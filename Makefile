@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 GENERATOR := .tools/proto
 REFERENCE := .tools/parity
+PEERS := .tools/peers
 # Waiting threads sleep instead of spinning, because several torch processes share few cores.
 export OMP_WAIT_POLICY ?= passive
 # Tests start hundreds of processes that import PyTorch. Without bytecode files, each of them compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality gpu image image-gpu image-test clean
+.PHONY: help install demo serve test soak parity check format proto pins bench bench-quality bench-peers gpu image image-gpu image-test clean
 
 help:
 	@echo "make demo           train on real images, watch the model learn, get a picture (IMAGES=DIR: your own images)"
@@ -21,6 +22,7 @@ help:
 	@echo "make serve          run a server on 127.0.0.1:50051 with its data in ./data"
 	@echo "make bench          measure the cost of the service, recovery, selection, and waiting times (IMAGES=DIR BENCH_DATA=DIR)"
 	@echo "make bench-quality  compare each method with lightly's loop on CIFAR-10, CELLS=1 table cells at a time (IMAGES=DIR)"
+	@echo "make bench-peers    compare embedding with other servers on this CPU, CELLS=1 table cells at a time (IMAGES=DIR)"
 	@echo "make gpu            compare every CUDA path with the CPU and measure this machine's GPU; without a GPU, a dry run"
 	@echo "make image          build the container image for a CPU, 1.5 GB; docker compose up runs it"
 	@echo "make image-gpu      build the container image for an NVIDIA GPU, 6.3 GB"
@@ -93,6 +95,7 @@ pins: $(INSTALLED)
 # The image and the comparison with the reference use the versions that were tested, those of dev.txt.
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/parity.in -o requirements/parity.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt requirements/peers.in -o requirements/peers.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements/dev.txt --extra server pyproject.toml -o requirements/server.txt
 
 # IMAGES=DIR is a folder of images for the benchmark of the service. BENCH_DATA is filled with a million images (2 GB).
@@ -110,6 +113,16 @@ bench: $(INSTALLED)
 CELLS ?= 1
 bench-quality: $(REFERENCE)/.installed
 	$(REFERENCE)/bin/python -m benchmarks.quality --images "$(IMAGES)" --cells $(CELLS)
+
+# Each peer has an environment of its own. uv links the files of its cache into it.
+$(PEERS)/.installed: requirements/peers.txt $(INSTALLED)
+	$(BIN)/python -m benchmarks.peers install
+	@touch $@
+
+# IMAGES=DIR is a folder of JPEG files. This tries the batching of the peers, and then measures the next CELLS cells.
+bench-peers: $(PEERS)/.installed
+	$(BIN)/python -m benchmarks.peers sweep --images "$(IMAGES)" --cells 100 || [ $$? = 3 ]
+	$(BIN)/python -m benchmarks.peers measure --images "$(IMAGES)" --cells $(CELLS)
 
 # This takes at most eight minutes with a CUDA device. Without one, the CPU runs every line at tiny sizes.
 gpu: $(INSTALLED)

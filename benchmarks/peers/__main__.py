@@ -22,6 +22,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,20 @@ from benchmarks.peers.load import Level, Load
 from benchmarks.peers.plan import MANYVIEW, STUBS, Batching, Key
 from benchmarks.peers.report import report
 from benchmarks.peers.servers import serving
+from benchmarks.peers.usage import await_quiet
 from benchmarks.results import Results
 
 from benchmarks.peers import environments, models, plan
 
 RESULTS = Results("peers")
+SIDES = (MANYVIEW, *plan.PEERS)
 FOLDER = environments.ROOT / "bench-data" / "peers"
 NOTHING_LEFT = 3
 """The exit status if all cells were measured before."""
 LOWEST_COSINE = 0.99
 LOAD_S = 300
+QUIET_S = 5.0
+"""The longest wait for other programs before a cell."""
 ONE_ROUND_TRIP_S = {64: 2.0, 224: 5.0}
 """Longer than an answer takes beside the most callers, so that the queue of a server is full when it is measured."""
 
@@ -50,8 +55,10 @@ def main() -> None:
     parser.add_argument("command", choices=("install", "sweep", "measure", "report"))
     parser.add_argument("--images", type=Path, help="a folder of JPEG files")
     parser.add_argument("--cells", type=int, default=1, help="number of cells to measure; default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no cell later; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=plan.ROUNDS, help="rounds of cells; default: %(default)s")
-    parser.add_argument("--sides", default=",".join((MANYVIEW, *plan.PEERS)), help="sides, with commas between them")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--formats", nargs="+", choices=plan.NUMBER_FORMATS, default=plan.NUMBER_FORMATS)
     parser.add_argument("--stubs", action="store_true", help="measure manyview's stubs beside its client in one cell")
     parser.add_argument("--seconds", type=float, default=8.0, help="time of each measurement; default: %(default)s")
     arguments = parser.parse_args()
@@ -62,26 +69,25 @@ def main() -> None:
     if arguments.command != "report":
         if arguments.images is None:
             parser.error("--images is needed to measure")
-        sides = tuple(arguments.sides.split(","))
-        if unknown := set(sides) - {MANYVIEW, *plan.PEERS}:
-            parser.error(f"--sides must name some of {MANYVIEW}, {', '.join(plan.PEERS)}, not {', '.join(unknown)}")
-        measure_next(arguments, sides)
+        measure_next(arguments)
     print(report(RESULTS.cells()))
 
 
-def measure_next(arguments: argparse.Namespace, sides: tuple[str, ...]) -> None:
+def measure_next(arguments: argparse.Namespace) -> None:
     """Measure the next cells. Exit with `NOTHING_LEFT` if there are none."""
     if arguments.command == "sweep":
         keys = plan.sweep_keys()
     elif arguments.stubs:
         keys = (plan.round_key(STUBS, 224, "float32", number) for number in range(arguments.rounds))
     else:
-        keys = plan.round_keys(sides, arguments.rounds)
+        keys = plan.round_keys(tuple(arguments.sides), tuple(arguments.formats), arguments.rounds)
     waiting = list(itertools.islice((key for key in keys if RESULTS.find(**key) is None), arguments.cells))
     if not waiting:
         sys.exit(NOTHING_LEFT)
     models.prepare(FOLDER, arguments.images)
-    for key in waiting:
+    deadline = time.monotonic() + 60 * arguments.minutes
+    for key in itertools.takewhile(lambda _: time.monotonic() < deadline, waiting):
+        await_quiet(QUIET_S)
         RESULTS.add(key, measure(key, arguments.images, arguments.seconds))
 
 

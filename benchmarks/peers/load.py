@@ -48,7 +48,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a process of this program does."""
+    """The task of a process of this program."""
 
     side: str
     address: str

@@ -21,7 +21,7 @@ Cell = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How a peer shares its work among processes, and images among batches."""
+    """A setting of a peer: how it shares its work among processes, and images among batches."""
 
     max_batch: int
     wait_ms: int
@@ -45,11 +45,11 @@ def _two(max_batch: int, wait_ms: int, *, fast_queue: bool = False) -> Batching:
 
 
 CANDIDATES: dict[str, tuple[Batching, ...]] = {
-    "mosec": (_one(8, 2), _one(16, 5), _one(32, 10), _two(4, 1), _two(8, 2), _two(16, 5)),
-    "litserve": (_one(8, 2), _one(16, 5), _one(16, 5, fast_queue=True), _two(4, 1), _two(8, 2), _two(16, 5)),
+    "mosec": (_one(16, 5), _two(8, 2), _two(16, 5), _two(4, 1)),
+    "litserve": (_one(16, 5), _two(8, 2), _two(16, 5), _one(16, 5, fast_queue=True)),
     # BentoML learns how long to wait.
-    "bentoml": (_one(8, 0), _one(16, 0), _one(32, 0), _two(8, 0), _two(16, 0)),
-    "ray": (_one(8, 2), _one(16, 5), _one(32, 10), _two(4, 1), _two(8, 2), _two(16, 5)),
+    "bentoml": (_one(16, 0), _two(8, 0), _two(16, 0)),
+    "ray": (_one(16, 5), _two(8, 2), _two(16, 5)),
 }
 SWEPT_CALLERS = CALLERS[:3]
 
@@ -63,11 +63,15 @@ def sweep_keys() -> Iterator[Key]:
                     yield {"part": "sweep", "side": peer, "image_size": image_size, "batching": asdict(tried[at])}
 
 
-def round_keys(sides: tuple[str, ...] = (MANYVIEW, *PEERS), rounds: int = ROUNDS) -> Iterator[Key]:
-    """Yield the keys of all cells, round by round. In each, the sides take turns at each size and number format."""
+def round_keys(
+    sides: tuple[str, ...] = (MANYVIEW, *PEERS),
+    number_formats: tuple[str, ...] = NUMBER_FORMATS,
+    rounds: int = ROUNDS,
+) -> Iterator[Key]:
+    """Yield the keys of all cells, round by round. In each, the sides take turns at each number format and size."""
     for number in range(rounds):
-        for image_size in SIZES:
-            for number_format in NUMBER_FORMATS:
+        for number_format in number_formats:
+            for image_size in SIZES:
                 for side in sides:
                     yield round_key(side, image_size, number_format, number)
 

@@ -26,8 +26,44 @@ HEADER = ["px", "format", "callers", "side", "images/s", "beside manyview", "p50
 
 
 def report(cells: list[Cell]) -> str:
-    """Return the tables of all rounds and of the sweep."""
-    return f"{rounds_table(cells)}\n\n{batching_table(cells)}"
+    """Return all tables."""
+    return "\n\n".join((rounds_table(cells), batching_table(cells), summary(cells)))
+
+
+def summary(cells: list[Cell]) -> str:
+    """Return the short tables of the page: rates and latencies of all sides, and the batching that was best."""
+    return f"{sides_table(cells)}\n\n{best_table(cells)}"
+
+
+def sides_table(cells: list[Cell]) -> str:
+    """Return a row for each size, format and number of callers: images/s (p50 and p99 in ms) of each side."""
+    sides = (MANYVIEW, *PEERS)
+    rows = [["px", "format", "callers", *sides]]
+    for number_format in NUMBER_FORMATS:
+        for image_size in SIZES:
+            for count in CALLERS:
+                found = [list(levels(cells, side, image_size, number_format, count).values()) for side in sides]
+                if any(found):
+                    rows.append([str(image_size), number_format, str(count), *map(_short, found)])
+    return table(rows)
+
+
+def best_table(cells: list[Cell]) -> str:
+    """Return the batching of each peer."""
+    rows = [["px", *PEERS]]
+    for image_size in SIZES:
+        found = [best_batching(cells, peer, image_size) for peer in PEERS]
+        rows.append([str(image_size), *(one.label if one else "-" for one in found)])
+    return table(rows)
+
+
+def _short(found: list[dict[str, Any]]) -> str:
+    """Return images/s (p50 and p99 in ms)."""
+    if not found:
+        return "-"
+    rate, p50_ms, p99_ms = (_median(found, name) for name in ("images_per_second", "p50_ms", "p99_ms"))
+    failed = "!" if any(one["errors"] for one in found) else ""
+    return f"{rate:.1f} ({p50_ms:.0f}, {p99_ms:.0f}){failed}"
 
 
 def rounds_table(cells: list[Cell]) -> str:

@@ -20,6 +20,8 @@ from benchmarks.peers.serving.served_model import Settings
 from benchmarks.peers import environments, models
 
 START_S, STOP_S = 90.0, 15.0
+REQUEST_S = 60
+"""mosec refuses requests that wait longer than 3 seconds, unless it is told otherwise."""
 SERVING = "benchmarks.peers.serving"
 ROOT_OF_SERVERS = Path(__file__).parent / "serving"
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "1"}
@@ -75,7 +77,8 @@ def peer_command(peer: str, port: int) -> list[str]:
     interpreter = str(environments.python(peer))
     match peer:
         case "mosec":
-            return [interpreter, "-m", f"{SERVING}.mosec_server", "--address", "127.0.0.1", "--port", str(port)]
+            command = [interpreter, "-m", f"{SERVING}.mosec_server", "--address", "127.0.0.1", "--port", str(port)]
+            return [*command, "--timeout", str(1000 * REQUEST_S)]
         case "bentoml":
             target = f"{SERVING}.bentoml_server:Embed"
             return [interpreter, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +14,16 @@ def machine_cpu_s() -> float:
     """Return the CPU seconds that everything on the machine has used since its start, without idle and waiting time."""
     user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8])
     return (user + nice + system + sum(interrupts)) / TICKS_PER_S
+
+
+def await_quiet(limit_s: float, cores: float = 0.3) -> None:
+    """Wait for a second in which the machine uses at most so many cores, or until the time is over."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        began, used_s = time.monotonic(), machine_cpu_s()
+        time.sleep(1)
+        if machine_cpu_s() - used_s <= cores * (time.monotonic() - began):
+            return
 
 
 def tree_cpu_s(root: int) -> float:

@@ -25,6 +25,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     monkeypatch.setattr(program, "RESULTS", found)
     monkeypatch.setattr(program, "report", lambda cells: f"{len(cells)} cells")
     monkeypatch.setattr(program, "measure", measure)
+    monkeypatch.setattr(program, "await_quiet", lambda limit_s: None)
     monkeypatch.setattr("benchmarks.peers.models.prepare", lambda folder, images: None)
     return found
 
@@ -57,10 +58,20 @@ def test_the_sweep_and_the_stubs_have_cells_of_their_own(results: Results, monke
 
 
 def test_sides_can_be_chosen_and_must_be_known(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, "measure", "--images", "shirts", "--sides", f"{MANYVIEW},ray", "--cells", "3")
+    call(monkeypatch, "measure", "--images", "shirts", "--sides", MANYVIEW, "ray", "--cells", "3")
     assert [cell["key"]["side"] for cell in results.cells()] == [MANYVIEW, "ray", MANYVIEW]
     with pytest.raises(SystemExit):
         call(monkeypatch, "measure", "--images", "shirts", "--sides", "abacus")
+
+
+def test_no_cell_begins_once_the_time_is_over(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "measure", "--images", "shirts", "--cells", "9", "--minutes", "0")
+    assert results.cells() == []
+
+
+def test_a_number_format_can_be_chosen(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "measure", "--images", "shirts", "--formats", "bfloat16", "--sides", "ray", "--cells", "2")
+    assert [cell["key"]["number_format"] for cell in results.cells()] == ["bfloat16"] * 2
 
 
 def test_without_a_folder_nothing_is_measured(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.peers.plan import CANDIDATES, MANYVIEW
-from benchmarks.peers.report import HEADER, batching_table, report, rounds_table
+from benchmarks.peers.report import HEADER, batching_table, best_table, report, rounds_table, sides_table
 
 
 def cell(side: str, number: int, rate: float, p99_ms: float | None = 9.0, errors: int = 0) -> dict[str, Any]:
@@ -53,6 +53,16 @@ def test_the_best_batching_is_marked() -> None:
         ["224", "mosec", CANDIDATES["mosec"][0].label, "10.0, 20.0", "14.1"],
         ["224", "mosec", CANDIDATES["mosec"][1].label, "20.0, 40.0", "28.3", "best"],
     ]
+
+
+def test_the_short_table_has_a_column_for_each_side() -> None:
+    cells = [cell(MANYVIEW, 0, 100.0), cell("ray", 0, 50.04, errors=2), cell("ray", 1, 50.04)]
+    (row,) = rows(sides_table(cells))
+    assert row == ["64", "float32", "8", "100.0 (5, 9)", "-", "-", "-", "50.0 (5, 9)!"]
+
+
+def test_a_peer_whose_batching_was_not_tried_has_a_dash() -> None:
+    assert rows(best_table([])) == [["64", "-", "-", "-", "-"], ["224", "-", "-", "-", "-"]]
 
 
 def test_without_cells_there_are_headers_alone() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
-from benchmarks.peers.usage import machine_cpu_s, tree_cpu_s
+import pytest
+from benchmarks.peers.usage import await_quiet, machine_cpu_s, tree_cpu_s
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 PARENT = f"""
@@ -28,6 +30,13 @@ def test_descendants_count_while_they_live_and_after_they_were_reaped() -> None:
         assert tree_cpu_s(os.getpid()) >= 0.55
         parent.communicate(b"")
     assert machine_cpu_s() - machine_s >= 0.55
+
+
+def test_waiting_for_a_quiet_machine_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    await_quiet(60, cores=1000)
+    await_quiet(1.5, cores=-1)
+    assert time.monotonic() - began < 20
 
 
 def test_a_process_that_does_not_exist_used_nothing() -> None:
