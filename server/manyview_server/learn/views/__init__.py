@@ -2,7 +2,8 @@
 
 It may import what `learn` may import, and its neighbors `counter_random`, `out_of_memory` and `plugins`.
 
-- `recipe`, `presets`: the settings of views. `draw`: the random parameters of a batch. `pixels`: apply them.
+- `recipe`, `presets`: the settings of views. `draw`: the random parameters of a batch.
+- `pixels`: make views by them. `device_pixels`: the same on another device than the CPU.
 - `crop`, `rotation`, `color`, `blur`: one kind of change each. `custom`: changes that packages add.
 - `replay`: the views of a few images, with a description of each.
 """

@@ -2,20 +2,24 @@
 
 Shapes: N views, H and W pixels.
 
-Brightness, contrast and saturation each mix a view with something paler: black, the mean of its luma, or its luma. One
-pass can do any of the three, so views with different orders of changes are processed together. Values are clamped after
-each change, as in Pillow and torchvision. Without the clamp the result is another augmentation (30 dB off at full
-strength).
+Brightness, contrast and saturation each mix a view with something paler: black, the mean of its luma, or its luma.
+Values are clamped after each change, as in Pillow and torchvision. Without the clamp the result is another augmentation
+(30 dB off at full strength).
+
+A device, where starting an operation costs more than the operation, processes views with different orders of changes
+together (`jitter_`): one pass can do any of the three mixes. A CPU does for each order only what is needed
+(`change_colors_`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from manyview_server.learn.views.draw import CONTRAST, HUE, SATURATION
+from manyview_server.learn.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION
 
 LUMA = (0.2989, 0.587, 0.114)
 """ITU-R 601 weights of red, green and blue, as in torchvision. Pillow's differ in the fifth digit."""
@@ -56,6 +60,23 @@ def jitter_(planes: Tensor, jitter: Jitter, hue_at: int) -> None:
             mix_(planes, jitter.factor[place], jitter.with_luma[place], jitter.with_mean[place])
 
 
+def change_colors_(planes: Tensor, factors: Tensor, order: Sequence[int]) -> None:
+    """Apply the four changes to all views in one order. `factors` (N, 4) are those of `ViewParameters`."""
+    for change in order:
+        factor = factors[:, change, None, None]  # (N, 1, 1)
+        if change == HUE:
+            turn_hue_(planes, factor)
+            continue
+        if change == BRIGHTNESS:
+            planes.mul_(factor)
+        elif change == CONTRAST:
+            mean = luma(planes.mean(3, keepdim=True).mean(2, keepdim=True))  # (N, 1, 1)
+            planes.mul_(factor).add_(mean.mul_(1 - factor))
+        else:
+            torch.lerp(luma(planes), planes, factor, out=planes)
+        planes.clamp_(0, 1)
+
+
 def luma(planes: Tensor) -> Tensor:
     """Return the luma of planes (3, N, H, W): (N, H, W)."""
     return (planes[0] * LUMA[0]).add_(planes[1], alpha=LUMA[1]).add_(planes[2], alpha=LUMA[2])
@@ -75,30 +96,31 @@ def mix_(planes: Tensor, factor: Tensor, with_luma: Tensor, with_mean: Tensor) -
 def turn_hue_(planes: Tensor, turns: Tensor) -> None:
     """Turn the hue of each view by `turns` (N, 1, 1) of the color circle. HSV's value and saturation stay the same.
 
-    This is exact HSV (Smith, SIGGRAPH 1978) without its six cases: with value v, chroma c and hue h in sixths of a
-    turn, red is v - c + c * clamp(|h - 3| - 1, 0, 1), green v - c * clamp(|h - 2| - 1, 0, 1), and blue the same around
-    4.
+    This is exact HSV (Smith, SIGGRAPH 1978) without its six cases. With value v, chroma c and the hue h in sixths of a
+    turn from green, green is v - c * clamp(|h| - 1, 0, 1), red v - c + c * clamp(|h - 1| - 1, 0, 1), and blue the same
+    around -1. If m is the lowest channel, |h| is (r + b - g + v - 2 m) / c.
     """
     red, green, blue = planes
-    value = torch.maximum(red, green).clamp_min_(0)
+    value = torch.maximum(red, green)
     torch.maximum(value, blue, out=value)
     lowest = torch.minimum(red, green)
     torch.minimum(lowest, blue, out=lowest)
     chroma = value - lowest
 
-    # lerp_ with weights of 0 or 1 chooses: torch.where is not vectorized on CPUs (five times slower).
-    hue = torch.sub(red, green).add_(chroma, alpha=4)
-    hue = torch.sub(blue, red).add_(chroma, alpha=2).lerp_(hue, torch.sub(value, green).sign_())
-    hue = torch.sub(green, blue).lerp_(hue, torch.sub(value, red).sign_())
+    # The distance from green, in sixths of a turn times the chroma, has one formula in all of the six cases.
+    hue = torch.sub(red, green).add_(blue).add_(chroma).sub_(lowest)
+    hue.copysign_(torch.sub(blue, red))  # below zero on the side of red
     sixfold = (chroma * 6).clamp_min_(1e-12)
-    hue.div_(sixfold).add_(turns + 1).frac_()  # in turns; one is added to stay above zero
+    hue.div_(sixfold).add_(turns)
+    hue.sub_(hue.round())  # in turns from green, from -1/2 to 1/2
 
     below, above = lowest.sub_(chroma), value.add_(chroma)
-    for plane, base, position, sign in ((red, below, 3, 1), (green, above, 2, -1), (blue, above, 4, -1)):
-        bump = (hue - position / 6).abs_().clamp_(1 / 6, 2 / 6)
-        torch.addcmul(base, sixfold, bump, value=sign, out=plane)
+    for plane, opposite in ((red, 1 / 6), (blue, -1 / 6)):
+        torch.addcmul(below, sixfold, hue.sub(opposite).abs_().clamp_(1 / 6, 2 / 6), out=plane)
+    torch.addcmul(above, sixfold, hue.abs_().clamp_(1 / 6, 2 / 6), value=-1, out=green)
 
 
 def solarize(planes: Tensor, threshold: Tensor) -> Tensor:
     """Invert values from `threshold` (N, 1, 1) on."""
-    return torch.where(planes < threshold, planes, 1 - planes)
+    is_below = torch.sub(threshold, planes).sign_().clamp_min_(0)
+    return (1 - planes).lerp_(planes, is_below)  # torch.where is not vectorized on CPUs

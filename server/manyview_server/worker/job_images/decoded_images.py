@@ -177,7 +177,8 @@ class DecodedImages:
         if kept.all():
             return PendingBatch(rows=rows, at=at)
         shape = (len(rows), 3, self.size, self.size)
-        on_host = torch.empty(shape, dtype=torch.uint8, pin_memory=self.store.device.type == "cuda")
+        pinned = self.store.device.type == "cuda"
+        on_host = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned, memory_format=self.store.layout)
         pixels = on_host.numpy()
 
         def decode(chunk: Rows) -> list[Finding]:

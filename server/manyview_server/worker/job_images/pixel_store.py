@@ -4,6 +4,7 @@ Shapes: N images of the job, B images of a batch, S pixels on a side of a decode
 
 Rows are kept in the order in which they come, and stay. The pixels lie in a few blocks, and growing adds one or two, so
 that no image moves. Memory of the CPU in which no image lies yet takes no room: the system gives it out page by page.
+On a CPU the layout is channels_last, in which images are decoded and cropped.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ class Block:
         return self.first + len(self.pixels)
 
 
+def picked(images: Tensor, index: Tensor) -> Tensor:
+    """Return some of the images (B, 3, S, S), in the same layout. torch alone would return channels_last as another."""
+    if images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
+        return images.index_select(0, index)
+    return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+
+
 class PixelStore:
     """Pixels of some of the rows 0 to N - 1. One thread at a time may use it."""
 
@@ -52,6 +60,8 @@ class PixelStore:
         """
         self.size = size
         self.device = device
+        self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        """The layout of the pixels."""
         self.num_kept = 0
         """The rows that are kept now."""
         self._cache_bytes = cache_bytes
@@ -101,7 +111,8 @@ class PixelStore:
         parts = [(block, at) for block, at in parts if len(at)]
         if len(parts) == 1:
             return self._picked(parts[0][0], slots)
-        images = torch.empty((len(rows), 3, self.size, self.size), dtype=torch.uint8, device=self.device)
+        shape = (len(rows), 3, self.size, self.size)
+        images = torch.empty(shape, dtype=torch.uint8, device=self.device, memory_format=self.layout)
         for block, at in parts:
             images.index_copy_(0, self._moved(at), self._picked(block, slots[at]))
         return images
@@ -122,7 +133,7 @@ class PixelStore:
             if len(chosen):
                 start = self.num_kept - block.first
                 if block.on_device:
-                    pixels = images.index_select(0, self._moved(at[chosen]))
+                    pixels = picked(images, self._moved(at[chosen]))
                 else:
                     pixels = on_host.index_select(0, torch.from_numpy(at[chosen]))
                 block.pixels[start : start + len(chosen)].copy_(pixels)
@@ -136,7 +147,8 @@ class PixelStore:
         if num_images <= 0:
             return 0
         shape = (num_images, 3, self.size, self.size)
-        pixels = torch.empty(shape, dtype=torch.uint8, device=self.device if on_device else "cpu")
+        device = self.device if on_device else "cpu"
+        pixels = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=self.layout)
         self._blocks.append(Block(self.capacity, pixels, on_device))
         return num_images
 
@@ -144,7 +156,7 @@ class PixelStore:
         """Return the images in some slots of a block, on the device."""
         inside = slots - block.first
         if block.on_device:
-            return block.pixels.index_select(0, self._moved(inside))
+            return picked(block.pixels, self._moved(inside))
         # The device copies pinned memory by itself after the earlier steps, so no thread waits for it.
         images = block.pixels.index_select(0, torch.from_numpy(inside))
         return images.pin_memory().to(self.device, non_blocking=True)

@@ -24,6 +24,7 @@ from manyview_server.learn import counter_random
 from manyview_server.worker.job_images.decoded_images import DecodedImages, Gathered
 from manyview_server.worker.job_images.findings import Findings
 from manyview_server.worker.job_images.image_index import ImageIndex
+from manyview_server.worker.job_images.pixel_store import picked
 from manyview_server.worker.training_failed import TrainingFailed
 
 PREFETCH_BATCHES = 1
@@ -144,7 +145,7 @@ class Feed:
         if not found.readable.all():
             taken = places_taken(found.readable)
             rows, sizes = rows[taken], sizes[taken]
-            images = images.index_select(0, taken.to(images.device, non_blocking=True))
+            images = picked(images, taken.to(images.device, non_blocking=True))
         return Batch(
             epoch=self.epoch_of(step),
             images=images,

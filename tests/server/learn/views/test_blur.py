@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from manyview_server.learn.views.blur import blur, gaussian_matrix
+from manyview_server.learn.views.blur import blur, blur_view, gaussian_matrix
 
 
 def pillow_blur(image: Any, sigma: Any) -> Any:
@@ -55,3 +55,10 @@ def test_rows_are_gaussians_that_sum_to_one_with_the_edges_repeated() -> None:
     assert matrix[10, 5] == 0
     assert matrix[0, 0].item() == pytest.approx(0.5 + 0.5 * matrix[10, 10].item(), rel=1e-4)
     assert torch.allclose(matrix, matrix.flip(0).flip(1), atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [5, 16, 31, 96])
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0, 5.0])
+def test_a_view_in_strips_is_blurred_as_by_whole_matrices(size: int, sigma: float) -> None:
+    planes = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(blur_view(planes[:, 0], sigma), blur(planes, torch.tensor([sigma]), sigma)[:, 0], atol=1e-6)

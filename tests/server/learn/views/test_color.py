@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -76,3 +77,13 @@ def test_solarization_inverts_from_the_threshold_on() -> None:
     result = color.solarize(planes, torch.tensor([0.5, 2.0]).view(2, 1, 1))
     assert torch.allclose(result[0, 0, 0], torch.tensor([0.2, 0.5, 0.1]))
     assert torch.equal(result[0, 1, 0], planes[0, 1, 0])
+
+
+def test_changes_in_one_order_are_those_of_views_with_any_order(views: Any) -> None:
+    for order in itertools.permutations(range(4)):
+        factors = torch.rand(6, 4, generator=torch.Generator().manual_seed(2)) * 1.6 + 0.2
+        factors[:, HUE] -= 1
+        expected = jittered(views, factors, torch.tensor([order]).repeat(6, 1))
+        planes = views.transpose(0, 1).contiguous()
+        color.change_colors_(planes, factors, order)
+        assert torch.allclose(planes.transpose(0, 1), expected, atol=1e-4), order

@@ -37,7 +37,7 @@ def images_of(side: Any) -> Any:
     return (torch.nn.functional.interpolate(noise, (side, side), mode="nearest") * 255).to(torch.uint8)
 
 
-IMAGES = {side: images_of(side) for side in (48, 96)}  # crops are products of matrices, and one by one
+IMAGES = {side: images_of(side) for side in (32, 96)}  # crops are products of matrices, and one by one
 IDS = torch.randint(0, 2**62, (COUNT,), generator=torch.Generator().manual_seed(1))
 SIZES = torch.randint(20, 300, (COUNT, 2), generator=torch.Generator().manual_seed(2))
 
@@ -80,13 +80,30 @@ def test_pixels_are_equal_in_any_batch_and_with_any_number_of_threads(
 @settings(deadline=None, max_examples=15)
 @given(
     recipe=st.sampled_from(sorted(RECIPES)),
+    side=st.sampled_from(sorted(IMAGES)),
     chunk_pixels=st.integers(1, 1 << 17),
     num_threads=st.sampled_from([1, 2]),
 )
-def test_pixels_are_equal_in_chunks_of_any_size(recipe: Any, chunk_pixels: Any, num_threads: Any) -> None:
-    whole = views_of(slice(None), recipe, 48, 3, 4)
+def test_pixels_are_equal_in_chunks_of_any_size(recipe: Any, side: Any, chunk_pixels: Any, num_threads: Any) -> None:
+    whole = views_of(slice(None), recipe, side, 3, 4)
     with pytest.MonkeyPatch.context() as patch, threads(num_threads):
         patch.setattr(pixels, "CPU_CHUNK_PIXELS", chunk_pixels)
-        chunked = views_of(slice(None), recipe, 48, 3, 4)
+        chunked = views_of(slice(None), recipe, side, 3, 4)
     for one, other in zip(whole, chunked, strict=True):
         assert (one - other).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("side", sorted(IMAGES))
+def test_a_view_has_the_same_bits_alone_in_chunks_of_any_size_and_in_any_layout(
+    recipe: Any, side: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with threads(1):
+        whole = views_of(slice(None), recipe, side, 3, 4)
+        alone = [views_of([row], recipe, side, 3, 4) for row in range(COUNT)]
+        monkeypatch.setitem(IMAGES, side, IMAGES[side].contiguous(memory_format=torch.channels_last))
+        monkeypatch.setattr(pixels, "CPU_CHUNK_PIXELS", 5 * 40**2)
+        chunked = views_of(slice(None), recipe, side, 3, 4)
+    for place, views in enumerate(whole):
+        assert torch.equal(views, torch.cat([parts[place] for parts in alone], dim=1))
+        assert torch.equal(views, chunked[place])

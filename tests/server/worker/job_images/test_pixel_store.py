@@ -149,3 +149,15 @@ def limit_group(root: Path, num_images: int, taken: int) -> None:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+
+
+def test_on_a_cpu_images_are_stored_taken_and_picked_pixel_by_pixel() -> None:
+    images = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8)
+    store = PixelStore(SIZE, CPU, 5 * IMAGE_BYTES, 5)
+    store.keep(np.arange(5), np.arange(5), images, images)
+    taken = store.take(np.array([3, 0, 3]))
+    assert torch.equal(taken, images[[3, 0, 3]])
+    assert taken.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pixel_store.picked(taken, torch.tensor([1, 1])), images[[0, 0]])
+    assert torch.equal(pixel_store.picked(images, torch.tensor([4])), images[4:])
+    assert pixel_store.picked(images, torch.tensor([4])).is_contiguous()
