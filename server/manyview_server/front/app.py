@@ -174,6 +174,7 @@ class App:
             selector=self._selector,
             previewer=self._previewer,
             step_timer=self._step_timer,
+            core_budget=budget,
         )
 
     def _step_times(self, catalogue: Catalogue, device: str) -> StepTimes | None:

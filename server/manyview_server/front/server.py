@@ -36,9 +36,11 @@ from manyview_server.front.embeddings.queries import QueryReader
 from manyview_server.front.embeddings.selection import SampleSelector
 from manyview_server.front.embeddings.service import EmbedService
 from manyview_server.front.embeddings.table_requests import TableRequests
+from manyview_server.front.jobs import replay_pace
 from manyview_server.front.jobs.job_plans import JobPlanner
 from manyview_server.front.jobs.metrics import MetricsService
 from manyview_server.front.jobs.previews import Previews
+from manyview_server.front.jobs.replay_pace import ReplayPace
 from manyview_server.front.jobs.service import TrainJobService
 from manyview_server.front.jobs.timed_planner import TimedPlanner
 from manyview_server.front.limits import Limits
@@ -50,6 +52,7 @@ from manyview_server.front.rpc.interceptors import CallInterceptor
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.catalogue.plugin_packages import packages_with_plugins
+from manyview_server.supervise.cores import CoreBudget
 
 PROTO_FILES = (
     dataset_service_pb2,
@@ -80,6 +83,13 @@ class Backend:
     previewer: Previewer
     step_timer: StepTimer | None = None
     """None if the durations of jobs are not estimated."""
+    core_budget: CoreBudget | None = None
+    """Knows whether jobs train. None if replays of event logs need not care."""
+
+    def replay_cores(self) -> float | None:
+        """Return how many cores replays of event logs may keep busy, or None for all."""
+        budget = self.core_budget
+        return replay_pace.SHARE * budget.num_cores if budget and budget.num_trainers else None
 
 
 class Server:
@@ -119,7 +129,8 @@ class Server:
             heartbeat_s,
             page_bytes,
         )
-        metrics = MetricsService(backend.store, draining, heartbeat_s, page_bytes)
+        pace = ReplayPace(backend.replay_cores)
+        metrics = MetricsService(backend.store, draining, heartbeat_s, page_bytes, pace)
         model = ModelService(models, backend.catalogue, limits, version, start_time)
         add: list[tuple[Callable[[Any, grpc.aio.Server], None], object]] = [
             (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),

@@ -1,33 +1,31 @@
-"""MetricsService: the event log of a job, live and as a table. A slow subscriber costs nothing: it is a cursor."""
+"""MetricsService: the event log of a job, live and as a table."""
 # ruff: noqa: N802 (the contract names the methods)
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import metrics_service_pb2_grpc
-from manyview_server.errors import NotFound, Unavailable
 from manyview_server.front.convert import job_messages
+from manyview_server.front.jobs.event_feed import EventFeeds
+from manyview_server.front.jobs.replay_pace import ReplayPace
+from manyview_server.front.jobs.subscription import Encoded, Subscription
 from manyview_server.front.rpc import page_tokens
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.front.rpc.pages import fitting
-from manyview_server.store.event_payloads import StateChange
-from manyview_server.store.job_states import TERMINAL_STATES
 from manyview_server.store.records import Event
 from manyview_server.store.store import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-PAGE_EVENTS = 500
-PAGE_BYTES = 1 << 20
-"""The approximate size of a message. Long log lines are split over several messages."""
 SPAN = re.compile(r"[0-9]{1,18},[0-9]{1,18}")
 """The form of a page token: the last row of the previous page, and the last row of all pages."""
 
@@ -37,46 +35,29 @@ KIND_NAMES = {kind: name.removeprefix("KIND_").lower() for name, kind in pb.Metr
 class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
     """The calls of MetricsService."""
 
-    def __init__(self, store: Store, draining: Draining, heartbeat_s: float, page_bytes: int) -> None:
+    def __init__(
+        self, store: Store, draining: Draining, heartbeat_s: float, page_bytes: int, replay_pace: ReplayPace
+    ) -> None:
         self._store = store
-        self._draining = draining
+        self._feeds = EventFeeds(store.events, draining)
+        self._pace = replay_pace
         self._heartbeat_s = heartbeat_s
         self._page_bytes = page_bytes
 
     async def SubscribeMetrics(
         self, request: pb.SubscribeMetricsRequest, context: Context
-    ) -> AsyncIterator[pb.SubscribeMetricsResponse]:
+    ) -> AsyncGenerator[Encoded, None]:
         """Replay the events after a cursor, follow new ones, and send an explicit end."""
         job_id = names.train_job_id(request.train_job, "train_job")
         kinds = _kinds(request.kinds)
         if request.after_sequence < 0:
             raise names.invalid("after_sequence", f"{request.after_sequence} is less than 0")
-        cursor = request.after_sequence
         job = await self._store.jobs.get(job_id)
-        state, known = job.state, job.last_sequence
-        try:
-            while True:
-                events = await self._store.events.read(job_id, cursor, PAGE_EVENTS)
-                # The log contains later states, so hundreds of subscribers need not ask the database each time.
-                changes = [e.payload for e in events if isinstance(e.payload, StateChange) and e.sequence > known]
-                state = changes[-1].to_state if changes else state
-                for message in pages(job_id, events, kinds):
-                    cursor = message.cursor
+        async with self._feeds.subscribed(job_id) as feed:
+            subscription = Subscription(feed, self._pace, job, kinds, self._heartbeat_s)
+            async with aclosing(subscription.messages(request.after_sequence, follow=request.follow)) as messages:
+                async for message in messages:
                     yield message
-                if events:
-                    continue
-                if state in TERMINAL_STATES:
-                    yield _end(cursor, pb.EndOfStream.REASON_JOB_TERMINAL, state)
-                    return
-                if not request.follow:
-                    yield _end(cursor, pb.EndOfStream.REASON_CAUGHT_UP, state)
-                    return
-                if not await self._draining.interrupting(self._store.events.wait(job_id, cursor, self._heartbeat_s)):
-                    yield pb.SubscribeMetricsResponse(cursor=cursor)
-        except NotFound:
-            yield _end(cursor, pb.EndOfStream.REASON_DELETED, state)
-        except Unavailable:
-            yield _end(cursor, pb.EndOfStream.REASON_DRAINING, state)
 
     async def QueryMetrics(self, request: pb.QueryMetricsRequest, context: Context) -> pb.QueryMetricsResponse:
         """Return a page of the table of scalars."""
@@ -99,26 +80,6 @@ class MetricsService(metrics_service_pb2_grpc.MetricsServiceServicer):
         page = await asyncio.to_thread(fitting, rest[:size], job_messages.metrics_row, self._page_bytes)
         next_page_token = f"{page[-1].sequence},{upto}" if len(rest) > len(page) else ""
         return pb.QueryMetricsResponse(rows=page, next_page_token=page_tokens.encode_page_token(scope, next_page_token))
-
-
-def pages(job_id: str, events: Sequence[Event], kinds: frozenset[str]) -> Iterator[pb.SubscribeMetricsResponse]:
-    """Yield the events in messages of about `PAGE_BYTES`. Events of other kinds than `kinds` only move the cursor.
-
-    Each message is made when it is sent. An empty `kinds` means all.
-    """
-    message, num_bytes = pb.SubscribeMetricsResponse(), 0
-    for event in events:
-        message.cursor = event.sequence
-        if kinds and event.kind not in kinds:
-            continue
-        converted = job_messages.event(job_id, event)
-        message.events.append(converted)
-        num_bytes += converted.ByteSize()
-        if num_bytes >= PAGE_BYTES:
-            yield message
-            message, num_bytes = pb.SubscribeMetricsResponse(), 0
-    if message.cursor:
-        yield message
 
 
 def _thinned_page(rows: Sequence[Event], after: int, upto: int, max_rows: int) -> Sequence[Event]:
@@ -157,8 +118,3 @@ def _kinds(asked: Sequence[pb.MetricsEvent.Kind]) -> frozenset[str]:
 def _span(token: str) -> tuple[int, int]:
     after, _, upto = token.partition(",")
     return int(after or 0), int(upto or 0)
-
-
-def _end(cursor: int, reason: pb.EndOfStream.Reason, state: str) -> pb.SubscribeMetricsResponse:
-    end = pb.EndOfStream(reason=reason, state=job_messages.state(state))
-    return pb.SubscribeMetricsResponse(cursor=cursor, end=end)

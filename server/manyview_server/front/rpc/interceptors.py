@@ -155,7 +155,18 @@ def guarded(handler: Handler, guard: Guard, parser: RequestParser) -> Handler:
                     await context.write(response)
 
     make = getattr(grpc, "_".join(shape) + "_rpc_method_handler")
-    return make(stream if handler.response_streaming else answer, None, handler.response_serializer)
+    return make(stream if handler.response_streaming else answer, None, _serializer(handler))
+
+
+def _serializer(handler: Handler) -> Callable[[Any], bytes]:
+    """Return the serializer of a method's responses. It leaves bytes as they are: a response that many calls share is
+    serialized once."""
+    serialize = handler.response_serializer
+
+    def serialized(response: Any) -> bytes:
+        return response if isinstance(response, bytes) else cast(bytes, serialize(response))
+
+    return serialized
 
 
 def bounded(handler: Handler) -> Handler:

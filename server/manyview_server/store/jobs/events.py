@@ -124,11 +124,11 @@ class EventLog:
 
         return await self._database.call(commit)
 
-    async def read(self, train_job_id: str, after: int, limit: int) -> list[Event]:
-        """Return at most `limit` events after a cursor.
+    async def check(self, train_job_id: str, after: int) -> int:
+        """Return the sequence of the newest event, if the log holds all events after a cursor.
 
-        Raises OutOfRange SEQUENCE_EXPIRED or SEQUENCE_AHEAD. The metadata has the sequences of the oldest and the
-        newest event held, as `oldest` and `newest`.
+        Raises NotFound, and OutOfRange SEQUENCE_EXPIRED or SEQUENCE_AHEAD. The metadata has the sequences of the oldest
+        and the newest event held, as `oldest` and `newest`.
         """
         tail = await self._tails.get(train_job_id)
         held = {"oldest": str(tail.oldest), "newest": str(tail.last)}
@@ -138,8 +138,13 @@ class EventLog:
         if after > tail.last:
             message = f"the newest event is {tail.last}, and the cursor is {after}"
             raise OutOfRange("SEQUENCE_AHEAD", message, metadata=held)
-        if after == tail.last:
+        return tail.last
+
+    async def read(self, train_job_id: str, after: int, limit: int) -> list[Event]:
+        """Return at most `limit` events after a cursor. Raises what `check` raises."""
+        if after == await self.check(train_job_id, after):
             return []
+        tail = await self._tails.get(train_job_id)
         if (newest := tail.after(after, limit)) is not None:
             return newest
         sql = f"SELECT {COLUMNS} FROM event WHERE job = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
@@ -150,7 +155,10 @@ class EventLog:
             pk = job_pk(connection, train_job_id)
             return [event_from_row(row) for row in connection.execute(sql, (pk, after, last, count))]
 
-        return await self._database.read(run)
+        events = await self._database.read(run)
+        if not events or events[0].sequence != after + 1:
+            await self.check(train_job_id, after)  # a commit has just dropped what was asked for
+        return events
 
     async def wait(self, train_job_id: str, after: int, timeout_s: float) -> bool:
         """Wait up to `timeout_s` for an event after `after`, and return whether there is one.

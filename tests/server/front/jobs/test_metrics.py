@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import grpc
 import pytest
 
 from manyview.v1 import metrics_service_pb2 as pb
-from manyview.v1 import types_pb2
+from manyview.v1 import metrics_service_pb2_grpc, types_pb2
 from manyview_server.errors import OutOfRange
-from manyview_server.front.jobs.metrics import PAGE_BYTES, pages, thinned
+from manyview_server.front.jobs.event_pages import PAGE_EVENTS, EventPage, EventPages
+from manyview_server.front.jobs.metrics import thinned
 from manyview_server.front.rpc import page_tokens
 from manyview_server.store.event_payloads import Alert, CheckpointSaved, Log, Payload, Rollback, Scalars
 from manyview_server.store.jobs.job_verbs import CANCEL
@@ -253,9 +255,8 @@ async def test_a_thinned_table_keeps_its_ends(front: Any, job: str) -> None:
     assert [row.step for row in rows] == [1, 251, 501, 751, 1000]
 
 
-def event(step: int, text: str = "") -> Event:
-    payload = Log(level="info", text=text) if text else Scalars(values={"loss": 1.0})
-    return Event(sequence=step, time=1.0, attempt=1, step=step, epoch=0, payload=payload)
+def event(step: int) -> Event:
+    return Event(sequence=step, time=1.0, attempt=1, step=step, epoch=0, payload=Scalars(values={"loss": 1.0}))
 
 
 def test_thinning_is_even_over_steps_not_over_rows() -> None:
@@ -265,9 +266,91 @@ def test_thinning_is_even_over_steps_not_over_rows() -> None:
     assert len(thinned(dense, 10)) <= 10
 
 
-def test_long_log_lines_are_split_over_messages() -> None:
-    found = list(pages("j", [event(i, "x" * 400_000) for i in range(1, 11)], frozenset()))
-    assert len(found) > 3
-    assert all(message.ByteSize() < 2 * PAGE_BYTES for message in found)
-    assert [e.sequence for message in found for e in message.events] == list(range(1, 11))
-    assert [message.cursor for message in found] == sorted(message.cursor for message in found)
+async def test_subscribers_read_each_event_of_the_log_once_for_all_of_them(
+    front: Any, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of them replay, and then all of them are live."""
+    await log_scalars(front, *range(1, 2000))
+    newest = await front.store.events.last_sequence("j")
+    reads, read = [], front.store.events.read
+
+    async def counted(job_id: str, after: int, limit: int) -> Any:
+        reads.append(after)
+        return await read(job_id, after, limit)
+
+    monkeypatch.setattr(front.store.events, "read", counted)
+    seen: dict[int, list[bytes]] = {number: [] for number in range(60)}
+
+    async def subscribe(number: int) -> None:
+        request = pb.SubscribeMetricsRequest(
+            train_job=JOB, follow=True, after_sequence=newest if number % 3 == 0 else 0
+        )
+        async for response in front.metrics.SubscribeMetrics(request):
+            seen[number] += [event.SerializeToString() for event in response.events]
+
+    tasks = [asyncio.create_task(subscribe(number)) for number in seen]
+    async with asyncio.timeout(30):
+        while any(len(seen[number]) < newest for number in seen if number % 3):
+            await asyncio.sleep(0.05)
+        for step in range(3000, 3020):
+            await log_scalars(front, step)
+        await succeed(front)
+        await asyncio.gather(*tasks)
+    whole = seen[1]
+    sequences = [pb.MetricsEvent.FromString(event).sequence for event in whole]
+    assert sequences == list(range(1, await front.store.events.last_sequence("j") + 1))
+    assert all(events == (whole if number % 3 else whole[newest:]) for number, events in seen.items())
+    assert len(reads) == len(set(reads))
+
+
+async def test_events_that_nobody_asked_for_are_not_told_before_the_heartbeat(front: Any, job: str) -> None:
+    newest = await front.store.events.last_sequence("j")
+    request = pb.SubscribeMetricsRequest(
+        train_job=JOB, follow=True, after_sequence=newest, kinds=[pb.MetricsEvent.KIND_LOG]
+    )
+    call = front.metrics.SubscribeMetrics(request)
+    reading = asyncio.create_task(call.read())
+    async with asyncio.timeout(5):
+        while not reading.done():
+            await log_scalars(front, 1)
+        beat = await reading
+    assert not beat.events
+    assert newest < beat.cursor <= await front.store.events.last_sequence("j")
+    await log_line(front, "asked for")
+    async with asyncio.timeout(5):
+        while not (response := await call.read()).events:
+            pass
+    assert [event.log.text for event in response.events] == ["asked for"]
+    call.cancel()
+
+
+@pytest.fixture
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for a page or two. Requested before `front`."""
+    defaults = EventPages.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "max_bytes", 40_000)
+
+
+async def test_subscribers_that_do_not_read_hold_a_page_each_at_most(small_cache: None, front: Any, job: str) -> None:
+    for _ in range(10):
+        await log_scalars(front, *range(3000))
+    newest = await front.store.events.last_sequence("j")
+    options = [("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(front.server.address, options) as channel:
+        stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
+        stuck = [stub.SubscribeMetrics(pb.SubscribeMetricsRequest(train_job=JOB)) for _ in range(20)]
+        for call in stuck:
+            await call.read()
+        async with asyncio.timeout(20):
+            assert len(events_of(await replayed(front))) == newest
+        gc.collect()
+        pages = sum(type(found) is EventPage for found in gc.get_objects())
+        assert 0 < pages < 20 + 6 < newest / PAGE_EVENTS
+        for call in stuck:  # at last they read on
+            responses = []
+            async with asyncio.timeout(20):
+                while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                    responses.append(response)
+            rest = [event.sequence for event in events_of(responses)]
+            assert rest == list(range(rest[0], newest + 1))

@@ -289,6 +289,25 @@ async def test_scalars_of_failed_commits_count_for_the_bound_and_come_when_there
     assert [event.step for event in await log.scalar_rows("j")] == list(range(7))
 
 
+async def test_a_page_whose_events_are_dropped_while_it_is_read_is_refused_and_not_cut_short(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cursor is held when the read begins, and the commit that drops it comes before the read's turn."""
+    monkeypatch.setattr(log, "_max_events", 8)
+    for number in range(20):
+        await log.append("j", [line(str(number))])
+    with pytest.raises(OutOfRange) as expired:
+        await log.read("j", 0, 10)
+    cursor = int(expired.value.metadata["oldest"]) - 1
+    log._tails._tails["j"].events.clear()
+    dropping = asyncio.gather(*(log.append("j", [line("more")]) for _ in range(8)))
+    await asyncio.sleep(0)
+    with pytest.raises(OutOfRange) as expired:
+        await log.read("j", cursor, 10)
+    assert int(expired.value.metadata["oldest"]) > cursor + 1
+    await dropping
+
+
 async def test_a_payload_that_is_not_a_number_survives(log: EventLog) -> None:
     await log.append("j", [scalars(1, loss=float("nan")), line("x")])
     (event,) = await log.read_scalars("j", 0)
