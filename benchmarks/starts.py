@@ -94,6 +94,11 @@ class Server:
         if not catalogue.exists():
             shutil.copyfile(data_dir / CATALOGUE, catalogue)
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        return self._process.pid
+
     def memory_mib(self) -> float:
         """Return the proportional share of the memory of the server and all its workers."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
