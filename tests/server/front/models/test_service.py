@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from manyview.v1 import model_service_pb2 as pb
-from manyview_server.front.models.service import CHUNK_BYTES
 from manyview_server.front.models.resolution import Models
+from manyview_server.front.models.service import CHUNK_BYTES
 from manyview_server.front.rpc import page_tokens
 from manyview_server.front.rpc.resource_names import ModelName
 from manyview_server.store.jobs import checkpoints
