@@ -31,6 +31,8 @@ class EmbedRequest:
     rows: npt.NDArray[np.float32] | None = None
     """(N, D), NaN for images that are not embedded yet."""
     errors: list[RowFailed] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    """The scheduler's turns of its images, so many images for each."""
     num_taken: int = 0
     """The number of rows that were given to a decoder, in their order."""
     num_done: int = 0
@@ -54,6 +56,14 @@ class EmbedRequest:
     @cached_property
     def num_images(self) -> int:
         return len(self._stored) if self.is_bulk else len(self.message.blobs)
+
+    def take(self) -> int:
+        """Return the next row to decode."""
+        row = self.num_taken
+        if row == 0:
+            self.first_decode = time.monotonic()
+        self.num_taken += 1
+        return row
 
     def image(self, row: int) -> bytes:
         """Return an image's file. Raises DecodeError if it took too long to decode before, or cannot be read."""

@@ -1,15 +1,21 @@
 """Decide which image a thread of the embedder decodes next, and which rows it embeds together.
 
 A batch holds rows of the same model, from any requests. It is taken when it is full, or when no image is left to
-decode. So batches are large under load, and a lone request does not wait for others. The images that callers send
-always come before stored images.
+decode. So batches are large under load, and a lone request does not wait for others. A batch is full when it takes
+`LONGEST_PASS_S`, as the passes before it show, or when it has `max_batch` rows.
+
+Requests take turns of `TURN_IMAGES` images, and after each turn a request lets those pass that come within the next
+one. So a request of 1,000 images delays a small one by one turn and the pass that is running, small ones keep the order
+in which they came, and a large one has its next turn however many small ones come. The images that callers send always
+come before stored images.
 """
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from manyview_server.messages.embedding import ModelKey
@@ -17,6 +23,13 @@ from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedReq
 
 READY_BATCHES = 8
 """No image is decoded while this many batches wait for the network."""
+LONGEST_PASS_S = 0.3
+"""A thread's pass takes no longer, if one image does not. ResNet-18 at 224 px has batches of 8 then, which are as fast
+for each image as those of 16, and a request that comes waits half as long for a thread."""
+TURN_IMAGES = 8
+"""The images of a request that are decoded before the next request has its turn."""
+MAX_TIMED = 64
+"""The most models whose times are remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,60 +50,108 @@ class ForwardTask:
 
 Task = DecodeTask | ForwardTask
 
+Place = tuple[int, int, int]
+"""The place of an image in the order: when its turn came, the number of its request, and its row."""
+
+
+class PassTimes:
+    """The time that an image takes in a pass of each model, and so the largest batch."""
+
+    def __init__(self, max_batch: int, longest_pass_s: float = LONGEST_PASS_S) -> None:
+        self._max_batch = max_batch
+        self._longest_pass_s = longest_pass_s
+        self._image_s: OrderedDict[ModelKey, float] = OrderedDict()
+
+    def add(self, key: ModelKey, num_images: int, pass_s: float) -> None:
+        """Note the time of a pass. The first one of a model also prepares it, so it counts least."""
+        image_s = pass_s / num_images
+        before = self._image_s.pop(key, image_s)
+        self._image_s[key] = min(image_s, before) if image_s < before else 0.8 * before + 0.2 * image_s
+        if len(self._image_s) > MAX_TIMED:
+            self._image_s.popitem(last=False)
+
+    def max_batch(self, key: ModelKey) -> int:
+        """Return the number of images in a full batch."""
+        image_s = self._image_s.get(key, 0.0)
+        if image_s * self._max_batch <= self._longest_pass_s:
+            return self._max_batch
+        return max(1, int(self._longest_pass_s / image_s))
+
 
 class Lane:
     """Requests of one priority, from the queue to the network. The scheduler's lock protects it."""
 
-    def __init__(self, max_batch: int) -> None:
-        self._max_batch = max_batch
-        self.to_decode: deque[EmbedRequest] = deque()
-        # The rows by model. The model whose row has waited longest comes first.
-        self._ready: OrderedDict[ModelKey, deque[DecodedRow]] = OrderedDict()
+    def __init__(self, max_batch: int, times: PassTimes) -> None:
+        self._most = max_batch
+        self._times = times
+        self._num_decoded = 0
+        """The number of images that were taken. It is the clock of the turns."""
+        self._to_decode: list[tuple[Place, EmbedRequest]] = []
+        self._ready: dict[ModelKey, list[tuple[Place, int, DecodedRow]]] = {}
+        """The rows that wait for the network, each with the number of images that had been taken when it came."""
         self._num_ready = 0
 
     @property
     def may_decode(self) -> bool:
         """Is an image left to decode, and is there room for its row?"""
-        while self.to_decode and self.to_decode[0].is_over:
-            self.to_decode.popleft()
-        return bool(self.to_decode) and self._num_ready < READY_BATCHES * self._max_batch
+        while self._to_decode and self._to_decode[0][1].is_over:
+            heapq.heappop(self._to_decode)
+        return bool(self._to_decode) and self._num_ready < READY_BATCHES * self._most
 
     @property
     def may_embed(self) -> bool:
         """Should a batch be embedded now, because it is full or nothing is left to wait for?"""
-        return bool(self._ready) and (self._is_full or not self.may_decode)
+        return bool(self._ready) and (not self.may_decode or any(map(self._is_due, self._ready)))
 
-    @property
-    def _is_full(self) -> bool:
-        return any(len(rows) >= self._max_batch for rows in self._ready.values())
+    def queue(self, request: EmbedRequest) -> None:
+        """Queue the images of a request, behind those that came before."""
+        request.turns.append(self._num_decoded)
+        heapq.heappush(self._to_decode, (_place(request, 0), request))
 
     def add(self, row: DecodedRow) -> None:
         """Add a row that is ready for the network."""
-        self._ready.setdefault(row.request.key, deque()).append(row)
+        heapq.heappush(
+            self._ready.setdefault(row.request.key, []), (_place(row.request, row.row), self._num_decoded, row)
+        )
         self._num_ready += 1
 
     def decode(self) -> DecodeTask:
         """Take the next image."""
-        request = self.to_decode[0]
-        row = request.num_taken
-        if row == 0:
-            request.first_decode = time.monotonic()
-        request.num_taken += 1
-        if request.num_taken == request.num_images:
-            self.to_decode.popleft()
-        return DecodeTask(request=request, row=row)
+        _, request = heapq.heappop(self._to_decode)
+        self._num_decoded += 1
+        task = DecodeTask(request=request, row=request.take())
+        if request.num_taken < request.num_images:
+            if request.num_taken % TURN_IMAGES == 0:
+                request.turns.append(self._num_decoded + TURN_IMAGES)
+            heapq.heappush(self._to_decode, (_place(request, request.num_taken), request))
+        return task
 
     def batch(self, num_threads: int, smallest_share: int) -> ForwardTask:
-        """Take the next batch. An incomplete one is split among the threads."""
-        full = self._is_full
-        key, rows = next((k, rows) for k, rows in self._ready.items() if not full or len(rows) >= self._max_batch)
-        share = max(smallest_share, -(-len(rows) // num_threads))
-        taken = [rows.popleft() for _ in range(min(len(rows), self._max_batch if full else share))]
+        """Take the next batch, of the model whose row came first. An incomplete one is split among the threads."""
+        keys = [key for key in self._ready if self._is_due(key)] or list(self._ready)
+        key = min(keys, key=lambda key: self._ready[key][0])
+        rows, most = self._ready[key], self._max_batch(key)
+        share = most if len(rows) >= most else max(smallest_share, -(-len(rows) // num_threads))
+        taken = [heapq.heappop(rows)[-1] for _ in range(min(len(rows), most, share))]
         self._num_ready -= len(taken)
-        del self._ready[key]
-        if rows:
-            self._ready[key] = rows  # at the end, so that models take turns
+        if not rows:
+            del self._ready[key]
         return ForwardTask(key=key, rows=[row for row in taken if not row.request.is_over])
+
+    def _max_batch(self, key: ModelKey) -> int:
+        return min(self._most, self._times.max_batch(key))
+
+    def _is_due(self, key: ModelKey) -> bool:
+        """Is a model's batch full, or have as many images as a full batch been taken since its first row came?
+
+        Otherwise the images of a large request would keep those of other models from a pass.
+        """
+        rows, most = self._ready[key], self._max_batch(key)
+        return len(rows) >= most or self._num_decoded - rows[0][1] >= most
+
+
+def _place(request: EmbedRequest, row: int) -> Place:
+    return request.turns[row // TURN_IMAGES], request.message.request_id, row
 
 
 class Scheduler:
@@ -101,8 +162,13 @@ class Scheduler:
         self._smallest_share = smallest_share
         self._num_threads = num_threads
         self._changed = threading.Condition()
-        self._requests: OrderedDict[int, EmbedRequest] = OrderedDict()
-        self._callers, self._bulk = Lane(max_batch), Lane(max_bulk_batch)
+        self._single_changed = threading.Condition(self._changed._lock)  # type: ignore[attr-defined]
+        self._requests: dict[int, EmbedRequest] = {}
+        self._times = PassTimes(max_batch)
+        self._callers, self._bulk = Lane(max_batch, self._times), Lane(max_bulk_batch, self._times)
+        self._single: EmbedRequest | None = None
+        self._takes_single = False
+        """Is a thread waiting in `take_single`?"""
 
     def set_threads(self, num_threads: int) -> None:
         """Let only the first `num_threads` threads take tasks."""
@@ -113,9 +179,14 @@ class Scheduler:
     def add(self, request: EmbedRequest) -> None:
         """Queue all rows of a request."""
         with self._changed:
+            is_single = not self._requests and request.num_images == 1 and not request.is_bulk
             self._requests[request.message.request_id] = request
-            self._lane(request).to_decode.append(request)
-            self._changed.notify_all()
+            if is_single and self._takes_single and self._num_threads > 1:
+                self._single, self._takes_single = request, False
+                self._single_changed.notify_all()
+            else:
+                self._lane(request).queue(request)
+                self._changed.notify_all()
 
     def cancel(self, request_id: int) -> EmbedRequest | None:
         """Drop a request and return it, or return None if it is no longer there."""
@@ -134,6 +205,23 @@ class Scheduler:
                     self._changed.notify_all()
                     return task
                 self._changed.wait()
+
+    def take_single(self) -> DecodeTask:
+        """Wait for a request of one image that comes while there is no other and while several threads may work.
+
+        Its caller decodes and embeds it, with the cores of all threads.
+        """
+        with self._single_changed:
+            self._takes_single = True
+            while self._single is None:
+                self._single_changed.wait()
+            request, self._single = self._single, None
+            return DecodeTask(request=request, row=request.take())
+
+    def passed(self, key: ModelKey, num_images: int, pass_s: float) -> None:
+        """Note how long a pass took."""
+        with self._changed:
+            self._times.add(key, num_images, pass_s)
 
     def decoded(self, row: DecodedRow) -> None:
         """Add a row that is ready for the network."""

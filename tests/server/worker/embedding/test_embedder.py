@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import queue
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +31,7 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker import checkpoint_state
 from manyview_server.worker.channel import EXIT_ORPHANED
-from manyview_server.worker.embedding.embedder import Embedder
+from manyview_server.worker.embedding.embedder import CPU_MAX_BATCH, Embedder
 from manyview_server.worker.embedding.model_cache import EmbeddingModel
 from manyview_server.worker.preprocess import Preprocess
 from support.learning import worker_harness
@@ -135,7 +137,7 @@ def test_rows_are_the_networks_features_in_the_order_of_the_images(
     done = embed(1, blobs)
     assert done.errors == ()
     np.testing.assert_allclose(rows(done), expected(method, pixels), rtol=1e-4, atol=1e-5)
-    assert 1 <= done.batch_images <= 16
+    assert 1 <= done.batch_images <= CPU_MAX_BATCH
     assert min(done.queue_ms, done.decode_ms, done.forward_ms) >= 0
 
 
@@ -301,3 +303,43 @@ def test_it_has_as_many_threads_as_it_was_ever_told_and_not_one_for_each_core_of
     for num_threads in (1, 4, 2, 0):
         embedder.handle(SetThreads(num_threads=num_threads))
     assert started == ["embed-0", "embed-1", "embed-2", "embed-3"]
+
+
+def test_a_single_image_is_embedded_with_several_cores_and_batches_with_one_core_for_each_thread(
+    checkpoint: str,
+    blobs: list[bytes],
+    method: Method,
+    pixels: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = EmbeddingModel.embed
+    cores: dict[str, set[int]] = {}
+
+    def embed(self: EmbeddingModel, images: torch.Tensor) -> torch.Tensor:
+        cores.setdefault(threading.current_thread().name, set()).add(torch.get_num_threads())
+        return whole(self, images)
+
+    monkeypatch.setattr(EmbeddingModel, "embed", embed)
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    embedder = Embedder(cast(Any, SimpleNamespace(send=answers.put)), torch.device("cpu"), num_threads=2)
+    embedder.start()
+    while not embedder._scheduler._takes_single:
+        time.sleep(0.001)
+    embedder.handle(request(1, blobs[:1], checkpoint))
+    one = answers.get(timeout=60)
+    assert cores == {"embed-single": {2}}
+    embedder.handle(request(2, blobs, checkpoint))
+    many = answers.get(timeout=60)
+    assert set(cores) - {"embed-single"} <= {"embed-0", "embed-1"}
+    assert all(used == {1} for name, used in cores.items() if name != "embed-single")
+    np.testing.assert_allclose(rows(one), rows(many)[:1], rtol=1e-4, atol=1e-5)
+    embedder.handle(SetThreads(num_threads=1))
+    cores.clear()
+    embedder.handle(request(3, blobs[:1], checkpoint))
+    np.testing.assert_allclose(rows(answers.get(timeout=60)), rows(one), rtol=1e-4, atol=1e-5)
+    assert cores == {"embed-0": {1}}, "beside a trainer one core is the share of the embedder"
+    embedder.handle(SetThreads(num_threads=2))
+    while not embedder._scheduler._takes_single:
+        time.sleep(0.001)
+    embedder.handle(request(4, [b"junk"], checkpoint))
+    assert [error.reason for error in answers.get(timeout=60).errors] == ["FORMAT_NOT_ALLOWED"]

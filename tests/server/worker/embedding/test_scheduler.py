@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import torch
 
 from manyview_server.messages.embedding import EmbedImages, EmbedRecipe, ModelKey
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
-from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
+from manyview_server.worker.embedding.scheduler import LONGEST_PASS_S, DecodeTask, ForwardTask, Scheduler
 
 
 def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> EmbedRequest:
@@ -161,3 +162,116 @@ def test_stored_images_that_wait_do_not_keep_callers_from_decoding() -> None:
     task = queue.take(0, embeds=False)
     assert isinstance(task, DecodeTask)
     assert task.request.message.request_id == 2
+
+
+def decode_in_turn(queue: Scheduler) -> int:
+    """Decode the next image without a pass, and return the number of its request."""
+    task = queue.take(0, embeds=False)
+    assert isinstance(task, DecodeTask)
+    queue.decoded(DecodedRow(request=task.request, row=task.row, pixels=torch.zeros(3, 1, 1)))
+    return task.request.message.request_id
+
+
+def test_a_small_request_waits_for_one_turn_of_a_large_one_and_shares_its_next_batch() -> None:
+    queue = scheduler(max_batch=8)
+    queue.add(request(1, 1000))
+    for _ in range(3):
+        decode_one(queue)
+    queue.add(request(2, 2))
+    for _ in range(5):
+        decode_one(queue)
+    assert next_batch(queue) == [(1, row) for row in range(8)], "the rest of the turn that had begun"
+    assert [decode_in_turn(queue) for _ in range(10)] == [2, 2] + 8 * [1]
+    assert next_batch(queue)[:2] == [(2, 0), (2, 1)]
+
+
+def test_a_large_request_has_its_next_turn_however_many_small_ones_come() -> None:
+    queue = scheduler(max_batch=64)
+    queue.add(request(1, 1000))
+    for number in range(200, 210):
+        queue.add(request(number, 1))
+    decoded = []
+    for number in range(300, 500):
+        decoded.append(decode_in_turn(queue))
+        if decoded[-1] != 1:  # its caller sends the next one
+            queue.add(request(number, 1))
+    assert all(1 in decoded[start : start + 10 + 2 * 8] for start in range(len(decoded) - 26))
+
+
+def test_small_requests_keep_their_order() -> None:
+    queue = scheduler(max_batch=8)
+    for number in (3, 1, 2):
+        queue.add(request(number, 1))
+    queue.add(request(4, 3))
+    assert [decode_in_turn(queue) for _ in range(6)] == [1, 2, 3, 4, 4, 4]
+
+
+def test_a_large_request_keeps_no_small_one_of_another_model_from_its_pass() -> None:
+    queue = scheduler(max_batch=8)
+    queue.add(request(1, 1, "resnet34"))
+    queue.add(request(2, 1000))
+    batches: list[list[tuple[int, int]]] = []
+    while [(1, 0)] not in batches:
+        match queue.take(0):
+            case DecodeTask() as task:
+                queue.decoded(DecodedRow(request=task.request, row=task.row, pixels=torch.zeros(3, 1, 1)))
+            case ForwardTask() as task:
+                batches.append([(row.request.message.request_id, row.row) for row in task.rows])
+    assert len(batches) <= 2
+
+
+def test_a_pass_is_bounded_by_the_time_that_its_model_takes() -> None:
+    queue = scheduler(max_batch=32)
+    queue.add(request(1, 64))
+    for _ in range(32):
+        decode_one(queue)
+    assert len(next_batch(queue)) == 32
+    queue.passed(request(1, 1).key, 32, 32 * LONGEST_PASS_S / 8)
+    for _ in range(8):
+        decode_one(queue)
+    assert len(next_batch(queue)) == 8, "images of which eight take the longest time"
+    queue.passed(request(1, 1).key, 8, 8 * 2 * LONGEST_PASS_S)
+    for _ in range(20):
+        queue.passed(request(1, 1).key, 1, 2 * LONGEST_PASS_S)
+    decode_one(queue)
+    assert len(next_batch(queue)) == 1, "one image that takes longer goes alone"
+
+
+def test_a_single_image_goes_to_the_thread_that_uses_all_cores_only_if_nothing_else_is_there() -> None:
+    queue = scheduler(num_threads=2)
+    taken: list[DecodeTask] = []
+    began = threading.Event()
+
+    def take() -> None:
+        while len(taken) < 2:
+            began.set()
+            taken.append(queue.take_single())
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert began.wait(10)
+    one = request(1, 1)
+    while not queue._takes_single:
+        time.sleep(0.001)
+    queue.add(one)
+    while not taken:
+        time.sleep(0.001)
+    assert (taken[0].request, taken[0].row) == (one, 0)
+    queue.add(request(2, 1))
+    assert decode_in_turn(queue) == 2, "the first one is still in progress"
+    queue.rows_done(one, 1)
+    queue.cancel(2)
+    queue.add(request(3, 2))
+    assert decode_in_turn(queue) == 3, "two images are for two threads"
+    queue.cancel(3)
+    queue.add(request(4, 1, dataset_dir="/data"))
+    assert decode_in_turn(queue) == 4, "stored images are in no hurry"
+    queue.cancel(4)
+    queue.set_threads(1)
+    queue.add(request(5, 1))
+    assert decode_in_turn(queue) == 5, "another process needs the other cores"
+    queue.cancel(5)
+    queue.set_threads(2)
+    queue.add(request(6, 1))
+    thread.join(10)
+    assert taken[1].request.message.request_id == 6
