@@ -63,7 +63,7 @@ class ArrayFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """Where an array lies in a file: from the byte `offset` on, with rows of `row_bytes` each."""
+    """The place of an array in a file: from the byte `offset` on, with rows of `row_bytes` each."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
