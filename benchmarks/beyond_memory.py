@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.results import Results, table
+from benchmarks.results import Results, markdown, table
 
 RESULTS = Results("beyond_memory")
 FOLDER = Path(tempfile.gettempdir()) / "manyview-beyond-memory"
@@ -163,16 +163,46 @@ def train(key: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def report() -> str:
-    """Return a table of all cells: medians over the rounds."""
+def medians() -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Return each kind of cell, and the medians over its rounds."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in RESULTS.cells():
         name = json.dumps({field: value for field, value in cell["key"].items() if field != "round"})
         groups.setdefault(name, []).append(cell["values"])
+    return [
+        (json.loads(name), {field: statistics.median(values[field] for values in cells) for field in cells[0]})
+        for name, cells in groups.items()
+    ]
+
+
+def document() -> str:
+    """Return the medians as a table of Markdown, which docs/operations.md shows."""
+    kept, streamed = (found for _, found in medians())
+    num_images = [f"{key['images']:,} images" for key, _ in medians()]
+    ratio = streamed["images_per_second"] / kept["images_per_second"]
+    both = (kept, streamed)
+    return markdown(
+        [
+            ["", f"{num_images[0]}, all kept", num_images[1]],
+            [
+                "first step, from the moment when the model is built",
+                *(f"{found['first_step_s']:.1f} s" for found in both),
+            ],
+            ["of it waiting for images", *(f"{found['first_wait_s']:.2f} s" for found in both)],
+            ["images/s", f"{kept['images_per_second']:.2f}", f"{streamed['images_per_second']:.2f} ({ratio:.2f})"],
+            [
+                "share of the time in which the step waits for images",
+                *(f"{100 * found['data_wait_fraction']:.1f} %" for found in both),
+            ],
+            ["peak memory of the trainer", *(f"{found['peak_bytes'] / 1e6:,.0f} MB" for found in both)],
+        ]
+    )
+
+
+def report() -> str:
+    """Return a table of all cells: medians over the rounds."""
     rows = [HEADER]
-    for name, cells in groups.items():
-        key = json.loads(name)
-        found = {field: statistics.median(values[field] for values in cells) for field in cells[0]}
+    for key, found in medians():
         rows.append(
             [
                 f"{key['images']:,}",

@@ -6,6 +6,8 @@ read from the database, and copied into a message. Memory is what the process ho
 
     python -m benchmarks.rows                                 # 10 million rows: 4 minutes and 2 GB of disk
     python -m benchmarks.rows --rows 30000000 --no-before     # 30 million rows
+    python -m benchmarks.rows --data DIR                      # keep the rows, and measure with them again later
+    python -m benchmarks.rows --data DIR --only snapshots
     python -m benchmarks.rows --report
 """
 
@@ -15,6 +17,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from benchmarks.results import Results, table
+from benchmarks.results import Results, markdown, table
 
 from manyview_server.link.frames import MAX_BLOB_BYTES, PREFIX, decode, frame
 from manyview_server.messages.training import StartTraining
@@ -51,6 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--no-before", action="store_true", help="leave out the code of earlier releases")
+    parser.add_argument("--data", type=Path, help="a directory that keeps the rows for later calls")
+    parser.add_argument("--only", choices=tuple(MEASURES), help="measure nothing else")
     parser.add_argument("--report", action="store_true", help="only print what there is")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -59,19 +64,25 @@ def main() -> None:
         print(json.dumps(MEASURES[name](Path(data_dir))))
         return
     if not arguments.report:
-        measure(arguments.rows, [name for name in MEASURES if name != "before" or not arguments.no_before])
+        names = [arguments.only] if arguments.only else list(MEASURES)
+        names = [name for name in names if name != "before" or not arguments.no_before]
+        with tempfile.TemporaryDirectory(prefix="manyview-rows-") as directory:
+            measure(arguments.data or Path(directory), arguments.rows, names)
     print(report())
 
 
-def measure(num_rows: int, names: list[str]) -> None:
-    """Measure all cells of a data set of this size."""
-    with tempfile.TemporaryDirectory(prefix="manyview-rows-") as directory:
-        asyncio.run(make(Path(directory), num_rows))
-        for name in names:
-            command = [sys.executable, "-m", "benchmarks.rows", "--child", json.dumps([name, directory])]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-            for what, values in json.loads(done.stdout).items():
-                RESULTS.add({"what": what, "rows": num_rows}, values)
+def measure(data_dir: Path, num_rows: int, names: list[str]) -> None:
+    """Measure these cells of a data set of this size, which is made unless the directory has it."""
+    made = data_dir / f"{num_rows}-rows"
+    if not made.exists():
+        data_dir.mkdir(mode=0o700, exist_ok=True)
+        asyncio.run(make(data_dir, num_rows))
+        made.touch()
+    for name in names:
+        command = [sys.executable, "-m", "benchmarks.rows", "--child", json.dumps([name, str(data_dir)])]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        for what, values in json.loads(done.stdout).items():
+            RESULTS.add({"what": what, "rows": num_rows}, {**values, "load_average": os.getloadavg()[0]})
 
 
 async def make(data_dir: Path, num_rows: int) -> None:
@@ -109,7 +120,8 @@ class DatabaseTime:
     """The seconds that functions took on the database thread."""
 
     def __init__(self) -> None:
-        self.total_s = self.longest_s = 0.0
+        self.total_s = self.longest_s = self._cpu_s = 0.0
+        self.restart()
         guarded = Database._guarded
 
         def timed(database: Database, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -122,6 +134,16 @@ class DatabaseTime:
                 self.longest_s = max(self.longest_s, took_s)
 
         Database._guarded = timed  # type: ignore[assignment, method-assign]
+
+    def restart(self) -> None:
+        """Count from now on, and the processor time of this process with it."""
+        self.total_s = self.longest_s = 0.0
+        self._cpu_s = time.process_time()
+
+    @property
+    def cpu_s(self) -> float:
+        """The processor time of this process since then."""
+        return time.process_time() - self._cpu_s
 
 
 def before(data_dir: Path) -> dict[str, Any]:
@@ -149,6 +171,8 @@ def index(data_dir: Path) -> dict[str, Any]:
     """Measure the first snapshot of a data set without index files, which writes them."""
 
     async def run() -> dict[str, Any]:
+        for path in (data_dir / "datasets").glob("*/*.idx"):
+            path.unlink()
         store, spent, rss = Store.open(data_dir, reserve_bytes=0), DatabaseTime(), rss_mib()
         began = time.perf_counter()
         await store.datasets.snapshot("a")
@@ -168,12 +192,12 @@ def snapshots(data_dir: Path) -> dict[str, Any]:
         began = time.perf_counter()
         await store.datasets.snapshot("a")
         first = cell(time.perf_counter() - began, spent, rss_mib() - rss)
-        spent.total_s = spent.longest_s = 0.0
+        spent.restart()
         began = time.perf_counter()
         for _ in range(CALLS):
             await store.datasets.snapshot("a")
         later = cell((time.perf_counter() - began) / CALLS, spent, rss_mib() - rss)
-        later["database_s"] /= CALLS
+        later |= {name: later[name] / CALLS for name in ("database_s", "cpu_s")}
         await store.close()
         return {"first snapshot after a start": first, "each later snapshot": later}
 
@@ -191,7 +215,7 @@ def start(data_dir: Path) -> dict[str, Any]:
         assert worker.stdout is not None
         worker.stdout.readline()
         for what in ("start of a job, after a start", "start of a later job"):
-            spent.total_s = spent.longest_s = 0.0
+            spent.restart()
             began = time.perf_counter()
             snapshot = await store.datasets.snapshot("a")
             pieces = frame(message(snapshot.rows), MAX_BLOB_BYTES)
@@ -202,6 +226,7 @@ def start(data_dir: Path) -> dict[str, Any]:
             assert answer["rows"] == snapshot.version
             found[what] = cell(time.perf_counter() - began, spent, rss_mib() - rss)
             found[what] |= {"message_bytes": sum(map(len, pieces)), "worker_mib": answer["mib"]}
+            found[what]["cpu_s"] += answer["cpu_s"]
         worker.stdin.close()
         worker.wait()
         await store.close()
@@ -237,9 +262,11 @@ def work() -> None:
         header_bytes, blob_bytes = PREFIX.unpack(prefix)
         begin = decode(read(header_bytes), read(blob_bytes))
         assert isinstance(begin, StartTraining)
+        cpu_s = time.process_time()
         rows = SnapshotRows.received(begin.dataset_dir, begin.blobs).all()
+        cpu_s = time.process_time() - cpu_s
         assert (rows["image_id"][0], rows["image_id"][-1]) == (1 << 32, len(rows) << 32)
-        print(json.dumps({"rows": len(rows), "mib": rss_mib() - rss}), flush=True)
+        print(json.dumps({"rows": len(rows), "mib": rss_mib() - rss, "cpu_s": cpu_s}), flush=True)
         del rows
 
 
@@ -253,7 +280,13 @@ MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def cell(seconds: float, spent: DatabaseTime, rss: float) -> dict[str, Any]:
     """Return the values of a cell."""
-    return {"seconds": seconds, "database_s": spent.total_s, "longest_visit_s": spent.longest_s, "rss_mib": rss}
+    return {
+        "seconds": seconds,
+        "cpu_s": spent.cpu_s,
+        "database_s": spent.total_s,
+        "longest_visit_s": spent.longest_s,
+        "rss_mib": rss,
+    }
 
 
 def rss_mib() -> float:
@@ -264,14 +297,64 @@ def rss_mib() -> float:
 
 def report() -> str:
     """Return all cells as a table."""
-    rows = [["what", "rows", "seconds", "database thread, s", "longest visit, ms", "front, MiB", "trainer, MiB"]]
+    rows = [["what", "rows", "seconds", "CPU, s", "database thread, s", "longest visit, ms", "front, MiB"]]
+    rows[0] += ["trainer, MiB", "load"]
     for one in RESULTS.cells():
         of, values = one["key"], one["values"]
-        numbers = [f"{values[name]:.{digits}f}" for name, digits in (("seconds", 3), ("database_s", 4))]
+        numbers = [
+            f"{values.get(name, math.nan):.{digits}f}"
+            for name, digits in (("seconds", 3), ("cpu_s", 3), ("database_s", 4))
+        ]
         worker = values.get("worker_mib", math.nan)
         memory = [f"{values['rss_mib']:.0f}", f"{worker:.0f}" if math.isfinite(worker) else ""]
-        rows.append([of["what"], f"{of['rows']:,}", *numbers, f"{1e3 * values['longest_visit_s']:.1f}", *memory])
+        load = f"{values['load_average']:.1f}" if "load_average" in values else ""
+        rows.append([of["what"], f"{of['rows']:,}", *numbers, f"{1e3 * values['longest_visit_s']:.1f}", *memory, load])
     return table(rows)
+
+
+def document() -> str:
+    """Return the newest cells as a table of Markdown, which docs/operations.md shows."""
+    cells = {(cell["key"]["what"], cell["key"]["rows"]): cell["values"] for cell in RESULTS.cells()}
+    few, many = 10_000_000, 30_000_000
+
+    def both(what: str, rows: int) -> str:
+        values = cells[what, rows]
+        return f"{figure(values['seconds'])} and {figure(values['database_s'])}"
+
+    def seconds(what: str) -> list[str]:
+        return [f"{figure(cells[what, rows]['seconds'])} s" for rows in (few, many)]
+
+    first, later = "first snapshot after a start", "each later snapshot"
+    memory = [f"{cells['start of a later job', rows]['rss_mib']:.0f} MiB" for rows in (few, many)]
+    old = cells["before: a snapshot", few]["rss_mib"]
+    return markdown(
+        [
+            ["", "10 million images, before", "10 million", "30 million"],
+            [
+                "snapshot for FindNeighbors or SelectSamples: seconds, and those of the thread that also commits",
+                both("before: a snapshot", few),
+                *(both(later, rows) for rows in (few, many)),
+            ],
+            [
+                "the first one after a start of the server, which verifies the index files",
+                "as above",
+                *(both(first, rows) for rows in (few, many)),
+            ],
+            ["start of a job, until the trainer has all rows", "not measured", *seconds("start of a later job")],
+            [
+                "the first one after a start of the server",
+                "not measured",
+                *seconds("start of a job, after a start"),
+            ],
+            ["memory of the server's process for this", f"{old:.0f} MiB", *memory],
+            ["index files of an old data set, written once", "", *seconds("index files of an old data set, once")],
+        ]
+    )
+
+
+def figure(value: float) -> str:
+    """Return a number of seconds with two digits that count, and no more than four after the point."""
+    return f"{value:.0f}" if value >= 10 else f"{float(f'{value:.2g}'):.4f}".rstrip("0").rstrip(".")
 
 
 if __name__ == "__main__":
