@@ -1,7 +1,8 @@
 """Removal of deleted data in two steps, so that a crash cannot lose the second one.
 
 The transaction that deletes a data set or job adds a row to the table `trash`. The directories and the many rows are
-removed after it. Rows are removed in chunks, so that a data set of a million images does not hold up other commits.
+removed after it. Rows are removed in chunks, so that a data set of millions of images does not hold up other commits.
+How long a chunk takes depends on the size of the database and on the disk, so chunks follow the time of those before.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,11 @@ from manyview_server.store.database.database import Database
 
 log = logging.getLogger(__name__)
 
-CHUNK_ROWS = 20_000
+CHUNK_ROWS = 500
+"""The rows of the first chunk of a sweep, and the fewest of any."""
+MAX_CHUNK_ROWS = 20_000
+CHUNK_S = 0.02
+"""The time that a chunk should take, with its commit."""
 
 # The tables whose rows belong to a deleted data set or job, with the column that orders them.
 DATASET_TABLES = {"image": "position", "label": "ordinal", "rejected": "ordinal", "unreadable": "position"}
@@ -44,8 +50,9 @@ class Deletions:
 
     async def sweep(self) -> None:
         """Finish all deletions."""
-        while await self._database.write(_remove_chunk, vital=True):
-            pass
+        num_rows = CHUNK_ROWS
+        while num_rows:
+            num_rows = await self._database.call(partial(self._remove_rows, num_rows))
         for pk, directory in await self._database.read(_directories):
             if directory in self._being_removed:
                 continue
@@ -61,11 +68,23 @@ class Deletions:
 
         Call it on the database thread, before there is an event loop.
         """
-        while self._database.transact(_remove_chunk, vital=True):
-            pass
+        num_rows = CHUNK_ROWS
+        while num_rows:
+            num_rows = self._remove_rows(num_rows)
         for pk, directory in self._database.transact(_directories):
             if self._remove(directory):
                 self._database.transact(partial(_forget, pk=pk), vital=True)
+
+    def _remove_rows(self, num_rows: int) -> int:
+        """Remove a chunk of rows. Return how many the next one should have, or 0 if no row was left.
+
+        Call it on the database thread.
+        """
+        began = time.monotonic()
+        if not self._database.transact(partial(_remove_chunk, most=num_rows), vital=True):
+            return 0
+        factor = CHUNK_S / max(time.monotonic() - began, 1e-6)
+        return round(min(MAX_CHUNK_ROWS, max(CHUNK_ROWS, num_rows * min(2.0, max(0.5, factor)))))
 
     def _remove(self, directory: str) -> bool:
         """Remove a directory. Return False if a part of it is left, which the next sweep removes."""
@@ -91,11 +110,11 @@ def _forget(connection: sqlite3.Connection, pk: int) -> None:
         connection.execute("DELETE FROM trash WHERE pk = ?", (pk,))
 
 
-def _remove_chunk(connection: sqlite3.Connection) -> bool:
-    """Delete some rows. Return False if no row was left."""
+def _remove_chunk(connection: sqlite3.Connection, most: int) -> bool:
+    """Delete at most this many rows. Return False if no row was left."""
     owners = connection.execute("SELECT dataset, job FROM trash WHERE dataset <> 0 OR job <> 0").fetchall()
     for table, order, owner, pk in (kind for row in owners for kind in _tables_of(*row)):
-        chunk = f"SELECT {order} FROM {table} WHERE {owner} = ? ORDER BY {order} LIMIT {CHUNK_ROWS}"
+        chunk = f"SELECT {order} FROM {table} WHERE {owner} = ? ORDER BY {order} LIMIT {most}"
         delete = f"DELETE FROM {table} WHERE {owner} = ? AND {order} IN ({chunk})"
         if connection.execute(delete, (pk, pk)).rowcount:
             return True

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,8 +103,8 @@ async def test_a_deletion_that_comes_while_another_one_ends_is_not_forgotten(
     def delete_big() -> None:
         second.append(asyncio.create_task(store.datasets.delete("big")))
 
-    def watched(connection: sqlite3.Connection) -> bool:
-        more = real(connection)
+    def watched(connection: sqlite3.Connection, most: int) -> bool:
+        more = real(connection, most)
         if not more and not second:
             second.append(None)
             loop.call_soon_threadsafe(delete_big)
@@ -135,3 +136,17 @@ async def test_a_directory_that_cannot_be_removed_is_tried_again_and_is_no_reaso
     assert not store.datasets.directory(gone.uid).exists()
     assert await store._database.read(lambda c: c.execute("SELECT count(*) FROM trash").fetchone()) == (0,)
     await store.close()
+
+
+async def test_chunks_follow_the_time_that_the_ones_before_took(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 0.001, 1, 1.002, 2, 2.5, 3, 3.02, 4, 4.02, 5])
+    monkeypatch.setattr(deletions, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    sizes: list[int] = []
+
+    def remove(connection: sqlite3.Connection, most: int) -> bool:
+        sizes.append(most)
+        return len(sizes) < 6
+
+    monkeypatch.setattr(deletions, "_remove_chunk", remove)
+    await store._database.call(store._deletions.sweep_at_start)
+    assert sizes == [500, 1_000, 2_000, 1_000, 1_000, 1_000]

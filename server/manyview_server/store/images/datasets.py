@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from manyview_server.store.database.similar_ids import hint
 from manyview_server.store.deletions import Deletions
 from manyview_server.store.durable_files import sync_directory
 from manyview_server.store.images.dataset_index import DatasetIndexes
-from manyview_server.store.images.image_rows import ImagePage, find, image_at, images_page
+from manyview_server.store.images.image_rows import ImagePage, ImagePart, find, image_at, images_part
 from manyview_server.store.images.shard_writers import ShardWriters
 from manyview_server.store.images.snapshots import Snapshot
 from manyview_server.store.records import Dataset, FoundImage, ImageRecord, ImageRef
@@ -32,7 +33,10 @@ DatasetPage = tuple[list[Dataset], str]
 ImageRecords = list[ImageRecord]
 FoundImages = list[FoundImage]
 
-LOOKUP_CHUNK_ROWS = 1_000
+LOOKUP_CHUNK_ROWS = 200
+"""The images that one visit to the database thread looks up. Each may take several reads of the file."""
+LIST_CHUNK_ROWS = 5_000
+"""The labels or positions that one visit to the database thread reads."""
 UNREADABLE_CHUNK_ROWS = 10_000
 """The unreadable images that one visit to the database thread looks at: about 10 ms, for which commits wait."""
 MAX_POSITION = 2**63 - 1
@@ -170,11 +174,15 @@ class DatasetStore:
         if page_token and not re.fullmatch(r"[ir][0-9]{1,18}", page_token):
             raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token does not belong to this list")
         wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
-
-        def run(connection: sqlite3.Connection) -> ImagePage:
-            return images_page(connection, dataset_pk(connection, dataset_id), wanted, page_size, page_token)
-
-        return await self._database.read(run)
+        found: list[tuple[str, ImageRecord]] = []
+        token = page_token or "i0"
+        # One more than a page shows whether there is a next page.
+        while token and (missing := page_size + 1 - len(found)):
+            read = partial(_part_of, dataset_id=dataset_id, wanted=wanted, most=missing, token=token)
+            part, token = await self._database.read(read)
+            found += part
+        records = [record for _, record in found[:page_size]]
+        return records, found[page_size - 1][0] if len(found) > page_size else ""
 
     async def find_images(self, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:
         """Return the committed images that `refs` name, in the same order.
@@ -227,9 +235,10 @@ class DatasetStore:
         """Return the labels of a data set in the order in which they first appeared, so that the ordinal of a label
         stays the same as the data set grows."""
         sql = """
-            SELECT name FROM label JOIN dataset ON dataset.pk = label.dataset WHERE uid = ? ORDER BY ordinal
+            SELECT ordinal, name FROM label JOIN dataset ON dataset.pk = label.dataset
+            WHERE uid = :uid AND ordinal > :after ORDER BY ordinal LIMIT :most
         """
-        return await self._database.read(lambda c: tuple(name for (name,) in c.execute(sql, (uid,))))
+        return tuple(name for _, name in await self._all_rows(sql, {"uid": uid, "after": -1}))
 
     async def unreadable_ids(self, uid: str, reason: str, first: int = 0, last: int = MAX_POSITION) -> tuple[int, ...]:
         """Return the ids of the images at the positions from `first` to `last` that are unreadable for this reason."""
@@ -255,11 +264,21 @@ class DatasetStore:
     async def unreadable_positions(self, uid: str, version: int) -> npt.NDArray[np.int64]:
         """Return the positions, from 0, of the unreadable images among the first `version` ones."""
         sql = """
-            SELECT position - 1 FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
-            WHERE uid = ? AND position <= ? ORDER BY position
+            SELECT position FROM unreadable JOIN dataset ON dataset.pk = unreadable.dataset
+            WHERE uid = :uid AND position > :after AND position <= :last ORDER BY position LIMIT :most
         """
-        rows = await self._database.read(lambda c: c.execute(sql, (uid, version)).fetchall())
-        return np.array([position for (position,) in rows], np.int64)
+        rows = await self._all_rows(sql, {"uid": uid, "after": 0, "last": version})
+        return np.array([position - 1 for (position,) in rows], np.int64)
+
+    async def _all_rows(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Return all rows of a query whose first column is above `after`, in several visits to the database thread."""
+        found: list[tuple[Any, ...]] = []
+        while True:
+            places = parameters | {"most": LIST_CHUNK_ROWS, "after": found[-1][0] if found else parameters["after"]}
+            rows = await self._database.read(partial(_rows_of, sql=sql, parameters=places))
+            found += rows
+            if len(rows) < LIST_CHUNK_ROWS:
+                return found
 
     async def mark_unreadable(self, uid: str, image_id: int, reason: str, message: str) -> bool:
         """Note that a committed image cannot be decoded. Return False if that was known, or if the data set is gone.
@@ -299,6 +318,16 @@ def _refuse_in_use(connection: sqlite3.Connection, dataset_id: str, uid: str) ->
     if row is not None:
         message = f"train job {row[0]!r} reads the data set {dataset_id!r}: cancel it first"
         raise FailedPrecondition("DATASET_IN_USE", message, metadata={"train_job": row[0]})
+
+
+def _rows_of(connection: sqlite3.Connection, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return connection.execute(sql, parameters).fetchall()
+
+
+def _part_of(
+    connection: sqlite3.Connection, dataset_id: str, wanted: Collection[str], most: int, token: str
+) -> ImagePart:
+    return images_part(connection, dataset_pk(connection, dataset_id), wanted, most, token)
 
 
 def _find_in(connection: sqlite3.Connection, dataset_id: str, refs: Sequence[ImageRef]) -> FoundImages:

@@ -10,6 +10,11 @@ from manyview_server.store.records import FoundImage, ImageRecord, ImageRef
 
 # A page, and the token of the next page: "" after the last one.
 ImagePage = tuple[list[ImageRecord], str]
+# Images, each with the token behind it, and the token of the next part: "" after the last one.
+ImagePart = tuple[list[tuple[str, ImageRecord]], str]
+
+MAX_PART_ROWS = 1_000
+"""The rows that one visit to the database thread reads: at most 10 ms, for which commits wait."""
 
 COMMITTED = """
     SELECT image.position, image_id, key, coalesce(label.name, ''), length, width, height,
@@ -18,9 +23,12 @@ COMMITTED = """
     LEFT JOIN label ON label.dataset = image.dataset AND label.ordinal = image.label
     LEFT JOIN unreadable ON unreadable.dataset = image.dataset AND unreadable.position = image.position
 """
-STORED_PAGE = f"{COMMITTED} WHERE image.dataset = ? AND image.position > ? ORDER BY image.position LIMIT ?"
+COMMITTED_PART = f"""
+    {COMMITTED} WHERE image.dataset = ? AND image.position > ? AND image.position <= ? ORDER BY image.position LIMIT ?
+"""
+STORED_PART = COMMITTED_PART.replace("ORDER BY", "AND reason IS NULL ORDER BY")
 IMAGE_AT = f"{COMMITTED} WHERE image.dataset = ? AND image.position = ?"
-UNREADABLE_PAGE = """
+UNREADABLE_PART = """
     SELECT image.position, image_id, key, coalesce(label.name, ''), length, width, height, reason, message, 1
     FROM unreadable
     JOIN image ON image.dataset = unreadable.dataset AND image.position = unreadable.position
@@ -28,50 +36,56 @@ UNREADABLE_PAGE = """
     WHERE unreadable.dataset = ? AND unreadable.position > ?
     ORDER BY unreadable.position LIMIT ?
 """
-REJECTED_PAGE = """
+REJECTED_PART = """
     SELECT ordinal, key, label, num_bytes, reason, message FROM rejected
     WHERE dataset = ? AND ordinal > ? ORDER BY ordinal LIMIT ?
 """
 PLACES_BY_ID = "SELECT position, shard, offset, image_id FROM image WHERE dataset = ? AND image_id = ?"
-# The index of keys leaves out empty keys, so the condition must do so too.
+# The index of keys leaves out empty keys, so the condition must do so too. SQLite takes it only by name: otherwise it
+# reads all rows of the data set, because those are in the wanted order.
 PLACES_BY_KEY = """
-    SELECT position, shard, offset, image_id FROM image WHERE dataset = ? AND key = ? AND key <> ''
+    SELECT position, shard, offset, image_id FROM image INDEXED BY image_by_key
+    WHERE dataset = ? AND key = ? AND key <> ''
     ORDER BY position LIMIT 2
 """
 
 
-def images_page(
-    connection: sqlite3.Connection, pk: int, wanted: frozenset[str], page_size: int, page_token: str
-) -> ImagePage:
-    """Return a page of images: committed ones in their order, and then rejected ones.
+def images_part(
+    connection: sqlite3.Connection, pk: int, wanted: Collection[str], most: int, page_token: str
+) -> ImagePart:
+    """Return some images: committed ones in their order, and then rejected ones. Not more than `most`, and perhaps none
+    although more follow.
 
-    A page token is "i" for committed or "r" for rejected images, and the last position or ordinal of the page before.
+    A page token is "i" for committed or "r" for rejected images, and the last position or ordinal of the part before.
     """
     table, after = page_token[:1] or "i", int(page_token[1:] or 0)
-    committed = wanted & {"STORED", "UNREADABLE"}
-    if table == "i" and committed:
-        found = _committed(connection, pk, committed, after, page_size + 1)
-        if len(found) > page_size:
-            return [record for _, record in found[:page_size]], f"i{found[page_size - 1][0]}"
-        if "REJECTED" not in wanted:
-            return [record for _, record in found], ""
-        if len(found) == page_size:
-            return [record for _, record in found], "r0"
-    else:
-        found = []
-    rejected = _rejected(connection, pk, after if table == "r" else 0, page_size - len(found) + 1)
-    room = page_size - len(found)
-    records = [record for _, record in found + rejected[:room]]
-    return records, f"r{rejected[room - 1][0]}" if len(rejected) > room else ""
+    most = min(most, MAX_PART_ROWS)
+    if table == "i" and (committed := frozenset(wanted) & {"STORED", "UNREADABLE"}):
+        found, end = _committed(connection, pk, committed, after, most)
+        if end is not None:
+            return found, f"i{end}"
+        return found, "r0" if "REJECTED" in wanted else ""
+    if "REJECTED" not in wanted:
+        return [], ""
+    found = _rejected(connection, pk, after if table == "r" else 0, most)
+    return found, found[-1][0] if len(found) == most else ""
 
 
 def _committed(
-    connection: sqlite3.Connection, pk: int, wanted: Collection[str], after: int, limit: int
-) -> list[tuple[int, ImageRecord]]:
-    sql = UNREADABLE_PAGE if wanted == {"UNREADABLE"} else STORED_PAGE
-    if wanted == {"STORED"}:
-        sql = sql.replace("ORDER BY", "AND reason IS NULL ORDER BY")
-    return [(row[0], _committed_record(row)) for row in connection.execute(sql, (pk, after, limit))]
+    connection: sqlite3.Connection, pk: int, wanted: Collection[str], after: int, most: int
+) -> tuple[list[tuple[str, ImageRecord]], int | None]:
+    """Return images behind a position, and the position up to which there are no others, or None at the end."""
+    if wanted == {"UNREADABLE"}:
+        rows = connection.execute(UNREADABLE_PART, (pk, after, most)).fetchall()
+        end = rows[-1][0] if len(rows) == most else None
+    else:
+        # The range limits how many images with another status are passed over.
+        places = (pk, after, after + MAX_PART_ROWS, most)
+        rows = connection.execute(STORED_PART if wanted == {"STORED"} else COMMITTED_PART, places).fetchall()
+        end = rows[-1][0] if len(rows) == most else after + MAX_PART_ROWS
+        (num_images,) = connection.execute("SELECT num_images FROM dataset WHERE pk = ?", (pk,)).fetchone()
+        end = end if end < num_images else None
+    return [(f"i{row[0]}", _committed_record(row)) for row in rows], end
 
 
 def _committed_record(row: tuple[int, int, str, str, int, int, int, str, str, int]) -> ImageRecord:
@@ -89,11 +103,11 @@ def _committed_record(row: tuple[int, int, str, str, int, int, int, str, str, in
     )
 
 
-def _rejected(connection: sqlite3.Connection, pk: int, after: int, limit: int) -> list[tuple[int, ImageRecord]]:
+def _rejected(connection: sqlite3.Connection, pk: int, after: int, most: int) -> list[tuple[str, ImageRecord]]:
     return [
-        (ordinal, ImageRecord(image_id=0, key=key, label=label, status="REJECTED", num_bytes=num_bytes, width=0,
+        (f"r{ordinal}", ImageRecord(image_id=0, key=key, label=label, status="REJECTED", num_bytes=num_bytes, width=0,
                               height=0, reason=reason, message=message))
-        for ordinal, key, label, num_bytes, reason, message in connection.execute(REJECTED_PAGE, (pk, after, limit))
+        for ordinal, key, label, num_bytes, reason, message in connection.execute(REJECTED_PART, (pk, after, most))
     ]  # fmt: skip
 
 

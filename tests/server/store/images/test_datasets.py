@@ -11,6 +11,7 @@ from manyview_server.errors import AlreadyExists, FailedPrecondition, InvalidArg
 from manyview_server.store import deletions as trash_module
 from manyview_server.store.images import dataset_index as index_module
 from manyview_server.store.images import datasets as datasets_module
+from manyview_server.store.images import image_rows as image_rows_module
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader, image_id_of
 from manyview_server.store.jobs.job_verbs import CANCEL
 from manyview_server.store.records import CheckedImage, ImageRecord, ImageRef, RejectedImage
@@ -251,3 +252,40 @@ async def test_keys_are_looked_up_in_an_index(mixed: Store) -> None:
     plan = "EXPLAIN QUERY PLAN SELECT position FROM image WHERE dataset = 1 AND key = 'x' AND key <> ''"
     (row,) = await mixed._database.read(lambda connection: connection.execute(plan).fetchall())
     assert "image_by_key" in row[3]
+
+
+async def test_what_is_read_in_parts_is_what_is_read_at_once(mixed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each visit to the database thread reads two rows."""
+    uid = (await mixed.datasets.get("a")).uid
+    kinds = (["STORED"], ["UNREADABLE"], ["REJECTED"], ["STORED", "REJECTED"], ["STORED", "UNREADABLE", "REJECTED"])
+    for image_id in [record.image_id for record in await listed(mixed, "STORED", page_size=100)][:2]:
+        await mixed.datasets.mark_unreadable(uid, image_id, "DECODE_FAILED", "torn")
+
+    async def everything() -> list[object]:
+        lists: list[object] = [await listed(mixed, *kind, page_size=size) for kind in kinds for size in (1, 3, 100)]
+        ids = await mixed.datasets.unreadable_ids(uid, "DECODE_FAILED", 1, 3)
+        positions = await mixed.datasets.unreadable_positions(uid, 4)
+        return [*lists, ids, positions.tolist(), await mixed.datasets.labels(uid)]
+
+    at_once = await everything()
+    monkeypatch.setattr(image_rows_module, "MAX_PART_ROWS", 2)
+    monkeypatch.setattr(datasets_module, "LIST_CHUNK_ROWS", 2)
+    assert await everything() == at_once
+    assert at_once[-2] == [0, 1, 2]
+    assert at_once[-1] == ("dog", "cat", "ant")
+
+
+async def test_no_visit_reads_more_rows_than_one_part_of_a_page(mixed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where nearly all images have another status than the page's."""
+    monkeypatch.setattr(image_rows_module, "MAX_PART_ROWS", 2)
+    parts: list[int] = []
+    real = image_rows_module.images_part
+
+    def counted(*arguments: Any) -> Any:
+        part = real(*arguments)
+        parts.append(len(part[0]))
+        return part
+
+    monkeypatch.setattr(datasets_module, "images_part", counted)
+    assert len(await listed(mixed, "STORED", page_size=100)) == 3
+    assert parts == [1, 2]
