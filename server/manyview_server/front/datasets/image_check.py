@@ -35,38 +35,43 @@ def check_embed(image: types_pb2.Image, limits: ImageLimits) -> ImageRefused | N
 
     The checksum is compared only if the caller sent one. Call it off the event loop, because it hashes the image.
     """
+    data, sent = image.data, image.sha256  # each access to a field of a message copies it
     try:
-        _check_texts(image)
-        _check_size(image.data, limits)
-        if image.sha256:
-            _check_sum(image.sha256, hashlib.sha256(image.data).digest())
-        _check_header(image.data, limits)
+        _check_text("key", image.key)
+        _check_text("label", image.label)
+        _check_size(data, limits)
+        if sent:
+            _check_sum(sent, hashlib.sha256(data).digest())
+        _check_header(data, limits)
     except ImageRefused as refused:
         return refused
     return None
 
 
 def _checked(image: types_pb2.Image, limits: ImageLimits) -> CheckedImage | RejectedImage:
-    digest = hashlib.sha256(image.data).digest()
+    # Each access to a field of a message copies it.
+    data, key, label, sent = image.data, image.key, image.label, image.sha256
+    digest = hashlib.sha256(data).digest()
     try:
-        _check_texts(image)
-        _check_size(image.data, limits)
-        _check_sum(image.sha256, digest)
-        header = _check_header(image.data, limits)
+        _check_text("key", key)
+        _check_text("label", label)
+        _check_size(data, limits)
+        _check_sum(sent, digest)
+        header = _check_header(data, limits)
     except ImageRefused as refused:
         return RejectedImage(
-            key=_presentable(image.key),
-            label=_presentable(image.label),
+            key=_presentable(key),
+            label=_presentable(label),
             # The chain of digests covers the images as the client holds them.
-            sha256=image.sha256 if len(image.sha256) == 32 else digest,
+            sha256=sent if len(sent) == 32 else digest,
             reason=refused.reason,
             message=refused.message,
-            num_bytes=len(image.data),
+            num_bytes=len(data),
         )
     return CheckedImage(
-        data=image.data,
-        key=image.key,
-        label=image.label,
+        data=data,
+        key=key,
+        label=label,
         sha256=digest,
         extension=header.extension,
         width=header.width,
@@ -74,15 +79,14 @@ def _checked(image: types_pb2.Image, limits: ImageLimits) -> CheckedImage | Reje
     )
 
 
-def _check_texts(image: types_pb2.Image) -> None:
-    for name, text in (("key", image.key), ("label", image.label)):
-        num_bytes = len(text.encode())
-        if num_bytes > MAX_TEXT_BYTES:
-            raise ImageRefused(
-                f"{name.upper()}_INVALID", f"the {name} has {num_bytes:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed"
-            )
-        if CONTROL.search(text):
-            raise ImageRefused(f"{name.upper()}_INVALID", f"the {name} has control characters")
+def _check_text(name: str, text: str) -> None:
+    num_bytes = len(text.encode())
+    if num_bytes > MAX_TEXT_BYTES:
+        raise ImageRefused(
+            f"{name.upper()}_INVALID", f"the {name} has {num_bytes:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed"
+        )
+    if CONTROL.search(text):
+        raise ImageRefused(f"{name.upper()}_INVALID", f"the {name} has control characters")
 
 
 def _check_size(data: bytes, limits: ImageLimits) -> None:

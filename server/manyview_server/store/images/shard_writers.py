@@ -24,6 +24,7 @@ MAX_PIECES = 1024
 # A writer holds one open file.
 MAX_OPEN = 64
 START = Position(0, 0)
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class ShardWriter:
@@ -46,13 +47,14 @@ class ShardWriter:
 
     def append(self, image_id: int, extension: str, data: bytes, meta: dict[str, Any]) -> Position:
         """Buffer an image, and return the place of its bytes. Raises OSError if a full shard cannot be closed."""
-        text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
-        record = [*tar_member(f"{image_id:016x}.{extension}", data), *tar_member(f"{image_id:016x}.json", text)]
-        num_bytes = sum(map(len, record))
+        name = f"{image_id:016x}"
+        head, _, padding = tar_member(f"{name}.{extension}", data)
+        behind = b"".join((padding, *tar_member(f"{name}.json", to_json(meta).encode())))
+        num_bytes = len(head) + len(data) + len(behind)
         if self._end.offset and self._end.offset + num_bytes > self._roll_bytes:
             self._roll()
         start = self._end
-        self._pieces += record
+        self._pieces += (head, data, behind)
         self._end = Position(start.shard, start.offset + num_bytes)
         return Position(start.shard, start.offset + BLOCK_BYTES)
 

@@ -35,6 +35,11 @@ SNAPSHOT_DTYPE = np.dtype(
 )
 
 BLOCK_BYTES = 512
+# A header of POSIX ustar: name, mode, uid, gid, size, mtime, checksum, type, link name, magic and version. Then 0.
+MODE = b"0000644\0" + 2 * b"0000000\0"
+TIME = b"\0" + b"00000000000\0"
+REST = (b"0".ljust(101, b"\0") + b"ustar\00000").ljust(BLOCK_BYTES - 156, b"\0")
+FIXED_SUM = sum(MODE) + sum(TIME) + 8 * 0x20 + sum(REST)
 # A reader holds at most this many files open, so that a data set of thousands of shards needs few descriptors.
 MAX_OPEN_SHARDS = 128
 SHARD_NAME = re.compile(r"shard-([0-9]{8,})\.tar")
@@ -180,16 +185,10 @@ def tar_member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _header(name: str, size: int) -> bytes:
-    # POSIX ustar: name, mode, uid, gid, size, mtime, checksum, type, link name, magic and version. The rest is 0.
-    head = b"%-100b0000644\0000000000\0000000000\0%011o\00000000000000\0" % (_padded(name, 100), size)
-    tail = b"0".ljust(101, b"\0") + b"ustar\00000"
+    encoded, octal = name.encode("ascii"), b"%011o" % size
     # The checksum is summed with its own eight bytes as spaces.
-    checksum = sum(head) + sum(tail) + 8 * 0x20
-    return (head + b"%06o\0 " % checksum + tail).ljust(BLOCK_BYTES, b"\0")
-
-
-def _padded(name: str, width: int) -> bytes:
-    return name.encode("ascii").ljust(width, b"\0")
+    checksum = FIXED_SUM + sum(encoded) + sum(octal)
+    return b"".join((encoded.ljust(100, b"\0"), MODE, octal, TIME, b"%06o\0 " % checksum, REST))
 
 
 def _after(offset: int, length: int) -> int:
