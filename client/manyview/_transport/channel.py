@@ -27,6 +27,7 @@ from manyview._transport.stream import Stream
 from manyview._types.words import HealthStatus
 
 Q = TypeVar("Q", bound=Message)
+QB = TypeVar("QB", bound=Message | bytes)
 R = TypeVar("R", bound=Message)
 
 _LOG = logging.getLogger("manyview")
@@ -167,18 +168,18 @@ class Channel:
     def bidi_stream(
         self,
         method: str,
-        request: type[Q],
         reply: type[R],
         *,
         idle_s: float | None = None,
         on_message: Callable[[], None] = lambda: None,
-    ) -> Stream[Q, R]:
-        """Open a stream of requests and replies. `on_message` is that of `Stream`."""
+    ) -> Stream[QB, R]:
+        """Open a stream of requests, which are messages or their bytes, and of replies. `on_message` is that of
+        `Stream`."""
         call: Any = self._connect().stream_stream(
-            method, request_serializer=request.SerializeToString, response_deserializer=reply.FromString
+            method, request_serializer=_serialized, response_deserializer=reply.FromString
         )
 
-        def start(requests: Iterator[Q]) -> Any:
+        def start(requests: Iterator[QB]) -> Any:
             return call(requests, metadata=self._metadata)
 
         idle_s = self.deadlines.idle_s if idle_s is None else idle_s
@@ -226,6 +227,10 @@ class Channel:
         options = tls if isinstance(tls, TLSOptions) else TLSOptions(ca=None if isinstance(tls, bool) else tls)
         name = (("grpc.ssl_target_name_override", options.server_name),) if options.server_name else ()
         return grpc.secure_channel(self.target, _credentials(options), options=(*_OPTIONS, *name))
+
+
+def _serialized(request: Message | bytes) -> bytes:
+    return request if isinstance(request, bytes) else request.SerializeToString()
 
 
 def _was_suspended(error: ManyviewError, deadline: Deadline) -> bool:

@@ -41,12 +41,10 @@ class Rpcs:
 
     def upload_images(
         self, *, on_message: Callable[[], None] = lambda: None
-    ) -> Stream[datasets.UploadImagesRequest, datasets.UploadImagesResponse]:
+    ) -> Stream[bytes, datasets.UploadImagesResponse]:
+        """Open a stream that takes the bytes of UploadImagesRequest."""
         return self.channel.bidi_stream(
-            f"{_PACKAGE}DatasetService/UploadImages",
-            datasets.UploadImagesRequest,
-            datasets.UploadImagesResponse,
-            on_message=on_message,
+            f"{_PACKAGE}DatasetService/UploadImages", datasets.UploadImagesResponse, on_message=on_message
         )
 
     def get_upload(self, request: datasets.GetUploadRequest) -> datasets.GetUploadResponse:
@@ -100,7 +98,7 @@ class Rpcs:
     def embed_stream(self) -> Stream[embeds.EmbedStreamRequest, embeds.EmbedStreamResponse]:
         method = f"{_PACKAGE}EmbedService/EmbedStream"
         idle_s = self.channel.deadlines.embed_s
-        return self.channel.bidi_stream(method, embeds.EmbedStreamRequest, embeds.EmbedStreamResponse, idle_s=idle_s)
+        return self.channel.bidi_stream(method, embeds.EmbedStreamResponse, idle_s=idle_s)
 
     def embed_dataset(
         self, request: embeds.EmbedDatasetRequest

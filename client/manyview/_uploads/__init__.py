@@ -10,4 +10,5 @@ It may import the generated stubs, `_transport`, `_progress`, `_types`, `_errors
 - `upload`: an upload over as many streams as it takes. `window`: its window and digest chain, without I/O.
 - `run_report`: the report of one run of an upload.
 - `handover`: the queue from the caller's thread to the sending thread. `batcher`: batches of images.
+  `batch_message`: the bytes of a batch.
 """

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyview._errors import Aborted, DataLoss, Internal
+from manyview._uploads.batch_message import batch_message
 from manyview._uploads.encoded_image import EncodedImage
-from manyview.v1 import dataset_service_pb2 as pb
-from manyview.v1 import types_pb2
 
 
 def chain(digest: bytes, images: Sequence[EncodedImage]) -> bytes:
@@ -26,7 +25,8 @@ class OutgoingBatch:
     """A numbered batch, with the keys and labels that its ack refers to."""
 
     number: int
-    message: pb.UploadImagesRequest
+    message: bytes
+    """The bytes of an UploadImagesRequest."""
     keys: tuple[str, ...]
     labels: tuple[str, ...]
     num_bytes: int
@@ -83,12 +83,9 @@ class Window:
         """Number a batch. It waits until it is taken."""
         self._last_number += 1
         self._last_digest = chain(self._last_digest, images)
-        protos = [types_pb2.Image(data=i.data, key=i.key, label=i.label, sha256=i.sha256) for i in images]
-        message = pb.UploadImagesRequest(batch=types_pb2.ImageBatch(number=self._last_number, images=protos))
+        message = batch_message(self._last_number, images)
         keys, labels = tuple(i.key for i in images), tuple(i.label for i in images)
-        self._waiting.append(
-            OutgoingBatch(self._last_number, message, keys, labels, message.ByteSize(), self._last_digest)
-        )
+        self._waiting.append(OutgoingBatch(self._last_number, message, keys, labels, len(message), self._last_digest))
 
     def take(self) -> OutgoingBatch | None:
         """Return the next batch to send if it fits, or None. A batch that is larger than the window is sent alone."""

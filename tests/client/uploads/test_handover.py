@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from manyview._uploads import handover as module
 from manyview._uploads.encoded_image import EncodedImage
 from manyview._uploads.handover import Handover, UploadAbandoned
 
@@ -89,3 +90,31 @@ def test_what_was_done_is_collected_once() -> None:
     handover.add_done(3)
     assert not handover.wait_for_done()
     assert (handover.collect_done(), handover.collect_done()) == (5, 0)
+
+
+def test_images_that_come_quickly_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 60.0)
+    handover = Handover()
+    taken: list[str] = []
+    thread = in_thread(lambda: taken.extend(image.key for image in iter(handover.take, None)))
+    for number in range(3):
+        handover.put(image(str(number)))
+    thread.join(0.3)
+    assert not taken, "more may come"
+    handover.complete()
+    thread.join(30)
+    assert taken == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("signal", [lambda handover: handover.put(image("b", 2_000_000)), Handover.wake])
+def test_nothing_is_gathered_once_the_queue_is_full_or_there_is_something_else_to_read(
+    signal: Callable[[Handover], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 60.0)
+    handover = Handover()
+    taken: list[EncodedImage | None] = []
+    handover.put(image("a"))
+    thread = in_thread(lambda: taken.append(handover.take()))
+    in_thread(lambda: signal(handover))
+    thread.join(30)
+    assert [one.key for one in taken if one] == ["a"]
