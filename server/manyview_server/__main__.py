@@ -20,6 +20,7 @@ from manyview_server.early.start_line import StartLine
 from manyview_server.front import json_logs
 from manyview_server.store.lock import DataLock
 from manyview_server.store.unusable import StoreLocked
+from manyview_server.system import heap
 
 USAGE = """usage: manyview-server serve --data DIR [--listen HOST:PORT] [...]
        manyview-server --version
@@ -102,6 +103,7 @@ def _run(arguments: Sequence[str], line: StartLine, held: DataLock | None) -> in
         print(f"manyview-server serve: error: {error}", file=sys.stderr)
         return 2
     json_logs.configure(settings.log_level, line)
+    heap.keep_freed_memory()
     from manyview_server.front.app import App
 
     return asyncio.run(App(settings, version("manyview"), lock=held, on_start=line).run())

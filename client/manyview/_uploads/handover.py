@@ -105,7 +105,7 @@ class Handover:
             image = self._images.popleft()
             self._num_gathered -= 1
             self._num_bytes -= len(image.data)
-            if 2 * len(self._images) <= _MAX_IMAGES and 2 * self._num_bytes <= _MAX_BYTES:
+            if self._is_full and 2 * len(self._images) <= _MAX_IMAGES and 2 * self._num_bytes <= _MAX_BYTES:
                 self._for_caller.notify_all()
             return image
 

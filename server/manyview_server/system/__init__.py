@@ -6,5 +6,6 @@ It imports `errors`, and nothing else of ours. Every other package may use it.
 - `control_groups`: the control groups of Linux that limit this process.
 - `host_memory`: how much memory this process may use.
 - `open_files`: recognise and report that no file descriptor is left.
+- `heap`: keep freed memory instead of giving it back.
 - `disk_space`: how much room a disk has, and how much must stay free.
 """
