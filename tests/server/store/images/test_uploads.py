@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
 from manyview_server.store.database import database as database_module
+from manyview_server.store.images import uploads as uploads_module
 from manyview_server.store.images.shards import ShardReader, image_id_of
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 from manyview_server.store.store import Store
@@ -194,6 +195,27 @@ async def test_batches_that_wait_are_committed_together(
     await asyncio.gather(*(s.append(1, [image(i)]) for i, s in enumerate(sessions)))
     assert sum(groups) == 16
     assert len(groups) <= 3
+
+
+async def test_a_group_has_few_images_unless_one_batch_has_many(
+    store: Store, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database thread inserts their rows one by one, and other commits wait."""
+    monkeypatch.setattr(uploads_module, "MAX_GROUP_IMAGES", 4)
+    groups: list[list[int]] = []
+    real = store.uploads._ingest.commit
+
+    def count(group: Any) -> Any:
+        groups.append([len(batch.images) for batch in group])
+        return real(group)
+
+    monkeypatch.setattr(store.uploads._ingest, "commit", count)
+    await store.datasets.create("a")
+    session = await store.uploads.open("a", "u")
+    sizes = [1, 3, 2, 2, 6, 1]
+    batches = [[image(10 * number + one) for one in range(size)] for number, size in enumerate(sizes)]
+    await asyncio.gather(*(session.append(number, batch) for number, batch in enumerate(batches, 1)))
+    assert groups == [[1, 3], [2, 2], [6], [1]]
 
 
 async def test_a_refused_batch_does_not_harm_its_group(store: Store, image: MakeImage) -> None:
