@@ -26,7 +26,7 @@ from manyview.v1 import metrics_service_pb2 as pb
 METHOD = "/manyview.v1.MetricsService/SubscribeMetrics"
 PER_CONNECTION = 50
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 20)]
-"""Those of the SDK that change what a stream costs."""
+"""The options of the SDK that change what a stream costs."""
 
 
 @dataclass(slots=True)

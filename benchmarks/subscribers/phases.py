@@ -22,7 +22,7 @@ SPIN = "while True: pass"
 
 @dataclass(kw_only=True)
 class Window:
-    """What happened between two moments: CPU seconds by process, and the span for which the steps are counted."""
+    """CPU seconds by process between two moments. The steps are counted for the same span."""
 
     kind: str
     began: float

@@ -36,12 +36,12 @@ from manyview_server.front.embeddings.queries import QueryReader
 from manyview_server.front.embeddings.selection import SampleSelector
 from manyview_server.front.embeddings.service import EmbedService
 from manyview_server.front.embeddings.table_requests import TableRequests
-from manyview_server.front.jobs import replay_pace
 from manyview_server.front.jobs.job_plans import JobPlanner
 from manyview_server.front.jobs.metrics import MetricsService
 from manyview_server.front.jobs.previews import Previews
-from manyview_server.front.jobs.replay_pace import ReplayPace
 from manyview_server.front.jobs.service import TrainJobService
+from manyview_server.front.jobs.subscriptions import replay_pace
+from manyview_server.front.jobs.subscriptions.replay_pace import ReplayPace
 from manyview_server.front.jobs.timed_planner import TimedPlanner
 from manyview_server.front.limits import Limits
 from manyview_server.front.models.resolution import Models

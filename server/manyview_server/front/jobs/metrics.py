@@ -14,9 +14,9 @@ import grpc
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import metrics_service_pb2_grpc
 from manyview_server.front.convert import job_messages
-from manyview_server.front.jobs.event_feed import EventFeeds
-from manyview_server.front.jobs.replay_pace import ReplayPace
-from manyview_server.front.jobs.subscription import Encoded, Subscription
+from manyview_server.front.jobs.subscriptions.event_feed import EventFeeds
+from manyview_server.front.jobs.subscriptions.replay_pace import ReplayPace
+from manyview_server.front.jobs.subscriptions.subscription import Encoded, Subscription
 from manyview_server.front.rpc import page_tokens
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.draining import Draining

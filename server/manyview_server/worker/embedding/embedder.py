@@ -22,6 +22,7 @@ from manyview_server.messages.embedding import CancelEmbed, EmbedImages, RowFail
 from manyview_server.messages.message import Message
 from manyview_server.worker.channel import WorkerChannel
 from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
+from manyview_server.worker.embedding.idle_heap import IdleHeap
 from manyview_server.worker.embedding.model_cache import EmbeddingModel, ModelCache, ModelUnavailable
 from manyview_server.worker.embedding.scheduler import DecodeTask, ForwardTask, Scheduler
 from manyview_server.worker.images.decode_memory import DecodeMemory
@@ -50,8 +51,11 @@ def run(channel: WorkerChannel) -> None:
     torch.set_num_threads(1)
     embedder = Embedder(channel, torch.device(start.device), start.num_threads, channel.notes)
     embedder.start()
+    heap = IdleHeap()
+    heap.start()
     while True:
         embedder.handle(channel.receive())
+        heap.used()
 
 
 class Embedder:

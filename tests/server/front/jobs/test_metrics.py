@@ -12,8 +12,8 @@ import pytest
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview.v1 import metrics_service_pb2_grpc, types_pb2
 from manyview_server.errors import OutOfRange
-from manyview_server.front.jobs.event_pages import PAGE_EVENTS, EventPage, EventPages
 from manyview_server.front.jobs.metrics import thinned
+from manyview_server.front.jobs.subscriptions.event_pages import PAGE_EVENTS, EventPage, EventPages
 from manyview_server.front.rpc import page_tokens
 from manyview_server.store.event_payloads import Alert, CheckpointSaved, Log, Payload, Rollback, Scalars
 from manyview_server.store.jobs.job_verbs import CANCEL

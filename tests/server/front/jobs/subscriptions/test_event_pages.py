@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from manyview.v1 import metrics_service_pb2 as pb
-from manyview_server.front.jobs import event_pages
-from manyview_server.front.jobs.event_pages import PAGE_BYTES, PAGE_EVENTS, EventPages, encoded
+from manyview_server.front.jobs.subscriptions import event_pages
+from manyview_server.front.jobs.subscriptions.event_pages import PAGE_BYTES, PAGE_EVENTS, EventPages, encoded
 from manyview_server.store.event_payloads import Log, Scalars, StateChange
 from manyview_server.store.records import Event, NewEvent
 from manyview_server.store.store import Store

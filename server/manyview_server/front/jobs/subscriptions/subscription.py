@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator
 from manyview.v1 import metrics_service_pb2 as pb
 from manyview_server.errors import NotFound, Unavailable
 from manyview_server.front.convert import job_messages
-from manyview_server.front.jobs.event_feed import EventFeed
-from manyview_server.front.jobs.event_pages import EventPage, Kinds
-from manyview_server.front.jobs.replay_pace import ReplayPace
+from manyview_server.front.jobs.subscriptions.event_feed import EventFeed
+from manyview_server.front.jobs.subscriptions.event_pages import EventPage, Kinds
+from manyview_server.front.jobs.subscriptions.replay_pace import ReplayPace
 from manyview_server.store.event_payloads import StateChange
 from manyview_server.store.job_states import TERMINAL_STATES
 from manyview_server.store.records import Job

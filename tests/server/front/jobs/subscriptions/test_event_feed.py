@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manyview_server.errors import NotFound, Unavailable
-from manyview_server.front.jobs.event_feed import FAR_BEHIND, MAX_PAUSE_S, PAUSE_S, EventFeed, EventFeeds
+from manyview_server.front.jobs.subscriptions.event_feed import FAR_BEHIND, MAX_PAUSE_S, PAUSE_S, EventFeed, EventFeeds
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.store.event_payloads import Log
 from manyview_server.store.jobs.job_verbs import CANCEL

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from manyview_server.front.jobs.event_pages import EventPage, EventPages, Kinds
+from manyview_server.front.jobs.subscriptions.event_pages import EventPage, EventPages, Kinds
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.store.jobs.events import EventLog
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from manyview_server.front.jobs.replay_pace import BURST_S, LONGEST_SLEEP_S, MESSAGE_S, ReplayPace
+from manyview_server.front.jobs.subscriptions.replay_pace import BURST_S, LONGEST_SLEEP_S, MESSAGE_S, ReplayPace
 
 PAGE_BYTES = 100_000
 
