@@ -343,3 +343,13 @@ def test_a_single_image_is_embedded_with_several_cores_and_batches_with_one_core
         time.sleep(0.001)
     embedder.handle(request(4, [b"junk"], checkpoint))
     assert [error.reason for error in answers.get(timeout=60).errors] == ["FORMAT_NOT_ALLOWED"]
+
+
+def test_a_large_request_does_not_hold_up_a_small_one(worker: Any, checkpoint: str, blobs: list[bytes]) -> None:
+    for number in (30, 31):
+        worker.send(request(number, blobs * 10, checkpoint))
+    worker.send(request(32, blobs[:1], checkpoint))
+    assert isinstance(answer(worker, 32), EmbedDone)
+    assert not {30, 31} & {message.request_id for message in worker.of(EmbedDone)}
+    for number in (30, 31):
+        assert answer(worker, number).shape[0] == 10 * len(blobs)
