@@ -3,6 +3,7 @@
 Each part has two sides that take turns in one run. Their CPU seconds stand beside the wall time, and `others` is the
 number of cores that other programs used. The images are JPEG files as they are stored; the network is ResNet-18.
 
+    python -m benchmarks.embedding network --size 224
     python -m benchmarks.embedding prepare --images clothing --folder /tmp/embedding
     python -m benchmarks.embedding single --size 224 --images clothing --folder /tmp/embedding
     python -m benchmarks.embedding busy --size 224 --images clothing --folder /tmp/embedding
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import os
 import statistics
 import time
@@ -37,11 +39,13 @@ from manyview_server.learn.views.recipe import NormalizeSettings
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
 from manyview_server.supervise.cores import available_cores
-from manyview_server.worker.embedding.model_cache import EmbeddingModel, load
+from manyview_server.worker.embedding.fused_resnet import fuse_resnets
+from manyview_server.worker.embedding.model_cache import EmbeddingModel, fold_batch_norms, load
 from manyview_server.worker.images import decoder
 from manyview_server.worker.preprocess import Preprocess
 
 RESULTS = Results("embedding")
+BATCHES, NETWORK_ROUNDS = {64: (1, 8, 32), 224: (1, 8)}, 15
 CALLS, BLOCK, WARM_UP = 150, 5, 10
 ROUNDS, BUSY_IMAGES, BUSY_CALLERS = 3, {64: 1500, 224: 320}, 32
 ENGINE_BATCH = {64: 32, 224: 8}
@@ -60,14 +64,41 @@ def main() -> None:
     )
     parser.add_argument("--format", choices=("float32", "bfloat16"), default="float32", help="the number format")
     arguments = parser.parse_args()
-    if arguments.part != "report":
+    if arguments.part not in ("network", "report"):
         if arguments.images is None or arguments.folder is None:
             parser.error("--images and --folder are needed to measure")
         models.prepare(arguments.folder, arguments.images)
     if arguments.part in PARTS:
         key = {"part": arguments.part, "image_size": arguments.size, "number_format": arguments.format}
-        RESULTS.add(key, PARTS[arguments.part](arguments.folder, first_images(arguments.images, 1500), **key))
+        jpegs = first_images(arguments.images, 1500) if arguments.images else []
+        RESULTS.add(key, PARTS[arguments.part](arguments.folder, jpegs, **key))
     print(report())
+
+
+def network(_folder: Path, _jpegs: list[bytes], *, image_size: int, number_format: str, **_key: Any) -> Values:
+    """Measure the CPU milliseconds of an image in the network, on one core: eager, with its batch norms folded and in
+    channels_last, and as the embedder computes it."""
+    torch.set_num_threads(1)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[number_format]
+    eager = backbones.build("resnet18", image_size=image_size, stem="imagenet").eval().requires_grad_(False).to(dtype)
+    folded = copy.deepcopy(eager)
+    fold_batch_norms(folded)
+    folded.to(memory_format=torch.channels_last)
+    sides = {"eager": eager, "folded": folded, "fused": fuse_resnets(copy.deepcopy(folded), image_size, dtype)}
+    found: Values = {}
+    with torch.inference_mode(), others() as seen:
+        for batch in BATCHES[image_size]:
+            images = torch.randn(batch, 3, image_size, image_size, dtype=dtype)
+            ms: dict[str, list[float]] = {side: [] for side in sides}
+            for number in range(1 + NETWORK_ROUNDS):
+                for side, net in sides.items():
+                    x = images if side == "eager" else images.to(memory_format=torch.channels_last)
+                    began = time.thread_time()
+                    net(x)
+                    if number:  # the first pass prepares the kernels
+                        ms[side].append(1e3 * (time.thread_time() - began) / batch)
+            found |= {f"{side}_{batch}_ms": round(statistics.median(times), 2) for side, times in ms.items()}
+    return found | seen
 
 
 def single(folder: Path, jpegs: list[bytes], *, image_size: int, number_format: str, **_key: Any) -> Values:
@@ -173,7 +204,7 @@ def beside(folder: Path, jpegs: list[bytes], *, image_size: int, number_format: 
     }
 
 
-PARTS: dict[str, Callable[..., Values]] = {"single": single, "busy": busy, "beside": beside}
+PARTS: dict[str, Callable[..., Values]] = {"network": network, "single": single, "busy": busy, "beside": beside}
 
 
 @contextmanager
@@ -254,7 +285,7 @@ def report() -> str:
         "busy": ("engine_per_second", "batches_per_second", "batches_ratio", "images_per_second", "images_ratio"),
         "beside": ("training_share", "embedding_share", "training_per_second", "embedding_per_second"),
     }
-    tables = []
+    tables = [network_report()]
     for part, names in columns.items():
         rows = [["part", "px", "format", *names, "others"]]
         for cell in RESULTS.cells():
@@ -263,6 +294,19 @@ def report() -> str:
                 rows.append([part, str(cell["key"]["image_size"]), cell["key"]["number_format"], *shown])
         tables.append(table(rows))
     return "\n\n".join(tables)
+
+
+def network_report() -> str:
+    """Return the CPU milliseconds of an image in the network."""
+    rows = [["px", "format", "images in a pass", "eager ms", "folded ms", "fused ms", "fused / eager", "others"]]
+    for cell in RESULTS.cells():
+        key, values = cell["key"], cell["values"]
+        if key["part"] == "network":
+            for batch in BATCHES[key["image_size"]]:
+                ms = [values[f"{side}_{batch}_ms"] for side in ("eager", "folded", "fused")]
+                shown = [*map(_shown, ms), f"{ms[2] / ms[0]:.2f}", _shown(values["others"])]
+                rows.append([str(key["image_size"]), key["number_format"], str(batch), *shown])
+    return table(rows)
 
 
 def _shown(value: float | list[float]) -> str:
