@@ -4,7 +4,7 @@
 - `early/`: the checks that come before anything slow is imported.
 - `image_header/`: an image's format, size and orientation, and limits on what decoding it may cost.
 - `embedding_rows`: rows as callers ask for them. `failpoints`: where tests let a worker fail.
-- `counted_noun`: counts in messages.
+- `counted_noun`, `rough_duration`: counts and durations in messages.
 - `front/`: the gRPC server. `store/`: what must survive. `supervise/`: processes.
 - `worker/`: torch. `learn/`: self-supervised learning as a library.
 - `configuration/`: the settings of a job. `messages/`, `link/`: the boundary between processes.

@@ -1,7 +1,7 @@
 """The control plane: an asyncio gRPC server. It uses no torch and decodes no images.
 
 It may import `store`, `supervise`, `configuration`, `messages`, `link`, `image_header`, `embedding_rows`, `system`,
-`config`, `errors`, `counted_noun` and the generated stubs. Nothing but the command imports it.
+`config`, `errors`, `counted_noun`, `rough_duration` and the generated stubs. Nothing but the command imports it.
 
 - `app`: start up, serve and drain, in this order. `start_progress`: where the start shows what it is doing.
   `start_warnings`: problems that the log reports at the start.

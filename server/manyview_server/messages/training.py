@@ -53,6 +53,9 @@ class StartTraining(Message):
     """The directory of the settings' `backbone_weights`, or empty if the server has none."""
     numerics: dict[str, Json] = field(default_factory=dict)
     """The fastest number format and memory layout, if a step timer has found them. A checkpoint's own come first."""
+    planned_image_s: float = 0.0
+    """The seconds for each image of a step that a step timer has measured, or 0 if it has not. The job's estimate has
+    the same basis."""
     image_cache_bytes: int = NO_LIMIT
     """The most bytes of decoded images that may be kept on the device and in memory together."""
 

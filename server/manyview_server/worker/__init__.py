@@ -1,7 +1,7 @@
 """The torch side: one process per job, embedder, selector, previewer or step timer. It uses no gRPC and no asyncio.
 
 It may import `learn`, `configuration`, `link`, `messages`, `image_header`, `embedding_rows`, `failpoints`, `system`,
-`counted_noun`, `errors`, `store.images.shards`, `store.images.snapshots`, `store.jobs.checkpoints`,
+`counted_noun`, `rough_duration`, `errors`, `store.images.shards`, `store.images.snapshots`, `store.jobs.checkpoints`,
 `store.jobs.model_card` and `store.embeddings`.
 It never imports the database, `front` or `supervise`.
 

@@ -11,10 +11,11 @@ from manyview_server.errors import InvalidArgument, ServiceError
 from manyview_server.front.backends import StepTimer
 from manyview_server.front.jobs.job_plans import JobPlan
 from manyview_server.messages.timing import StepTimed
+from manyview_server.rough_duration import HOUR_S, about
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.cores import kept_images_bytes
-from manyview_server.supervise.timers.estimate import HOUR_S, Estimate, about, device_words
+from manyview_server.supervise.timers.estimate import Estimate, device_words
 from manyview_server.supervise.timers.job_seconds import Workload, is_short, job_seconds, num_steps
 
 PROGRAM_START_S = 9.0

@@ -32,8 +32,9 @@ from manyview_server.front.jobs.estimates import Estimator
 from manyview_server.front.jobs.job_plans import JobPlan
 from manyview_server.front.rpc.resource_names import invalid
 from manyview_server.messages.timing import StepTimed
+from manyview_server.rough_duration import HOUR_S, about
 from manyview_server.supervise.catalogue.catalogue import Catalogue
-from manyview_server.supervise.timers.estimate import HOUR_S, about, device_words
+from manyview_server.supervise.timers.estimate import device_words
 from manyview_server.supervise.timers.job_seconds import Workload
 
 OPEN = ("backbone", "image_size", "epochs")

@@ -62,6 +62,12 @@ class StepTimes:
         is_known = step == _step_key(settings, device, num_threads) and time.monotonic() - measured_s < FRESH_S
         return numerics if is_known else {}
 
+    def image_s(self, settings: Mapping[str, Json], device: str, num_threads: int) -> float:
+        """Return the seconds for each image in the newest measured step of a job, or 0 if none was measured."""
+        step = _step_key(settings, device, num_threads)
+        newest = [timed for name, timed in self._read().items() if name.startswith(step)][-1:]
+        return sum(timed.step_s / timed.batch_size for timed in newest)
+
     def keep(self, request: TimeStep, timed: StepTimed) -> None:
         """Keep the times of a request. If the file cannot be written, they are kept until the server stops."""
         times = self._read()

@@ -71,6 +71,7 @@ async def start_message(
         follows=job.min_images > 0,
         weights_dir=str(store.weights_dir),
         numerics=step_times.numerics(job.settings, device, num_threads) if step_times else {},
+        planned_image_s=step_times.image_s(job.settings, device, num_threads) if step_times else 0.0,
         adoptions=tuple(await dataset_following.adopted_since(store, job, checkpoint)),
         blobs=snapshot.rows.blobs,
     )

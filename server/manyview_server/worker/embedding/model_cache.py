@@ -124,7 +124,7 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         raise _unavailable(directory, error) from error
     feature_dim = card.projection_dim if projects else card.feature_dim
-    rule = PixelRule(transparency=card.transparency, color_profile=card.color_profile)
+    rule = PixelRule.of(card)
     taken = ModelInput(image_size=card.image_size, rule=rule, mean=card.mean, std=card.std)
     return _ready(network, feature_dim, taken, dtype, device)
 

@@ -10,7 +10,7 @@ Shapes: (H, W) numbers of a grey image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,16 @@ class PixelsOutOfRange(ValueError):
     """The numbers of an image have no meaning as brightness. `str()` says which range is allowed."""
 
 
+class _NamesRule(Protocol):
+    """A record that has the fields of a PixelRule among others."""
+
+    @property
+    def transparency(self) -> str: ...
+
+    @property
+    def color_profile(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelRule:
     """The rule by which pixels become RGB. A model embeds images by the rule by which it was trained."""
@@ -38,6 +48,11 @@ class PixelRule:
     """"white" or "black": the background; "drop": the hidden colors as they are."""
     color_profile: str = "srgb"
     """"srgb": colors are converted from the image's profile; "ignore": they stay as they are."""
+
+    @classmethod
+    def of(cls, source: _NamesRule) -> PixelRule:
+        """Return the rule that the settings of a job or the card of a model name."""
+        return cls(transparency=source.transparency, color_profile=source.color_profile)
 
 
 DEFAULT_RULE = PixelRule()

@@ -78,7 +78,7 @@ def _preview(settings: TrainSettings, request: PreviewImages, guarded: GuardedDe
     size = settings.decode_size or _chosen_size(settings, request)
     if too_large := _too_large(settings, request, size):
         return too_large
-    rule = PixelRule(transparency=settings.transparency, color_profile=settings.color_profile)
+    rule = PixelRule.of(settings)
     images = [_read(guarded, request, row, size, rule) for row in range(len(request.blobs))]
     readable = [image for image in images if isinstance(image, Decoded)]
     views = _views(settings, request.epoch, readable)

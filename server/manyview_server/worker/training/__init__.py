@@ -8,5 +8,6 @@ It may import what `worker` may import, and its neighbors `channel`, `checkpoint
 - `resume_point`: the checkpoint to continue from. `initial_weights`: what a backbone starts with.
 - `training_images`: which images are trained on, and which are held out. `dataset_following`: images that arrive later.
 - `feed`: batches, in an order that depends only on the seed and the epoch.
-- `reporter`: scalars, one step late. `checkpoint_saver`: checkpoints, written while the next steps run.
+- `reporter`: scalars, one step late. `step_pace`: whether steps take longer than planned.
+- `checkpoint_saver`: checkpoints, written while the next steps run.
 """

@@ -129,7 +129,7 @@ def _decoded_images(
     decoder = ImageDecoder(
         Path(start.dataset_dir),
         size,
-        rule=PixelRule(transparency=settings.transparency, color_profile=settings.color_profile),
+        rule=PixelRule.of(settings),
         notes=notes,
         quarantined=dict.fromkeys(start.quarantined, CRASHED) | dict.fromkeys(start.too_slow, TOO_SLOW),
     )

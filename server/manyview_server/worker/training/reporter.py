@@ -14,10 +14,11 @@ from torch import Tensor
 from manyview_server.learn.evaluation.alarms import Alarm, Alarms
 from manyview_server.learn.evaluation.collapse import effective_rank_of_gram
 from manyview_server.learn.step import StepResult
-from manyview_server.messages.training import AlertRaised, ScalarsLogged
+from manyview_server.messages.training import AlertRaised, LogWritten, ScalarsLogged
 from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation import diagnostics
 from manyview_server.worker.training.progress import rss_bytes
+from manyview_server.worker.training.step_pace import StepPace
 from manyview_server.worker.training_failed import TrainingFailed
 
 MAX_SKIPPED_IN_A_ROW = 3
@@ -70,7 +71,8 @@ class StepReporter:
     """Sends the scalars of every n-th step, with rates over the steps since the last one, and raises alarms.
 
     A job's first step and its last one are sent, too: people see at once that it learns, and a job of two steps has
-    scalars. The alarms do not count the last step, unless it is an n-th one.
+    scalars. The alarms do not count the last step, unless it is an n-th one. If the bank has no negatives for
+    the first step, its loss is 0 and says nothing: that of the second step is sent instead.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class StepReporter:
         alarms: Alarms,
         last_step: int = 0,
         on_collapse: str = "warn",
+        planned_image_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
         Args:
             last_step: the last step of the job, or 0 if it is not known.
             on_collapse: an alarm is reported ("warn"), or reported and kept as `alarm` ("stop"), or neither ("ignore").
+            planned_image_s: the seconds for each image of a step by which the job was planned, or 0 if it was not.
             clock: the time in seconds.
         """
         self._channel = channel
@@ -98,6 +102,7 @@ class StepReporter:
         self._last_step = last_step
         self._on_collapse = on_collapse
         self._clock = clock
+        self._pace = StepPace(planned_image_s * batch_size)
         self.alarm: Alarm | None = None
         """The reason why training must stop, or None."""
         self._pending: PendingStep | None = None
@@ -105,6 +110,8 @@ class StepReporter:
         self._waited_s = 0.0
         self._excluded_s = 0.0
         self._rates_since_s = clock()
+        self._loss_due = 0
+        """The step that is sent because the first one's loss said nothing, or 0."""
         self._skipped = 0
         self._skipped_in_a_row = 0
 
@@ -130,13 +137,14 @@ class StepReporter:
         """
         self._num_steps += 1
         watched = step % self._every_steps == 0 or step == self._first_step  # alarms compare with how the run started
-        logged = watched or step == self._last_step
+        logged = watched or step in (self._last_step, self._loss_due)
         tensors = {"loss": result.loss, "accepted": result.accepted, "gradient_norm": result.gradient_norm}
         gram: Tensor | None = None
         host_values: dict[str, float] = {}
         if logged:
             tensors |= diagnostics.spread(result) | diagnostics.geometry(result, self._batch_size) | result.scalars
             gram = diagnostics.gram(result, self._batch_size)
+            self._compare_with_plan(step, epoch)
             host_values = self._rates() | {
                 "learning_rate": result.learning_rate,
                 "memory_bytes": float(memory_bytes(result.loss.device)),
@@ -163,6 +171,9 @@ class StepReporter:
             self._skip(step, epoch, "gradient" if math.isfinite(values["loss"]) else "loss")
         if pending.logged:
             scalars = values | pending.host_values | {"skipped_steps": float(self._skipped)}
+            if values.get("chance_loss") == 0:
+                del scalars["loss"]
+                self._loss_due = step + 1
             finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
             self._channel.send(ScalarsLogged(step=step, epoch=epoch, values=finite))
         if accepted and pending.watched:
@@ -191,6 +202,17 @@ class StepReporter:
                 "these steps changed nothing",
                 "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs, or set precision to float32.",
             )
+
+    def _compare_with_plan(self, step: int, epoch: int) -> None:
+        """Report it if the steps since the last report show that the job takes longer than planned, or no longer."""
+        if step == self._first_step:
+            return  # it takes longer than all others
+        steps_s = self._clock() - self._rates_since_s - self._excluded_s - self._waited_s
+        change = self._pace.see(self._num_steps, steps_s, steps_left=self._last_step - step)
+        if change and change.is_slower:
+            self._channel.send(AlertRaised(step=step, epoch=epoch, reason="SLOWER_THAN_PLANNED", message=change.text))
+        elif change:
+            self._channel.send(LogWritten(step=step, epoch=epoch, level="info", text=change.text))
 
     def _rates(self) -> dict[str, float]:
         """Return the rates over the steps since the last call."""

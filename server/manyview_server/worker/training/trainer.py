@@ -150,6 +150,7 @@ class Trainer:
             alarms=job.alarms,
             last_step=job.num_steps,
             on_collapse=job.settings.on_collapse,
+            planned_image_s=self._start.planned_image_s,
         )
 
     def _adopt(self, job: PreparedJob, following: DatasetFollowing | None, reporter: StepReporter) -> PreparedJob:

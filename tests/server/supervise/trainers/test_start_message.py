@@ -66,6 +66,7 @@ async def test_a_trainer_is_told_the_number_format_that_was_measured_as_the_fast
         step_times=times,
     )
     assert message.numerics == expected
+    assert message.planned_image_s == (pytest.approx(0.1 / 8) if expected else 0)
 
 
 async def test_a_job_starts_on_a_data_set_of_which_200_000_images_must_not_be_decoded(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from manyview_server.learn.evaluation import collapse
 from manyview_server.learn.evaluation.alarms import Alarm, Alarms
 from manyview_server.learn.step import StepResult
-from manyview_server.messages.training import AlertRaised, ScalarsLogged
+from manyview_server.messages.training import AlertRaised, LogWritten, ScalarsLogged
 from manyview_server.worker.training.reporter import StepReporter
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning.training import Sent
@@ -258,3 +259,44 @@ def test_no_alarm_comes_of_a_step_that_was_skipped() -> None:
         reporter.step_done(now, 0, result(accepted=not bad, projection=torch.ones(64, 8) if bad else normal(64, 8)))
     reporter.flush()
     assert {message.reason for message in sent.of(AlertRaised)} == {"NON_FINITE_STEP"}
+
+
+def test_a_job_that_is_slower_than_planned_raises_an_alert_and_logs_the_end_of_it() -> None:
+    """The plan has steps of 0.8 s. Waits for images and excluded times are not steps."""
+    sent = Sent()
+    now_s = [0.0]
+    reporter = StepReporter(
+        sent,
+        every_steps=10,
+        batch_size=8,
+        alarms=Alarms(),
+        last_step=1_000,
+        planned_image_s=0.1,
+        clock=lambda: now_s[0],
+    )
+    for step in range(1, 121):
+        with reporter.waiting_for_data():
+            now_s[0] += 2.0
+        with reporter.excluded():
+            now_s[0] += 2.0
+        now_s[0] += 60.0 if step == 1 else 3.2 if 40 < step <= 80 else 0.8
+        reporter.step_done(step, 0, result())
+    (alert,) = sent.of(AlertRaised)
+    assert (alert.step, alert.reason) == (50, "SLOWER_THAN_PLANNED")
+    assert alert.message.startswith(
+        "steps take 4.0 times as long as planned: the job needs about 50 min more, not about 15 min."
+    )
+    (line,) = sent.of(LogWritten)
+    assert (line.level, line.step > 80) == ("info", True)
+    assert line.text.startswith("steps are as fast as planned again: ")
+
+
+def test_the_loss_of_a_first_step_without_negatives_is_not_sent_but_that_of_the_second_step_is() -> None:
+    sent = Sent()
+    reporter = reporter_for(sent, every_steps=4, last_step=8)
+    for step in range(1, 9):
+        without = result(loss=0.0 if step == 1 else 3.0)
+        chance = {"chance_loss": torch.tensor(0.0 if step == 1 else 3.5)}
+        reporter.step_done(step, 0, dataclasses.replace(without, scalars=chance))
+    reporter.flush()
+    assert {step: values.get("loss") for step, values in scalars(sent).items()} == {1: None, 2: 3.0, 4: 3.0, 8: 3.0}
