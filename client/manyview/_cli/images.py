@@ -30,6 +30,8 @@ _IMAGES_REFUSED = 3
 _MAYBE_IMAGES: frozenset[SkipReason] = frozenset({"FORMAT_NOT_READ", "BROKEN_LINK", "UNREADABLE_FILE", "LINK_IN_SHARD"})
 """The reasons for which --strict counts a file that was passed over as refused."""
 
+UNSENT = "Files that were not sent (too large, unreadable) are known to their upload alone: run it again to see them."
+
 
 def upload(
     sources: Annotated[
@@ -150,7 +152,10 @@ def images(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List the images of a data set. Refused images are shown only with --status REJECTED."""
+    """List the images of a data set. Refused images are shown only with --status REJECTED.
+
+    A file that was not sent, because it is too large or cannot be read, is known to its upload alone. Run the upload
+    again to see its name: nothing is sent twice."""
     if out:
         sheet.check(out, ".txt", ".tsv")
     with connect(target, token, "listing images") as client:
@@ -177,6 +182,8 @@ def images(
         for image in found
     ]
     print_table(("IMAGE", "STATUS", "SIZE", "LABEL", "KEY", "ERROR"), rows)
+    if status and "REJECTED" in status:
+        typer.echo(UNSENT, err=True)
     if num_rejected:
         hidden = number_of(num_rejected, "refused image is not shown", "refused images are not shown")
         typer.echo(f"{hidden}; add --status REJECTED to see {'it' if num_rejected == 1 else 'them'}", err=True)

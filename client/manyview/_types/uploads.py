@@ -17,10 +17,12 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RejectedImage:
-    """An image of an upload that was not stored."""
+    """An image of an upload that was not stored. Without `was_sent`, the client refused it, because it is too large or
+    cannot be read. The server then knows nothing of it, and each run of the upload reports it again."""
 
     key: str
     error: ImageError
+    was_sent: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,10 @@ def details(report: UploadReport, dataset_id: str = "DATASET") -> Iterator[str]:
     for reason, images in _by_reason(report.rejected).items():
         yield f"  refused {len(images):,} {reason}"
         yield from _first((f"{image.key}: {image.error.message}" for image in images), len(images))
+    if num_unsent := sum(not image.was_sent for image in report.rejected):
+        unsent = number_of(num_unsent, "refused file was not sent", "refused files were not sent")
+        names = "it" if num_unsent == 1 else "them (--json names all)"
+        yield f"  {unsent}: only the report of an upload names {names}"
     if report.num_rejected_before:
         lists = f"manyview images {dataset_id} --status REJECTED lists them"
         yield f"  an earlier run refused {report.num_rejected_before:,} of the images that it sent; {lists}"

@@ -37,7 +37,7 @@ class RunReport:
     def add_image(self, image: EncodedImage) -> None:
         """Add an image of the caller, which is sent unless it has an error."""
         if image.error is not None:
-            self._unsent.append(RejectedImage(key=image.key, error=image.error))
+            self._unsent.append(RejectedImage(key=image.key, error=image.error, was_sent=False))
             return
         self._num_recompressed += image.is_recompressed
         if image.is_recompressed and len(self._recompressed) < _NUM_NAMED:

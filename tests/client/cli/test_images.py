@@ -103,7 +103,9 @@ def test_many_refused_images_are_counted_and_a_few_are_named(run: Run, server: F
     folder = write(tmp_path / "in", ok_jpg=JPEG, **{f"large{n}_jpg": JPEG + b"x" * 20 for n in range(5)})
     result = run("upload", folder, "-d", "pets")
     assert result.stderr.splitlines()[0] == "  refused 5 IMAGE_TOO_LARGE"
-    assert result.stderr.splitlines()[-1] == "    and 2 more"
+    more, unsent = result.stderr.splitlines()[-2:]
+    assert more == "    and 2 more"
+    assert unsent == "  5 refused files were not sent: only the report of an upload names them (--json names all)"
 
 
 def test_refused_images_are_listed_with_their_reason_when_asked_for(run: Run, tmp_path: Path) -> None:
@@ -113,7 +115,22 @@ def test_refused_images_are_listed_with_their_reason_when_asked_for(run: Run, tm
     assert shown.stderr == "1 refused image is not shown; add --status REJECTED to see it\n"
     refused = run("images", "pets", "--status", "REJECTED")
     assert "c.jpg  ANIMATED scripted" in refused.stdout
-    assert refused.stderr == ""
+    assert refused.stderr == (
+        "Files that were not sent (too large, unreadable) are known to their upload alone: run it again to see them.\n"
+    )
+
+
+def test_a_file_that_was_not_sent_is_named_by_each_run_of_its_upload(
+    run: Run, server: FakeServer, tmp_path: Path
+) -> None:
+    server.state.max_image_bytes = 10
+    folder = write(tmp_path / "in", ok_jpg=JPEG, large_jpg=JPEG + b"x" * 20)
+    for result in (run("upload", folder, "-d", "pets"), run("upload", folder, "-d", "pets")):
+        assert result.stderr.splitlines() == [
+            "  refused 1 IMAGE_TOO_LARGE",
+            f"    large.jpg: it has {len(JPEG) + 20} bytes, at most 10 are allowed",
+            "  1 refused file was not sent: only the report of an upload names it",
+        ]
 
 
 @pytest.mark.parametrize("command", ["embed", "neighbors", "preview"])

@@ -46,6 +46,12 @@ def test_each_reason_names_a_few_files_and_counts_the_others() -> None:
     ]
 
 
+def test_files_that_were_not_sent_are_counted_because_no_list_of_the_server_has_them() -> None:
+    unsent = tuple(manyview.RejectedImage(key=f"{number}.jpg", error=EMPTY, was_sent=number > 1) for number in range(4))
+    last = list(details(replace(REPORT, rejected=unsent, skipped=())))[-1]
+    assert last == "  2 refused files were not sent: only the report of an upload names them (--json names all)"
+
+
 def test_a_narrow_terminal_gets_lines_that_break_between_words() -> None:
     name = "photographs/2024/05/a-name-that-is-longer-than-the-line.jpg"
     assert list(wrapped([f"  passed over 1 HIDDEN: {name} and 2 more", "    short"], 24)) == [

@@ -30,7 +30,7 @@ def test_the_report_has_the_outcomes_of_this_run_and_the_numbers_of_earlier_ones
     report = collected.finished("id", upload, ())
     assert (report.num_stored, report.num_duplicates, report.num_rejected) == (1, 1, 2)
     assert (report.resumed_from, report.num_rejected_before, report.num_found) == (4, 1, 8)
-    assert [image.key for image in report.rejected] == ["gone", "bad"]
+    assert [(image.key, image.was_sent) for image in report.rejected] == [("gone", False), ("bad", True)]
     assert [(conflict.key, conflict.first_label) for conflict in report.label_conflicts] == [("copy", "dog")]
     assert (report.num_recompressed, report.recompressed) == (1, ("large",))
     assert (collected.has_unsent, collected.num_rejected) == (True, 2)
