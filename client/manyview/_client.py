@@ -220,6 +220,7 @@ class Client:
         `method` is "simclr" unless another is named (see `methods`). `config` needs only the parameters that differ
         from the method's defaults. If backbone, image_size or epochs are left open, the server chooses them, so that
         the job takes about `time_budget` on its device: seconds, or a text such as "10m" or "2h", by default an hour.
+        This is a plan and not a limit: if other work takes the cores later, an alert says how long the job takes now.
         `job.info.choice` says what was chosen and why, and `job.info.estimate` how long the job takes. Measuring a step
         takes a few seconds, in which a terminal or a notebook has a line, unless `progress` is False.
 

@@ -55,7 +55,7 @@ def train(
         typer.Option(
             metavar="DURATION",
             help="Choose backbone, image size and epochs, as far as they are left open, for a job of 90s, 10m, 1.5h or "
-            "2d. Default: 1h.",
+            "2d. Default: 1h. It is a plan, not a limit: an alert says when the job will be late.",
         ),
     ] = None,
     print_config: Annotated[

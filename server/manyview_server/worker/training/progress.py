@@ -14,6 +14,7 @@ from manyview_server.messages.training import Heartbeat
 from manyview_server.worker.channel import WorkerChannel
 
 HEARTBEAT_S = 1.0
+RATE_HALF_LIFE_S = 60.0
 SHOWN_WAIT_S = 1.0
 """A step that waits so long for its images is shown as the stage "decoding"."""
 
@@ -30,14 +31,16 @@ class TrainerProgress:
     epoch: int = 0
     num_epochs: int = 0
     eta_s: float = 0.0
-    """The seconds until the job ends, at the rate of this attempt so far."""
+    """The seconds until the job ends, at the rate of this attempt. A step counts half as much after another minute, so
+    that other work on the machine is seen soon."""
     done: int = 0
     """A count that rises while the stage makes progress."""
     images_done: int = 0
     """The images that the stage has done. Only stages that know `images_total` count them."""
     images_total: int = 0
-    _started_s: float = field(default=0.0, init=False, repr=False)
-    _started_at_step: int = field(default=0, init=False, repr=False)
+    _last_s: float = field(default=0.0, init=False, repr=False)
+    _weighted_steps: float = field(default=0.0, init=False, repr=False)
+    _weighted_s: float = field(default=0.0, init=False, repr=False)
     _waiting_since_s: float | None = field(default=None, init=False, repr=False)
     _awaited: tuple[int, int] = field(default=(0, 0), init=False, repr=False)
 
@@ -52,14 +55,17 @@ class TrainerProgress:
     def start_steps(self) -> None:
         """Enter the stage "training", and measure the rate from here on."""
         self.start("training")
-        self._started_s, self._started_at_step = time.perf_counter(), self.step
+        self._last_s, self._weighted_steps, self._weighted_s = time.perf_counter(), 0.0, 0.0
 
     def step_done(self, epoch: int) -> None:
         """Count a step; `epoch` is the number of epochs that are complete now."""
         self.step += 1
         self.epoch = epoch
-        seconds_per_step = (time.perf_counter() - self._started_s) / (self.step - self._started_at_step)
-        self.eta_s = seconds_per_step * (self.num_steps - self.step)
+        now_s = time.perf_counter()
+        took_s, self._last_s = now_s - self._last_s, now_s
+        kept = 0.5 ** (took_s / RATE_HALF_LIFE_S)
+        self._weighted_steps, self._weighted_s = kept * self._weighted_steps + 1, kept * self._weighted_s + took_s
+        self.eta_s = self._weighted_s / self._weighted_steps * (self.num_steps - self.step)
 
     @contextmanager
     def waiting_for_images(self) -> Iterator[None]:

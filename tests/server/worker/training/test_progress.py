@@ -16,7 +16,20 @@ def test_the_time_left_is_that_of_the_steps_left_at_the_rate_of_this_attempt(mon
     progress.step_done(epoch=1)
     assert (progress.stage, progress.step, progress.epoch, progress.eta_s) == ("training", 11, 1, 36.0)
     progress.step_done(epoch=2)
-    assert progress.eta_s == 24.0
+    assert progress.eta_s == pytest.approx(24.0, rel=0.01)
+
+
+def test_the_time_left_follows_a_change_of_the_rate_within_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s)
+    progress = TrainerProgress(num_steps=2_000)
+    progress.start_steps()
+    for step_s in [1.0] * 900 + [4.0] * 100:
+        now_s += step_s
+        progress.step_done(epoch=0)
+        if progress.step == 900:
+            assert progress.eta_s == pytest.approx(1_100)
+    assert progress.eta_s == pytest.approx(4_000, rel=0.1)
 
 
 def test_a_heartbeat_reports_all_of_the_progress() -> None:
