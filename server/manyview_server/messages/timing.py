@@ -39,6 +39,8 @@ class StepTimed(Message):
     """Seconds to embed one image, as evaluations do."""
     decode_s: float
     """Seconds of one thread to decode a JPEG of a million pixels."""
+    is_disturbed: bool = False
+    """True if other work had the cores for much of the measurement. Later, a step may be much faster."""
     numerics: dict[str, Json] = field(default_factory=dict)
     """The fastest number format and memory layout, as `worker.precision` names them. Empty if there was no time to try
     all."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,6 +36,9 @@ UNTIMED = frozenset(
 )
 """Settings that do not change how long a step takes."""
 FIELDS = ("batch_size", "step_s", "embed_s", "decode_s")
+DISTURBED_S = 60.0
+"""A measurement beside other work counts for this time, so that a job has the estimate of its plan. It is not kept in
+the file, because later jobs would be planned by it after the other work has ended."""
 FRESH_S = 10.0
 """The fastest number format is known for this time."""
 
@@ -49,12 +53,18 @@ class StepTimes:
         self._path = path
         self._versions = dict(versions)
         self._times: dict[str, StepTimed] | None = None
+        self._disturbed: dict[str, float] = {}
+        """Until when the measurements count that other work disturbed."""
         self._newest: tuple[str, float, dict[str, Json]] = ("", 0.0, {})
         """The job, the moment and the fastest number format of the newest measurement."""
 
     def find(self, request: TimeStep) -> StepTimed | None:
         """Return the times of an earlier request for the same step, or None."""
-        return self._read().get(key(request))
+        times, name = self._read(), key(request)
+        if self._disturbed.get(name, math.inf) < time.monotonic():
+            times.pop(name, None)
+            del self._disturbed[name]
+        return times.get(name)
 
     def numerics(self, settings: Mapping[str, Json], device: str, num_threads: int) -> dict[str, Json]:
         """Return the number format in which a step of a job was the fastest, or {} if that was not just measured."""
@@ -73,11 +83,16 @@ class StepTimes:
         times = self._read()
         times.pop(key(request), None)
         times[key(request)] = replace(timed, numerics={})
+        self._disturbed.pop(key(request), None)
+        if timed.is_disturbed:
+            self._disturbed[key(request)] = time.monotonic() + DISTURBED_S
         step = _step_key(request.settings, request.device, request.num_threads)
         self._newest = step, time.monotonic(), timed.numerics
         for oldest in list(times)[:-MAX_TIMES]:
             del times[oldest]
-        rows = {name: [getattr(timed, field) for field in FIELDS] for name, timed in times.items()}
+        rows = {
+            name: [getattr(timed, field) for field in FIELDS] for name, timed in times.items() if not timed.is_disturbed
+        }
         temporary = self._path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps({"versions": self._versions, "times": rows}))

@@ -6,6 +6,7 @@ A step is measured with as many images as the time allows, at most the job's bat
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from manyview_server.learn.views import require_plugins
 from manyview_server.messages.timing import StepTimed, TimeStep, TimingFailed
 from manyview_server.worker import precision
 from manyview_server.worker.channel import WorkerChannel
+from manyview_server.worker.core_time import BUSY, CoreTime
 from manyview_server.worker.images import decoder
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.timing.step_trial import StepTrial
@@ -70,7 +72,7 @@ def answer(request: TimeStep) -> StepTimed | TimingFailed:
 
 
 def _measure(settings: TrainSettings, request: TimeStep) -> StepTimed:
-    ends_s = time.perf_counter() + request.limit_s
+    ends_s, began = time.perf_counter() + request.limit_s, CoreTime.now()
     torch.set_num_threads(request.num_threads)
     trial, smallest, numerics = _fastest_trial(settings, request, ends_s)
     largest, step_s = step_seconds(trial.step_s, _batch_size(settings), smallest, ends_s)
@@ -79,6 +81,7 @@ def _measure(settings: TrainSettings, request: TimeStep) -> StepTimed:
         step_s=step_s,
         embed_s=min(trial.embed_s(min(EMBED_IMAGES, largest.num_images)) for _ in range(2)),
         decode_s=_jpeg_s(request),
+        is_disturbed=CoreTime.now().share_waited(began) >= BUSY,
         numerics=numerics.to_json() if numerics else {},
     )
 
@@ -93,10 +96,12 @@ def _fastest_trial(
 ) -> tuple[StepTrial, MeasuredStep, Numerics | None]:
     """Return the trial that makes the fastest steps, the time of a small step in it, and what a trainer would choose.
 
-    The choice is None if there was no time for all candidates, or for as many images as a trainer compares them with.
+    The slower of two steps decides, because in bfloat16 steps stall where a CPU has other work. But the faster one is
+    the time of a small step: a stall does not grow with the number of images, so it must not be scaled up. The choice is None if there was no time for all candidates, or for as many images as a trainer compares them with.
     Those that are probably faster come first.
     """
     best: tuple[StepTrial, MeasuredStep] | None = None
+    least_s = math.inf
     times: dict[Numerics, float] = {}
     device, num_images = torch.device(request.device), min(FIRST_IMAGES, _batch_size(settings))
     choices = list(precision.candidates(settings, device))
@@ -105,23 +110,25 @@ def _fastest_trial(
             break
         trial = StepTrial(settings, request.num_images, request.decode_size, numerics, device)
         if best is None:
-            seconds = trial.step_s(WARM_UP_IMAGES)
-            if time.perf_counter() + 5 * seconds > ends_s:
+            slower_s = faster_s = trial.step_s(WARM_UP_IMAGES)
+            if time.perf_counter() + 5 * slower_s > ends_s:
                 num_images = WARM_UP_IMAGES
         if best is not None or time.perf_counter() < ends_s:
-            seconds = times[numerics] = _seconds(trial, num_images)
-        if best is None or seconds < best[1].seconds:
-            best = trial, MeasuredStep(num_images, seconds)
+            faster_s, slower_s = _seconds(trial, num_images)
+            times[numerics] = slower_s
+        if slower_s < least_s:
+            best, least_s = (trial, MeasuredStep(num_images, faster_s)), slower_s
     assert best is not None
     if len(times) < len(choices) or num_images < precision.trial_images(settings, device):
         return *best, None
     return *best, precision.fastest({numerics: times[numerics] for numerics in choices})
 
 
-def _seconds(trial: StepTrial, num_images: int) -> float:
-    """Return the seconds of the slower of two steps: in bfloat16, steps stall where a CPU has other work."""
+def _seconds(trial: StepTrial, num_images: int) -> tuple[float, float]:
+    """Return the seconds of two steps, the faster one first."""
     trial.step_s(num_images)  # the first of a size takes longer
-    return max(trial.step_s(num_images) for _ in range(2))
+    one, other = trial.step_s(num_images), trial.step_s(num_images)
+    return min(one, other), max(one, other)
 
 
 def _order(numerics: Numerics) -> tuple[bool, bool]:

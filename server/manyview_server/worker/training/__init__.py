@@ -1,7 +1,7 @@
 """The trainer: from a configuration and a snapshot to checkpoints.
 
-It may import what `worker` may import, and its neighbors `channel`, `checkpoint_state`, `evaluation`, `images`,
-`job_images`, `precision` and `training_failed`.
+It may import what `worker` may import, and its neighbors `channel`, `checkpoint_state`, `core_time`, `evaluation`,
+`images`, `job_images`, `precision` and `training_failed`.
 
 - `trainer`: the loop. `training_step`: one step of it. `progress`: how far it is, and the heartbeat.
 - `preparation`: everything before the first step. `prepared_job`: its result. `start_log`: what is logged about it.

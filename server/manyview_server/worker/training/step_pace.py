@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from manyview_server.rough_duration import about
+from manyview_server.worker.core_time import BUSY, CoreTime
 
 MIN_WINDOW_S, MIN_STEPS = 30.0, 3
 """The steps that are compared together: at least so many seconds and so many steps."""
@@ -20,10 +20,6 @@ MIN_EXTRA_S = 60.0
 """A job that will be late by less is not worth a message."""
 STILL_SLOWER = 1.5
 """A further message follows once the steps take this many times as long as at the last one."""
-BUSY = 0.25
-"""Other work uses the cores if a thread waits for one for this share of the time in which it could run."""
-
-SCHEDULER_FILE = Path("/proc/thread-self/schedstat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +30,13 @@ class PaceChange:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoreTime:
-    """The nanoseconds for which a thread has run, and for which it has waited for a core."""
-
-    ran: int = 0
-    waited: int = 0
-
-
 class StepPace:
     """Compares the steps of a job with the plan. It belongs to the thread that makes the steps."""
 
     def __init__(self, planned_step_s: float, core_time: Callable[[], CoreTime] | None = None) -> None:
         """`planned_step_s` 0: nothing is compared. `core_time` returns that of the calling thread."""
         self._planned_step_s = planned_step_s
-        self._core_time = core_time or read_core_time
+        self._core_time = core_time or CoreTime.now
         self._since = self._core_time()
         self._num_steps = 0
         self._steps_s = 0.0
@@ -76,17 +64,7 @@ class StepPace:
     def _share_waited(self) -> float:
         """Return the share of its time for which the thread waited for a core since the last call."""
         before, self._since = self._since, self._core_time()
-        ran, waited = self._since.ran - before.ran, self._since.waited - before.waited
-        return waited / (ran + waited) if waited > 0 else 0.0
-
-
-def read_core_time() -> CoreTime:
-    """Return the core time of the calling thread, or zeros where the kernel does not count it."""
-    try:
-        ran, waited, _ = SCHEDULER_FILE.read_text().split()
-    except (OSError, ValueError):
-        return CoreTime()
-    return CoreTime(ran=int(ran), waited=int(waited))
+        return self._since.share_waited(before)
 
 
 def _slower_text(ratio: float, left_s: float, planned_s: float, waited: float) -> str:

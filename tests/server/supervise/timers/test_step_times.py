@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,33 @@ def test_a_file_that_cannot_be_written_loses_only_later_starts(tmp_path: Path) -
     times = StepTimes(tmp_path / "missing" / "times.json", VERSIONS)
     times.keep(request(), TIMED)
     assert times.find(request()) == TIMED
+
+
+def test_a_measurement_beside_other_work_counts_for_a_minute_and_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "times.json"
+    times, slow = StepTimes(path, VERSIONS), replace(TIMED, step_s=22.0, is_disturbed=True)
+    times.keep(request(), slow)
+    times.keep(request({"image_size": 32}), TIMED)
+    assert times.find(request()) == slow, "the job has the estimate of its plan"
+    assert times.image_s(request().settings, "cpu", 2) == 22.0 / 64
+    later = StepTimes(path, VERSIONS)
+    assert (later.find(request()), later.find(request({"image_size": 32}))) == (None, TIMED)
+    ended_s = time.monotonic() + step_times.DISTURBED_S
+    monkeypatch.setattr(time, "monotonic", lambda: ended_s)
+    assert times.find(request()) is None
+    times.keep(request(), TIMED)
+    assert times.find(request()) == TIMED
+
+
+def test_the_newest_measurement_of_a_step_says_how_long_an_image_takes(tmp_path: Path) -> None:
+    times = StepTimes(tmp_path / "times.json", VERSIONS)
+    assert times.image_s(request().settings, "cpu", 2) == 0
+    times.keep(request(), TIMED)
+    times.keep(request(num_images=5_000), replace(TIMED, batch_size=100, step_s=1.0))
+    assert times.image_s({**request().settings, "epochs": 7}, "cpu", 2) == 0.01
+    assert times.image_s(request().settings, "cpu", 1) == 0
 
 
 NUMERICS = {"precision": "bfloat16", "channels_last": True, "float32_products": "ieee"}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from manyview_server.worker.training import step_pace
-from manyview_server.worker.training.step_pace import CoreTime, PaceChange, StepPace, read_core_time
+from manyview_server.worker.core_time import CoreTime
+from manyview_server.worker.training.step_pace import PaceChange, StepPace
 
 
 def pace(planned_step_s: float = 0.5, *, share_waited: float = 0.0) -> StepPace:
@@ -75,16 +75,3 @@ def test_it_is_reported_again_once_it_has_become_much_slower_and_once_it_is_over
     over = changes[6]
     assert over is not None
     assert over.text == "steps are as fast as planned again: about 9 min is left"
-
-
-def test_the_kernel_counts_the_time_for_which_a_thread_runs() -> None:
-    before = read_core_time()
-    sum(range(2_000_000))
-    assert read_core_time().ran > before.ran
-
-
-def test_a_kernel_that_does_not_count_gives_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_pace, "SCHEDULER_FILE", step_pace.SCHEDULER_FILE / "missing")
-    change = StepPace(0.5).see(20, 30.0, steps_left=1_000)
-    assert change is not None
-    assert "Other work" not in change.text
