@@ -97,7 +97,8 @@ def _fastest_trial(
     """Return the trial that makes the fastest steps, the time of a small step in it, and what a trainer would choose.
 
     The slower of two steps decides, because in bfloat16 steps stall where a CPU has other work. But the faster one is
-    the time of a small step: a stall does not grow with the number of images, so it must not be scaled up. The choice is None if there was no time for all candidates, or for as many images as a trainer compares them with.
+    the time of a small step: a stall does not grow with the number of images, so it must not be scaled up.
+    The choice is None if there was no time for all candidates, or for as many images as a trainer compares them with.
     Those that are probably faster come first.
     """
     best: tuple[StepTrial, MeasuredStep] | None = None
