@@ -36,6 +36,8 @@ UNTIMED = frozenset(
 )
 """Settings that do not change how long a step takes."""
 FIELDS = ("batch_size", "step_s", "embed_s", "decode_s")
+TIMER_VERSION = "2"
+"""The way in which steps are measured. The first one also kept measurements beside other work."""
 DISTURBED_S = 60.0
 """A measurement beside other work counts for this time, so that a job has the estimate of its plan. It is not kept in
 the file, because later jobs would be planned by it after the other work has ended."""
@@ -51,7 +53,7 @@ class StepTimes:
     def __init__(self, path: Path, versions: Mapping[str, str]) -> None:
         """`versions`: everything beside the request on which the times depend. A file of other versions is ignored."""
         self._path = path
-        self._versions = dict(versions)
+        self._versions = {**versions, "timer": TIMER_VERSION}
         self._times: dict[str, StepTimed] | None = None
         self._disturbed: dict[str, float] = {}
         """Until when the measurements count that other work disturbed."""

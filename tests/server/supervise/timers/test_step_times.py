@@ -67,7 +67,13 @@ def test_times_of_another_device_or_release_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"versions": {"torch": "2", "device": "two cores"}, "times": {"a": [1]}}']
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"versions": {"torch": "2", "device": "two cores", "timer": "2"}, "times": {"a": [1]}}',
+    ],
 )
 def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, text: str) -> None:
     path = tmp_path / "times.json"
