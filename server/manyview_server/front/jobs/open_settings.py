@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from manyview_server.counted_noun import number_of
-from manyview_server.errors import InvalidArgument, ServiceError
+from manyview_server.errors import DeadlineExceeded, InvalidArgument, ServiceError
 from manyview_server.front.jobs import evaluation_interval
 from manyview_server.front.jobs.combinations import (
     COMBINATIONS,
@@ -68,7 +68,7 @@ class OpenSettings:
 
         Args:
             time_s: how long the job may take; 0 means an hour.
-            wait_s: how long measurements may take.
+            wait_s: how long measurements may take, or twice that if the first one does not end.
 
         Raises:
             InvalidArgument: the time has no effect, or is out of range.
@@ -88,6 +88,7 @@ class OpenSettings:
             index = unmeasured(self._estimator.device, workload.num_images)
             chosen = candidates[min(index, len(candidates) - 1)]
             why = f"on {device_words(self._estimator.device)}, without a measurement: {error.message}"
+            why += f"; it may take much longer than {about(time_s)}" if time_s else ""
         else:
             chosen = search.with_length(chosen, timed)
             why = search.reason(timed)
@@ -154,6 +155,7 @@ class _Search:
         self._workload = workload
         self._time_s = time_s
         self._chooses_epochs = chooses_epochs
+        self._wait_s = wait_s
         self._ends_s = asyncio.get_running_loop().time() + wait_s
 
     async def find(self, candidates: Sequence[Candidate]) -> tuple[Candidate, StepTimed]:
@@ -165,7 +167,11 @@ class _Search:
             ServiceError: nothing could be measured.
         """
         last = candidates[-1]
-        timed = await self._measure(last)
+        try:
+            timed = await self._measure(last)
+        except DeadlineExceeded:  # a busy machine takes long to start the first process, which has started now
+            self._ends_s += self._wait_s
+            timed = await self._measure(last)
         for candidate in candidates[:-1]:
             scaled = replace(timed, step_s=timed.step_s * candidate.cost / last.cost)
             if not self._fits(candidate, scaled):

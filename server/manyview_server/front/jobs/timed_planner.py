@@ -17,9 +17,9 @@ CREATE_WAIT_S = 3.0
 VALIDATE_WAIT_S = 10.0
 """The longest that it may delay the answer to a request that creates nothing."""
 CHOOSE_WAIT_S = 8.0
-"""The longest that the measurements for a choice may delay either. Each is kept for later jobs."""
-CALLER_FRACTION = 0.4
-"""The share of the caller's time that each of these waits may take."""
+"""The longest that the measurements for a choice may delay either, or twice that on a busy machine."""
+CALLER_FRACTION = 0.3
+"""The share of the caller's time that each of these waits may take. There are at most three."""
 
 
 class TimedPlanner:

@@ -99,7 +99,7 @@ class StepTimerSupervisor:
             async with asyncio.timeout(wait_s), self._turn:
                 return self._times.find(request) or await self._measure(request)
         except TimeoutError as error:
-            message = f"a step could not be measured within {wait_s:g} seconds"
+            message = f"a step could not be measured within {wait_s:.2g} seconds"
             raise DeadlineExceeded("TIMING_DEADLINE", message) from error
 
     async def close(self) -> None:

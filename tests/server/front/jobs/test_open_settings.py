@@ -12,10 +12,11 @@ from google.protobuf import json_format, struct_pb2
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.errors import InvalidArgument, Unavailable
-from manyview_server.front.jobs import combinations
+from manyview_server.front.jobs import combinations, timed_planner
 from manyview_server.front.jobs.combinations import COMBINATIONS
 from manyview_server.front.jobs.job_plans import JobPlan, JobPlanner
 from manyview_server.front.jobs.timed_planner import TimedPlanner
+from manyview_server.messages.timing import StepTimed
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 
@@ -210,6 +211,29 @@ async def test_without_a_measurement_the_choice_says_so(
         "chosen: backbone=resnet18, image_size=64, epochs=100 on this CPU, without a measurement: "
         "the device trains another job now"
     )
+
+
+async def test_a_time_that_could_not_be_planned_for_is_named_in_the_choice(planned: Planned, timer: Any) -> None:
+    timer.failure = Unavailable("DEVICE_BUSY", "the device trains another job now")
+    plan = await planned(time_budget_s=600)
+    assert plan.choice.endswith("the device trains another job now; it may take much longer than about 10 min")
+
+
+async def test_a_first_measurement_that_takes_too_long_is_tried_again(
+    planned: Planned, timer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timed_planner, "CHOOSE_WAIT_S", 0.05)
+    measure = timer.time
+
+    async def first_slow(settings: dict[str, Any], **others: Any) -> StepTimed:
+        timer.delay_s = 0.0 if timer.asked else 60.0
+        found: StepTimed = await measure(settings, **others)
+        return found
+
+    monkeypatch.setattr(timer, "time", first_slow)
+    plan = await planned(time_budget_s=700)
+    assert "where a step of 32 images takes" in plan.choice
+    assert [asked["backbone_width"] for asked in timer.asked[:2]] == [0.25, 0.25]
 
 
 async def test_few_combinations_are_measured(planned: Planned, timer: Any) -> None:
