@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from manyview._arguments import duration_s
 from manyview._cli.connection import Json, Target, Token, connect, json_text, print_json, print_table, steps
 from manyview._cli.watching.command import find, show
 from manyview._progress.report import reporting
@@ -84,7 +85,7 @@ def train(
         "clone_from": clone_from,
         "continue_from": continue_from,
         "follow": follow,
-        "time_budget": time,
+        "time_budget": duration_s("--time", time) or None,
     }
     with connect(target, token, None) as client:
         if print_config:

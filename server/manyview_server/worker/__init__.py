@@ -10,7 +10,7 @@ It never imports the database, `front` or `supervise`.
 - `describe`: the description of all that can be trained, as JSON.
 - `exact_float32`: the precision of float32 products. `precision`: which number format is the fastest.
 - `preprocess`: from pixels to the input of a network. `checkpoint_state`: what is in a checkpoint.
-- `core_time`: how long a thread waits for a core. `training_failed`: why a training run cannot continue.
+- `step_pace`: whether a job is slower than planned. `training_failed`: why a training run cannot continue.
 - `training/`, `evaluation/`, `embedding/`, `selecting/`, `previewing/`, `timing/`: one package per kind of work.
 - `images/`: from untrusted bytes to pixels. `job_images/`: the images of a job, decoded when they are needed.
 """

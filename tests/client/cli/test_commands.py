@@ -158,7 +158,7 @@ def test_train_says_on_stderr_what_was_chosen_and_how_long_it_takes(run: Run, fo
         result = run("train", "pets", "--time", "1.5m", *words)
         expected = ["chosen: epochs=1 for 90 s on this CPU", "time: less than a minute on this CPU"]
         assert result.stderr.splitlines() == expected
-    assert "time_budget must be seconds, or a text" in run("train", "pets", "--time", "soon").stderr
+    assert "--time must be seconds, or a text" in run("train", "pets", "--time", "soon").stderr
 
 
 def test_settings_reach_every_depth() -> None:

@@ -23,9 +23,9 @@ from manyview_server.learn.plugins import PluginBroken
 from manyview_server.learn.settings import TrainSettings
 from manyview_server.learn.views import require_plugins
 from manyview_server.messages.timing import StepTimed, TimeStep, TimingFailed
+from manyview_server.system.core_time import BUSY, CoreTime
 from manyview_server.worker import precision
 from manyview_server.worker.channel import WorkerChannel
-from manyview_server.worker.core_time import BUSY, CoreTime
 from manyview_server.worker.images import decoder
 from manyview_server.worker.precision import Numerics
 from manyview_server.worker.timing.step_trial import StepTrial

@@ -17,8 +17,8 @@ from manyview_server.learn.step import StepResult
 from manyview_server.messages.training import AlertRaised, LogWritten, ScalarsLogged
 from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation import diagnostics
+from manyview_server.worker.step_pace import StepPace
 from manyview_server.worker.training.progress import rss_bytes
-from manyview_server.worker.training.step_pace import StepPace
 from manyview_server.worker.training_failed import TrainingFailed
 
 MAX_SKIPPED_IN_A_ROW = 3

@@ -1,4 +1,4 @@
-"""How long a thread runs, and how long it waits for a core that other work has.
+"""The time for which a thread runs, and for which it waits for a core that other work has.
 
 The load of a machine also counts work that disturbs nobody, and in a container it counts that of the host. The kernel
 counts the waits of each thread.

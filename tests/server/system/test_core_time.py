@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from manyview_server.worker import core_time
-from manyview_server.worker.core_time import CoreTime
+from manyview_server.system import core_time
+from manyview_server.system.core_time import CoreTime
 
 
 def test_the_kernel_counts_the_time_for_which_a_thread_runs() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from manyview_server.worker.core_time import CoreTime
-from manyview_server.worker.training.step_pace import PaceChange, StepPace
+from manyview_server.system.core_time import CoreTime
+from manyview_server.worker.step_pace import PaceChange, StepPace
 
 
 def pace(planned_step_s: float = 0.5, *, share_waited: float = 0.0) -> StepPace:

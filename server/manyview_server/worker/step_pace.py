@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from manyview_server.rough_duration import about
-from manyview_server.worker.core_time import BUSY, CoreTime
+from manyview_server.system.core_time import BUSY, CoreTime
 
 MIN_WINDOW_S, MIN_STEPS = 30.0, 3
 """The steps that are compared together: at least so many seconds and so many steps."""
