@@ -76,7 +76,7 @@ def test_a_job_that_follows_adopts_what_comes_at_the_beginning_of_an_epoch(follo
         assert at[message.step] == message.epoch, "an epoch ended there"
     (started,) = followed.of(TrainingStarted)
     assert started.resolved["batch_size"] == 16, "what follows from the number of images stays as it was"
-    rates = [m.values["learning_rate"] for m in followed.of(ScalarsLogged) if "loss" in m.values]
+    rates = [m.values["learning_rate"] for m in followed.of(ScalarsLogged) if "learning_rate" in m.values]
     assert rates.index(max(rates)) == 1, "the warm-up is 1.5 epochs of the first images, which make one step each"
 
 
