@@ -38,17 +38,17 @@ def dataset(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) -
 
 def measured(client: manyview.Client, dataset: manyview.Dataset, **job: Any) -> manyview.TrainJobInfo:
     """Plan a job until its step was measured. A busy machine needs more than one request's time to start a worker."""
-    give_up_s = time.monotonic() + 50
+    give_up_s = time.monotonic() + 100
     while True:
         planned = client.plan(dataset, "simclr", **job)
         assert planned.estimate is not None
-        if planned.estimate.total_s and "without a measurement" not in planned.choice:
-            return planned
         why = planned.choice + planned.estimate.text
-        assert "a step could not be measured within" in why
+        if "a step could not be measured within" not in why:
+            return planned
         assert time.monotonic() < give_up_s, why
 
 
+@pytest.mark.timeout(240)
 def test_the_plan_the_job_and_the_first_line_of_its_log_have_the_same_estimate(
     client: manyview.Client, server: ServerProcess, dataset: manyview.Dataset
 ) -> None:
@@ -66,6 +66,7 @@ def test_the_plan_the_job_and_the_first_line_of_its_log_have_the_same_estimate(
     assert (server.data_dir / "step-times.json").exists()
 
 
+@pytest.mark.timeout(240)
 def test_the_command_line_prints_choice_and_estimate_beside_the_configuration(
     client: manyview.Client, server: ServerProcess, dataset: manyview.Dataset
 ) -> None:
