@@ -383,5 +383,22 @@ def report(cells: list[dict[str, Any]]) -> str:
     return table(rows)
 
 
+def document(cells: list[dict[str, Any]] | None = None) -> str:
+    """Return the table of the page on performance: each call to the data set of few rows beside that of many."""
+    merged: dict[str, dict[str, Any]] = {}
+    for cell in RESULTS.cells() if cells is None else cells:
+        merged |= {what: values for what, values in cell["values"].items() if isinstance(values, dict)}
+    whats = dict.fromkeys(what.removesuffix(f", {FEW}").removesuffix(f", {MANY}") for what in merged)
+    lines = [
+        f"| call | median, {FEW} rows, ms | {MANY} rows, ms | longest visit, {FEW} rows, ms | {MANY} rows, ms |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for what in whats:
+        sides = [merged.get(f"{what}, {name}") or (merged.get(what) if name == MANY else None) for name in (FEW, MANY)]
+        numbers = [f"{side[name]:.1f}" if side else "" for name in ("median_ms", "longest_visit_ms") for side in sides]
+        lines.append(f"| {what} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     main()

@@ -54,6 +54,7 @@ NUM_IMAGES = {"photographs": 9_204, "small": 20_000}
 SMALL_BYTES = 2_048
 BATCH_IMAGES = 256
 SIDES = ("echo", "memory", "folder")
+NAMES = {"echo": "plain stream", "memory": "from memory", "folder": "from a folder"}
 METHOD = "/echo/Echo"
 ECHO_MESSAGE_BYTES = 64 << 20
 SYNCS, SYNC_BYTES = 30, 8 << 20
@@ -356,24 +357,38 @@ def counted_syncs(kind: str, data: Path) -> dict[str, int]:
 # --- the table
 
 
+SIDE_HEADER = ["images", "code", "sent", "images/s", "MB/s", "ratio", "client CPU, µs/image", "server CPU, µs/image"]
+WAIT_HEADER = ["images", "code", "health p50, ms", "p99, ms", "longest callback, ms", "syncs", "batches", "peak, MiB"]
+
+
 def report(cells: Sequence[dict[str, Any]]) -> str:
     """Return all cells as two tables: medians over the rounds."""
-    rows = [
-        ["images", "code", "side", "images/s", "MB/s", "ratio to echo", "client CPU us/image", "server CPU us/image"]
-    ]
-    waits = [
-        ["images", "code", "health p50 ms", "p99 ms", "max ms", "longest callback ms", "syncs", "batches", "peak MiB"]
-    ]
-    for cell in cells:
-        key, values = cell["key"], cell["values"]
-        for side in SIDES:
-            rows.append([key["images"], key["code"], side, *side_columns(values, side)])
-        health = [f"{values['health'][name]:.1f}" for name in ("p50_ms", "p99_ms", "max_ms")]
-        syncs = values["syncs"]
-        counts = [str(sum(syncs.get(name, 0) for name in ("fsync", "fdatasync"))), str(syncs.get("batches", 0))]
-        longest = f"{1e3 * values['longest_callback_s']:.0f}"
-        waits.append([key["images"], key["code"], *health, longest, *counts, f"{values['server_peak_mib']:.0f}"])
-    return f"{table(rows)}\n\n{table(waits)}"
+    return "\n\n".join(table(rows) for rows in both_tables(cells))
+
+
+def document(cells: Sequence[dict[str, Any]] | None = None) -> str:
+    """Return all cells as the two tables of the page on performance."""
+    tables = both_tables(RESULTS.cells() if cells is None else cells)
+    return "\n\n".join("\n".join(markdown(rows)) for rows in tables)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table. The first row is the header."""
+    header, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return [header, "| " + " | ".join("---" for _ in rows[0]) + " |", *body]
+
+
+def both_tables(cells: Sequence[dict[str, Any]]) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the rows of both tables, the headers included."""
+    sides, waits = [SIDE_HEADER], [WAIT_HEADER]
+    for cell in sorted(cells, key=lambda cell: (cell["key"]["images"], cell["key"]["code"])):
+        name, values = [cell["key"]["images"], cell["key"]["code"]], cell["values"]
+        sides += [[*name, NAMES[side], *side_columns(values, side)] for side in SIDES]
+        health = [f"{values['health'][key]:.1f}" for key in ("p50_ms", "p99_ms")]
+        syncs = sum(values["syncs"].get(key, 0) for key in ("fsync", "fdatasync"))
+        counts = [str(syncs), str(values["syncs"].get("batches", 0)), f"{values['server_peak_mib']:.0f}"]
+        waits.append([*name, *health, f"{1e3 * values['longest_callback_s']:.0f}", *counts])
+    return sides, waits
 
 
 def side_columns(values: dict[str, Any], side: str) -> list[str]:
