@@ -50,7 +50,7 @@ from manyview.v1 import dataset_service_pb2 as pb
 
 RESULTS = Results("uploads")
 FOLDER = Path(tempfile.gettempdir()) / "manyview-uploads"
-NUM_IMAGES = {"photographs": 9_204, "small": 20_000}
+NUM_IMAGES = {"photographs": 3_068, "small": 20_000}
 SMALL_BYTES = 2_048
 BATCH_IMAGES = 256
 SIDES = ("echo", "memory", "folder")
