@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from benchmarks.peers.servers import serving
 from benchmarks.peers.usage import await_quiet
 from benchmarks.results import Results
 
-from benchmarks.peers import environments, models, plan
+from benchmarks.peers import environments, model_files, plan
 
 RESULTS = Results("peers")
 SIDES = (MANYVIEW, *plan.PEERS)
@@ -62,6 +63,8 @@ def main() -> None:
     parser.add_argument("--stubs", action="store_true", help="measure manyview's stubs beside its client in one cell")
     parser.add_argument("--seconds", type=float, default=8.0, help="time of each measurement; default: %(default)s")
     arguments = parser.parse_args()
+    # Without this, a program that is terminated leaves the server that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if arguments.command == "install":
         for peer in plan.PEERS:
             environments.install(peer)
@@ -84,11 +87,18 @@ def measure_next(arguments: argparse.Namespace) -> None:
     waiting = list(itertools.islice((key for key in keys if RESULTS.find(**key) is None), arguments.cells))
     if not waiting:
         sys.exit(NOTHING_LEFT)
-    models.prepare(FOLDER, arguments.images)
+    prepare(FOLDER, arguments.images)
     deadline = time.monotonic() + 60 * arguments.minutes
     for key in itertools.takewhile(lambda _: time.monotonic() < deadline, waiting):
         await_quiet(QUIET_S)
         RESULTS.add(key, measure(key, arguments.images, arguments.seconds))
+
+
+def prepare(folder: Path, images: Path) -> None:
+    """Make the models that are missing. Importing torch takes seconds, and the report does not need it."""
+    from benchmarks.peers import models
+
+    models.prepare(folder, images)
 
 
 def measure(key: Key, images: Path, seconds: float) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def measure(key: Key, images: Path, seconds: float) -> dict[str, Any]:
             model=server.model,
             server_pid=server.pid,
             images=str(images.resolve()),
-            expected=str(models.expected(FOLDER, size, number_format)),
+            expected=str(model_files.expected(FOLDER, size, number_format)),
             levels=[level(count, size, seconds) for count in counts],
         )
         values = called(side, load)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torchvision
 from benchmarks.peers.load import first_images
+from benchmarks.peers.model_files import expected, job_name, server_data, weights
 from benchmarks.peers.plan import NUMBER_FORMATS, SIZES
 from safetensors.torch import save_file
 
@@ -19,26 +20,6 @@ import manyview
 
 NUM_TRAINED, NUM_EXPECTED = 64, 16
 TORCHVISION = "torchvision-seed-0.safetensors"
-
-
-def job_name(image_size: int, number_format: str) -> str:
-    """Return the name of the job of a size and a format."""
-    return f"resnet18-{image_size}-{number_format}"
-
-
-def server_data(folder: Path) -> Path:
-    """Return manyview's data directory."""
-    return folder / "manyview"
-
-
-def weights(folder: Path, image_size: int, number_format: str) -> Path:
-    """Return the file with the weights of a model."""
-    return folder / f"{job_name(image_size, number_format)}.safetensors"
-
-
-def expected(folder: Path, image_size: int, number_format: str) -> Path:
-    """Return the file with manyview's rows of the first images."""
-    return folder / f"{job_name(image_size, number_format)}.npy"
 
 
 def prepare(folder: Path, images: Path) -> None:

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.peers.plan import MANYVIEW, STUBS, Batching
-from benchmarks.peers.serving.served_model import Settings
+from benchmarks.peers.serving.settings import Settings
 
-from benchmarks.peers import environments, models
+from benchmarks.peers import environments, model_files
 
-START_S, STOP_S = 90.0, 15.0
+START_S, STOP_S = 180.0, 15.0
 REQUEST_S = 60
 """mosec refuses requests that wait longer than 3 seconds, unless it is told otherwise."""
 SERVING = "benchmarks.peers.serving"
@@ -45,12 +45,12 @@ def serving(
     port = free_port()
     if side in (MANYVIEW, STUBS):
         command = [sys.executable, "-m", "manyview_server", "serve", "--listen", f"127.0.0.1:{port}"]
-        command += ["--data", str(models.server_data(folder))]
+        command += ["--data", str(model_files.server_data(folder))]
         environment = dict(os.environ)
     else:
         assert batching is not None
         settings = Settings(
-            weights=str(models.weights(folder, image_size, number_format)),
+            weights=str(model_files.weights(folder, image_size, number_format)),
             image_size=image_size,
             number_format=number_format,
             port=port,
@@ -67,7 +67,9 @@ def serving(
             )
         try:
             wait_until_it_listens(process, port, log)
-            yield Server(pid=process.pid, address=f"127.0.0.1:{port}", model=models.job_name(image_size, number_format))
+            yield Server(
+                pid=process.pid, address=f"127.0.0.1:{port}", model=model_files.job_name(image_size, number_format)
+            )
         finally:
             stop(process)
 

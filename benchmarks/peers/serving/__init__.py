@@ -1,4 +1,4 @@
 """The peers' servers. They run in environments without manyview, so they import nothing of it.
 
-- `served_model`: the network and its settings, the same for all. `*_server`: one program for each peer.
+- `served_model`: the network, the same for all. `settings`: its settings. `*_server`: one program for each peer.
 """

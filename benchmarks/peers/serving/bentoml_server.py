@@ -8,7 +8,8 @@ from typing import Any
 import bentoml
 import numpy as np
 import numpy.typing as npt
-from benchmarks.peers.serving.served_model import ServedModel, Settings
+from benchmarks.peers.serving.served_model import ServedModel
+from benchmarks.peers.serving.settings import Settings
 
 SETTINGS = Settings.read()
 

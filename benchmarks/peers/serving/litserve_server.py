@@ -6,7 +6,8 @@ LitServe reads the annotations of `decode_request`, so they must not be strings.
 from typing import Any
 
 import litserve
-from benchmarks.peers.serving.served_model import ServedModel, Settings
+from benchmarks.peers.serving.served_model import ServedModel
+from benchmarks.peers.serving.settings import Settings
 from fastapi import Request, Response
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.peers.serving.served_model import ServedModel, Settings
+from benchmarks.peers.serving.served_model import ServedModel
+from benchmarks.peers.serving.settings import Settings
 from mosec import Server, Worker
 
 

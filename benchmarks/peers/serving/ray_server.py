@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import ray
-from benchmarks.peers.serving.served_model import ServedModel, Settings
+from benchmarks.peers.serving.served_model import ServedModel
+from benchmarks.peers.serving.settings import Settings
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response

@@ -5,52 +5,20 @@ Shapes: B images, S pixels on a side of the input, D features.
 
 from __future__ import annotations
 
-import json
-import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import torch
 import torchvision
+from benchmarks.peers.serving.settings import Settings
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-VARIABLE = "PEER_SETTINGS"
 MEAN = 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = 255 * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The settings of one server. They travel in an environment variable, because peers start more processes."""
-
-    weights: str
-    """A file in the safetensors format, without the classifier."""
-    image_size: int
-    number_format: str
-    """float32 as torchvision builds the network, or bfloat16 in channels_last."""
-    port: int
-    max_batch: int
-    wait_ms: int
-    """The time that an incomplete batch waits for more images."""
-    workers: int
-    threads: int
-    """The threads of each worker."""
-    fast_queue: bool = False
-    """LitServe's queue for many requests."""
-
-    @classmethod
-    def read(cls) -> Settings:
-        """Return the settings in the environment."""
-        return cls(**json.loads(os.environ[VARIABLE]))
-
-    def variables(self) -> dict[str, str]:
-        """Return the environment variable that holds these settings."""
-        return {VARIABLE: json.dumps(asdict(self))}
 
 
 class ServedModel:

@@ -26,7 +26,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     monkeypatch.setattr(program, "report", lambda cells: f"{len(cells)} cells")
     monkeypatch.setattr(program, "measure", measure)
     monkeypatch.setattr(program, "await_quiet", lambda limit_s: None)
-    monkeypatch.setattr("benchmarks.peers.models.prepare", lambda folder, images: None)
+    monkeypatch.setattr(program, "prepare", lambda folder, images: None)
     return found
 
 

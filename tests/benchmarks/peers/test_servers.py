@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarks.peers.environments import ROOT
 from benchmarks.peers.plan import PEERS
 from benchmarks.peers.servers import ROOT_OF_SERVERS, free_port, peer_command, stop, wait_until_it_listens
 
@@ -42,6 +43,43 @@ def test_stopping_ends_the_processes_that_a_server_leaves() -> None:
         while is_running(child) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not is_running(child)
+
+
+TERMINATED = """
+import sys
+from benchmarks.peers import __main__ as program
+from benchmarks.peers.servers import stop
+import contextlib, signal, subprocess
+
+@contextlib.contextmanager
+def serving(*_):
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    server = subprocess.Popen(sleep, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        print(server.pid, flush=True)
+        signal.pause()
+        yield
+    finally:
+        stop(server)
+
+program.serving = serving
+program.await_quiet = lambda limit_s: None
+program.prepare = lambda *_: None
+program.RESULTS = program.Results("peers", program.Path(sys.argv[1]))
+sys.argv = ["peers", "measure", "--images", "shirts", "--sides", "manyview"]
+program.main()
+"""
+
+
+def test_a_program_that_is_terminated_stops_its_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        server = int(process.stdout.readline())
+        process.terminate()
+        assert process.communicate(timeout=50)[1] == b"terminated\n"
+        assert process.returncode == 1
+    assert not is_running(server)
 
 
 def test_a_server_that_ends_shows_its_log(tmp_path: Path) -> None:
