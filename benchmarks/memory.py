@@ -1,7 +1,7 @@
 """Measure the memory of each process of a server, idle and in use, and the start of the client.
 
-A server with a fork server is measured when it is idle, when it has started each kind of worker once, and while a job
-trains beside them. The memory of a process is its share (PSS: a page that N processes share counts as one Nth in each),
+A server with a fork server is measured when it is idle, when it has started each kind of worker once, while a job
+trains beside them, after the job, and when all is idle again. The memory of a process is its share (PSS: a page that N processes share counts as one Nth in each),
 what it has for itself (USS), and its pages by what they hold. The start of the client is the processor time of a new
 interpreter, the median of several.
 
@@ -27,6 +27,7 @@ from benchmarks.results import Results, table
 from benchmarks.starts import CATALOGUE, JOB, MODEL, Server, pictures
 
 import manyview
+from manyview_server.worker.embedding.idle_heap import IDLE_S
 
 RESULTS = Results("memory")
 SETTLE_S = 3.0
@@ -89,6 +90,8 @@ def server() -> dict[str, Any]:
                     job.wait()
                 time.sleep(SETTLE_S)
                 found["trained"] = processes(running.pid)
+                time.sleep(IDLE_S + SETTLE_S)
+                found["idle again"] = processes(running.pid)
         finally:
             running.stop()
     return found

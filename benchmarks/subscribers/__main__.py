@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.results import Results
 from benchmarks.subscribers.phases import WINDOW_S, Phases
-from benchmarks.subscribers.report import report
+from benchmarks.subscribers.report import costs, report
 from benchmarks.subscribers.stage import Stage, prepare
 
 RESULTS = Results("subscribers")
@@ -22,7 +22,7 @@ RESULTS = Results("subscribers")
 def main() -> None:
     """Measure one cell unless it was measured, then print all cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("measure", "report"))
+    parser.add_argument("part", choices=("measure", "cost", "report"))
     parser.add_argument("--release", default="now", help="a name for the version of the server")
     parser.add_argument("--pinned", action="store_true", help="the trainer has one core, all others the other one")
     parser.add_argument("--subscribers", type=int, default=500)
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--window-s", type=float, default=WINDOW_S)
     parser.add_argument("--only", choices=("live", "replay"), help="leave the other phases out")
     parser.add_argument("--spin", action="store_true", help="also measure beside a loop, without subscribers")
+    parser.add_argument("--catalogue", type=Path, help="catalogue.json of a data directory: the server starts sooner")
     parser.add_argument("--try", dest="trying", action="store_true", help="print the cell, and do not store it")
     arguments = parser.parse_args()
     cells = RESULTS.cells()
@@ -49,7 +50,31 @@ def main() -> None:
         elif RESULTS.find(**key) is None:
             RESULTS.add(key, measure(arguments))
             cells = RESULTS.cells()
-    print(report(cells))
+    if arguments.part == "cost":
+        key = {"part": "cost", "release": arguments.release, "subscribers": arguments.subscribers}
+        if arguments.trying:
+            cells = [{"key": key, "values": cost(arguments)}]
+        elif RESULTS.find(**key) is None:
+            RESULTS.add(key, cost(arguments))
+            cells = RESULTS.cells()
+    print(f"{costs(cells)}\n\n{report(cells)}")
+
+
+def cost(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return what the subscribers cost the server alone: its job is paused, and it logs ten events a second itself."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        asyncio.run(prepare(folder / "data", events=arguments.events, log_every_steps=1, paused=True))
+        stage = Stage(folder, tick_s=0.1, catalogue=arguments.catalogue)
+        try:
+            phases = Phases(stage, folder, subscribers=arguments.subscribers, pinned=False, window_s=arguments.window_s)
+            for _ in range(arguments.rounds):
+                phases.silent()
+                phases.live()
+                phases.replay()
+        finally:
+            stage.stop()
+        return phases.values()
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
@@ -57,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         asyncio.run(prepare(folder / "data", events=arguments.events, log_every_steps=arguments.log_every_steps))
-        stage = Stage(folder, pinned=arguments.pinned)
+        stage = Stage(folder, pinned=arguments.pinned, catalogue=arguments.catalogue)
         try:
             phases = Phases(
                 stage,

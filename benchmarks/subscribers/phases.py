@@ -59,7 +59,7 @@ class Recorder:
         return window
 
     def _used(self, crowd: int) -> list[float]:
-        return [cpu_s(self._stage.trainer), cpu_s(self._stage.pid), cpu_s(crowd) if crowd else 0.0]
+        return [cpu_s(pid) if pid else 0.0 for pid in (self._stage.trainer, self._stage.pid, crowd)]
 
 
 class Phases:
@@ -116,14 +116,15 @@ class Phases:
             process.stdin.write(b"\n")
             process.stdin.flush()
             answer = process.stdout.read()
-        seen = {"kind": kind, **json.loads(answer)}
         rows = np.load(file)
-        self._arrivals.append((kind, rows[(rows[:, 2] >= window.began) & (rows[:, 2] <= window.ended)]))
+        rows = rows[(rows[:, 2] >= window.began) & (rows[:, 2] <= window.ended)]
+        seen = {"kind": kind, "live_messages": len(rows), **json.loads(answer)}
+        self._arrivals.append((kind, rows))
         self.seen.append(seen)
 
     def values(self) -> dict[str, Any]:
         """Return all windows with their steps, and the latencies of each kind. The server must be stopped."""
-        steps = self._stage.steps()
+        steps = self._stage.steps() if self._stage.trainer else {"time": np.zeros(1), "step": np.zeros(1)}
         windows = []
         for window in self._recorder.windows:
             first, last = np.interp([window.began, window.ended], steps["time"], steps["step"])

@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.results import table
 
 NOBODY = "nobody"
+COST_HEADS = ["", "subscribers", "messages/s each", "CPU us/message", "server cores", "replay CPU ms/MB", "p99 ms live",
+              "p99 ms replay", "MiB live", "MiB replay", "others"]  # fmt: skip
 HEADS = ["", "cores", "logged", "phase", "steps/s", "change", "CPU ms/step", "change", "server cores", "subscribers",
          "others", "p50 ms", "p99 ms", "max ms", "MiB"]  # fmt: skip
 
@@ -23,6 +25,37 @@ def report(cells: Sequence[dict[str, Any]]) -> str:
         for kind in dict.fromkeys(window["kind"] for window in values["windows"]):
             first = [key["release"], key["cores"], f"every {key['log_every_steps']}"] if kind == NOBODY else [""] * 3
             rows.append([*first, kind, *_figures(values, kind)])
+    return table(rows)
+
+
+def costs(cells: Sequence[dict[str, Any]]) -> str:
+    """Return what subscribers cost a server without a trainer: processor time for a message and a replayed megabyte."""
+    rows = [COST_HEADS]
+    for cell in cells:
+        if cell["key"]["part"] != "cost":
+            continue
+        values = cell["values"]
+        of = {kind: [w for w in values["windows"] if w["kind"] == kind] for kind in (NOBODY, "live", "replay")}
+        idle = statistics.median(per_second(window, "front_s") for window in of[NOBODY])
+        live = [seen for seen in values["seen"] if seen["kind"] == "live"]
+        replay = [seen for seen in values["seen"] if seen["kind"] == "replay"]
+        used = [sum(w["front_s"] - idle * (w["ended"] - w["began"]) for w in of[kind]) for kind in ("live", "replay")]
+        seconds = sum(w["ended"] - w["began"] for w in of["live"])
+        messages, mb = sum(seen["live_messages"] for seen in live), sum(seen["mb"] for seen in replay)
+        rows.append(
+            [
+                cell["key"]["release"],
+                str(cell["key"]["subscribers"]),
+                f"{messages / seconds / cell['key']['subscribers']:.1f}",
+                f"{1e6 * used[0] / messages:.0f}",
+                f"{used[0] / seconds:.2f}",
+                f"{1e3 * used[1] / mb:.1f}",
+                *(f"{values['latency'][kind]['p99_ms']:.0f}" for kind in ("live", "replay")),
+                f"{max(w['front_mib'] for w in of['live']):.0f}",
+                f"{max(w['front_mib'] for w in of['replay']):.0f}",
+                f"{statistics.median(w['others_cores'] for w in values['windows']):.1f}",
+            ]
+        )
     return table(rows)
 
 

@@ -1,20 +1,28 @@
 """The server, which also writes down when it commits events: rows of (last sequence, seconds since the epoch).
 
-python -m benchmarks.subscribers.served FILE serve --data DIR …
+    python -m benchmarks.subscribers.served FILE TICK_S serve --data DIR …
+
+With a `TICK_S` above 0, it logs scalars of the job so often by itself, as if a trainer had sent them.
 """
 
 from __future__ import annotations
 
-import struct
+import asyncio
+import itertools
+import random
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from manyview_server.__main__ import main
-from manyview_server.store.database.database import Database
+from benchmarks.subscribers.stage import JOB, ROW, SCALARS
 
-ROW = struct.Struct("qd")
+from manyview_server.__main__ import main
+from manyview_server.front.app import App
+from manyview_server.store.database.database import Database
+from manyview_server.store.event_payloads import Scalars
+from manyview_server.store.jobs.events import EventLog
+from manyview_server.store.records import NewEvent
 
 
 def note_commits(path: str) -> None:
@@ -33,6 +41,26 @@ def note_commits(path: str) -> None:
     Database.transact = noted  # type: ignore[method-assign,assignment]
 
 
+def tick(every_s: float) -> None:
+    """Let the server log scalars of the job every `every_s` seconds while it serves."""
+    serve = App.serve
+
+    async def append(events: EventLog) -> None:
+        for step in itertools.count(1):
+            await asyncio.sleep(every_s)
+            values = {name: random.random() for name in SCALARS}
+            await events.append(JOB, [NewEvent(payload=Scalars(values=values), step=step)])
+
+    async def ticking(app: App) -> None:
+        task = asyncio.create_task(append(app._store.events))
+        await serve(app)
+        task.cancel()
+
+    App.serve = ticking  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     note_commits(sys.argv[1])
-    sys.exit(main(sys.argv[2:]))
+    if (every_s := float(sys.argv[2])) > 0:
+        tick(every_s)
+    sys.exit(main(sys.argv[3:]))

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -14,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.subscribers.served import ROW
 from PIL import Image
 
 import manyview
 from manyview_server.store.event_payloads import Scalars
+from manyview_server.store.jobs.job_verbs import PAUSE
 from manyview_server.store.records import CheckedImage, NewEvent
 from manyview_server.store.store import Store
 
 JOB = "marathon"
+ROW = struct.Struct("qd")
+"""The last sequence of a commit, and its time."""
 NUM_IMAGES, SIDE = 512, 32
 CHUNK_EVENTS = 5_000
 CONFIG: dict[str, Any] = {
@@ -46,8 +50,8 @@ TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 120.0
 
 
-async def prepare(data_dir: Path, *, events: int, log_every_steps: int) -> None:
-    """Store images, and a job whose log holds `events` events. The next server trains it."""
+async def prepare(data_dir: Path, *, events: int, log_every_steps: int, paused: bool = False) -> None:
+    """Store images, and a job whose log holds `events` events. The next server trains it unless it is paused."""
     store = Store.open(data_dir)
     await store.datasets.create("noise")
     session = await store.uploads.open("noise", "prepared")
@@ -55,6 +59,8 @@ async def prepare(data_dir: Path, *, events: int, log_every_steps: int) -> None:
         await session.append(number, [_image(int(index)) for index in images])
     await session.finish(NUM_IMAGES)
     await store.jobs.create(JOB, "noise", "simclr", {**CONFIG, "log_every_steps": log_every_steps}, "prepared")
+    if paused:
+        await store.jobs.request(JOB, PAUSE)
     draw = np.random.default_rng(1)
     for first in range(0, events, CHUNK_EVENTS):
         values = draw.normal(size=(min(CHUNK_EVENTS, events - first), len(SCALARS))).tolist()
@@ -73,11 +79,19 @@ def _image(number: int) -> CheckedImage:
 
 
 class Stage:
-    """A server that trains the job. `pinned`: the trainer has core 0, and the server moves to core 1."""
+    """A server that trains the job. `pinned`: the trainer has core 0, and the server moves to core 1.
 
-    def __init__(self, folder: Path, *, pinned: bool) -> None:
+    With a `tick_s` above 0 the job is paused, and the server logs its events by itself."""
+
+    def __init__(
+        self, folder: Path, *, pinned: bool = False, tick_s: float = 0.0, catalogue: Path | None = None
+    ) -> None:
+        """`catalogue`: the `catalogue.json` of an earlier server on this machine, which saves the import of torch."""
         self._folder = folder
-        command = [sys.executable, "-m", "benchmarks.subscribers.served", str(folder / "commits"), "serve"]
+        if catalogue is not None:
+            shutil.copyfile(catalogue, folder / "data" / "catalogue.json")
+        served = [sys.executable, "-m", "benchmarks.subscribers.served"]
+        command = [*served, str(folder / "commits"), str(tick_s), "serve"]
         options = ["--listen", "127.0.0.1:0", "--data", str(folder / "data"), "--fork-workers", "off"]
         pin = ["taskset", "-c", "0"] if pinned else []
         with (folder / "log").open("ab") as log:
@@ -85,6 +99,9 @@ class Stage:
         assert self._process.stdout is not None
         self.address = json.loads(self._process.stdout.readline())["address"]
         self.pid = self._process.pid
+        self.trainer = 0
+        if tick_s:
+            return
         try:
             self._wait_for_steps()
         except BaseException:
