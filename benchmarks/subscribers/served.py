@@ -56,7 +56,7 @@ def tick(every_s: float) -> None:
         await serve(app)
         task.cancel()
 
-    App.serve = ticking  # type: ignore[method-assign]
+    App.serve = ticking  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

@@ -53,10 +53,6 @@ class EventFeed:
         """Return whether a subscriber with this cursor is far behind."""
         return self._shown - after > FAR_BEHIND
 
-    def holds(self, after: int, kinds: Kinds) -> bool:
-        """Return whether the page after this cursor is in memory."""
-        return self._pages.holds(self._job_id, after, kinds)
-
     async def is_complete(self, cursor: int) -> bool:
         """Return whether the log has no event after a cursor. Raises NotFound."""
         return await self._events.last_sequence(self._job_id) <= cursor

@@ -1,4 +1,4 @@
-"""The pace of replays: while jobs train, all replays together use a small share of the cores.
+"""The pace of replays: while jobs train, sending all of them takes a small share of the cores.
 
 A replay of a long log is bulk work that nobody needs within the second, and on a machine without a GPU it takes the
 cores from the trainer. Subscribers that replay get turns, one after another, in the order in which they asked.
@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 SHARE = 0.02
 """The share of all cores that replays may use while jobs train."""
 BURST_S = 2.0
-"""The processor time that replays may use at once. One replay of 100,000 events fits in it."""
-EVENT_S = 20e-6
+"""The processor time that replays may use at once. It sends a million events to one subscriber."""
 MESSAGE_S = 65e-6
 BYTE_S = 0.5e-9
-"""The processor time that it takes to make a page, for each event, and to send one, for each message and byte."""
+"""The processor time that it takes to send a page, for the message and for each byte. Pages are made once for all who
+replay, so making them does not count: one subscriber alone replays at full speed."""
 SHORTEST_SLEEP_S, LONGEST_SLEEP_S = 0.001, 0.1
 
 
@@ -48,9 +48,9 @@ class ReplayPace:
             self._giver = asyncio.create_task(self._give())
         return turn
 
-    def used(self, num_bytes: int, made_events: int = 0) -> None:
-        """Count a page that was sent. `made_events`: the events of a page that had to be made."""
-        self._credit_s -= MESSAGE_S + num_bytes * BYTE_S + made_events * EVENT_S
+    def used(self, num_bytes: int) -> None:
+        """Count a page that was sent."""
+        self._credit_s -= MESSAGE_S + num_bytes * BYTE_S
 
     async def _give(self) -> None:
         while self._turns:

@@ -66,10 +66,10 @@ class Subscription:
             yield self._end(pb.EndOfStream.REASON_DRAINING)
 
     async def _next_page(self, *, follow: bool) -> EventPage | None:
-        replays, held = self._feed.replays(self._cursor), self._feed.holds(self._cursor, self._kinds)
+        replays = self._feed.replays(self._cursor)
         page = await self._feed.page(self._cursor, self._kinds, follow=follow)
         if page is not None and replays:
-            self._pace.used(len(page.message), 0 if held else page.cursor - self._cursor)
+            self._pace.used(len(page.message))
         return page
 
     def _pass(self, page: EventPage) -> None:

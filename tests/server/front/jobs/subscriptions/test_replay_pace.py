@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from manyview_server.front.jobs.subscriptions.event_pages import PAGE_EVENTS
 from manyview_server.front.jobs.subscriptions.replay_pace import BURST_S, LONGEST_SLEEP_S, MESSAGE_S, ReplayPace
 
-PAGE_BYTES = 100_000
+PAGE_BYTES = 10_000_000
 
 
 class Clock:
@@ -39,7 +40,7 @@ def pace(clock: Clock) -> ReplayPace:
 async def test_without_a_trainer_nobody_waits(pace: ReplayPace, clock: Clock) -> None:
     for _ in range(1000):
         await pace.ask()
-        pace.used(1 << 30)
+        pace.used(PAGE_BYTES)
     assert clock.now == 0
 
 
@@ -47,12 +48,11 @@ async def test_while_jobs_train_replays_use_their_share_of_the_cores_beyond_a_bu
     pace: ReplayPace, clock: Clock
 ) -> None:
     clock.cores = 0.04
-    pace.used(0, made_events=0)
     used = 0.0
     while clock.now < 500:
         await pace.ask()
         before = pace._credit_s
-        pace.used(PAGE_BYTES, made_events=256)
+        pace.used(PAGE_BYTES)
         used += before - pace._credit_s
     assert used == pytest.approx(BURST_S + 0.04 * clock.now, rel=0.01)
     assert clock.longest <= LONGEST_SLEEP_S
@@ -106,3 +106,11 @@ async def test_others_run_between_two_turns(pace: ReplayPace) -> None:
 def test_a_message_costs_more_than_its_bytes(pace: ReplayPace) -> None:
     pace.used(0)
     assert pace._credit_s == BURST_S - MESSAGE_S
+
+
+async def test_one_subscriber_replays_a_million_events_without_a_wait(pace: ReplayPace, clock: Clock) -> None:
+    clock.cores = 0.04
+    for _ in range(1_000_000 // PAGE_EVENTS):
+        await pace.ask()
+        pace.used(PAGE_EVENTS * 352)
+    assert clock.now == 0

@@ -1,9 +1,9 @@
 """Measure the memory of each process of a server, idle and in use, and the start of the client.
 
 A server with a fork server is measured when it is idle, when it has started each kind of worker once, while a job
-trains beside them, after the job, and when all is idle again. The memory of a process is its share (PSS: a page that N processes share counts as one Nth in each),
-what it has for itself (USS), and its pages by what they hold. The start of the client is the processor time of a new
-interpreter, the median of several.
+trains beside them, after the job, and when all is idle again. The memory of a process is its share (PSS: a page that N
+processes share counts as one Nth in each), what it has for itself (USS), and its pages by what they hold. The start of
+the client is the processor time of a new interpreter, the median of several.
 
     python -m benchmarks.memory measure
     python -m benchmarks.memory report
