@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -196,7 +196,7 @@ async def as_made() -> Any:
         await store.close()
 
 
-async def timed(spent: DatabaseTime, calls: list[Callable[[], Awaitable[Any]]]) -> dict[str, Any]:
+async def timed(spent: DatabaseTime, calls: Sequence[Callable[[], Awaitable[Any]]]) -> dict[str, Any]:
     """Make calls one after the other. Return their times, and the visits to the database thread."""
     spent.total_s = spent.longest_s = 0.0
     seconds = []
@@ -363,7 +363,7 @@ async def start() -> dict[str, Any]:
     }  # fmt: skip
 
 
-MEASURES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+MEASURES: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Any]]]] = {
     "start": start,
     "listing": listing,
     "lookups": lookups,

@@ -169,7 +169,6 @@ async def serve_echo() -> None:
         echo, pb.UploadImagesRequest.FromString, pb.UploadImagesResponse.SerializeToString
     )
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", ECHO_MESSAGE_BYTES)])
-    server.add_registered_method_handlers("echo", {"Echo": handler})
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", {"Echo": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -199,9 +198,10 @@ async def send_echo(address: str, batches: Sequence[pb.UploadImagesRequest]) -> 
     """Send messages over the plain stream, and wait for the answers."""
     async with grpc.aio.insecure_channel(address) as channel:
         await channel.channel_ready()
-        call: Any = channel.stream_stream(
+        method: Any = channel.stream_stream(
             METHOD, pb.UploadImagesRequest.SerializeToString, pb.UploadImagesResponse.FromString
-        )()
+        )
+        call = method()
         gc.collect()
         began, cpu = time.perf_counter(), cpu_s()
 

@@ -41,8 +41,7 @@ class Rpcs:
 
     def upload_images(
         self, *, on_message: Callable[[], None] = lambda: None
-    ) -> Stream[bytes, datasets.UploadImagesResponse]:
-        """Open a stream that takes the bytes of UploadImagesRequest."""
+    ) -> Stream[datasets.UploadImagesRequest | bytes, datasets.UploadImagesResponse]:
         return self.channel.bidi_stream(
             f"{_PACKAGE}DatasetService/UploadImages", datasets.UploadImagesResponse, on_message=on_message
         )

@@ -41,7 +41,7 @@ from manyview.v1 import dataset_service_pb2 as pb
 # The time that the sending thread has to end after the caller's thread has failed.
 _JOIN_S = 5.0
 
-UploadStream = Stream[bytes, pb.UploadImagesResponse]
+UploadStream = Stream[pb.UploadImagesRequest | bytes, pb.UploadImagesResponse]
 
 
 def upload_source(
@@ -276,7 +276,7 @@ class Upload:
             header = pb.UploadHeader(
                 dataset=self._dataset, upload_id=self._upload_id, resume_digest=digest, create_dataset=not digest
             )
-            stream.send(pb.UploadImagesRequest(header=header).SerializeToString())
+            stream.send(pb.UploadImagesRequest(header=header))
             opened = stream.expect("opened").opened
             self._has_opened = True
             self._window.limit(opened.max_unacked_batches, opened.max_unacked_bytes)
@@ -284,8 +284,7 @@ class Upload:
             self._send_all(stream)
             if self._num_images == 0:
                 self._nothing_sent()
-            finish = pb.UploadFinish(num_images=self._num_images)
-            stream.send(pb.UploadImagesRequest(finish=finish).SerializeToString())
+            stream.send(pb.UploadImagesRequest(finish=pb.UploadFinish(num_images=self._num_images)))
             self._has_sent_finish = True
             stream.finish_sending()
             return stream.expect("finished").finished.upload

@@ -37,7 +37,7 @@ PATIENCE_S = 30.0
 REFUSED = b"GIF89a is no format that is taken"
 
 Report = Callable[[str, object], None]
-Session = Stream[pb.UploadImagesRequest, pb.UploadImagesResponse]
+Session = Stream[pb.UploadImagesRequest | bytes, pb.UploadImagesResponse]
 
 
 def image(number: int) -> types_pb2.Image:

@@ -32,6 +32,9 @@ COLUMNS = "dataset_id, uid, create_time, num_images, num_bytes, num_labels, num_
 DatasetPage = tuple[list[Dataset], str]
 ImageRecords = list[ImageRecord]
 FoundImages = list[FoundImage]
+# Types that a method cannot name, because the class has a method of the name `list`.
+Rows = list[tuple[Any, ...]]
+ImagesFound = list[tuple[str, ImageRecord]]
 
 LOOKUP_CHUNK_ROWS = 200
 """The images that one visit to the database thread looks up. Each may take several reads of the file."""
@@ -174,7 +177,7 @@ class DatasetStore:
         if page_token and not re.fullmatch(r"[ir][0-9]{1,18}", page_token):
             raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token does not belong to this list")
         wanted = frozenset(statuses) or frozenset({"STORED", "UNREADABLE"})
-        found: list[tuple[str, ImageRecord]] = []
+        found: ImagesFound = []
         token = page_token or "i0"
         # One more than a page shows whether there is a next page.
         while token and (missing := page_size + 1 - len(found)):
@@ -270,9 +273,9 @@ class DatasetStore:
         rows = await self._all_rows(sql, {"uid": uid, "after": 0, "last": version})
         return np.array([position - 1 for (position,) in rows], np.int64)
 
-    async def _all_rows(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    async def _all_rows(self, sql: str, parameters: dict[str, Any]) -> Rows:
         """Return all rows of a query whose first column is above `after`, in several visits to the database thread."""
-        found: list[tuple[Any, ...]] = []
+        found: Rows = []
         while True:
             places = parameters | {"most": LIST_CHUNK_ROWS, "after": found[-1][0] if found else parameters["after"]}
             rows = await self._database.read(partial(_rows_of, sql=sql, parameters=places))
@@ -320,7 +323,7 @@ def _refuse_in_use(connection: sqlite3.Connection, dataset_id: str, uid: str) ->
         raise FailedPrecondition("DATASET_IN_USE", message, metadata={"train_job": row[0]})
 
 
-def _rows_of(connection: sqlite3.Connection, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _rows_of(connection: sqlite3.Connection, sql: str, parameters: dict[str, Any]) -> Rows:
     return connection.execute(sql, parameters).fetchall()
 
 
