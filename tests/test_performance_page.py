@@ -36,7 +36,13 @@ def test_the_figures_are_those_of_the_results() -> None:
         assert f"```\n{figures_table(content)}\n```" in PAGE
 
 
+def test_figures_beside_other_servers_are_missing_until_they_are_measured() -> None:
+    measured = (ROOT / "benchmarks" / "results" / "peers.json").exists()
+    assert ("none yet: no round was measured" in PAGE) == (not measured)
+
+
 def test_its_files_and_commands_exist() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", PAGE):
         assert (ROOT / "docs" / link).exists(), link
-    assert re.search(r"^gpu:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in {"gpu", *re.findall(r"`make ([\w-]+)`", PAGE)}:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
