@@ -45,7 +45,7 @@ from manyview_server.worker.images import decoder
 from manyview_server.worker.preprocess import Preprocess
 
 RESULTS = Results("embedding")
-BATCHES, NETWORK_ROUNDS = {64: (1, 8, 32), 224: (1, 8)}, 15
+BATCHES, NETWORK_ROUNDS = {64: (1, 8, 32), 224: (1, 8)}, 5
 CALLS, BLOCK, WARM_UP = 150, 5, 10
 ROUNDS, BUSY_IMAGES, BUSY_CALLERS = 3, {64: 1500, 224: 320}, 32
 ENGINE_BATCH = {64: 32, 224: 8}
@@ -292,7 +292,8 @@ def report() -> str:
             if cell["key"]["part"] == part:
                 shown = [_shown(cell["values"][name]) for name in (*names, "others")]
                 rows.append([part, str(cell["key"]["image_size"]), cell["key"]["number_format"], *shown])
-        tables.append(table(rows))
+        if len(rows) > 1:
+            tables.append(table(rows))
     return "\n\n".join(tables)
 
 

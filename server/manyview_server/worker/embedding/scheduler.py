@@ -63,10 +63,10 @@ class PassTimes:
         self._image_s: OrderedDict[ModelKey, float] = OrderedDict()
 
     def add(self, key: ModelKey, num_images: int, pass_s: float) -> None:
-        """Note the time of a pass. The first one of a model also prepares it, so it counts least."""
+        """Note the time of a pass. A shorter one counts at once, because the first passes also prepare the kernels."""
         image_s = pass_s / num_images
         before = self._image_s.pop(key, image_s)
-        self._image_s[key] = min(image_s, before) if image_s < before else 0.8 * before + 0.2 * image_s
+        self._image_s[key] = image_s if image_s < before else 0.8 * before + 0.2 * image_s
         if len(self._image_s) > MAX_TIMED:
             self._image_s.popitem(last=False)
 
