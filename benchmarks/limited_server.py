@@ -37,6 +37,7 @@ RESULTS = Results("limited_server")
 SERVERS = {"without a limit": (False, 0), "limited": (True, 0), "limited, and killed": (True, 2)}
 SAMPLE_S = 0.2
 DEADLINE_S = 570.0
+END_S = 60.0
 EXACT = ("loss", "gradient_norm", "representation_std", "learning_rate")
 PATIENT = manyview.Deadlines(unary_s=5.0)
 
@@ -147,15 +148,18 @@ class Server:
     def kill(self) -> None:
         """Send SIGKILL, and wait until its workers have ended as well."""
         self._process.kill()
-        self._process.wait()
-        while (self._group.directory / "cgroup.procs").read_text():
-            time.sleep(0.05)
+        self._await_end()
 
     def stop(self) -> None:
         """End it, and wait until its workers have ended as well."""
         self._process.terminate()
+        self._await_end()
+
+    def _await_end(self) -> None:
         self._process.wait()
-        while (self._group.directory / "cgroup.procs").read_text():
+        deadline = time.monotonic() + END_S
+        while processes := (self._group.directory / "cgroup.procs").read_text().split():
+            assert time.monotonic() < deadline, f"processes of the server do not end: {processes}"
             time.sleep(0.05)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import beyond_memory, rows
+from benchmarks import beyond_memory, limited_server, rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
@@ -22,3 +22,11 @@ def test_the_page_shows_the_tables_of_the_results(benchmark: object) -> None:
 )
 def test_a_figure_has_two_digits_that_count(seconds: float, text: str) -> None:
     assert rows.figure(seconds) == text
+
+
+def test_the_readings_of_the_memory_are_cut_into_quarters_that_miss_none() -> None:
+    for count in (4, 5, 11, 400):
+        parts = limited_server.quarters(list(range(count)))
+        assert [one for part in parts for one in part] == list(range(count))
+        assert len(parts) == 4
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
