@@ -53,6 +53,9 @@ class ArrayDecoder:
         into[...] = self._pixels[row]
         return Finding(row, image_id, *self._sizes[row])
 
+    def read_ahead(self, places: Any) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -15,7 +15,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +109,14 @@ class ShardReader:
                     raise EOFError(f"shard {shard} ends before byte {offset + length}")
                 data += more
             return data
+
+    def read_ahead(self, shard: int, offset: int, length: int) -> None:
+        """Let the system read the bytes of an image into the page cache, without waiting for them.
+
+        An image that cannot be read is an error of `read` alone.
+        """
+        with suppress(OSError), self._opened(shard) as fd:
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Close the files. Call it only while no read is running."""

@@ -184,6 +184,7 @@ class DecodedImages:
         def decode(chunk: Rows) -> list[Finding]:
             return [self._decoder.decode(int(rows[place]), places[rows[place]], pixels[place]) for place in chunk]
 
+        self._decoder.read_ahead(places[rows[at]])
         chunks = np.split(at, range(CHUNK_IMAGES, len(at), CHUNK_IMAGES))
         tasks = tuple(self._threads.submit(decode, chunk) for chunk in chunks)
         return PendingBatch(rows=rows, at=at, on_host=on_host, tasks=tasks)

@@ -69,6 +69,11 @@ class ImageDecoder:
         into[...] = image.pixels.numpy()  # on this thread alone: torch would start a team of threads for each
         return Finding(row, image_id, image.height, image.width, image.used_bits or 0)
 
+    def read_ahead(self, places: Snapshot) -> None:
+        """Let the system read the files of these images, (B,) rows, which are decoded soon. It does not wait."""
+        for place in places:
+            self._reader.read_ahead(int(place["shard"]), int(place["offset"]), int(place["length"]))
+
     def try_alone(self, rows: Snapshot, suspects: Collection[int]) -> None:
         """Decode the images of `rows` with the ids in `suspects` one at a time, before any other image is decoded.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_an_unreadable_image_has_a_reason_and_no_pixels(tmp_path: Path) -> None:
     assert reasons == [
         *("DECODER_CRASHED", "DECODE_TOO_SLOW", "FORMAT_NOT_ALLOWED", "", "CHECKSUM_MISMATCH", "IMAGE_LOST")
     ]
+
+
+def test_files_of_coming_images_are_read_ahead_and_what_is_lost_is_no_error_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = worker_harness.write_dataset(tmp_path, worker_harness.digits(6))
+    snapshot["shard"][5] = 9
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr("os.posix_fadvise", lambda _, *place: asked.append(place))
+    images = job_images.from_dataset(tmp_path, snapshot)
+    found = images.gather(torch.arange(6))
+    assert found.readable.tolist() == [True] * 5 + [False]
+    places = [(int(row["offset"]), int(row["length"]), os.POSIX_FADV_WILLNEED) for row in snapshot[:5]]
+    assert asked == places
+    images.gather(torch.arange(6))
+    assert asked == places, "nothing is read for images that are kept or lost"
+    images.close()
 
 
 def test_the_bits_of_an_image_of_sixteen_bits_are_found(tmp_path: Path) -> None:
