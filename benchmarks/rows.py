@@ -329,7 +329,7 @@ def document() -> str:
     old = cells["before: a snapshot", few]["rss_mib"]
     return markdown(
         [
-            ["", "10 million images, before", "10 million", "30 million"],
+            ["", "10 million images, before", "10 million", "30 million, earlier"],
             [
                 "snapshot for FindNeighbors or SelectSamples: seconds, and those of the thread that also commits",
                 both("before: a snapshot", few),
