@@ -32,40 +32,50 @@ RESULTS = Results("views")
 SIDES = {32: 32, 64: 64, 224: 256}
 """The sides of the square JPEGs for each size of view. None: photographs as they are."""
 RECIPES = ("simclr", "moco", "dino")
-PRECISIONS = ("float32", "bfloat16")
 
 
 def main() -> None:
     """Measure the next cells, or print all cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("measure", "report", "cell"))
-    parser.add_argument("key", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("part", choices=("measure", "report", "cells"))
+    parser.add_argument("keys", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--images", type=Path, help="a folder of photographs")
     parser.add_argument("--cells", type=int, default=1, help="number of cells to measure; default: %(default)s")
     arguments = parser.parse_args()
-    if arguments.part == "cell":
+    if arguments.part == "cells":
         from benchmarks.views.cell import measure
 
-        print(json.dumps(measure(json.loads(arguments.key), arguments.images)))
+        for key in json.loads(arguments.keys):
+            print(json.dumps(measure(key, arguments.images)), flush=True)
         return
     if arguments.part == "measure":
         if arguments.images is None:
             parser.error("--images is needed to measure")
-        for key in itertools.islice((key for key in keys() if RESULTS.find(**key) is None), arguments.cells):
-            command = [sys.executable, "-m", "benchmarks.views", "cell", json.dumps(key)]
-            command += ["--images", str(arguments.images)]
-            found = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment(1)).stdout
-            RESULTS.add(key, json.loads(found.splitlines()[-1]))
+        missing = [key for key in keys() if RESULTS.find(**key) is None][: arguments.cells]
+        measure_all(missing, arguments.images)
     cells = RESULTS.cells()
     print(f"{rate_table(cells)}\n\n{profile_table(cells)}")
 
 
+def measure_all(keys: list[dict[str, Any]], images: Path) -> None:
+    """Measure cells in a process of its own, and store each when it is measured."""
+    command = [sys.executable, "-m", "benchmarks.views", "cells", json.dumps(keys), "--images", str(images)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(1)) as process:
+        assert process.stdout is not None
+        for key, line in zip(keys, process.stdout, strict=False):
+            RESULTS.add(key, json.loads(line))
+    if process.returncode:
+        raise SystemExit(process.returncode)
+
+
 def keys() -> Iterator[dict[str, Any]]:
-    """Yield the keys of all cells: rates of the targets first."""
-    for recipe, size, precision in itertools.product(RECIPES, SIDES, PRECISIONS):
+    """Yield the keys of all cells. Jobs on this CPU choose bfloat16."""
+    rates = [("simclr", size, "bfloat16") for size in reversed(SIDES)]
+    rates += [("simclr", size, "float32") for size in reversed(SIDES)]
+    rates += [(recipe, size, "bfloat16") for recipe in ("moco", "dino") for size in reversed(SIDES)]
+    for recipe, size, precision in rates:
         yield {"part": "rate", "recipe": recipe, "size": size, "side": SIDES[size], "precision": precision}
-    for precision in PRECISIONS:
-        yield {"part": "rate", "recipe": "simclr", "size": 224, "side": None, "precision": precision}
+    yield {"part": "rate", "recipe": "simclr", "size": 224, "side": None, "precision": "bfloat16"}
     for recipe, size in itertools.product(RECIPES, SIDES):
         yield {"part": "profile", "recipe": recipe, "size": size, "side": SIDES[size], "precision": "bfloat16"}
 

@@ -1,4 +1,4 @@
-"""One cell of the benchmark of views, in a process of its own.
+"""The cells of the benchmark of views.
 
 Shapes: B images, S pixels on a side of a decoded image.
 """
@@ -33,7 +33,7 @@ from manyview_server.worker.job_images.image_decoder import ImageDecoder
 from manyview_server.worker.job_images.image_index import ImageIndex
 from manyview_server.worker.job_images.pixel_store import PixelStore
 
-ROUNDS = 7
+ROUNDS = 5
 BATCHES = {32: 256, 64: 128, 224: 32}
 """The images of a batch for each size of view."""
 LIGHTLY_SHARE = 4

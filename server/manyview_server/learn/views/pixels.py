@@ -20,15 +20,20 @@ from torch import Tensor
 
 from manyview_server.learn.views import blur, color, crop, custom, device_pixels, rotation
 from manyview_server.learn.views.crop import Interpolation
-from manyview_server.learn.views.draw import ViewParameters
+from manyview_server.learn.views.draw import HUE, ViewParameters
 from manyview_server.learn.views.recipe import NormalizeSettings
 
+VERSION = 2
+"""Raised whenever views get other bits than before. A job of an earlier version says so when it continues."""
 CPU_CHUNK_PIXELS = 64 * 32 * 32
 LARGEST_MATMUL_PX = 32
 """Largest side of cached images that a CPU resizes by matrix products. Larger images are resized one by one."""
 
+SMALLEST_BY_ORDER_PX = 96
+"""Smaller views take their color changes together if their hue is at the same place: there are too few pixels of each
+order to be worth operations of their own."""
 UNCHANGED = 256
-"""The number of the order of views without color jitter. Others are read as four digits of base 4."""
+"""The group of views without color jitter. Other groups are places of the hue, or orders as four digits of base 4."""
 
 
 def apply(
@@ -78,9 +83,11 @@ def _make_pixels(
     memory_format: torch.memory_format,
 ) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
-    order = torch.where(parameters.jitter, parameters.order @ torch.tensor([64, 16, 4, 1]), UNCHANGED)
-    places = order.argsort(stable=True)
-    views = _Views(images, parameters.rows(places), order[places].tolist())
+    by_order = size >= SMALLEST_BY_ORDER_PX
+    groups = parameters.order @ torch.tensor([64, 16, 4, 1]) if by_order else (parameters.order == HUE).int().argmax(1)
+    groups = torch.where(parameters.jitter, groups, UNCHANGED)
+    places = groups.argsort(stable=True)
+    views = _Views(images, parameters.rows(places), groups[places].tolist(), by_order=by_order)
     is_last = memory_format == torch.channels_last
     found = torch.empty((len(places), size, size, 3) if is_last else (len(places), 3, size, size), dtype=dtype)
     length = max(1, CPU_CHUNK_PIXELS // size**2)
@@ -103,12 +110,13 @@ def _make_pixels(
 class _Views:
     """The steps of the views of a batch, in the order of their color changes, on the planes (3, n, o, o) of a chunk."""
 
-    def __init__(self, images: Tensor, parameters: ViewParameters, orders: list[int]) -> None:
-        """`orders`: the number of the order of each view, ascending."""
+    def __init__(self, images: Tensor, parameters: ViewParameters, groups: list[int], *, by_order: bool) -> None:
+        """`groups`: the group of each view, ascending. `by_order`: are they orders, or places of the hue?"""
         p = parameters
         self._images = images
         self._parameters = p
-        self._orders = orders
+        self._groups = groups
+        self._jitter = None if by_order else color.Jitter.of(p.factors, p.order)
         self._image, self._crop = p.image.tolist(), p.crop.tolist()
         self._sigma = p.sigma.tolist()
         is_solarized = p.solarize_from.isfinite()
@@ -140,14 +148,17 @@ class _Views:
 
     def change_colors_(self, planes: Tensor, chunk: range) -> None:
         """Change the brightness, contrast, saturation and hue, in the order of each view."""
-        start = chunk.start
-        for order, rows in itertools.groupby(chunk, lambda row: self._orders[row]):
-            if order != UNCHANGED:
-                of_order = list(rows)
-                first, end = of_order[0], of_order[-1] + 1
-                digits = [order >> shift & 3 for shift in (6, 4, 2, 0)]
-                factors = self._parameters.factors[first:end]
-                color.change_colors_(planes[:, first - start : end - start], factors, digits)
+        for group, of_group in itertools.groupby(chunk, lambda row: self._groups[row]):
+            if group == UNCHANGED:
+                continue
+            first, *others = of_group
+            rows = slice(first, first + 1 + len(others))
+            changed = planes[:, rows.start - chunk.start : rows.stop - chunk.start]
+            if self._jitter is not None:
+                color.jitter_(changed, self._jitter.rows(rows), hue_at=group)
+            else:
+                order = [group >> shift & 3 for shift in (6, 4, 2, 0)]
+                color.change_colors_(changed, self._parameters.factors[rows], order)
 
     def change_rarely_(self, planes: Tensor, chunk: range) -> None:
         """Apply grayscale, blur and solarization, only to the views that have them."""

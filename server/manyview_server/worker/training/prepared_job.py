@@ -14,6 +14,7 @@ from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment
 from manyview_server.learn.optimizers import Optimizer
 from manyview_server.learn.settings import TrainSettings
+from manyview_server.learn.views import pixels
 from manyview_server.messages.training import Adoption
 from manyview_server.store.jobs.model_card import ModelCard
 from manyview_server.worker.evaluation.probe import probe_for
@@ -133,6 +134,7 @@ class PreparedJob:
             "num_steps": self.num_steps,
             "alarms": self.alarms.to_json(),
             "torch": torch.__version__,
+            "views_version": pixels.VERSION,
         }
 
     def model_card(self, train_job: str, step: int, epoch: int) -> ModelCard:

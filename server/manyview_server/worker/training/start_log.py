@@ -9,6 +9,7 @@ import torch
 from manyview_server.counted_noun import number_of
 from manyview_server.learn.backbones import Backbone
 from manyview_server.learn.evaluation import linear_probe
+from manyview_server.learn.views import pixels
 from manyview_server.messages.training import AlertRaised, Level, LogWritten, TrainingStarted
 from manyview_server.worker.channel import Sender
 from manyview_server.worker.evaluation import knn_log
@@ -46,8 +47,13 @@ def inexact_resume_lines(job: PreparedJob) -> Iterator[str]:
     """Yield the reasons why a job that continues is not bit for bit the run that wrote its checkpoint."""
     if job.own_checkpoint is None:
         return
-    then = job.own_checkpoint.state
-    now = {"num_images": job.images.num_trained, "num_threads": job.num_threads, "torch": torch.__version__}
+    then = {"views_version": 1, **job.own_checkpoint.state}  # the first version was not noted
+    now = {
+        "num_images": job.images.num_trained,
+        "num_threads": job.num_threads,
+        "torch": torch.__version__,
+        "views_version": pixels.VERSION,
+    }
     for name, value in now.items():
         if then[name] != value:
             was = f"{then[name]} when the checkpoint was written"
