@@ -2,7 +2,8 @@
 
 It may import what `learn` may import, and its neighbors `normalize`.
 
-- `contrastive`: other images repel. `neighbors`: the nearest other image is the positive.
+- `contrastive`: other images repel. `bank_negatives`: sums over the keys of a memory bank. `neighbors`: the nearest
+  other image is the positive.
 - `redundancy`: the axes of a projection are kept apart instead of images.
 - `similarity`: views attract and nothing repels, so the method must prevent collapse.
 - `distillation`, `clustering`: one view predicts a teacher's output for another view, or its assignment to prototypes.
