@@ -7,6 +7,7 @@ It may import what `learn` may import, and its neighbors `normalize`.
 - `redundancy`: the axes of a projection are kept apart instead of images.
 - `similarity`: views attract and nothing repels, so the method must prevent collapse.
 - `distillation`, `clustering`: one view predicts a teacher's output for another view, or its assignment to prototypes.
+- `soft_targets`: the cross-entropy that both of these share.
 - `reconstruction`: the pixels of hidden patches are predicted.
 - `temperature`: the range of temperatures that the losses accept.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from manyview_server.learn.losses.soft_targets import swapped_cross_entropy
 from manyview_server.learn.losses.temperature import check_temperature
 from manyview_server.learn.normalize import at_least_float32
 
@@ -86,15 +87,10 @@ def swav(
     _check_swav(global_scores, local_scores, queue_scores, num_valid, temperature)
     G, B, _ = global_scores.shape
     with torch.autocast(global_scores.device.type, enabled=False):
-        scores = global_scores if local_scores is None else torch.cat([global_scores, local_scores])  # (V, B, K)
-        log_p = (at_least_float32(scores) / temperature).log_softmax(-1)
-        of_all = log_p.sum(0)  # (B, K)
         together, valid = _assigned_together(global_scores, queue_scores, num_valid)
-        loss = log_p.new_zeros(())
-        for g in range(G):
-            q = sinkhorn(together[g], epsilon=epsilon, iterations=iterations, valid=valid)[:B]
-            loss = loss - (q * (of_all - log_p[g])).sum(1).mean()
-        return loss / (G * (len(scores) - 1))
+        assigned = [sinkhorn(rows, epsilon=epsilon, iterations=iterations, valid=valid)[:B] for rows in together]
+        views = [global_scores] if local_scores is None else [global_scores, local_scores]
+        return swapped_cross_entropy(views, assigned, temperature) / (G * (sum(map(len, views)) - 1))
 
 
 def _assigned_together(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from manyview_server.learn.losses.soft_targets import swapped_cross_entropy
 from manyview_server.learn.losses.temperature import check_temperature
 from manyview_server.learn.normalize import at_least_float32
 
@@ -41,13 +42,7 @@ def dino(
     S, T = len(student), len(teacher)
     with torch.autocast(student.device.type, enabled=False):
         p = ((at_least_float32(teacher.detach()) - center.detach()) / teacher_temperature).softmax(-1)  # (T, B, K)
-        log_q = (at_least_float32(student) / student_temperature).log_softmax(-1)  # (S, B, K)
-        of_all = log_q.sum(0)  # (B, K): the sum over all s != t is this sum minus the term of t
-        loss = log_q.new_zeros(())
-        for t in range(T):
-            of_others = of_all - log_q[t] if t < S else of_all
-            loss = loss - (p[t] * of_others).sum(1).mean()
-        return loss / (S * T - min(S, T))
+        return swapped_cross_entropy([student], p.unbind(), student_temperature) / (S * T - min(S, T))
 
 
 @torch.no_grad()

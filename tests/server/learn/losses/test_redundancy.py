@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from manyview_server.learn.losses import barlow_twins, vicreg
+from manyview_server.learn.losses import barlow_twins, redundancy, vicreg
 from support.learning.golden import waves
 
 
@@ -75,3 +75,19 @@ def test_degenerate_batches_are_finite_or_refused() -> None:
     assert barlow_twins(torch.ones(1, 3), torch.ones(1, 3)) == 3, "nothing varies, so nothing correlates"
     with pytest.raises(ValueError, match="a batch of 1 has no variance"):
         vicreg(torch.ones(1, 3), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("shape", [(3, 9), (9, 3), (5, 5)], ids=str)
+@pytest.mark.parametrize("own", [False, True])
+def test_the_squares_of_products_and_their_gradients_are_the_same_from_the_smaller_matrices(
+    shape: tuple[int, int], own: bool
+) -> None:
+    z0, z1 = waves(*shape, 0.3).requires_grad_(), waves(*shape, 1.7).requires_grad_()
+    leaves = (z0,) if own else (z0, z1)
+    found = redundancy._SquaredProducts.apply(z0, None if own else z1)
+    expected = (z0.T @ (z0 if own else z1)).square().sum()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    for ours, plain in zip(
+        torch.autograd.grad(3 * found, leaves), torch.autograd.grad(3 * expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
