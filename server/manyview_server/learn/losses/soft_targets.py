@@ -64,7 +64,7 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
                     x = at_least_float32(view[rows]) / temperature  # (R, K)
                     largest = x.amax(1)
                     lse = largest - x.softmax(1).amax(1).log()  # the largest probability is 1 / sum e^(x - largest)
-                    total += num_others * lse.sum() - (wanted[rows] * x).sum()
+                    total += num_others * lse.sum() - torch.dot(wanted[rows].flatten(), x.flatten())
                 number += 1
         return total / len(of_all)
 
