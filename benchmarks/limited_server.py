@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=3.0, help="the limit in GB")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=150)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.part == "measure":
         measure_next(arguments)
     print(document())
