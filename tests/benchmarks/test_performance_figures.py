@@ -10,7 +10,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
 
 
 def test_the_page_shows_the_tables_of_the_results() -> None:
-    assert f"\n{uploads.document()}\n" in PAGE
+    for benchmark in (uploads, large_store):
+        assert f"\n{benchmark.document()}\n" in PAGE
 
 
 def test_a_ratio_is_that_of_the_medians_of_the_rounds() -> None:
