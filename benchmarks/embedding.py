@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.peers.load import Level, call_in_tasks, first_images, lowest_cosine
+from benchmarks.peers.model_files import job_name, server_data, weights
 from benchmarks.peers.usage import machine_cpu_s, tree_cpu_s
 from benchmarks.results import Results, table
 from safetensors.torch import load_file
@@ -105,7 +106,7 @@ def single(folder: Path, jpegs: list[bytes], *, image_size: int, number_format: 
     """Measure the time of one image: over gRPC, and of the eager network in this process in float32."""
     torch.set_num_threads(available_cores())
     network = backbones.build("resnet18", image_size=image_size, stem="imagenet").eval().requires_grad_(False)
-    network.load_state_dict(load_file(models.weights(folder, image_size, number_format)))
+    network.load_state_dict(load_file(weights(folder, image_size, number_format)))
     normalize = NormalizeSettings()
     preprocess = Preprocess(image_size, normalize.mean, normalize.std, torch.device("cpu"), torch.float32)
 
@@ -135,7 +136,7 @@ def single(folder: Path, jpegs: list[bytes], *, image_size: int, number_format: 
         figures = {f"{side}_{name}": value for side in ms for name, value in _times(ms[side], cpu_s[side]).items()}
         return figures | {"of_limit": statistics.median(ms["served"]) / limit, "lowest_cosine": cosine} | seen
 
-    with manyview.local(models.server_data(folder)) as client:
+    with manyview.local(server_data(folder)) as client:
         return asyncio.run(measure(client.target, _model(image_size, number_format)))
 
 
@@ -146,7 +147,7 @@ def busy(folder: Path, jpegs: list[bytes], *, image_size: int, number_format: st
     engine = _engine(folder, image_size, number_format)
     rates: dict[str, list[float]] = {"engine": [], "batches": [], "images": []}
     levels = []
-    with manyview.local(models.server_data(folder)) as client, others() as seen:
+    with manyview.local(server_data(folder)) as client, others() as seen:
         model = _model(image_size, number_format)
         expected = engine(jpegs[:64])
         found = client.embed(jpegs[:64], model, progress=False).array
@@ -174,7 +175,7 @@ def beside(folder: Path, jpegs: list[bytes], *, image_size: int, number_format: 
     }  # fmt: skip
     rates: dict[str, list[float]] = {"embedding": [], "training": [], "embedding_beside": [], "training_beside": []}
     model = _model(image_size, number_format)
-    with manyview.local(models.server_data(folder)) as client, others() as seen:
+    with manyview.local(server_data(folder)) as client, others() as seen:
         target = client.target
         dataset = client.upload(jpegs[:512], dataset=f"beside-{time.time_ns()}", progress=False)
 
@@ -246,15 +247,15 @@ def _engine(folder: Path, image_size: int, number_format: str) -> Callable[[list
 
 def _checkpoint(folder: Path, image_size: int, number_format: str) -> Path:
     """Return the directory of a checkpoint of a model."""
-    wanted = models.job_name(image_size, number_format)
-    for path in models.server_data(folder).glob(f"jobs/*/checkpoints/*/{checkpoints.STATE_JSON}"):
+    wanted = job_name(image_size, number_format)
+    for path in server_data(folder).glob(f"jobs/*/checkpoints/*/{checkpoints.STATE_JSON}"):
         if checkpoints.read_state(path.parent)["model"]["train_job"] == wanted:
             return path.parent
     raise FileNotFoundError(f"no checkpoint of {image_size} px in {number_format} in {folder}")
 
 
 def _model(image_size: int, number_format: str) -> str:
-    return f"trainJobs/{models.job_name(image_size, number_format)}"
+    return f"trainJobs/{job_name(image_size, number_format)}"
 
 
 def _times(ms: list[float], cpu_s: float) -> dict[str, float]:

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from benchmarks.beyond_memory import with_comment
+from benchmarks.large_data.beyond_memory import with_comment
 from benchmarks.loop import percentile, probing
 from benchmarks.results import Results, table
 

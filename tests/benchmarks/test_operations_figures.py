@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from benchmarks import beyond_memory, limited_server, rows
+from benchmarks.large_data import beyond_memory, limited_server, rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import large_store, uploads
+from benchmarks.large_data import large_store
+
+from benchmarks import uploads
 
 PAGE = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
 

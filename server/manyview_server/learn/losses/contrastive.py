@@ -96,7 +96,7 @@ def info_nce(
 
     Each query must find its own key among that key and the bank's keys. The bank is read chunk by chunk and the
     gradient is computed on the way, so that neither (B, K) logits nor a copy of the bank is ever kept.
-    benchmarks/losses.py compares it with cross-entropy over the logits.
+    benchmarks/losses compares it with cross-entropy over the logits.
 
     On a CPU, the factors of both products are bfloat16 if the queries are. Their sums are float32, as is everything
     else. That halves the time; the queries were rounded already, and the loss stays within 1e-3 of that in float32.

@@ -37,7 +37,8 @@ def barlow_twins(z0: Tensor, z1: Tensor, off_diagonal_weight: float = 5e-3) -> T
         z0, z1 = _standardized(z0), _standardized(z1)
         diagonal = (z0 * z1).mean(0)  # (P,)
         on = (diagonal - 1).square().sum()
-        off = _SquaredProducts.apply(z0, z1) / len(z0) ** 2 - diagonal.square().sum()
+        squares: Tensor = _SquaredProducts.apply(z0, z1)
+        off = squares / len(z0) ** 2 - diagonal.square().sum()
         return on + off_diagonal_weight * off
 
 
@@ -76,7 +77,8 @@ def _hinge(z: Tensor) -> Tensor:
 def _off_diagonal_covariance(z: Tensor) -> Tensor:
     z = z - z.mean(0)
     variance = z.square().sum(0) / (len(z) - 1)  # (P,)
-    return (_SquaredProducts.apply(z, None) / (len(z) - 1) ** 2 - variance.square().sum()) / z.shape[1]
+    squares: Tensor = _SquaredProducts.apply(z, None)
+    return (squares / (len(z) - 1) ** 2 - variance.square().sum()) / z.shape[1]
 
 
 class _SquaredProducts(torch.autograd.Function):

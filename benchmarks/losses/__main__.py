@@ -27,7 +27,7 @@ from benchmarks.results import Results, table
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from benchmarks.loss_cases import Case, Loss
+    from benchmarks.losses.cases import Case, Loss
 
 RESULTS = Results("losses")
 BATCHES, PRECISIONS, THREADS = (256, 1024), ("float32", "bfloat16"), (1, 2)
@@ -55,7 +55,7 @@ def main() -> None:
 
 def cases() -> dict[str, Case]:
     """Return the losses by name. The import needs lightly, which a report does not."""
-    from benchmarks.loss_cases import CASES
+    from benchmarks.losses.cases import CASES
 
     return CASES
 

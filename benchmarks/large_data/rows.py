@@ -4,11 +4,11 @@ Rows are made up, in shards of 9,600 images as photographs of 110 KB fill them. 
 there. Each figure comes from a process of its own. "before" is the code of releases without index files: all rows are
 read from the database, and copied into a message. Memory is what the process holds in addition to its start.
 
-    python -m benchmarks.rows                                 # 10 million rows: 4 minutes and 2 GB of disk
-    python -m benchmarks.rows --rows 30000000 --no-before     # 30 million rows
-    python -m benchmarks.rows --data DIR                      # keep the rows, and measure with them again later
-    python -m benchmarks.rows --data DIR --only snapshots
-    python -m benchmarks.rows --report
+    python -m benchmarks.large_data.rows  # 10 million rows: 4 minutes and 2 GB of disk
+    python -m benchmarks.large_data.rows --rows 30000000 --no-before  # 30 million rows
+    python -m benchmarks.large_data.rows --data DIR  # keep the rows, and measure with them again later
+    python -m benchmarks.large_data.rows --data DIR --only snapshots
+    python -m benchmarks.large_data.rows --report
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(data_dir: Path, num_rows: int, names: list[str]) -> None:
         asyncio.run(make(data_dir, num_rows))
         made.touch()
     for name in names:
-        command = [sys.executable, "-m", "benchmarks.rows", "--child", json.dumps([name, str(data_dir)])]
+        command = [sys.executable, "-m", "benchmarks.large_data.rows", "--child", json.dumps([name, str(data_dir)])]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
         for what, values in json.loads(done.stdout).items():
             RESULTS.add({"what": what, "rows": num_rows}, {**values, "load_average": os.getloadavg()[0]})
@@ -251,7 +251,7 @@ def message(rows: SnapshotRows) -> StartTraining:
     )
 
 
-WORKER = "from benchmarks.rows import work; work()"
+WORKER = "from benchmarks.large_data.rows import work; work()"
 
 
 def work() -> None:

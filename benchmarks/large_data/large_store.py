@@ -4,10 +4,10 @@ Rows are made up: ids in random order as hashes are, keys of 33 characters, a th
 unreadable and as many refused. Each figure is that of the data set of all rows, beside one of few rows in the same
 database. Commits and event logs wait for the longest visit to the database thread; the goal is 50 ms.
 
-    python -m benchmarks.large_store make --rows 10000000      # minutes, and 3 GB of disk
-    python -m benchmarks.large_store measure                   # one part after another; the last uses up the store
-    python -m benchmarks.large_store report
-    python -m benchmarks.large_store clean
+    python -m benchmarks.large_data.large_store make --rows 10000000  # minutes, and 3 GB of disk
+    python -m benchmarks.large_data.large_store measure  # one part after another; the last uses up the store
+    python -m benchmarks.large_data.large_store report
+    python -m benchmarks.large_data.large_store clean
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.large_data.rows import DatabaseTime
 from benchmarks.results import Results, table
-from benchmarks.rows import DatabaseTime
 
 from manyview_server.store.images.image_rows import PLACES_BY_KEY
 from manyview_server.store.records import CheckedImage, ImageRef
@@ -82,7 +82,7 @@ def measure(code: str, names: list[str]) -> None:
     num_rows = json.loads((FOLDER / "made.json").read_text())["rows"]
     for name in names:
         if RESULTS.find(part=name, rows=num_rows, code=code) is None:
-            command = [sys.executable, "-m", "benchmarks.large_store", "child", "--name", name]
+            command = [sys.executable, "-m", "benchmarks.large_data.large_store", "child", "--name", name]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             RESULTS.add({"part": name, "rows": num_rows, "code": code}, found | {"load": round(os.getloadavg()[0], 1)})

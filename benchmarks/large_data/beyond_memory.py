@@ -5,9 +5,9 @@ images that are all kept, or many that are decoded again in each epoch. Cells of
 measures one cell. The many images are JPEGs of IMAGES with another comment in each file, in a shard that later calls
 use again; `clean` deletes it.
 
-    python -m benchmarks.beyond_memory measure --images 20000 IMAGES
-    python -m benchmarks.beyond_memory report
-    python -m benchmarks.beyond_memory clean
+    python -m benchmarks.large_data.beyond_memory measure --images 20000 IMAGES
+    python -m benchmarks.large_data.beyond_memory report
+    python -m benchmarks.large_data.beyond_memory clean
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure_next(arguments: argparse.Namespace) -> None:
             key = {"images": num_images, **settings, "round": number}
             if RESULTS.find(**key) is None:
                 write_images(Path(arguments.source), num_images)
-                command = [sys.executable, "-m", "benchmarks.beyond_memory", "cell", json.dumps(key)]
+                command = [sys.executable, "-m", "benchmarks.large_data.beyond_memory", "cell", json.dumps(key)]
                 found = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
                 RESULTS.add(key, json.loads(found.splitlines()[-1]))
                 return

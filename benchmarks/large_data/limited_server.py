@@ -6,8 +6,8 @@ The memory is that of all processes of the server together, without the page cac
 end must be equal, bit for bit. A call measures one server. It needs root, because it makes a control group below its
 own.
 
-    python -m benchmarks.limited_server measure IMAGES
-    python -m benchmarks.limited_server report
+    python -m benchmarks.large_data.limited_server measure IMAGES
+    python -m benchmarks.large_data.limited_server report
 """
 
 from __future__ import annotations

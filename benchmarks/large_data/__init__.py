@@ -1,0 +1,1 @@
+"""Data sets that are large beside memory, or have millions of images. Each file has commands of its own."""
