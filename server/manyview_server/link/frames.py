@@ -15,8 +15,6 @@ import types
 import typing
 from typing import Any
 
-import numpy as np
-
 from manyview_server.errors import ResourceExhausted
 from manyview_server.messages import embedding, preview, selection, timing, training
 from manyview_server.messages.message import Hello, Message
@@ -31,7 +29,6 @@ PART_BYTES = 1 << 20
 # A message that is longer than this is decoded off the front's loop, and so is one encoded with a list of more items.
 LONG_BYTES = 64 << 10
 LONG_ITEMS = 1_000
-INT64 = "<i8"
 # The limit of a worker's messages, of which embeddings are the largest. A faulty worker must not fill the front's
 # memory.
 MAX_ANSWER_BYTES = 64 << 20
@@ -121,9 +118,9 @@ def decode(header: bytes, body: bytes | bytearray) -> Message:
             blobs.append(bytes(view[offset : offset + length]))
             offset += length
         for name in reversed(parsed["packed"]):
-            fields[name] = tuple(np.frombuffer(blobs.pop(), INT64).tolist())
+            fields[name] = _unpacked(blobs.pop())
         return kind(blobs=tuple(blobs), **fields)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, struct.error) as error:
         raise LinkCorrupt(f"frame of {len(header)} bytes: {error}") from error
 
 
@@ -132,7 +129,11 @@ def _is_packed(hint: Any, value: Any) -> bool:
 
 
 def _packed(value: tuple[int, ...]) -> bytes:
-    return np.array(value, INT64).tobytes()
+    return struct.pack(f"<{len(value)}q", *value)
+
+
+def _unpacked(blob: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(blob) // 8}q", blob)
 
 
 def _text(value: Any) -> bytes:
