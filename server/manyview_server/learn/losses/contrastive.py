@@ -99,7 +99,8 @@ def info_nce(
     benchmarks/losses compares it with cross-entropy over the logits.
 
     On a CPU, the factors of both products are bfloat16 if the queries are. Their sums are float32, as is everything
-    else. That halves the time; the queries were rounded already, and the loss stays within 1e-3 of that in float32.
+    else. That halves the time; the queries were rounded already, and the loss stays within 1e-3 of that in float32
+    (tested for temperatures from 0.05 to 1).
 
     Differs from the paper: slots that were never filled, and earlier keys of the query's own image, are not negatives.
 
