@@ -1,16 +1,21 @@
 """Measure the cost of the service: training and embedding through it, beside the same work in one bare loop.
 
 Both sides of a pair run in turns, in the same number format and with the same number of threads. The figures are
-medians. On a machine that is shared with others, only their ratio counts.
+medians. On a machine that is shared with others, only their ratio counts. The loop of a training runs in a process with
+the environment of a worker: without its heap that is kept, a step takes a fifth longer.
 
     python -m benchmarks.service training --images cifar10/train
+    python -m benchmarks.service training --images clothing --backbone resnet18 --image-size 64
     python -m benchmarks.service embedding --images clothing
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,24 +30,29 @@ import manyview
 from manyview_server.learn import optimizers
 from manyview_server.learn.methods import Moment, build_method, resolve
 from manyview_server.learn.settings import TrainSettings
-from manyview_server.learn.step import train_step
+from manyview_server.learn.step import Precision, train_step
 from manyview_server.learn.views import make_views
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.supervise.cores import available_cores
+from manyview_server.supervise.process import environment
 from manyview_server.worker.embedding.model_cache import EmbeddingModel, load
 from manyview_server.worker.images import decoder
+from manyview_server.worker.job_images.pixel_store import picked
+from manyview_server.worker.precision import DTYPES
 
 RESULTS = Results("service")
 ROUNDS = 3
-TRAINING_IMAGES, EPOCHS = 2560, 4
+BARE_STEPS, FIRST_STEPS = 12, 2
+"""The steps of the loop, and those at its start that do not count."""
+STEPS_PER_EPOCH, EPOCHS = 10, 4
 EMBEDDED_IMAGES, EMBED_BATCH = 1000, 64
-CONFIG: dict[str, Any] = {
-    "backbone": "resnet9",
-    "backbone_width": 0.5,
-    "image_size": 32,
-    "batch_size": 256,
-    "memory_bank_size": 1024,
-    "precision": "float32",
+CONFIGS: dict[str, dict[str, Any]] = {
+    "resnet9": {"backbone_width": 0.5, "batch_size": 256, "precision": "float32"},
+    "resnet18": {"batch_size": 64, "precision": "bfloat16"},
+}
+"""The networks of the trainings, each with what fits them."""
+COMMON: dict[str, Any] = {
+    "memory_format": "channels_last",
     "log_every_steps": 1,
     "checkpoint_every_epochs": EPOCHS,
     "evaluation": {"knn_every_epochs": 0},
@@ -52,64 +62,91 @@ CONFIG: dict[str, Any] = {
 def main() -> None:
     """Measure one part, then print all cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("training", "embedding", "report"))
+    parser.add_argument("part", choices=("training", "embedding", "report", "bare"))
     parser.add_argument("--images", type=Path, help="a folder of images")
     parser.add_argument("--method", choices=("simclr", "moco"), default="simclr")
+    parser.add_argument("--backbone", choices=CONFIGS, default="resnet9")
+    parser.add_argument("--image-size", type=int, default=32)
     arguments = parser.parse_args()
     if arguments.part != "report":
         if arguments.images is None:
             parser.error("--images is needed to measure")
         paths = sorted(path for path in arguments.images.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-        if arguments.part == "training":
-            key = {"part": "training", "method": arguments.method}
-            RESULTS.add(
-                key, training(paths[:: max(1, len(paths) // TRAINING_IMAGES)][:TRAINING_IMAGES], arguments.method)
-            )
-        else:
+        size, method, backbone = arguments.image_size, arguments.method, arguments.backbone
+        if arguments.part == "embedding":
             RESULTS.add({"part": "embedding", "model": "backbones/resnet18"}, embedding(paths[:EMBEDDED_IMAGES]))
+        else:
+            config = {**COMMON, "backbone": backbone, "image_size": size, **CONFIGS[backbone]}
+            if method == "moco":
+                config["memory_bank_size"] = 1024
+            num_images = STEPS_PER_EPOCH * config["batch_size"]
+            paths = paths[:: max(1, len(paths) // num_images)][:num_images]
+            if arguments.part == "bare":
+                print(json.dumps(bare_training(paths, method, config)))
+                return
+            key = {"part": "training", "method": method, "backbone": backbone, "size": f"{size} px"}
+            RESULTS.add(key, training(paths, method, config, sys.argv[2:]))
     print(report())
 
 
-def training(paths: list[Path], method: str) -> dict[str, Any]:
-    """Measure images per second: of jobs from their second epoch on, and of the loop as 1 / (t_step + t_views)."""
-    bare, service = [], []
+def training(paths: list[Path], method: str, config: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """Measure images per second: of jobs from their second epoch on, and of the loop as 1 / (t_step + t_views).
+
+    `arguments` are those of the command line, with which another process measures the loop.
+    """
+    bare, service, views = [], [], []
+    command = [sys.executable, "-m", "benchmarks.service", "bare", *arguments]
     with manyview.local() as client:
         dataset = client.upload(paths, dataset="bench")
         for number in range(ROUNDS):
-            bare.append(bare_training(paths, method))
-            job = client.train(dataset, method, epochs=EPOCHS, config=CONFIG, job_id=f"bench-{number}")
+            found = subprocess.run(
+                command, stdout=subprocess.PIPE, check=True, text=True, env=environment(available_cores())
+            )
+            views_s, step_s = json.loads(found.stdout.splitlines()[-1])
+            bare.append(config["batch_size"] / (views_s + step_s))
+            views.append(views_s / (views_s + step_s))
+            job = client.train(dataset, method, epochs=EPOCHS, config=config, job_id=f"bench-{number}")
             rows = [event for event in job.metrics(kinds=["scalars"]) if "images_per_second" in event.values]
             job.wait()
             service.append(statistics.median(row["images_per_second"] for row in rows if row.epoch >= 1))
-    return summary(bare, service)
+    return {**summary(bare, service), "views_fraction": statistics.median(views)}
 
 
-def bare_training(paths: list[Path], method: str, steps: int = 12) -> float:
-    """Return images per second of views and step alone: 1 / (median t_views + median t_step)."""
+def bare_training(paths: list[Path], method: str, config: dict[str, Any]) -> tuple[float, float]:
+    """Return the median seconds of views and of steps, without anything else."""
     torch.set_num_threads(available_cores())
-    settings = resolve(method, CONFIG)
-    images = torch.stack([decoder.resize(decoder.decode(path.read_bytes()), 32) for path in paths])
-    model = build_method(settings, len(paths)).to(memory_format=torch.channels_last)
+    settings = resolve(method, config)
     assert settings.batch_size is not None
+    size = settings.image_size if settings.image_size <= 32 else 2 * settings.image_size  # as the jobs decode them
+    images = torch.stack([decoder.resize(decoder.decode(path.read_bytes()), size) for path in paths])
+    images = images.contiguous(memory_format=torch.channels_last)
+    model = build_method(settings, len(paths)).to(memory_format=torch.channels_last)
     optimizer = optimizers.build(settings.optimizer, model, settings.batch_size)
     views_s, step_s = [], []
-    for step in range(steps):
-        rows = torch.arange(step * 256, (step + 1) * 256) % len(paths)
+    for step in range(BARE_STEPS):
+        rows = torch.arange(step * settings.batch_size, (step + 1) * settings.batch_size) % len(paths)
         began = time.perf_counter()
-        views = views_of(images[rows], rows, settings)
+        views = views_of(picked(images, rows), rows, settings)
         between = time.perf_counter()
-        train_step(model, optimizer, views, rows, Moment(step=step, total_steps=steps))
+        moment = Moment(step=step, total_steps=BARE_STEPS)
+        train_step(model, optimizer, views, rows, moment, precision=precision_of(settings))
         views_s.append(between - began)
         step_s.append(time.perf_counter() - between)
-    return settings.batch_size / (statistics.median(views_s[2:]) + statistics.median(step_s[2:]))
+    return statistics.median(views_s[FIRST_STEPS:]), statistics.median(step_s[FIRST_STEPS:])
+
+
+def precision_of(settings: TrainSettings) -> Precision:
+    """Return the number format of a configuration that names one."""
+    assert settings.precision != "auto"
+    return settings.precision
 
 
 def views_of(images: Tensor, image_ids: Tensor, settings: TrainSettings) -> list[Tensor]:
     """Make the views of a batch as the trainer does."""
-    sizes = torch.full((len(images), 2), 32)
+    sizes = torch.full((len(images), 2), images.shape[-1])
     return make_views(
-        images, sizes, image_ids, settings.views, image_size=32, seed=0, epoch=1,
-        dtype=torch.float32, memory_format=torch.channels_last,
+        images, sizes, image_ids, settings.views, image_size=settings.image_size, seed=0, epoch=1,
+        dtype=DTYPES[precision_of(settings)], memory_format=torch.channels_last,
     )  # fmt: skip
 
 
