@@ -161,8 +161,8 @@ class Scheduler:
         """An incomplete batch is split among the threads, into parts of at least `smallest_share` rows."""
         self._smallest_share = smallest_share
         self._num_threads = num_threads
-        self._changed = threading.Condition()
-        self._single_changed = threading.Condition(self._changed._lock)  # type: ignore[attr-defined]
+        lock = threading.RLock()
+        self._changed, self._single_changed = threading.Condition(lock), threading.Condition(lock)
         self._requests: dict[int, EmbedRequest] = {}
         self._times = PassTimes(max_batch)
         self._callers, self._bulk = Lane(max_batch, self._times), Lane(max_bulk_batch, self._times)
