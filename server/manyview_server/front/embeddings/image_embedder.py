@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,10 @@ from manyview_server.front.backends import Embedder
 from manyview_server.front.datasets.image_check import check_embed
 from manyview_server.front.limits import ImageLimits
 from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, ModelKey, RowFailed
+from manyview_server.system.sized_work import run_sized
 
 MAX_KNOWN = 1_000
 """The most models whose number of features is remembered."""
-SMALL_BYTES = 64 << 10
-"""Images of at most so many bytes together are checked at once, because to hand them to a thread takes longer."""
 SIDE = 32
 BLACK = types_pb2.Image(data=b"P6\n%d %d\n255\n" % (SIDE, SIDE) + bytes(3 * SIDE * SIDE))
 """An image that every model can embed."""
@@ -49,10 +47,7 @@ class ImageEmbedder:
 
         A refused image goes to the worker as an empty one, so that the worker numbers the rows as the caller does.
         """
-        if sum(len(image.data) for image in images) <= SMALL_BYTES:
-            refused, blobs = self._checked(images)
-        else:
-            refused, blobs = await asyncio.to_thread(self._checked, images)
+        refused, blobs = await run_sized(sum(len(image.data) for image in images), lambda: self._checked(images))
         done = await self._embedder.embed(recipe, blobs, time_left_s=time_left_s)
         failed = {**{error.row: error for error in done.errors}, **refused}
         return EmbeddedBatch(done=done, errors={row: failed[row] for row in sorted(failed)})

@@ -29,6 +29,7 @@ from manyview_server.supervise.restart_delay import RestartBackoff
 from manyview_server.supervise.slow_images import SlowImages
 from manyview_server.supervise.worker_call import WorkerCall
 from manyview_server.system import open_files
+from manyview_server.system.sized_work import run_sized
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,6 @@ MAX_RETRY_AFTER_S = 60.0
 MAX_REPLACEMENTS = 8
 """A request is repeated after at most this many slow images, its own or other callers'."""
 SMALLEST_TIME_LEFT_S = 0.001
-SMALL_BYTES = 64 << 10
-"""Images of at most so many bytes together are hashed at once, because to hand them to a thread takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +129,8 @@ class EmbedderSupervisor:
         with self._room(request):
             try:
                 async with asyncio.timeout(time_left_s or None):
-                    fingerprint, image_ids = (
-                        _fingerprint(request)
-                        if sum(map(len, request.blobs)) <= SMALL_BYTES
-                        else await asyncio.to_thread(_fingerprint, request)
-                    )
+                    num_bytes = sum(map(len, request.blobs))
+                    fingerprint, image_ids = await run_sized(num_bytes, lambda: _fingerprint(request))
                     async with self._crashing.turn(fingerprint):
                         return await self._ask(request, fingerprint, image_ids, too_slow)
             except TimeoutError as error:
