@@ -12,6 +12,9 @@ from manyview_server.learn.step import train_step
 from manyview_server.learn.views import make_views
 from support.learning.pretend_device import DEVICE, pretending
 
+ONE_OF_EACH_KIND = ("simclr", "moco", "byol", "swav", "mae")
+"""Methods with nothing beside their network, with a bank, with a teacher, with prototypes, and with hidden patches."""
+
 
 class Toy(Method):
     """A method whose loss is chosen by the test."""
@@ -143,7 +146,9 @@ def losses_of(settings: TrainSettings, device: torch.device) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [name if name in ONE_OF_EACH_KIND else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
+)
 def test_steps_of_each_method_ask_a_gpu_for_no_value(method: str) -> None:
     settings = settings_of(method)
     with pretending() as device:

@@ -63,7 +63,7 @@ def tensors(written: CheckpointWritten) -> dict[str, torch.Tensor]:
     return load_file(directory / checkpoints.BACKBONE) | load_file(directory / checkpoints.STATE)
 
 
-@pytest.mark.parametrize("place", ["device", "memory"])
+@pytest.mark.parametrize("place", [pytest.param("device", marks=pytest.mark.long), "memory"])
 def test_a_job_on_a_gpu_waits_for_it_in_no_step_and_computes_what_the_cpu_does(
     place: str, start: StartTraining, on_cpu: Sent, tmp_path: Path
 ) -> None:

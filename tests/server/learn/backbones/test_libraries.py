@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import timm
@@ -40,9 +42,14 @@ TIMM = {
     "xcit_nano_12_p16_224": 128,
     "regnetx_002": 368,
 }
+LONG = {"maxvit_t", "vit_b_32", "swin_tiny_patch4_window7_224"}
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+def long_ones_marked(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in names]
+
+
+@pytest.mark.parametrize("name", long_ones_marked(TORCHVISION))
 def test_a_network_of_torchvision_gives_what_its_last_layer_saw(name: str) -> None:
     torch.manual_seed(0)
     size = 96 if name in ("inception_v3",) else 64
@@ -68,7 +75,7 @@ def test_a_network_of_torchvision_gives_what_its_last_layer_saw(name: str) -> No
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", long_ones_marked(TIMM))
 def test_a_network_of_timm_is_timms_without_its_classifier(name: str) -> None:
     torch.manual_seed(0)
     backbone = backbones.build(f"timm/{name}", image_size=224).eval()

@@ -194,6 +194,7 @@ def test_under_bfloat16_the_features_are_nearly_the_same() -> None:
     assert torch.cosine_similarity(exact, rough).min() > 0.999
 
 
+@pytest.mark.long
 def test_a_contrastive_loss_falls() -> None:
     """A vision transformer learns to distinguish pictures, whatever part of each it sees."""
     torch.manual_seed(0)

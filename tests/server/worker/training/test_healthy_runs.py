@@ -42,10 +42,7 @@ COMPARES_NO_VECTORS = {"mae", "simmim"}
 """Methods whose loss compares no vectors: they have no projections to watch."""
 
 
-RUNS = [
-    ("moco", EITHER_ALARM, 16),
-    *(pytest.param(name, EITHER_ALARM, 32, marks=pytest.mark.long) for name in METHODS),
-]
+RUNS = [("moco", EITHER_ALARM, 16), *((name, EITHER_ALARM, 32) for name in METHODS)]
 """Method, steps and images of a batch: one method, then every method in larger batches."""
 
 
@@ -58,6 +55,7 @@ def handwriting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndar
     return directory, worker_harness.write_dataset(directory / "dataset", images)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "num_steps", "batch_size"), RUNS)
 def test_a_healthy_training_raises_no_alarm(
