@@ -42,7 +42,7 @@ class FromInstall:
 
     def _use(self) -> None:
         self.steps.run("manyview upload", "manyview", "upload", self._images, "--dataset", "photographs")
-        train = ("train", "photographs", "--method", "moco", "--time", self._time, "--job-id", "first", "--watch")
+        train = ("train", "photographs", "--method", "simclr", "--time", self._time, "--job-id", "first", "--watch")
         self.steps.run(f"manyview train --time {self._time} --watch", "manyview", *train)
         queries = [word for key in self._queries() for word in ("--key", key)]
         show = ("neighbors", "photographs", *queries, "--model", "first", "--out", self.picture)
