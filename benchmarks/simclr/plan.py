@@ -107,7 +107,7 @@ def trials(side: Side) -> list[Setting]:
         plain = Setting(precision="float32", workers=2, threads=0, channels_last=False, kept_heap=False)
         return [replace(plain, workers=workers) for workers in (2, 1, 0)]
     first = Setting(precision=side.precision, workers=2, threads=2)
-    shares = [(2, 2), (1, 2), (0, 2), (1, 1), (2, 1)]
+    shares = [(2, 2), (1, 2), (0, 2), (1, 1)]
     changed = [replace(first, workers=workers, threads=threads) for workers, threads in shares]
     changed += [replace(one, one_pass=True) for one in changed[:3]]
     return [*changed, replace(first, kept_heap=False)]
