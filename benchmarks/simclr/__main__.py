@@ -161,13 +161,17 @@ def printed(module: str, wanted: dict[str, Any], images: Path, environment: dict
 
 
 def environment_of(setting: Setting | None) -> dict[str, str]:
-    """Return the environment of a worker for our side and for a setting that has it, otherwise that of a user."""
-    if setting is not None and not setting.kept_heap:
-        return plain_environment()
+    """Return the environment of a worker for our side, and that of a user with what the setting adds for lightly."""
     from manyview_server.supervise.cores import available_cores
     from manyview_server.supervise.process import environment
 
-    return environment(setting.threads if setting else available_cores())
+    worker = environment(available_cores())
+    if setting is None:
+        return worker
+    added = {name: worker[name] for name in worker if setting.kept_heap and name.startswith("MALLOC_")}
+    added |= {"OMP_WAIT_POLICY": "passive"} if setting.asleep else {}
+    added |= {"OMP_NUM_THREADS": str(setting.threads)} if setting.threads else {}
+    return plain_environment() | added
 
 
 def plain_environment() -> dict[str, str]:

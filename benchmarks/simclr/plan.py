@@ -64,15 +64,22 @@ class Setting:
     channels_last: bool = True
     one_pass: bool = False
     """Do both views of the batch go through the network in one pass?"""
+    asleep: bool = True
+    """Do waiting threads sleep (OMP_WAIT_POLICY=passive), as in our worker, or spin at first?"""
     kept_heap: bool = True
-    """Does the process keep freed memory and let waiting threads sleep, as our worker does?"""
+    """Does the process keep freed memory, as our worker does?"""
 
     @property
     def label(self) -> str:
         """A short name."""
         parts = [self.precision, _count(self.workers, "worker")]
         parts += [_count(self.threads, "thread")] if self.threads else []
-        named = {"channels_last": self.channels_last, "one pass": self.one_pass, "kept heap": self.kept_heap}
+        named = {
+            "channels_last": self.channels_last,
+            "one pass": self.one_pass,
+            "threads asleep": self.asleep,
+            "kept heap": self.kept_heap,
+        }
         return ", ".join(parts + [name for name, on in named.items() if on])
 
 
@@ -89,7 +96,7 @@ class Side:
     """Is it a job of a server, or lightly's loop?"""
     precision: Precision
     shipped: bool = False
-    """Is it lightly as its example is, in contiguous float32?"""
+    """Is it lightly as its example is, in contiguous float32? On a busy machine it may have threads that sleep."""
 
 
 def sides(fast_bfloat16: bool) -> list[Side]:
@@ -105,7 +112,7 @@ def trials(side: Side) -> list[Setting]:
     """Return the settings that are tried for a side of lightly."""
     if side.shipped:
         plain = Setting(precision="float32", workers=2, threads=0, channels_last=False, kept_heap=False)
-        return [replace(plain, workers=workers) for workers in (2, 1, 0)]
+        return [replace(plain, workers=workers, asleep=asleep) for asleep in (False, True) for workers in (2, 1, 0)]
     first = Setting(precision=side.precision, workers=2, threads=2)
     shares = [(2, 2), (1, 2), (0, 2), (1, 1)]
     changed = [replace(first, workers=workers, threads=threads) for workers, threads in shares]

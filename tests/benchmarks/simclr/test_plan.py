@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ def test_every_side_is_there_in_each_format_that_the_cpu_is_good_at() -> None:
 
 def test_lightly_as_shipped_is_contiguous_float32_with_each_number_of_workers() -> None:
     found = trials(SHIPPED)
-    assert {setting.workers for setting in found} == {0, 1, 2}
+    assert {(setting.workers, setting.asleep) for setting in found} == set(product((0, 1, 2), (False, True)))
     assert not any(setting.channels_last or setting.one_pass or setting.kept_heap for setting in found)
     assert {setting.precision for setting in found} == {"float32"}
 
 
 def test_the_fastest_setting_is_known_once_all_were_tried() -> None:
-    cells = [*trial_cells(SHIPPED, [5, 7, 6]), *trial_cells(TUNED, [1, 2, 9])]
+    cells = [*trial_cells(SHIPPED, [5, 7, 6, 1, 2, 3]), *trial_cells(TUNED, [1, 2, 9])]
     assert best_setting(cells, TRAINING, SHIPPED) == trials(SHIPPED)[1]
     assert best_setting(cells, TRAINING, TUNED) is None
     assert best_setting(cells, TRAININGS["resnet50"], SHIPPED) is None

@@ -56,6 +56,6 @@ def test_the_settings_are_the_fastest_of_the_trials() -> None:
     training, shipped = TRAININGS["resnet50"], sides(True)[2]
     cells = [
         {"key": trial_key(training, shipped, setting), "values": {"images_per_second": rate}}
-        for setting, rate in zip(trials(shipped), (1.0, 3.0, 2.0), strict=True)
+        for setting, rate in zip(trials(shipped), (1.0, 3.0, 2.0, 1.0, 1.0, 1.0), strict=True)
     ]
     assert settings_table(cells).splitlines()[2:] == ["| resnet50, 224 px | lightly as shipped | float32, 1 worker |"]
