@@ -20,6 +20,7 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,6 +61,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no cell later; default: %(default)s")
     parser.add_argument("--dry", action="store_true", help="run one short round, and store nothing")
     arguments = parser.parse_args()
+    # Without this, a program that is terminated leaves the process of the turn.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if arguments.part != "report":
         if arguments.images is None:
             parser.error("--images is needed to measure")

@@ -33,11 +33,11 @@ def test_the_networks_are_the_same(name: str) -> None:
     with torch.no_grad():
         for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
             a.copy_(b)
-    images = torch.randn(1, 3, training.image_size, training.image_size)
+    images = torch.randn(1, 3, training.image_size, training.image_size).double()
     flops, outputs = [], []
     for network in (ours, theirs):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            outputs.append(network.eval()(images))
+            outputs.append(network.double().eval()(images))
         flops.append(counter.get_total_flops())
     assert flops[0] == flops[1] > 0
     torch.testing.assert_close(outputs[0], outputs[1])
