@@ -12,8 +12,8 @@ import manyview
 
 
 def config(training: Training, precision: str) -> dict[str, Any]:
-    """Return the configuration of the job. It logs at each step, so that its steps can be counted, and its epochs are
-    short, so it saves one checkpoint, at its end."""
+    """Return the configuration of the job. It logs the end of each epoch, so that its steps can be counted, and saves
+    one checkpoint, at its end, because its epochs are short."""
     return {
         "backbone": training.network,
         "image_size": training.image_size,
@@ -21,7 +21,7 @@ def config(training: Training, precision: str) -> dict[str, Any]:
         "precision": precision,
         "memory_format": "channels_last",
         "temperature": TEMPERATURE,
-        "log_every_steps": 1,
+        "log_every_steps": training.steps_per_epoch,
         "checkpoint_every_epochs": 1 + training.epochs,
         "evaluation": {"knn_every_epochs": 0},
     }
