@@ -117,7 +117,7 @@ def trials(side: Side) -> list[Setting]:
     shares = [(2, 2), (1, 2), (0, 2), (1, 1)]
     changed = [replace(first, workers=workers, threads=threads) for workers, threads in shares]
     changed += [replace(one, one_pass=True) for one in changed[:3]]
-    return [*changed, replace(first, kept_heap=False)]
+    return changed + [replace(one, kept_heap=False) for one in (changed[0], changed[5])]
 
 
 def trial_keys(training: Training, fast_bfloat16: bool) -> Iterator[Key]:
