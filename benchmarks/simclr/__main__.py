@@ -82,7 +82,7 @@ def main() -> None:
 def waiting(part: str, trainings: list[Training]) -> Iterator[Key]:
     """Yield the keys of the cells that are not measured yet. The trainings take turns in the rounds."""
     if part == "trials":
-        keys = itertools.chain.from_iterable(trial_keys(one, fast_bfloat16()) for one in trainings)
+        keys = (key for one in trainings for key in trial_keys(one, fast_bfloat16()))
     else:
         keys = (round_key(one, number) for number in range(ROUNDS) for one in trainings)
     return (key for key in keys if RESULTS.find(**key) is None)
@@ -94,12 +94,13 @@ def measure(key: Key, images: Path) -> dict[str, Any]:
     if key["part"] == "trial":
         setting = Setting(**key["setting"])
         return peer_turn(training, setting, images, warm_up=min(training.warm_up, 3), steps=training.trial_steps)
-    found = {side: best_setting(RESULTS.cells(), training, side) for side in sides(fast_bfloat16()) if not side.is_job}
     settings: dict[Side, Setting] = {}
-    for side, setting in found.items():
-        if setting is None:
+    for side in sides(fast_bfloat16()):
+        best = None if side.is_job else best_setting(RESULTS.cells(), training, side)
+        if best is not None:
+            settings[side] = best
+        elif not side.is_job:
             sys.exit(f"try the settings of {training.network} first: python -m benchmarks.simclr trials")
-        settings[side] = setting
     return one_round(training, settings, images)
 
 
