@@ -28,10 +28,14 @@ def config(training: Training, precision: str) -> dict[str, Any]:
 
 
 def turn(training: Training, precision: str, paths: list[Path], environment: dict[str, str]) -> dict[str, float]:
-    """Train, and return what an image took from the second epoch on. The last step of an epoch is reported at once."""
+    """Train, and return what an image took from the second epoch on. The last step of an epoch is reported at once.
+
+    Workers are started as programs: in the first three minutes of a server, a process from which they are forked
+    imports libraries for later workers, which is longer than a turn.
+    """
     first, last = training.steps_per_epoch, training.steps_per_epoch * (1 + training.epochs)
     moments: dict[int, Moment] = {}
-    with manyview.local(env=environment) as client:
+    with manyview.local(env=environment | {"MANYVIEW_FORK_WORKERS": "off"}) as client:
         dataset = client.upload(paths, dataset="photographs")
         job = client.train(dataset, "simclr", epochs=1 + training.epochs, config=config(training, precision))
         for event in job.metrics(kinds=["scalars"]):

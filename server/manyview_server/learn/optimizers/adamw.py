@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from manyview_server.learn.optimizers.optimizer import Optimizer, ParameterGroup, Schedule, Update
+from manyview_server.learn.optimizers.optimizer import Optimizer, ParameterGroup, Schedule, Update, in_memory_order
 
 EPS = 1e-8
 
@@ -45,10 +45,10 @@ class AdamW(Optimizer):
         steps = [self.state[parameter]["step"] for parameter in update.params]
         torch._foreach_add_(steps, [1 - update.found_inf] * len(steps))
         torch._fused_adamw_(
-            update.params,
-            update.grads,
-            [self.state[parameter]["exp_avg"] for parameter in update.params],
-            [self.state[parameter]["exp_avg_sq"] for parameter in update.params],
+            in_memory_order(update.params),
+            in_memory_order(update.grads),
+            in_memory_order(self.state[parameter]["exp_avg"] for parameter in update.params),
+            in_memory_order(self.state[parameter]["exp_avg_sq"] for parameter in update.params),
             [],
             steps,
             lr=self.learning_rate,

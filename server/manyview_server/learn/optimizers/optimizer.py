@@ -8,7 +8,7 @@ CPU-seconds at the start of each job for nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -62,6 +62,19 @@ class Update(NamedTuple):
     fused kernels then leave weights and state unchanged."""
     grad_scale: Tensor | None
     """0-d float32 on the device: the gradients must be divided by it. None means 1."""
+
+
+def in_memory_order(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return the tensors, those of a CPU in channels_last as contiguous views of the same memory.
+
+    torch's fused kernels for a CPU copy each gradient that is not contiguous, and then do not use the copy.
+    """
+    return [tensor.permute(0, 2, 3, 1) if _is_reordered(tensor) else tensor for tensor in tensors]
+
+
+def _is_reordered(tensor: Tensor) -> bool:
+    is_reordered = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    return is_reordered and tensor.device.type == "cpu"
 
 
 class Optimizer(ABC):

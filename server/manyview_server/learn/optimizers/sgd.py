@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manyview_server.learn.optimizers.optimizer import Optimizer, ParameterGroup, Schedule, Update
+from manyview_server.learn.optimizers.optimizer import Optimizer, ParameterGroup, Schedule, Update, in_memory_order
 
 
 class Sgd(Optimizer):
@@ -41,9 +41,9 @@ def momentum_state(parameter: Tensor) -> dict[str, Tensor]:
 def apply_momentum(optimizer: Optimizer, update: Update, momentum: float, weight_decay: float) -> None:
     """buffer = momentum * buffer + gradient + weight_decay * parameter; parameter -= learning_rate * buffer."""
     torch._fused_sgd_(
-        update.params,
-        update.grads,
-        [optimizer.state[parameter]["momentum_buffer"] for parameter in update.params] if momentum > 0 else [],
+        in_memory_order(update.params),
+        in_memory_order(update.grads),
+        in_memory_order(optimizer.state[parameter]["momentum_buffer"] for parameter in update.params if momentum > 0),
         weight_decay=weight_decay,
         momentum=momentum,
         lr=optimizer.learning_rate,

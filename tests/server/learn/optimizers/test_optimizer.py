@@ -170,3 +170,28 @@ sys.exit("torch._dynamo" in sys.modules)
 """
     done = forked.run(code)
     assert done.returncode == 0, done.stderr
+
+
+@every_optimizer
+def test_no_gradient_of_a_network_in_channels_last_is_copied(make: Any) -> None:
+    network = a_network()
+    optimizer = make(network)
+    give_gradients(network, 0)
+    assert not network[0].weight.is_contiguous()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        optimizer.step(YES)
+    names = [event.key for event in profiled.key_averages()]
+    assert any("fused" in name for name in names)
+    assert "aten::clone" not in names
+
+
+@every_optimizer
+def test_weights_in_channels_last_are_updated_as_contiguous_ones(make: Any) -> None:
+    networks = [a_network(), a_network().to(memory_format=torch.contiguous_format)]
+    for network in networks:
+        optimizer = make(network)
+        for step in range(3):
+            give_gradients(network, step)
+            optimizer.step(YES)
+    for a, b in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(a, b)
