@@ -1,13 +1,13 @@
 """Measure SimCLR from JPEG files: a job over gRPC beside lightly 1.5.26 as it is shipped, and beside lightly tuned.
 
 All sides train the same network on the same photographs with the same recipe of views, in the same batches. A round has
-one turn of each side, in a process of its own: first the steps, then the bare network (forward and backward). lightly
-runs with the number of workers, the threads and the environment that were fastest for it in the trials. Its tuned side
-has channels_last and autocast, too. Jobs choose bfloat16 on CPUs that compute in it, and float32 on all others, so the
-sides are measured in both.
+one turn of each side, in a process of its own. In the first round the bare network (forward and backward) follows each
+turn. lightly runs with the number of workers, the threads and the environment that were fastest for it in the trials.
+Its tuned side has channels_last and autocast, too. Jobs choose bfloat16 on CPUs that compute in it, and float32 on all
+others, so the sides are measured in both.
 
 A call measures the next cells. A cell that was measured is not measured again. lightly must be installed, as in the
-environment of `make parity`. A round takes about four minutes on two cores with resnet18, and seven with resnet50.
+environment of `make parity`. A round takes four to six minutes on two cores.
 
     .tools/parity/bin/python -m benchmarks.simclr trials --images photographs --minutes 7   # lightly's settings
     .tools/parity/bin/python -m benchmarks.simclr measure --images photographs              # the next round
@@ -101,7 +101,7 @@ def measure(key: Key, images: Path) -> dict[str, Any]:
             settings[side] = best
         elif not side.is_job:
             sys.exit(f"try the settings of {training.network} first: python -m benchmarks.simclr trials")
-    return one_round(training, settings, images)
+    return one_round(training, settings, images, networks=key["round"] == 0)
 
 
 def dry_round(training: Training, images: Path) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def dry_round(training: Training, images: Path) -> dict[str, Any]:
         for side in sides(fast_bfloat16())
         if not side.is_job
     }
-    return one_round(replace(training, **DRY), first, images)
+    return one_round(replace(training, **DRY), first, images, networks=True)
 
 
 def is_of(key: Key, side: Side) -> bool:
@@ -120,7 +120,7 @@ def is_of(key: Key, side: Side) -> bool:
     return bool(key["side"] == side.name and key["setting"]["precision"] == side.precision)
 
 
-def one_round(training: Training, settings: dict[Side, Setting], images: Path) -> dict[str, Any]:
+def one_round(training: Training, settings: dict[Side, Setting], images: Path, *, networks: bool) -> dict[str, Any]:
     """Give each side a turn, and return what they took, with what was the same for all of them."""
     turns: list[dict[str, Any]] = []
     for side in sides(fast_bfloat16()):
@@ -129,7 +129,7 @@ def one_round(training: Training, settings: dict[Side, Setting], images: Path) -
             values = job_turn(training, side, images)
         else:
             values = peer_turn(training, setting, images, warm_up=training.warm_up, steps=training.steps)
-        values |= network(training, side, setting, images)
+        values |= network(training, side, setting, images) if networks else {}
         turns.append({**asdict(side), "setting": setting and asdict(setting), **values})
         print(json.dumps(turns[-1]), file=sys.stderr, flush=True)
     return {"training": asdict(training), "turns": turns}

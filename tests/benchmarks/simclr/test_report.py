@@ -46,7 +46,7 @@ def test_a_side_is_compared_within_its_rounds() -> None:
         round_of(job=50.0, shipped=12.5, tuned=20.0),
     ]
     job, shipped, tuned = rounds_table(cells).splitlines()[2:]
-    start = "| resnet18, 64 px | job | float32 | 40.0 | 30.0 to 50.0 | 3.20 (2.00) | 2.00 (1.50) | 50.0 | 12.5 "
+    start = "| resnet18, 64 px | job | float32 | 40.0 | 30.0 to 50.0 | 3.20 (2.00) | 2.00 (1.50) | 50.0 | 16.7 "
     assert job == f"{start}| 50 % | 60 % | 0.2 | 3 |"
     assert "| 12.5 | 10.0 to 20.0 |  | 0.62 (0.50) |" in shipped
     assert "| 20.0 | 20.0 to 25.0 | 1.60 (1.25) |  |" in tuned
