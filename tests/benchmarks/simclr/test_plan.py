@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ TRAINING = TRAININGS["resnet18"]
 SHIPPED, TUNED = (side for side in sides(False) if not side.is_job)
 
 
-def trial_cells(side: Side, rates: list[float]) -> Iterator[dict[str, Any]]:
+def trial_cells(side: Side, rates: Sequence[float]) -> Iterator[dict[str, Any]]:
     for setting, rate in zip(trials(side), rates, strict=False):
         yield {"key": trial_key(TRAINING, side, setting), "values": {"images_per_second": rate}}
 
