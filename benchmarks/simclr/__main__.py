@@ -7,9 +7,9 @@ Its tuned side has channels_last and autocast, too. Jobs choose bfloat16 on CPUs
 others, so the sides are measured in both.
 
 A call measures the next cells. A cell that was measured is not measured again. lightly must be installed, as in the
-environment of `make parity`. A round takes four to six minutes on two cores.
+environment of `make parity`. A round takes four to six minutes on two cores, and the trials of a network as long.
 
-    .tools/parity/bin/python -m benchmarks.simclr trials --images photographs --minutes 7   # lightly's settings
+    .tools/parity/bin/python -m benchmarks.simclr trials --images photographs --minutes 7   # some of lightly's settings
     .tools/parity/bin/python -m benchmarks.simclr measure --images photographs              # the next round
     python -m benchmarks.simclr report
 """
@@ -89,18 +89,19 @@ def waiting(part: str, trainings: list[Training]) -> Iterator[Key]:
 
 
 def measure(key: Key, images: Path) -> dict[str, Any]:
-    """Measure a cell."""
+    """Measure a cell. A round tries the settings of lightly first that were not tried."""
     training = TRAININGS[key["network"]]
     if key["part"] == "trial":
         setting = Setting(**key["setting"])
         return peer_turn(training, setting, images, warm_up=min(training.warm_up, 3), steps=training.trial_steps)
+    for trial in trial_keys(training, fast_bfloat16()):
+        if RESULTS.find(**trial) is None:
+            RESULTS.add(trial, measure(trial, images))
     settings: dict[Side, Setting] = {}
     for side in sides(fast_bfloat16()):
         best = None if side.is_job else best_setting(RESULTS.cells(), training, side)
         if best is not None:
             settings[side] = best
-        elif not side.is_job:
-            sys.exit(f"try the settings of {training.network} first: python -m benchmarks.simclr trials")
     return one_round(training, settings, images, networks=key["round"] == 0)
 
 
