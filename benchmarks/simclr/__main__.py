@@ -48,7 +48,7 @@ from benchmarks.simclr.report import report
 RESULTS = Results("simclr")
 TURN_S = 600
 DRY: dict[str, Any] = {"batch_size": 4, "steps_per_epoch": 2, "epochs": 1, "warm_up": 1, "trial_steps": 1}
-"""What a dry run changes."""
+"""The changes of a dry run."""
 
 
 def main() -> None:

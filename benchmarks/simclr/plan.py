@@ -54,7 +54,7 @@ TRAININGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How lightly's loop is run."""
+    """A way to run the loop of lightly."""
 
     precision: Precision
     workers: int
