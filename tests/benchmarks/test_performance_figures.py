@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.large_data import large_store
-
-from benchmarks import uploads
+from benchmarks.uploads import images, report
 
 PAGE = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
 
 
 def test_the_page_shows_the_tables_of_the_results() -> None:
-    for benchmark in (uploads, large_store):
+    for benchmark in (report, large_store):
         assert f"\n{benchmark.document()}\n" in PAGE
 
 
@@ -32,7 +31,7 @@ def test_a_ratio_is_that_of_the_medians_of_the_rounds() -> None:
         "server_peak_mib": 99.6,
     }
     cells = [{"key": {"images": "small", "code": "now"}, "values": values}]
-    lines = uploads.document(cells).splitlines()
+    lines = report.document(cells).splitlines()
     assert lines[2] == "| small | now | plain stream | 83 | 4 | 1.00 | 24000 | 36000 |"
     assert lines[3] == "| small | now | from memory | 42 | 2 | 0.50 | 48000 | 72000 |"
     assert lines[-1] == "| small | now | 1.0 | 2.0 | 12 | 5 | 7 | 100 |"
@@ -54,7 +53,7 @@ def test_calls_to_few_and_to_many_rows_share_a_line() -> None:
 def test_the_small_images_are_images_and_differ() -> None:
     from manyview_server.image_header import read_header
 
-    images = [uploads.small_image(number) for number in range(3)]
-    assert [len(image) for image in images] == [uploads.SMALL_BYTES] * 3
-    assert len(set(images)) == 3
-    assert {(header.width, header.height) for header in map(read_header, images)} == {(25, 25)}
+    found = [images.small_image(number) for number in range(3)]
+    assert [len(image) for image in found] == [images.SMALL_BYTES] * 3
+    assert len(set(found)) == 3
+    assert {(header.width, header.height) for header in map(read_header, found)} == {(25, 25)}
