@@ -1,4 +1,4 @@
-"""The bytes of a message with a batch of images, copied once.
+"""The bytes of a message with a batch of images, which are copied once, when the message is sent.
 
 The protobuf library would copy the file of an image twice: into a message, and from there to the bytes that are sent.
 So this module writes the wire format itself (https://protobuf.dev/programming-guides/encoding). A field is its tag,
@@ -19,6 +19,8 @@ def _tag(number: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return number.to_bytes(1, "little")
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)
@@ -36,8 +38,8 @@ LABEL = _tag(types_pb2.Image.LABEL_FIELD_NUMBER)
 SHA256 = _tag(types_pb2.Image.SHA256_FIELD_NUMBER)
 
 
-def batch_message(number: int, images: Sequence[EncodedImage]) -> bytes:
-    """Return the bytes of an UploadImagesRequest with this batch."""
+def batch_pieces(number: int, images: Sequence[EncodedImage]) -> list[bytes]:
+    """Return the bytes of an UploadImagesRequest with this batch, in pieces to join. The images are not copied."""
     pieces = [b"", NUMBER, _varint(number)]
     for image in images:
         head = DATA + _varint(len(image.data)) if image.data else b""
@@ -45,7 +47,7 @@ def batch_message(number: int, images: Sequence[EncodedImage]) -> bytes:
         size = len(head) + len(image.data) + len(behind)
         pieces += (IMAGE + _varint(size) + head, image.data, behind)
     pieces[0] = BATCH + _varint(sum(map(len, pieces)))
-    return b"".join(pieces)
+    return pieces
 
 
 def _field(tag: bytes, content: bytes) -> bytes:

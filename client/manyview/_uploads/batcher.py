@@ -32,6 +32,13 @@ class Batcher:
     def is_empty(self) -> bool:
         return not self._whole and not self._open
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """The images and the bytes that can be added before there is a batch to take."""
+        if self._whole:
+            return 0, 0
+        return self._max_images - len(self._open), BATCH_BYTES - self._num_bytes
+
     def add(self, image: EncodedImage) -> None:
         """Add an image after the others."""
         if self._open and self._num_bytes + len(image.data) > BATCH_BYTES:

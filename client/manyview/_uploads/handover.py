@@ -105,9 +105,21 @@ class Handover:
             image = self._images.popleft()
             self._num_gathered -= 1
             self._num_bytes -= len(image.data)
-            if self._is_full and 2 * len(self._images) <= _MAX_IMAGES and 2 * self._num_bytes <= _MAX_BYTES:
-                self._for_caller.notify_all()
+            self._make_room()
             return image
+
+    def take_gathered(self, num_images: int, num_bytes: int) -> list[EncodedImage]:
+        """Return the next images for which `take` would not wait, at most so many, and at most so many bytes."""
+        taken: list[EncodedImage] = []
+        with self._for_sender:
+            most = min(num_images, self._num_gathered)
+            while len(taken) < most and len(self._images[0].data) <= num_bytes:
+                taken.append(self._images.popleft())
+                num_bytes -= len(taken[-1].data)
+                self._num_bytes -= len(taken[-1].data)
+            self._num_gathered -= len(taken)
+            self._make_room()
+        return taken
 
     def wait(self) -> None:
         """Wait for an image, or for the end of the images. Raises UploadAbandoned."""
@@ -148,6 +160,11 @@ class Handover:
 
     def _has_room(self, size: int) -> bool:
         return not self._images or (len(self._images) < _MAX_IMAGES and self._num_bytes + size <= _MAX_BYTES)
+
+    def _make_room(self) -> None:
+        """Wake the caller's thread if it waits for room and half of it is free."""
+        if self._is_full and 2 * len(self._images) <= _MAX_IMAGES and 2 * self._num_bytes <= _MAX_BYTES:
+            self._for_caller.notify_all()
 
     def _has_news(self) -> bool:
         return bool(self._images) or self._is_complete or self._is_stopped

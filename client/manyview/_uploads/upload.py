@@ -329,6 +329,8 @@ class Upload:
             image = self._handover.take(min(waits, default=None))
             if image is not None:
                 self._batcher.add(image)
+                for following in self._handover.take_gathered(*self._batcher.room):
+                    self._batcher.add(following)
             elif self._handover.is_exhausted:
                 self._batcher.close()
                 return self._batcher.take()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyview._errors import Aborted, DataLoss, Internal
-from manyview._uploads.batch_message import batch_message
+from manyview._uploads.batch_message import batch_pieces
 from manyview._uploads.encoded_image import EncodedImage
 
 
@@ -25,12 +25,17 @@ class OutgoingBatch:
     """A numbered batch, with the keys and labels that its ack refers to."""
 
     number: int
-    message: bytes
-    """The bytes of an UploadImagesRequest."""
+    pieces: Sequence[bytes]
+    """The bytes of an UploadImagesRequest, not joined: only a message that is being sent takes memory of its own."""
     keys: tuple[str, ...]
     labels: tuple[str, ...]
     num_bytes: int
     digest: bytes  # after this batch
+
+    @property
+    def message(self) -> bytes:
+        """The bytes of an UploadImagesRequest, copied for this call."""
+        return b"".join(self.pieces)
 
 
 class Window:
@@ -83,9 +88,10 @@ class Window:
         """Number a batch. It waits until it is taken."""
         self._last_number += 1
         self._last_digest = chain(self._last_digest, images)
-        message = batch_message(self._last_number, images)
+        pieces = batch_pieces(self._last_number, images)
         keys, labels = tuple(i.key for i in images), tuple(i.label for i in images)
-        self._waiting.append(OutgoingBatch(self._last_number, message, keys, labels, len(message), self._last_digest))
+        num_bytes = sum(map(len, pieces))
+        self._waiting.append(OutgoingBatch(self._last_number, pieces, keys, labels, num_bytes, self._last_digest))
 
     def take(self) -> OutgoingBatch | None:
         """Return the next batch to send if it fits, or None. A batch that is larger than the window is sent alone."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyview._uploads.batch_message import batch_message
+from manyview._uploads.batch_message import batch_pieces
 from manyview._uploads.encoded_image import EncodedImage
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import types_pb2
@@ -16,4 +16,4 @@ IMAGES = st.builds(EncodedImage, st.text(max_size=200), SIZES.map(bytes), st.tex
 def test_the_bytes_are_those_of_the_message(number: int, images: list[EncodedImage]) -> None:
     protos = [types_pb2.Image(data=i.data, key=i.key, label=i.label, sha256=i.sha256) for i in images]
     expected = pb.UploadImagesRequest(batch=types_pb2.ImageBatch(number=number, images=protos))
-    assert batch_message(number, images) == expected.SerializeToString()
+    assert b"".join(batch_pieces(number, images)) == expected.SerializeToString()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from manyview._types.server import Limits
-from manyview._uploads.batcher import LINGER_S, Batcher
+from manyview._uploads.batcher import BATCH_BYTES, LINGER_S, Batcher
 from manyview._uploads.encoded_image import EncodedImage
 
 
@@ -82,3 +82,16 @@ def test_images_that_are_not_taken_back_stay_in_their_batches() -> None:
     assert batcher.take_back() is not None
     batcher.close()
     assert taken(batcher) == [["1"], ["2"]]
+
+
+def test_the_room_is_what_can_be_added_before_a_batch_is_taken() -> None:
+    batcher = Batcher(limits(3), clock=lambda: 0.0)
+    assert batcher.room == (3, BATCH_BYTES)
+    for image in images(100, 200):
+        batcher.add(image)
+    assert batcher.room == (1, BATCH_BYTES - 300)
+    for image in images(BATCH_BYTES):
+        batcher.add(image)
+    assert batcher.room == (0, 0)
+    assert taken(batcher) == [["0", "1"]]
+    assert batcher.room == (2, 0)

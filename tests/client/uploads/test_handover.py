@@ -118,3 +118,27 @@ def test_nothing_is_gathered_once_the_queue_is_full_or_there_is_something_else_t
     in_thread(lambda: signal(handover))
     thread.join(30)
     assert [one.key for one in taken if one] == ["a"]
+
+
+def test_images_that_are_there_are_taken_at_once_and_make_room() -> None:
+    handover = Handover()
+    assert handover.take_gathered(9, 2_000_000) == []
+    put: list[str] = []
+
+    def pulls() -> None:
+        for key in ("a", "b", "c", "d"):
+            handover.put(image(key, 500_000))
+            put.append(key)
+
+    thread = in_thread(pulls)
+    thread.join(0.3)
+    assert put == ["a", "b", "c"]
+    assert [taken.key for taken in (handover.take(30),) if taken] == ["a"]
+    assert handover.take_gathered(0, 2_000_000) == []
+    assert handover.take_gathered(9, 499_999) == []
+    assert [taken.key for taken in handover.take_gathered(1, 500_000)] == ["b"]
+    assert [taken.key for taken in handover.take_gathered(9, 2_000_000)] == ["c"]
+    thread.join(30)
+    assert put == ["a", "b", "c", "d"]
+    assert handover.take_gathered(9, 2_000_000) == [], "d was not there when a was taken"
+    assert [taken.key for taken in (handover.take(30),) if taken] == ["d"]

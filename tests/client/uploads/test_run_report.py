@@ -11,7 +11,7 @@ from manyview.v1 import types_pb2
 
 
 def batch(*keys: str) -> OutgoingBatch:
-    return OutgoingBatch(1, b"", keys, tuple("cat" for _ in keys), 0, b"")
+    return OutgoingBatch(1, [], keys, tuple("cat" for _ in keys), 0, b"")
 
 
 def test_the_report_has_the_outcomes_of_this_run_and_the_numbers_of_earlier_ones() -> None:
