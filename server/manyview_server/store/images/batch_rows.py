@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from manyview_server.errors import FailedPrecondition
 from manyview_server.store.images import shard_writers
-from manyview_server.store.images.batch import Checked, UploadBatch
-from manyview_server.store.images.shard_writers import ShardWriter
+from manyview_server.store.images.batch import UploadBatch
+from manyview_server.store.images.shard_writers import ShardWriter, to_json
 from manyview_server.store.images.shards import image_id_of
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
 
@@ -18,6 +18,8 @@ FIND_IMAGE = """
     LEFT JOIN label ON label.dataset = image.dataset AND label.ordinal = image.label
     WHERE image.dataset = ? AND image_id = ?
 """
+
+FIND_IDS = "SELECT image_id FROM image WHERE dataset = ? AND image_id IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,16 +36,27 @@ class OpenDataset:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-def store_image(
-    connection: sqlite3.Connection, dataset: OpenDataset, batch: UploadBatch, image: Checked
+def store_batch(connection: sqlite3.Connection, dataset: OpenDataset, batch: UploadBatch) -> list[ImageOutcome]:
+    """Insert the rows of a batch and buffer its images, except duplicates and refused ones. Return the outcomes."""
+    ids = [image_id_of(image.sha256) for image in batch.images]
+    # One query for all: each call of SQLite gives the interpreter to another thread.
+    known = {row[0] for row in connection.execute(FIND_IDS, (dataset.pk, to_json(ids)))}
+    outcomes: list[ImageOutcome] = []
+    for image, image_id in zip(batch.images, ids, strict=True):
+        if isinstance(image, RejectedImage):
+            outcomes.append(_reject(connection, dataset, image))
+        elif image_id in known:
+            first_key, first_label, *_ = connection.execute(FIND_IMAGE, (dataset.pk, image_id)).fetchone()
+            outcomes.append(_duplicate(image_id, image, first_key, first_label))
+        else:
+            outcomes.append(_store(connection, dataset, batch, image, image_id))
+            known.add(image_id)
+    return outcomes
+
+
+def _store(
+    connection: sqlite3.Connection, dataset: OpenDataset, batch: UploadBatch, image: CheckedImage, image_id: int
 ) -> ImageOutcome:
-    """Insert the row of an image and buffer its bytes, unless it is a duplicate or was refused. Return its outcome."""
-    if isinstance(image, RejectedImage):
-        return _reject(connection, dataset, image)
-    image_id = image_id_of(image.sha256)
-    first = connection.execute(FIND_IMAGE, (dataset.pk, image_id)).fetchone()
-    if first is not None:
-        return _duplicate(image_id, image, first[0], first[1])
     label = _label_ordinal(connection, dataset, image.label)
     meta = {
         "sha256": image.sha256.hex(),

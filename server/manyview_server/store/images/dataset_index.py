@@ -84,7 +84,8 @@ class DatasetIndex:
         return self._sealed_end + sum(map(len, self._loose))
 
     def _num_intact(self, first: int) -> int:
-        """Return how many index files are as they were. Those of images before `first` are not looked at."""
+        """Return how many index files, from the first one on, are unchanged. Those of images before `first` are
+        counted without a look at the disk."""
         for number, one in enumerate(self._sealed):
             if one.end > first:
                 with suppress(OSError):
@@ -94,7 +95,7 @@ class DatasetIndex:
         return len(self._sealed)
 
     async def _adopt(self, last: int) -> int:
-        """Take over index files that exist, as far as the database agrees with them. Return how many it were."""
+        """Use the index files that exist, as far as the database agrees with them. Return how many were added."""
         found = await asyncio.to_thread(self._found, last)
         if not found:
             return 0

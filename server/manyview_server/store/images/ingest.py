@@ -18,7 +18,7 @@ from manyview_server.counted_noun import number_of
 from manyview_server.errors import Aborted, FailedPrecondition, NotFound, ServiceError
 from manyview_server.store.database.database import Database, disk_full
 from manyview_server.store.images.batch import UploadBatch, chain
-from manyview_server.store.images.batch_rows import OpenDataset, outcomes_again, save_dataset, save_upload, store_image
+from manyview_server.store.images.batch_rows import OpenDataset, outcomes_again, save_dataset, save_upload, store_batch
 from manyview_server.store.images.shard_writers import ShardWriter, ShardWriters
 from manyview_server.store.images.shards import Position
 from manyview_server.store.records import ImageOutcome
@@ -33,7 +33,7 @@ FIND_DATASET = """
 
 
 class Ingest:
-    """Writes groups of batches. On the database thread only."""
+    """Writes groups of batches. Call it on the database thread only."""
 
     def __init__(self, database: Database, writers: ShardWriters, data_dir: Path, reserve_bytes: int) -> None:
         self._database = database
@@ -43,7 +43,7 @@ class Ingest:
         # The fence of the newest session of each upload, by the primary key of the upload. Only this session may write.
         # An entry disappears with its session.
         self.owners: WeakValueDictionary[int, asyncio.Event] = WeakValueDictionary()
-        # The primary keys of the data sets of which a shard was closed. The caller of `commit` takes them out.
+        # The primary keys of the data sets of which a shard was closed. The caller of `commit` removes them.
         self.sealing: set[int] = set()
 
     def commit(self, group: Sequence[UploadBatch]) -> list[list[ImageOutcome] | ServiceError]:
@@ -108,7 +108,7 @@ class Ingest:
             raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(committed + 1)})
         if pk not in touched:
             touched[pk] = self._open(connection, pk)
-        outcomes = [store_image(connection, touched[pk], batch, image) for image in batch.images]
+        outcomes = store_batch(connection, touched[pk], batch)
         save_upload(connection, batch, outcomes, chain(digest, batch.images))
         return outcomes
 

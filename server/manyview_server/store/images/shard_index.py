@@ -1,9 +1,9 @@
 """Index files: the rows of a sealed shard beside it, so that nobody needs to read them from the database.
 
 `shard-00000042.idx` is an array file. It holds the rows of the shard's images in the order of their positions, the
-position of the first one, and the SHA-256 of the index file before it. So whoever trusts a file may trust those before
-it that fit. The database stays the truth: an index file that is missing, damaged or of other images is written again.
-Files are not synced, because their SHA-256 reveals what a power cut damaged.
+position of the first one, and the SHA-256 of the index file before it. So a file that agrees with the database vouches
+for the file before it. The database decides: an index file that is missing, damaged or of other images is written
+again. Files are not synced, because their SHA-256 reveals what a power cut damaged.
 
 Workers read index files with this module too, so it does not import sqlite.
 """
