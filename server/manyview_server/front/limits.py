@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manyview.v1 import model_service_pb2, types_pb2
+from manyview.v1 import model_service_pb2
 from manyview_server.config import ServeSettings
 from manyview_server.counted_noun import number_of
 from manyview_server.front.rpc.resource_names import invalid
@@ -56,11 +56,11 @@ class Limits:
             max_batch_images=self.max_batch_images,
         )
 
-    def check_batch(self, batch: types_pb2.ImageBatch) -> None:
+    def check_batch(self, number: int, num_images: int) -> None:
         """Raise InvalidArgument if a batch has no valid number, no images or too many images."""
-        if batch.number < 1:
-            raise invalid("batch.number", f"{batch.number} is not a batch number; batches are numbered from 1")
-        self.check_count(len(batch.images), "batch.images")
+        if number < 1:
+            raise invalid("batch.number", f"{number} is not a batch number; batches are numbered from 1")
+        self.check_count(num_images, "batch.images")
 
     def check_count(self, num_images: int, field: str) -> None:
         """Raise InvalidArgument if there are no images or too many."""

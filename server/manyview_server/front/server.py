@@ -28,6 +28,7 @@ from manyview.v1 import (
 )
 from manyview_server.config import ServeSettings, SettingsError
 from manyview_server.front.backends import Embedder, LibraryBackbones, Previewer, Selector, StepTimer, Tables, Trainers
+from manyview_server.front.datasets.received_batch import read_batch
 from manyview_server.front.datasets.service import DatasetService
 from manyview_server.front.embeddings.dataset_export import DatasetExporter
 from manyview_server.front.embeddings.image_embedder import ImageEmbedder
@@ -54,6 +55,7 @@ from manyview_server.supervise.catalogue.catalogue import Catalogue
 from manyview_server.supervise.catalogue.plugin_packages import packages_with_plugins
 from manyview_server.supervise.cores import CoreBudget
 
+UPLOAD_IMAGES = "/manyview.v1.DatasetService/UploadImages"
 PROTO_FILES = (
     dataset_service_pb2,
     train_job_service_pb2,
@@ -101,7 +103,7 @@ class Server:
         self._draining = Draining()
         self._health = health.HealthServicer()
         token = read_token(settings.token_file) if settings.token_file is not None else ""
-        interceptor = CallInterceptor(self._draining, token)
+        interceptor = CallInterceptor(self._draining, token, {UPLOAD_IMAGES: read_batch})
         self._server = grpc.aio.server(interceptors=[interceptor], options=channel_options(settings))
         self._add_services(backend, version, start_time)
         self.address = ""

@@ -56,7 +56,7 @@ class CheckedImage:
     `extension` names its format (see `image_header.ImageHeader`). Width and height are in pixels, after orientation.
     """
 
-    data: bytes = field(repr=False)
+    data: bytes | memoryview = field(repr=False)
     key: str
     label: str
     sha256: bytes

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from manyview.v1 import types_pb2
 from manyview_server.counted_noun import number_of
+from manyview_server.front.datasets.received_batch import ReceivedImage
 from manyview_server.front.limits import ImageLimits
 from manyview_server.image_header import HeaderRefused, ImageHeader, read_header
 from manyview_server.store.records import CheckedImage, RejectedImage
@@ -25,7 +26,9 @@ class ImageRefused(ValueError):
         self.message = message
 
 
-def check_upload(images: Iterable[types_pb2.Image], limits: ImageLimits) -> list[CheckedImage | RejectedImage]:
+def check_upload(
+    images: Iterable[types_pb2.Image | ReceivedImage], limits: ImageLimits
+) -> list[CheckedImage | RejectedImage]:
     """Check the images of a batch. Call it off the event loop, because it hashes them."""
     return [_checked(image, limits) for image in images]
 
@@ -48,7 +51,7 @@ def check_embed(image: types_pb2.Image, limits: ImageLimits) -> ImageRefused | N
     return None
 
 
-def _checked(image: types_pb2.Image, limits: ImageLimits) -> CheckedImage | RejectedImage:
+def _checked(image: types_pb2.Image | ReceivedImage, limits: ImageLimits) -> CheckedImage | RejectedImage:
     # Each access to a field of a message copies it.
     data, key, label, sent = image.data, image.key, image.label, image.sha256
     digest = hashlib.sha256(data).digest()
@@ -69,7 +72,8 @@ def _checked(image: types_pb2.Image, limits: ImageLimits) -> CheckedImage | Reje
             num_bytes=len(data),
         )
     return CheckedImage(
-        data=data,
+        # The copy was for the checks. What waits for the disk stays in the message.
+        data=image.view if isinstance(image, ReceivedImage) else data,
         key=key,
         label=label,
         sha256=digest,

@@ -16,7 +16,7 @@ from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import dataset_service_pb2_grpc
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.datasets.stored_bytes import stored_bytes
-from manyview_server.front.datasets.upload_stream import UploadStream
+from manyview_server.front.datasets.upload_stream import UploadRequest, UploadStream
 from manyview_server.front.limits import Limits
 from manyview_server.front.rpc import page_tokens, pages
 from manyview_server.front.rpc import resource_names as names
@@ -84,7 +84,7 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
         return await once(self._store.idempotency_log, request, request.request_id, delete, pb.DeleteDatasetResponse)
 
     async def UploadImages(
-        self, requests: AsyncIterator[pb.UploadImagesRequest], context: Context
+        self, requests: AsyncIterator[UploadRequest], context: Context
     ) -> AsyncIterator[pb.UploadImagesResponse]:
         """Take the batches of an upload, and acknowledge each."""
         reader = RequestReader(requests)

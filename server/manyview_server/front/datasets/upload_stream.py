@@ -12,12 +12,19 @@ from manyview.v1 import types_pb2
 from manyview_server.counted_noun import number_of
 from manyview_server.front.convert import dataset_messages
 from manyview_server.front.datasets.image_check import check_upload
+from manyview_server.front.datasets.received_batch import ReceivedBatch
 from manyview_server.front.limits import ImageLimits, Limits
 from manyview_server.front.rpc import resource_names as names
 from manyview_server.front.rpc.bidi import RequestReader, RequestWindow, in_order
 from manyview_server.front.rpc.draining import Draining
 from manyview_server.store.images.uploads import UploadSession, UploadStore
 from manyview_server.store.records import CheckedImage, ImageOutcome, RejectedImage
+
+UploadRequest = pb.UploadImagesRequest | ReceivedBatch
+
+MOST_CONVERTED_AT_ONCE = 256
+"""The most outcomes that the event loop converts itself. They take at most 1 ms, and a thread would take longer for a
+batch of photographs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +43,7 @@ class UploadStream:
     """
 
     def __init__(
-        self, uploads: UploadStore, limits: Limits, draining: Draining, reader: RequestReader[pb.UploadImagesRequest]
+        self, uploads: UploadStore, limits: Limits, draining: Draining, reader: RequestReader[UploadRequest]
     ) -> None:
         self._uploads = uploads
         self._limits = limits
@@ -61,6 +68,8 @@ class UploadStream:
 
         async def commit(batch: CheckedBatch) -> pb.BatchAck:
             outcomes = await session.append(batch.number, batch.images)
+            if len(outcomes) <= MOST_CONVERTED_AT_ONCE:
+                return _ack(batch.number, outcomes)
             return await asyncio.to_thread(_ack, batch.number, outcomes)
 
         window = RequestWindow(self._limits.upload_window_batches, self._limits.upload_window_bytes)
@@ -77,7 +86,7 @@ class UploadStream:
 
     async def _open(self) -> UploadSession:
         request = await self._reader.next()
-        if request is None or request.WhichOneof("payload") != "header":
+        if not isinstance(request, pb.UploadImagesRequest) or request.WhichOneof("payload") != "header":
             raise names.invalid("header", "the first message of the stream must be a header")
         header = request.header
         dataset_id = names.dataset_id(header.dataset, "header.dataset")
@@ -95,11 +104,11 @@ class UploadStream:
         request = await self._reader.next()
         if request is None:
             return None
+        if isinstance(request, ReceivedBatch):
+            return await self._check(request)
         match request.WhichOneof("payload"):
             case "batch":
-                batch = request.batch
-                self._limits.check_batch(batch)
-                return await asyncio.to_thread(_checked, batch, self._limits.image)
+                return await self._check(request.batch)
             case "finish":
                 self._finish = request.finish
                 return None
@@ -108,9 +117,15 @@ class UploadStream:
             case _:
                 raise names.invalid("payload", "must be a batch or a finish")
 
+    async def _check(self, batch: types_pb2.ImageBatch | ReceivedBatch) -> CheckedBatch:
+        self._limits.check_batch(batch.number, len(batch.images))
+        return await asyncio.to_thread(_checked, batch, self._limits.image)
 
-def _checked(batch: types_pb2.ImageBatch, limits: ImageLimits) -> CheckedBatch:
-    return CheckedBatch(number=batch.number, images=check_upload(batch.images, limits), num_bytes=batch.ByteSize())
+
+def _checked(batch: types_pb2.ImageBatch | ReceivedBatch, limits: ImageLimits) -> CheckedBatch:
+    # The library writes a message to find its size, so this is work for a thread, too.
+    num_bytes = batch.num_bytes if isinstance(batch, ReceivedBatch) else batch.ByteSize()
+    return CheckedBatch(number=batch.number, images=check_upload(batch.images, limits), num_bytes=num_bytes)
 
 
 def _ack(number: int, outcomes: Sequence[ImageOutcome]) -> pb.BatchAck:

@@ -156,7 +156,7 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
         if request.WhichOneof("payload") != "batch":
             raise names.invalid("payload", "must be a batch after the header")
         batch = request.batch
-        self._limits.check_batch(batch)
+        self._limits.check_batch(batch.number, len(batch.images))
         if batch.number != expected:
             message = f"batch {batch.number} came, but batch {expected} was expected"
             raise Aborted("SEQUENCE_GAP", message, metadata={"expected": str(expected)})

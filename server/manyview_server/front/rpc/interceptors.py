@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -30,18 +30,23 @@ MAX_OTHER_BYTES = 64 << 10
 
 Handler = Any
 Context = grpc.aio.ServicerContext[Any, Any]
+Reader = Callable[[bytes], Any]
+"""Reads the requests of a method that are in its usual form, and checks their limits. Returns None for the others."""
 
 
 class RequestParser:
     """Parses the requests of one method. Refuses a request that is too large before it is parsed."""
 
-    def __init__(self, method: str, parse: Callable[[bytes], Any]) -> None:
+    def __init__(self, method: str, parse: Callable[[bytes], Any], read: Reader | None = None) -> None:
         """`method` is "/package.Service/Method". Only requests of this package are checked against the limits."""
         self._parse = parse
+        self._read = read
         self._limits = wire_check.wire_message(_request_type(method)) if method.startswith(SERVICE_PREFIX) else None
 
     async def request(self, data: bytes) -> Any:
         """Parse one request. Raises InvalidArgument, MALFORMED_REQUEST or FIELD_INVALID with what is too large."""
+        if self._read is not None and (found := self._read(data)) is not None:
+            return found
         try:
             if self._limits is not None:
                 for _ in wire_check.check(data, self._limits):
@@ -81,8 +86,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     """Checks the token if the server has one, refuses new calls while the server drains, and maps errors to
     statuses."""
 
-    def __init__(self, draining: Draining, token: str = "") -> None:
+    def __init__(self, draining: Draining, token: str = "", readers: Mapping[str, Reader] | None = None) -> None:
+        """`readers` has readers of requests by method, for methods that are faster with one."""
         self._draining = draining
+        self._readers = readers or {}
         self._expected = f"Bearer {token}".encode() if token else None
         self._parsers: dict[str, RequestParser] = {}
 
@@ -101,7 +108,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if not method.startswith(SERVICE_PREFIX):
             return bounded(handler)
         if method not in self._parsers:
-            self._parsers[method] = RequestParser(method, handler.request_deserializer)
+            reader = self._readers.get(method)
+            self._parsers[method] = RequestParser(method, handler.request_deserializer, reader)
         return guarded(handler, self._guard, self._parsers[method])
 
     def _has_token(self, details: grpc.HandlerCallDetails) -> bool:

@@ -1,4 +1,4 @@
-"""Writers of shards, one for each data set that receives images. On the database thread only.
+"""Writers of shards, one for each data set that receives images. They belong to the database thread.
 
 `append` buffers, `sync` writes and syncs, and only then may the index commit `position`. A shard is closed with
 the end marker of tar, and the next one is started, at 1 GiB and at each position that is a multiple of
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from manyview_server.store.durable_files import sync_directory, sync_file
-from manyview_server.store.images.shards import BLOCK_BYTES, Position, shard_path, tar_member
+from manyview_server.store.images.shards import BLOCK_BYTES, Position, around_member, shard_path
 
 ROLL_BYTES = 1 << 30
 # By positions, because these are known without counting the images of the open shard.
@@ -35,7 +35,7 @@ class ShardWriter:
         self._roll_bytes = roll_bytes
         self._committed = start
         self._end = start
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         # The bytes of the open shard that are written. `_end` does not count the end marker of a closed shard.
         self._written = start.offset
         self._fd = -1
@@ -45,11 +45,13 @@ class ShardWriter:
         """The end of the records, those not yet synced included."""
         return self._end
 
-    def append(self, image_id: int, extension: str, data: bytes, meta: dict[str, Any]) -> Position:
+    def append(self, image_id: int, extension: str, data: bytes | memoryview, meta: dict[str, Any]) -> Position:
         """Buffer an image, and return the place of its bytes. Raises OSError if a full shard cannot be closed."""
         name = f"{image_id:016x}"
-        head, _, padding = tar_member(f"{name}.{extension}", data)
-        behind = b"".join((padding, *tar_member(f"{name}.json", to_json(meta).encode())))
+        head, padding = around_member(f"{name}.{extension}", len(data))
+        text = to_json(meta).encode()
+        text_head, text_padding = around_member(f"{name}.json", len(text))
+        behind = b"".join((padding, text_head, text, text_padding))
         num_bytes = len(head) + len(data) + len(behind)
         if self._end.offset and self._end.offset + num_bytes > self._roll_bytes:
             self._roll()
@@ -157,7 +159,7 @@ class ShardWriters:
             self.forget(dataset)
 
 
-def _write_all(fd: int, pieces: list[bytes], at: int) -> int:
+def _write_all(fd: int, pieces: list[bytes | memoryview], at: int) -> int:
     """Write the pieces from offset `at` on, and return their length."""
     start = at
     for first in range(0, len(pieces), MAX_PIECES):

@@ -187,9 +187,9 @@ def scan(path: Path, start: int = 0) -> Iterator[ScannedImage]:
             yield ScannedImage(image_id=image_id, offset=offset, length=length, end=at, meta=meta)
 
 
-def tar_member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the pieces of a tar member: header, bytes, and padding to whole blocks."""
-    return _header(name, len(data)), data, bytes(-len(data) % BLOCK_BYTES)
+def around_member(name: str, num_bytes: int) -> tuple[bytes, bytes]:
+    """Return what is around the bytes of a tar member: its header, and the padding to whole blocks."""
+    return _header(name, num_bytes), bytes(-num_bytes % BLOCK_BYTES)
 
 
 def _header(name: str, size: int) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 
 from manyview.v1 import dataset_service_pb2 as pb
 from manyview.v1 import types_pb2
+from manyview_server.front.datasets.received_batch import read_batch
 
 R = pb.ImageResult
 
@@ -102,6 +103,19 @@ async def test_an_image_is_refused_alone_and_listed_with_its_reason(
     listed = (await front.datasets.ListImages(request)).images
     assert [i.error.reason for i in listed] == [r.error.reason for r in results if r.error.reason]
     assert listed[4].key == "bad\N{REPLACEMENT CHARACTER}key"
+
+
+async def test_a_batch_with_a_field_of_a_newer_client_is_stored_too(
+    front: Any, dataset: str, png: Any, image: Any
+) -> None:
+    unknown = b"\xa2\x1f\x01x"  # field 500
+    newer = batch(1, [image(png(1), "1")]).SerializeToString() + unknown
+    assert read_batch(newer) is None
+    request = pb.UploadImagesRequest.FromString(newer)
+    assert request.SerializeToString() == newer
+    _, ack, finished = await talk(front, header(dataset), request, finish(1))
+    assert ack.ack.results[0].outcome == R.OUTCOME_STORED
+    assert finished.finished.dataset.num_images == 1
 
 
 async def test_a_half_close_completes_nothing_and_the_upload_resumes(
