@@ -46,7 +46,7 @@ def test_what_is_read_from_damaged_bytes_is_what_the_library_reads(
 ) -> None:
     data = bytearray(message(7, images))
     for _ in range(draw.draw(st.integers(1, 4))):
-        at = draw.draw(st.integers(0, min(40, len(data) - 1)))
+        at = draw.draw(st.integers(0, min(40, len(data))))
         data[at : at + draw.draw(st.integers(0, 2))] = draw.draw(st.binary(max_size=2))
     found = read_batch(bytes(data))
     if found is not None:
