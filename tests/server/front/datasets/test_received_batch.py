@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,8 @@ IMAGES = st.builds(
     label=st.text(max_size=200),
     sha256=st.sampled_from([b"", bytes(32), b"short"]),
 )
-REQUEST = wire_check.wire_message(pb.UploadImagesRequest.DESCRIPTOR)
+DESCRIPTOR: Any = pb.UploadImagesRequest.DESCRIPTOR
+REQUEST = wire_check.wire_message(DESCRIPTOR)
 
 
 def message(number: int, images: list[types_pb2.Image]) -> bytes:
