@@ -9,4 +9,5 @@ It imports `errors`, and nothing else of ours. Every other package may use it.
 - `open_files`: recognise and report that no file descriptor is left.
 - `heap`: keep freed memory instead of giving it back.
 - `disk_space`: how much room a disk has, and how much must stay free.
+- `sized_work`: work on a few bytes in the event loop, and on many in a thread.
 """
