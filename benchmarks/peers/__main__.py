@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=plan.ROUNDS, help="rounds of cells; default: %(default)s")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--formats", nargs="+", choices=plan.NUMBER_FORMATS, default=plan.NUMBER_FORMATS)
-    parser.add_argument("--stubs", action="store_true", help="measure manyview's stubs beside its client in one cell")
+    parser.add_argument("--stubs", action="store_true", help="measure manyview's stubs instead")
     parser.add_argument("--seconds", type=float, default=8.0, help="time of each measurement; default: %(default)s")
     arguments = parser.parse_args()
     # Without this, a program that is terminated leaves the server that it has started.
@@ -81,7 +81,7 @@ def measure_next(arguments: argparse.Namespace) -> None:
     if arguments.command == "sweep":
         keys = plan.sweep_keys()
     elif arguments.stubs:
-        keys = (plan.round_key(STUBS, 224, "float32", number) for number in range(arguments.rounds))
+        keys = plan.round_keys((STUBS,), tuple(arguments.formats), arguments.rounds)
     else:
         keys = plan.round_keys(tuple(arguments.sides), tuple(arguments.formats), arguments.rounds)
     waiting = list(itertools.islice((key for key in keys if RESULTS.find(**key) is None), arguments.cells))

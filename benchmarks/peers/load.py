@@ -206,7 +206,7 @@ def run(load: Load) -> dict[str, Any]:
             levels = [call_in_threads(embed, jpegs, level, load.server_pid) for level in load.levels]
         return {"lowest_cosine": cosine, "levels": levels}
     connect: Callable[[], AbstractAsyncContextManager[Asynchronous]] = (
-        (lambda: callers.stubs(load.address, load.model))
+        (lambda: callers.stubs(load.address, f"trainJobs/{load.model}"))
         if load.side == STUBS
         else (lambda: callers.http(load.side, load.address))
     )

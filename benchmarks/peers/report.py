@@ -37,7 +37,7 @@ def summary(cells: list[Cell]) -> str:
 
 def sides_table(cells: list[Cell]) -> str:
     """Return a row for each size, format and number of callers: images/s (p50 and p99 in ms) of each side."""
-    sides = (MANYVIEW, *PEERS)
+    sides = (MANYVIEW, STUBS, *PEERS)
     rows = [["px", "format", "callers", *sides]]
     for number_format in NUMBER_FORMATS:
         for image_size in SIZES:

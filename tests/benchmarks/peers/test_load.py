@@ -6,6 +6,8 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,11 @@ from benchmarks.peers.load import (
     first_images,
     lowest_cosine,
     percentile,
+    run,
 )
+from benchmarks.peers.plan import STUBS
+
+from benchmarks.peers import callers
 
 LEVEL = Level(callers=3, warm_up_s=0.05, measured_s=0.2)
 ROW = np.ones(2, np.float32)
@@ -122,6 +128,23 @@ def test_tasks_call_one_at_a_time_each_and_go_on_after_an_error() -> None:
 def test_a_load_travels_as_json() -> None:
     load = Load(side="ray", address="127.0.0.1:1", model="m", server_pid=7, images="a", expected="b", levels=[LEVEL])
     assert Load.from_json(load.to_json()) == load
+
+
+def test_stubs_call_the_model_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+
+    @asynccontextmanager
+    async def stubs(_address: str, model: str) -> AsyncIterator[Callable[[bytes], Awaitable[object]]]:
+        models.append(model)
+        yield lambda _: asyncio.sleep(0, ROW)
+
+    monkeypatch.setattr(callers, "stubs", stubs)
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    np.save(tmp_path / "rows.npy", ROW[None])
+    rows = str(tmp_path / "rows.npy")
+    found = run(Load(side=STUBS, address="here", model="m", server_pid=1, images=str(tmp_path), expected=rows))
+    assert models == ["trainJobs/m"]
+    assert found == {"lowest_cosine": pytest.approx(1.0), "levels": []}
 
 
 def test_the_lowest_cosine_shows_a_wrong_row() -> None:

@@ -58,7 +58,7 @@ def test_the_best_batching_is_marked() -> None:
 def test_the_short_table_has_a_column_for_each_side() -> None:
     cells = [cell(MANYVIEW, 0, 100.0), cell("ray", 0, 50.04, errors=2), cell("ray", 1, 50.04)]
     (row,) = rows(sides_table(cells))
-    assert row == ["64", "float32", "8", "100.0 (5, 9)", "-", "-", "-", "50.0 (5, 9)!"]
+    assert row == ["64", "float32", "8", "100.0 (5, 9)", "-", "-", "-", "-", "50.0 (5, 9)!"]
 
 
 def test_a_peer_whose_batching_was_not_tried_has_a_dash() -> None:
