@@ -8,6 +8,9 @@ from pathlib import Path
 
 from benchmarks.gpu.document import figures_table
 from benchmarks.gpu.plan import NO_PEER, ROWS, SECTIONS
+from benchmarks.results import Results
+
+from benchmarks.peers import report as peers
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "performance.md").read_text()
@@ -36,9 +39,8 @@ def test_the_figures_are_those_of_the_results() -> None:
         assert f"```\n{figures_table(content)}\n```" in PAGE
 
 
-def test_figures_beside_other_servers_are_missing_until_they_are_measured() -> None:
-    measured = (ROOT / "benchmarks" / "results" / "peers.json").exists()
-    assert ("none yet: no round was measured" in PAGE) == (not measured)
+def test_the_figures_beside_other_servers_are_those_of_the_results() -> None:
+    assert f"```\n{peers.summary(Results('peers').cells())}\n```" in PAGE
 
 
 def test_its_files_and_commands_exist() -> None:
