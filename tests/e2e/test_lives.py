@@ -27,7 +27,8 @@ def photos(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) ->
     return client.upload(folder, dataset="lives")
 
 
-@pytest.mark.parametrize("method", [pytest.param("simclr", marks=pytest.mark.long), "moco"])
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["simclr", "moco"])
 def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_been(
     server: ServerProcess, client: manyview.Client, photos: manyview.Dataset, method: str
 ) -> None:

@@ -242,6 +242,7 @@ def test_a_caller_that_gives_up_stops_the_work(
     wait_until(is_quiet, "the embedder rests", 20)
 
 
+@pytest.mark.long
 def test_callers_do_not_wait_for_a_data_set_to_be_embedded(
     client: manyview.Client, dataset: manyview.Dataset, folder: Path
 ) -> None:
