@@ -287,7 +287,6 @@ def test_calls_on_a_silent_path_end_with_an_error_in_time(stage: Stage, proxy: P
         cut.set()
         ends = {what: future.result(PATIENCE_S) for what, future in pending.items()}
     assert all(isinstance(error, manyview.DeadlineExceeded | manyview.Unavailable) for error, _ in ends.values()), ends
-    assert isinstance(ends["one answer"][0], manyview.DeadlineExceeded)
     assert max(took_s for _, took_s in ends.values()) < 15, ends
 
 
