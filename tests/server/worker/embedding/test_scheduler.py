@@ -8,7 +8,14 @@ import torch
 from manyview_server.messages.embedding import EmbedImages, EmbedRecipe, ModelKey
 from manyview_server.store.images.shards import SNAPSHOT_DTYPE
 from manyview_server.worker.embedding.embed_requests import DecodedRow, EmbedRequest
-from manyview_server.worker.embedding.scheduler import LONGEST_PASS_S, DecodeTask, ForwardTask, Scheduler
+from manyview_server.worker.embedding.scheduler import (
+    GATHER_FRACTION,
+    LONGEST_PASS_S,
+    RECENT_S,
+    DecodeTask,
+    ForwardTask,
+    Scheduler,
+)
 
 
 def request(number: int, images: int, backbone: str = "resnet18", dataset_dir: str = "") -> EmbedRequest:
@@ -257,21 +264,60 @@ def test_a_single_image_goes_to_the_thread_that_uses_all_cores_only_if_nothing_e
     while not taken:
         time.sleep(0.001)
     assert (taken[0].request, taken[0].row) == (one, 0)
-    queue.add(request(2, 1))
-    assert decode_in_turn(queue) == 2, "the first one is still in progress"
+
+    def waits(number: int, later_s: float, images: int = 1, dataset_dir: str = "") -> None:
+        """Check that a request is decoded in its turn."""
+        other = request(number, images, dataset_dir=dataset_dir)
+        other.arrived = one.arrived + later_s
+        queue.add(other)
+        assert decode_in_turn(queue) == number
+        queue.cancel(number)
+
+    waits(2, 0)  # because the first one is still in progress
     queue.rows_done(one, 1)
-    queue.cancel(2)
-    queue.add(request(3, 2))
-    assert decode_in_turn(queue) == 3, "two images are for two threads"
-    queue.cancel(3)
-    queue.add(request(4, 1, dataset_dir="/data"))
-    assert decode_in_turn(queue) == 4, "stored images are in no hurry"
-    queue.cancel(4)
+    waits(3, RECENT_S)  # because there were two requests at once a moment ago
+    waits(4, 3 * RECENT_S, images=2)  # because two images are for two threads
+    waits(5, 3 * RECENT_S, dataset_dir="/data")  # because stored images are in no hurry
     queue.set_threads(1)
-    queue.add(request(5, 1))
-    assert decode_in_turn(queue) == 5, "another process needs the other cores"
-    queue.cancel(5)
+    waits(6, 3 * RECENT_S)  # because another process needs the other cores
     queue.set_threads(2)
-    queue.add(request(6, 1))
+    last = request(7, 1)
+    last.arrived = one.arrived + 3 * RECENT_S
+    queue.add(last)
     thread.join(10)
-    assert taken[1].request.message.request_id == 6
+    assert taken[1].request is last
+
+
+def test_an_incomplete_batch_waits_for_callers_that_came_together_lately() -> None:
+    queue = scheduler(num_threads=2)
+    pass_s = 0.05
+    tasks = []
+    for number in range(1, 7):
+        queue.add(one := request(number, 1))
+        queue.passed(one.key, 1, pass_s)
+    for _ in range(6):
+        tasks.append(queue.take(0))
+    rows = [
+        DecodedRow(request=task.request, row=0, pixels=torch.zeros(3, 1, 1))
+        for task in tasks
+        if isinstance(task, DecodeTask)
+    ]
+    for row in rows[:2]:
+        queue.decoded(row)
+    began = time.monotonic()
+    assert next_batch(queue) == [(1, 0), (2, 0)]
+    assert time.monotonic() - began > 0.8 * GATHER_FRACTION * 3 * pass_s, "3 of the 6 callers are a thread's share"
+    for row in rows[2:5]:
+        queue.decoded(row)
+    assert queue._callers.embed_at(share=3) == 0, "they are the share"
+    assert next_batch(queue) == [(3, 0), (4, 0), (5, 0)]
+
+
+def test_a_caller_alone_waits_for_nobody() -> None:
+    queue = scheduler(num_threads=2)
+    for number in (1, 2):
+        queue.add(one := request(number, 1))
+        queue.passed(one.key, 1, 60.0)
+        decode_one(queue)
+        assert next_batch(queue) == [(number, 0)]
+        queue.rows_done(one, 1)
