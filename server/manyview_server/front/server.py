@@ -246,7 +246,7 @@ def channel_options(settings: ServeSettings) -> list[tuple[str, int]]:
     ping_ms, answer_ms = round(settings.keepalive_s * 1000), round(settings.keepalive_timeout_s * 1000)
     return [
         ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_concurrent_streams", 256),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", ping_ms),

@@ -132,7 +132,7 @@ async def test_two_servers_do_not_share_a_port(front: Any, tmp_path: Path) -> No
 def test_streams_and_pings_are_bounded() -> None:
     options = dict(channel_options(ServeSettings(data=Path("x"), max_message_bytes=40 << 20)))
     assert options["grpc.so_reuseport"] == 0
-    assert options["grpc.max_concurrent_streams"] == 100
+    assert options["grpc.max_concurrent_streams"] == 256
     assert options["grpc.max_receive_message_length"] == 40 << 20
     assert options["grpc.keepalive_time_ms"] == 20_000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 10_000
