@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ import manyview
 from manyview._transport.backoff import Backoff
 from manyview._transport.channel import Channel
 from manyview.testing import FakeServer
+from manyview.v1 import model_service_pb2
 
 UNARY = {
     "GetDataset": lambda client: client.dataset("pets"),
@@ -115,6 +121,61 @@ def test_a_stream_that_the_server_gave_up_is_opened_again(client: manyview.Clien
 def test_a_full_server_that_says_when_to_come_back_is_asked_again(client: manyview.Client, server: FakeServer) -> None:
     server.fail("GetServerInfo", "RESOURCE_EXHAUSTED", retry_after_s=0.01)
     assert client.server_info().version == "0.0.0-fake"
+
+
+def test_threads_that_call_at_once_get_their_own_answers(client: manyview.Client, server: FakeServer) -> None:
+    names = [f"pets-{number}" for number in range(6)]
+    for name in names[:5]:
+        client.upload([b"a"], name)
+    together = threading.Barrier(len(names))
+
+    def answer(request: Any, context: Any) -> Any:
+        together.wait(10)
+        return server.state.get_dataset(request, context)
+
+    server.reply("GetDataset", *[answer] * len(names))
+    with ThreadPoolExecutor(len(names)) as pool:
+        asked = [pool.submit(client.dataset, name) for name in names]
+        assert [each.result(10).id for each in asked[:5]] == names[:5]
+        with pytest.raises(manyview.NotFound, match="pets-5"):
+            asked[5].result(10)
+
+
+@pytest.fixture
+def held(client: manyview.Client, server: FakeServer) -> Iterator[threading.Event]:
+    """While another thread waits for its answer. The event is set when a further call of `server_info` is cancelled."""
+    let_go, arrived, cancelled = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(_: Any, context: Any) -> Any:
+        context.add_callback(cancelled.set if arrived.is_set() else lambda: None)
+        arrived.set()
+        let_go.wait(10)
+        return server.state.get_server_info(_, context)
+
+    server.reply("GetServerInfo", hold, hold)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.server_info)
+        assert arrived.wait(10)
+        yield cancelled
+        let_go.set()
+        assert first.exception(10) is None
+
+
+@pytest.mark.usefixtures("held")
+def test_a_call_beside_another_has_a_deadline(client: manyview.Client) -> None:
+    method, request = "/manyview.v1.ModelService/GetServerInfo", model_service_pb2.GetServerInfoRequest()
+    began = time.monotonic()
+    with pytest.raises(manyview.DeadlineExceeded):
+        client._channel.unary(method, request, model_service_pb2.GetServerInfoResponse, timeout_s=0.3)
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_a_call_beside_another_is_cancelled_by_an_interrupt(client: manyview.Client, held: threading.Event) -> None:
+    interrupt = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        client.server_info()
+    assert held.wait(5), "the server learns of it"
 
 
 def test_a_change_keeps_its_request_id_over_all_attempts(client: manyview.Client, server: FakeServer) -> None:
