@@ -26,6 +26,8 @@ class RecentPeak:
 
     def _advance(self, at: float) -> None:
         passed = at - self._since
-        if passed >= self._window_s:
-            self._before = self._now if passed < 2 * self._window_s else 0
-            self._now, self._since = 0, at
+        if passed >= 2 * self._window_s:
+            self._before, self._now, self._since = 0, 0, at
+        elif passed >= self._window_s:
+            self._before, self._now = self._now, 0
+            self._since += self._window_s

@@ -36,6 +36,9 @@ from manyview_server.worker.embedding.model_cache import EmbeddingModel
 from manyview_server.worker.preprocess import Preprocess
 from support.learning import worker_harness
 
+SLOW = [worker_harness.encoded(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))]
+"""An image whose decoding takes milliseconds, so that many of them take longer than what a test does meanwhile."""
+
 
 @pytest.fixture(scope="module")
 def method() -> Method:
@@ -191,7 +194,7 @@ def test_a_request_whose_time_is_over_is_told_so(embed: Any, blobs: list[bytes])
 def test_a_cancelled_request_is_confirmed_and_those_after_it_are_answered(
     worker: Any, checkpoint: str, blobs: list[bytes]
 ) -> None:
-    worker.send(request(7, blobs * 5, checkpoint))
+    worker.send(request(7, SLOW * 40, checkpoint))
     worker.send(CancelEmbed(request_id=7))
     worker.send(request(8, blobs[:2], checkpoint))
     worker.send(request(9, blobs[:2], checkpoint))
@@ -347,9 +350,9 @@ def test_a_single_image_is_embedded_with_several_cores_and_batches_with_one_core
 
 def test_a_large_request_does_not_hold_up_a_small_one(worker: Any, checkpoint: str, blobs: list[bytes]) -> None:
     for number in (30, 31):
-        worker.send(request(number, blobs * 10, checkpoint))
+        worker.send(request(number, SLOW * 80, checkpoint))
     worker.send(request(32, blobs[:1], checkpoint))
     assert isinstance(answer(worker, 32), EmbedDone)
     assert not {30, 31} & {message.request_id for message in worker.of(EmbedDone)}
     large = [worker.until(EmbedDone) for _ in (30, 31)]  # they take turns, so either may end first
-    assert {done.request_id: done.shape[0] for done in large} == dict.fromkeys((30, 31), 10 * len(blobs))
+    assert {done.request_id: done.shape[0] for done in large} == dict.fromkeys((30, 31), 80)
