@@ -183,7 +183,7 @@ def embed_batch(paths: list[Path], model: EmbeddingModel, pool: ThreadPoolExecut
     """Embed files, (B, D)."""
 
     def read(path: Path) -> Tensor:
-        return decoder.resize(decoder.decode(path.read_bytes()), model.image_size)
+        return decoder.resize(decoder.decode(path.read_bytes()), model.preprocessing.image_size)
 
     return model.embed(torch.stack(list(pool.map(read, paths))))
 

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from manyview._types.models import Methods as Methods
     from manyview._types.models import Model as Model
     from manyview._types.models import PluginProblem as PluginProblem
+    from manyview._types.models import Preprocessing as Preprocessing
     from manyview._types.neighbors import DuplicateGroup as DuplicateGroup
     from manyview._types.neighbors import Neighbor as Neighbor
     from manyview._types.neighbors import QueryNeighbors as QueryNeighbors
@@ -89,10 +90,12 @@ if TYPE_CHECKING:
     from manyview._types.uploads import SkippedFiles as SkippedFiles
     from manyview._types.uploads import UploadReport as UploadReport
     from manyview._types.words import Balance as Balance
+    from manyview._types.words import Crop as Crop
     from manyview._types.words import DataType as DataType
     from manyview._types.words import EventKind as EventKind
     from manyview._types.words import HealthStatus as HealthStatus
     from manyview._types.words import ImageStatus as ImageStatus
+    from manyview._types.words import Interpolation as Interpolation
     from manyview._types.words import JobState as JobState
     from manyview._types.words import LogLevel as LogLevel
     from manyview._types.words import Metric as Metric
@@ -122,14 +125,14 @@ _NAMES = {
     "_types.datasets": "Dataset",
     "_types.images": "ImageError StoredImage",
     "_types.jobs": "Estimate Failure LogLine Progress TrainJobInfo",
-    "_types.models": "Backbone Method Methods Model PluginProblem",
+    "_types.models": "Backbone Method Methods Model PluginProblem Preprocessing",
     "_types.neighbors": "DuplicateGroup Neighbor QueryNeighbors",
     "_types.selections": "Sample Selection",
     "_types.server": "Device EmbedTiming Limits ServerInfo",
     "_types.uploads": "LabelConflict RejectedImage SkippedFiles UploadReport",
     "_types.words": (
-        "Balance DataType EventKind HealthStatus ImageStatus JobState LogLevel Metric Output SkipReason Strategy "
-        "WeightsOrigin"
+        "Balance Crop DataType EventKind HealthStatus ImageStatus Interpolation JobState LogLevel Metric Output "
+        "SkipReason Strategy WeightsOrigin"
     ),
 }
 """The public names by the module that defines them. The imports above repeat them for type checkers."""

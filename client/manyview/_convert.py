@@ -13,10 +13,10 @@ from manyview._progress.activity import Activity, ActivityKind
 from manyview._types.datasets import Dataset
 from manyview._types.images import ImageError, StoredImage
 from manyview._types.jobs import Estimate, Failure, LogLine, Progress, TrainJobInfo
-from manyview._types.models import Backbone, Method, Methods, Model, PluginProblem
+from manyview._types.models import Backbone, Method, Methods, Model, PluginProblem, Preprocessing
 from manyview._types.server import Device, EmbedTiming, Limits, ServerInfo
 from manyview._types.uploads import UploadReport
-from manyview._types.words import ImageStatus, JobState, LogLevel, WeightsOrigin
+from manyview._types.words import Crop, ImageStatus, Interpolation, JobState, LogLevel, WeightsOrigin
 from manyview.v1 import dataset_service_pb2, embed_service_pb2, model_service_pb2, train_job_service_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -170,6 +170,21 @@ def model(value: model_service_pb2.Model) -> Model:
         create_time=time(value.create_time),
         num_bytes=value.num_bytes,
         weights=cast(WeightsOrigin, value.weights),
+        preprocessing=_preprocessing(value.preprocessing) if value.HasField("preprocessing") else None,
+    )
+
+
+def _preprocessing(value: model_service_pb2.Preprocessing) -> Preprocessing:
+    crop = model_service_pb2.Preprocessing.Crop.Name(value.crop).removeprefix("CROP_").lower()
+    kernel = model_service_pb2.Preprocessing.Interpolation.Name(value.interpolation)
+    return Preprocessing(
+        image_size=value.image_size,
+        resize_size=value.resize_size,
+        crop=cast(Crop, crop),
+        interpolation=cast(Interpolation, kernel.removeprefix("INTERPOLATION_").lower()),
+        mean=tuple(value.mean),
+        std=tuple(value.std),
+        source=value.source,
     )
 
 

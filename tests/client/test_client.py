@@ -61,7 +61,18 @@ def test_models_are_found_by_job_checkpoint_and_backbone(client: manyview.Client
     job = client.train("pets", job_id="mine")
     assert client.model("mine").name == client.model(job).name == "trainJobs/mine/checkpoints/0"
     assert [model.name for model in client.models("mine")] == ["trainJobs/mine/checkpoints/0"]
-    assert [model.name for model in client.models()][-1] == "backbones/resnet18"
+    plain = client.models()[-1]
+    assert plain.name == "backbones/resnet18"
+    assert plain.preprocessing == manyview.Preprocessing(
+        image_size=224,
+        resize_size=256,
+        crop="center",
+        interpolation="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        source="the fake server",
+    )
+    assert client.model(job).preprocessing is None
 
 
 def test_the_server_tells_limits_devices_and_health(client: manyview.Client, server: FakeServer) -> None:

@@ -23,6 +23,15 @@ from manyview.v1 import train_job_service_pb2 as jobs
 from manyview.v1 import types_pb2
 
 WEIGHTS = b"weights" * 1000
+PREPROCESSING = models.Preprocessing(
+    image_size=224,
+    resize_size=256,
+    crop=models.Preprocessing.CROP_CENTER,
+    interpolation=models.Preprocessing.INTERPOLATION_BICUBIC,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    source="the fake server",
+)
 
 
 def snake(rpc: str) -> str:
@@ -385,7 +394,14 @@ class FakeState(FakeEmbeddings):
         """Return the model of this name. Raises Refused."""
         if name.startswith("backbones/"):
             backbone = name.removeprefix("backbones/")
-            return models.Model(name=name, backbone=backbone, feature_dim=FEATURE_DIM, weights="random")
+            return models.Model(
+                name=name,
+                backbone=backbone,
+                feature_dim=FEATURE_DIM,
+                image_size=PREPROCESSING.image_size,
+                weights="random",
+                preprocessing=PREPROCESSING,
+            )
         job = "/".join(name.split("/")[:2])
         self._job(job)
         step = int(name.split("/")[3]) if name.count("/") == 3 else len(self.events[job])

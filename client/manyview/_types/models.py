@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from manyview._types.words import WeightsOrigin
+from manyview._types.words import Crop, Interpolation, WeightsOrigin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,28 @@ class Methods:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """The preparation of an image for a model.
+
+    With the crop "center", the shorter side is resized to `resize_size` pixels, and with "squash" both sides are. Then
+    a square of `image_size` pixels is cut from the center, and its channels are scaled to [0, 1] and normalized by
+    `mean` and `std`. `source` says where this comes from.
+    """
+
+    image_size: int
+    resize_size: int
+    crop: Crop
+    interpolation: Interpolation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A checkpoint or a plain backbone. `projection_dim` is 0 if there is no projection. `feature_dim` is 0 for a
-    network of a library that the server has not built yet."""
+    network of a library that the server has not built yet. `preprocessing` is None if nobody says how to prepare images
+    for the network; such a model does not embed. In a list, it is also None for networks of libraries."""
 
     name: str
     train_job: str
@@ -67,3 +86,4 @@ class Model:
     create_time: datetime | None
     num_bytes: int
     weights: WeightsOrigin
+    preprocessing: Preprocessing | None = None

@@ -37,6 +37,8 @@ SkipReason = Literal[
 """The reason why an upload passes over a file."""
 HealthStatus = Literal["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
 WeightsOrigin = Literal["trained", "file", "random"]
+Crop = Literal["squash", "center"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 Output = Literal["backbone", "projection"]
 DataType = Literal["float32", "float16"]

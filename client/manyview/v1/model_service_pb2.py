@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmanyview/v1/model_service.proto\x12\x0bmanyview.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttrain_job\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x06 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x07 \x01(\x05\x12\x16\n\x0eprojection_dim\x18\x08 \x01(\x05\x12\x12\n\nimage_size\x18\t \x01(\x05\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tnum_bytes\x18\x0b \x01(\x03\x12\x0f\n\x07weights\x18\x0c \x01(\t\"M\n\x11ListModelsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.manyview.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.manyview.v1.Model\"\"\n\x12\x45xportModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x13\x45xportModelResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.manyview.v1.ExportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"T\n\x0c\x45xportHeader\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.manyview.v1.Model\x12\x11\n\tnum_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x16\n\x14GetServerInfoRequest\"\xa3\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x01(\x0b\x32\x13.manyview.v1.Limits\x12$\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x13.manyview.v1.Device\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x03\x12\x16\n\x0emax_image_side\x18\x04 \x01(\x05\x12\x18\n\x10max_batch_images\x18\x05 \x01(\x05\"A\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x32\xd2\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.manyview.v1.ListModelsRequest\x1a\x1f.manyview.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.manyview.v1.GetModelRequest\x1a\x1d.manyview.v1.GetModelResponse\x12R\n\x0b\x45xportModel\x12\x1f.manyview.v1.ExportModelRequest\x1a .manyview.v1.ExportModelResponse0\x01\x12V\n\rGetServerInfo\x12!.manyview.v1.GetServerInfoRequest\x1a\".manyview.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmanyview/v1/model_service.proto\x12\x0bmanyview.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttrain_job\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x06 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x07 \x01(\x05\x12\x16\n\x0eprojection_dim\x18\x08 \x01(\x05\x12\x12\n\nimage_size\x18\t \x01(\x05\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tnum_bytes\x18\x0b \x01(\x03\x12\x0f\n\x07weights\x18\x0c \x01(\t\x12\x31\n\rpreprocessing\x18\r \x01(\x0b\x32\x1a.manyview.v1.Preprocessing\"\xfa\x02\n\rPreprocessing\x12\x12\n\nimage_size\x18\x01 \x01(\x05\x12\x13\n\x0bresize_size\x18\x02 \x01(\x05\x12-\n\x04\x63rop\x18\x03 \x01(\x0e\x32\x1f.manyview.v1.Preprocessing.Crop\x12?\n\rinterpolation\x18\x04 \x01(\x0e\x32(.manyview.v1.Preprocessing.Interpolation\x12\x0c\n\x04mean\x18\x05 \x03(\x01\x12\x0b\n\x03std\x18\x06 \x03(\x01\x12\x0e\n\x06source\x18\x07 \x01(\t\">\n\x04\x43rop\x12\x14\n\x10\x43ROP_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43ROP_SQUASH\x10\x01\x12\x0f\n\x0b\x43ROP_CENTER\x10\x02\"e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02\"M\n\x11ListModelsRequest\x12\x11\n\ttrain_job\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.manyview.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.manyview.v1.Model\"\"\n\x12\x45xportModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x13\x45xportModelResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.manyview.v1.ExportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"T\n\x0c\x45xportHeader\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.manyview.v1.Model\x12\x11\n\tnum_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x16\n\x14GetServerInfoRequest\"\xa3\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x01(\x0b\x32\x13.manyview.v1.Limits\x12$\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x13.manyview.v1.Device\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x03\x12\x16\n\x0emax_image_side\x18\x04 \x01(\x05\x12\x18\n\x10max_batch_images\x18\x05 \x01(\x05\"A\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x32\xd2\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.manyview.v1.ListModelsRequest\x1a\x1f.manyview.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.manyview.v1.GetModelRequest\x1a\x1d.manyview.v1.GetModelResponse\x12R\n\x0b\x45xportModel\x12\x1f.manyview.v1.ExportModelRequest\x1a .manyview.v1.ExportModelResponse0\x01\x12V\n\rGetServerInfo\x12!.manyview.v1.GetServerInfoRequest\x1a\".manyview.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,29 +23,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'manyview.v1.model_service_p
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_MODEL']._serialized_start=82
-  _globals['_MODEL']._serialized_end=335
-  _globals['_LISTMODELSREQUEST']._serialized_start=337
-  _globals['_LISTMODELSREQUEST']._serialized_end=414
-  _globals['_LISTMODELSRESPONSE']._serialized_start=416
-  _globals['_LISTMODELSRESPONSE']._serialized_end=497
-  _globals['_GETMODELREQUEST']._serialized_start=499
-  _globals['_GETMODELREQUEST']._serialized_end=530
-  _globals['_GETMODELRESPONSE']._serialized_start=532
-  _globals['_GETMODELRESPONSE']._serialized_end=585
-  _globals['_EXPORTMODELREQUEST']._serialized_start=587
-  _globals['_EXPORTMODELREQUEST']._serialized_end=621
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=623
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=717
-  _globals['_EXPORTHEADER']._serialized_start=719
-  _globals['_EXPORTHEADER']._serialized_end=803
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=805
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=827
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=830
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=993
-  _globals['_LIMITS']._serialized_start=996
-  _globals['_LIMITS']._serialized_end=1132
-  _globals['_DEVICE']._serialized_start=1134
-  _globals['_DEVICE']._serialized_end=1199
-  _globals['_MODELSERVICE']._serialized_start=1202
-  _globals['_MODELSERVICE']._serialized_end=1540
+  _globals['_MODEL']._serialized_end=386
+  _globals['_PREPROCESSING']._serialized_start=389
+  _globals['_PREPROCESSING']._serialized_end=767
+  _globals['_PREPROCESSING_CROP']._serialized_start=602
+  _globals['_PREPROCESSING_CROP']._serialized_end=664
+  _globals['_PREPROCESSING_INTERPOLATION']._serialized_start=666
+  _globals['_PREPROCESSING_INTERPOLATION']._serialized_end=767
+  _globals['_LISTMODELSREQUEST']._serialized_start=769
+  _globals['_LISTMODELSREQUEST']._serialized_end=846
+  _globals['_LISTMODELSRESPONSE']._serialized_start=848
+  _globals['_LISTMODELSRESPONSE']._serialized_end=929
+  _globals['_GETMODELREQUEST']._serialized_start=931
+  _globals['_GETMODELREQUEST']._serialized_end=962
+  _globals['_GETMODELRESPONSE']._serialized_start=964
+  _globals['_GETMODELRESPONSE']._serialized_end=1017
+  _globals['_EXPORTMODELREQUEST']._serialized_start=1019
+  _globals['_EXPORTMODELREQUEST']._serialized_end=1053
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=1055
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=1149
+  _globals['_EXPORTHEADER']._serialized_start=1151
+  _globals['_EXPORTHEADER']._serialized_end=1235
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1237
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1259
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1262
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1425
+  _globals['_LIMITS']._serialized_start=1428
+  _globals['_LIMITS']._serialized_end=1564
+  _globals['_DEVICE']._serialized_start=1566
+  _globals['_DEVICE']._serialized_end=1631
+  _globals['_MODELSERVICE']._serialized_start=1634
+  _globals['_MODELSERVICE']._serialized_end=1972
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
@@ -7,7 +8,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "train_job", "step", "epoch", "method", "backbone", "feature_dim", "projection_dim", "image_size", "create_time", "num_bytes", "weights")
+    __slots__ = ("name", "train_job", "step", "epoch", "method", "backbone", "feature_dim", "projection_dim", "image_size", "create_time", "num_bytes", "weights", "preprocessing")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TRAIN_JOB_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +21,7 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
     name: str
     train_job: str
     step: int
@@ -32,7 +34,42 @@ class Model(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     num_bytes: int
     weights: str
-    def __init__(self, name: _Optional[str] = ..., train_job: _Optional[str] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., method: _Optional[str] = ..., backbone: _Optional[str] = ..., feature_dim: _Optional[int] = ..., projection_dim: _Optional[int] = ..., image_size: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., num_bytes: _Optional[int] = ..., weights: _Optional[str] = ...) -> None: ...
+    preprocessing: Preprocessing
+    def __init__(self, name: _Optional[str] = ..., train_job: _Optional[str] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., method: _Optional[str] = ..., backbone: _Optional[str] = ..., feature_dim: _Optional[int] = ..., projection_dim: _Optional[int] = ..., image_size: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., num_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ...) -> None: ...
+
+class Preprocessing(_message.Message):
+    __slots__ = ("image_size", "resize_size", "crop", "interpolation", "mean", "std", "source")
+    class Crop(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CROP_UNSPECIFIED: _ClassVar[Preprocessing.Crop]
+        CROP_SQUASH: _ClassVar[Preprocessing.Crop]
+        CROP_CENTER: _ClassVar[Preprocessing.Crop]
+    CROP_UNSPECIFIED: Preprocessing.Crop
+    CROP_SQUASH: Preprocessing.Crop
+    CROP_CENTER: Preprocessing.Crop
+    class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        INTERPOLATION_UNSPECIFIED: _ClassVar[Preprocessing.Interpolation]
+        INTERPOLATION_BILINEAR: _ClassVar[Preprocessing.Interpolation]
+        INTERPOLATION_BICUBIC: _ClassVar[Preprocessing.Interpolation]
+    INTERPOLATION_UNSPECIFIED: Preprocessing.Interpolation
+    INTERPOLATION_BILINEAR: Preprocessing.Interpolation
+    INTERPOLATION_BICUBIC: Preprocessing.Interpolation
+    IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CROP_FIELD_NUMBER: _ClassVar[int]
+    INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    image_size: int
+    resize_size: int
+    crop: Preprocessing.Crop
+    interpolation: Preprocessing.Interpolation
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    source: str
+    def __init__(self, image_size: _Optional[int] = ..., resize_size: _Optional[int] = ..., crop: _Optional[_Union[Preprocessing.Crop, str]] = ..., interpolation: _Optional[_Union[Preprocessing.Interpolation, str]] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., source: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("train_job", "page_size", "page_token")

@@ -12,6 +12,7 @@ This package uses no torch and imports nothing else of ours.
 - `sibling_rules`, `cross_field_rules`: rules between fields. `patch_size`: the patch size that fits an image size.
 - `shorthand`: short forms. `configuration_size`: how large a configuration may be.
 - `violations`: what is wrong, in sentences.
+- `preprocessing`: the preparation of an image for a network.
 """
 
 from manyview_server.configuration.json_schema import json_schema

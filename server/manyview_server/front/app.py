@@ -25,6 +25,7 @@ from manyview_server.store.unusable import StoreUnusable
 from manyview_server.supervise.catalogue.catalogue import Catalogue, CatalogueError
 from manyview_server.supervise.catalogue.catalogue_cache import read_or_describe
 from manyview_server.supervise.catalogue.library_backbones import LibraryBackbones
+from manyview_server.supervise.catalogue.weights_check import WeightsCheck
 from manyview_server.supervise.cores import CoreBudget, available_cores, cache_bytes, embed_queue_bytes
 from manyview_server.supervise.embedders.embedder import EmbedderLimits, EmbedderSupervisor
 from manyview_server.supervise.embedders.tables import EmbeddingTables
@@ -168,6 +169,7 @@ class App:
             store=self._store,
             catalogue=catalogue,
             library_backbones=LibraryBackbones(forks=self._forks),
+            weights_check=WeightsCheck(forks=self._forks),
             trainers=self._jobs,
             embedder=self._embedder,
             tables=EmbeddingTables(self._store, self._embedder, cache),

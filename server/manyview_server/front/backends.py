@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from manyview_server.messages.embedding import EmbedDone, EmbedRecipe
 from manyview_server.messages.message import Json, Message
@@ -12,6 +13,7 @@ from manyview_server.messages.preview import PreviewDone, PreviewImages
 from manyview_server.messages.selection import RowSource
 from manyview_server.messages.timing import StepTimed
 from manyview_server.store.images.snapshots import Snapshot
+from manyview_server.supervise.catalogue.library_backbones import LibraryBackbone
 from manyview_server.supervise.embedders.segment_builder import TableSpec
 from manyview_server.supervise.embedders.tables import OpenTable
 from manyview_server.supervise.selectors.selector import OnStage
@@ -29,6 +31,16 @@ class LibraryBackbones(Protocol):
 
     async def problem(self, name: str) -> str:
         """Return what is wrong with the name of a backbone, or "" if nothing is."""
+
+    async def find(self, name: str) -> LibraryBackbone | None:
+        """Return what is known of a network, or None if that cannot be found out now."""
+
+
+class WeightsCheck(Protocol):
+    """Looks at the weights that jobs want to start with."""
+
+    async def problem(self, weights_dir: Path, settings: Mapping[str, Any]) -> str:
+        """Return why a job of these settings cannot start with its weights, or "" if it can."""
 
 
 class Embedder(Protocol):

@@ -27,7 +27,16 @@ from manyview.v1 import (
     train_job_service_pb2_grpc,
 )
 from manyview_server.config import ServeSettings, SettingsError
-from manyview_server.front.backends import Embedder, LibraryBackbones, Previewer, Selector, StepTimer, Tables, Trainers
+from manyview_server.front.backends import (
+    Embedder,
+    LibraryBackbones,
+    Previewer,
+    Selector,
+    StepTimer,
+    Tables,
+    Trainers,
+    WeightsCheck,
+)
 from manyview_server.front.datasets.received_batch import read_batch
 from manyview_server.front.datasets.service import DatasetService
 from manyview_server.front.embeddings.dataset_export import DatasetExporter
@@ -78,6 +87,7 @@ class Backend:
     store: Store
     catalogue: Catalogue
     library_backbones: LibraryBackbones
+    weights_check: WeightsCheck
     trainers: Trainers
     embedder: Embedder
     tables: Tables
@@ -111,12 +121,12 @@ class Server:
 
     def _add_services(self, backend: Backend, version: str, start_time: float) -> None:
         limits, server, draining = Limits.of(self._settings), self._server, self._draining
-        models = Models(backend.store, backend.catalogue)
+        models = Models(backend.store, backend.catalogue, backend.library_backbones)
         datasets = DatasetService(backend.store, limits, draining)
         embed = self._embed_service(backend, models, limits, version)
         previews = Previews(backend.store, backend.catalogue, backend.previewer, limits)
         heartbeat_s, page_bytes = self._settings.heartbeat_s, pages.page_bytes(limits.max_message_bytes)
-        planner = JobPlanner(backend.store, backend.catalogue, backend.library_backbones)
+        planner = JobPlanner(backend.store, backend.catalogue, backend.library_backbones, backend.weights_check)
         timed_planner = TimedPlanner(
             planner, backend.store, backend.catalogue, backend.step_timer, self._settings.image_cache_bytes
         )

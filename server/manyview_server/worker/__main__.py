@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from manyview_server.learn import plugins
 from manyview_server.link.blocking import Link
@@ -67,7 +68,9 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--notes-fd", type=int, help="inherited memory for the notes of what is being decoded")
     parser.add_argument("--control-fd", type=int, help="inherited socket on which a fork server gets its requests")
     parser.add_argument("--without-plugins", action="store_true", help="ignore what packages have registered")
-    parser.add_argument("--backbone", help="say only whether this network of a library exists")
+    parser.add_argument("--backbone", help="describe only this network of a library")
+    parser.add_argument("--weights-of", help="say only whether a job of these settings, in JSON, can load its weights")
+    parser.add_argument("--weights-dir", help="the directory of these weights")
     arguments = parser.parse_args(words)
     if arguments.kind != DESCRIBE and arguments.link_fd is None:
         parser.error(f"{arguments.kind} needs --link-fd")
@@ -90,9 +93,15 @@ def _work(arguments: argparse.Namespace) -> None:
 def _describe(arguments: argparse.Namespace) -> None:
     if arguments.without_plugins:
         plugins.leave_out()
+    stdout = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # plugins may print when they are imported
-        found = describe.describe_backbone(arguments.backbone) if arguments.backbone else describe.describe()
-    print(json.dumps(found))
+        print(json.dumps(_described(arguments)), file=stdout)
+
+
+def _described(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.weights_of:
+        return describe.check_weights(json.loads(arguments.weights_of), arguments.weights_dir)
+    return describe.describe_backbone(arguments.backbone) if arguments.backbone else describe.describe()
 
 
 def _fork(arguments: argparse.Namespace) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from manyview_server.counted_noun import number_of
 from manyview_server.learn import backbones, methods, plugins
 from manyview_server.learn.plugins import PluginBroken, PluginError
 from manyview_server.learn.views import custom
+from manyview_server.worker.training.initial_weights import InitialWeights, check_backbone
 from manyview_server.worker.versions import versions
 
 
@@ -30,11 +32,28 @@ def describe() -> dict[str, Any]:
     }
 
 
-def describe_backbone(name: str) -> dict[str, str]:
-    """Say whether ``torchvision/NAME`` or ``timm/NAME`` exists: the problem in words, or "" if it exists."""
+def describe_backbone(name: str) -> dict[str, Any]:
+    """Say whether ``torchvision/NAME`` or ``timm/NAME`` exists, and how the authors of its weights prepare images.
+
+    Returns the problem with the name, or "", and the preparation, or None if nobody says so.
+    """
     try:
         backbones.check_library_name(name)
     except ValueError as error:
+        return {"problem": str(error), "preprocessing": None}
+    try:
+        return {"problem": "", "preprocessing": backbones.library_preprocessing(name).to_json()}
+    except ValueError:
+        return {"problem": "", "preprocessing": None}
+
+
+def check_weights(settings: dict[str, Any], weights_dir: str) -> dict[str, str]:
+    """Say whether a job of these settings can start with its `backbone_weights`: the problem in words, or ""."""
+    try:
+        wanted = methods.from_json(settings)
+        file = wanted.backbone_weights
+        check_backbone(wanted, InitialWeights.read(Path(weights_dir), file) if file else None)
+    except (ValueError, PluginBroken) as error:
         return {"problem": str(error)}
     return {"problem": ""}
 

@@ -135,10 +135,18 @@ def test_a_job_begins_with_the_operators_weights_and_says_so(
     begun, mine = load_file(second.export(file.with_name("second.safetensors"))), load_file(file)
     assert all(torch.allclose(begun[name], mine[name]) for name in mine if "running" not in name and "num_" not in name)
 
-    save_file({"conv1.weight": mine["conv1.weight"], "odd": torch.zeros(1)}, file)
+    save_file({f"module.encoder_q.{name}": tensor for name, tensor in mine.items()} | {"queue": torch.zeros(9)}, file)
     third = client.train(dataset, "simclr", epochs=1, config=config)
-    with pytest.raises(manyview.TrainJobFailed, match=r"missing: bn1\.weight.* unexpected: odd"):
-        third.wait(timeout_s=50)
+    third.wait(timeout_s=50)
+    words = "; its names start with 'module.encoder_q.'; tensors without this prefix, which are left out: 1"
+    assert any(line.text.endswith(words) for line in third.logs())
+
+    save_file({"conv1.weight": mine["conv1.weight"], "odd": torch.zeros(1)}, file)
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "config.backbone_weights: 'own/mine", "unexpected: odd"):
+        client.train(dataset, "simclr", epochs=1, config=config)
+    save_file({**mine, "conv1.weight": mine["conv1.weight"] / 0}, file)
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "config.backbone_weights", "the weights are not finite"):
+        client.train(dataset, "simclr", epochs=1, config=config)
 
 
 def test_a_librarys_network_embeds_with_the_operators_file(client: manyview.Client, server: ServerProcess) -> None:
@@ -146,13 +154,17 @@ def test_a_librarys_network_embeds_with_the_operators_file(client: manyview.Clie
     network: Any = timm.create_model("resnet10t", num_classes=10)
     (server.data_dir / "weights" / "timm").mkdir()
     save_file(network.state_dict(), server.data_dir / "weights" / "timm" / "resnet10t.safetensors")
-    assert client.model("backbones/timm/resnet10t").weights == "file"
+    model = client.model("backbones/timm/resnet10t")
+    assert model.weights == "file"
+    assert model.preprocessing is not None
+    assert (model.image_size, model.preprocessing.crop) == (176, "center")
+    assert model.preprocessing.source.startswith("timm's weights resnet10t.")
     found = client.embed(np.zeros((2, 224, 224, 3), dtype=np.uint8), model="backbones/timm/resnet10t")
     assert (found.checkpoint, found.array.shape) == ("backbones/timm/resnet10t", (2, 512))
     network.reset_classifier(0)
     black = (0 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     with torch.inference_mode():
-        expected = network.eval()(black[None, :, None, None].expand(2, 3, 224, 224)).numpy()
+        expected = network.eval()(black[None, :, None, None].expand(2, 3, model.image_size, model.image_size)).numpy()
     np.testing.assert_allclose(found.array, expected, rtol=1e-3, atol=1e-3)
 
 

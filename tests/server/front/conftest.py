@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from manyview.v1 import (
     types_pb2,
 )
 from manyview_server.config import ServeSettings
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.errors import ResourceExhausted, ServiceError
 from manyview_server.front.server import Backend, Server
 from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, RowFailed
@@ -36,6 +37,7 @@ from manyview_server.store.images.shards import SNAPSHOT_DTYPE, ShardReader
 from manyview_server.store.records import CheckedImage
 from manyview_server.store.store import Store
 from manyview_server.supervise.catalogue.catalogue import Backbone, Catalogue, Device, Method
+from manyview_server.supervise.catalogue.library_backbones import LibraryBackbone
 from manyview_server.supervise.embedders.tables import EmbeddingTables
 from manyview_server.supervise.selectors.selector import OnStage, SelectorStage
 from manyview_server.worker.selecting import selector
@@ -215,11 +217,38 @@ class FakePreviewer:
         return PreviewDone(decode_size=64, images=tuple(images), blobs=tuple(blobs))
 
 
+AUTHORS = Preprocessing(
+    image_size=518,
+    resize_size=520,
+    crop="center",
+    interpolation="bicubic",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    source="its authors",
+)
+
+
 class FakeLibraryBackbones:
-    """Knows every network but "timm/none"."""
+    """Knows every network but "timm/none", and how its images are prepared, but for "timm/untold"."""
 
     async def problem(self, name: str) -> str:
-        return "unknown backbone 'timm/none'" if name == "timm/none" else ""
+        found = await self.find(name)
+        return found.problem if found else ""
+
+    async def find(self, name: str) -> LibraryBackbone | None:
+        if name == "timm/none":
+            return LibraryBackbone(problem="unknown backbone 'timm/none'")
+        if name == "timm/silent":
+            return None
+        return LibraryBackbone(preprocessing=None if name == "timm/untold" else AUTHORS)
+
+
+class FakeWeightsCheck:
+    """Finds that all weights fit, but those of "unfit.safetensors"."""
+
+    async def problem(self, weights_dir: Path, settings: Mapping[str, Any]) -> str:
+        file = settings["backbone_weights"]
+        return "backbone_weights: 'unfit.safetensors' does not fit" if file == "unfit.safetensors" else ""
 
 
 class FakeTrainers:
@@ -281,6 +310,7 @@ async def front(tmp_path: Path, options: dict[str, Any], offered: Catalogue) -> 
         store=store,
         catalogue=offered,
         library_backbones=FakeLibraryBackbones(),
+        weights_check=FakeWeightsCheck(),
         trainers=trainers,
         embedder=embedder,
         tables=EmbeddingTables(store, embedder, cache),  # type: ignore[arg-type]

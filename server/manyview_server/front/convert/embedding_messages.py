@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from manyview.v1 import embed_service_pb2, model_service_pb2, types_pb2
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.errors import InvalidArgument
 from manyview_server.front.convert.dataset_messages import image_error, timestamp
 from manyview_server.front.rpc.resource_names import invalid
@@ -19,6 +20,15 @@ OUTPUTS = {
     embed_service_pb2.EmbedOptions.OUTPUT_UNSPECIFIED: "backbone",
     embed_service_pb2.EmbedOptions.OUTPUT_BACKBONE: "backbone",
     embed_service_pb2.EmbedOptions.OUTPUT_PROJECTION: "projection",
+}
+
+CROPS = {
+    "squash": model_service_pb2.Preprocessing.CROP_SQUASH,
+    "center": model_service_pb2.Preprocessing.CROP_CENTER,
+}
+INTERPOLATIONS = {
+    "bilinear": model_service_pb2.Preprocessing.INTERPOLATION_BILINEAR,
+    "bicubic": model_service_pb2.Preprocessing.INTERPOLATION_BICUBIC,
 }
 
 
@@ -38,6 +48,22 @@ def checkpoint_model(record: Checkpoint) -> model_service_pb2.Model:
         create_time=timestamp(record.create_time),
         num_bytes=record.num_bytes,
         weights="trained",
+        preprocessing=preprocessing(
+            Preprocessing.squashed(card["image_size"], tuple(card["mean"]), tuple(card["std"]), record.name)
+        ),
+    )
+
+
+def preprocessing(value: Preprocessing) -> model_service_pb2.Preprocessing:
+    """Convert the preparation of an image."""
+    return model_service_pb2.Preprocessing(
+        image_size=value.image_size,
+        resize_size=value.resize_size,
+        crop=CROPS[value.crop],
+        interpolation=INTERPOLATIONS[value.interpolation],
+        mean=value.mean,
+        std=value.std,
+        source=value.source,
     )
 
 

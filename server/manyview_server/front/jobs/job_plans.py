@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from manyview.v1 import train_job_service_pb2 as pb
 from manyview_server.errors import NotFound
-from manyview_server.front.backends import LibraryBackbones
+from manyview_server.front.backends import LibraryBackbones, WeightsCheck
 from manyview_server.front.convert import job_messages
 from manyview_server.front.jobs import impossible_jobs
 from manyview_server.front.rpc import resource_names as names
@@ -53,10 +53,13 @@ class JobPlan:
 class JobPlanner:
     """Plans jobs, by what the store holds and the torch side offers."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, library_backbones: LibraryBackbones) -> None:
+    def __init__(
+        self, store: Store, catalogue: Catalogue, library_backbones: LibraryBackbones, weights_check: WeightsCheck
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._library_backbones = library_backbones
+        self._weights_check = weights_check
 
     async def plan(self, request: pb.CreateTrainJobRequest) -> JobPlan:
         """Check and resolve a request.
@@ -95,6 +98,14 @@ class JobPlanner:
             source=source,
             min_images=min_images,
         )
+
+    async def refuse_weights(self, plan: JobPlan) -> None:
+        """Raise InvalidArgument if the weights with which a job is to start do not fit its network."""
+        if plan.source is not None or not plan.settings.get("backbone_weights"):
+            return
+        settings = {**plan.settings, "method": plan.method}
+        if problem := await self._weights_check.problem(self._store.weights_dir, settings):
+            raise names.invalid("config.backbone_weights", problem.removeprefix("backbone_weights: "))
 
     async def _dataset(self, dataset_id: str, origin: Job | None) -> Dataset:
         """Return the data set, which the request names, or `origin`, the other job."""

@@ -136,8 +136,12 @@ def open_settings(plan: JobPlan) -> tuple[str, ...]:
     """Return the names of the settings that a plan leaves open. Those of another job are not open."""
     if plan.base is not None:
         return ()
-    ends_by_steps = plan.settings["max_steps"] is not None
-    return tuple(name for name in OPEN if name not in plan.given and not (name == "epochs" and ends_by_steps))
+    settled = set(plan.given)
+    if plan.settings["max_steps"] is not None:
+        settled.add("epochs")
+    if plan.settings.get("backbone_weights"):
+        settled.add("backbone")  # the weights are of one network, which the default may be
+    return tuple(name for name in OPEN if name not in settled)
 
 
 class _Search:

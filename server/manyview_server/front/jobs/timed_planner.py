@@ -48,5 +48,6 @@ class TimedPlanner:
         caller_s = CALLER_FRACTION * time_left_s if time_left_s else CHOOSE_WAIT_S + VALIDATE_WAIT_S
         plan = await self._planner.plan(request)
         plan = await self._open_settings.choose(plan, request.time_budget_s, min(CHOOSE_WAIT_S, caller_s))
+        await self._planner.refuse_weights(plan)
         wait_s = VALIDATE_WAIT_S if request.validate_only else CREATE_WAIT_S
         return replace(plan, estimate=await self._estimator.estimate(plan, min(wait_s, caller_s)))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from manyview.v1 import model_service_pb2 as pb
+from manyview_server.configuration.preprocessing import DEFAULT, Preprocessing
 from manyview_server.configuration.violations import did_you_mean
 from manyview_server.errors import FailedPrecondition, NotFound
+from manyview_server.front.backends import LibraryBackbones
 from manyview_server.front.convert import embedding_messages
 from manyview_server.front.rpc.resource_names import ModelName, shown
 from manyview_server.messages.embedding import ModelKey
@@ -21,8 +24,6 @@ Messages = list[pb.Model]
 
 MAX_KNOWN = 1_000
 """The most checkpoints that are remembered."""
-PLAIN_IMAGE_SIZE = 224
-"""The worker resizes images to this size for a backbone that no job trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +64,10 @@ class ResolvedModel:
 class Models:
     """Finds models by their names. It remembers checkpoints until the next commit, to spare the database."""
 
-    def __init__(self, store: Store, catalogue: Catalogue) -> None:
+    def __init__(self, store: Store, catalogue: Catalogue, library_backbones: LibraryBackbones) -> None:
         self._store = store
         self._catalogue = catalogue
+        self._library_backbones = library_backbones
         self._num_commits = 0
         self._known: dict[ModelName, ResolvedModel] = {}
         """Checkpoints, as they were after `_num_commits` commits."""
@@ -100,6 +102,21 @@ class Models:
             await self._store.checkpoints.pin(model.checkpoint.train_job_id, model.checkpoint.step)
         return model
 
+    async def describe(self, name: ModelName) -> pb.Model:
+        """Return a model with all that is known of it. A worker is asked about the network of a library.
+
+        Raises NotFound TRAIN_JOB_NOT_FOUND or MODEL_NOT_FOUND.
+        """
+        message = (await self.resolve(name)).message
+        if "/" not in message.backbone or message.train_job:
+            return message
+        found = await self._library_backbones.find(message.backbone)
+        if found is not None and found.problem:
+            raise NotFound("MODEL_NOT_FOUND", found.problem)
+        if found is not None and found.preprocessing and not message.HasField("preprocessing"):
+            _state(message, found.preprocessing)
+        return message
+
     async def list(self, train_job_id: str) -> Messages:
         """Return all checkpoints, newest first, and then the plain backbones; or only the checkpoints of one job."""
         checkpoints = await self._store.checkpoints.list(train_job_id or None)
@@ -122,7 +139,7 @@ class Models:
 
     async def _resolve_backbone(self, name: str) -> ResolvedModel:
         info = next((info for info in self._catalogue.backbones if info.name == name), None)
-        if info is None and "/" in name:  # of a library: only the embedder knows which names exist
+        if info is None and "/" in name:  # of a library: a worker knows which names exist, see `describe`
             info = Backbone(name=name, feature_dim=0, num_parameters=0)
         if info is None:
             known = [info.name for info in self._catalogue.backbones]
@@ -138,8 +155,17 @@ def _plain_backbone(info: Backbone, weights_dir: Path) -> ResolvedModel:
         name=f"backbones/{info.name}",
         backbone=info.name,
         feature_dim=info.feature_dim,
-        image_size=PLAIN_IMAGE_SIZE,
         num_bytes=path.stat().st_size if found else 0,
         weights="file" if found else "random",
     )
+    if "/" not in info.name:
+        _state(message, DEFAULT)
+    with suppress(ValueError):  # the embedder says what is wrong with it
+        if found and (stated := Preprocessing.beside(path)):
+            _state(message, stated)
     return ResolvedModel(message=message, weights_file=path if found else None)
+
+
+def _state(message: pb.Model, preprocessing: Preprocessing) -> None:
+    message.image_size = preprocessing.image_size
+    message.preprocessing.CopyFrom(embedding_messages.preprocessing(preprocessing))

@@ -56,8 +56,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Return one model."""
-        model = await self._models.resolve(names.model_name(request.name, "name"))
-        return pb.GetModelResponse(model=model.message)
+        return pb.GetModelResponse(model=await self._models.describe(names.model_name(request.name, "name")))
 
     async def ExportModel(
         self, request: pb.ExportModelRequest, context: Context

@@ -23,13 +23,14 @@ from functools import partial
 from typing import Any, Literal
 
 from manyview_server.configuration.patch_size import choose_patch_size
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.learn import plugins
 from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvision
 from manyview_server.learn.backbones.backbone import Backbone, measured_feature_dim
 from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
 from manyview_server.learn.backbones.vit import VisionTransformer
-from manyview_server.learn.backbones.weights import WeightsNotFinite, check_finite, load_weights
+from manyview_server.learn.backbones.weights import Loaded, WeightsNotFinite, check_finite, load_weights
 from manyview_server.learn.plugins import PluginBroken
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "STEMS",
     "Backbone",
     "BackboneEntry",
+    "Loaded",
     "ResNet",
     "Stem",
     "VisionTransformer",
@@ -51,6 +53,7 @@ __all__ = [
     "check_library_name",
     "choose_patch_size",
     "choose_stem",
+    "library_preprocessing",
     "load_weights",
     "measured_feature_dim",
     "names",
@@ -73,6 +76,10 @@ LIBRARIES: Mapping[str, Callable[..., Backbone]] = {"torchvision": from_torchvis
 LIBRARY_CHECKS: Mapping[str, Callable[[str], None]] = {
     "torchvision": from_torchvision.check_name,
     "timm": from_timm.check_name,
+}
+LIBRARY_PREPROCESSING: Mapping[str, Callable[[str], Preprocessing]] = {
+    "torchvision": from_torchvision.preprocessing,
+    "timm": from_timm.preprocessing,
 }
 LIBRARY_NAMES = re.compile(rf"({'|'.join(LIBRARIES)})/[A-Za-z0-9_.-]{{1,100}}")
 
@@ -169,6 +176,17 @@ def check_library_name(name: str) -> None:
     library, which takes seconds."""
     library, _, rest = name.partition("/")
     LIBRARY_CHECKS[library](rest)
+
+
+def library_preprocessing(name: str) -> Preprocessing:
+    """Return how the authors of the weights of ``torchvision/NAME`` or ``timm/NAME`` prepare images. Imports the
+    library, which takes seconds.
+
+    Raises:
+        ValueError: there is no such network, nobody says so, or manyview does not offer it.
+    """
+    library, _, rest = name.partition("/")
+    return LIBRARY_PREPROCESSING[library](rest)
 
 
 def accepted_options(name: str) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ timm takes seconds to import. It is imported only when such a network is built.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
 
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.learn.backbones.backbone import measured_feature_dim
 from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.library import LibraryNetwork
@@ -39,6 +41,34 @@ def check_name(name: str) -> None:
         plain, _, tag = name.partition(".")
         raise ValueError(f"timm/{name}: .{tag} names weights, which are not downloaded here; use 'timm/{plain}'")
     raise ValueError(did_you_mean(f"timm/{name}", [f"timm/{each}" for each in known]))
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """Return the preparation of images that the authors of timm's weights of that name used for their evaluation.
+
+    Without a tag, these are the weights that timm takes by default.
+
+    Raises:
+        ValueError: timm has no weights for the network, or they need what manyview does not offer.
+    """
+    import timm
+
+    check_name(name)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ValueError(f"timm lists no weights for {name!r}, so nobody says how to prepare its images")
+    channels, height, width = config.input_size
+    if channels != 3 or height != width:
+        raise ValueError(f"timm/{name} takes {channels} channels of {width} x {height} pixels, not a square of 3")
+    stated: dict[str, Any] = {
+        "image_size": height,
+        "resize_size": math.floor(height / config.crop_pct),
+        "crop": config.crop_mode,
+        "interpolation": config.interpolation,
+        "mean": tuple(config.mean),
+        "std": tuple(config.std),
+    }
+    return Preprocessing.from_json(stated, f"timm's weights {name}" + (f".{config.tag}" if config.tag else ""))
 
 
 def _sized(name: str, image_size: int) -> tuple[nn.Module, int]:

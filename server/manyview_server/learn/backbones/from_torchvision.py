@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.learn.backbones.backbone import measured_feature_dim
 from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.library import LibraryNetwork
@@ -45,6 +46,30 @@ def check_name(name: str) -> None:
     known = [known for known in models.list_models(module=models) if not known.startswith(UNRESTORABLE)]
     if name not in known:
         raise ValueError(did_you_mean(f"torchvision/{name}", [f"torchvision/{each}" for each in known]))
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """Return the preparation of images that belongs to torchvision's default weights of that name.
+
+    Raises:
+        ValueError: torchvision has no weights for the network.
+    """
+    from torchvision import models
+
+    check_name(name)
+    weights = getattr(models.get_model_weights(name), "DEFAULT", None)
+    if weights is None:
+        raise ValueError(f"torchvision has no weights for {name!r}, so nobody says how to prepare its images")
+    transform = weights.transforms()
+    return Preprocessing(
+        image_size=transform.crop_size[0],
+        resize_size=transform.resize_size[0],
+        crop="center",
+        interpolation=transform.interpolation.value,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        source=f"torchvision's {weights}",
+    )
 
 
 def _options(name: str, image_size: int) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from manyview_server.learn.backbones import positions
 from manyview_server.learn.backbones.backbone import Backbone
 
 INNER = "network."
+POSITIONS = ("pos_embed", "encoder.pos_embedding")
+"""The learned positions of timm's and of torchvision's vision transformers."""
 
 
 class LibraryNetwork(Backbone):
@@ -27,6 +31,14 @@ class LibraryNetwork(Backbone):
             _draw_nothing(module)
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
+
+    def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Drop the layers that are `left_aside`, and resample the positions of a vision transformer of another size."""
+        fitted, own = super().fitted(tensors), self.state_dict()
+        for name in POSITIONS:
+            if name in fitted and name in own:
+                fitted[name] = positions.fitted(fitted[name], own[name])
+        return fitted
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyview_server.configuration.patch_size import choose_patch_size
+from manyview_server.learn.backbones import positions
 from manyview_server.learn.backbones.backbone import Backbone
-from manyview_server.learn.backbones.positions import resampled, sines_and_cosines
 
 HEAD_DIM = 64
 MAX_WIDTH = 8
@@ -66,7 +66,7 @@ class VisionTransformer(Backbone):
         self.patch_embed = PatchEmbedding(self.patch_size, dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sines_and_cosines(self.base_grid, dim))  # (1, 1 + N, D)
+        self.register_buffer("pos_embed", positions.sines_and_cosines(self.base_grid, dim))  # (1, 1 + N, D)
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         initialise(self)
@@ -100,11 +100,11 @@ class VisionTransformer(Backbone):
         x = self.patch_embed(images)  # (B, N, D)
         if mask is not None and mask_token is not None:
             x = torch.where(mask[:, :, None], mask_token.to(x.dtype), x)
-        positions = resampled(self.pos_embed, self.base_grid, grid)
-        x = x + positions[:, 1:]  # under autocast this sum is float32, and the blocks add to it
+        places = positions.resampled(self.pos_embed, self.base_grid, grid)
+        x = x + places[:, 1:]  # under autocast this sum is float32, and the blocks add to it
         if keep is not None:
             x = x.gather(1, keep[:, :, None].expand(-1, -1, x.shape[2]))  # (B, K, D)
-        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        first = (self.cls_token + places[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
         for block in self.blocks:
             x = block(x)
@@ -133,11 +133,8 @@ class VisionTransformer(Backbone):
     def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Drop the layers that are `left_aside`, and resample the positions of another square grid to ours."""
         fitted = super().fitted(tensors)
-        positions = fitted.get("pos_embed")
-        if positions is not None and positions.ndim == 3 and positions.shape != self.pos_embed.shape:
-            side = math.isqrt(positions.shape[1] - 1)
-            if side * side == positions.shape[1] - 1 and positions.shape[2] == self.embed_dim:
-                fitted["pos_embed"] = resampled(positions, (side, side), self.base_grid)
+        if "pos_embed" in fitted:
+            fitted["pos_embed"] = positions.fitted(fitted["pos_embed"], self.pos_embed)
         return fitted
 
 

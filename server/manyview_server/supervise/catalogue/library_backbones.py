@@ -7,12 +7,13 @@ it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from manyview_server.supervise.process import WORKER_COMMAND, Forks, WorkerProcess, describe_exit
-from manyview_server.system import awake_time
+from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.supervise.catalogue.short_questions import ShortQuestions
+from manyview_server.supervise.process import WORKER_COMMAND, Forks
 
 DEADLINE_S = 20.0
 MAX_KNOWN = 10_000
@@ -20,16 +21,24 @@ MAX_KNOWN = 10_000
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryBackbone:
+    """What is known of a network of a library."""
+
+    problem: str = ""
+    """What is wrong with its name; empty if nothing is."""
+    preprocessing: Preprocessing | None = None
+    """How the authors of its weights prepare images; None if nobody says so."""
+
+
 class LibraryBackbones:
-    """Says whether libraries have the networks that jobs name."""
+    """Describes the networks of libraries that jobs and models name."""
 
     def __init__(
         self, *, forks: Forks | None = None, command: Sequence[str] = WORKER_COMMAND, deadline_s: float = DEADLINE_S
     ) -> None:
-        self._forks = forks
-        self._command = command
-        self._deadline_s = deadline_s
-        self._existing: set[str] = set()
+        self._questions = ShortQuestions(forks=forks, command=command, deadline_s=deadline_s)
+        self._existing: dict[str, LibraryBackbone] = {}
         self._turn = asyncio.Lock()
 
     async def problem(self, name: str) -> str:
@@ -37,32 +46,27 @@ class LibraryBackbones:
 
         Names of our own are not looked at. If the worker fails, nothing is wrong: the trainer checks the name, too.
         """
-        if "/" not in name or name in self._existing:
+        if "/" not in name:
             return ""
+        found = await self.find(name)
+        return found.problem if found else ""
+
+    async def find(self, name: str) -> LibraryBackbone | None:
+        """Return what is known of a network of a library, or None if the worker fails."""
+        if known := self._existing.get(name):
+            return known
         async with self._turn:
             try:
-                problem = await self._ask(name)
-            except (OSError, TimeoutError, ValueError, KeyError) as error:
+                found = await self._ask(name)
+            except (OSError, TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("cannot check the name of a backbone", extra={"backbone": name, "error": repr(error)})
-                return ""
-            if not problem and len(self._existing) < MAX_KNOWN:
-                self._existing.add(name)
-            return problem
+                return None
+            if not found.problem and len(self._existing) < MAX_KNOWN:
+                self._existing[name] = found
+            return found
 
-    async def _ask(self, name: str) -> str:
-        process = await WorkerProcess.start(
-            "describe",
-            num_threads=1,
-            command=self._command,
-            forks=self._forks,
-            arguments=("--backbone", name),
-            capture_stdout=True,
-        )
-        try:
-            async with awake_time.timeout(self._deadline_s):
-                status = await process.wait()
-            if status:
-                raise ValueError(f"{describe_exit(status)}: {process.stderr_tail.strip()[-500:]}")
-            return str(json.loads(process.stdout)["problem"])
-        finally:
-            await process.stop()
+    async def _ask(self, name: str) -> LibraryBackbone:
+        values = await self._questions.ask("--backbone", name)
+        stated = values.get("preprocessing")
+        preprocessing = Preprocessing.from_json(stated, stated["source"]) if stated else None
+        return LibraryBackbone(problem=str(values["problem"]), preprocessing=preprocessing)

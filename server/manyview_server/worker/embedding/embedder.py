@@ -154,7 +154,7 @@ class Embedder:
             return None
         try:
             data, number = request.image(task.row), request.message.request_id
-            image = self._decoder.decode(data, model.image_size, model.rule, request=number, item=task.row)
+            image = self._decoder.decode(data, model.preprocessing, model.rule, request=number, item=task.row)
         except DecodeError as error:
             request.last_decode = time.monotonic()
             request.errors.append(RowFailed(row=task.row, reason=error.reason, message=str(error)))
@@ -174,7 +174,7 @@ class Embedder:
                 raise
             torch.cuda.empty_cache()
             if len(rows) == 1:
-                text = f"the device has no memory for one image of {model.image_size} pixels"
+                text = f"the device has no memory for one image of {model.preprocessing.image_size} pixels"
                 self._fail(rows[0].request, "RESOURCE_EXHAUSTED", "DEVICE_OUT_OF_MEMORY", text)
                 return
             half = len(rows) // 2

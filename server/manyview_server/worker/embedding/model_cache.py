@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from manyview_server.configuration.preprocessing import DEFAULT, SUFFIX, Preprocessing
 from manyview_server.learn import backbones, methods
 from manyview_server.learn.backbones import Backbone, ResNet, WeightsNotFinite
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.plugins import PluginBroken
-from manyview_server.learn.views.recipe import NormalizeSettings
 from manyview_server.messages.embedding import ModelKey
 from manyview_server.store.jobs import checkpoints
 from manyview_server.store.jobs.checkpoints import CheckpointCorrupt
@@ -34,20 +34,6 @@ from manyview_server.worker.precision import DTYPES
 from manyview_server.worker.preprocess import Preprocess
 
 MAX_MODELS = 4
-PLAIN_IMAGE_SIZE = 224
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInput:
-    """The preparation of an image for a network."""
-
-    image_size: int
-    rule: PixelRule = DEFAULT_RULE
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-PLAIN_INPUT = ModelInput(image_size=PLAIN_IMAGE_SIZE, mean=NormalizeSettings().mean, std=NormalizeSettings().std)
 
 
 class ModelUnavailable(Exception):
@@ -63,13 +49,14 @@ class ModelUnavailable(Exception):
 class EmbeddingModel:
     """A network, and the preprocessing before it."""
 
-    image_size: int
-    """o, the size of the images that it takes."""
+    preprocessing: Preprocessing
+    """The preparation of an image, to (3, o, o)."""
     feature_dim: int
     """D, the output width."""
     rule: PixelRule
     """The rule by which the pixels of its images become RGB."""
     preprocess: Preprocess
+    """The end of the preparation, on the device."""
     network: Callable[[Tensor], Tensor]
     device: torch.device
 
@@ -108,8 +95,9 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         ModelUnavailable: its files are gone, damaged or of another network, or there is no such network any more.
     """
     if not key.checkpoint_dir:
-        plain = _plain_backbone(key)
-        return _ready(plain, plain.feature_dim, PLAIN_INPUT, torch.float32, device)
+        taken = _plain_preprocessing(key)
+        plain = _plain_backbone(key, taken.image_size)
+        return _ready(plain, plain.feature_dim, taken, DEFAULT_RULE, torch.float32, device)
     directory = Path(key.checkpoint_dir)
     try:
         checkpoints.verify(directory)
@@ -124,9 +112,8 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         raise _unavailable(directory, error) from error
     feature_dim = card.projection_dim if projects else card.feature_dim
-    rule = PixelRule.of(card)
-    taken = ModelInput(image_size=card.image_size, rule=rule, mean=card.mean, std=card.std)
-    return _ready(network, feature_dim, taken, dtype, device)
+    taken = Preprocessing.squashed(card.image_size, card.mean, card.std, key.name)
+    return _ready(network, feature_dim, taken, PixelRule.of(card), dtype, device)
 
 
 def _unavailable(directory: Path, error: Exception) -> ModelUnavailable:
@@ -162,12 +149,36 @@ def fold_batch_norms(network: nn.Module) -> None:
                 module._modules[norm_name] = nn.Identity()
 
 
-def _plain_backbone(key: ModelKey) -> Backbone:
+def _plain_preprocessing(key: ModelKey) -> Preprocessing:
+    """Return what the operator says, or else the authors of a library's weights; ours for networks of our own.
+
+    Raises:
+        ModelUnavailable: MODEL_NOT_FOUND, PREPROCESSING_INVALID, or PREPROCESSING_UNKNOWN, which asks for it.
+    """
+    try:
+        if key.weights_file and (stated := Preprocessing.beside(Path(key.weights_file))) is not None:
+            return stated
+    except ValueError as error:
+        raise ModelUnavailable("FAILED_PRECONDITION", "PREPROCESSING_INVALID", str(error)) from error
+    if "/" not in key.backbone:
+        return DEFAULT
+    try:
+        backbones.check_library_name(key.backbone)
+    except ValueError as error:
+        raise ModelUnavailable("NOT_FOUND", "MODEL_NOT_FOUND", str(error)) from error
+    try:
+        return backbones.library_preprocessing(key.backbone)
+    except ValueError as error:
+        ask = f"the server's operator can say it in weights/{key.backbone}{SUFFIX}"
+        raise ModelUnavailable("FAILED_PRECONDITION", "PREPROCESSING_UNKNOWN", f"{error}; {ask}") from error
+
+
+def _plain_backbone(key: ModelKey, image_size: int) -> Backbone:
     """Build a plain backbone, with the operator's weights, or with random weights that are the same at each start."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            backbone = backbones.build(key.backbone, image_size=PLAIN_IMAGE_SIZE)
+            backbone = backbones.build(key.backbone, image_size=image_size)
     except PluginBroken as broken:
         raise ModelUnavailable("FAILED_PRECONDITION", "PLUGIN_FAILED", str(broken)) from broken
     except ValueError as error:
@@ -210,7 +221,12 @@ def _network(directory: Path, run: dict[str, Any], card: ModelCard, *, projects:
 
 
 def _ready(
-    network: nn.Module, feature_dim: int, taken: ModelInput, dtype: torch.dtype, device: torch.device
+    network: nn.Module,
+    feature_dim: int,
+    taken: Preprocessing,
+    rule: PixelRule,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> EmbeddingModel:
     network.eval().requires_grad_(False)
     fold_batch_norms(network)
@@ -218,9 +234,9 @@ def _ready(
     if device.type == "cpu":
         network = fuse_resnets(network, taken.image_size, dtype)
     return EmbeddingModel(
-        image_size=taken.image_size,
+        preprocessing=taken,
         feature_dim=feature_dim,
-        rule=taken.rule,
+        rule=rule,
         preprocess=Preprocess(taken.image_size, taken.mean, taken.std, device, dtype),
         network=network,
         device=device,

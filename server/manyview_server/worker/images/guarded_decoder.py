@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from manyview_server import failpoints
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.link.decode_notes import ALONE, DECODE, DecodeNotes
 from manyview_server.worker.images import color_profile, decoder
@@ -42,11 +43,19 @@ class GuardedDecoder:
         self._memory = memory
 
     def decode(
-        self, data: bytes, size: int, rule: PixelRule, *, request: int = 0, item: int, alone: bool = False
+        self,
+        data: bytes,
+        size: int | Preprocessing,
+        rule: PixelRule,
+        *,
+        request: int = 0,
+        item: int,
+        alone: bool = False,
     ) -> Resampled:
-        """Decode an image and resample it to (3, size, size), in sRGB if `rule` says so.
+        """Decode an image and resample it to a square (3, S, S), in sRGB if `rule` says so.
 
         Args:
+            size: S, to which the whole image is squashed, or the preparation that a network needs.
             rule: how its pixels become RGB.
             request: names the image in the notes, together with `item`.
             alone: no other image is decoded at the same time.
@@ -62,7 +71,11 @@ class GuardedDecoder:
                 failpoints.reach(self._failpoint, item)
                 picture = decoder.read_picture(data, header, rule)
                 height, width, _ = picture.pixels.shape
-                pixels = decoder.resize(picture.pixels, size)
+                pixels = (
+                    decoder.resample(picture.pixels, size)
+                    if isinstance(size, Preprocessing)
+                    else decoder.resize(picture.pixels, size)
+                )
                 if picture.profile:
                     pixels = color_profile.to_srgb(pixels, picture.profile)
                 return Resampled(pixels=pixels, height=height, width=width, used_bits=picture.used_bits)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from manyview_server.learn.backbones import Backbone, WeightsNotFinite, load_weights, measured_feature_dim
+from manyview_server.learn.backbones import Backbone, Loaded, WeightsNotFinite, load_weights, measured_feature_dim
 from manyview_server.learn.encoder import build_encoder
 from manyview_server.learn.settings import TrainSettings
 
@@ -46,21 +46,25 @@ class InitialWeights:
             raise ValueError(f"backbone_weights: {file!r} is not a safetensors file, or is damaged") from error
         return cls(file=file, sha256=hashlib.sha256(data).hexdigest(), tensors=tensors)
 
-    def load_into(self, network: nn.Module) -> None:
+    def load_into(self, network: nn.Module) -> Loaded:
         """Load the weights into every backbone in `network`: a teacher starts with those of the student.
+
+        Returns what was done with their names.
 
         Raises:
             ValueError: they are weights of another network. The message says what differs.
             WeightsNotFinite: they hold NaN or infinity. The message names the tensors.
         """
+        loaded = Loaded()
         for module in network.modules():
             if isinstance(module, Backbone):
                 try:
-                    load_weights(module, self.tensors)
+                    loaded = load_weights(module, self.tensors)
                 except WeightsNotFinite as error:
                     raise WeightsNotFinite(f"backbone_weights: {self.file!r} is damaged: {error}") from error
                 except ValueError as error:
                     raise ValueError(f"backbone_weights: {self.file!r} does not fit the backbone: {error}") from error
+        return loaded
 
     def to_json(self) -> dict[str, str]:
         """Return the record of these weights that a checkpoint keeps."""

@@ -167,9 +167,7 @@ def _build_job(
     probe = probe_for(method, settings, num_classes=images.num_classes, num_held_out=images.num_held_out)
     if resume:
         resume.restore(method, optimizer, probe if own else None)  # another job's probe may be of other labels
-    elif initial:
-        initial.load_into(method)
-
+    loaded = initial.load_into(method) if initial and not resume else None
     weights = initial.to_json() if initial else resume.initial_weights if resume else None
     steps_per_epoch = first_images.feed.steps_per_epoch
     first_step, num_steps = _first_and_last_step(start, settings, steps_per_epoch, resume)
@@ -192,6 +190,7 @@ def _build_job(
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         initial_weights=weights,
+        loaded_weights=loaded,
         own_checkpoint=own,
         untrained=partial(_untrained, start, settings, first_images.num_trained, numerics, weights),
     )

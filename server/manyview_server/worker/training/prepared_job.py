@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from manyview_server.learn import methods
+from manyview_server.learn.backbones import Loaded
 from manyview_server.learn.evaluation.alarms import Alarms
 from manyview_server.learn.evaluation.linear_probe import LinearProbe
 from manyview_server.learn.methods import Method, Moment
@@ -57,6 +58,8 @@ class PreparedJob:
     """Steps in an epoch of the first images. Schedules in epochs count these, however many images come later."""
     initial_weights: dict[str, str] | None
     """The file that the backbone started with, and its SHA-256."""
+    loaded_weights: Loaded | None
+    """What was done with the names in that file, if this attempt has read it."""
     own_checkpoint: ResumePoint | None
     """The checkpoint of this job that it continues from; None if it starts, or starts from another job's."""
     untrained: Callable[[], Method | None]

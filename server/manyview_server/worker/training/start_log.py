@@ -32,7 +32,8 @@ def start_lines(job: PreparedJob) -> Iterator[tuple[Level, str]]:
     """Yield the log lines of a job that is about to start or to continue: (level, text)."""
     yield "info", backbone_line(job.settings.backbone, job.method.encoder.backbone)
     if job.initial_weights and job.first_step == 0:
-        yield "info", f"it starts with {job.initial_weights['file']}, SHA-256 {job.initial_weights['sha256']}"
+        words = f"; {job.loaded_weights.words}" if job.loaded_weights and job.loaded_weights.words else ""
+        yield "info", f"it starts with {job.initial_weights['file']}, SHA-256 {job.initial_weights['sha256']}{words}"
     yield "info", _images_line(job)
     evaluation, images = job.settings.evaluation, job.images
     yield from knn_log.start_lines(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,20 @@ class AnyBackbone:
     async def problem(self, name: str) -> str:
         return ""
 
+    async def find(self, name: str) -> None:
+        return None
+
+
+class AnyWeights:
+    """Finds that all weights fit."""
+
+    async def problem(self, weights_dir: Path, settings: Mapping[str, Any]) -> str:
+        return ""
+
 
 @pytest.fixture
 def planner(shirts: Store, torch_catalogue: Catalogue) -> JobPlanner:
-    return JobPlanner(shirts, torch_catalogue, AnyBackbone())
+    return JobPlanner(shirts, torch_catalogue, AnyBackbone(), AnyWeights())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from manyview_server.front.rpc.resource_names import ModelName
 from manyview_server.store.jobs import checkpoints
 from manyview_server.supervise.catalogue.catalogue import Catalogue
 
-CARD = {"method": "simclr", "backbone": "resnet18", "feature_dim": 512, "projection_dim": 128, "image_size": 32}
+CARD = {
+    "method": "simclr",
+    "backbone": "resnet18",
+    "feature_dim": 512,
+    "projection_dim": 128,
+    "image_size": 32,
+    "mean": [0.4, 0.5, 0.6],
+    "std": [0.2, 0.2, 0.2],
+}
 WEIGHTS = bytes(range(256)) * 10_000
 
 
@@ -56,7 +65,10 @@ async def test_a_librarys_network_is_a_model_by_its_name_and_takes_the_operators
     name = "backbones/timm/vit_tiny_patch16_224"
     plain = (await front.models.GetModel(pb.GetModelRequest(name=name))).model
     assert (plain.name, plain.backbone, plain.weights) == (name, "timm/vit_tiny_patch16_224", "random")
-    assert (plain.feature_dim, plain.image_size) == (0, 224)
+    assert plain.feature_dim == 0
+    stated = plain.preprocessing
+    assert (plain.image_size, stated.image_size, stated.resize_size) == (518, 518, 520)
+    assert (stated.crop, stated.source) == (pb.Preprocessing.CROP_CENTER, "its authors")
     (front.store.weights_dir / "timm").mkdir()
     (front.store.weights_dir / "timm" / "vit_tiny_patch16_224.safetensors").write_bytes(b"weights")
     plain = (await front.models.GetModel(pb.GetModelRequest(name=name))).model
@@ -124,6 +136,34 @@ def options() -> dict[str, object]:
     return {"max_image_side": 1234, "max_batch_images": 17}
 
 
+async def test_a_model_tells_how_its_images_are_prepared(front: Any, job: str, refused: Any) -> None:
+    async def told(name: str) -> pb.Model:
+        return (await front.models.GetModel(pb.GetModelRequest(name=name))).model
+
+    trained = (await told(job)).preprocessing
+    assert (trained.image_size, trained.resize_size, trained.crop) == (32, 32, pb.Preprocessing.CROP_SQUASH)
+    assert ([*trained.mean], [*trained.std]) == (CARD["mean"], CARD["std"])
+    assert trained.source == f"{job}/checkpoints/30"
+    own = await told("backbones/resnet18")
+    assert (own.image_size, own.preprocessing.source) == (224, "manyview's default")
+    for name in ("timm/untold", "timm/silent"):
+        untold = await told(f"backbones/{name}")
+        assert (untold.image_size, untold.HasField("preprocessing")) == (0, False)
+    assert (await refused(front.models.GetModel(pb.GetModelRequest(name="backbones/timm/none")))).reason == (
+        "MODEL_NOT_FOUND"
+    )
+    file = front.store.weights_dir / "timm" / "untold.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    told_by_operator = {"image_size": 96, "resize_size": 96, "crop": "squash", "interpolation": "bilinear"}
+    beside = file.with_name("untold.preprocessing.json")
+    beside.write_text(json.dumps({**told_by_operator, "mean": [0.5] * 3, "std": [0.5] * 3}))
+    stated = (await told("backbones/timm/untold")).preprocessing
+    assert (stated.image_size, stated.source) == (96, "the server's untold.preprocessing.json")
+    beside.write_text("{}")
+    assert not (await told("backbones/timm/untold")).HasField("preprocessing"), "an embedding says what is wrong"
+
+
 async def test_the_server_tells_its_limits_and_devices(front: Any) -> None:
     info = await front.models.GetServerInfo(pb.GetServerInfoRequest())
     assert (info.version, info.start_time.seconds) == ("1.2.3", 1000)
@@ -135,7 +175,7 @@ async def test_the_server_tells_its_limits_and_devices(front: Any) -> None:
 async def test_a_checkpoint_is_remembered_until_the_next_commit(
     front: Any, job: str, offered: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = Models(front.store, offered)
+    models = Models(front.store, offered, front.server.backend.library_backbones)
     newest = ModelName(train_job_id="j")
     found = await models.resolve(newest)
     assert found.name == f"{job}/checkpoints/30"

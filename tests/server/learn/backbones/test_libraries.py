@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+import timm.data
 import torch
 import torchvision
 from torch import nn
@@ -134,3 +135,32 @@ def test_in_training_nothing_is_drawn_so_that_a_resumed_job_is_the_same(name: st
 def test_an_image_size_that_a_network_does_not_take_is_refused(name: str, size: int) -> None:
     with pytest.raises(ValueError, match=rf"{name} does not take images of {size} x {size} pixels"):
         backbones.build(name, image_size=size)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2", "resnet50", "convnext_tiny"])
+def test_images_are_prepared_as_timms_authors_do(name: str) -> None:
+    stated = backbones.library_preprocessing(f"timm/{name}")
+    timms: Any = timm.data
+    theirs = timms.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    resize, crop, _, normalize = timms.create_transform(**theirs).transforms
+    assert (stated.image_size, stated.resize_size) == (theirs["input_size"][1], resize.size)
+    assert (*crop.size,) == (stated.image_size, stated.image_size)
+    assert (stated.crop, stated.interpolation) == (theirs["crop_mode"], resize.interpolation.value)
+    assert [*stated.mean, *stated.std] == pytest.approx([*normalize.mean.tolist(), *normalize.std.tolist()])
+    assert stated.source.startswith(f"timm's weights {name}.")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b3", "vit_b_16"])
+def test_images_are_prepared_as_torchvisions_authors_do(name: str) -> None:
+    stated = backbones.library_preprocessing(f"torchvision/{name}")
+    theirs = torchvision.models.get_model_weights(name)["DEFAULT"].transforms()
+    assert ([stated.image_size], [stated.resize_size]) == (theirs.crop_size, theirs.resize_size)
+    assert (stated.crop, stated.interpolation) == ("center", theirs.interpolation.value)
+    assert ([*stated.mean], [*stated.std]) == (theirs.mean, theirs.std)
+
+
+def test_nobody_says_how_to_prepare_images_for_a_network_without_weights() -> None:
+    with pytest.raises(ValueError, match="timm lists no weights for 'vit_base_patch32_plus_256'"):
+        backbones.library_preprocessing("timm/vit_base_patch32_plus_256")
+    with pytest.raises(ValueError, match="did you mean"):
+        backbones.library_preprocessing("torchvision/resnet19")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -40,3 +41,15 @@ async def test_a_worker_that_fails_refuses_nothing(program: str, caplog: pytest.
     library_backbones = LibraryBackbones(command=command(program), deadline_s=0.5)
     assert await library_backbones.problem("timm/resnet18x") == ""
     assert "cannot check the name of a backbone" in caplog.text
+
+
+async def test_what_the_authors_say_is_passed_on_and_an_answer_that_is_damaged_is_none() -> None:
+    stated = {"image_size": 8, "resize_size": 9, "crop": "center", "interpolation": "bicubic", "source": "its authors"}
+    stated |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    answer = {"problem": "", "preprocessing": stated}
+    found = await LibraryBackbones(command=command(f"print({json.dumps(json.dumps(answer))})")).find("timm/resnet18")
+    assert found is not None
+    assert found.preprocessing is not None
+    assert (found.preprocessing.resize_size, found.preprocessing.source) == (9, "its authors")
+    damaged = {"problem": "", "preprocessing": {"image_size": 8, "source": ""}}
+    assert await LibraryBackbones(command=command(f"print({json.dumps(json.dumps(damaged))})")).find("timm/x") is None

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
+import timm.data
 import torch
+import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from manyview_server.configuration.preprocessing import SUFFIX, Preprocessing
 from manyview_server.learn import backbones, methods, optimizers
 from manyview_server.learn.methods import Feature, Method, build_method
 from manyview_server.messages.embedding import ModelKey
@@ -24,6 +31,7 @@ from manyview_server.worker.embedding.model_cache import (
     fold_batch_norms,
     load,
 )
+from manyview_server.worker.images import decoder
 from manyview_server.worker.images.rgb import PixelRule
 from support.learning import worker_harness
 
@@ -254,3 +262,71 @@ def test_the_models_used_last_are_kept(tmp_path: Path) -> None:
     files[1].unlink()  # the least recently used one was dropped, and must be loaded again
     with pytest.raises(ModelUnavailable):
         models.get(key(weights_file=str(files[1])))
+
+
+def photographs() -> list[Image.Image]:
+    """Smooth pictures with some noise, wide, tall and square, as JPEG decodes them."""
+    random = np.random.default_rng(0)
+    pictures: list[Image.Image] = []
+    for height, width in ((400, 533), (640, 420), (300, 300)):
+        coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+        pixels = np.clip(smooth + random.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+        pictures.append(Image.open(buffer))
+    return pictures
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",  # mean 0.5
+        "resnet10t",  # crop_pct 0.95
+        pytest.param("vit_small_patch14_dinov2", marks=pytest.mark.long),  # 518 px
+    ],
+)
+@torch.inference_mode()
+def test_a_plain_network_of_timm_embeds_as_its_authors_meant(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(timm.create_model(name, num_classes=0))
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    timms: Any = timm.data
+    transform = timms.create_transform(**timms.resolve_model_data_config(network))
+    model = load(key(f"timm/{name}", str(tmp_path / "weights.safetensors")), CPU)
+    for picture in photographs():
+        expected = network(transform(picture)[None])
+        image = decoder.resample(np.array(picture), model.preprocessing)
+        assert torch.cosine_similarity(model.embed(image[None]), expected).min() >= 0.9999
+
+
+@torch.inference_mode()
+def test_a_plain_network_of_torchvision_embeds_as_its_authors_meant(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(torchvision.models.resnet18())
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    network.fc = nn.Identity()
+    transform = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
+    model = load(key("torchvision/resnet18", str(tmp_path / "weights.safetensors")), CPU)
+    for picture in photographs():
+        expected = network(transform(picture)[None])
+        image = decoder.resample(np.array(picture), model.preprocessing)
+        assert torch.cosine_similarity(model.embed(image[None]), expected).min() >= 0.9999
+
+
+def test_a_network_whose_images_nobody_knows_to_prepare_asks_for_it(tmp_path: Path) -> None:
+    name = "timm/vit_base_patch32_plus_256"
+    with pytest.raises(ModelUnavailable, match=r"weights/timm/vit_base_patch32_plus_256\.preprocessing\.json") as asked:
+        load(key(name), CPU)
+    assert asked.value.reason == "PREPROCESSING_UNKNOWN"
+    weights = tmp_path / "weights.safetensors"
+    torch.manual_seed(0)
+    save_file(backbones.build("resnet9").state_dict(), weights)
+    beside = tmp_path / f"weights{SUFFIX}"
+    stated = Preprocessing.squashed(64, (0.5,) * 3, (0.25,) * 3, f"the server's {beside.name}")
+    beside.write_text(json.dumps(stated.to_json()))
+    assert load(key("resnet9", str(weights)), CPU).preprocessing == stated
+    beside.write_text("{}")
+    with pytest.raises(ModelUnavailable, match=r"weights\.preprocessing\.json: lacks crop") as refused:
+        load(key("resnet9", str(weights)), CPU)
+    assert refused.value.reason == "PREPROCESSING_INVALID"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torchvision import transforms
 
+from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.image_header import read_header
 from manyview_server.worker.images import decoder
 from manyview_server.worker.images.decoder import DecodeError
@@ -203,3 +206,40 @@ def test_resizing_is_pillows_antialiased_bilinear_within_one() -> None:
 def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert np.array_equal(decoder.resize(noise, 32).permute(1, 2, 0).numpy(), noise)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop", ["center", "squash"])
+@pytest.mark.parametrize("sides", [(50, 70), (70, 51), (40, 40), (33, 200), (240, 31)])
+def test_an_image_is_prepared_as_torchvision_prepares_pillows(
+    sides: tuple[int, int], crop: Any, interpolation: Any
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*sides, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(
+        image_size=28,
+        resize_size=33,
+        crop=crop,
+        interpolation=interpolation,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        source="",
+    )
+    size = 33 if crop == "center" else (33, 33)
+    resized = transforms.Resize(size, transforms.InterpolationMode(interpolation))(Image.fromarray(noise))
+    expected = np.asarray(transforms.CenterCrop(28)(resized)).astype(int)
+    found = decoder.resample(noise, preprocessing)
+    assert (found.shape, found.dtype) == ((3, 28, 28), torch.uint8)
+    difference = np.abs(found.permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= (1 if interpolation == "bilinear" else 5)
+    assert difference.mean() < 0.4
+
+
+@pytest.mark.parametrize("sides", [(3, 20_001), (20_000, 4)])
+def test_of_a_strip_only_the_middle_is_enlarged(sides: tuple[int, int]) -> None:
+    strip = np.zeros((*sides, 3), np.uint8)
+    middle = sides[0] // 2, sides[1] // 2
+    strip[middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2] = 255
+    preprocessing = Preprocessing.squashed(64, (0.5,) * 3, (0.5,) * 3, "")
+    found = decoder.resample(strip, dataclasses.replace(preprocessing, crop="center", resize_size=4000))
+    assert found.shape == (3, 64, 64)
+    assert found.float().mean() > 200, "the center stays the center"
