@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from manyview.v1 import embed_service_pb2 as pb
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.preprocessing import SUFFIX
 from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition
 from manyview_server.front.backends import Selector, Tables
@@ -188,13 +187,19 @@ def embedding_progress(table: OpenTable) -> pb.EmbeddingsProgress:
 
 
 def _spec(model: ModelKey, num_features: int, identity: tuple[str, ...], data_type: str) -> TableSpec:
-    if model.weights_file:  # the operator may replace it
-        found = Path(model.weights_file).stat()
-        identity = (*identity, f"weights {found.st_size} {found.st_mtime_ns}")
-        if stated := Preprocessing.beside(Path(model.weights_file)):
-            identity = (*identity, json.dumps(stated.to_json()))
+    if model.weights_file:  # the operator may replace it, and the file beside it
+        weights = Path(model.weights_file)
+        identity = (*identity, f"weights {_version(weights)}")
+        if (beside := weights.with_suffix(SUFFIX)).is_file():
+            identity = (*identity, f"preprocessing {_version(beside)}")
     if "/" in model.backbone and not model.checkpoint_dir:
         identity = (*identity, "images as its authors prepare them")  # earlier releases prepared them all alike
     # data_dir/jobs/<uid>/checkpoints/<name>
     owner = Path(model.checkpoint_dir).parent.parent.name if model.checkpoint_dir else "backbone"
     return TableSpec(model=model, num_features=num_features, owner=owner, identity=identity, data_type=data_type)
+
+
+def _version(path: Path) -> str:
+    """Return what differs if a file was replaced."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
