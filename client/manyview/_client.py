@@ -363,6 +363,10 @@ class Client:
         `model` is a job (its newest checkpoint is used), a checkpoint or "backbones/NAME". The rows are in the order of
         the images. If an image cannot be read or decoded, its row is NaN and `.errors` says why. `.skipped` counts the
         files of a folder that were passed over.
+
+        `output` is "backbone", the pooled features, or "projection". Of a vision transformer it may also be
+        "class_token", "patch_mean", "class_and_patch_mean", or "patch_tokens": (N, T, D), for which a small
+        `batch_size` keeps messages within the server's limit.
         """
         options = embed_options(output, l2_normalize, dtype)
         chunks: list[Embeddings] = []

@@ -23,6 +23,10 @@ DEFAULT_METHOD = "simclr"
 _OUTPUTS: dict[Output, embeds.EmbedOptions.Output] = {
     "backbone": embeds.EmbedOptions.OUTPUT_BACKBONE,
     "projection": embeds.EmbedOptions.OUTPUT_PROJECTION,
+    "class_token": embeds.EmbedOptions.OUTPUT_CLASS_TOKEN,
+    "patch_mean": embeds.EmbedOptions.OUTPUT_PATCH_MEAN,
+    "class_and_patch_mean": embeds.EmbedOptions.OUTPUT_CLASS_AND_PATCH_MEAN,
+    "patch_tokens": embeds.EmbedOptions.OUTPUT_PATCH_TOKENS,
 }
 _METRICS: dict[Metric, embeds.Metric] = {"cosine": embeds.METRIC_COSINE, "euclidean": embeds.METRIC_EUCLIDEAN}
 _DATA_TYPES: dict[DataType, types_pb2.Tensor.DataType] = {

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Model: a job, trainJobs/ID/checkpoints/STEP or backbones/NAME.")
 ]
-OutputOption = Annotated[str, typer.Option(help="Output of the model: backbone or projection.")]
+OutputOption = Annotated[
+    str,
+    typer.Option(
+        help="Output of the model: backbone or projection; of a vision transformer also class_token, patch_mean or "
+        "class_and_patch_mean."
+    ),
+]
 MetricOption = Annotated[str, typer.Option(help="Distance: cosine (from 0 to 2) or euclidean.")]
 VersionOption = Annotated[int | None, typer.Option(min=1, help="Use only the first N images of the data set.")]
 SheetOption = Annotated[

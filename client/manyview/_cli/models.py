@@ -35,7 +35,13 @@ def embed(
         typer.Option(metavar="NUMBER", help="Reduce a data set's embeddings: 64 dimensions, or 0.95 of the variance."),
     ] = None,
     whiten: Annotated[bool, typer.Option("--whiten", help="Scale each dimension of --pca to variance 1.")] = False,
-    output: Annotated[str, typer.Option(help="Output of the model: backbone or projection.")] = "backbone",
+    output: Annotated[
+        str,
+        typer.Option(
+            help="Output of the model: backbone or projection; of a vision transformer also class_token, patch_mean, "
+            "class_and_patch_mean or patch_tokens."
+        ),
+    ] = "backbone",
     l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale each row to length 1.")] = False,
     dtype: Annotated[str, typer.Option(help="Type of the numbers: float32 or float16.")] = "float32",
     batch_size: Annotated[
@@ -49,6 +55,8 @@ def embed(
     embedded."""
     if out.suffix not in (".npy", ".csv"):
         raise ValueError(f"--out {out}: expected a .npy or .csv file")
+    if output == "patch_tokens" and out.suffix != ".npy":
+        raise ValueError(f"--out {out}: patch tokens need a .npy file, because each image has many rows of them")
     if dataset is not None:
         _refuse({"SOURCES": sources, "--batch-size": batch_size}, "has no effect with --dataset")
     else:
@@ -71,9 +79,10 @@ def embed(
     if as_json:
         print_json(summary)
     else:
-        rows, features = (number_of(n, noun) for n, noun in zip(found.array.shape, ("row", "feature"), strict=True))
+        nouns = ("row", "token", "feature") if found.array.ndim == 3 else ("row", "feature")
+        shape = " of ".join(number_of(n, noun) for n, noun in zip(found.array.shape, nouns, strict=True))
         kept = "" if found.variance_kept is None else f", {found.variance_kept:.1%} of the variance kept"
-        typer.echo(f"{out}: {rows} of {features} from {found.checkpoint}, std {found.std():.4f}{kept}")
+        typer.echo(f"{out}: {shape} from {found.checkpoint}, std {found.std():.4f}{kept}")
         for row, error in found.errors.items():
             typer.echo(f"  {found.keys[row]}: {error.reason} {error.message}", err=True)
     print_skipped(found.skipped)

@@ -1,7 +1,7 @@
 """Embeddings of images that are sent: rows in the order of the images, all from one checkpoint, even if the connection
 breaks.
 
-Shapes: N images, D features; `array` is (N, D).
+Shapes: N images, T patches, D features; `array` is (N, D), or (N, T, D) for tokens of patches.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ _BATCH_BYTES = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Embeddings, one row for each image in `array` (N, D), which is read-only. The row of a refused image is NaN, and
-    `errors` says why, by row. `checkpoint` names the exact weights. `start` is the number of the first row among all
-    images. `variance_kept` is the share of the variance that principal components kept, if there are any. `skipped`
-    counts the files of a folder that were passed over."""
+    """Embeddings, one row for each image in `array`, which is read-only: (N, D), or (N, T, D) for tokens of patches.
+
+    The row of a refused image is NaN, and `errors` says why, by row. `checkpoint` names the exact weights. `start` is the
+    number of the first row among all images. `variance_kept` is the share of the variance that principal components
+    kept, if there are any. `skipped` counts the files of a folder that were passed over.
+    """
 
     array: NDArray[np.float32 | np.float16] = field(repr=False)
     checkpoint: str
@@ -94,7 +96,8 @@ class Embeddings:
     def _whole_rows(self) -> NDArray[np.float64]:
         import numpy as np
 
-        return self.array[~np.isnan(self.array).any(axis=1)].astype(np.float64)
+        rows = self.array.reshape(-1, self.array.shape[-1])  # a token counts as a row
+        return rows[~np.isnan(rows).any(axis=1)].astype(np.float64)
 
 
 def joined(chunks: Sequence[Embeddings]) -> Embeddings:

@@ -162,5 +162,8 @@ def embedded(
     data = rows.astype("<f2" if half else "<f4").tobytes()
     refused = types_pb2.ImageError(reason="IMAGE_EMPTY", message="no bytes")
     kind = types_pb2.Tensor.DATA_TYPE_FLOAT16 if half else types_pb2.Tensor.DATA_TYPE_FLOAT32
-    tensor = types_pb2.Tensor(data_type=kind, shape=rows.shape, data=data)
+    shape = rows.shape
+    if options.output == embeds.EmbedOptions.OUTPUT_PATCH_TOKENS:  # two tokens of half of the features
+        shape = (len(files), 2, width // 2)
+    tensor = types_pb2.Tensor(data_type=kind, shape=shape, data=data)
     return tensor, [embeds.RowError(row=row, error=refused) for row in empty]

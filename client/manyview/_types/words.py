@@ -40,7 +40,7 @@ WeightsOrigin = Literal["trained", "file", "random"]
 Crop = Literal["squash", "center"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-Output = Literal["backbone", "projection"]
+Output = Literal["backbone", "projection", "class_token", "patch_mean", "class_and_patch_mean", "patch_tokens"]
 DataType = Literal["float32", "float16"]
 Metric = Literal["cosine", "euclidean"]
 Strategy = Literal["random", "coreset", "minimum_distance", "typicality", "similarity"]

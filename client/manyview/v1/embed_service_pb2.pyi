@@ -24,9 +24,17 @@ class EmbedOptions(_message.Message):
         OUTPUT_UNSPECIFIED: _ClassVar[EmbedOptions.Output]
         OUTPUT_BACKBONE: _ClassVar[EmbedOptions.Output]
         OUTPUT_PROJECTION: _ClassVar[EmbedOptions.Output]
+        OUTPUT_CLASS_TOKEN: _ClassVar[EmbedOptions.Output]
+        OUTPUT_PATCH_MEAN: _ClassVar[EmbedOptions.Output]
+        OUTPUT_CLASS_AND_PATCH_MEAN: _ClassVar[EmbedOptions.Output]
+        OUTPUT_PATCH_TOKENS: _ClassVar[EmbedOptions.Output]
     OUTPUT_UNSPECIFIED: EmbedOptions.Output
     OUTPUT_BACKBONE: EmbedOptions.Output
     OUTPUT_PROJECTION: EmbedOptions.Output
+    OUTPUT_CLASS_TOKEN: EmbedOptions.Output
+    OUTPUT_PATCH_MEAN: EmbedOptions.Output
+    OUTPUT_CLASS_AND_PATCH_MEAN: EmbedOptions.Output
+    OUTPUT_PATCH_TOKENS: EmbedOptions.Output
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     L2_NORMALIZE_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]

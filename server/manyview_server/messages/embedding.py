@@ -21,7 +21,7 @@ class ModelKey:
     weights_file: str
     """The file of a plain backbone's weights, or empty: its weights are random then."""
     output: str
-    """"backbone" or "projection"."""
+    """"backbone", "projection", or one of `learn.backbones.TOKEN_OUTPUTS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,8 @@ class EmbedDone(Message):
 
     request_id: int
     shape: tuple[int, int]
+    token_dim: int = 0
+    """The width of a token if each row is a list of tokens, one after the other."""
     errors: tuple[RowFailed, ...]
     queue_ms: float
     decode_ms: float

@@ -67,6 +67,10 @@ def test_the_whole_way_from_images_to_weights(run: Run, server: FakeServer, fold
     assert np.load(tmp_path / "e.npy").shape == (2, 4)
     beside = json.loads((tmp_path / "e.json").read_text())
     assert (beside["keys"], beside["labels"]) == (["cat/a.jpg", "dog/b.jpg"], ["cat", "dog"])
+    tokens = run("embed", folder, "-m", "mine", "-o", tmp_path / "t.npy", "--output", "patch_tokens")
+    assert "rows of 2 tokens of 2 features from" in tokens.output
+    refused = run("embed", folder, "-m", "mine", "-o", tmp_path / "t.csv", "--output", "patch_tokens")
+    assert "patch tokens need a .npy file" in refused.output
     assert run("embed", folder, "-m", "mine", "-o", tmp_path / "e.csv").exit_code == 0
     assert (tmp_path / "e.csv").read_text().splitlines()[0] == "key,label,f0,f1,f2,f3"
     assert run("export", "mine", tmp_path / "w.safetensors").exit_code == 0

@@ -31,6 +31,15 @@ def test_one_small_batch_is_one_call(client: manyview.Client, server: FakeServer
     assert server.requests("EmbedStream") == []
 
 
+def test_tokens_of_patches_have_an_axis_of_their_own(client: manyview.Client, server: FakeServer) -> None:
+    found = client.embed([*images(3), b""], MODEL, output="patch_tokens", batch_size=2)
+    np.testing.assert_allclose(found.array[:3].reshape(3, 4), expected(images(3)), rtol=1e-6)
+    assert (found.array.shape, [*found.errors]) == ((4, 2, 2), [3])
+    assert np.isnan(found.array[3]).all()
+    assert (found.std() > 0, 1 <= found.effective_rank() <= 2) == (True, True)
+    assert {request.header.options.output for request in server.requests("EmbedStream")[:1]} == {6}
+
+
 def test_many_are_streamed_and_come_in_order(client: manyview.Client, server: FakeServer) -> None:
     found = client.embed(images(23), MODEL, batch_size=4)
     np.testing.assert_allclose(found.array, expected(images(23)), rtol=1e-6)

@@ -17,7 +17,7 @@ from torch import nn
 
 import manyview
 from support.clients.wire import refused
-from support.service.harness import SMALL_JOB, ServerProcess, write_photos
+from support.service.harness import SMALL_JOB, ServerProcess, jpeg, write_photos
 
 SIZE = 32
 JOB = SMALL_JOB | {
@@ -183,3 +183,26 @@ def test_a_librarys_network_embeds_a_data_set_and_finds_in_it(
     assert [one.key for one in near] == nearest
     with refused(manyview.NotFound, "MODEL_NOT_FOUND", "did you mean"):
         client.embed_dataset(dataset, "backbones/torchvision/mobilenet_v3_smal")
+
+
+def test_a_vision_transformer_gives_its_tokens(client: manyview.Client, dataset: manyview.Dataset) -> None:
+    model = "backbones/vit_tiny"
+    tokens = client.embed(pixels(), model, output="patch_tokens", batch_size=2)
+    assert tokens.array.shape == (4, 196, 192)
+    assert np.isfinite(tokens.array).all()
+    means = client.embed(pixels(), model, output="patch_mean").array
+    np.testing.assert_allclose(tokens.array.mean(axis=1), means, rtol=1e-3, atol=1e-4)
+    joined = client.embed(pixels(), model, output="class_and_patch_mean").array
+    np.testing.assert_allclose(joined[:, 192:], means, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(joined[:, :192], client.embed(pixels(), model).array, rtol=1e-3, atol=1e-4)
+    stored = client.embed_dataset(dataset, model, output="class_and_patch_mean")
+    assert stored.array.shape == (dataset.num_images, 384)
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "options.output", "patch tokens are only for images that"):
+        client.embed_dataset(dataset, model, output="patch_tokens")
+    with refused(manyview.InvalidArgument, "FIELD_INVALID", "options.l2_normalize: must not be set for patch tokens"):
+        client.embed(pixels(), model, output="patch_tokens", l2_normalize=True)
+    with refused(manyview.FailedPrecondition, "NO_TOKENS", "resnet9: it has no tokens"):
+        client.embed(pixels(), "backbones/resnet9", output="patch_tokens")
+    broken = client.embed([b"junk", jpeg()], model, output="patch_tokens")
+    assert (broken.array.shape, [*broken.errors]) == ((2, 196, 192), [0])
+    assert np.isnan(broken.array[0]).all()

@@ -16,10 +16,15 @@ DATA_TYPES = {
     types_pb2.Tensor.DATA_TYPE_FLOAT16: "float16",
 }
 TENSOR_TYPES = {"float32": types_pb2.Tensor.DATA_TYPE_FLOAT32, "float16": types_pb2.Tensor.DATA_TYPE_FLOAT16}
+PATCH_TOKENS = "patch_tokens"
 OUTPUTS = {
     embed_service_pb2.EmbedOptions.OUTPUT_UNSPECIFIED: "backbone",
     embed_service_pb2.EmbedOptions.OUTPUT_BACKBONE: "backbone",
     embed_service_pb2.EmbedOptions.OUTPUT_PROJECTION: "projection",
+    embed_service_pb2.EmbedOptions.OUTPUT_CLASS_TOKEN: "class_token",
+    embed_service_pb2.EmbedOptions.OUTPUT_PATCH_MEAN: "patch_mean",
+    embed_service_pb2.EmbedOptions.OUTPUT_CLASS_AND_PATCH_MEAN: "class_and_patch_mean",
+    embed_service_pb2.EmbedOptions.OUTPUT_PATCH_TOKENS: PATCH_TOKENS,
 }
 
 CROPS = {
@@ -81,13 +86,23 @@ def output(value: embed_service_pb2.EmbedOptions.Output, field: str = "options.o
     return OUTPUTS[value]
 
 
+def row_output(value: embed_service_pb2.EmbedOptions.Output, field: str = "options.output") -> str:
+    """Return the name of an output that is one row of numbers for each image."""
+    name = output(value, field)
+    if name == PATCH_TOKENS:
+        raise invalid(field, "patch tokens are only for images that the call brings, not for those of a data set")
+    return name
+
+
 def _unknown_enum(field: str, value: int) -> InvalidArgument:
     return invalid(field, f"{value} is not a value of this enum")
 
 
 def tensor(done: EmbedDone, type_name: str) -> types_pb2.Tensor:
     """Convert the embeddings of a batch."""
-    return types_pb2.Tensor(data_type=TENSOR_TYPES[type_name], shape=done.shape, data=done.blobs[0])
+    num_rows, width = done.shape
+    shape = (num_rows, width // done.token_dim, done.token_dim) if done.token_dim else done.shape
+    return types_pb2.Tensor(data_type=TENSOR_TYPES[type_name], shape=shape, data=done.blobs[0])
 
 
 def row_error(failed: RowFailed) -> embed_service_pb2.RowError:

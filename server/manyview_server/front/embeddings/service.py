@@ -165,6 +165,8 @@ class EmbedService(embed_service_pb2_grpc.EmbedServiceServicer):
 
     async def _recipe(self, model: str, options: pb.EmbedOptions, field: str) -> EmbedRecipe:
         output, data_type = embedding_messages.output(options.output), embedding_messages.data_type(options.data_type)
+        if output == embedding_messages.PATCH_TOKENS and options.l2_normalize:
+            raise names.invalid("options.l2_normalize", "must not be set for patch tokens, whose rows are many vectors")
         resolved = await self._models.resolve_and_pin(names.model_name(model, field))
         return EmbedRecipe(model=resolved.key(output), l2_normalize=options.l2_normalize, data_type=data_type)
 

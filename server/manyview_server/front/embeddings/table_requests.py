@@ -77,7 +77,7 @@ def read_names(
     return TableNames(
         dataset_id=violations.read(lambda: names.dataset_id(request.dataset, "dataset"), ""),
         model=violations.read(lambda: names.model_name(request.model, "model"), ModelName()),
-        output=violations.read(lambda: embedding_messages.output(output, output_field), ""),
+        output=violations.read(lambda: embedding_messages.row_output(output, output_field), ""),
         version=read_version(request.version, violations),
     )
 

@@ -57,8 +57,10 @@ class ResolvedModel:
         )
 
     def num_features(self, output: str) -> int:
-        """Return the number of features of an output, or 0 if the model does not state it, as a library's does not."""
-        return self.message.projection_dim if output == "projection" else self.message.feature_dim
+        """Return the number of features of an output, or 0 if the model does not state it: that of tokens, or of a
+        library."""
+        known = {"projection": self.message.projection_dim, "backbone": self.message.feature_dim}
+        return known.get(output, 0)
 
 
 class Models:

@@ -9,6 +9,7 @@ To add a network, write a file with the network and an entry in `BACKBONES`.
 
 - `backbone`: the interface of a backbone. `resnet`, `vit`: our own networks. `positions`: position embeddings.
 - `library`, `from_torchvision`, `from_timm`, `from_plugin`: networks of libraries and of installed packages.
+- `token_output`: tokens of a vision transformer as its output.
 - `weights`: read and check a file of weights. `did_you_mean`: suggest names for an unknown one.
 """
 
@@ -26,9 +27,10 @@ from manyview_server.configuration.patch_size import choose_patch_size
 from manyview_server.configuration.preprocessing import Preprocessing
 from manyview_server.learn import plugins
 from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvision
-from manyview_server.learn.backbones.backbone import Backbone, measured_feature_dim
+from manyview_server.learn.backbones.backbone import Backbone, NoTokens, measured_feature_dim
 from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.resnet import STEMS, BasicBlock, Bottleneck, ResNet, Stem, choose_stem
+from manyview_server.learn.backbones.token_output import TOKEN_OUTPUTS, TokenOutput
 from manyview_server.learn.backbones.vit import VisionTransformer
 from manyview_server.learn.backbones.weights import Loaded, WeightsNotFinite, check_finite, load_weights
 from manyview_server.learn.plugins import PluginBroken
@@ -40,11 +42,14 @@ __all__ = [
     "OPTIONS",
     "PLUGINS",
     "STEMS",
+    "TOKEN_OUTPUTS",
     "Backbone",
     "BackboneEntry",
     "Loaded",
+    "NoTokens",
     "ResNet",
     "Stem",
+    "TokenOutput",
     "VisionTransformer",
     "WeightsNotFinite",
     "accepted_options",

@@ -1,6 +1,6 @@
 """The interface between a backbone and the methods that train it.
 
-Shapes: B batch, H and W pixels, D feature width.
+Shapes: B batch, H and W pixels, N patches, D feature width.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class NoTokens(ValueError):
+    """A network has no tokens of the wanted kind."""
 
 
 class Backbone(nn.Module, ABC):
@@ -29,6 +33,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, D)."""
+
+    def tokens(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the class token (B, D), or None if the network has none, and the tokens of the patches (B, N, D), both
+        after the last norm. Raises NoTokens if the network has no tokens."""
+        raise NoTokens("it has no tokens, because it is not a vision transformer")
 
     def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Convert weights from elsewhere to those of this network: drop the layers that are `left_aside`."""

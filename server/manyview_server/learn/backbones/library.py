@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from manyview_server.learn.backbones import positions
-from manyview_server.learn.backbones.backbone import Backbone
+from manyview_server.learn.backbones.backbone import Backbone, NoTokens
 
 INNER = "network."
 POSITIONS = ("pos_embed", "encoder.pos_embedding")
@@ -31,6 +31,14 @@ class LibraryNetwork(Backbone):
             _draw_nothing(module)
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
+
+    def tokens(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+        num_first = getattr(self.network, "num_prefix_tokens", None)
+        found = self.network.forward_features(images) if num_first is not None else None  # type: ignore[operator]
+        if not isinstance(found, Tensor) or found.ndim != 3:
+            raise NoTokens("it is not a vision transformer whose tokens its library returns")
+        has_class_token = getattr(self.network, "cls_token", None) is not None
+        return found[:, 0] if has_class_token else None, found[:, num_first:]
 
     def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Drop the layers that are `left_aside`, and resample the positions of a vision transformer of another size."""

@@ -75,6 +75,10 @@ class VisionTransformer(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_tokens(images)[:, 0]
 
+    def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.forward_tokens(images)
+        return found[:, 0], found[:, 1:]
+
     def forward_tokens(
         self,
         images: Tensor,

@@ -87,7 +87,7 @@ class EmbedRequest:
         left = self.message.time_left_s
         return left > 0 and time.monotonic() > self.arrived + left
 
-    def answer(self) -> EmbedDone:
+    def answer(self, token_dim: int = 0) -> EmbedDone:
         """Return the answer. All rows must be done."""
         assert self.rows is not None
         recipe = self.message.recipe
@@ -99,6 +99,7 @@ class EmbedRequest:
         return EmbedDone(
             request_id=self.message.request_id,
             shape=(self.rows.shape[0], self.rows.shape[1]),
+            token_dim=token_dim,
             errors=tuple(sorted(self.errors, key=lambda error: error.row)),
             queue_ms=1e3 * (self.first_decode - self.arrived),
             decode_ms=1e3 * (self.last_decode - self.first_decode),

@@ -204,7 +204,7 @@ class Embedder:
         if self._scheduler.rows_done(request, num_rows):
             self._rows_of(request, model)  # all NaN if no image could be decoded
             try:
-                self._channel.send(request.answer())
+                self._channel.send(request.answer(model.token_dim))
             except MessageTooLarge as error:
                 self._channel.send(request.failed(error.code, error.reason, error.message))
 

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from manyview_server.configuration.preprocessing import DEFAULT, SUFFIX, Preprocessing
 from manyview_server.learn import backbones, methods
-from manyview_server.learn.backbones import Backbone, ResNet, WeightsNotFinite
+from manyview_server.learn.backbones import Backbone, NoTokens, ResNet, TokenOutput, WeightsNotFinite
 from manyview_server.learn.methods import build_method
 from manyview_server.learn.plugins import PluginBroken
 from manyview_server.messages.embedding import ModelKey
@@ -34,6 +34,8 @@ from manyview_server.worker.precision import DTYPES
 from manyview_server.worker.preprocess import Preprocess
 
 MAX_MODELS = 4
+WHOLE_OUTPUTS = ("backbone", "projection")
+"""The outputs that are not of a backbone's tokens."""
 
 
 class ModelUnavailable(Exception):
@@ -53,6 +55,8 @@ class EmbeddingModel:
     """The preparation of an image, to (3, o, o)."""
     feature_dim: int
     """D, the output width."""
+    token_dim: int
+    """The width of a token if the output is a list of tokens, or else 0."""
     rule: PixelRule
     """The rule by which the pixels of its images become RGB."""
     preprocess: Preprocess
@@ -96,7 +100,7 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     """
     if not key.checkpoint_dir:
         taken = _plain_preprocessing(key)
-        plain = _plain_backbone(key, taken.image_size)
+        plain = _output_of(_plain_backbone(key, taken.image_size), key, taken.image_size)
         return _ready(plain, plain.feature_dim, taken, DEFAULT_RULE, torch.float32, device)
     directory = Path(key.checkpoint_dir)
     try:
@@ -104,7 +108,10 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
         run = checkpoints.read_state(directory)
         card = ModelCard.from_json(run["model"])
         projects = key.output == "projection"
-        network = _network(directory, run, card, projects=projects)
+        if key.output in WHOLE_OUTPUTS:
+            network = _network(directory, run, card, projects=projects)
+        else:
+            network = _output_of(_backbone(directory, card), key, card.image_size)
         dtype = DTYPES[run["numerics"]["precision"]]
     except PluginBroken as broken:
         print(broken.error.traceback, file=sys.stderr, flush=True)
@@ -112,6 +119,8 @@ def load(key: ModelKey, device: torch.device) -> EmbeddingModel:
     except (CheckpointCorrupt, ValueError, KeyError) as error:
         raise _unavailable(directory, error) from error
     feature_dim = card.projection_dim if projects else card.feature_dim
+    if isinstance(network, TokenOutput):
+        feature_dim = network.feature_dim
     taken = Preprocessing.squashed(card.image_size, card.mean, card.std, key.name)
     return _ready(network, feature_dim, taken, PixelRule.of(card), dtype, device)
 
@@ -147,6 +156,16 @@ def fold_batch_norms(network: nn.Module) -> None:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 module._modules[conv_name] = fuse_conv_bn_eval(conv, norm)
                 module._modules[norm_name] = nn.Identity()
+
+
+def _output_of(backbone: Backbone, key: ModelKey, image_size: int) -> Backbone | TokenOutput:
+    """Return the backbone, or its tokens as the key wants them. Raises ModelUnavailable NO_TOKENS."""
+    if key.output in WHOLE_OUTPUTS:
+        return backbone
+    try:
+        return TokenOutput(backbone, key.output, image_size)
+    except NoTokens as error:
+        raise ModelUnavailable("FAILED_PRECONDITION", "NO_TOKENS", f"{key.backbone}: {error}") from error
 
 
 def _plain_preprocessing(key: ModelKey) -> Preprocessing:
@@ -191,7 +210,7 @@ def _plain_backbone(key: ModelKey, image_size: int) -> Backbone:
     return backbone
 
 
-def _backbone(directory: Path, card: ModelCard) -> nn.Module:
+def _backbone(directory: Path, card: ModelCard) -> Backbone:
     stem: Any = card.stem
     try:
         backbone = backbones.build(
@@ -236,6 +255,7 @@ def _ready(
     return EmbeddingModel(
         preprocessing=taken,
         feature_dim=feature_dim,
+        token_dim=network.token_dim if isinstance(network, TokenOutput) else 0,
         rule=rule,
         preprocess=Preprocess(taken.image_size, taken.mean, taken.std, device, dtype),
         network=network,

@@ -330,3 +330,19 @@ def test_a_network_whose_images_nobody_knows_to_prepare_asks_for_it(tmp_path: Pa
     with pytest.raises(ModelUnavailable, match=r"weights\.preprocessing\.json: lacks crop") as refused:
         load(key("resnet9", str(weights)), CPU)
     assert refused.value.reason == "PREPROCESSING_INVALID"
+
+
+@torch.inference_mode()
+def test_a_plain_vision_transformer_gives_its_tokens_and_another_network_has_none() -> None:
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    pooled = load(key("vit_tiny"), CPU)
+    found = {
+        output: load(dataclasses.replace(key("vit_tiny"), output=output), CPU)
+        for output in ("class_token", "patch_tokens")
+    }
+    torch.testing.assert_close(found["class_token"].embed(images), pooled.embed(images))
+    assert (found["patch_tokens"].feature_dim, found["patch_tokens"].token_dim) == (196 * 192, 192)
+    assert found["patch_tokens"].embed(images).shape == (2, 196 * 192)
+    with pytest.raises(ModelUnavailable, match="resnet9: it has no tokens") as refused:
+        load(dataclasses.replace(key(), output="patch_mean"), CPU)
+    assert refused.value.reason == "NO_TOKENS"
