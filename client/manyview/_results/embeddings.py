@@ -36,8 +36,8 @@ _BATCH_BYTES = 4_000_000
 class Embeddings:
     """Embeddings, one row for each image in `array`, which is read-only: (N, D), or (N, T, D) for tokens of patches.
 
-    The row of a refused image is NaN, and `errors` says why, by row. `checkpoint` names the exact weights. `start` is the
-    number of the first row among all images. `variance_kept` is the share of the variance that principal components
+    The row of a refused image is NaN, and `errors` says why, by row. `checkpoint` names the exact weights. `start` is
+    the number of the first row among all images. `variance_kept` is the share of the variance that principal components
     kept, if there are any. `skipped` counts the files of a folder that were passed over.
     """
 

@@ -9,10 +9,10 @@ This package uses no torch and imports nothing else of ours.
 - `setting`: declare a setting. `settings_class`: what the classes mean. `reading`: settings from JSON values.
 - `json_schema`: the description of a settings class. `schema`: the keywords of a description.
 - `resolution`: complete and check a configuration. `field_check`: the check of single fields.
-- `sibling_rules`, `cross_field_rules`: rules between fields. `patch_size`: the patch size that fits an image size.
+- `sibling_rules`, `cross_field_rules`: rules between fields.
 - `shorthand`: short forms. `configuration_size`: how large a configuration may be.
 - `violations`: what is wrong, in sentences.
-- `preprocessing`: the preparation of an image for a network.
+- `networks/`: what follows from a network.
 """
 
 from manyview_server.configuration.json_schema import json_schema

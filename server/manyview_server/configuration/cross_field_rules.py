@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from manyview_server.configuration.patch_size import choose_patch_size
+from manyview_server.configuration.networks.patch_size import choose_patch_size
 from manyview_server.configuration.schema import Json, Schema
 from manyview_server.configuration.violations import Violation
 

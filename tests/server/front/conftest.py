@@ -25,7 +25,7 @@ from manyview.v1 import (
     types_pb2,
 )
 from manyview_server.config import ServeSettings
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.errors import ResourceExhausted, ServiceError
 from manyview_server.front.server import Backend, Server
 from manyview_server.messages.embedding import EmbedDone, EmbedRecipe, RowFailed

@@ -139,6 +139,7 @@ async def filled(front: Any, offered: Catalogue) -> World:
     await store.events.flush("j0")
     await store.events.append("j0", lines)
     card = {"method": "m0", "backbone": "thin", "feature_dim": 3, "projection_dim": 3, "image_size": 32}
+    card |= {"mean": [0.5] * 3, "std": [0.5] * 3}
     await store._database.write(
         lambda c: [
             c.executemany(

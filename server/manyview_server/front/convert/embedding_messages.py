@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyview.v1 import embed_service_pb2, model_service_pb2, types_pb2
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.errors import InvalidArgument
 from manyview_server.front.convert.dataset_messages import image_error, timestamp
 from manyview_server.front.rpc.resource_names import invalid

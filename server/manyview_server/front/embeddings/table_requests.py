@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from manyview.v1 import embed_service_pb2 as pb
-from manyview_server.configuration.preprocessing import SUFFIX
+from manyview_server.configuration.networks.preprocessing import SUFFIX
 from manyview_server.counted_noun import number_of
 from manyview_server.errors import FailedPrecondition
 from manyview_server.front.backends import Selector, Tables

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyview.v1 import model_service_pb2 as pb
-from manyview_server.configuration.preprocessing import DEFAULT, Preprocessing
+from manyview_server.configuration.networks.preprocessing import DEFAULT, Preprocessing
 from manyview_server.configuration.violations import did_you_mean
 from manyview_server.errors import FailedPrecondition, NotFound
 from manyview_server.front.backends import LibraryBackbones

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from manyview_server.configuration.patch_size import choose_patch_size
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.patch_size import choose_patch_size
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.learn import plugins
 from manyview_server.learn.backbones import from_plugin, from_timm, from_torchvision
 from manyview_server.learn.backbones.backbone import Backbone, NoTokens, measured_feature_dim

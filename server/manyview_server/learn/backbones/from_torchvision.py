@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.learn.backbones.backbone import measured_feature_dim
 from manyview_server.learn.backbones.did_you_mean import did_you_mean
 from manyview_server.learn.backbones.library import LibraryNetwork

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyview_server.configuration.patch_size import choose_patch_size
+from manyview_server.configuration.networks.patch_size import choose_patch_size
 from manyview_server.learn.backbones import positions
 from manyview_server.learn.backbones.backbone import Backbone
 

@@ -15,15 +15,15 @@ COUNTER = "num_batches_tracked"
 """A counter of batch norms. Files that were not written by torch may lack it, and nothing depends on it."""
 SHOWN = 4
 PREFIX_PARTS = ("module", "model", "network", "backbone", "encoder", "encoder_q", "student")
-"""What trainers put before the names of a network's tensors. Several can follow one another."""
+"""Trainers put these before the names of a network's tensors. Several can follow one another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What was done with the names of a file's tensors."""
+    """The way in which the names of a file's tensors became those of the network."""
 
     prefix: str = ""
-    """What all names of the network had before them, such as "module.encoder_q."."""
+    """All names of the network had this before them, such as "module.encoder_q."."""
     num_others: int = 0
     """The number of tensors without this prefix. They were left out, because they belong to another network."""
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.supervise.catalogue.short_questions import ShortQuestions
 from manyview_server.supervise.process import WORKER_COMMAND, Forks
 
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryBackbone:
-    """What is known of a network of a library."""
+    """A network of a library, as far as it is known."""
 
     problem: str = ""
-    """What is wrong with its name; empty if nothing is."""
+    """The reason why there is no such network; empty if there is one."""
     preprocessing: Preprocessing | None = None
-    """How the authors of its weights prepare images; None if nobody says so."""
+    """The preparation of images by the authors of its weights; None if nobody says so."""
 
 
 class LibraryBackbones:

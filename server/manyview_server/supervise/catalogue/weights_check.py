@@ -1,4 +1,4 @@
-"""Whether the weights that a job wants to start with fit its network, for the front, which has no torch."""
+"""Check whether the weights that a job wants to start with fit its network, for the front, which has no torch."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from manyview_server.configuration.preprocessing import DEFAULT, SUFFIX, Preprocessing
+from manyview_server.configuration.networks.preprocessing import DEFAULT, SUFFIX, Preprocessing
 from manyview_server.learn import backbones, methods
 from manyview_server.learn.backbones import Backbone, NoTokens, ResNet, TokenOutput, WeightsNotFinite
 from manyview_server.learn.methods import build_method

@@ -204,7 +204,7 @@ class Scheduler:
         self._num_callers = 0
         """The number of requests that bring their images."""
         self._peak = RecentPeak(RECENT_S)
-        """That of `_num_callers`."""
+        """The peak of `_num_callers`."""
         self._single: EmbedRequest | None = None
         self._takes_single = False
         """Is a thread waiting in `take_single`?"""

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from manyview_server import image_header
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.image_header import MAX_PIXELS, MAX_SIDE, HeaderRefused, ImageHeader
 from manyview_server.worker.images.damage import MAX_MISSING_FRACTION, ended_jpeg, missing_fraction, plain_png
 from manyview_server.worker.images.first_frame import open_first_frame

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from manyview_server import failpoints
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.learn.out_of_memory import is_out_of_memory
 from manyview_server.link.decode_notes import ALONE, DECODE, DecodeNotes
 from manyview_server.worker.images import color_profile, decoder

@@ -59,7 +59,7 @@ class PreparedJob:
     initial_weights: dict[str, str] | None
     """The file that the backbone started with, and its SHA-256."""
     loaded_weights: Loaded | None
-    """What was done with the names in that file, if this attempt has read it."""
+    """The way in which the names in that file became those of the network, if this attempt has read it."""
     own_checkpoint: ResumePoint | None
     """The checkpoint of this job that it continues from; None if it starts, or starts from another job's."""
     untrained: Callable[[], Method | None]

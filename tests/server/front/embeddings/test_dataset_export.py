@@ -102,6 +102,7 @@ async def test_a_resumed_stream_stays_with_its_checkpoint(front: Any, store_imag
     await store_images(front, [1, 2, 3, 4, 5])
     await front.store.jobs.create("j", "shirts", "simclr", {}, "1")
     card = {"method": "simclr", "backbone": "thin", "feature_dim": 3, "projection_dim": 128, "image_size": 32}
+    card |= {"mean": [0.5] * 3, "std": [0.5] * 3}
     for step in (10, 20):
         await front.store.checkpoints.add(
             "j", step=step, epoch=1, attempt=1, directory=f"/c/{step:09d}-1", num_bytes=5, model=card

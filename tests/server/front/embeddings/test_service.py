@@ -19,6 +19,8 @@ CARD = {
     "backbone": "resnet18",
     "feature_dim": 512,
     "projection_dim": 128,
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
     "image_size": 32,
 }
 

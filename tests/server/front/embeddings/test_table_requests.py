@@ -1,11 +1,11 @@
-"""What decides that rows of embeddings are others."""
+"""The changes after which rows of embeddings are computed again."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from manyview_server.configuration.preprocessing import SUFFIX
+from manyview_server.configuration.networks.preprocessing import SUFFIX
 from manyview_server.front.embeddings.table_requests import _spec
 from manyview_server.messages.embedding import ModelKey
 

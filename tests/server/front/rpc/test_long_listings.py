@@ -142,6 +142,7 @@ async def test_models_come_in_pages_that_fit(front: Any, monkeypatch: pytest.Mon
     await front.store.datasets.create("shirts")
     await front.store.jobs.create("j", "shirts", "simclr", {}, "1")
     card = {"method": "m" * 900, "backbone": "thin", "feature_dim": 3, "projection_dim": 3, "image_size": 32}
+    card |= {"mean": [0.5] * 3, "std": [0.5] * 3}
     for step in range(1, 9):
         directory = f"{step:09}-1"
         await front.store.checkpoints.add(

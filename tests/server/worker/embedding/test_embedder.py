@@ -36,8 +36,8 @@ from manyview_server.worker.embedding.model_cache import EmbeddingModel
 from manyview_server.worker.preprocess import Preprocess
 from support.learning import worker_harness
 
-SLOW = [worker_harness.encoded(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))]
-"""An image whose decoding takes milliseconds, so that many of them take longer than what a test does meanwhile."""
+SLOW = [worker_harness.encoded(np.zeros((1500, 1500, 3), np.uint8))]
+"""A small file that takes milliseconds to decode: many of them take longer than what a test does meanwhile."""
 
 
 @pytest.fixture(scope="module")

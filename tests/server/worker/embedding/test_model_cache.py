@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from manyview_server.configuration.preprocessing import SUFFIX, Preprocessing
+from manyview_server.configuration.networks.preprocessing import SUFFIX, Preprocessing
 from manyview_server.learn import backbones, methods, optimizers
 from manyview_server.learn.methods import Feature, Method, build_method
 from manyview_server.messages.embedding import ModelKey

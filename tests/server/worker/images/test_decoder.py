@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torchvision import transforms
 
-from manyview_server.configuration.preprocessing import Preprocessing
+from manyview_server.configuration.networks.preprocessing import Preprocessing
 from manyview_server.image_header import read_header
 from manyview_server.worker.images import decoder
 from manyview_server.worker.images.decoder import DecodeError

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from manyview_server.configuration import changed, setting
-from manyview_server.configuration.patch_size import choose_patch_size
+from manyview_server.configuration.networks.patch_size import choose_patch_size
 from manyview_server.learn import backbones
 from manyview_server.learn.backbones import VisionTransformer
 from manyview_server.learn.encoder import Encoder

@@ -28,7 +28,7 @@ class Preprocessing:
     image_size: int
     """The side of the square, in pixels: the input of the network."""
     resize_size: int
-    """What the image is resized to before: its shorter side with the crop "center", and both sides with "squash"."""
+    """The image is resized to this before: its shorter side with the crop "center", both sides with "squash"."""
     crop: Crop
     interpolation: Interpolation
     mean: tuple[float, float, float]
@@ -109,4 +109,4 @@ class Preprocessing:
 
 
 DEFAULT = Preprocessing.squashed(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "manyview's default")
-"""That of our own networks and of plugins, unless a job trained them. The numbers are ImageNet's."""
+"""Our own networks and those of plugins have this one, unless a job trained them. The numbers are ImageNet's."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manyview_server.configuration.preprocessing import DEFAULT, SUFFIX, Preprocessing
+from manyview_server.configuration.networks.preprocessing import DEFAULT, SUFFIX, Preprocessing
 from manyview_server.learn.views.recipe import NormalizeSettings
 
 VALUES: dict[str, Any] = {

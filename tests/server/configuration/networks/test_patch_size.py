@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from manyview_server.configuration.cross_field_rules import view_size
-from manyview_server.configuration.patch_size import choose_patch_size
+from manyview_server.configuration.networks.patch_size import choose_patch_size
 
 
 def test_the_size_of_the_patches_follows_from_that_of_the_images() -> None:
