@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 import manyview
@@ -10,8 +13,7 @@ from support.service.harness import SMALL_JOB, ServerProcess, jpeg, wait_until, 
 
 pytestmark = pytest.mark.timeout(180)
 
-EPOCHS = 18
-"""Enough that a job is still at work when a busy client asks for its pause."""
+EPOCHS = 6
 JOB = {**SMALL_JOB, "checkpoint_every_epochs": 1}
 
 
@@ -19,6 +21,23 @@ def assert_same_end(server: ServerProcess, one: manyview.Job, other: manyview.Jo
     """The same losses at every step, and the same tensors in the last checkpoint, bit for bit."""
     assert exact(one) == exact(other)
     assert last_checkpoint(server, one) == last_checkpoint(server, other)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of failpoints for the trainers of the server."""
+    return tmp_path_factory.mktemp("places")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, catalogue: Path, places: Path) -> Iterator[ServerProcess]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANYVIEW_FAILPOINTS", str(places))
+        own = ServerProcess(tmp_path_factory.mktemp("own") / "data", catalogue=catalogue, one_core=True)
+        own.start()
+        yield own
+        own.stop()
+        wait_until(own.is_gone, "every process of the server is gone", 10)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +49,18 @@ def photos(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("method", [pytest.param("simclr", marks=pytest.mark.long), "moco"])
 def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_been(
-    server: ServerProcess, client: manyview.Client, photos: manyview.Dataset, method: str
+    server: ServerProcess, client: manyview.Client, photos: manyview.Dataset, places: Path, method: str
 ) -> None:
+    """The trainer waits at a step while the client acts, because a busy client could come after the last step."""
     alone = client.train(photos, method, epochs=EPOCHS, config=JOB)
     alone.wait(timeout_s=60)
+    early, late = places / "trainer.step@5", places / "trainer.step@20"
+    for place in (early, late):
+        place.write_text("hold")
     job = client.train(photos, method, epochs=EPOCHS, config=JOB)
     wait_until(lambda: job.refresh().progress.step >= 4, "step 4", 40)
-    assert job.pause().state in ("PAUSING", "PAUSED")
+    assert job.pause().state == "PAUSING"
+    early.unlink()
     waiting = client.train(photos, method, epochs=1, config=JOB)
     wait_until(lambda: job.refresh().state == "PAUSED", "paused")
     paused_at = job.info.progress.step
@@ -50,6 +74,7 @@ def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_be
     wait_until(lambda: job.refresh().progress.step > paused_at, "it continues", 40)
     job.pause()
     job.resume()
+    late.unlink()
     assert job.wait(timeout_s=60).attempt >= 2
     events = list(job.metrics())
     assert [event.sequence for event in events] == list(range(1, job.refresh().last_sequence + 1))
