@@ -54,7 +54,7 @@ def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_be
     """The trainer waits at a step while the client acts, because a busy client could come after the last step."""
     alone = client.train(photos, method, epochs=EPOCHS, config=JOB)
     alone.wait(timeout_s=60)
-    early, late = places / "trainer.step@5", places / "trainer.step@20"
+    early, late = places / "trainer.step@5", places / "trainer.step@18"
     for place in (early, late):
         place.write_text("hold")
     job = client.train(photos, method, epochs=EPOCHS, config=JOB)
