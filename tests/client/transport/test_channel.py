@@ -178,6 +178,26 @@ def test_a_call_beside_another_is_cancelled_by_an_interrupt(client: manyview.Cli
     assert held.wait(5), "the server learns of it"
 
 
+def test_a_client_that_is_closed_ends_all_its_calls(server: FakeServer) -> None:
+    arrived, let_go = threading.Semaphore(0), threading.Event()
+
+    def hold(request: Any, context: Any) -> Any:
+        arrived.release()
+        let_go.wait(10)
+        return server.state.get_server_info(request, context)
+
+    server.reply("GetServerInfo", hold, hold)
+    client = manyview.Client(server.target, timeout_s=60)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(client.server_info) for _ in range(2)]
+        assert all(arrived.acquire(timeout=10) for _ in asked)
+        client.close()
+        try:
+            assert all(isinstance(each.exception(10), manyview.Cancelled) for each in asked)
+        finally:
+            let_go.set()
+
+
 def test_a_change_keeps_its_request_id_over_all_attempts(client: manyview.Client, server: FakeServer) -> None:
     client.upload([b"a"], "pets")
     server.fail("CreateTrainJob", "UNAVAILABLE", times=2)

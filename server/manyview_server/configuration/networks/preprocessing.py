@@ -104,8 +104,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
 DEFAULT = Preprocessing.squashed(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "manyview's default")
