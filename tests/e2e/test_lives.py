@@ -51,10 +51,13 @@ def photos(client: manyview.Client, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_job_that_is_paused_and_resumed_over_a_crash_ends_as_if_nothing_had_been(
     server: ServerProcess, client: manyview.Client, photos: manyview.Dataset, places: Path, method: str
 ) -> None:
-    """The trainer waits at a step while the client acts, because a busy client could come after the last step."""
+    """The trainer waits at a step while the client acts, because a busy client could come after the last step.
+
+    An evaluation is due at step 20: the second pause stops it, and the next attempt makes it.
+    """
     alone = client.train(photos, method, epochs=EPOCHS, config=JOB)
     alone.wait(timeout_s=60)
-    early, late = places / "trainer.step@5", places / "trainer.step@18"
+    early, late = places / "trainer.step@5", places / "trainer.step@20"
     for place in (early, late):
         place.write_text("hold")
     job = client.train(photos, method, epochs=EPOCHS, config=JOB)

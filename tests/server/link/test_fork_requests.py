@@ -17,13 +17,14 @@ from manyview_server.link.fork_requests import (
     send_request,
     socket_pair,
 )
+from support.service.descriptors import open_descriptors
 
 
 def test_descriptors_that_cannot_all_be_duplicated_leave_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     descriptors = WorkerDescriptors(link=read, notes=read, stdout=write, stderr=write)
     left = iter([os.dup(read), os.dup(read)])
-    before = len(os.listdir("/proc/self/fd"))
+    pipe = os.readlink(f"/proc/self/fd/{read}")
 
     def dup(descriptor: int) -> int:
         if (copy := next(left, None)) is None:
@@ -33,7 +34,8 @@ def test_descriptors_that_cannot_all_be_duplicated_leave_no_copy(monkeypatch: py
     monkeypatch.setattr(os, "dup", dup)
     with pytest.raises(OSError, match="too many open files"):
         descriptors.duplicate()
-    assert len(os.listdir("/proc/self/fd")) == before - 2
+    ends = [entry for entry in open_descriptors() if entry.endswith(pipe)]
+    assert sorted(ends) == sorted([f"{read} {pipe}", f"{write} {pipe}"])
     os.close(read)
     os.close(write)
 

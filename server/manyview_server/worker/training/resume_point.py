@@ -87,6 +87,11 @@ class ResumePoint:
         return bool(self.state.get("owes_baselines", False))
 
     @property
+    def owes_evaluation(self) -> bool:
+        """Did a stop end the evaluation that was due at its step? Earlier releases left such an evaluation out."""
+        return bool(self.state.get("owes_evaluation", False))
+
+    @property
     def adoptions(self) -> tuple[Adoption, Adoption]:
         """The images that the job started with, and those that it trained on when it wrote this."""
         first, current = (Adoption(**adoption) for adoption in self.state["adoptions"])

@@ -87,6 +87,7 @@ class Trainer:
         self._stop = threading.Event()
         self._added: queue.SimpleQueue[ImagesAdded] = queue.SimpleQueue()
         self._owes_baselines = False
+        self._owes_evaluation = False
         self.progress = TrainerProgress()
         self.saver = CheckpointSaver(channel, Path(start.checkpoint_dir), start.attempt)
 
@@ -107,7 +108,8 @@ class Trainer:
                 self._train(job)
         except Stopped:
             return "stopped"
-        return "succeeded" if self.progress.step >= self.progress.num_steps else "stopped"
+        is_whole = self.progress.step >= self.progress.num_steps and not self._owes_evaluation
+        return "succeeded" if is_whole else "stopped"
 
     def _begin(self, job: PreparedJob) -> None:
         """Report what the job starts with, and measure its baselines if that does not delay the first step."""
@@ -118,6 +120,7 @@ class Trainer:
         self._owes_baselines = own.owes_baselines if own else knn is not None and job.first_step == 0
         if self._owes_baselines and knn and not own and knn.num_images <= MAX_FIRST_IMAGES:
             self._measure_baselines(knn, job.method)
+        self._owes_evaluation = own is not None and own.owes_evaluation
         self._write_image_log(job)
 
     def _train(self, job: PreparedJob) -> None:
@@ -125,6 +128,7 @@ class Trainer:
         progress, reporter = self.progress, self._reporter(job)
         following = DatasetFollowing(job.decoded, job.to_repeat, self._added) if job.follows else None
         progress.start_steps()
+        self._catch_up(job, reporter)
         stream = BatchStream(job.num_steps, one_epoch_at_a_time=job.follows)
         with suppress(DecodingStopped), closing(stream) as batches:
             while progress.step < job.num_steps and not self._must_end(reporter):
@@ -179,6 +183,17 @@ class Trainer:
         knn = job.images.knn
         if knn is None or not job.is_due(job.settings.evaluation.knn_every_epochs, self.progress.step):
             return
+        self._measure_between_steps(job, knn, reporter)
+
+    def _catch_up(self, job: PreparedJob, reporter: StepReporter) -> None:
+        """Measure what the last attempt was stopped at, and note in a checkpoint that it was measured."""
+        if not self._owes_evaluation or (knn := job.images.knn) is None:
+            return
+        self._measure_between_steps(job, knn, reporter)
+        if not self._owes_evaluation:
+            self._save(job)
+
+    def _measure_between_steps(self, job: PreparedJob, knn: KnnEvaluation, reporter: StepReporter) -> None:
         with reporter.excluded():
             self._measure(job, knn)
             self.progress.start("training")
@@ -199,6 +214,7 @@ class Trainer:
         self.progress.start("evaluating", num_measured * knn.num_images)
         knn.on_images = self.progress.images
         found = knn.measure(methods, {} if job.probe is None else {TRAINED: job.probe}, raw_pixels=raw_pixels)
+        self._owes_evaluation = self._was_stopped(found)
         if self._owes_baselines:
             self._log_baselines(found)
         self._log_scalars(found[TRAINED])
@@ -209,7 +225,11 @@ class Trainer:
         for name in (RAW_PIXELS, UNTRAINED):
             if (accuracies := found.get(name)) is not None:
                 self._log_scalars({f"knn_top1_{name}": accuracies["knn_top1"]})
-        self._owes_baselines = self._stop.is_set()
+        self._owes_baselines = self._was_stopped(found)
+
+    def _was_stopped(self, found: dict[str, Accuracies | None]) -> bool:
+        """Did a stop end this measurement? All of it is made again by the next attempt."""
+        return self._stop.is_set() and None in found.values()
 
     def _compare_with_raw_pixels(self, found: dict[str, Accuracies | None]) -> None:
         """At the end of a job, warn if its features are worse than no learning at all."""
@@ -248,7 +268,7 @@ class Trainer:
 
     def _save(self, job: PreparedJob) -> None:
         card = job.model_card(self._start.train_job, self.progress.step, self.progress.epoch)
-        run = {**job.run_json(), "owes_baselines": self._owes_baselines}
+        run = {**job.run_json(), "owes_baselines": self._owes_baselines, "owes_evaluation": self._owes_evaluation}
         self.saver.save(job.method, job.optimizer, card, run, job.probe)
 
     def _finish(self, job: PreparedJob, reporter: StepReporter) -> None:

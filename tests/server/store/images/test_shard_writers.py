@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import tarfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from manyview_server.store.images import shard_writers as writers_module
 from manyview_server.store.images.shard_writers import START, ShardWriter, ShardWriters
 from manyview_server.store.images.shards import shard_path
+from support.service.descriptors import open_files
 
 
 def use(writers: ShardWriters, dataset: int) -> None:
@@ -28,19 +28,18 @@ def test_a_data_set_keeps_its_writer(tmp_path: Path) -> None:
 def test_files_unused_for_longest_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writers_module, "MAX_OPEN", 3)
     writers = ShardWriters(tmp_path)
-    before = len(os.listdir("/proc/self/fd"))
     for dataset in range(8):
         (tmp_path / str(dataset)).mkdir()
         use(writers, dataset)
         writers.trim()
     kept = writers.get(5, "5", START)
-    assert len(os.listdir("/proc/self/fd")) == before + 3
+    assert len(open_files(tmp_path)) == 3
     for dataset in (0, 1):
         use(writers, dataset)
         writers.trim()
     assert writers.get(5, "5", START) is kept
     writers.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_files(tmp_path)
 
 
 def test_a_sealed_shard_is_closed_and_an_empty_one_is_not(tmp_path: Path) -> None:

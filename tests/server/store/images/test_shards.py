@@ -16,6 +16,7 @@ from manyview_server.store import durable_files
 from manyview_server.store.images import shards as shards_module
 from manyview_server.store.images.shard_writers import ShardWriter
 from manyview_server.store.images.shards import Position, ShardReader, image_id_of, recover, scan, shard_path, shards_in
+from support.service.descriptors import open_files
 
 
 def write(writer: ShardWriter, *payloads: bytes) -> list[Position]:
@@ -209,24 +210,24 @@ def test_few_files_stay_open_and_none_is_closed_while_it_is_read(
     monkeypatch.setattr(shards_module, "MAX_OPEN_SHARDS", 3)
     for shard in range(9):
         shard_path(tmp_path, shard).write_bytes(b"%d" % shard * 1000)
-    reader, before = ShardReader(tmp_path), num_descriptors()
+    reader = ShardReader(tmp_path)
     for shard in (*range(9), 8, 7, 6, 0):
         assert reader.read(shard, 10, 5) == b"%d" % shard * 5
-        assert num_descriptors() <= before + 3
+        assert len(open_files(tmp_path)) <= 3
     assert list(reader._open) == [7, 6, 0], "those that were used last"
     with reader._opened(1) as fd:
         for shard in range(2, 9):
             reader.read(shard, 0, 1)
         assert os.pread(fd, 3, 0) == b"111"
     reader.close()
-    assert num_descriptors() == before
+    assert not open_files(tmp_path)
 
 
 def test_readers_on_many_threads_share_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "MAX_OPEN_SHARDS", 2)
     for shard in range(20):
         shard_path(tmp_path, shard).write_bytes(b"%02d" % shard * 500)
-    reader, before = ShardReader(tmp_path), num_descriptors()
+    reader = ShardReader(tmp_path)
 
     def read(number: int) -> bool:
         shard = number * 7 % 20
@@ -235,13 +236,9 @@ def test_readers_on_many_threads_share_few_files(tmp_path: Path, monkeypatch: py
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(read, range(2000)))
     reader.read(0, 0, 1)
-    assert num_descriptors() <= before + 3
+    assert len(open_files(tmp_path)) <= 3
     reader.close()
-    assert num_descriptors() == before
-
-
-def num_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    assert not open_files(tmp_path)
 
 
 MANY_SHARDS = """
