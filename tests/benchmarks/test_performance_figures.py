@@ -1,10 +1,16 @@
-"""docs/performance.md shows the figures of uploads that were measured."""
+"""docs/performance.md shows the figures that were measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.large_data import large_store
+from benchmarks.large_data import large_store, limited_server
+from benchmarks.losses.__main__ import report as losses
+from benchmarks.memory.__main__ import RESULTS as MEMORY
+from benchmarks.memory.__main__ import report as memory
+from benchmarks.results import Results
+from benchmarks.subscribers.report import costs
+from benchmarks.subscribers.report import report as subscribers
 from benchmarks.uploads import images, report
 
 PAGE = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
@@ -13,6 +19,17 @@ PAGE = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
 def test_the_page_shows_the_tables_of_the_results() -> None:
     for benchmark in (report, large_store):
         assert f"\n{benchmark.document()}\n" in PAGE
+
+
+def test_the_page_shows_the_losses_the_subscribers_and_the_memory() -> None:
+    cells = Results("subscribers").cells()
+    for text in (losses(), costs(cells), subscribers(cells), memory(MEMORY.cells())):
+        assert text.strip("\n") in PAGE
+
+
+def test_the_page_about_operation_shows_the_limited_server() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert f"\n{limited_server.document()}\n" in page
 
 
 def test_a_ratio_is_that_of_the_medians_of_the_rounds() -> None:
