@@ -44,6 +44,8 @@ class Embedder:
         if self.plan.get("die") == "at once":
             print("no such library", file=sys.stderr)
             os._exit(1)
+        if self.plan.get("no_hello"):
+            rest_of_the_day()
         hello(self.link)
         if self.plan.get("deaf"):
             rest_of_the_day()

@@ -159,7 +159,7 @@ async def test_an_embedder_that_cannot_start_is_tried_again_later_and_later(make
 
 async def test_a_process_that_never_says_hello_is_given_up(make: Make) -> None:
     with pytest.raises(Unavailable):
-        await embed(make("normal", hello_s=0.01), b"x")
+        await embed(make({"no_hello": True}, hello_s=0.3), b"x")
 
 
 async def test_one_that_answers_nobody_is_replaced(make: Make) -> None:
