@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from manyview_server.messages.message import Message
-from manyview_server.messages.training import ScalarsLogged, StartTraining
+from manyview_server.messages.training import CheckpointWritten, ScalarsLogged, StartTraining
+from manyview_server.store.jobs import checkpoints
+from manyview_server.worker.training.trainer import Trainer
 
 FIXED = {"precision": "float32", "memory_format": "channels_last"}
 """Settings that leave nothing to timing, so that two runs of a job compute the same."""
+
+TIMED = {"step_ms", "images_per_second", "data_wait_fraction", "memory_bytes"}
 
 
 class Sent:
@@ -30,6 +34,29 @@ class Sent:
 
 def losses(job: Any) -> dict[int, float]:
     return {m.step: m.values["loss"] for m in job.of(ScalarsLogged) if "loss" in m.values}
+
+
+def trained(start: StartTraining) -> Sent:
+    """Train a job to its end."""
+    sent = Sent()
+    assert Trainer(sent, start).train() == "succeeded"
+    return sent
+
+
+def scalars(*attempts: Sent, after: int = 0) -> list[tuple[int, dict[str, float]]]:
+    """Return everything that the attempts measured after a step, in order, but what depends on the clock."""
+    return [
+        (m.step, {name: value for name, value in m.values.items() if name not in TIMED})
+        for sent in attempts
+        for m in sent.of(ScalarsLogged)
+        if m.step > after
+    ]
+
+
+def last_files(sent: Sent) -> list[bytes]:
+    """Return the tensors of the last checkpoint."""
+    directory = Path(sent.of(CheckpointWritten)[-1].directory)
+    return [(directory / name).read_bytes() for name in (checkpoints.BACKBONE, checkpoints.STATE)]
 
 
 def changed(start: StartTraining, settings: dict[str, Any], directory: Path, **fields: Any) -> StartTraining:

@@ -13,9 +13,8 @@ from manyview_server.store.jobs import checkpoints
 from manyview_server.worker.evaluation.knn import KnnEvaluation
 from manyview_server.worker.training.trainer import Trainer
 from support.learning import worker_harness
-from support.learning.training import FIXED, Sent, changed
+from support.learning.training import FIXED, Sent, changed, last_files, scalars, trained
 
-TIMED = {"step_ms", "images_per_second", "data_wait_fraction", "memory_bytes"}
 NUM_EPOCHS = 3
 
 
@@ -34,12 +33,6 @@ def whole(start: StartTraining) -> Sent:
     return trained(start)
 
 
-def trained(start: StartTraining) -> Sent:
-    sent = Sent()
-    assert Trainer(sent, start).train() == "succeeded"
-    return sent
-
-
 def stopped_at(start: StartTraining, step: int, monkeypatch: pytest.MonkeyPatch) -> Sent:
     """Train until the evaluation after `step` steps, and stop the job while the first features are computed."""
     sent = Sent()
@@ -53,7 +46,6 @@ def stopped_at(start: StartTraining, step: int, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(KnnEvaluation, "_embed", stopping)
         assert trainer.train() == "stopped"
-    assert sent.of(CheckpointWritten)[-1].step == step
     return sent
 
 
@@ -63,27 +55,17 @@ def last_step(sent: Sent, epoch: int) -> int:
     return step
 
 
-def rows(*attempts: Sent) -> list[tuple[int, dict[str, float]]]:
-    """Return what the attempts measured, in order, without what depends on the clock."""
-    messages = [message for sent in attempts for message in sent.of(ScalarsLogged)]
-    return [(m.step, {name: value for name, value in m.values.items() if name not in TIMED}) for m in messages]
-
-
-def last_files(sent: Sent) -> list[bytes]:
-    directory = Path(sent.of(CheckpointWritten)[-1].directory)
-    return [(directory / name).read_bytes() for name in (checkpoints.BACKBONE, checkpoints.STATE)]
-
-
 @pytest.mark.parametrize("epoch", [1, NUM_EPOCHS])
 def test_an_evaluation_that_was_stopped_is_made_after_the_resume(
     tmp_path: Path, start: StartTraining, whole: Sent, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
     step = last_step(whole, epoch)
     stopped = stopped_at(changed(start, {}, tmp_path / "1"), step, monkeypatch)
+    assert stopped.of(CheckpointWritten)[-1].step == step
     owing = stopped.of(CheckpointWritten)[-1].directory
     assert checkpoints.read_state(Path(owing))["owes_evaluation"] is True
     resumed = trained(changed(start, {}, tmp_path / "2", attempt=2, resume_from=owing))
-    assert rows(stopped, resumed) == rows(whole)
+    assert scalars(stopped, resumed) == scalars(whole)
     assert last_files(resumed) == last_files(whole)
 
 
@@ -93,17 +75,7 @@ def test_an_evaluation_is_owed_until_it_is_made_and_then_no_more(
     step = last_step(whole, 1)
     first = stopped_at(changed(start, {}, tmp_path / "1"), step, monkeypatch)
     owing = first.of(CheckpointWritten)[-1].directory
-    hurried = Sent()
-    second = Trainer(hurried, changed(start, {}, tmp_path / "2", attempt=2, resume_from=owing))
-    embed = KnnEvaluation._embed
-
-    def stopping(self: KnnEvaluation, method: Method, images: Tensor) -> Tensor:
-        second.hear(StopTraining())
-        return embed(self, method, images)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KnnEvaluation, "_embed", stopping)
-        assert second.train() == "stopped"
+    hurried = stopped_at(changed(start, {}, tmp_path / "2", attempt=2, resume_from=owing), step, monkeypatch)
     assert not hurried.of(ScalarsLogged), "it was stopped again"
     assert not hurried.of(CheckpointWritten), "the checkpoint of the first attempt says the same"
     third = trained(changed(start, {}, tmp_path / "3", attempt=3, resume_from=owing))
@@ -111,4 +83,4 @@ def test_an_evaluation_is_owed_until_it_is_made_and_then_no_more(
     assert paid.step == step
     assert checkpoints.read_state(Path(paid.directory))["owes_evaluation"] is False
     fourth = trained(changed(start, {}, tmp_path / "4", attempt=4, resume_from=paid.directory))
-    assert rows(fourth) == [(at, values) for at, values in rows(whole) if at > step]
+    assert scalars(fourth) == scalars(whole, after=step)

@@ -29,13 +29,12 @@ from manyview_server.worker.training import trainer
 from manyview_server.worker.training.trainer import Trainer
 from manyview_server.worker.training_failed import TrainingFailed
 from support.learning import worker_harness
-from support.learning.training import FIXED, Sent, changed, losses
+from support.learning.training import FIXED, Sent, changed, last_files, losses, scalars, trained
 
 SIZE = 24
 IMAGE_BYTES = 3 * SIZE**2
 NUM_IMAGES = 90
 SIDES = [(16, 16), (40, 25), (9, 60), (120, 90)]
-TIMED = {"step_ms", "images_per_second", "data_wait_fraction", "memory_bytes"}
 
 
 def file(number: int) -> bytes:
@@ -60,26 +59,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> StartTraining:
 def whole(start: StartTraining) -> Sent:
     """The job with everything kept."""
     return trained(start)
-
-
-def trained(job: StartTraining) -> Sent:
-    sent = Sent()
-    assert Trainer(sent, job).train() == "succeeded"
-    return sent
-
-
-def scalars(job: Sent, after: int = 0) -> list[tuple[int, dict[str, float]]]:
-    """Return everything that the job measured after a step, but what depends on the clock."""
-    return [
-        (m.step, {name: value for name, value in m.values.items() if name not in TIMED})
-        for m in job.of(ScalarsLogged)
-        if m.step > after
-    ]
-
-
-def last_files(job: Sent) -> list[bytes]:
-    directory = Path(job.of(CheckpointWritten)[-1].directory)
-    return [(directory / name).read_bytes() for name in (checkpoints.BACKBONE, checkpoints.STATE)]
 
 
 @pytest.mark.parametrize("room", [NUM_IMAGES // 2, 0])
